@@ -117,12 +117,16 @@ class Sink(ABC):
     Attributes:
         name: The word a user types, which is also the name of the entry point.
         inline: Written in the training process; only for sinks that cost microseconds.
+        requires: The module of the backend's product; None if it needs nothing beyond this package.
+        install: What a user types to get it.
         files: Globs of what the sink leaves at the top of the run's directory.
         limits: What the backend can hold.
     """
 
     name: ClassVar[str]
     inline: ClassVar[bool] = False
+    requires: ClassVar[str | None] = None
+    install: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Limits] = Limits()
 
