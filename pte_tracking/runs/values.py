@@ -1,0 +1,109 @@
+"""What users hand in, made plain once, before it reaches the journal: numbers, keys, params."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pte_tracking.runs.events import Number, Scalar
+
+_LARGEST_INT = 2**63  # what the integer columns of databases and other languages hold
+
+
+def check_key(key: object, argument: str = "key") -> str:
+    """The key itself, if every backend can be given it: any text but the empty one and lone surrogates.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, or no valid Unicode.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"{argument}: expected a string, got {key!r} of type {type(key).__name__}")
+    if not key:
+        raise ValueError(f"{argument}: an empty string cannot name anything; give a name such as 'loss'")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{argument}: {key!r} holds a lone surrogate, which is no character; remove it") from None
+    return key
+
+
+def to_number(key: str, value: Any) -> Number:
+    """A Python number from a number, a NumPy scalar, or an array or tensor of one element on any device.
+
+    Raises:
+        TypeError: It is not a real number.
+        ValueError: It has more than one element.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, bool | int):
+        return int(value) if -_LARGEST_INT <= value < _LARGEST_INT else float(value)
+    if isinstance(value, float):
+        return float(value)
+    shape = getattr(value, "shape", ())
+    if any(length != 1 for length in shape):
+        raise ValueError(
+            f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}; "
+            "reduce it first, for example with .mean()"
+        )
+    if hasattr(value, "item"):
+        item = value.item()
+        # NumPy's long double gives itself.
+        return float(value) if type(item) is type(value) else to_number(key, item)
+    if hasattr(value, "__float__") and not isinstance(value, str):
+        return float(value)
+    raise TypeError(f"values[{key!r}]: expected a real number, got {value!r} of type {type(value).__name__}")
+
+
+def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
+    """A row of numbers, its keys checked.
+
+    Raises:
+        TypeError: ``values`` is no mapping, a key no string, or a value no number.
+        ValueError: A key is empty or no Unicode, or a value has several elements.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}")
+    return {
+        # The two commonest cases are decided here: this is paid for at every row.
+        key if type(key) is str and key.isascii() and key else check_key(key, "values"): (
+            value if type(value) is float else to_number(key, value)
+        )
+        for key, value in values.items()
+    }
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Nested params as one level: names are joined by ``/``; what is no plain value is kept as its text.
+
+    Raises:
+        TypeError: ``params`` is no mapping.
+        ValueError: Two params have the same joined name.
+    """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params: expected a mapping, got {params!r} of type {type(params).__name__}; try vars(args)")
+    flat: dict[str, Scalar] = {}
+    for key, value in params.items():
+        name = check_key(key if isinstance(key, str) else str(key), "params")
+        inner = flatten(value) if isinstance(value, Mapping) and value else {"": _plain(value)}
+        for rest, leaf in inner.items():
+            joined = f"{name}/{rest}" if rest else name
+            if joined in flat:
+                raise ValueError(f"params: {joined!r} is there twice once nested names are joined by '/'; rename one")
+            flat[joined] = leaf
+    return flat
+
+
+def _plain(value: Any) -> Scalar:
+    if value is None or isinstance(value, str | bool):
+        return _encodable(value) if isinstance(value, str) else value
+    try:
+        number = to_number("", value)
+    except (TypeError, ValueError):
+        return _encodable(str(value))
+    return number if number - number == 0 else str(float(number))  # JSON has no NaN and no infinities
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
