@@ -1,0 +1,27 @@
+"""Files written whole or not at all, and file names made from any key."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file: readers find the old content or the new, and a killed process leaves the old one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def file_name(key: str) -> str:
+    """A file name for a key: the key itself where it is plain and short, else a likeness of it with a digest."""
+    plain = re.sub(r"[^\w.=+-]", "_", key)[:100]
+    if plain == key and not key.startswith("."):
+        return key
+    return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -1,0 +1,252 @@
+"""The append-only file of a run's events: append, read from a position, mend a torn tail.
+
+A position is a number of bytes from the file's start, always between two lines. The journal is never rewritten: a
+:class:`~pte_tracking.runs.events.Rewound` event takes earlier ones back, and what counts is the *effective history*.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from pte_tracking.runs import events
+from pte_tracking.runs.events import AnyEvent, Event, Rewound
+
+FILE_NAME = "journal.jsonl"
+
+_logger = logging.getLogger("pte_tracking")
+_MOST_PENDING = 64 << 20
+_CHUNK = 1 << 20
+
+_E = TypeVar("_E", bound=Event)
+
+
+class Mark(NamedTuple):
+    """A point between two events."""
+
+    seq: int
+    position: int
+
+
+class Journal:
+    """The writing end. Appending is one ``write``, so that an event is with the operating system before the call returns.
+
+    On a full disk training goes on: events are held in memory, up to 64 MiB, and written once there is space; what comes
+    beyond that is dropped and counted. The file stays readable all the while.
+
+    Args:
+        path: The file; made if it is not there, and cut after its last whole event.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._path = path
+        self._seq, self._position = _mend(self._fd, path)
+        self._pending = b""
+        self._lock = threading.Lock()
+        self.dropped = 0
+
+    @property
+    def mark(self) -> Mark:
+        """The point after the last event."""
+        return Mark(self._seq, self._position)
+
+    def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
+        """Write an event.
+
+        Args:
+            kind: Its class.
+            fields: Its fields after ``seq`` and ``time``.
+            at: When it happened; now by default.
+
+        Returns:
+            The event; None if it had to be dropped, since the disk has long been full.
+        """
+        with self._lock:
+            event = kind(self._seq + 1, time.time() if at is None else at, *fields)
+            line = events.encode(event)
+            if len(self._pending) + len(line) > _MOST_PENDING:
+                self.dropped += 1
+                return None
+            self._seq += 1
+            self._position += len(line)
+            self._write(line)
+            return event
+
+    def sync(self) -> Mark:
+        """Make everything appended so far durable.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        with self._lock:
+            if self._pending:
+                self._write(b"")
+            if self._pending:
+                raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
+            os.fsync(self._fd)
+            return Mark(self._seq, self._position)
+
+    def close(self) -> None:
+        """Close the file; whoever needs it durable calls :meth:`sync` first."""
+        with self._lock:
+            if self._pending:
+                self._write(b"")
+            if self._pending or self.dropped:
+                _logger.error(
+                    "%s: the disk is full: %d bytes of events and %d later events were lost",
+                    self._path,
+                    len(self._pending),
+                    self.dropped,
+                )
+            os.close(self._fd)
+
+    def _write(self, line: bytes) -> None:
+        data = self._pending + line if self._pending else line
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            written = 0
+            if not self._pending:
+                _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, error)
+        # After a part of a line its rest is written first: readers wait for the newline.
+        self._pending = data[written:]
+
+
+def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
+    """The whole events from a position on, each with the position behind it.
+
+    A line that cannot be read is skipped, and said. A torn last line is left alone: it may still be growing.
+
+    Args:
+        path: The journal.
+        position: Where to begin.
+        end: Where to end; by default where the file ends now.
+    """
+    if end is None:
+        end = path.stat().st_size
+    with open(path, "rb", buffering=0) as file:
+        file.seek(position)
+        rest = b""
+        while chunk := file.read(min(_CHUNK, end - position - len(rest))):
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                position += len(line) + 1
+                event = _decode(line, path, position)
+                if event is not None:
+                    yield event, position
+
+
+def effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tuple[AnyEvent, int]]:
+    """The effective history up to ``end``: what :func:`read` gives, less the events that were taken back before it.
+
+    Args:
+        path: The journal.
+        end: The position up to which events count, rewinds among them; by default the end of the file.
+        start: Leave out what stands before this position.
+    """
+    for first, last in kept(path, end):
+        if last > start:
+            yield from read(path, max(first, start), last)
+
+
+def kept(path: Path, end: int | None = None) -> list[tuple[int, int]]:
+    """The pieces of the journal, from position to position, that make up the effective history up to ``end``."""
+    if end is None:
+        end = path.stat().st_size
+    pieces: list[tuple[int, int]] = []
+    for rewound, behind in reversed(list(find(path, Rewound, end=end))):
+        if behind <= end:
+            pieces.append((behind, end))
+            end = rewound.to_position
+    pieces.append((0, end))
+    return pieces[::-1]
+
+
+def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
+    """The events of one kind between two positions, each with the position behind it.
+
+    Fast for rare kinds, since lines of other kinds are not decoded: a journal of gigabytes takes seconds. Events that were
+    taken back are among them.
+    """
+    if end is None:
+        end = path.stat().st_size
+    if end <= start:
+        return
+    # A newline inside of a string is written as an escape, so that this can stand at a line's start only.
+    needle = f'{{"kind":"{kind.__struct_config__.tag}"'.encode()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        position = start
+        while True:
+            if data[position : position + len(needle)] != needle:
+                position = data.find(b"\n" + needle, position, end) + 1
+                if not position:
+                    return
+            newline = data.find(b"\n", position, end)
+            if newline < 0:
+                return
+            event = _decode(data[position:newline], path, newline + 1)
+            position = newline + 1
+            if isinstance(event, kind):
+                yield event, position
+
+
+def last_event(path: Path) -> AnyEvent | None:
+    """The last whole event, found from the end."""
+    with open(path, "rb") as file:
+        for line, _ in _lines_backwards(file.fileno(), os.fstat(file.fileno()).st_size):
+            event = _decode(line, path, -1)
+            if event is not None:
+                return event
+    return None
+
+
+def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
+    try:
+        return events.decode(line)
+    except (msgspec.MsgspecError, ValueError) as error:
+        _logger.warning("%s: the line before byte %d is no event and is skipped: %s", path, position, error)
+        return None
+
+
+def _mend(fd: int, path: Path) -> tuple[int, int]:
+    size = os.fstat(fd).st_size
+    for line, behind in _lines_backwards(fd, size):
+        try:
+            event = events.decode(line)
+        except (msgspec.MsgspecError, ValueError):
+            continue
+        if behind < size:
+            _logger.warning("%s: cut %d bytes after the last whole event (seq %d)", path, size - behind, event.seq)
+            os.ftruncate(fd, behind)
+        return event.seq, behind
+    if size:
+        os.ftruncate(fd, 0)
+    return 0, 0
+
+
+def _lines_backwards(fd: int, size: int) -> Iterator[tuple[bytes, int]]:
+    """The lines that end in a newline, from the last to the first, each with the position behind it."""
+    start, tail = size, b""
+    while start > 0:
+        step = min(start, max(len(tail), 1 << 16))
+        start -= step
+        tail = os.pread(fd, step, start) + tail
+        # A line is whole only if the newline before it is in sight, or the file begins with it.
+        while (newline := tail.rfind(b"\n")) >= 0:
+            before = tail.rfind(b"\n", 0, newline)
+            if before < 0 and start > 0:
+                break
+            yield tail[before + 1 : newline], start + newline + 1
+            tail = tail[: before + 1]
+            if before < 0:
+                return

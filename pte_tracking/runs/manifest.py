@@ -1,0 +1,193 @@
+"""``run.json``: what a run is and where it is delivered to."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pte_tracking.runs import sink as sinks_module
+from pte_tracking.runs.files import write_atomically
+from pte_tracking.runs.sink import Sink
+
+FILE_NAME = "run.json"
+FORMAT = 1
+
+
+class NotARun(ValueError):
+    """The folder holds no run, or one that this version cannot read."""
+
+
+class SinkEntry(msgspec.Struct, frozen=True):
+    """One place where the run is delivered to.
+
+    Attributes:
+        key: Names it within the run: the sink's name, with a number behind it for a second one of the kind.
+        name: The sink's name, that of an installed entry point.
+        options: The fields of its configuration.
+    """
+
+    key: str
+    name: str
+    options: dict[str, Any] = {}
+
+    def build(self) -> Sink:
+        """The sink again.
+
+        Raises:
+            ValueError: No sink of that name is installed, its product is missing, or the options do not fit it.
+        """
+        found = sinks_module.find(self.name)
+        _check_installed(found)
+        try:
+            return found(**self.options)
+        except TypeError as error:
+            raise ValueError(f"sinks: {self.name!r} does not take the options {self.options!r}: {error}") from error
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What stands in ``run.json``.
+
+    Attributes:
+        id: The run's identity: 32 hexadecimal digits.
+        name: Its name, for people.
+        start_time: When it first started, in seconds since the epoch.
+        sinks: Where it is delivered to.
+        files: Globs of what belongs to the run in its directory; moved aside together.
+        context: Where it comes from: user, host, command, source, git_commit.
+        format: The version of the directory's format.
+    """
+
+    id: str
+    name: str
+    start_time: float
+    sinks: list[SinkEntry] = []
+    files: list[str] = []
+    context: dict[str, str] = {}
+    format: int = FORMAT
+
+    @classmethod
+    def new(cls, directory: Path, name: str | None) -> Manifest:
+        """The manifest of a run that starts now."""
+        run_id = uuid.uuid4().hex
+        return cls(run_id, name or f"{directory.name}-{run_id[:6]}", time.time(), context=_context())
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest:
+        """Read it.
+
+        Raises:
+            NotARun: There is none, it is damaged, or a newer version wrote it.
+        """
+        path = directory / FILE_NAME
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotARun(f"{directory}: no run here (there is no {FILE_NAME})") from None
+        try:
+            found = msgspec.json.decode(data)
+            if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+                raise NotARun(
+                    f"{path}: format {found['format']} is newer than this version reads ({FORMAT}); upgrade pte-tracking"
+                )
+            return msgspec.convert(found, cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise NotARun(f"{path}: damaged or not ours: {error}") from error
+
+    def save(self, directory: Path) -> None:
+        """Write it, whole or not at all."""
+        write_atomically(directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
+    """Sinks from names and configured objects.
+
+    Raises:
+        ValueError: A name is unknown, or a sink's product is not installed.
+        TypeError: Something is neither a name nor a sink, or a sink that no entry point names.
+    """
+    if isinstance(sinks, str | Sink):
+        raise TypeError(f"sinks: expected a list of names or sinks, got {sinks!r}; write [{sinks!r}]")
+    checked = []
+    for sink in sinks:
+        if isinstance(sink, str):
+            found = sinks_module.find(sink)
+            _check_installed(found)
+            sink = found()
+        elif not isinstance(sink, Sink):
+            raise TypeError(
+                f"sinks: expected names ({', '.join(sinks_module.names())}) or Sink objects, "
+                f"got {sink!r} of type {type(sink).__name__}"
+            )
+        elif sink.name not in sinks_module.names() or sinks_module.find(sink.name) is not type(sink):
+            raise TypeError(
+                f"sinks: {type(sink).__name__} is not what the entry point {sink.name!r} of the group "
+                f"{sinks_module.ENTRY_POINTS!r} names, so the delivery process could not find it; "
+                "declare it in the pyproject.toml of its package and install that"
+            )
+        else:
+            _check_installed(type(sink))
+        checked.append(sink)
+    return checked
+
+
+def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:
+    """The entries of sinks, with their environment resolved.
+
+    A sink that equals a known entry, or that is the only one of its name on both sides, keeps the entry's key and so its
+    saved position.
+    """
+    made: list[SinkEntry] = []
+    for sink in sinks:
+        options = dataclasses.asdict(sink.resolve())
+        same = [entry for entry in known if entry.name == sink.name and entry.options == options]
+        taken = {entry.key for entry in [*known, *made]} - {entry.key for entry in same}
+        key = same[0].key if same else sink.name
+        number = 1
+        while key in taken:
+            number += 1
+            key = f"{sink.name}-{number}"
+        if key not in [entry.key for entry in made]:
+            made.append(SinkEntry(key, sink.name, options))
+    return made
+
+
+def _check_installed(sink: type[Sink]) -> None:
+    if sink.requires and importlib.util.find_spec(sink.requires) is None:
+        raise ValueError(f"sinks: {sink.name!r} needs the package {sink.requires!r}; install it with: {sink.install}")
+
+
+def _context() -> dict[str, str]:
+    source = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c") else "<interactive>"
+    folder = os.path.dirname(source) if os.path.exists(source) else os.getcwd()
+    found = {
+        "host": os.uname().nodename,
+        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "source": source,
+        "git_commit": _git_commit(folder),
+    }
+    try:
+        found["user"] = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        found["user"] = str(os.getuid())
+    return {key: value.encode(errors="replace").decode() for key, value in found.items() if value}
+
+
+def _git_commit(folder: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
