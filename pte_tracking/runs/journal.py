@@ -172,6 +172,24 @@ def kept(path: Path, end: int | None = None) -> list[tuple[int, int]]:
     return pieces[::-1]
 
 
+def route(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
+    """How a reader who has read the effective history up to ``position`` goes on when the file has grown to ``end``.
+
+    Returns:
+        The rewind that takes back what was read (None if all of it still holds), and the piece to read next.
+    """
+    rewinds = {behind: event for event, behind in find(path, Rewound, position, end)}
+    if not rewinds:
+        return None, position, end
+    pieces = kept(path, end)
+    index = max(index for index, (first, _) in enumerate(pieces) if first <= position)
+    last = pieces[index][1]
+    if position < last or index == len(pieces) - 1:
+        return None, position, last
+    following = pieces[index + 1]
+    return rewinds[following[0]] if position > last else None, *following
+
+
 def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
     """The events of one kind between two positions, each with the position behind it.
 

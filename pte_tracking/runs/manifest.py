@@ -34,12 +34,14 @@ class SinkEntry(msgspec.Struct, frozen=True):
     Attributes:
         key: Names it within the run: the sink's name, with a number behind it for a second one of the kind.
         name: The sink's name, that of an installed entry point.
-        options: The fields of its configuration.
+        options: The fields of its configuration, with the environment resolved when the run started.
+        given: The fields as the user gave them.
     """
 
     key: str
     name: str
     options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     def build(self) -> Sink:
         """The sink again.
@@ -142,23 +144,20 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
 
 
 def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:
-    """The entries of sinks, with their environment resolved.
+    """The known entries, and those of further sinks with their environment resolved.
 
-    A sink that equals a known entry, or that is the only one of its name on both sides, keeps the entry's key and so its
-    saved position.
+    A sink that was given like a known one is that one, wherever the environment points to by now: a resumed run goes on
+    where it began.
     """
-    made: list[SinkEntry] = []
+    made = list(known)
     for sink in sinks:
-        options = dataclasses.asdict(sink.resolve())
-        same = [entry for entry in known if entry.name == sink.name and entry.options == options]
-        taken = {entry.key for entry in [*known, *made]} - {entry.key for entry in same}
-        key = same[0].key if same else sink.name
-        number = 1
-        while key in taken:
-            number += 1
-            key = f"{sink.name}-{number}"
-        if key not in [entry.key for entry in made]:
-            made.append(SinkEntry(key, sink.name, options))
+        given = dataclasses.asdict(sink)
+        if any(entry.name == sink.name and entry.given == given for entry in made):
+            continue
+        keys = {entry.key for entry in made}
+        candidates = [sink.name, *(f"{sink.name}-{number}" for number in range(2, len(keys) + 2))]
+        key = next(candidate for candidate in candidates if candidate not in keys)
+        made.append(SinkEntry(key, sink.name, dataclasses.asdict(sink.resolve()), given))
     return made
 
 

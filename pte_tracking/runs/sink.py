@@ -48,6 +48,7 @@ class Limits:
         key_is_path: Keys must be their own normalised POSIX paths (no empty, ``.`` or ``..`` parts).
         batch_values: Most metric values in one write.
         batch_events: Most events in one write.
+        logs_apart: Rows of different logs are kept apart, so that one key and step may come from each.
     """
 
     key_characters: re.Pattern[str] | None = None
@@ -55,6 +56,7 @@ class Limits:
     key_is_path: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
+    logs_apart: bool = False
 
 
 class RunView(Protocol):
@@ -120,6 +122,7 @@ class Sink(ABC):
         requires: The module of the backend's product; None if it needs nothing beyond this package.
         install: What a user types to get it.
         files: Globs of what the sink leaves at the top of the run's directory.
+        schemes: URI schemes that :meth:`fetch` understands.
         limits: What the backend can hold.
     """
 
@@ -128,6 +131,7 @@ class Sink(ABC):
     requires: ClassVar[str | None] = None
     install: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ()
+    schemes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Limits] = Limits()
 
     @property
@@ -138,6 +142,22 @@ class Sink(ABC):
     def resolve(self) -> Sink:
         """Fix what depends on the environment; called once in the training process, when the run starts."""
         return self
+
+    @classmethod
+    def fetch(cls, uri: str, directory: Path) -> Path:
+        """Bring a tracked checkpoint from the backend, with the journal up to it as ``journal.jsonl``.
+
+        Args:
+            uri: Its name there; the scheme is one of ``schemes``.
+            directory: An empty folder to put the files in.
+
+        Returns:
+            The snapshot's file in ``directory``.
+
+        Raises:
+            LookupError: There is no whole checkpoint of that name.
+        """
+        raise LookupError(f"{cls.__name__} stores no checkpoints")
 
     @abstractmethod
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:

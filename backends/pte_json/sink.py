@@ -1,0 +1,140 @@
+"""Writes each log of a run as a JSON array of rows, valid JSON after every row."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, Status
+from pte_tracking.runs.sink import Limits, RunView, Sink
+
+_END = b"\n]\n"
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonSink(Sink):
+    """Leaves ``<out_dir>/log``: an array of rows ``{"values"..., "epoch", "iteration", "elapsed_time"}``.
+
+    A row is appended by overwriting the closing bracket, so the millionth costs what the first did. JSON is strict: NaN and
+    the infinities are ``null``.
+    """
+
+    name: ClassVar[str] = "json"
+    inline: ClassVar[bool] = True
+    limits: ClassVar[Limits] = Limits(logs_apart=True)
+
+    def open(self, run: RunView, state: Mapping[str, Any]) -> JsonConnection:
+        """Cut the logs to what the state knows of: what came after is delivered again."""
+        return JsonConnection(run, state.get("sizes", {}))
+
+
+class JsonConnection:
+    """The open logs.
+
+    Args:
+        run: The run.
+        sizes: The bytes of each log up to the end of its last row, by file name.
+    """
+
+    def __init__(self, run: RunView, sizes: Mapping[str, int]) -> None:
+        self._run = run
+        self._logs: dict[str, _Log] = {}
+        for name, size in sizes.items():
+            self._log(name).cut(size)
+
+    def write(self, events: Sequence[AnyEvent]) -> None:
+        """Append the rows of metrics; cut them at a rewind."""
+        for event in events:
+            if isinstance(event, Metrics):
+                self._log(event.log).append(event)
+            elif isinstance(event, Rewound):
+                self._rewind(event)
+
+    def state(self) -> dict[str, Any]:
+        """The logs' sizes."""
+        return {"sizes": {name: log.size for name, log in self._logs.items()}}
+
+    def close(self, status: Status | None) -> None:
+        """Close the files."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+
+    def _log(self, name: str) -> _Log:
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = _Log(self._run.directory / name)
+        return log
+
+    def _rewind(self, rewound: Rewound) -> None:
+        gone: dict[str, int] = {}
+        for event in self._run.superseded(rewound):
+            if isinstance(event, Metrics):
+                gone[event.log] = gone.get(event.log, 0) + 1
+        for name, rows in gone.items():
+            self._log(name).drop(rows)
+
+
+class _Log:
+    """One file: ``[``, a row on each line with commas between them, ``]``.
+
+    Attributes:
+        size: The bytes up to the end of the last row; 0 while there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.size = 0
+
+    def append(self, row: Metrics) -> None:
+        values: dict[str, Any] = dict(row.values)
+        if row.epoch is not None:
+            values["epoch"] = row.epoch
+        values["iteration"] = row.step
+        if row.elapsed_time is not None:
+            values["elapsed_time"] = row.elapsed_time
+        # The encoder writes non-finite numbers as null.
+        line = (b",\n" if self.size else b"[\n") + _encode(values)
+        self._write(line)
+
+    def cut(self, size: int) -> None:
+        self.size = min(size, os.fstat(self._fd).st_size)
+        os.ftruncate(self._fd, self.size)
+        if self.size:
+            self._write(b"")
+
+    def drop(self, rows: int) -> None:
+        """Take the last rows away."""
+        for _ in range(rows):
+            self.size = max(self._line_start() - len(b",\n"), 0)
+        self.cut(self.size if self.size > len(b"[\n") else 0)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, line: bytes) -> None:
+        data = line + _END
+        written = os.pwrite(self._fd, data, self.size)
+        if written < len(data):
+            os.ftruncate(self._fd, self.size)
+            raise OSError("no space left on the device")
+        self.size += len(line)
+
+    def _line_start(self) -> int:
+        """Where the last row begins: behind the last newline before it (rows hold none)."""
+        step = 1 << 16
+        start = self.size
+        while start > 0:
+            start = max(start - step, 0)
+            newline = os.pread(self._fd, self.size - start, start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            step *= 2
+        return 0

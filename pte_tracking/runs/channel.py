@@ -1,0 +1,278 @@
+"""One sink's way through the journal: its position, its state, its troubles."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pte_tracking.runs import journal
+from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Status
+from pte_tracking.runs.files import file_name, write_atomically
+from pte_tracking.runs.manifest import Manifest, SinkEntry
+from pte_tracking.runs.selection import Selection
+from pte_tracking.runs.sink import BadEvent, Connection, SinkClosed
+
+FOLDER = "delivery"
+
+_logger = logging.getLogger("pte_tracking")
+_MOST_SET_ASIDE = 1000
+
+
+class Progress(msgspec.Struct):
+    """How far a sink is, as it stands in ``delivery/<key>.json``.
+
+    Attributes:
+        position: Everything before it is durable in the backend.
+        seq: The last event before it.
+        state: What the connection needs to go on.
+        selection: What the selection needs to go on.
+        sent: Pieces of the journal, from position to position, that the backend got before they were taken back, and
+            cannot forget.
+        ended: The status with which the backend was told that the run ended; None while it goes on.
+        closed: Why the backend will never take this run again.
+        error: What the last attempt failed with.
+        error_time: When that was.
+        set_aside: The events that the backend can never store, by seq, with its reason.
+    """
+
+    position: int = 0
+    seq: int = 0
+    state: dict[str, Any] = {}
+    selection: dict[str, Any] = {}
+    sent: list[tuple[int, int]] = []
+    ended: Status | None = None
+    closed: str | None = None
+    error: str | None = None
+    error_time: float | None = None
+    set_aside: dict[str, str] = {}
+
+    @classmethod
+    def load(cls, directory: Path, key: str) -> Progress:
+        """Read it; a new one if there is none, or a damaged one (everything is delivered again then)."""
+        try:
+            return msgspec.json.decode(progress_path(directory, key).read_bytes(), type=cls)
+        except FileNotFoundError:
+            return cls()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _logger.warning("%s: damaged (%s); everything is delivered again", progress_path(directory, key), error)
+            return cls()
+
+    def save(self, directory: Path, key: str) -> None:
+        """Write it, whole or not at all."""
+        write_atomically(progress_path(directory, key), msgspec.json.encode(self))
+
+
+def progress_path(directory: Path, key: str) -> Path:
+    """Where a sink's progress is saved."""
+    return directory / FOLDER / f"{file_name(key)}.json"
+
+
+class View:
+    """The run as a sink sees it; see :class:`pte_tracking.runs.sink.RunView`."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory = directory
+        self.id = manifest.id
+        self.name = manifest.name
+        self.start_time = manifest.start_time
+        self.context: Mapping[str, str] = manifest.context
+        self._journal = directory / journal.FILE_NAME
+        #: Up to where the sink had been given events when the rewind came.
+        self.given = 0
+
+    def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
+        """See :meth:`pte_tracking.runs.sink.RunView.history`."""
+        for event, _ in journal.effective(self._journal):
+            if upto_seq is not None and event.seq > upto_seq:
+                return
+            yield event
+
+    def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
+        """See :meth:`pte_tracking.runs.sink.RunView.superseded`."""
+        return (event for event, _ in journal.effective(self._journal, self.given, rewound.to_position))
+
+
+class Channel:
+    """Carries the journal of a run to one sink.
+
+    Args:
+        directory: The run's directory, absolute.
+        manifest: The run's manifest.
+        entry: The sink.
+
+    Raises:
+        ValueError: The sink is not installed.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
+        self.key = entry.key
+        self.progress = Progress.load(directory, entry.key)
+        self._sink = entry.build()
+        self._directory = directory
+        self._journal = directory / journal.FILE_NAME
+        self._view = View(directory, manifest)
+        self._connection: Connection | None = None
+        if self.progress.position > self._journal.stat().st_size:
+            _logger.warning("%s: the journal is shorter than what was delivered; it is delivered again", self.key)
+            self.progress = Progress(state=self.progress.state)
+        self._selection = Selection(self.key, entry.name, self._sink.limits, self.progress.selection)
+        for first, last in self.progress.sent:
+            self._selection.remember(event for event, _ in journal.read(self._journal, first, last))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the backend has given this run up for ever."""
+        return self.progress.closed is not None
+
+    def pump(self) -> bool:
+        """Deliver the next batch.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            Exception: The backend could not be reached or did not take it: to be tried again later.
+        """
+        start, end = self.progress.position, self._journal.stat().st_size
+        if self.is_closed or end <= start:
+            return False
+        rewound, start, end = journal.route(self._journal, start, end)
+        if rewound:
+            self._take_back(rewound, start)
+            return True
+        events, position = self._batch(start, end)
+        if not events:
+            return False
+        self.deliver(events, position)
+        self.save()
+        return True
+
+    def deliver(self, events: list[AnyEvent], position: int) -> None:
+        """Write events of the journal, the last of which ends at ``position``; progress is kept, but not saved."""
+        try:
+            connection = self._connect()
+            selected = list(self._selection.select(events))
+            for batch in _cut(selected, self._sink.limits.batch_values):
+                self._write(connection, batch)
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        if self.progress.ended and any(isinstance(event, RunStarted) for event in events):
+            self.progress.ended = None
+        self.progress.position, self.progress.seq = position, events[-1].seq
+        self.progress.error = self.progress.error_time = None
+
+    def save(self) -> None:
+        """Make position and state durable against the end of this process, together."""
+        if self._connection is not None:
+            self.progress.state = self._connection.state()
+        self.progress.selection = self._selection.state()
+        if not self._selection.remembers:
+            self.progress.sent = []
+        self.progress.save(self._directory, self.key)
+
+    def failed(self, error: BaseException) -> None:
+        """Keep what went wrong where people look for it."""
+        message = f"{type(error).__name__}: {error}".strip()[:2000]
+        if message != self.progress.error:
+            _logger.warning("%s: %s; it is tried again", self.key, message)
+        self.progress.error, self.progress.error_time = message, time.time()
+        self.progress.save(self._directory, self.key)
+
+    def finish(self, status: Status | None) -> None:
+        """Tell the backend that everything was delivered and how the run ended; None if it goes on elsewhere.
+
+        Raises:
+            Exception: The backend could not be reached: to be tried again later.
+        """
+        if self.is_closed or (status is not None and self.progress.ended == status):
+            return
+        if status is None and self._connection is None:
+            return
+        try:
+            self._connect().close(status)
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        self.progress.ended = status
+        self.progress.error = self.progress.error_time = None
+        self.save()
+        self._connection = None
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._sink.open(self._view, self.progress.state)
+        return self._connection
+
+    def _give_up(self, error: SinkClosed) -> None:
+        _logger.error("%s: %s; nothing more is delivered there", self.key, error)
+        self.progress.closed = str(error) or type(error).__name__
+        self.progress.save(self._directory, self.key)
+        self._connection = None
+
+    def _batch(self, start: int, end: int) -> tuple[list[AnyEvent], int]:
+        """The next events, as many as one write should carry, and the position behind them."""
+        events: list[AnyEvent] = []
+        values, limits = 0, self._sink.limits
+        for event, behind in journal.read(self._journal, start, end):
+            values += len(event.values) if isinstance(event, Metrics) else 0
+            if events and values > limits.batch_values:
+                break
+            events.append(event)
+            start = behind
+            if len(events) >= limits.batch_events:
+                break
+        return events, start
+
+    def _take_back(self, rewound: Rewound, behind: int) -> None:
+        """Follow a rewind that takes back what was delivered already."""
+        held, self._view.given = self.progress.position, self.progress.position
+        try:
+            if self._sink.rewinds:
+                self._write(self._connect(), [rewound])
+            else:
+                pieces = journal.kept(self._journal, held)
+                gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
+                self.progress.sent.extend(gone)
+                self._selection.remember(self._view.superseded(rewound))
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        self._selection.rewind()
+        self.progress.position, self.progress.seq = behind, rewound.seq
+        self.save()
+
+    def _write(self, connection: Connection, batch: list[AnyEvent]) -> None:
+        while batch:
+            try:
+                connection.write(batch)
+            except BadEvent as error:
+                rest = [event for event in batch if event.seq != error.seq]
+                if len(rest) == len(batch):
+                    raise
+                _logger.error("%s: the event %d is refused and set aside: %s", self.key, error.seq, error.reason)
+                if len(self.progress.set_aside) < _MOST_SET_ASIDE:
+                    self.progress.set_aside[str(error.seq)] = error.reason
+                batch = rest
+            else:
+                return
+
+
+def _cut(events: list[AnyEvent], most_values: int) -> Iterator[list[AnyEvent]]:
+    batch: list[AnyEvent] = []
+    values = 0
+    for event in events:
+        more = len(event.values) if isinstance(event, Metrics) else 0
+        if batch and values + more > most_values:
+            yield batch
+            batch, values = [], 0
+        batch.append(event)
+        values += more
+    if batch:
+        yield batch
