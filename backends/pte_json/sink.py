@@ -14,6 +14,7 @@ from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, Status
 from pte_tracking.runs.sink import Limits, RunView, Sink
 
 _END = b"\n]\n"
+_CHUNK = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,7 +65,6 @@ class JsonConnection:
         """Close the files."""
         for log in self._logs.values():
             log.close()
-        self._logs.clear()
 
     def _log(self, name: str) -> _Log:
         log = self._logs.get(name)
@@ -112,29 +112,30 @@ class _Log:
 
     def drop(self, rows: int) -> None:
         """Take the last rows away."""
-        for _ in range(rows):
-            self.size = max(self._line_start() - len(b",\n"), 0)
-        self.cut(self.size if self.size > len(b"[\n") else 0)
+        end = start = self.size
+        while rows and start:
+            start = max(end - _CHUNK, 0)
+            chunk = os.pread(self._fd, end - start, start)
+            # Rows hold no newline, so each row begins behind one.
+            while rows and (newline := chunk.rfind(b"\n")) >= 0:
+                chunk, rows = chunk[:newline], rows - 1
+            end = start + len(chunk)
+        before = max(end - len(b","), 0)
+        self.cut(before if before > len(b"[") else 0)
 
     def close(self) -> None:
         os.close(self._fd)
 
     def _write(self, line: bytes) -> None:
         data = line + _END
-        written = os.pwrite(self._fd, data, self.size)
+        written = 0
+        try:
+            written = os.pwrite(self._fd, data, self.size)
+        finally:
+            if written < len(data):
+                # A full disk; the bracket's place is there, as it stood there before.
+                os.ftruncate(self._fd, self.size)
+                os.pwrite(self._fd, _END if self.size else b"", self.size)
         if written < len(data):
-            os.ftruncate(self._fd, self.size)
-            raise OSError("no space left on the device")
+            raise OSError(f"only {written} of {len(data)} bytes could be written")
         self.size += len(line)
-
-    def _line_start(self) -> int:
-        """Where the last row begins: behind the last newline before it (rows hold none)."""
-        step = 1 << 16
-        start = self.size
-        while start > 0:
-            start = max(start - step, 0)
-            newline = os.pread(self._fd, self.size - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            step *= 2
-        return 0

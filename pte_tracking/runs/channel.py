@@ -126,6 +126,11 @@ class Channel:
             self._selection.remember(event for event, _ in journal.read(self._journal, first, last))
 
     @property
+    def is_inline(self) -> bool:
+        """Whether the training process writes this sink."""
+        return self._sink.inline
+
+    @property
     def is_closed(self) -> bool:
         """Whether the backend has given this run up for ever."""
         return self.progress.closed is not None

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from pte_tracking.runs import events
-from pte_tracking.runs.events import AnyEvent, Event, Rewound
+from pte_tracking.runs.events import AnyEvent, Event, Rewound, RunEnded, RunStarted
 
 FILE_NAME = "journal.jsonl"
 
@@ -80,6 +80,32 @@ class Journal:
             self._position += len(line)
             self._write(line)
             return event
+
+    def rewind(self, to: Mark, step: int) -> None:
+        """Take back what came after an earlier point.
+
+        A point that was itself taken back is reached by going back to where the two histories part, and writing the events
+        from there to the point again, at their own times.
+
+        Args:
+            to: The point.
+            step: Iterations done there.
+        """
+        if to == self.mark:
+            return
+        if seq_at(self._path, to.position) != to.seq:
+            _logger.warning("%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, to.seq)
+            return
+        now, then = kept(self._path), kept(self._path, to.position)
+        parting = next(
+            (min(here[1], there[1]) for here, there in zip(now, then, strict=False) if here != there), to.position
+        )
+        again = [event for event, _ in effective(self._path, to.position, parting)]
+        self.append(Rewound, seq_at(self._path, parting), parting, step)
+        for event in again:
+            if not isinstance(event, RunStarted | RunEnded):
+                fields = [getattr(event, name) for name in event.__struct_fields__[2:]]
+                self.append(type(event), *fields, at=event.time)
 
     def sync(self) -> Mark:
         """Make everything appended so far durable.
@@ -216,6 +242,17 @@ def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> 
             position = newline + 1
             if isinstance(event, kind):
                 yield event, position
+
+
+def seq_at(path: Path, position: int) -> int | None:
+    """The ``seq`` of the event that ends at a position; None if none does."""
+    with open(path, "rb") as file:
+        if position > os.fstat(file.fileno()).st_size:
+            return None
+        for line, behind in _lines_backwards(file.fileno(), position):
+            event = _decode(line, path, behind) if behind == position else None
+            return event.seq if event else None
+    return None
 
 
 def last_event(path: Path) -> AnyEvent | None:

@@ -106,7 +106,7 @@ class Connection(Protocol):
         """
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on after a restart: small, plain JSON; saved with the position after each batch."""
+        """What is needed to go on after a restart: small, plain JSON; saved with the position after each batch and close."""
 
     def close(self, status: Status | None) -> None:
         """Everything was written, and the run ended so; or this process stops before that (None)."""

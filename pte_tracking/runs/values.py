@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,32 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
         )
         for key, value in values.items()
     }
+
+
+def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Tags: names to texts.
+
+    Raises:
+        TypeError: ``tags`` is no mapping, or a name no string.
+        ValueError: A name is empty or no Unicode.
+    """
+    if not isinstance(tags, Mapping):
+        raise TypeError(f"tags: expected a mapping, got {tags!r} of type {type(tags).__name__}")
+    return {check_key(key, "tags"): _encodable(str(value)) for key, value in tags.items()}
+
+
+def check_step(step: Any) -> int:
+    """The step itself, if it is a whole number.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if type(step) is int:
+        return step
+    try:
+        return operator.index(step)
+    except TypeError:
+        raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:

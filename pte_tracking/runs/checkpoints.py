@@ -1,0 +1,37 @@
+"""The snapshots of a run that hold, and their list for people and scripts: ``checkpoints.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
+from pte_tracking.runs.files import write_atomically
+from pte_tracking.runs.journal import FILE_NAME as JOURNAL
+from pte_tracking.runs.journal import find, kept
+
+FILE_NAME = "checkpoints.json"
+
+
+def checkpoints(directory: Path) -> list[Checkpoint]:
+    """The snapshots in the effective history that were not pruned, by step."""
+    path = directory / JOURNAL
+    if not path.exists() or not path.stat().st_size:
+        return []
+    found: dict[str, Checkpoint] = {}
+    for first, last in kept(path):
+        events = [*find(path, Checkpoint, first, last), *find(path, CheckpointRemoved, first, last)]
+        for event, _ in sorted(events, key=lambda pair: pair[1]):
+            if isinstance(event, Checkpoint):
+                found[event.path] = event
+            else:
+                found.pop(event.path, None)
+    return sorted(found.values(), key=lambda event: event.step)
+
+
+def write_list(directory: Path) -> None:
+    """Bring ``checkpoints.json`` up to date."""
+    listed = [msgspec.to_builtins(event) for event in checkpoints(directory)]
+    data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
+    write_atomically(directory / FILE_NAME, data + b"\n")

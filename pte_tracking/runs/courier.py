@@ -1,0 +1,161 @@
+"""The training process's hand on the delivery process: starts it, looks after it, waits for it at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pte_tracking.runs import journal, lock
+from pte_tracking.runs.channel import FOLDER, Progress
+
+LOCK_NAME = "lock"
+LOG_NAME = "log.txt"
+WAKE_NAME = "wake"
+
+_logger = logging.getLogger("pte_tracking")
+_LOOK_EVERY = 2.0
+_LONGEST_PAUSE = 60.0
+
+
+class Courier:
+    """Keeps one delivery process alive for a run's directory.
+
+    Args:
+        directory: The run's directory.
+        keys: The sinks that the process serves.
+    """
+
+    def __init__(self, directory: Path, keys: Sequence[str]) -> None:
+        self._directory = directory
+        self._keys = keys
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        #: When to look next whether the process lives (by ``time.time``).
+        self.next_look = 0.0
+        self._log_start = _size(directory / FOLDER / LOG_NAME)
+
+    def look(self) -> None:
+        """Start the process if none serves the directory."""
+        self.next_look = time.time() + _LOOK_EVERY
+        if self._process is not None and self._process.poll() is None:
+            return
+        if lock.holder(self._directory / FOLDER / LOCK_NAME):
+            return  # one that outlived an earlier trainer goes on with this one
+        if self._starts > 1:
+            pause = min(2.0**self._starts, _LONGEST_PAUSE)
+            self.next_look = time.time() + pause
+            _logger.warning("%s: the delivery process had ended; it is started again", self._directory)
+        self._starts += 1
+        try:
+            self._process = start(self._directory)
+        except OSError as error:
+            _logger.error("%s: the delivery process cannot be started: %s", self._directory, error)
+
+    def finish(self, timeout: float) -> None:
+        """Wait until everything is delivered, and say what is not.
+
+        Args:
+            timeout: Seconds to wait at most; delivery goes on behind afterwards.
+        """
+        wake(self._directory)
+        deadline = time.monotonic() + timeout
+        undelivered = self._undelivered()
+        while undelivered and time.monotonic() < deadline:
+            if time.time() > self.next_look:
+                self.look()
+            time.sleep(0.02)
+            undelivered = self._undelivered()
+        if undelivered:
+            _logger.warning(
+                "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
+                "pte-tracking sync %s",
+                "; ".join(undelivered),
+                self._directory,
+            )
+        self._repeat_warnings()
+
+    def _undelivered(self) -> list[str]:
+        path = self._directory / journal.FILE_NAME
+        size = path.stat().st_size
+        found = []
+        for key in self._keys:
+            progress = Progress.load(self._directory, key)
+            if progress.closed is not None or (progress.position >= size and progress.ended is not None):
+                continue
+            last = journal.last_event(path)
+            left = (last.seq if last else 0) - progress.seq
+            why = f" ({progress.error})" if progress.error else ""
+            found.append(f"{left} events to {key}{why}" if left else f"the end of the run to {key}{why}")
+        return found
+
+    def _repeat_warnings(self) -> None:
+        """What the delivery process said in this session, where the user looks."""
+        path = self._directory / FOLDER / LOG_NAME
+        if _size(path) <= self._log_start:
+            return
+        with open(path, errors="replace") as file:
+            file.seek(self._log_start)
+            said = [line.strip() for line in file if " WARNING " in line or " ERROR " in line]
+        for line in said[:5]:
+            _logger.warning("delivery: %s", line)
+        if len(said) > 5:
+            _logger.warning("delivery: %d more such lines in %s", len(said) - 5, path)
+
+
+def start(directory: Path) -> subprocess.Popen[bytes]:
+    """Start a delivery process for a run's directory; it outlives this process."""
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    with open(folder / LOG_NAME, "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pte_tracking.runs.delivery", directory],
+            # Modules are not looked for in the current folder, where a file of the user's may have any name.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wake(directory: Path) -> None:
+    """Let a living delivery process try again at once, whatever pause it is in."""
+    path = directory / FOLDER / WAKE_NAME
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def stop(directory: Path) -> bool:
+    """End a living delivery process of a directory; it loses nothing by that.
+
+    Returns:
+        Whether there was one.
+    """
+    path = directory / FOLDER / LOCK_NAME
+    holder = lock.holder(path)
+    if holder is None:
+        return False
+    pid, _, host = holder.partition(" on ")
+    if host != os.uname().nodename or not pid.isdigit():
+        raise lock.Locked(path, holder)
+    try:
+        os.kill(int(pid), signal.SIGTERM)
+    except ProcessLookupError:
+        return True
+    deadline = time.monotonic() + 5
+    while lock.holder(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,479 @@
+"""A run: everything that is logged goes down in its journal here."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict
+
+import msgspec
+
+from pte_tracking.runs import events, media
+from pte_tracking.runs.channel import FOLDER
+from pte_tracking.runs.checkpoints import checkpoints, write_list
+from pte_tracking.runs.courier import Courier
+from pte_tracking.runs.directory import existing, move_aside, take
+from pte_tracking.runs.events import Checkpoint, Event, Status
+from pte_tracking.runs.files import file_name, write_atomically
+from pte_tracking.runs.inline import Inline
+from pte_tracking.runs.journal import FILE_NAME, Journal, Mark, effective, read
+from pte_tracking.runs.lock import Lock
+from pte_tracking.runs.manifest import Manifest, check_sinks, entries
+from pte_tracking.runs.sink import Sink
+from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_texts
+
+_logger = logging.getLogger("pte_tracking")
+_open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+class Point(TypedDict):
+    """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
+
+    id: str
+    name: str
+    start_time: float
+    step: int
+    seq: int
+    position: int
+
+
+class Run:
+    """The record of one training run, and the way from there to the tracking backends.
+
+    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by :meth:`open`. It
+    ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
+
+    Args:
+        directory: Where the run's files lie.
+        sinks: Where it is delivered to: names of installed sinks, or configured ones.
+        params: Hyperparameters; nested ones are flattened with ``/``.
+        tags: Labels.
+        name: The run's name, for people; by default made from the directory's.
+        resume: Go on with the run that is in the directory, if there is one.
+        close_timeout: Seconds that the end of the run waits for the backends at most. Delivery goes on behind.
+
+    Raises:
+        ValueError: A sink is unknown or not installed.
+        TypeError: An argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        sinks: Iterable[str | Sink] = ("json",),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        resume: bool = False,
+        close_timeout: float = 30.0,
+    ) -> None:
+        self.directory = Path(os.path.abspath(directory))
+        self._sinks = check_sinks(sinks)
+        self._params = flatten(params or {})
+        self._tags = to_texts(tags or {})
+        self._given_name = name
+        self._resume = resume
+        self._close_timeout = close_timeout
+        #: Called when the run is about to end, the last added first: the last things to be logged.
+        self.before_close: list[Callable[[], None]] = []
+        self._manifest: Manifest | None = None
+        self._journal: Journal | None = None
+        self._lock: Lock | None = None
+        self._inline: list[Inline] = []
+        self._logs: set[str] = set()
+        self._courier: Courier | None = None
+        self._order = threading.Lock()
+        self._is_closed = False
+        self._is_foreign = False
+        self._error_before: BaseException | None = None
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the directory is taken and the run has not ended."""
+        return self._journal is not None
+
+    @property
+    def id(self) -> str:
+        """The run's identity, the same after every resume: 32 hexadecimal digits. Opens the run."""
+        return self._open_manifest().id
+
+    @property
+    def name(self) -> str:
+        """The run's name. Opens the run."""
+        return self._open_manifest().name
+
+    @property
+    def start_time(self) -> float:
+        """When it first started, in seconds since the epoch. Opens the run."""
+        return self._open_manifest().start_time
+
+    def open(self, at: Point | None = None, *, resume: bool | None = None, record: Path | None = None) -> None:
+        """Take the directory.
+
+        Args:
+            at: Go on from this point of its run, taking back what came after. Where the directory holds another run, that
+                one is moved aside; where it does not hold this one, the run is made here again.
+            resume: Without ``at``: go on with the run that is there, taking nothing back. By default as constructed.
+            record: The journal of ``at``'s run from elsewhere, used where the directory has none.
+
+        Raises:
+            DirectoryInUse: Another live process writes there.
+            RuntimeError: The run is open, or has ended.
+        """
+        if self._is_closed:
+            raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
+        if self._journal is not None:
+            raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
+        resume = self._resume if resume is None else resume
+        self._lock = take(self.directory)
+        try:
+            manifest = self._settle(at, resume, record)
+            manifest = self._configured(manifest)
+            manifest.save(self.directory)
+            (self.directory / FOLDER).mkdir(exist_ok=True)
+            self._begin(manifest, at)
+        except BaseException:
+            self._lock.release()
+            self._journal, self._lock = None, None
+            raise
+        _open_runs.add(self)
+
+    def beginning(self) -> Point | None:
+        """The point before anything was logged in the directory's run; None if it holds none."""
+        found = existing(self.directory)
+        path = self.directory / FILE_NAME
+        first = next(read(path), None) if found and path.exists() else None
+        if not found or not first:
+            return None
+        event, behind = first
+        return Point(
+            id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
+        )
+
+    def point(self, step: int) -> Point:
+        """This moment in the run's life, for a snapshot; everything logged so far is durable on return.
+
+        Args:
+            step: Iterations done.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        manifest = self._open_manifest()
+        assert self._journal is not None
+        mark = self._journal.sync()
+        for inline in self._inline:
+            inline.save()
+        return Point(
+            id=manifest.id,
+            name=manifest.name,
+            start_time=manifest.start_time,
+            step=step,
+            seq=mark.seq,
+            position=mark.position,
+        )
+
+    def close(self, status: Status | None = None, error: str | None = None) -> None:
+        """End the run.
+
+        Args:
+            status: How it ended; by default FINISHED.
+            error: What it failed with, for people.
+        """
+        while self.before_close:
+            self.before_close.pop()()
+        if self._journal is None or self._is_foreign:
+            self._is_closed = True
+            return
+        self._append(events.RunEnded, status or "FINISHED", error)
+        journal, self._journal, self._is_closed = self._journal, None, True
+        _open_runs.discard(self)
+        try:
+            journal.sync()
+        except OSError as problem:
+            _logger.error("%s: %s", self.directory, problem)
+        for inline in self._inline:
+            inline.finish(status or "FINISHED")
+        journal.close()
+        if self._lock:
+            self._lock.release()
+        if self._courier:
+            self._courier.finish(self._close_timeout)
+
+    def __enter__(self) -> Run:
+        if not self.is_open:
+            self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(*outcome(error))
+
+    # -- what is logged ------------------------------------------------------------------------------------------------
+
+    def log_metrics(
+        self,
+        values: Mapping[str, Any],
+        step: int,
+        *,
+        epoch: float | None = None,
+        elapsed_time: float | None = None,
+        log: str = "log",
+        sinks: list[str] | None = None,
+    ) -> None:
+        """Log numbers of one step.
+
+        Args:
+            values: Numbers by name: Python or NumPy numbers, or tensors of one element.
+            step: Iterations done.
+            epoch: Epochs done.
+            elapsed_time: Seconds of training so far.
+            log: The JSON log that the row belongs to.
+            sinks: The sinks that get it; all by default.
+        """
+        numbers = to_numbers(values)
+        if log not in self._logs:
+            self.own(log)
+            self._logs.add(log)
+        self._append(events.Metrics, check_step(step), numbers, epoch, elapsed_time, log, sinks)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log hyperparameters, flattened with ``/``."""
+        if flat := flatten(params):
+            self._append(events.Params, flat)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set labels; a later value replaces an earlier one."""
+        if texts := to_texts(tags):
+            self._append(events.Tags, texts)
+
+    def log_figure(self, key: str, figure: Any, step: int) -> None:
+        """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
+        path = self._keep("figures", key, step, media.figure_png(figure))
+        if path:
+            self._append(events.Figure, key, step, path)
+
+    def log_image(self, key: str, image: Any, step: int) -> None:
+        """Log a picture: a PIL image, an array ``(height, width[, channels])`` or a tensor ``([channels, ]height, width)``."""
+        path = self._keep("images", key, step, media.image_png(image))
+        if path:
+            self._append(events.Image, key, step, path)
+
+    def log_histogram(self, key: str, values: Any, step: int) -> None:
+        """Log the distribution of an array or tensor; its non-finite values are left out."""
+        bins = media.histogram(values)
+        if bins:
+            self._append(events.Histogram, check_key(key), check_step(step), *bins)
+
+    def log_text(self, key: str, text: str, step: int = 0) -> None:
+        """Log a text; Markdown is rendered where a backend can."""
+        if not isinstance(text, str):
+            raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
+        self._append(events.Text, check_key(key), check_step(step), text)
+
+    def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
+        """Log a file or folder; it is copied into the run's directory unless it lies there.
+
+        Args:
+            path: The file or folder.
+            artifact_path: The folder that backends show it in.
+
+        Raises:
+            FileNotFoundError: There is nothing at ``path``.
+        """
+        source = Path(os.path.abspath(path))
+        if not source.exists():
+            raise FileNotFoundError(f"path: {str(path)!r} does not exist")
+        self._ensure_open()
+        if self.directory not in source.parents:
+            target = self.directory / "artifacts" / artifact_path / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+            source = target
+        self._append(events.Artifact, source.relative_to(self.directory).as_posix(), artifact_path)
+
+    def log_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int,
+        sha256: str,
+        size: int,
+        epoch: float | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log a snapshot that is whole and durable in the run's directory.
+
+        Args:
+            path: The file.
+            step: Iterations done in it.
+            sha256: Its digest in hexadecimal.
+            size: Its bytes.
+            epoch: Epochs done in it.
+            values: The latest reported values.
+        """
+        name = Path(os.path.abspath(self.directory / path)).relative_to(self.directory).as_posix()
+        self.own(name)
+        self._append(Checkpoint, name, check_step(step), sha256, size, epoch, to_numbers(values or {}))
+        self._list_checkpoints()
+
+    def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
+        """Log that a snapshot was pruned, so that it vanishes from every backend."""
+        name = Path(os.path.abspath(self.directory / path)).relative_to(self.directory).as_posix()
+        self._append(events.CheckpointRemoved, name, check_step(step))
+        self._list_checkpoints()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
+        return checkpoints(self.directory)
+
+    def rows(self, log: str = "log") -> list[events.Metrics]:
+        """The rows of one log that hold, read back from the journal."""
+        path = self.directory / FILE_NAME
+        if not path.exists():
+            return []
+        return [event for event, _ in effective(path) if isinstance(event, events.Metrics) and event.log == log]
+
+    def own(self, pattern: str) -> None:
+        """Say that files at the top of the directory belong to the run: they are moved aside with it."""
+        manifest = self._open_manifest()
+        pattern = pattern.split("/")[0]
+        if pattern not in manifest.files:
+            self._manifest = msgspec.structs.replace(manifest, files=[*manifest.files, pattern])
+            self._manifest.save(self.directory)
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _ensure_open(self) -> None:
+        if self._journal is None:
+            self.open()
+
+    def _open_manifest(self) -> Manifest:
+        if self._manifest is None:
+            self._ensure_open()
+        assert self._manifest is not None
+        return self._manifest
+
+    def _settle(self, at: Point | None, resume: bool, record: Path | None) -> Manifest:
+        """Leave in the directory the run that goes on, and nothing of another one."""
+        found = existing(self.directory)
+        if found and (found.id == at["id"] if at else resume):
+            return found
+        move_aside(self.directory)
+        if not at:
+            return Manifest.new(self.directory, self._given_name)
+        if record:
+            shutil.copyfile(record, self.directory / FILE_NAME)
+        fresh = Manifest.new(self.directory, at["name"])
+        return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"])
+
+    def _configured(self, manifest: Manifest) -> Manifest:
+        files = [pattern for sink in self._sinks for pattern in sink.files]
+        return msgspec.structs.replace(
+            manifest,
+            sinks=entries(self._sinks, manifest.sinks),
+            files=list(dict.fromkeys([*manifest.files, *files])),
+        )
+
+    def _begin(self, manifest: Manifest, at: Point | None) -> None:
+        self._manifest = manifest
+        self._journal = Journal(self.directory / FILE_NAME)
+        resumed = self._journal.mark.seq > 0
+        sinks = [(entry, entry.build()) for entry in manifest.sinks]
+        self._inline = [Inline(self.directory, manifest, entry) for entry, sink in sinks if sink.inline]
+        away = [entry.key for entry, sink in sinks if not sink.inline]
+        self._courier = Courier(self.directory, away) if away else None
+        if at:
+            self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
+            for inline in self._inline:
+                inline.catch_up()
+        self._append(
+            events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed
+        )
+        if self._params:
+            self._append(events.Params, self._params)
+        if self._tags:
+            self._append(events.Tags, self._tags)
+        self._error_before = _last_error()
+
+    def _append(self, kind: type[Event], *fields: Any) -> None:
+        if self._is_foreign:
+            return
+        if self._journal is None:
+            self.open()
+        journal = self._journal
+        assert journal is not None
+        with self._order:
+            start = journal.mark.position
+            event = journal.append(kind, *fields)
+            if event is None:
+                return
+            for inline in self._inline:
+                inline.push(event, start, journal.mark)
+        if self._courier and event.time > self._courier.next_look:
+            self._courier.look()
+
+    def _keep(self, folder: str, key: str, step: int, data: bytes) -> str | None:
+        """Put a picture into the run's directory; returns its relative path."""
+        self._ensure_open()
+        path = Path(folder, file_name(check_key(key)), f"step_{check_step(step)}.png")
+        try:
+            (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.directory / path, data)
+        except OSError as error:
+            _logger.error("%s was not kept: %s", path, error)
+            return None
+        return path.as_posix()
+
+    def _list_checkpoints(self) -> None:
+        try:
+            write_list(self.directory)
+        except OSError as error:
+            _logger.error("%s: the list of checkpoints was not written: %s", self.directory, error)
+
+
+def outcome(error: BaseException | None) -> tuple[Status, str | None]:
+    """How a run ends that an exception, or none, brings to its end."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "FINISHED", None
+    message = f"{type(error).__name__}: {error}"[:2000]
+    return ("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"), message
+
+
+def _last_error() -> BaseException | None:
+    """The exception that ends the interpreter, once it is known. In a notebook it ends a cell only."""
+    if hasattr(sys, "ps1"):
+        return None
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error
+
+
+@atexit.register
+def _close_all() -> None:
+    for run in list(_open_runs):
+        error = _last_error()
+        run.close(*outcome(None if error is run._error_before else error))
+
+
+def _disown() -> None:
+    # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
+    for run in _open_runs:
+        run._is_foreign = True
+        run._order = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_disown)
