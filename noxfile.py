@@ -39,9 +39,8 @@ def demo(session: nox.Session) -> None:
     env = QUIET | {"MLFLOW_TRACKING_URI": store}
     session.run("python", str(ROOT / "examples" / "digits.py"), *session.posargs, env=env)
     programs = Path(session.bin)
-    print(
-        f"\nThe log: {folder / 'result' / 'log'}\nTo look at the run, type one of these and open the address it shows:"
-    )
+    print(f"\nThe log: {folder / 'result' / 'log'}")
+    print("To look at the run, type one of these and open the address that it shows:")
     print(shlex.join([str(programs / "tensorboard"), "--logdir", str(folder / "result")]))
     print(shlex.join([str(programs / "mlflow"), "ui", "--backend-store-uri", store]))
 

@@ -1,0 +1,84 @@
+"""Train a small network on scikit-learn's digits; record it in a JSON log, TensorBoard and MLflow.
+
+python digits.py            # a run in ./result, MLflow's store where MLflow itself puts it
+python digits.py --resume   # go on where the last one stopped, or was killed
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+
+def digits() -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
+    """1,797 handwritten digits of 8 x 8 pixels, four fifths of them to train on."""
+    data, target = load_digits(return_X_y=True)
+    images = torch.tensor(data, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    train, val = random_split(TensorDataset(images, torch.tensor(target)), [0.8, 0.2])
+    return DataLoader(train, batch_size=32, shuffle=True), DataLoader(val, batch_size=len(val))
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Dropout(0.25), nn.Linear(64 * 2 * 2, 10)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="result")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    train, val = digits()
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+
+    def evaluate(image: Tensor, label: Tensor) -> None:
+        output = model(image)
+        pte.report({"val/loss": F.cross_entropy(output, label)})
+        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+
+    manager = pte.ExtensionsManager(
+        {"main": model},
+        args.epochs,
+        [
+            extensions.Evaluator(val, model, eval_func=evaluate),
+            extensions.LogReport(),
+            extensions.PrintReport(["epoch", "train/loss", "val/loss", "val/accuracy", "elapsed_time"]),
+            extensions.ProgressBar(),
+            extensions.snapshot(),
+        ],
+        optimizers={"main": optimizer},
+        iters_per_epoch=len(train),
+        out_dir=args.out,
+        sinks=["json", "tensorboard", "mlflow"],
+        params={"epochs": args.epochs, "lr": args.lr, "seed": args.seed},
+    )
+    if args.resume:
+        manager.resume()
+    for image, label in manager.batches(train):
+        with manager.run_iteration():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(image), label)
+            loss.backward()
+            optimizer.step()
+            pte.report({"train/loss": loss})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What is written about the project in several places says the same, and the wheel holds all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+BACKENDS = {folder.name for folder in (ROOT / "backends").iterdir() if any(folder.glob("*.py"))}
+
+
+def sources(package: str) -> set[str]:
+    folder = ROOT / package
+    files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return {str(file.relative_to(folder.parent)) for file in files}
+
+
+def test_every_backend_goes_into_the_wheel() -> None:
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["pte_tracking", *(f"backends/{name}" for name in sorted(BACKENDS))]
+
+
+def test_every_backend_has_an_entry_point_of_its_name() -> None:
+    points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
+    modules = {name: target.partition(":")[0] for name, target in points.items()}
+    assert modules == {backend.removeprefix("pte_"): backend for backend in BACKENDS}
+
+
+def test_the_installed_entry_points_are_those_of_the_project_file() -> None:
+    points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
+    installed = {point.name: point.value for point in points}
+    assert installed == PROJECT["project"]["entry-points"]["pte_tracking.sinks"], "install the project again"
+
+
+def test_type_checkers_and_import_linter_are_told_of_every_package() -> None:
+    packages = {"pte_tracking"} | BACKENDS
+    assert set(PROJECT["tool"]["mypy"]["packages"]) == packages
+    assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == packages
+
+
+@pytest.mark.parametrize("package", ["pte_tracking", *(f"backends/{name}" for name in sorted(BACKENDS))])
+def test_type_hints_are_for_users_too(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_all_is_the_sum_of_the_other_extras() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert extras["all"] == [f"pte-tracking[{','.join(name for name in extras if name != 'all')}]"]
+
+
+def test_what_nox_installs_is_pinned() -> None:
+    project, groups = PROJECT["project"], PROJECT["dependency-groups"]
+    extras = [one for name, some in project["optional-dependencies"].items() if name != "all" for one in some]
+    installed = [
+        one for name in ("examples", "test", "lint", "types") for one in groups[name] if isinstance(one, str)
+    ]
+    wanted = {one.partition(">")[0] for one in (*project["dependencies"], *extras, *installed)}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if not line.startswith("#")}
+    assert wanted == pinned
+
+
+def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    expected = sources("pte_tracking").union(*(sources(f"backends/{name}") for name in BACKENDS))
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == expected

@@ -1,0 +1,70 @@
+"""What users may import: listed, sorted, there, and cheap."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+import pte_tracking
+
+PUBLIC = ["pte_tracking", "pte_tracking.extensions", "pte_tracking.triggers"]
+
+
+def modules_after(statements: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after some statements."""
+    program = f"{statements}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(params=PUBLIC)
+def module(request: pytest.FixtureRequest) -> types.ModuleType:
+    return importlib.import_module(request.param)
+
+
+def test_all_is_sorted_and_names_nothing_twice(module: types.ModuleType) -> None:
+    assert module.__all__ == sorted(set(module.__all__))
+
+
+def test_everything_in_all_can_be_had(module: types.ModuleType) -> None:
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+    assert missing == []
+
+
+def test_nothing_in_all_is_private(module: types.ModuleType) -> None:
+    assert [name for name in module.__all__ if name.startswith("_") and name != "__version__"] == []
+
+
+def test_dir_lists_what_is_loaded_on_first_use() -> None:
+    assert set(pte_tracking.__all__) <= set(dir(pte_tracking))
+
+
+def test_an_unknown_name_is_told_as_python_tells_it() -> None:
+    with pytest.raises(AttributeError, match=r"pte_tracking.*no_such_name"):
+        pte_tracking.no_such_name  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_loads_no_torch_and_no_backend() -> None:
+    loaded = modules_after("import pte_tracking")
+    assert loaded.isdisjoint({"torch", "numpy", "mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})
+    assert loaded.isdisjoint({"pte_json", "pte_mlflow", "pte_tensorboard"})
+
+
+def test_the_delivery_process_loads_no_torch() -> None:
+    assert modules_after("import pte_tracking.runs.delivery").isdisjoint({"torch", "numpy", "mlflow"})
+
+
+@pytest.mark.parametrize("backend", ["pte_json", "pte_mlflow", "pte_tensorboard"])
+def test_importing_a_backend_loads_neither_torch_nor_its_product(backend: str) -> None:
+    loaded = modules_after(f"import {backend}")
+    assert loaded.isdisjoint({"torch", "mlflow", "tensorboard", "numpy", "matplotlib"})
+
+
+def test_importing_everything_public_loads_no_product_but_torch() -> None:
+    loaded = modules_after("\n".join(f"from {module} import *" for module in PUBLIC))
+    assert loaded.isdisjoint({"mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})
