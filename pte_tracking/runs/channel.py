@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Sta
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 from pte_tracking.runs.selection import Selection
-from pte_tracking.runs.sink import BadEvent, Connection, SinkClosed
+from pte_tracking.runs.sink import BadEvent, Connection, Limits, SinkClosed
 
 FOLDER = "delivery"
 
@@ -118,6 +117,7 @@ class Channel:
         self._journal = directory / journal.FILE_NAME
         self._view = View(directory, manifest)
         self._connection: Connection | None = None
+        self._takes_all = self._sink.limits == Limits(logs_apart=True)
         if self.progress.position > self._journal.stat().st_size:
             _logger.warning("%s: the journal is shorter than what was delivered; it is delivered again", self.key)
             self.progress = Progress(state=self.progress.state)
@@ -157,6 +157,14 @@ class Channel:
         self.deliver(events, position)
         self.save()
         return True
+
+    def push(self, event: AnyEvent, position: int) -> None:
+        """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
+        if self._connection is None or not self._takes_all or getattr(event, "sinks", None) is not None:
+            self.deliver([event], position)
+            return
+        self._connection.write((event,))
+        self.progress.position, self.progress.seq = position, event.seq
 
     def deliver(self, events: list[AnyEvent], position: int) -> None:
         """Write events of the journal, the last of which ends at ``position``; progress is kept, but not saved."""

@@ -21,8 +21,9 @@ def checkpoints(directory: Path) -> list[Checkpoint]:
         return []
     found: dict[str, Checkpoint] = {}
     for first, last in kept(path):
-        events = [*find(path, Checkpoint, first, last), *find(path, CheckpointRemoved, first, last)]
-        for event, _ in sorted(events, key=lambda pair: pair[1]):
+        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find(path, Checkpoint, first, last)]
+        made += [event for event, _ in find(path, CheckpointRemoved, first, last)]
+        for event in sorted(made, key=lambda event: event.seq):
             if isinstance(event, Checkpoint):
                 found[event.path] = event
             else:

@@ -220,7 +220,7 @@ def decode(line: bytes) -> AnyEvent:
     Raises:
         msgspec.DecodeError: The line is not JSON, or not an event that this version knows.
     """
-    event = _decoder.decode(line)
+    event: AnyEvent = _decoder.decode(line)
     if isinstance(event, Metrics | Checkpoint) and str in map(type, event.values.values()):
         numbers = {key: float(value) if type(value) is str else value for key, value in event.values.items()}
         return msgspec.structs.replace(event, values=numbers)

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.events import AnyEvent, Event, Rewound, Status
-from pte_tracking.runs.journal import Mark
+from pte_tracking.runs.events import AnyEvent, Rewound, Status
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 
 _logger = logging.getLogger("pte_tracking")
@@ -31,13 +30,13 @@ class Inline:
         self._not_before = 0.0
         self.catch_up()
 
-    def push(self, event: AnyEvent, start: int, mark: Mark) -> None:
-        """Write one event that stands in the journal between ``start`` and ``mark``."""
+    def push(self, event: AnyEvent, start: int, end: int) -> None:
+        """Write one event that stands in the journal between the positions ``start`` and ``end``."""
         if self._channel.progress.position != start or type(event) is Rewound:
             self.catch_up()
             return
         try:
-            self._channel.deliver([event], mark.position)
+            self._channel.push(event, end)
             self._unsaved += 1
             if self._unsaved >= _SAVE_EVERY:
                 self.save()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from pte_tracking.runs import events
-from pte_tracking.runs.events import AnyEvent, Event, Rewound, RunEnded, RunStarted
+from pte_tracking.runs.events import AnyEvent, Rewound, RunEnded, RunStarted
 
 FILE_NAME = "journal.jsonl"
 
@@ -26,7 +26,7 @@ _logger = logging.getLogger("pte_tracking")
 _MOST_PENDING = 64 << 20
 _CHUNK = 1 << 20
 
-_E = TypeVar("_E", bound=Event)
+_E = TypeVar("_E", bound=AnyEvent)
 
 
 class Mark(NamedTuple):
@@ -44,12 +44,16 @@ class Journal:
 
     Args:
         path: The file; made if it is not there, and cut after its last whole event.
+
+    Attributes:
+        position: Where the last event ends.
+        dropped: How many events were lost to a full disk.
     """
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._path = path
-        self._seq, self._position = _mend(self._fd, path)
+        self._seq, self.position = _mend(self._fd, path)
         self._pending = b""
         self._lock = threading.Lock()
         self.dropped = 0
@@ -57,7 +61,7 @@ class Journal:
     @property
     def mark(self) -> Mark:
         """The point after the last event."""
-        return Mark(self._seq, self._position)
+        return Mark(self._seq, self.position)
 
     def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
         """Write an event.
@@ -77,7 +81,7 @@ class Journal:
                 self.dropped += 1
                 return None
             self._seq += 1
-            self._position += len(line)
+            self.position += len(line)
             self._write(line)
             return event
 
@@ -119,7 +123,7 @@ class Journal:
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
             os.fsync(self._fd)
-            return Mark(self._seq, self._position)
+            return Mark(self._seq, self.position)
 
     def close(self) -> None:
         """Close the file; whoever needs it durable calls :meth:`sync` first."""

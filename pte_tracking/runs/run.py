@@ -21,7 +21,7 @@ from pte_tracking.runs.channel import FOLDER
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import existing, move_aside, take
-from pte_tracking.runs.events import Checkpoint, Event, Status
+from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.inline import Inline
 from pte_tracking.runs.journal import FILE_NAME, Journal, Mark, effective, read
@@ -157,9 +157,7 @@ class Run:
         if not found or not first:
             return None
         event, behind = first
-        return Point(
-            id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
-        )
+        return Point(id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind)
 
     def point(self, step: int) -> Point:
         """This moment in the run's life, for a snapshot; everything logged so far is durable on return.
@@ -401,16 +399,14 @@ class Run:
             self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
                 inline.catch_up()
-        self._append(
-            events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed
-        )
+        self._append(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
         if self._params:
             self._append(events.Params, self._params)
         if self._tags:
             self._append(events.Tags, self._tags)
         self._error_before = _last_error()
 
-    def _append(self, kind: type[Event], *fields: Any) -> None:
+    def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
         if self._is_foreign:
             return
         if self._journal is None:
@@ -418,12 +414,12 @@ class Run:
         journal = self._journal
         assert journal is not None
         with self._order:
-            start = journal.mark.position
+            start = journal.position
             event = journal.append(kind, *fields)
             if event is None:
                 return
             for inline in self._inline:
-                inline.push(event, start, journal.mark)
+                inline.push(event, start, journal.position)
         if self._courier and event.time > self._courier.next_look:
             self._courier.look()
 

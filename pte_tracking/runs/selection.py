@@ -109,7 +109,7 @@ class Selection:
         if step > self._last_sent_step:
             self._sent.clear()
             return values
-        for key in values.keys():
+        for key in values:
             old, new = self._sent.get((key, step)), values[key]
             if old is not None and old != new and not (old != old and new != new):
                 self._tell(

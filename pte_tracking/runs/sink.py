@@ -188,7 +188,9 @@ def find(name: str) -> type[Sink]:
     for point in points:
         loaded = point.load()
         if not (isinstance(loaded, type) and issubclass(loaded, Sink)):
-            raise TypeError(f"entry point {name!r} of {ENTRY_POINTS!r} is {loaded!r}, not a subclass of pte_tracking.Sink")
+            raise TypeError(
+                f"entry point {name!r} of {ENTRY_POINTS!r} is {loaded!r}, not a subclass of pte_tracking.Sink"
+            )
         return loaded
     raise ValueError(
         f"sinks: no sink is called {name!r}; installed are {', '.join(names()) or 'none'}. "

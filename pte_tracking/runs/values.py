@@ -64,8 +64,10 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
         TypeError: ``values`` is no mapping, a key no string, or a value no number.
         ValueError: A key is empty or no Unicode, or a value has several elements.
     """
-    if not isinstance(values, Mapping):
-        raise TypeError(f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}")
+    if type(values) is not dict and not isinstance(values, Mapping):
+        raise TypeError(
+            f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}"
+        )
     return {
         # The two commonest cases are decided here: this is paid for at every row.
         key if type(key) is str and key.isascii() and key else check_key(key, "values"): (
