@@ -13,11 +13,10 @@ import msgspec
 from pte_tracking.runs import journal
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Status
 from pte_tracking.runs.files import file_name, write_atomically
+from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 from pte_tracking.runs.selection import Selection
 from pte_tracking.runs.sink import BadEvent, Connection, Limits, SinkClosed
-
-FOLDER = "delivery"
 
 _logger = logging.getLogger("pte_tracking")
 _MOST_SET_ASIDE = 1000
@@ -69,7 +68,7 @@ class Progress(msgspec.Struct):
 
 def progress_path(directory: Path, key: str) -> Path:
     """Where a sink's progress is saved."""
-    return directory / FOLDER / f"{file_name(key)}.json"
+    return directory / DELIVERY / f"{file_name(key)}.json"
 
 
 class View:
@@ -81,7 +80,7 @@ class View:
         self.name = manifest.name
         self.start_time = manifest.start_time
         self.context: Mapping[str, str] = manifest.context
-        self._journal = directory / journal.FILE_NAME
+        self._journal = directory / JOURNAL
         #: Up to where the sink had been given events when the rewind came.
         self.given = 0
 
@@ -114,7 +113,7 @@ class Channel:
         self.progress = Progress.load(directory, entry.key)
         self._sink = entry.build()
         self._directory = directory
-        self._journal = directory / journal.FILE_NAME
+        self._journal = directory / JOURNAL
         self._view = View(directory, manifest)
         self._connection: Connection | None = None
         self._takes_all = self._sink.limits == Limits(logs_apart=True)

@@ -8,10 +8,8 @@ import msgspec
 
 from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
 from pte_tracking.runs.files import write_atomically
-from pte_tracking.runs.journal import FILE_NAME as JOURNAL
 from pte_tracking.runs.journal import find, kept
-
-FILE_NAME = "checkpoints.json"
+from pte_tracking.runs.layout import CHECKPOINTS, JOURNAL
 
 
 def checkpoints(directory: Path) -> list[Checkpoint]:
@@ -35,4 +33,4 @@ def write_list(directory: Path) -> None:
     """Bring ``checkpoints.json`` up to date."""
     listed = [msgspec.to_builtins(event) for event in checkpoints(directory)]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
-    write_atomically(directory / FILE_NAME, data + b"\n")
+    write_atomically(directory / CHECKPOINTS, data + b"\n")

@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from pte_tracking.runs import journal, lock
-from pte_tracking.runs.channel import FOLDER, Progress
-
-LOCK_NAME = "lock"
-LOG_NAME = "log.txt"
-WAKE_NAME = "wake"
+from pte_tracking.runs import lock
+from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, WAKE
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0
@@ -28,24 +25,22 @@ class Courier:
 
     Args:
         directory: The run's directory.
-        keys: The sinks that the process serves.
     """
 
-    def __init__(self, directory: Path, keys: Sequence[str]) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._keys = keys
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         #: When to look next whether the process lives (by ``time.time``).
         self.next_look = 0.0
-        self._log_start = _size(directory / FOLDER / LOG_NAME)
+        self._log_start = _size(directory / DELIVERY_LOG)
 
     def look(self) -> None:
         """Start the process if none serves the directory."""
         self.next_look = time.time() + _LOOK_EVERY
         if self._process is not None and self._process.poll() is None:
             return
-        if lock.holder(self._directory / FOLDER / LOCK_NAME):
+        if lock.holder(self._directory / DELIVERY_LOCK):
             return  # one that outlived an earlier trainer goes on with this one
         if self._starts > 1:
             pause = min(2.0**self._starts, _LONGEST_PAUSE)
@@ -65,38 +60,23 @@ class Courier:
         """
         wake(self._directory)
         deadline = time.monotonic() + timeout
-        undelivered = self._undelivered()
-        while undelivered and time.monotonic() < deadline:
+        manifest = Manifest.load(self._directory)
+        while (left := pending(self._directory, manifest)) and time.monotonic() < deadline:
             if time.time() > self.next_look:
                 self.look()
             time.sleep(0.02)
-            undelivered = self._undelivered()
-        if undelivered:
+        if left:
             _logger.warning(
                 "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
                 "pte-tracking sync %s",
-                "; ".join(undelivered),
+                "; ".join(map(str, left)),
                 self._directory,
             )
         self._repeat_warnings()
 
-    def _undelivered(self) -> list[str]:
-        path = self._directory / journal.FILE_NAME
-        size = path.stat().st_size
-        found = []
-        for key in self._keys:
-            progress = Progress.load(self._directory, key)
-            if progress.closed is not None or (progress.position >= size and progress.ended is not None):
-                continue
-            last = journal.last_event(path)
-            left = (last.seq if last else 0) - progress.seq
-            why = f" ({progress.error})" if progress.error else ""
-            found.append(f"{left} events to {key}{why}" if left else f"the end of the run to {key}{why}")
-        return found
-
     def _repeat_warnings(self) -> None:
         """What the delivery process said in this session, where the user looks."""
-        path = self._directory / FOLDER / LOG_NAME
+        path = self._directory / DELIVERY_LOG
         if _size(path) <= self._log_start:
             return
         with open(path, errors="replace") as file:
@@ -110,9 +90,8 @@ class Courier:
 
 def start(directory: Path) -> subprocess.Popen[bytes]:
     """Start a delivery process for a run's directory; it outlives this process."""
-    folder = directory / FOLDER
-    folder.mkdir(exist_ok=True)
-    with open(folder / LOG_NAME, "ab") as log:
+    (directory / DELIVERY).mkdir(exist_ok=True)
+    with open(directory / DELIVERY_LOG, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "pte_tracking.runs.delivery", directory],
             # Modules are not looked for in the current folder, where a file of the user's may have any name.
@@ -126,7 +105,7 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
 
 def wake(directory: Path) -> None:
     """Let a living delivery process try again at once, whatever pause it is in."""
-    path = directory / FOLDER / WAKE_NAME
+    path = directory / WAKE
     path.parent.mkdir(exist_ok=True)
     path.touch()
 
@@ -137,7 +116,7 @@ def stop(directory: Path) -> bool:
     Returns:
         Whether there was one.
     """
-    path = directory / FOLDER / LOCK_NAME
+    path = directory / DELIVERY_LOCK
     holder = lock.holder(path)
     if holder is None:
         return False

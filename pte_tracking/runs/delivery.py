@@ -12,18 +12,14 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from pte_tracking.runs import lock
-from pte_tracking.runs.channel import FOLDER, Channel
-from pte_tracking.runs.courier import LOCK_NAME, WAKE_NAME
-from pte_tracking.runs.directory import LOCK_NAME as WRITER_LOCK_NAME
-from pte_tracking.runs.events import RunEnded, Status
-from pte_tracking.runs.journal import FILE_NAME as JOURNAL
-from pte_tracking.runs.journal import last_event
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, WAKE
 from pte_tracking.runs.lock import Lock, Locked
-from pte_tracking.runs.manifest import FILE_NAME as MANIFEST
-from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.manifest import Manifest, NotARun
+from pte_tracking.runs.pending import status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL = 0.2  # seconds between two looks at the journal: a stat and a lock call
@@ -44,27 +40,24 @@ class Delivery:
         self._channels: dict[str, Channel] = {}
         self._moved = time.monotonic()
 
-    def run(self, patience: float | None = None) -> None:
-        """Deliver until the run has ended and nothing is left.
+    def run(self, is_enough: Callable[[float], bool] = lambda _: False) -> None:
+        """Deliver until the run has ended and nothing is left, or until it is enough.
 
         Args:
-            patience: Give up after so many seconds without progress; None goes on for ever.
+            is_enough: Asked now and then, with the seconds since something was delivered last.
         """
         seen = None
-        while not self._stop.is_set():
+        while not is_enough(time.monotonic() - self._moved):
             changed = _modified(self._directory / MANIFEST)
             if changed != seen:
                 self._start_threads()
                 seen = changed
             if not any(thread.is_alive() for thread in self._threads.values()):
                 return
-            if patience is not None and time.monotonic() - self._moved > patience:
-                return
             time.sleep(_POLL / 2)
-
-    def stop(self) -> None:
-        """Let every thread end after what it is doing."""
         self._stop.set()
+        for thread in self._threads.values():
+            thread.join(_POLL * 2)
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
@@ -91,12 +84,12 @@ class Delivery:
         while not self._stop.is_set() and not channel.is_closed:
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
-                status = self._ending()
+                ending = status(self._directory)
                 if channel.pump():
                     self._moved = time.monotonic()
                     pause = _FIRST_PAUSE
-                elif status is not None:
-                    channel.finish(status)
+                elif ending != "RUNNING":
+                    channel.finish(ending)
                     return
                 else:
                     time.sleep(_POLL)
@@ -104,39 +97,36 @@ class Delivery:
                 channel.failed(error)
                 self._rest(pause * random.uniform(0.75, 1.25))
                 pause = min(2 * pause, _LONGEST_PAUSE)
-        channel.finish(None)
-
-    def _ending(self) -> Status | None:
-        """How the run ended; None while its trainer lives."""
-        if lock.holder(self._directory / WRITER_LOCK_NAME):
-            return None
-        last = last_event(self._directory / JOURNAL)
-        return last.status if isinstance(last, RunEnded) else "KILLED"
+        try:
+            channel.finish(None)
+        except Exception as error:
+            channel.failed(error)
 
     def _rest(self, seconds: float) -> None:
         """Wait before the next attempt, unless somebody wakes us."""
-        path = self._directory / FOLDER / WAKE_NAME
+        path = self._directory / WAKE
         before, deadline = _modified(path), time.monotonic() + seconds
         while time.monotonic() < deadline and not self._stop.is_set() and _modified(path) == before:
             time.sleep(_POLL)
 
 
-def deliver(directory: Path, patience: float | None = None) -> None:
+def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: False) -> None:
     """Deliver a run, as the only one who does.
 
     Args:
         directory: The run's directory.
-        patience: Give up after so many seconds without progress; None goes on for ever.
+        is_enough: See :meth:`Delivery.run`.
 
     Raises:
         Locked: A living process delivers it already.
         NotARun: There is no run.
     """
     directory = directory.absolute()
-    (directory / FOLDER).mkdir(exist_ok=True)
-    held = Lock(directory / FOLDER / LOCK_NAME, patience=0.1)
+    if not (directory / DELIVERY).is_dir():
+        raise NotARun(f"{directory}: no run here")
+    held = Lock(directory / DELIVERY_LOCK, patience=0.1)
     try:
-        Delivery(directory).run(patience)
+        Delivery(directory).run(is_enough)
     finally:
         held.release()
 
@@ -156,8 +146,8 @@ def main() -> int:
         deliver(Path(sys.argv[1]))
     except Locked:
         return 0
-    except FileNotFoundError as error:
-        _logger.error("the run's directory is gone: %s", error)
+    except (NotARun, FileNotFoundError) as error:  # it was moved or deleted
+        _logger.error("%s", error)
         return 1
     return 0
 

@@ -6,16 +6,22 @@ import logging
 import os
 from pathlib import Path
 
-from pte_tracking.runs import courier
-from pte_tracking.runs.channel import FOLDER
-from pte_tracking.runs.lock import Lock, Locked
-from pte_tracking.runs.manifest import FILE_NAME, Manifest, NotARun
+from pte_tracking.runs import courier, lock
+from pte_tracking.runs.layout import (
+    ARTIFACTS,
+    CHECKPOINTS,
+    DELIVERY,
+    FIGURES,
+    IMAGES,
+    JOURNAL,
+    MANIFEST,
+    PREVIOUS,
+    WRITER_LOCK,
+)
+from pte_tracking.runs.manifest import Manifest, NotARun
 
-LOCK_NAME = ".lock"
-PREVIOUS = "previous"
-
-#: What every run leaves at the top of its directory. ``run.json`` goes last: it is what makes a folder a run.
-OWN_FILES = ("journal.jsonl", "checkpoints.json", FOLDER, "figures", "images", "artifacts")
+#: What every run leaves at the top of its directory. The manifest goes last: it is what makes a folder a run.
+_OWN_FILES = (JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST)
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -24,7 +30,7 @@ class DirectoryInUse(RuntimeError):
     """Another live process writes the run in this directory."""
 
 
-def take(directory: Path) -> Lock:
+def take(directory: Path) -> lock.Lock:
     """Become the directory's writer; it is made if it is not there.
 
     Raises:
@@ -32,8 +38,8 @@ def take(directory: Path) -> Lock:
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        return Lock(directory / LOCK_NAME)
-    except Locked as error:
+        return lock.Lock(directory / WRITER_LOCK)
+    except lock.Locked as error:
         raise DirectoryInUse(
             f"out_dir {str(directory)!r} is being written by process {error.holder}; "
             "end that one first, or give another out_dir"
@@ -46,7 +52,7 @@ def existing(directory: Path) -> Manifest | None:
     Raises:
         NotARun: There is one that this version cannot read.
     """
-    if not (directory / FILE_NAME).exists():
+    if not (directory / MANIFEST).exists():
         return None
     return Manifest.load(directory)
 
@@ -65,7 +71,7 @@ def move_aside(directory: Path) -> None:
     was_delivering = courier.stop(directory)
     target = directory / PREVIOUS / manifest.id
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in [*manifest.files, *OWN_FILES, FILE_NAME]:
+    for pattern in [*manifest.files, *_OWN_FILES]:
         for path in sorted(directory.glob(pattern)):
             os.replace(path, target / path.name)
     _logger.info("the earlier run %s was moved to %s", manifest.name, target)

@@ -20,8 +20,6 @@ import msgspec
 from pte_tracking.runs import events
 from pte_tracking.runs.events import AnyEvent, Rewound, RunEnded, RunStarted
 
-FILE_NAME = "journal.jsonl"
-
 _logger = logging.getLogger("pte_tracking")
 _MOST_PENDING = 64 << 20
 _CHUNK = 1 << 20

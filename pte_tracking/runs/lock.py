@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+import sys
 import time
 from pathlib import Path
+
+_FREE = struct.pack("h", fcntl.F_UNLCK)
 
 #: The locks that this process holds, by real path.
 _held: dict[Path, Lock] = {}
@@ -34,28 +38,35 @@ class Lock:
 
     Args:
         path: The lock's file; its folder must exist.
-        patience: Seconds to go on trying. A little is always right: whoever only asks whether a lock is free holds it for
-            that moment.
+        patience: Seconds to go on trying.
 
     Raises:
         Locked: A live process holds it.
     """
 
-    def __init__(self, path: Path, patience: float = 0.5) -> None:
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
         self._path = path.resolve()
-        if self._path in _held:
-            raise Locked(path, f"{os.getpid()} on {os.uname().nodename}")
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         deadline = time.monotonic() + patience
-        while not _try(self._fd):
+        while (other := self._acquire()) is not None:
             if time.monotonic() > deadline:
-                holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip()
-                os.close(self._fd)
-                raise Locked(path, holder or "unknown")
+                raise Locked(path, other)
             time.sleep(0.01)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        os.pwrite(self._fd, f"{_me()}\n".encode(), 0)
+
+    def _acquire(self) -> str | None:
+        """Try once; returns who holds it instead."""
+        if self._path in _held:
+            return _me()
+        # Set at once, so that no other thread of this process opens the file as well.
         _held[self._path] = self
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if _try(self._fd):
+            return None
+        other = _reads(self._fd)
+        os.close(self._fd)
+        del _held[self._path]
+        return other
 
     def release(self) -> None:
         """Give it up. The file stays: removing it would let two processes lock two files of one name."""
@@ -67,15 +78,23 @@ def holder(path: Path) -> str | None:
     """Who holds the lock, such as ``"4711 on node3"``; None if nobody does."""
     path = path.resolve()
     if path in _held:
-        return f"{os.getpid()} on {os.uname().nodename}"
+        return _me()
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        return None if _try(fd) else os.pread(fd, 200, 0).decode(errors="replace").strip() or "unknown"
+        return _reads(fd) if _is_held(fd) else None
     finally:
         os.close(fd)
+
+
+def _me() -> str:
+    return f"{os.getpid()} on {os.uname().nodename}"
+
+
+def _reads(fd: int) -> str:
+    return os.pread(fd, 200, 0).decode(errors="replace").strip() or "unknown"
 
 
 def _try(fd: int) -> bool:
@@ -84,6 +103,13 @@ def _try(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_held(fd: int) -> bool:
+    # Asked without trying, since whoever tries holds the lock for that moment.
+    if sys.platform == "darwin":
+        return fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))[20:22] != _FREE
+    return fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))[:2] != _FREE
 
 
 def _forget() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import msgspec
 
 from pte_tracking.runs import sink as sinks_module
 from pte_tracking.runs.files import write_atomically
+from pte_tracking.runs.layout import MANIFEST, MANIFEST_LOCK
+from pte_tracking.runs.lock import Lock
 from pte_tracking.runs.sink import Sink
 
-FILE_NAME = "run.json"
 FORMAT = 1
 
 
@@ -91,11 +92,11 @@ class Manifest(msgspec.Struct, frozen=True):
         Raises:
             NotARun: There is none, it is damaged, or a newer version wrote it.
         """
-        path = directory / FILE_NAME
+        path = directory / MANIFEST
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise NotARun(f"{directory}: no run here (there is no {FILE_NAME})") from None
+            raise NotARun(f"{directory}: no run here (there is no {MANIFEST})") from None
         try:
             found = msgspec.json.decode(data)
             if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
@@ -108,7 +109,22 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def save(self, directory: Path) -> None:
         """Write it, whole or not at all."""
-        write_atomically(directory / FILE_NAME, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def change(directory: Path, how: Callable[[Manifest], Manifest]) -> Manifest:
+    """Change the manifest; the trainer and a ``sync`` beside it do not overwrite each other's changes.
+
+    Raises:
+        NotARun: There is none.
+    """
+    held = Lock(directory / MANIFEST_LOCK, patience=5)
+    try:
+        changed = how(Manifest.load(directory))
+        changed.save(directory)
+        return changed
+    finally:
+        held.release()
 
 
 def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:

@@ -17,16 +17,16 @@ from typing import Any, TypedDict
 import msgspec
 
 from pte_tracking.runs import events, media
-from pte_tracking.runs.channel import FOLDER
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import existing, move_aside, take
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.inline import Inline
-from pte_tracking.runs.journal import FILE_NAME, Journal, Mark, effective, read
+from pte_tracking.runs.journal import Journal, Mark, effective, read
+from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL
 from pte_tracking.runs.lock import Lock
-from pte_tracking.runs.manifest import Manifest, check_sinks, entries
+from pte_tracking.runs.manifest import Manifest, change, check_sinks, entries
 from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_texts
 
@@ -140,8 +140,8 @@ class Run:
         try:
             manifest = self._settle(at, resume, record)
             manifest = self._configured(manifest)
+            (self.directory / DELIVERY).mkdir(exist_ok=True)
             manifest.save(self.directory)
-            (self.directory / FOLDER).mkdir(exist_ok=True)
             self._begin(manifest, at)
         except BaseException:
             self._lock.release()
@@ -152,7 +152,7 @@ class Run:
     def beginning(self) -> Point | None:
         """The point before anything was logged in the directory's run; None if it holds none."""
         found = existing(self.directory)
-        path = self.directory / FILE_NAME
+        path = self.directory / JOURNAL
         first = next(read(path), None) if found and path.exists() else None
         if not found or not first:
             return None
@@ -259,13 +259,13 @@ class Run:
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
         """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
-        path = self._keep("figures", key, step, media.figure_png(figure))
+        path = self._keep(FIGURES, key, step, media.figure_png(figure))
         if path:
             self._append(events.Figure, key, step, path)
 
     def log_image(self, key: str, image: Any, step: int) -> None:
         """Log a picture: a PIL image, an array ``(height, width[, channels])`` or a tensor ``([channels, ]height, width)``."""
-        path = self._keep("images", key, step, media.image_png(image))
+        path = self._keep(IMAGES, key, step, media.image_png(image))
         if path:
             self._append(events.Image, key, step, path)
 
@@ -296,7 +296,7 @@ class Run:
             raise FileNotFoundError(f"path: {str(path)!r} does not exist")
         self._ensure_open()
         if self.directory not in source.parents:
-            target = self.directory / "artifacts" / artifact_path / source.name
+            target = self.directory / ARTIFACTS / artifact_path / source.name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, target, dirs_exist_ok=True)
@@ -341,7 +341,7 @@ class Run:
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
-        path = self.directory / FILE_NAME
+        path = self.directory / JOURNAL
         if not path.exists():
             return []
         return [event for event, _ in effective(path) if isinstance(event, events.Metrics) and event.log == log]
@@ -351,8 +351,9 @@ class Run:
         manifest = self._open_manifest()
         pattern = pattern.split("/")[0]
         if pattern not in manifest.files:
-            self._manifest = msgspec.structs.replace(manifest, files=[*manifest.files, pattern])
-            self._manifest.save(self.directory)
+            self._manifest = change(
+                self.directory, lambda now: msgspec.structs.replace(now, files=[*now.files, pattern])
+            )
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -375,7 +376,7 @@ class Run:
         if not at:
             return Manifest.new(self.directory, self._given_name)
         if record:
-            shutil.copyfile(record, self.directory / FILE_NAME)
+            shutil.copyfile(record, self.directory / JOURNAL)
         fresh = Manifest.new(self.directory, at["name"])
         return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"])
 
@@ -389,12 +390,11 @@ class Run:
 
     def _begin(self, manifest: Manifest, at: Point | None) -> None:
         self._manifest = manifest
-        self._journal = Journal(self.directory / FILE_NAME)
+        self._journal = Journal(self.directory / JOURNAL)
         resumed = self._journal.mark.seq > 0
         sinks = [(entry, entry.build()) for entry in manifest.sinks]
         self._inline = [Inline(self.directory, manifest, entry) for entry, sink in sinks if sink.inline]
-        away = [entry.key for entry, sink in sinks if not sink.inline]
-        self._courier = Courier(self.directory, away) if away else None
+        self._courier = None if all(sink.inline for _, sink in sinks) else Courier(self.directory)
         if at:
             self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
             for inline in self._inline:

@@ -1,0 +1,70 @@
+"""What of a run is not yet in its backends, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pte_tracking.runs import lock, sink
+from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.events import RunEnded, Status
+from pte_tracking.runs.journal import last_event
+from pte_tracking.runs.layout import JOURNAL, WRITER_LOCK
+from pte_tracking.runs.manifest import Manifest, SinkEntry
+
+
+class Pending(NamedTuple):
+    """What one sink has not got.
+
+    Attributes:
+        key: The sink's key in the run.
+        events: How many events; 0 if only the news that the run ended is missing.
+        why: What the last attempt failed with; None if there was no failure.
+    """
+
+    key: str
+    events: int
+    why: str | None
+
+    def __str__(self) -> str:
+        what = f"{self.events} events" if self.events else "the end of the run"
+        return f"{what} to {self.key}" + (f" ({self.why})" if self.why else "")
+
+
+def status(directory: Path) -> Status:
+    """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word."""
+    if lock.holder(directory / WRITER_LOCK):
+        return "RUNNING"
+    last = last_event(directory / JOURNAL)
+    return last.status if isinstance(last, RunEnded) else "KILLED"
+
+
+def pending(directory: Path, manifest: Manifest, size: int | None = None) -> list[Pending]:
+    """What is not delivered, sink by sink; sinks that have given the run up for ever are left out.
+
+    Args:
+        directory: The run's directory.
+        manifest: Its manifest.
+        size: Only what stands before this position of the journal counts; by default all of it, and the run's end.
+    """
+    path = directory / JOURNAL
+    target = path.stat().st_size if size is None else size
+    has_ended = size is None and status(directory) != "RUNNING"
+    found = []
+    for entry in manifest.sinks:
+        if _is_inline(entry):
+            continue
+        progress = Progress.load(directory, entry.key)
+        is_done = progress.position >= target and (progress.ended is not None or not has_ended)
+        if progress.closed is None and not is_done:
+            last = last_event(path)
+            left = last.seq - progress.seq if last else 0
+            found.append(Pending(entry.key, left, progress.error))
+    return found
+
+
+def _is_inline(entry: SinkEntry) -> bool:
+    try:
+        return sink.find(entry.name).inline
+    except ValueError:
+        return False

@@ -1,0 +1,56 @@
+"""Deliver what is left of a run, in the foreground: after an outage, from a login node, or to one more backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking.runs.courier import wake
+from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.lock import Locked
+from pte_tracking.runs.manifest import Manifest, change, entries
+from pte_tracking.runs.pending import Pending, pending, status
+from pte_tracking.runs.sink import Sink
+
+
+def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> list[Pending]:
+    """Deliver until nothing is left of what the journal holds now.
+
+    A living delivery process is woken and waited for instead of contended with.
+
+    Args:
+        directory: The run's directory.
+        timeout: Give up after so many seconds without progress.
+        to: Sinks to add to the run, for good.
+
+    Returns:
+        What is left.
+
+    Raises:
+        NotARun: There is no run.
+    """
+    directory = directory.absolute()
+    manifest = Manifest.load(directory)
+    if to:
+        manifest = change(directory, lambda now: msgspec.structs.replace(now, sinks=entries(to, now.sinks)))
+    # While the trainer lives there is always more to come; what is there now is enough then.
+    size = (directory / JOURNAL).stat().st_size if status(directory) == "RUNNING" else None
+
+    def is_enough(idle: float) -> bool:
+        return idle > timeout or not pending(directory, manifest, size)
+
+    wake(directory)
+    last, since = pending(directory, manifest, size), time.monotonic()
+    while not is_enough(time.monotonic() - since):
+        try:
+            deliver(directory, is_enough)
+        except Locked:
+            time.sleep(0.1)
+        left = pending(directory, manifest, size)
+        if [one.events for one in left] != [one.events for one in last]:
+            last, since = left, time.monotonic()
+    return pending(directory, manifest, size)
