@@ -1,0 +1,66 @@
+"""Training extensions for PyTorch in the Chainer tradition, joined to durable experiment tracking."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pte_tracking import extensions as extensions
+    from pte_tracking import reporter as reporter
+    from pte_tracking import triggers as triggers
+    from pte_tracking.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
+    from pte_tracking.extension import PRIORITY_READER as PRIORITY_READER
+    from pte_tracking.extension import PRIORITY_SNAPSHOT as PRIORITY_SNAPSHOT
+    from pte_tracking.extension import PRIORITY_WRITER as PRIORITY_WRITER
+    from pte_tracking.extension import Extension as Extension
+    from pte_tracking.extension import Manager as Manager
+    from pte_tracking.extension import make_extension as make_extension
+    from pte_tracking.extension_list import ExtensionEntry as ExtensionEntry
+    from pte_tracking.manager import ExtensionsManager as ExtensionsManager
+    from pte_tracking.reporter import DictSummary as DictSummary
+    from pte_tracking.reporter import Reporter as Reporter
+    from pte_tracking.reporter import Summary as Summary
+    from pte_tracking.reporter import get_current_reporter as get_current_reporter
+    from pte_tracking.reporter import report as report
+    from pte_tracking.reporter import report_scope as report_scope
+    from pte_tracking.runs.run import Run as Run
+    from pte_tracking.runs.sink import Sink as Sink
+    from pte_tracking.triggers import Trigger as Trigger
+    from pte_tracking.triggers import get_trigger as get_trigger
+else:
+    # Loaded when first used: a backend, or the delivery process, comes through here and must not wait for torch.
+    _HOMES = {
+        "extension": (
+            "PRIORITY_EDITOR",
+            "PRIORITY_READER",
+            "PRIORITY_SNAPSHOT",
+            "PRIORITY_WRITER",
+            "Extension",
+            "Manager",
+            "make_extension",
+        ),
+        "extension_list": ("ExtensionEntry",),
+        "manager": ("ExtensionsManager",),
+        "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
+        "runs.run": ("Run",),
+        "runs.sink": ("Sink",),
+        "triggers": ("Trigger", "get_trigger"),
+    }
+    _MODULES = ("extensions", "reporter", "triggers")
+    _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+    __all__ = sorted(["__version__", *_MODULES, *_HOME_OF])
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"pte_tracking.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'pte_tracking' has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"pte_tracking.{_HOME_OF[name]}"), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,146 @@
+"""The extensions of a training: their names, their order, and the calls that all of them get."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
+from pte_tracking.triggers import Trigger, get_trigger
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class ExtensionEntry:
+    """An extension with what was said about it; what was not said is taken from the extension.
+
+    Args:
+        extension: An extension, or any function that takes the manager.
+        name: What it is called.
+        priority: Where in the order of an iteration.
+        trigger: When it runs.
+        call_before_training: Run it once before the first iteration, too.
+
+    Raises:
+        TypeError: It is no extension, or the trigger no trigger.
+        ValueError: The trigger's unit or period is wrong.
+    """
+
+    __slots__ = ("call_before_training", "extension", "name", "priority", "trigger")
+
+    def __init__(
+        self,
+        extension: Callable[[Manager], Any],
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        trigger: TriggerLike = None,
+        call_before_training: bool = False,
+    ) -> None:
+        self.extension = _as_extension(extension)
+        self.name = name or self.extension.name or self.extension.default_name
+        self.priority = self.extension.priority if priority is None else priority
+        self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
+        self.call_before_training = call_before_training
+
+
+class ExtensionList:
+    """All extensions of a training, in the order they run.
+
+    Attributes:
+        running: What runs when its trigger fires; by priority, equal ones in order of registration.
+        saving: What comes last, when all triggers have decided: priorities up to that of snapshots.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[ExtensionEntry] = []
+        self.running: list[ExtensionEntry] = []
+        self.saving: list[ExtensionEntry] = []
+
+    def names(self) -> list[str]:
+        """What they are called."""
+        return [entry.name for entry in self._entries]
+
+    def add(self, entry: ExtensionEntry) -> None:
+        """Registers an extension; where its name is taken, the first free of ``name_1``, ``name_2`` ... is used."""
+        taken = self.names()
+        wanted, ordinal = entry.name, 0
+        while entry.name in taken:
+            ordinal += 1
+            entry.name = f"{wanted}_{ordinal}"
+        entry.extension.name = entry.name
+        self._entries.append(entry)
+        self._entries.sort(key=lambda entry: -entry.priority)
+        self.running = [entry for entry in self._entries if entry.priority > PRIORITY_SNAPSHOT]
+        self.saving = [entry for entry in self._entries if entry.priority <= PRIORITY_SNAPSHOT]
+
+    def get(self, name: str) -> Extension:
+        """The extension of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for entry in self._entries:
+            if entry.name == name:
+                return entry.extension
+        known = ", ".join(self.names()) or "none"
+        raise ValueError(f"name: no extension is called {name!r}; there are {known}")
+
+    def initialize(self, manager: Manager) -> None:
+        """Prepares them for the first iteration, but for those that will never run."""
+        for entry in self._entries:
+            if not entry.trigger.finished:
+                entry.extension.initialize(manager)
+
+    def call_before_training(self, manager: Manager) -> None:
+        """Calls those that asked to be called before the first iteration."""
+        for entry in self._entries:
+            if entry.call_before_training:
+                entry.extension(manager)
+
+    def on_error(self, manager: Manager, error: Exception) -> None:
+        """Tells all of an error; what goes wrong there is logged, for the first error is the one that matters."""
+        for entry in self._entries:
+            try:
+                entry.extension.on_error(manager, error, error.__traceback__)
+            except Exception:
+                _logger.exception("the extension %r raised in on_error; the first error goes on", entry.name)
+
+    def finalize(self, manager: Manager, error: BaseException | None) -> BaseException | None:
+        """Ends them all; returns ``error``, or else the first error of theirs. Others are logged."""
+        for entry in self._entries:
+            try:
+                entry.extension.finalize(manager)
+            except Exception as problem:
+                if error is None:
+                    error = problem
+                else:
+                    _logger.exception("the extension %r raised in finalize; the first error goes on", entry.name)
+        return error
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each extension and of its trigger, by name."""
+        return {
+            entry.name: {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
+            for entry in self._entries
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for entry in self._entries:
+            saved = state[entry.name]
+            entry.extension.load_state_dict(saved["extension"])
+            entry.trigger.load_state_dict(saved["trigger"])
+
+
+def _as_extension(extension: object) -> Extension:
+    if isinstance(extension, Extension):
+        return extension
+    if isinstance(extension, type):
+        raise TypeError(f"extension: got the class {extension.__name__}; write {extension.__name__}()")
+    if callable(extension):
+        return FunctionExtension(extension)
+    raise TypeError(
+        f"extension: expected an Extension or a function that takes the manager, "
+        f"got {extension!r} of type {type(extension).__name__}"
+    )

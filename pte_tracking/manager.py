@@ -1,0 +1,430 @@
+"""Extensions in your own training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from types import TracebackType
+from typing import Any, TypeVar
+
+from torch import nn, optim
+
+from pte_tracking.extension import Extension, TriggerLike
+from pte_tracking.extension_list import ExtensionEntry, ExtensionList
+from pte_tracking.progress import Progress
+from pte_tracking.reporter import Observation, Reporter, ReportScope
+from pte_tracking.runs.events import Status
+from pte_tracking.runs.run import Run, outcome
+from pte_tracking.runs.sink import Sink
+from pte_tracking.state import StateObject, check_names, restore, states_of
+from pte_tracking.triggers import IntervalTrigger, get_trigger
+
+_Batch = TypeVar("_Batch")
+
+
+class ExtensionsManager:
+    """Runs extensions around the iterations of a training loop, and keeps the record of the run.
+
+    In each iteration, after the user's update: the extensions run, by priority, each when its trigger fires; the stop
+    trigger decides; and then the snapshots are taken, of a state in which every trigger has decided.
+
+    Args:
+        models: A module, or modules by name.
+        max_epochs: Epochs after which the training stops, unless ``stop_trigger`` says otherwise.
+        extensions: The extensions; more can be added by :meth:`extend`.
+        optimizers: An optimizer, or optimizers by name.
+        iters_per_epoch: Iterations in one epoch.
+        out_dir: The directory of the run.
+        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
+            None.
+        params: Hyperparameters to be recorded; nested ones are flattened.
+        tags: Labels of the run.
+        stop_trigger: When the training stops: any trigger.
+        state_objects: What else belongs into snapshots, by name.
+        run_name: The run's name, for people.
+        close_timeout: Seconds that the end of the training waits for the delivery at most.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument's value cannot be.
+    """
+
+    def __init__(
+        self,
+        models: nn.Module | Mapping[str, nn.Module],
+        max_epochs: float,
+        extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
+        *,
+        optimizers: optim.Optimizer | Mapping[str, optim.Optimizer] | None = None,
+        iters_per_epoch: int | None = None,
+        out_dir: str | os.PathLike[str] = "result",
+        sinks: Iterable[str | Sink] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        stop_trigger: TriggerLike = None,
+        state_objects: Mapping[str, StateObject] | None = None,
+        run_name: str | None = None,
+        close_timeout: float = 30.0,
+    ) -> None:
+        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
+            raise TypeError(
+                f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
+                f"{type(self).__name__}(models, max_epochs, extensions, optimizers=...)"
+            )
+        self.models: Mapping[str, nn.Module] = _by_name("models", models)
+        self.raw_models = self.models
+        self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
+        self.max_epochs = max_epochs
+        self.state_objects: Mapping[str, StateObject] = _by_name("state_objects", state_objects or {})
+        self.updater = Progress(iters_per_epoch)
+        self.reporter = _named_reporter(self.models)
+        self.observation: Observation = {}
+        self._is_over = False
+        self._is_started = False
+        self._is_ended = False
+        self._extensions = ExtensionList()
+        for extension in extensions:
+            self.extend(extension)
+        self._stop_trigger = get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger)
+        self._iteration_scope = _IterationScope(self)
+        self.run = Run(
+            out_dir,
+            sinks=("json",) if sinks is None else sinks,
+            params=params,
+            tags=tags,
+            name=run_name,
+            close_timeout=close_timeout,
+        )
+
+    # -- what extensions see -------------------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.updater.iteration
+
+    @property
+    def iters_per_epoch(self) -> int:
+        """Iterations in one epoch; RuntimeError if nobody has told yet."""
+        return self.updater.iters_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.updater.epoch
+
+    @property
+    def epoch_detail(self) -> float:
+        """Epochs done, with the fraction of the one under way."""
+        return self.updater.epoch_detail
+
+    @property
+    def elapsed_time(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.updater.elapsed_time
+
+    @property
+    def is_before_training(self) -> bool:
+        """Whether no iteration was done yet."""
+        return self.updater.iteration == 0
+
+    @property
+    def stop_trigger(self) -> bool:
+        """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
+        return self._is_over
+
+    @property
+    def training_length(self) -> tuple[float, str] | None:
+        """How long the training will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
+        return self._stop_trigger.training_length
+
+    @property
+    def out(self) -> str:
+        """The run's directory."""
+        return str(self.run.directory)
+
+    def extend(
+        self,
+        extension: Callable[..., Any] | ExtensionEntry,
+        name: str | None = None,
+        trigger: TriggerLike = None,
+        priority: int | None = None,
+        *,
+        call_before_training: bool = False,
+    ) -> None:
+        """Registers an extension; what is not given is taken from the extension itself.
+
+        Args:
+            extension: An extension, or any function that takes the manager.
+            name: What it is called; a number is added where the name is taken.
+            trigger: When it runs.
+            priority: Where in the order of an iteration, highest first.
+            call_before_training: Run it once before the first iteration, too.
+
+        Raises:
+            TypeError: It is no extension, or the trigger no trigger.
+            ValueError: The trigger's unit or period is wrong.
+            RuntimeError: The training has begun.
+        """
+        if self._is_started:
+            raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
+        if not isinstance(extension, ExtensionEntry):
+            extension = ExtensionEntry(
+                extension, name=name, priority=priority, trigger=trigger, call_before_training=call_before_training
+            )
+        self._extensions.add(extension)
+
+    def get_extension(self, name: str) -> Extension:
+        """The extension that was registered under a name; ValueError if there is none."""
+        return self._extensions.get(name)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run_iteration(
+        self,
+        *,
+        epoch: int | None = None,
+        iteration: int | None = None,
+        epoch_size: int | None = None,
+        step_optimizers: Sequence[str] = (),
+    ) -> _IterationScope:
+        """One iteration, as a ``with`` block around the update.
+
+        All arguments may be left out: the manager counts by itself.
+
+        Args:
+            epoch: The epoch that the iteration belongs to, from 0.
+            iteration: The number of this iteration, from 0 and over all epochs.
+            epoch_size: Iterations in one epoch, where the manager was not told.
+            step_optimizers: Optimizers whose ``zero_grad()`` is called before the block and ``step()`` after it.
+
+        Raises:
+            RuntimeError: The training is over.
+            ValueError: The numbers contradict each other, or what the manager has counted.
+        """
+        if epoch_size is not None:
+            self.updater.set_iters_per_epoch("epoch_size", epoch_size)
+        if iteration is not None:
+            self._jump(iteration, epoch)
+        self._iteration_scope.step_optimizers = step_optimizers
+        return self._iteration_scope
+
+    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The batches of a loader, epoch after epoch, until the training is over; then the run ends.
+
+        Args:
+            loader: A DataLoader or any other iterable that can be iterated over again and again.
+
+        Raises:
+            RuntimeError: A whole epoch went by without ``run_iteration()``.
+        """
+        if not self.updater.knows_epochs and isinstance(loader, Sized):
+            self.updater.set_iters_per_epoch("len(loader)", len(loader))
+        while not self._is_over:
+            before = self.updater.iteration
+            for batch in loader:
+                yield batch
+                if self._is_over:
+                    break
+            if self.updater.iteration == before:
+                raise RuntimeError(
+                    "batches(): a whole epoch went by without an iteration; is the loader empty, "
+                    "or 'with manager.run_iteration():' missing in the loop?"
+                )
+        self.close()
+
+    def close(self, status: Status | None = None) -> None:
+        """Ends the training and its run; called again, does nothing.
+
+        Args:
+            status: How it ended; by default FINISHED.
+        """
+        self._finish(None, status)
+
+    def __enter__(self) -> ExtensionsManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._fail(error)
+
+    # -- the state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the training: tensors and plain values only."""
+        return {
+            **{part: states_of(objects) for part, objects in self._parts().items()},
+            "extensions": self._extensions.state_dict(),
+            "manager": {
+                **self.updater.state_dict(),
+                "is_over": self._is_over,
+                "stop_trigger": self._stop_trigger.state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state; before the first iteration.
+
+        Raises:
+            RuntimeError: The training has begun.
+            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named.
+        """
+        if self._is_started:
+            raise RuntimeError(
+                "load_state_dict(): the training has begun; restore its state before the first iteration"
+            )
+        check_names(
+            state, {**self._parts(), "extensions": self._extensions.names(), "manager": state.get("manager", ())}
+        )
+        if not self.run.is_open:
+            self.run.open(at=state.get("run"), resume=True)
+        for part, objects in self._parts().items():
+            restore(objects, state[part])
+        self._extensions.load_state_dict(state["extensions"])
+        manager = state["manager"]
+        self.updater.load_state_dict(manager)
+        self._stop_trigger.load_state_dict(manager["stop_trigger"])
+        self._is_over = self._is_over_after(manager["is_over"])
+
+    def _parts(self) -> dict[str, Mapping[str, Any]]:
+        return {"models": self.models, "optimizers": self.optimizers, "state_objects": self.state_objects}
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _before_iteration(self) -> None:
+        if not self._is_started or self._is_ended:
+            self._start()
+        self.observation = {}
+
+    def _start(self) -> None:
+        """Takes the directory and prepares the extensions, before the first iteration."""
+        if self._is_ended:
+            raise RuntimeError(
+                f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
+            )
+        if not self.run.is_open:
+            self.run.open()
+        self._is_started = True
+        self.updater.start_clock()
+        self.observation = {}
+        try:
+            self._extensions.initialize(self)
+            with self.reporter.scope(self.observation):
+                self._extensions.call_before_training(self)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _after_update(self) -> None:
+        self.updater.iteration += 1
+        # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
+        for entry in self._extensions.running:
+            if entry.trigger(self):
+                entry.extension(self)
+        due = [entry.extension for entry in self._extensions.saving if entry.trigger(self)]
+        self._is_over = self._stop_trigger(self)
+        for extension in due:
+            extension(self)
+
+    def _jump(self, iteration: int, epoch: int | None) -> None:
+        if iteration < self.updater.iteration:
+            raise ValueError(
+                f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
+                "after a resume begin your loop at manager.iteration"
+            )
+        if epoch is not None and self.updater.knows_epochs and epoch != iteration // self.iters_per_epoch:
+            raise ValueError(
+                f"iteration: {iteration} is in epoch {iteration // self.iters_per_epoch}, not {epoch}, for an epoch "
+                f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
+            )
+        self.updater.iteration = iteration
+
+    def _is_over_after(self, saved: bool) -> bool:
+        """Whether a restored training is over: a length given now counts, not that of the time when it was saved."""
+        if isinstance(self._stop_trigger, IntervalTrigger) and self.updater.knows_epochs:
+            return self._stop_trigger.is_reached(self)
+        return saved
+
+    def _fail(self, error: BaseException) -> None:
+        if self._is_started and not self._is_ended and isinstance(error, Exception):
+            self._extensions.on_error(self, error)
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None, status: Status | None = None) -> None:
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self.updater.stop_clock()
+        first = self._extensions.finalize(self, error) if self._is_started else error
+        if first is None and status is not None:
+            self.run.close(status)
+        else:
+            self.run.close(*outcome(first))
+        if first is not None and first is not error:
+            raise first
+
+
+class _IterationScope:
+    """The ``with`` block of an iteration; one object for all of them."""
+
+    def __init__(self, manager: ExtensionsManager) -> None:
+        self._manager = manager
+        self._report_scope: ReportScope | None = None
+        self.step_optimizers: Sequence[str] = ()
+
+    def __enter__(self) -> None:
+        if self._report_scope is not None:
+            raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
+        manager = self._manager
+        manager._before_iteration()
+        self._report_scope = manager.reporter.scope(manager.observation)
+        self._report_scope.__enter__()
+        for name in self.step_optimizers:
+            manager.optimizers[name].zero_grad()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        manager = self._manager
+        try:
+            if error is None:
+                for name in self.step_optimizers:
+                    manager.optimizers[name].step()
+                manager._after_update()
+        except BaseException as problem:
+            manager._fail(problem)
+            raise
+        finally:
+            scope, self._report_scope = self._report_scope, None
+            assert scope is not None
+            scope.__exit__(None, None, None)
+        if error is not None:
+            manager._fail(error)
+        elif manager.stop_trigger:
+            manager.close()
+
+
+def _by_name(argument: str, given: Any) -> dict[str, Any]:
+    """Things with a state by name; a single one is called main."""
+    named = dict(given) if isinstance(given, Mapping) else {"main": given}
+    for name, thing in named.items():
+        if not isinstance(name, str) or not hasattr(thing, "state_dict") or not hasattr(thing, "load_state_dict"):
+            raise TypeError(
+                f"{argument}: expected one object with state_dict() and load_state_dict(), or a dictionary of such by "
+                f"name, got {name!r}: {thing!r}"
+            )
+    return named
+
+
+def _named_reporter(models: Mapping[str, nn.Module]) -> Reporter:
+    """A reporter that knows the models and their parts, as ``main`` and ``main/encoder/0``."""
+    reporter = Reporter()
+    for name, model in models.items():
+        reporter.add_observer(name, model)
+        parts = ((path.replace(".", "/"), part) for path, part in model.named_modules() if path)
+        reporter.add_observers(f"{name}/", parts)
+    return reporter

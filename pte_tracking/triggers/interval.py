@@ -1,0 +1,68 @@
+"""Every so many iterations or epochs."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from pte_tracking.extension import Manager
+from pte_tracking.triggers.base import Trigger
+
+_UNITS = ("epoch", "iteration")
+
+
+class IntervalTrigger(Trigger):
+    """Fires in each iteration that reaches a whole multiple of the period.
+
+    Args:
+        period: Length of the interval; a fraction, such as a tenth of an epoch, fires in the first iteration that
+            reaches it.
+        unit: ``"epoch"`` or ``"iteration"``.
+    """
+
+    def __init__(self, period: float, unit: str) -> None:
+        check_unit(unit)
+        self.period = period
+        self.unit = unit
+        exact = exact_fraction("period", period)
+        if exact <= 0:
+            raise ValueError(f"period: expected a positive number of {unit}s, got {period!r}")
+        self._numerator, self._denominator = exact.numerator, exact.denominator
+
+    def __call__(self, manager: Manager) -> bool:
+        length = 1 if self.unit == "iteration" else manager.iters_per_epoch
+        done = manager.iteration
+        # Whether a multiple of period * length lies in (done - 1, done], in whole numbers.
+        return done * self._denominator % (self._numerator * length) < self._denominator and done > 0
+
+    def is_reached(self, manager: Manager) -> bool:
+        """Whether the first interval is over."""
+        length = 1 if self.unit == "iteration" else manager.iters_per_epoch
+        return manager.iteration * self._denominator >= self._numerator * length
+
+    @property
+    def training_length(self) -> tuple[float, str]:
+        return self.period, self.unit
+
+    def __repr__(self) -> str:
+        return f"IntervalTrigger({self.period!r}, {self.unit!r})"
+
+
+def check_unit(unit: object) -> None:
+    """Raises ValueError unless it is one of the two units."""
+    if unit not in _UNITS:
+        raise ValueError(f"unit: expected 'epoch' or 'iteration', got {unit!r}")
+
+
+def exact_fraction(argument: str, number: float) -> Fraction:
+    """The simple fraction that a user meant: 0.1 is a tenth, which no float is.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not finite.
+    """
+    if isinstance(number, bool) or not isinstance(number, int | float | Fraction):
+        raise TypeError(f"{argument}: expected a number, got {number!r} of type {type(number).__name__}")
+    if not math.isfinite(number):
+        raise ValueError(f"{argument}: expected a finite number, got {number!r}")
+    return Fraction(number).limit_denominator(1_000_000) or Fraction(number)
