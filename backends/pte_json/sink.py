@@ -22,8 +22,8 @@ _encode = msgspec.json.Encoder().encode
 class JsonSink(Sink):
     """Leaves ``<out_dir>/log``: an array of rows ``{"values"..., "epoch", "iteration", "elapsed_time"}``.
 
-    A row is appended by overwriting the closing bracket, so the millionth costs what the first did. JSON is strict: NaN and
-    the infinities are ``null``.
+    A row is appended by overwriting the closing bracket, so the millionth costs what the first did. JSON is strict:
+    NaN and the infinities are ``null``.
     """
 
     name: ClassVar[str] = "json"

@@ -1,7 +1,7 @@
 """Carries the journal of a run to its sinks: the delivery process, and ``pte-tracking sync`` in the foreground.
 
-One thread and one saved position for each sink, so that a dead server delays no other sink. Whoever delivers holds the lock
-``delivery/lock``. No torch is imported.
+One thread and one saved position for each sink, so that a dead server delays no other sink. Whoever delivers holds the
+lock ``delivery/lock``. No torch is imported.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ class Mark(NamedTuple):
 
 
 class Journal:
-    """The writing end. Appending is one ``write``, so that an event is with the operating system before the call returns.
+    """The writing end. Appending is one ``write``: an event is with the operating system before the call returns.
 
-    On a full disk training goes on: events are held in memory, up to 64 MiB, and written once there is space; what comes
-    beyond that is dropped and counted. The file stays readable all the while.
+    On a full disk training goes on: events are held in memory, up to 64 MiB, and written once there is space; what
+    comes beyond that is dropped and counted. The file stays readable all the while.
 
     Args:
         path: The file; made if it is not there, and cut after its last whole event.
@@ -86,8 +86,8 @@ class Journal:
     def rewind(self, to: Mark, step: int) -> None:
         """Take back what came after an earlier point.
 
-        A point that was itself taken back is reached by going back to where the two histories part, and writing the events
-        from there to the point again, at their own times.
+        A point that was itself taken back is reached by going back to where the two histories part, and writing the
+        events from there to the point again, at their own times.
 
         Args:
             to: The point.
@@ -221,8 +221,8 @@ def route(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int
 def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
     """The events of one kind between two positions, each with the position behind it.
 
-    Fast for rare kinds, since lines of other kinds are not decoded: a journal of gigabytes takes seconds. Events that were
-    taken back are among them.
+    Fast for rare kinds, since lines of other kinds are not decoded: a journal of gigabytes takes seconds. Events that
+    were taken back are among them.
     """
     if end is None:
         end = path.stat().st_size

@@ -1,8 +1,8 @@
 """One rule for the keys that a backend refuses, the same for every backend.
 
 Each refused character becomes ``_``, and ``-`` with 8 hexadecimal digits of the key's SHA-256 is added: ``acc@5`` is
-``acc_5-0c3c9d06`` in MLflow. A key that is allowed stays as it is, unless it ends like a mapped one: then it is mapped too,
-so that no allowed key ever meets a mapped one.
+``acc_5-0c3c9d06`` in MLflow. A key that is allowed stays as it is, unless it ends like a mapped one: then it is mapped
+too, so that no allowed key ever meets a mapped one.
 """
 
 from __future__ import annotations

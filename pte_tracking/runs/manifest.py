@@ -101,7 +101,8 @@ class Manifest(msgspec.Struct, frozen=True):
             found = msgspec.json.decode(data)
             if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
                 raise NotARun(
-                    f"{path}: format {found['format']} is newer than this version reads ({FORMAT}); upgrade pte-tracking"
+                    f"{path}: format {found['format']} is newer than this version reads ({FORMAT}); "
+                    "upgrade pte-tracking"
                 )
             return msgspec.convert(found, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

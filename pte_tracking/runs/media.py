@@ -85,7 +85,7 @@ def _pixels(image: Any) -> Any:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise ValueError(
-            f"image: expected shape (height, width[, channels]) as an array or ([channels, ]height, width) as a tensor, "
+            "image: expected shape (height, width[, channels]) as an array or ([channels, ]height, width) as a tensor, "
             f"with 1, 3 or 4 channels; got {type(image).__name__} of shape {tuple(np.shape(_to_host(image)))}"
         )
     if pixels.ndim == 3 and pixels.shape[2] == 1:

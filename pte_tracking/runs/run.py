@@ -48,8 +48,8 @@ class Point(TypedDict):
 class Run:
     """The record of one training run, and the way from there to the tracking backends.
 
-    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by :meth:`open`. It
-    ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
+    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by :meth:`open`.
+    It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
 
     Args:
         directory: Where the run's files lie.
@@ -122,8 +122,8 @@ class Run:
         """Take the directory.
 
         Args:
-            at: Go on from this point of its run, taking back what came after. Where the directory holds another run, that
-                one is moved aside; where it does not hold this one, the run is made here again.
+            at: Go on from this point of its run, taking back what came after. Where the directory holds another run,
+                that one is moved aside; where it does not hold this one, the run is made here again.
             resume: Without ``at``: go on with the run that is there, taking nothing back. By default as constructed.
             record: The journal of ``at``'s run from elsewhere, used where the directory has none.
 
@@ -264,7 +264,10 @@ class Run:
             self._append(events.Figure, key, step, path)
 
     def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log a picture: a PIL image, an array ``(height, width[, channels])`` or a tensor ``([channels, ]height, width)``."""
+        """Log a picture: a PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels, ]height, width)``.
+
+        Integers run from 0 to 255, floats from 0 to 1.
+        """
         path = self._keep(IMAGES, key, step, media.image_png(image))
         if path:
             self._append(events.Image, key, step, path)

@@ -1,4 +1,4 @@
-"""What one sink gets of the effective history: its own rows, one point per key and step, keys and batches that fit it."""
+"""What one sink gets of the effective history: its own rows, one point per key and step, keys and sizes that fit."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Selection:
             if old is not None and old != new and not (old != old and new != new):
                 self._tell(
                     "differs",
-                    "%s: the run was rewound, and its second pass differs from the first (%r at step %d: %r, first %r); "
+                    "%s: the run was rewound, and its second pass differs (%r at step %d: %r, first %r); "
                     "this backend cannot take points back and keeps the first pass. "
                     'A sink that starts a new run instead, such as MLflowSink(on_rewind="fork"), shows the second',
                     key,
