@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from numbers import Rational, Real
 
 from pte_tracking.extension import Manager
 from pte_tracking.triggers.base import Trigger
@@ -24,10 +25,7 @@ class IntervalTrigger(Trigger):
         check_unit(unit)
         self.period = period
         self.unit = unit
-        exact = exact_fraction("period", period)
-        if exact <= 0:
-            raise ValueError(f"period: expected a positive number of {unit}s, got {period!r}")
-        self._numerator, self._denominator = exact.numerator, exact.denominator
+        self._numerator, self._denominator = exact_fraction("period", period).as_integer_ratio()
 
     def __call__(self, manager: Manager) -> bool:
         length = 1 if self.unit == "iteration" else manager.iters_per_epoch
@@ -54,15 +52,16 @@ def check_unit(unit: object) -> None:
         raise ValueError(f"unit: expected 'epoch' or 'iteration', got {unit!r}")
 
 
-def exact_fraction(argument: str, number: float) -> Fraction:
+def exact_fraction(argument: str, number: float | Real) -> Fraction:
     """The simple fraction that a user meant: 0.1 is a tenth, which no float is.
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is not finite.
+        ValueError: It is not finite, or not positive.
     """
-    if isinstance(number, bool) or not isinstance(number, int | float | Fraction):
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{argument}: expected a number, got {number!r} of type {type(number).__name__}")
-    if not math.isfinite(number):
-        raise ValueError(f"{argument}: expected a finite number, got {number!r}")
-    return Fraction(number).limit_denominator(1_000_000) or Fraction(number)
+    if not 0 < float(number) < math.inf:
+        raise ValueError(f"{argument}: expected a positive number, got {number!r}")
+    exact = Fraction(number) if isinstance(number, Rational) else Fraction(float(number))
+    return exact.limit_denominator(1_000_000) or exact

@@ -1,0 +1,42 @@
+"""When a function says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pte_tracking.extension import Manager, TriggerLike
+from pte_tracking.triggers.base import Trigger
+from pte_tracking.triggers.conversion import get_trigger
+
+
+class FunctionTrigger(Trigger):
+    """Asks a function that knows nothing of the manager; one that takes the manager is a trigger as it is.
+
+    Args:
+        fn: Returns whether to fire.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        trigger: When it is asked.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., bool],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        trigger: TriggerLike = (1, "iteration"),
+    ) -> None:
+        self._function = fn
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs or {})
+        self._trigger = get_trigger(trigger)
+
+    def __call__(self, manager: Manager) -> bool:
+        return self._trigger(manager) and bool(self._function(*self._args, **self._kwargs))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trigger": self._trigger.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._trigger.load_state_dict(state["trigger"])
