@@ -48,8 +48,8 @@ class Point(TypedDict):
 class Run:
     """The record of one training run, and the way from there to the tracking backends.
 
-    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by :meth:`open`.
-    It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
+    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by
+    :meth:`open`. It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
 
     Args:
         directory: Where the run's files lie.
@@ -264,9 +264,12 @@ class Run:
             self._append(events.Figure, key, step, path)
 
     def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log a picture: a PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels, ]height, width)``.
+        """Log a picture, with integers from 0 to 255 or floats from 0 to 1.
 
-        Integers run from 0 to 255, floats from 0 to 1.
+        Args:
+            key: Its name.
+            image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
+            step: Iterations done.
         """
         path = self._keep(IMAGES, key, step, media.image_png(image))
         if path:

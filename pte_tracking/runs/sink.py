@@ -1,7 +1,7 @@
 """What a tracking backend implements, and how backends are found.
 
-A backend is two small things: a *sink*, a frozen configuration that can be written to ``run.json`` and built again in
-the delivery process, and the *connection* that it opens there. Everything hard (queueing, retrying, saved positions, key
+A backend is two small things: a *sink*, a frozen configuration that can be written to ``run.json`` and built again
+in the delivery process, and the *connection* that it opens there. Everything hard (queueing, retrying, saved positions, key
 grammar, batch sizes, rewinds for backends that only append) is done by the core, the same for all backends.
 """
 
@@ -95,8 +95,8 @@ class Connection(Protocol):
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store a batch of events, in order; what this backend cannot show is skipped.
 
-        They are durable on return. The same batch may come twice (a crash came between the write and the saved
-        position), and must then leave what one would have left. A :class:`Rewound` always comes alone, and only to sinks whose
+        They are durable on return. The same batch may come twice (a crash came between the write and the
+        saved position), and must then leave what one would have left. A :class:`Rewound` always comes alone, and only to sinks whose
         ``rewinds`` is true.
 
         Raises:
@@ -106,7 +106,7 @@ class Connection(Protocol):
         """
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on after a restart: small, plain JSON, saved with the position after batches and close."""
+        """What is needed to go on after a restart: small, plain JSON, saved after each batch and close."""
 
     def close(self, status: Status | None) -> None:
         """Everything was written, and the run ended so; or this process stops before that (None)."""
