@@ -49,7 +49,8 @@ class Run:
     """The record of one training run, and the way from there to the tracking backends.
 
     Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by
-    :meth:`open`. It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after an error.
+    :meth:`open`. It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after
+    an error.
 
     Args:
         directory: Where the run's files lie.

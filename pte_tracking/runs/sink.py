@@ -1,8 +1,8 @@
 """What a tracking backend implements, and how backends are found.
 
 A backend is two small things: a *sink*, a frozen configuration that can be written to ``run.json`` and built again
-in the delivery process, and the *connection* that it opens there. Everything hard (queueing, retrying, saved positions, key
-grammar, batch sizes, rewinds for backends that only append) is done by the core, the same for all backends.
+in the delivery process, and the *connection* that it opens there. Everything hard (queueing, retrying, saved positions,
+key grammar, batch sizes, rewinds for backends that only append) is done by the core, the same for all backends.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Connection(Protocol):
         """Store a batch of events, in order; what this backend cannot show is skipped.
 
         They are durable on return. The same batch may come twice (a crash came between the write and the
-        saved position), and must then leave what one would have left. A :class:`Rewound` always comes alone, and only to sinks whose
-        ``rewinds`` is true.
+        saved position), and must then leave what one would have left. A :class:`Rewound` always comes alone, and
+        only to sinks whose ``rewinds`` is true.
 
         Raises:
             BadEvent: One event can never be stored.
