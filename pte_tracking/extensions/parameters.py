@@ -1,0 +1,43 @@
+"""The weights and gradients of models, by the names that they are reported under."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import Tensor, nn
+
+
+def named_tensors(
+    links: nn.Module | Iterable[nn.Module], params: bool, grads: bool, prefix: str | None
+) -> Callable[[], Iterator[tuple[str, Tensor]]]:
+    """A function that goes through the weights and gradients, as ``prefix/layer.weight/data`` and ``.../grad``.
+
+    Raises:
+        TypeError: One of ``links`` is no module.
+        ValueError: Two of them have a parameter of the same name.
+    """
+    models = [links] if isinstance(links, nn.Module) else list(links)
+    for model in models:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"links: expected a torch.nn.Module or several, got {model!r} of type {type(model).__name__}"
+            )
+    names = Counter(name for model in models for name, _ in model.named_parameters())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f"links: {', '.join(map(repr, twice))} would be reported by several modules under the same name; "
+            "use one extension for each, with different prefixes"
+        )
+    start = f"{prefix}/" if prefix else ""
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        # Asked anew each time: parameters may be added or replaced, and gradients come and go.
+        for model in models:
+            for name, parameter in model.named_parameters():
+                if params:
+                    yield f"{start}{name}/data", parameter.detach()
+                if grads and parameter.grad is not None:
+                    yield f"{start}{name}/grad", parameter.grad.detach()
+
+    return tensors

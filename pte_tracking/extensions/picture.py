@@ -1,0 +1,106 @@
+"""A figure that is drawn again and again while its data grow."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pte_tracking.extension import Manager
+from pte_tracking.runs.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_log = logging.getLogger("pte_tracking")
+
+_ALWAYS = 100  # up to so many points, each one is drawn when it comes
+_GROWTH = 1.01  # later, only what is so much longer than what the picture shows
+_SHARE = 0.02  # and at most this part of the time goes into drawing
+
+
+class Picture:
+    """One figure: a file in the run's directory that is replaced, and a figure of the run for the backends.
+
+    Only matplotlib's objects are used, never pyplot: there is no current figure, no window and no global
+    state, so that any thread and any forked process may draw.
+
+    A drawing takes a tenth of a second, and the training waits for it. So up to its hundredth point a picture
+    is drawn whenever it is due; from then on only when it has grown by a hundredth (less could hardly be
+    seen), and not while drawing would take more than a fiftieth of the time. The figures that the backends
+    get of a million points are then a thousand, not a million.
+
+    Args:
+        owner: Who draws, for messages.
+        filename: The file, relative to the run's directory; its suffix says the format. Without the suffix it
+            is the figure's name in the backends.
+        figsize: Width and height in inches; matplotlib's default if None.
+
+    Attributes:
+        drawn: How many points the newest drawing shows.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: The suffix names no format that matplotlib writes.
+    """
+
+    def __init__(self, owner: str, filename: str, figsize: tuple[float, float] | None = None) -> None:
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+        except ImportError as error:
+            raise ImportError(
+                f"{owner} draws with matplotlib, which is not installed: pip install 'pte-tracking[plot]'"
+            ) from error
+        formats = FigureCanvasAgg.get_supported_filetypes()
+        self._format = Path(filename).suffix[1:].lower()
+        if self._format not in formats:
+            raise ValueError(f"filename: {filename!r} must end in one of .{', .'.join(sorted(formats))}")
+        self._path = Path(filename)
+        self._figsize = figsize
+        self._rests_until = 0.0
+        self.drawn = 0
+
+    def is_due(self, points: int) -> bool:
+        """Whether that many points are worth a new drawing."""
+        if points <= _ALWAYS:
+            return points > self.drawn
+        return points >= self.drawn * _GROWTH and time.monotonic() >= self._rests_until
+
+    def draw(self, manager: Manager, points: int, paint: Callable[[Figure], None]) -> None:
+        """Draws a fresh figure with ``paint``, and shows it in place of the last one."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        started = time.monotonic()
+        figure = Figure(figsize=self._figsize)
+        FigureCanvasAgg(figure)
+        paint(figure)
+        png = _render(figure, "png")
+        manager.run.own(self._path.as_posix())
+        manager.run.log_figure(self._path.with_suffix("").as_posix(), png, manager.iteration)
+        self._write(Path(manager.out) / self._path, png if self._format == "png" else _render(figure, self._format))
+        self.drawn = points
+        now = time.monotonic()
+        self._rests_until = now + (now - started) / _SHARE
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+        except OSError as error:
+            _log.warning("%s could not be drawn, and stays as it was: %s", path, error)
+
+
+def label(key: str) -> str:
+    """A key to be shown as it is: matplotlib takes dollars for formulas, and hides what begins with an underscore."""
+    return (" " if key.startswith("_") else "") + key.replace("$", r"\$")
+
+
+def _render(figure: Figure, file_format: str) -> bytes:
+    content = io.BytesIO()
+    # Legends may lie outside the axes.
+    figure.savefig(content, format=file_format, bbox_inches="tight")
+    return content.getvalue()

@@ -1,0 +1,152 @@
+"""Curves of reported values, as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pte_tracking.extension import Extension, Manager, TriggerLike
+from pte_tracking.extensions.curve import Curve
+from pte_tracking.extensions.picture import Picture, label
+from pte_tracking.reporter import DictSummary
+from pte_tracking.triggers import get_trigger
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_CLOCKS: Mapping[str, Callable[[Manager], float]] = {
+    "iteration": lambda manager: manager.iteration,
+    "epoch": lambda manager: manager.epoch,
+    "epoch_detail": lambda manager: manager.epoch_detail,
+    "elapsed_time": lambda manager: manager.elapsed_time,
+}
+
+
+class PlotReport(Extension):
+    """Plots the means of reported values over intervals.
+
+    It runs after every iteration, to take in what was reported. Whenever its inner trigger fires, the means
+    of the values since the last time become one point of each curve, and the picture is drawn anew:
+    ``filename`` in the run's directory is replaced, and every backend that shows figures gets it. It reports
+    nothing. The last points are drawn at the end of the training at the latest; see
+    :class:`~pte_tracking.extensions.picture.Picture` for when a picture with more than a hundred points is
+    drawn again. A key that never came is told once, at the end.
+
+    However long the training is, a curve takes the same bounded room, in memory and in snapshots (see
+    :class:`~pte_tracking.extensions.curve.Curve`).
+
+    Args:
+        y_keys: Keys of the values to plot, or one key.
+        x_key: What they are plotted over: ``"iteration"``, ``"epoch"``, ``"epoch_detail"``,
+            ``"elapsed_time"``, or the key of a reported value.
+        trigger: When to add a point (not when the extension itself runs).
+        postprocess: Called with the figure, its axes and the :class:`~pte_tracking.reporter.DictSummary` of
+            the newest interval before the picture is saved; it may change the figure.
+        filename: The picture's file in the run's directory; its suffix says the format. ``"plot.png"`` if
+            None: give each of several plots its own.
+        marker: matplotlib's marker of each point; None for none.
+        grid: Whether to draw a grid.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: There is nothing to plot, or no format of that suffix.
+
+    State in snapshots: the curves (at most 2,048 points each), the means under way, and the inner trigger's
+    state.
+    """
+
+    def __init__(
+        self,
+        y_keys: Iterable[str] | str,
+        x_key: str = "iteration",
+        trigger: TriggerLike = (1, "epoch"),
+        postprocess: Callable[[Figure, Axes, DictSummary], object] | None = None,
+        filename: str | None = None,
+        marker: str | None = "x",
+        grid: bool = True,
+    ) -> None:
+        self._y_keys = [y_keys] if isinstance(y_keys, str) else list(y_keys)
+        if not self._y_keys or not all(isinstance(key, str) for key in self._y_keys):
+            raise ValueError(f"y_keys: expected keys of reported values, such as ['train/loss'], got {y_keys!r}")
+        self._x_key = x_key
+        self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _CLOCKS.keys())]))
+        self._trigger = get_trigger(trigger)
+        self._postprocess = postprocess
+        self._marker = marker
+        self._grid = grid
+        self._picture = Picture("PlotReport", filename or "plot.png")
+        self._curves = {key: Curve() for key in self._y_keys}
+        self._points = 0
+        self._newest, self._summary = DictSummary(), DictSummary()
+
+    @staticmethod
+    def available() -> bool:
+        """Whether matplotlib is installed."""
+        return importlib.util.find_spec("matplotlib") is not None
+
+    def __call__(self, manager: Manager) -> None:
+        observation = manager.observation
+        self._summary.add({key: observation[key] for key in self._observed if key in observation})
+        if not (manager.is_before_training or self._trigger(manager)):
+            return
+        self._add_point(manager)
+        if self._picture.is_due(self._points):
+            self._draw(manager)
+
+    def finalize(self, manager: Manager) -> None:
+        if self._points > self._picture.drawn:
+            self._draw(manager)
+        missing = [key for key, curve in self._curves.items() if not curve.count]
+        if self._points and missing:
+            warnings.warn(
+                f"PlotReport: no value was ever reported as {', '.join(map(repr, missing))} together with its x, "
+                f"{self._x_key!r}; last reported were {', '.join(map(repr, sorted(manager.observation))) or 'none'}",
+                stacklevel=2,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "curves": {key: curve.state_dict() for key, curve in self._curves.items()},
+            "points": self._points,
+            "drawn": self._picture.drawn,
+            "summary": self._summary.state_dict(),
+            "trigger": self._trigger.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for key in self._curves.keys() & state["curves"].keys():
+            self._curves[key].load_state_dict(state["curves"][key])
+        self._points, self._picture.drawn = state["points"], state["drawn"]
+        self._summary.load_state_dict(state["summary"])
+        self._trigger.load_state_dict(state["trigger"])
+
+    def _add_point(self, manager: Manager) -> None:
+        self._newest, self._summary = self._summary, DictSummary()
+        means = self._newest.compute_mean()
+        clock = _CLOCKS.get(self._x_key)
+        x = clock(manager) if clock else means.get(self._x_key)
+        self._points += 1
+        if x is None:
+            return
+        for key in self._y_keys:
+            if key in means:
+                self._curves[key].add(x, means[key])
+
+    def _draw(self, manager: Manager) -> None:
+        if any(curve.count for curve in self._curves.values()):
+            self._picture.draw(manager, self._points, self._paint)
+
+    def _paint(self, figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.set_xlabel(label(self._x_key))
+        axes.grid(self._grid)
+        for key, curve in self._curves.items():
+            if curve.count:
+                x, y = zip(*curve.points(), strict=True)
+                axes.plot(x, y, marker=self._marker, label=label(key))
+        if self._postprocess is not None:
+            self._postprocess(figure, axes, self._newest)
+        axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)
