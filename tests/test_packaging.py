@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import pte_tracking
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -25,6 +27,10 @@ def sources(package: str) -> set[str]:
     folder = ROOT / package
     files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return {str(file.relative_to(folder.parent)) for file in files}
+
+
+def test_the_version_is_said_alike() -> None:
+    assert pte_tracking.__version__ == PROJECT["project"]["version"]
 
 
 def test_every_backend_goes_into_the_wheel() -> None:
@@ -63,9 +69,7 @@ def test_all_is_the_sum_of_the_other_extras() -> None:
 def test_what_nox_installs_is_pinned() -> None:
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
     extras = [one for name, some in project["optional-dependencies"].items() if name != "all" for one in some]
-    installed = [
-        one for name in ("examples", "test", "lint", "types") for one in groups[name] if isinstance(one, str)
-    ]
+    installed = [one for name in ("examples", "test", "lint", "types") for one in groups[name] if isinstance(one, str)]
     wanted = {one.partition(">")[0] for one in (*project["dependencies"], *extras, *installed)}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if not line.startswith("#")}
