@@ -40,8 +40,8 @@ def test_nothing_in_all_is_private(module: types.ModuleType) -> None:
     assert [name for name in module.__all__ if name.startswith("_") and name != "__version__"] == []
 
 
-def test_dir_lists_what_is_loaded_on_first_use() -> None:
-    assert set(pte_tracking.__all__) <= set(dir(pte_tracking))
+def test_dir_lists_what_is_loaded_on_first_use(module: types.ModuleType) -> None:
+    assert set(module.__all__) <= set(dir(module))
 
 
 def test_an_unknown_name_is_told_as_python_tells_it() -> None:
