@@ -164,6 +164,8 @@ def _on_its_device(key: str, value: Tensor, *, copy: bool) -> Tensor:
     if value.numel() != 1 or value.is_complex():
         to_number(key, value)  # raises what it would for a tensor of the host
     precision = torch.float32 if value.device.type == "mps" else torch.float64  # Metal has no double precision
+    if not copy and value.dtype is precision and not value.shape and not value.requires_grad:
+        return value  # as report() left it
     return value.detach().to(precision, copy=copy).reshape(())
 
 
@@ -286,7 +288,7 @@ class DictSummary:
         """Takes in what was summed on other devices: one copy from each device."""
         for device in {device for device, _ in self._distant}:
             groups = [(keys, sums) for (there, keys), sums in self._distant.items() if there == device]
-            numbers = iter(torch.cat([sums.totals.reshape(-1) for _, sums in groups]).cpu().tolist())
+            numbers = iter(torch.cat([total for _, sums in groups for total in (sums.x, sums.x2)]).cpu().tolist())
             for keys, sums in groups:
                 summaries = [self._summaries[key] for key in keys]
                 for summary, weight in zip(summaries, sums.weights, strict=True):
@@ -303,17 +305,19 @@ class _DistantSums:
 
     Attributes:
         weights: How much was added to each key; known here without asking the device.
-        totals: The sums in its first row and those of the squares in its second; shape (2, keys).
+        x: The sums, one for each key.
+        x2: The sums of the squares.
     """
 
     def __init__(self, keys: int, like: Tensor) -> None:
         self.weights: list[float] = [0] * keys
-        self.totals = torch.zeros(2, keys, dtype=like.dtype, device=like.device)
+        self.x = like.new_zeros(keys)
+        self.x2 = like.new_zeros(keys)
 
     def add(self, pairs: list[tuple[Tensor, float]]) -> None:
         self.weights = [total + weight for total, (_, weight) in zip(self.weights, pairs, strict=True)]
         values = torch.stack([value for value, _ in pairs])
         even = all(weight == 1 for _, weight in pairs)
         weighted = values if even else torch.stack([value * weight for value, weight in pairs])
-        self.totals[0].add_(weighted)
-        self.totals[1].addcmul_(weighted, values)
+        self.x.add_(weighted)
+        self.x2.addcmul_(weighted, values)

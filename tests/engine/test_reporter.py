@@ -1,0 +1,365 @@
+"""Reporting values, and their means over an interval."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import math
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+import pte_tracking as pte
+from pte_tracking.reporter import DictSummary, Reporter, Summary, get_current_reporter, report, report_scope
+
+
+class DistantTensor(Tensor):
+    """Says it is on CUDA and computes on the CPU, for machines without one; counts how often the host waits for it."""
+
+    synchronisations = 0
+    operations = 0
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> DistantTensor:
+        made: DistantTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, inner.shape, dtype=inner.dtype, device="cuda:0", requires_grad=inner.requires_grad
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.operations += not func.is_view
+        kwargs = dict(kwargs or {})
+        to_host = kwargs.get("device") == torch.device("cpu")
+        if "device" in kwargs:
+            kwargs["device"] = torch.device("cpu")
+        result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        if to_host or func is torch.ops.aten._local_scalar_dense.default:
+            cls.synchronisations += 1
+            return result
+        return tree_map(lambda item: cls(item) if isinstance(item, Tensor) else item, result)
+
+
+def distant(value: float, **options: Any) -> DistantTensor:
+    """A number on that device."""
+    return DistantTensor(torch.tensor(value, **options))
+
+
+def _inner(item: Any) -> Any:
+    return item.inner if isinstance(item, DistantTensor) else item
+
+
+def observed(values: dict[str, Any]) -> dict[str, Any]:
+    reporter = Reporter()
+    reporter.report(values)
+    return reporter.observation
+
+
+@pytest.fixture(autouse=True)
+def _count_from_zero() -> None:
+    DistantTensor.synchronisations = DistantTensor.operations = 0
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (0.5, 0.5),
+        (3, 3),
+        (True, 1),
+        (np.float32(0.5), 0.5),
+        (np.int64(-7), -7),
+        (np.bool_(True), 1),
+        (np.float16(0.5), 0.5),
+        (np.array(2.5), 2.5),
+        (np.array([2.5]), 2.5),
+        (torch.tensor(0.5), 0.5),
+        (torch.tensor([[0.5]]), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (torch.tensor(7), 7),
+        (torch.tensor(True), 1),
+        (nn.Parameter(torch.tensor(0.5)), 0.5),
+    ],
+)
+def test_values_are_plain_numbers_once_reported(value: Any, number: float) -> None:
+    result = observed({"x": value})["x"]
+    assert result == number
+    assert type(result) in (int, float)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_values_are_kept(value: float) -> None:
+    np.testing.assert_equal(observed({"x": torch.tensor(value)})["x"], value)
+
+
+def test_a_tensor_changed_in_place_keeps_the_reported_value() -> None:
+    loss = torch.tensor(1.0)
+    observation = observed({"loss": loss})
+    loss.add_(1)
+    assert observation == {"loss": 1.0}
+
+
+def test_no_graph_is_kept_alive() -> None:
+    loss = torch.ones((), requires_grad=True) * 2
+    reference = weakref.ref(loss)
+    observation = observed({"loss": loss})
+    del loss
+    gc.collect()
+    assert reference() is None
+    assert observation == {"loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({1: 0.5}, TypeError, r"expected a string, got 1 of type int"),
+        ({"": 0.5}, ValueError, "empty"),
+        ({"\ud800": 0.5}, ValueError, "surrogate"),
+        ({"loss": torch.zeros(3)}, ValueError, r"'loss'.*shape \(3,\)"),
+        ({"loss": torch.zeros(0)}, ValueError, r"'loss'.*shape \(0,\)"),
+        ({"loss": np.zeros(2)}, ValueError, r"'loss'.*shape \(2,\)"),
+        ({"loss": "0.5"}, TypeError, r"'loss'.*'0.5' of type str"),
+        ({"loss": None}, TypeError, r"'loss'.*None"),
+        ({"loss": torch.tensor(1j)}, TypeError, r"'loss'"),
+    ],
+)
+def test_bad_values_are_told_at_the_call(values: dict[Any, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        observed(values)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.tensor(1j)])
+def test_bad_values_on_another_device_are_told_as_those_of_the_host(value: torch.Tensor) -> None:
+    with pytest.raises((TypeError, ValueError)) as here:
+        observed({"loss": value})
+    with pytest.raises(type(here.value), match="'loss'"):
+        observed({"loss": DistantTensor(value)})
+
+
+def test_any_other_text_is_a_key() -> None:
+    keys = ["train/loss", "µ 損失", "a b", "x" * 500, "😀"]
+    assert list(observed(dict.fromkeys(keys, 1.0))) == keys
+
+
+def test_reporting_outside_of_any_scope_is_quiet() -> None:
+    report({"x": 1}, observer=object())
+
+
+def test_reporters_nest() -> None:
+    outer, inner = Reporter(), Reporter()
+    with outer:
+        with inner:
+            assert get_current_reporter() is inner
+            report({"x": 1})
+        report({"y": 2})
+    assert (outer.observation, inner.observation) == ({"y": 2}, {"x": 1})
+
+
+def test_asking_for_a_reporter_where_there_is_none_is_told() -> None:
+    with pytest.raises(RuntimeError, match="no reporter is current"):
+        get_current_reporter()
+    with pytest.raises(RuntimeError, match="no reporter is current"):
+        report_scope({})
+
+
+def test_each_thread_has_its_own_current_reporter() -> None:
+    reporter = Reporter()
+    with reporter:
+        thread = threading.Thread(target=report, args=({"x": 1},))
+        thread.start()
+        thread.join()
+    assert reporter.observation == {}
+
+
+def test_a_scope_swaps_the_observation_and_restores_it_after_an_error() -> None:
+    reporter, inner = Reporter(), dict[str, Any]()
+    before = reporter.observation
+    with contextlib.suppress(KeyError), reporter.scope(inner):
+        report({"x": 1})
+        raise KeyError
+    assert inner == {"x": 1}
+    assert reporter.observation is before
+    with pytest.raises(RuntimeError):
+        get_current_reporter()
+
+
+def test_report_scope_collects_apart() -> None:
+    reporter, apart = Reporter(), dict[str, Any]()
+    with reporter:
+        with report_scope(apart):
+            report({"x": 1})
+        report({"y": 2})
+    assert (apart, reporter.observation) == ({"x": 1}, {"y": 2})
+
+
+def test_observers_give_prefixes() -> None:
+    reporter, one, two = Reporter(), [], []
+    reporter.add_observer("one", one)
+    reporter.add_observers("more/", [("two", two)])
+    reporter.report({"x": 1}, one)
+    reporter.report({"x": 2}, two)
+    assert reporter.observation == {"one/x": 1, "more/two/x": 2}
+
+
+def test_an_unknown_observer_is_told() -> None:
+    with pytest.raises(KeyError, match="add_observer"):
+        Reporter().report({"x": 1}, observer=[])
+
+
+def test_the_manager_names_the_models_and_their_parts(tmp_path: Any) -> None:
+    model = nn.Sequential(nn.Linear(1, 1))
+    manager = pte.ExtensionsManager({"net": model}, 1, out_dir=tmp_path)
+    manager.reporter.report({"x": 1}, model)
+    manager.reporter.report({"x": 2}, model[0])
+    assert manager.reporter.observation == {"net/x": 1, "net/0/x": 2}
+
+
+# -- another device ----------------------------------------------------------------------------------------------------
+
+
+def test_a_value_on_another_device_is_copied_there_without_waiting() -> None:
+    loss = distant(1.0, requires_grad=True)
+    observation = observed({"loss": loss})
+    loss.inner.detach().add_(1)
+    assert DistantTensor.synchronisations == 0
+    assert isinstance(observation["loss"], DistantTensor)
+    assert not observation["loss"].requires_grad
+    assert observation["loss"].inner.item() == 1.0
+
+
+def test_an_interval_on_another_device_costs_one_copy_for_all_keys() -> None:
+    reporter, summary = Reporter(), DictSummary()
+    for iteration in range(100):
+        reporter.report({"loss": distant(float(iteration)), "acc": distant([0.5]), "host": iteration})
+        if iteration % 10 == 0:
+            reporter.report({"rare": distant(iteration, dtype=torch.int64)})
+        summary.add(reporter.observation)
+        reporter.observation = {}
+    assert DistantTensor.synchronisations == 0
+    assert summary.compute_mean() == {"loss": 49.5, "acc": 0.5, "host": 49.5, "rare": 45.0}
+    assert DistantTensor.synchronisations == 1
+
+
+def test_operations_on_another_device_do_not_grow_with_the_number_of_keys() -> None:
+    def operations(keys: int) -> int:
+        reporter, summary = Reporter(), DictSummary()
+        reporter.report({str(key): distant(1.0) for key in range(keys)})
+        summary.add(reporter.observation)  # makes the sums
+        before = DistantTensor.operations
+        summary.add(reporter.observation)
+        return DistantTensor.operations - before
+
+    assert operations(2) == operations(20)
+
+
+def test_results_on_another_device_are_those_of_the_host() -> None:
+    here, there = DictSummary(), DictSummary()
+    for value, weight in [(0.1, 1), (0.7, 2), (-3.3, 0.5)]:
+        here.add({"x": (value, weight), "y": value})
+        there.add({"x": (distant(value, dtype=torch.float64), weight), "y": distant(value, dtype=torch.float64)})
+    assert there.make_statistics() == here.make_statistics()
+    assert there.state_dict() == here.state_dict()
+
+
+def test_half_precision_on_another_device_is_summed_in_double() -> None:
+    summary = DictSummary()
+    for _ in range(5000):  # in float16 the sum would stick at 2048
+        summary.add({"x": distant(1.0, dtype=torch.float16)})
+    assert summary.state_dict()["x"]["x"] == 5000.0
+
+
+def test_here_and_there_mix_under_one_key() -> None:
+    summary = DictSummary()
+    summary.add({"x": distant(1.0)})
+    summary.add({"x": 3.0})
+    assert summary.compute_mean() == {"x": 2.0}
+
+
+# -- summaries ---------------------------------------------------------------------------------------------------------
+
+
+def test_summary_of_numbers() -> None:
+    summary = Summary()
+    for value in (1, 2.0, torch.tensor(3.0)):
+        summary.add(value)
+    mean, std = summary.make_statistics()
+    assert mean == summary.compute_mean() == 2.0
+    assert std == pytest.approx(math.sqrt(2 / 3))
+
+
+def test_summary_weights() -> None:
+    summary = Summary()
+    summary.add(1.0, 3)
+    summary.add(5.0, 1)
+    assert summary.compute_mean() == 2.0
+
+
+def test_summary_of_nothing_is_nan() -> None:
+    assert math.isnan(Summary().compute_mean())
+    assert all(map(math.isnan, Summary().make_statistics()))
+
+
+def test_nan_is_not_hidden() -> None:
+    summary = DictSummary()
+    summary.add({"x": 1.0})
+    summary.add({"x": math.nan})
+    assert all(map(math.isnan, summary.make_statistics().values()))
+
+
+def test_the_deviation_of_equal_values_is_not_negative_by_rounding() -> None:
+    summary = Summary()
+    for _ in range(3):
+        summary.add(0.1)
+    assert summary.make_statistics()[1] == pytest.approx(0, abs=1e-8)
+
+
+def test_dict_summary_counts_each_key_for_itself() -> None:
+    summary = DictSummary()
+    summary.add({"a": 3.0, "b": 1.0})
+    summary.add({"a": 1.0, "b": 5.0, "c": np.float32(9.0)})
+    summary.add({"b": torch.tensor(6.0)})
+    assert summary.compute_mean() == {"a": 2.0, "b": 4.0, "c": 9.0}
+    assert set(summary.make_statistics()) == {"a", "a.std", "b", "b.std", "c", "c.std"}
+
+
+def test_dict_summary_takes_weights() -> None:
+    summary = DictSummary()
+    summary.add({"a": (1.0, 3), "b": (np.float64(1.0), torch.tensor(1.0))})
+    summary.add({"a": (5.0, 1), "b": (2.0, np.array(3))})
+    assert summary.compute_mean() == {"a": 2.0, "b": 1.75}
+
+
+def test_dict_summary_tells_bad_values() -> None:
+    with pytest.raises(TypeError, match="'x'"):
+        DictSummary().add({"x": "1"})
+
+
+def test_a_million_values_lose_no_precision() -> None:
+    summary = DictSummary()
+    for _ in range(100_000):
+        summary.add({"x": torch.tensor(0.1, dtype=torch.float64)})
+    assert summary.compute_mean()["x"] == pytest.approx(0.1, rel=1e-12)
+
+
+def test_state_goes_through_torch_safe_load_and_continues() -> None:
+    whole, first, second = DictSummary(), DictSummary(), DictSummary()
+    rows = [{"a/b": 0.1, "": 1}, {"a/b": 0.2}, {"a/b": torch.tensor(0.3), "c": 2}]
+    for row in rows:
+        whole.add(row)
+    for row in rows[:2]:
+        first.add(row)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.add({"gone": 1.0})
+    second.load_state_dict(torch.load(file, weights_only=True))
+    second.add(rows[2])
+    assert second.make_statistics() == whole.make_statistics()
