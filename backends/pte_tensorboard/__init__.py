@@ -1,0 +1,5 @@
+"""TensorBoard event files, written without TensorFlow and without torch."""
+
+from pte_tensorboard.sink import TensorBoardSink
+
+__all__ = ["TensorBoardSink"]

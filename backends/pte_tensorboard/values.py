@@ -1,0 +1,145 @@
+"""The kinds of summary values, as protocol buffers that TensorBoard's readers take without TensorFlow."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto import summary_pb2, tensor_pb2, types_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+from pte_tracking.runs.events import AnyEvent, Figure, Histogram, Image, Metrics, Scalar, Text
+
+EPOCH = "epoch"
+SCALARS, HISTOGRAMS, IMAGES, TEXTS = "scalars", "histograms", "images", "text"
+
+#: What the record of the run's end holds, and no other record of the file's own.
+SESSION_END = metadata.SESSION_END_INFO_TAG.encode()
+
+_DATA_CLASS = {
+    SCALARS: summary_pb2.DATA_CLASS_SCALAR,
+    HISTOGRAMS: summary_pb2.DATA_CLASS_TENSOR,
+    IMAGES: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
+    TEXTS: summary_pb2.DATA_CLASS_TENSOR,
+}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the colour type of the header (RFC 2083, section 4.1.1)
+_LARGEST_EXACT = 2**53  # integers beyond are rounded by a 64-bit float
+
+
+def tags(event: AnyEvent) -> dict[str, str]:
+    """The tags that an event is shown under, and the plugin that shows them."""
+    if isinstance(event, Metrics):
+        return dict.fromkeys(event.values if event.epoch is None else [*event.values, EPOCH], SCALARS)
+    if isinstance(event, Figure | Image):
+        return {event.key: IMAGES}
+    if isinstance(event, Histogram):
+        return {event.key: HISTOGRAMS}
+    return {event.key: TEXTS} if isinstance(event, Text) else {}
+
+
+def needle(tag: str) -> bytes:
+    """Bytes that stand in every record which shows something under the tag."""
+    wanted: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
+    return wanted
+
+
+def metadata_of(plugin: str) -> Any:
+    """What tells readers which plugin shows a value."""
+    return summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
+        data_class=_DATA_CLASS.get(plugin, summary_pb2.DATA_CLASS_TENSOR),
+    )
+
+
+def strings(values: list[bytes]) -> Any:
+    """A vector of strings."""
+    shape = {"dim": [{"size": len(values)}]}
+    return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=values)
+
+
+def string(value: bytes) -> Any:
+    """A single string."""
+    return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[value])
+
+
+def image(key: str, path: Path) -> Any:
+    """A picture.
+
+    Raises:
+        OSError: The file is not there, or cannot be read.
+        ValueError: It is no PNG.
+    """
+    data = path.read_bytes()
+    if len(data) < 26 or not data.startswith(_PNG):
+        raise ValueError(f"{path} is no PNG")
+    width, height = struct.unpack_from(">II", data, 16)
+    picture = summary_pb2.Summary.Image(
+        width=width, height=height, colorspace=_PNG_CHANNELS.get(data[25], 3), encoded_image_string=data
+    )
+    return summary_pb2.Summary.Value(tag=key, image=picture)
+
+
+def histogram(event: Histogram) -> Any:
+    """A distribution. TensorBoard takes the smallest and the largest value for the outermost borders."""
+    histo = summary_pb2.HistogramProto(
+        min=event.min,
+        max=event.max,
+        num=sum(event.counts),
+        sum=event.sum,
+        sum_squares=event.sum_squares,
+        bucket_limit=event.edges[1:],
+        bucket=event.counts,
+    )
+    return summary_pb2.Summary.Value(tag=event.key, histo=histo)
+
+
+def text(event: Text) -> Any:
+    """A piece of Markdown."""
+    return summary_pb2.Summary.Value(tag=event.key, metadata=metadata_of(TEXTS), tensor=string(event.text.encode()))
+
+
+def session_start(run_id: str, start_time: float, params: Mapping[str, Scalar]) -> Any:
+    """The hyperparameters on the HPARAMS page, in a group of the run's own."""
+    summary = hparams_pb({key: _hparam(value) for key, value in params.items()}, run_id, start_time)
+    return summary.value[0]
+
+
+def session_end(succeeded: bool, time: float) -> Any:
+    """The run's status on the HPARAMS page."""
+    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+    data = plugin_data_pb2.HParamsPluginData(
+        session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time)
+    )
+    return summary_pb2.Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG,
+        metadata=metadata.create_summary_metadata(data),
+        tensor=metadata.NULL_TENSOR,
+    )
+
+
+def nothing(tag: str, plugin: str) -> list[Any]:
+    """Values that displace all that TensorBoard's data server holds of a tag, and that it shows nothing of.
+
+    The data server drops a tag's points only when one of an earlier or equal step comes for it. The first value here
+    carries the kind of the tag; the second, of a form that went out of use, is one that no kind can show, and displaces
+    the first. TensorBoard's own reader looks past the second.
+    """
+    return [
+        summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(plugin), tensor=metadata.NULL_TENSOR),
+        summary_pb2.Summary.Value(tag=tag, obsolete_old_style_histogram=b""),
+    ]
+
+
+def no_images(tag: str) -> Any:
+    """A series of no pictures. TensorBoard's own reader fails on a tag of images that has lost its last point."""
+    return summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(IMAGES), tensor=strings([b"0", b"0"]))
+
+
+def _hparam(value: Scalar) -> str | int | float | bool:
+    # TensorBoard knows no None, and has its numbers in 64-bit floats.
+    is_inexact = isinstance(value, int) and abs(value) > _LARGEST_EXACT
+    return str(value) if value is None or is_inexact else value
