@@ -71,6 +71,8 @@ class ExtensionsManager:
                 f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
                 f"{type(self).__name__}(models, max_epochs, extensions, optimizers=...)"
             )
+        if not max_epochs > 0:
+            raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
         self.models: Mapping[str, nn.Module] = _by_name("models", models)
         self.raw_models = self.models
         self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
@@ -259,11 +261,7 @@ class ExtensionsManager:
         return {
             **{part: states_of(objects) for part, objects in self._parts().items()},
             "extensions": self._extensions.state_dict(),
-            "manager": {
-                **self.updater.state_dict(),
-                "is_over": self._is_over,
-                "stop_trigger": self._stop_trigger.state_dict(),
-            },
+            "manager": self._own_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -277,9 +275,7 @@ class ExtensionsManager:
             raise RuntimeError(
                 "load_state_dict(): the training has begun; restore its state before the first iteration"
             )
-        check_names(
-            state, {**self._parts(), "extensions": self._extensions.names(), "manager": state.get("manager", ())}
-        )
+        check_names(state, {**self._parts(), "extensions": self._extensions.names(), "manager": self._own_state()})
         if not self.run.is_open:
             self.run.open(at=state.get("run"), resume=True)
         for part, objects in self._parts().items():
@@ -289,6 +285,13 @@ class ExtensionsManager:
         self.updater.load_state_dict(manager)
         self._stop_trigger.load_state_dict(manager["stop_trigger"])
         self._is_over = self._is_over_after(manager["is_over"])
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            **self.updater.state_dict(),
+            "is_over": self._is_over,
+            "stop_trigger": self._stop_trigger.state_dict(),
+        }
 
     def _parts(self) -> dict[str, Mapping[str, Any]]:
         return {"models": self.models, "optimizers": self.optimizers, "state_objects": self.state_objects}
