@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+_CHUNK = 1 << 20
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file: readers find the old content or the new, and a killed process leaves the old one."""
@@ -25,3 +27,12 @@ def file_name(key: str) -> str:
     if plain == key and not key.startswith("."):
         return key
     return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -257,6 +257,19 @@ def seq_at(path: Path, position: int) -> int | None:
     return None
 
 
+def latest(path: Path) -> Iterator[AnyEvent]:
+    """The effective history from its end to its beginning."""
+    pieces = kept(path)
+    with open(path, "rb") as file:
+        for first, last in reversed(pieces):
+            for line, behind in _lines_backwards(file.fileno(), last):
+                if behind <= first:
+                    break
+                event = _decode(line, path, behind)
+                if event is not None:
+                    yield event
+
+
 def last_event(path: Path) -> AnyEvent | None:
     """The last whole event, found from the end."""
     with open(path, "rb") as file:

@@ -1,0 +1,67 @@
+"""Whether a run's files are what they were when they were written."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking.runs import events, files
+from pte_tracking.runs.checkpoints import checkpoints
+from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.manifest import Manifest
+
+
+def problems(directory: Path) -> Iterator[str]:
+    """What is wrong with a run's journal and snapshots, one line each.
+
+    Raises:
+        NotARun: There is no run, or this version cannot read it.
+    """
+    Manifest.load(directory)
+    yield from _in_journal(directory / JOURNAL)
+    for checkpoint in checkpoints(directory):
+        problem = in_snapshot(directory / checkpoint.path, checkpoint.sha256)
+        if problem:
+            yield problem
+
+
+def in_snapshot(path: Path, sha256: str | None = None) -> str | None:
+    """What is wrong with a snapshot's file; None if nothing is.
+
+    Args:
+        path: The file.
+        sha256: Its digest in hexadecimal, where that is known.
+    """
+    try:
+        if sha256 and files.sha256(path) != sha256:
+            return f"{path}: its SHA-256 is not that of the file that was written"
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except FileNotFoundError:
+        return f"{path}: missing"
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return f"{path}: {error}"
+    return f"{path}: {broken} in it is damaged" if broken else None
+
+
+def _in_journal(path: Path) -> Iterator[str]:
+    if not path.exists():
+        yield f"{path}: missing"
+        return
+    seq = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # still being written, or torn by a kill and mended when the run goes on
+            try:
+                event = events.decode(line)
+            except (msgspec.MsgspecError, ValueError) as error:
+                yield f"{path}: line {number} is no event: {error}"
+                seq += 1
+                continue
+            if event.seq != seq + 1:
+                yield f"{path}: line {number} has seq {event.seq}, expected {seq + 1}"
+            seq = event.seq

@@ -1,0 +1,77 @@
+"""Kills a process at an exact place in its code: in the middle of a write, or between two steps that belong together.
+
+A place is ``module:attribute:count:when``: the ``count``-th call of that function, killed ``before``, ``after`` or, for
+functions that write bytes to a descriptor, in the ``middle``. A trainer arms itself after its fork; a delivery process does so
+as it starts, through ``sitecustomize`` on its path and the environment variable ``PTE_TEST_KILL``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+from typing import Any
+
+#: Where a trainer is killed: around and within every step that leaves something on disk.
+TRAINER = [
+    "pte_tracking.runs.journal:Journal._write:{n}:before",
+    "pte_tracking.runs.journal:Journal._write:{n}:after",
+    "pte_tracking.runs.journal:os.write:{n}:middle",
+    "pte_tracking.runs.inline:Inline.push:{n}:after",
+    "pte_json.sink:JsonConnection.write:{n}:before",
+    "pte_json.sink:os.pwrite:{n}:middle",
+    "pte_json.sink:os.pwrite:{n}:after",
+    "pte_tracking.runs.run:Run.log_checkpoint:{few}:before",
+    "pte_tracking.runs.run:Run.log_checkpoint:{few}:after",
+    "pte_tracking.runs.run:Run.remove_checkpoint:{few}:before",
+    "pte_tracking.runs.run:Run.remove_checkpoint:{few}:after",
+    "pte_tracking.runs.run:Run.point:{few}:after",
+    "pte_tracking.runs.manifest:Manifest.save:{few}:after",
+    "torch:save:{few}:after",
+    "os:replace:{few}:before",
+    "os:replace:{few}:after",
+]
+
+#: Where a delivery process is killed: around batches and the position saved for them.
+DELIVERY = [
+    "pte_tracking.runs.channel:Channel._write:{few}:before",
+    "pte_tracking.runs.channel:Channel._write:{few}:after",
+    "pte_tracking.runs.channel:Channel.save:{few}:before",
+    "pte_tracking.runs.channel:Channel.save:{few}:after",
+    "pte_tracking.runs.channel:Channel.finish:1:before",
+    "pte_tracking.runs.channel:Channel._take_back:1:before",
+    "pte_tracking.runs.channel:Channel._take_back:1:after",
+    "pte_tracking.runs.files:os.replace:{few}:before",
+    "mlflow.tracking.client:MlflowClient.create_run:1:after",
+    "mlflow.tracking.client:MlflowClient.log_batch:{few}:after",
+    "mlflow.tracking.client:MlflowClient.create_logged_model:{few}:after",
+    "mlflow.tracking.client:MlflowClient.finalize_logged_model:{few}:before",
+    "mlflow.tracking.client:MlflowClient.log_outputs:{few}:after",
+]
+
+
+def arm(place: str) -> None:
+    """Let this process die when it comes to a place."""
+    module, path, count, when = place.split(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    original = getattr(owner, name)
+    left = int(count)
+
+    @functools.wraps(original)
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left != 0:
+            return original(*args, **kwargs)
+        if when == "middle":
+            fd, data, *rest = args
+            original(fd, data[: len(data) // 2], *rest)
+        elif when == "after":
+            original(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, deadly)

@@ -1,0 +1,234 @@
+"""Crash trials: kill a training and its delivery again and again, and compare what is left with a run that nobody killed.
+
+``python tests/crash/trials.py --kills 1000`` repeats what the release notes report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import killing  # noqa: E402
+import training  # noqa: E402  imports torch once, for all forked sessions
+
+from pte_tracking.runs import lock  # noqa: E402
+from pte_tracking.runs.layout import DELIVERY_LOCK  # noqa: E402
+
+_LONGEST_SESSION = 90.0  # seconds; a session takes about one
+
+
+def evidence(folder: Path) -> dict[str, Any]:
+    """All that a run leaves and that must not depend on kills."""
+    return {
+        "weights": json.loads((folder / "weights.json").read_text()),
+        "log": _json_log(folder / "result" / "log"),
+        "tensorboard": _tensorboard(folder / "result"),
+        "mlflow": _mlflow(folder),
+    }
+
+
+def _json_log(path: Path) -> list[dict[str, Any]]:
+    rows = json.loads(path.read_text())
+    return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in rows]
+
+
+def _tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def _mlflow(folder: Path) -> dict[str, Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
+    models = client.search_logged_models(experiments)
+    return {
+        "status": run.info.status,
+        "params": run.data.params,
+        "metrics": {
+            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+            for key in sorted(run.data.metrics)
+        },
+        "checkpoints": sorted((one.name, str(one.status)) for one in models),
+    }
+
+
+class Trial:
+    """One run of the training, killed several times.
+
+    Args:
+        folder: A new folder for it.
+        store: An MLflow database to begin with; making one takes seconds.
+        seed: Decides when and where it is killed.
+    """
+
+    def __init__(self, folder: Path, store: Path, seed: int) -> None:
+        folder.mkdir(parents=True)
+        shutil.copy(store, folder / "mlflow.db")
+        self.folder = folder
+        self.kills: list[str] = []
+        self._random = random.Random(seed)
+
+    def run(self, kills: int) -> dict[str, Any]:
+        """Kill the training ``kills`` times, let it end, and give the evidence."""
+        for _ in range(kills):
+            self.kills.append(self._session_that_dies())
+            if (self.folder / "weights.json").exists():
+                break
+        while not (self.folder / "weights.json").exists():
+            status = self._wait(self._fork(lambda: None, "", log="last.txt"))
+            if status != 0:
+                raise RuntimeError(f"the last session failed: {(self.folder / 'last.txt').read_text()[-3000:]}")
+        self._settle()
+        return evidence(self.folder)
+
+    def _session_that_dies(self) -> str:
+        choice = self._random.random()
+        places = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
+        if choice < 0.35:
+            place = self._random.choice(killing.TRAINER).format(**places)
+            self._wait(self._fork(lambda: killing.arm(place), ""))
+            return f"trainer at {place}"
+        delivery_place = self._random.choice(killing.DELIVERY).format(**places) if choice < 0.6 else ""
+        child = self._fork(lambda: None, delivery_place)
+        time.sleep(self._random.uniform(0.0, 0.6))
+        whom = self._random.choice(["trainer", "delivery", "both"])
+        if whom != "trainer":
+            self._kill_delivery()
+        if whom != "delivery":
+            _kill(child)
+        self._wait(child)
+        if delivery_place:
+            # Give the delivery the time to come to its place.
+            time.sleep(self._random.uniform(0.0, 3.0))
+        return f"{whom} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
+
+    def _fork(self, arm: Callable[[], None], delivery_place: str, log: str = "sessions.txt") -> int:
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            output = os.open(self.folder / log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.environ["PTE_TEST_KILL"] = delivery_place
+            os.environ["PYTHONPATH"] = str(HERE)
+            os.chdir(self.folder)
+            arm()
+            training.train(self.folder)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _wait(self, child: int) -> int:
+        deadline = time.monotonic() + _LONGEST_SESSION
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return status
+            if time.monotonic() > deadline:
+                _kill(child)
+                os.waitpid(child, 0)
+                raise TimeoutError(f"a session took more than {_LONGEST_SESSION} s: {self.kills}")
+            time.sleep(0.005)
+
+    def _kill_delivery(self) -> None:
+        holder = lock.holder(self.folder / "result" / DELIVERY_LOCK)
+        if holder:
+            _kill(int(holder.split()[0]))
+
+    def _settle(self) -> None:
+        from pte_tracking.runs.sync import sync
+
+        if left := sync(self.folder / "result", timeout=30):
+            raise RuntimeError(f"not delivered: {left}")
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def make_store(path: Path) -> Path:
+    """An empty MLflow database."""
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+def differences(expected: Any, found: Any, path: str = "") -> list[str]:
+    """Where two pieces of evidence differ, for people."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        keys = sorted(expected.keys() | found.keys())
+        return [
+            line
+            for key in keys
+            for line in differences(expected.get(key, "missing"), found.get(key, "missing"), f"{path}/{key}")
+        ]
+    if expected == found:
+        return []
+    return [f"{path}:\n    expected {str(expected)[:700]}\n    found    {str(found)[:700]}"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--kills-per-run", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="pte-crash-"))
+    store = make_store(root / "store.db")
+    expected = Trial(root / "reference", store, 0).run(0)
+    done, bad, where = 0, 0, collections.Counter[str]()
+    begun = time.monotonic()
+    number = 0
+    while done < args.kills:
+        number += 1
+        trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number)
+        try:
+            problems = differences(expected, trial.run(args.kills_per_run))
+        except Exception as error:
+            problems = [f"{type(error).__name__}: {error}"]
+        done += len(trial.kills)
+        where.update(kill.split(" at ")[0] for kill in trial.kills)
+        if problems:
+            bad += 1
+            print(f"run {number} in {trial.folder} differs after {trial.kills}:", *problems, sep="\n  ", flush=True)
+        else:
+            shutil.rmtree(trial.folder)
+        if number % 10 == 0:
+            print(f"{done} kills in {number} runs, {bad} runs differ, {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{done} kills ({dict(where)}) in {number} runs: {bad} runs differ from the one that nobody killed")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
