@@ -1,0 +1,127 @@
+"""The file of a snapshot: published whole and durable or not at all, and read only after it was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pte_tracking.snapshots.errors import SnapshotError
+
+_CHUNK = 1 << 20
+
+
+class Written(NamedTuple):
+    """What identifies a file's content.
+
+    Attributes:
+        sha256: Its digest in hexadecimal.
+        size: Its bytes.
+    """
+
+    sha256: str
+    size: int
+
+
+def write(path: Path, state: Mapping[str, Any]) -> Written:
+    """Write a state so that after a crash at any moment there is the whole new file under its name, or what was there.
+
+    Raises:
+        Exception: The disk is full or broken, or the state cannot be saved; nothing is left behind.
+    """
+    temporary = temporary_path(path)
+    try:
+        torch.save(state, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        written = measure(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+    return written
+
+
+def temporary_path(path: Path) -> Path:
+    """Where a snapshot is written before it is published. A killed process may leave it."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def measure(path: Path) -> Written:
+    """The digest and the size of a file."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    size = 0
+    with open(path, "rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            digest.update(buffer[:read])
+            size += read
+    return Written(digest.hexdigest(), size)
+
+
+def verify(path: Path, sha256: str | None = None) -> None:
+    """Check that a file is as it was written; ``torch.load`` would notice no flipped bit.
+
+    Args:
+        path: The file.
+        sha256: Its digest, where known.
+
+    Raises:
+        SnapshotError: It is not there, or damaged, or no snapshot.
+    """
+    if not path.is_file():
+        raise SnapshotError(path, "there is no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            names = archive.namelist()
+    except Exception as error:  # zipfile raises a dozen kinds on damaged files
+        size = path.stat().st_size
+        raise SnapshotError(path, f"damaged, or no snapshot ({size} bytes): {error}") from error
+    if damaged is not None:
+        raise SnapshotError(path, f"damaged: the checksum of its part {damaged!r} is wrong")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise SnapshotError(path, "a TorchScript program, no snapshot; programs are not loaded")
+    if sha256 is not None and measure(path).sha256 != sha256:
+        raise SnapshotError(path, f"damaged or replaced: its SHA-256 is not {sha256}, as when it was written")
+
+
+def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """Check a file and read it. Nothing in it is ever executed, whoever made it.
+
+    Args:
+        path: The file.
+        sha256: Its digest, where known.
+
+    Returns:
+        The state, its tensors on the CPU.
+
+    Raises:
+        SnapshotError: It is not there, damaged, no snapshot, or holds more than tensors and plain values.
+    """
+    verify(path, sha256)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise SnapshotError(
+            path, f"not loaded: it is no snapshot, or holds more than tensors and plain values: {reason}"
+        ) from error
+    if not isinstance(state, dict):
+        raise SnapshotError(path, f"no snapshot: it holds a {type(state).__name__}, not a dictionary")
+    return state
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename in it durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
