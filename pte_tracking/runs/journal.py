@@ -59,7 +59,8 @@ class Journal:
     @property
     def mark(self) -> Mark:
         """The point after the last event."""
-        return Mark(self._seq, self.position)
+        with self._lock:
+            return Mark(self._seq, self.position)
 
     def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
         """Write an event.
@@ -120,8 +121,9 @@ class Journal:
                 self._write(b"")
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
-            os.fsync(self._fd)
-            return Mark(self._seq, self.position)
+            mark = Mark(self._seq, self.position)
+        os.fsync(self._fd)  # without the lock: the training goes on appending while the disk is busy
+        return mark
 
     def close(self) -> None:
         """Close the file; whoever needs it durable calls :meth:`sync` first."""

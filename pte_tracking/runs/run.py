@@ -161,19 +161,14 @@ class Run:
         return Point(id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind)
 
     def point(self, step: int) -> Point:
-        """This moment in the run's life, for a snapshot; everything logged so far is durable on return.
+        """This moment in the run's life, for a snapshot. Before that is published, :meth:`sync` is called.
 
         Args:
             step: Iterations done.
-
-        Raises:
-            OSError: The disk is full or broken.
         """
         manifest = self._open_manifest()
         assert self._journal is not None
-        mark = self._journal.sync()
-        for inline in self._inline:
-            inline.save()
+        mark = self._journal.mark
         return Point(
             id=manifest.id,
             name=manifest.name,
@@ -182,6 +177,15 @@ class Run:
             seq=mark.seq,
             position=mark.position,
         )
+
+    def sync(self) -> None:
+        """Make everything logged so far durable. Any thread may do it while others log.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        assert self._journal is not None
+        self._journal.sync()
 
     def close(self, status: Status | None = None, error: str | None = None) -> None:
         """End the run.
@@ -454,7 +458,9 @@ def outcome(error: BaseException | None) -> tuple[Status, str | None]:
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "FINISHED", None
     message = f"{type(error).__name__}: {error}"[:2000]
-    return ("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"), message
+    # Shells and schedulers are told of a signal by an exit status above 128.
+    is_signal = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
+    return ("KILLED" if is_signal or isinstance(error, KeyboardInterrupt) else "FAILED"), message
 
 
 def _last_error() -> BaseException | None:
