@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
+from pte_tracking.data import Feeds
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry, ExtensionList
 from pte_tracking.progress import Progress
@@ -79,6 +80,7 @@ class ExtensionsManager:
         self.max_epochs = max_epochs
         self.state_objects: Mapping[str, StateObject] = _by_name("state_objects", state_objects or {})
         self.updater = Progress(iters_per_epoch)
+        self.feeds = Feeds()
         self.reporter = _named_reporter(self.models)
         self.observation: Observation = {}
         self._is_over = False
@@ -134,6 +136,11 @@ class ExtensionsManager:
     def stop_trigger(self) -> bool:
         """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
         return self._is_over
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run has ended: the training is over, or was closed, or has failed."""
+        return self._is_ended
 
     @property
     def training_length(self) -> tuple[float, str] | None:
@@ -224,7 +231,7 @@ class ExtensionsManager:
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
         while not self._is_over:
             before = self.updater.iteration
-            for batch in loader:
+            for batch in self.feeds.feed(loader):
                 yield batch
                 if self._is_over:
                     break

@@ -1,0 +1,120 @@
+"""A training loop that is written already."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pte_tracking.extension import Extension, TriggerLike
+from pte_tracking.extension_list import ExtensionEntry
+from pte_tracking.manager import ExtensionsManager
+from pte_tracking.runs.sink import Sink
+from pte_tracking.state import StateObject
+from pte_tracking.triggers import get_trigger
+from pte_tracking.updaters import Updater
+
+
+class Trainer:
+    """Updates until the stop trigger fires, and runs extensions after each update.
+
+    Args:
+        updater: Does the updates.
+        stop_trigger: When the training stops, such as ``(20, "epoch")``: any trigger.
+        out_dir: The directory of the run.
+        extensions: The extensions; more can be added by :meth:`extend`.
+        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
+            None.
+        params: Hyperparameters to be recorded; nested ones are flattened.
+        tags: Labels of the run.
+        state_objects: What else belongs into snapshots, by name.
+        run_name: The run's name, for people.
+        close_timeout: Seconds that the end of the training waits for the delivery at most.
+
+    Attributes:
+        manager: What the extensions are handed; ``manager.run`` is the record of the run.
+        updater: The updater.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        stop_trigger: TriggerLike,
+        out_dir: str | os.PathLike[str] = "result",
+        extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
+        *,
+        sinks: Iterable[str | Sink] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        state_objects: Mapping[str, StateObject] | None = None,
+        run_name: str | None = None,
+        close_timeout: float = 30.0,
+    ) -> None:
+        trigger = get_trigger(stop_trigger)
+        length, unit = trigger.training_length or (math.inf, "epoch")
+        self.updater = updater
+        self.manager = ExtensionsManager(
+            updater.models,
+            length if unit == "epoch" else length / (updater.iters_per_epoch or 1),
+            extensions,
+            optimizers=updater.optimizers,
+            iters_per_epoch=updater.iters_per_epoch,
+            out_dir=out_dir,
+            sinks=sinks,
+            params=params,
+            tags=tags,
+            stop_trigger=trigger,
+            state_objects={**updater.state_objects, **(state_objects or {})},
+            run_name=run_name,
+            close_timeout=close_timeout,
+        )
+        updater.connect(self.manager.feeds)
+
+    @property
+    def stop_trigger(self) -> bool:
+        """Whether the training is over."""
+        return self.manager.stop_trigger
+
+    @property
+    def out(self) -> str:
+        """The run's directory."""
+        return self.manager.out
+
+    def extend(
+        self,
+        extension: Callable[..., Any] | ExtensionEntry,
+        name: str | None = None,
+        trigger: TriggerLike = None,
+        priority: int | None = None,
+        *,
+        call_before_training: bool = False,
+    ) -> None:
+        """Registers an extension; see :meth:`ExtensionsManager.extend`."""
+        self.manager.extend(extension, name, trigger, priority, call_before_training=call_before_training)
+
+    def get_extension(self, name: str) -> Extension:
+        """The extension that was registered under a name; ValueError if there is none."""
+        return self.manager.get_extension(name)
+
+    def run(self) -> None:
+        """Trains until the stop trigger fires; then the run ends.
+
+        Raises:
+            RuntimeError: The training has ended before.
+        """
+        manager = self.manager
+        if manager.is_ended:
+            raise RuntimeError("run(): this training has ended; make another Trainer, and resume() it to go on")
+        with manager:
+            while not manager.stop_trigger:
+                with manager.run_iteration():
+                    self.updater.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the training."""
+        return self.manager.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state; see :meth:`ExtensionsManager.load_state_dict`."""
+        self.manager.load_state_dict(state)

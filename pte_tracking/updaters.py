@@ -1,0 +1,198 @@
+"""How a Trainer updates the weights: one batch, one loss, one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn, optim
+
+from pte_tracking.data import Feeds
+from pte_tracking.extensions.batch import check_takes, example, to_device, unpack
+
+
+class Updater(Protocol):
+    """What a Trainer needs of an updater."""
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """The models that are trained, by name."""
+
+    @property
+    def optimizers(self) -> Mapping[str, optim.Optimizer]:
+        """The optimizers by name."""
+
+    @property
+    def state_objects(self) -> Mapping[str, Any]:
+        """What else of the updater's belongs into snapshots, by name."""
+
+    @property
+    def iters_per_epoch(self) -> int | None:
+        """Updates in one epoch, if that is known."""
+
+    def connect(self, feeds: Feeds) -> None:
+        """Take the batches from here from now on: the places in the data are kept there."""
+
+    def update(self) -> None:
+        """Do one update."""
+
+
+class StandardUpdater:
+    """Takes a batch, has a loss computed for it, and steps the optimizers down its gradient.
+
+    The loss function is called with the batch unpacked: with the parts of a list or tuple as arguments, with those of a
+    dictionary by name. It reports what it wants to be seen; the loss itself is not reported by the updater. Optimizers
+    that evaluate the loss several times, such as LBFGS, are given what they need for that, as any single optimizer is;
+    what was reported last counts then. Several optimizers all step down the gradient of the one loss; for anything
+    else, such as two networks against each other, override :meth:`update_core`.
+
+    Mixed precision: ``autocast=torch.autocast("cuda", torch.float16), scaler=torch.amp.GradScaler()``. The scaler's
+    state is in the snapshots as ``"scaler"``.
+
+    Args:
+        iterator: A ``DataLoader``, or several by name. A pass over ``"main"`` is an epoch.
+        optimizer: An optimizer, or several by name. The attribute ``target`` of each is the model that it trains:
+            ``optimizer.target = model``.
+        converter: Called with a batch and the device; by default moves the batch there.
+        device: Where the batches are needed.
+        loss_func: Gives the loss of a batch, a tensor of one element; by default the target of the optimizer
+            ``"main"``.
+        autocast: Around the computation of the loss.
+        scaler: Scales the loss, so that its gradient does not vanish in half precision.
+
+    Raises:
+        TypeError: An argument is of the wrong type, or the loss function cannot be called with the batches.
+        ValueError: An optimizer has no target, or ``"main"`` is missing.
+    """
+
+    def __init__(
+        self,
+        iterator: Iterable[Any] | Mapping[str, Iterable[Any]],
+        optimizer: optim.Optimizer | Mapping[str, optim.Optimizer],
+        converter: Callable[[Any, Any], Any] | None = None,
+        device: torch.device | str | int | None = None,
+        loss_func: Callable[..., Tensor] | None = None,
+        *,
+        autocast: torch.autocast | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator)
+        self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer)
+        self.models = {name: _target(name, optimizer) for name, optimizer in self.optimizers.items()}
+        self.loss_func: Callable[..., Tensor] = loss_func or self.models["main"]
+        self._converter = converter or to_device
+        self._device = device
+        self._autocast = autocast or nullcontext()
+        self._scaler = scaler
+        self._feeds = Feeds()
+        self._passes: dict[str, Iterator[Any]] = {}
+        form = example(self._loaders["main"])
+        if converter is None and form is not None:
+            check_takes(self.loss_func, form, "loss_func")
+
+    @property
+    def state_objects(self) -> Mapping[str, Any]:
+        """What else belongs into snapshots: the scaler."""
+        return {} if self._scaler is None else {"scaler": self._scaler}
+
+    @property
+    def iters_per_epoch(self) -> int | None:
+        """Batches in one pass over ``"main"``, if that is known."""
+        try:
+            return len(self._loaders["main"])  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
+    def connect(self, feeds: Feeds) -> None:
+        """Take the batches from here from now on."""
+        self._feeds = feeds
+        for name, loader in self._loaders.items():
+            feeds.feed(loader, name)
+
+    def get_iterator(self, name: str = "main") -> Iterable[Any]:
+        """The loader of that name."""
+        return self._loaders[name]
+
+    def get_optimizer(self, name: str = "main") -> optim.Optimizer:
+        """The optimizer of that name."""
+        return self.optimizers[name]
+
+    def next_batch(self, name: str = "main") -> Any:
+        """The next batch of a loader, converted; begins the next pass at the end of one.
+
+        Raises:
+            ValueError: The loader gives no batch at all.
+        """
+        batch = next(self._passes.get(name, iter(())), _END)
+        if batch is _END:
+            self._passes[name] = iter(self._feeds.feed(self._loaders[name], name))
+            batch = next(self._passes[name], _END)
+        if batch is _END:
+            raise ValueError(f"iterator: {name!r} is empty")
+        return self._converter(batch, self._device)
+
+    def update(self) -> None:
+        """Do one update."""
+        self.update_core()
+
+    def update_core(self) -> None:
+        """What an update is; for subclasses to override, with :meth:`next_batch` and :meth:`minimize`."""
+        args, kwargs = unpack(self.next_batch())
+        self.minimize(lambda: self.loss_func(*args, **kwargs), *self.optimizers.values())
+
+    def minimize(self, compute_loss: Callable[[], Tensor], *optimizers: optim.Optimizer) -> None:
+        """Step optimizers down the gradient of a loss.
+
+        Args:
+            compute_loss: Computes it.
+            optimizers: The optimizers that take the step; the gradients of no others are set to zero before.
+
+        Raises:
+            TypeError: The loss is no tensor.
+        """
+
+        def closure() -> Any:
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            with self._autocast:
+                loss = compute_loss()
+            if not isinstance(loss, Tensor):
+                raise TypeError(f"loss_func: expected it to return the loss as a tensor, got {loss!r}")
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+            return loss
+
+        if self._scaler is None and len(optimizers) == 1:
+            optimizers[0].step(closure)
+            return
+        closure()
+        for optimizer in optimizers:
+            if self._scaler is None:
+                optimizer.step()
+            else:
+                self._scaler.step(optimizer)
+        if self._scaler is not None:
+            self._scaler.update()
+
+
+_END: Any = object()
+
+
+def _by_name(argument: str, given: Any) -> dict[str, Any]:
+    named = dict(given) if isinstance(given, Mapping) else {"main": given}
+    if "main" not in named:
+        raise ValueError(
+            f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, named)) or 'none'}"
+        )
+    return named
+
+
+def _target(name: str, optimizer: optim.Optimizer) -> nn.Module:
+    target = getattr(optimizer, "target", None)
+    if not isinstance(target, nn.Module):
+        raise ValueError(
+            f"optimizer: {name!r} has no model as its target; set optimizer.target = model, which is also what "
+            "snapshots of the training hold"
+        )
+    return target
