@@ -1,0 +1,286 @@
+"""The tests that every backend passes: inherit :class:`SinkContract` in a test module of your own.
+
+Example::
+
+    class TestMySink(SinkContract):
+        def make_sink(self, folder):
+            return MySink(path=str(folder / "store"))
+
+        def read_points(self, sink, run_directory):
+            ...  # {"train/loss": [(1, 0.5), (2, 0.25)]}
+
+pytest is needed, and nothing else: the tests drive the sink as the delivery process does, in the test's own process.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pte_tracking.runs import events
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.events import AnyEvent, Number
+from pte_tracking.runs.journal import Journal, Mark
+from pte_tracking.runs.keys import map_key
+from pte_tracking.runs.layout import DELIVERY, JOURNAL
+from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.sink import Sink
+
+Points = dict[str, list[tuple[int, float]]]
+
+ODD_KEYS = [
+    "a b",
+    "acc@5",
+    "ä/ß",
+    "日本",
+    "loss[0]",
+    "x" * 300,
+    "../up",
+    "/slash",
+    "a//b",
+    "50%",
+    "tab\there",
+    "'\"`",
+    ".",
+]
+ODD_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
+
+
+class Recorded:
+    """A run's directory with a journal, and one sink that it is delivered to.
+
+    Args:
+        folder: An empty folder.
+        sink: The sink.
+    """
+
+    def __init__(self, folder: Path, sink: Sink) -> None:
+        self.directory = folder
+        (folder / DELIVERY).mkdir(parents=True)
+        made = Manifest.new(folder, "contract")
+        self.manifest = Manifest(made.id, made.name, made.start_time, entries([sink]), context=made.context)
+        self.manifest.save(folder)
+        self.journal = Journal(folder / JOURNAL)
+        self.journal.append(events.RunStarted, made.id, made.name, 1, "host")
+        self._channel: Channel | None = None
+
+    def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> Mark:
+        """Append a row of metrics; returns the point behind it."""
+        self.journal.append(events.Metrics, step, dict(values), epoch)
+        return self.journal.mark
+
+    def deliver(self, *, saved: bool = True) -> None:
+        """Deliver all there is.
+
+        Args:
+            saved: Save the position, or 'crash' before that: the next delivery begins where the last saved one ended.
+        """
+        if self._channel is None:
+            self._channel = Channel(self.directory, self.manifest, self.manifest.sinks[0])
+        if not saved:
+            self._channel.save = lambda: None  # type: ignore[method-assign]
+        while self._channel.pump():
+            pass
+        if not saved:
+            self._channel = None
+
+    def end(self) -> None:
+        """Deliver the rest, and the end of the run."""
+        self.journal.append(events.RunEnded, "FINISHED", None)
+        self.deliver()
+        assert self._channel is not None
+        self._channel.finish("FINISHED")
+        self._channel = None
+
+
+class SinkContract(ABC):
+    """What a backend promises. Every test makes a new sink and a new run."""
+
+    #: Numbers are stored in single precision.
+    is_single_precision = False
+    #: Non-finite numbers come back as they are; otherwise they only must not spoil their neighbours.
+    keeps_non_finite = True
+    #: How many rows the test of many rows logs.
+    many_rows = 20_000
+
+    @abstractmethod
+    def make_sink(self, folder: Path) -> Sink:
+        """A sink that stores into ``folder``, or anywhere else that is new."""
+
+    @abstractmethod
+    def read_points(self, sink: Sink, run_directory: Path) -> Points:
+        """All points of all metrics that the backend holds of the run: ``{key: [(step, value), ...]}``, by step."""
+
+    # -- the promises --------------------------------------------------------------------------------------------------
+
+    def test_points_come_back_value_for_value(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        for step, number in enumerate(ODD_NUMBERS, 1):
+            run.log(step, {"a": number, "group/b": -number})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", list(enumerate(ODD_NUMBERS, 1)))
+        self._check(points, "group/b", [(step, -number) for step, number in enumerate(ODD_NUMBERS, 1)])
+
+    def test_non_finite_numbers_spoil_nothing(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        odd = [math.nan, math.inf, -math.inf]
+        for step, number in enumerate(odd, 1):
+            run.log(step, {"odd": number, "plain": step})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "plain", [(1, 1), (2, 2), (3, 3)])
+        if self.keeps_non_finite:
+            self._check(points, "odd", list(enumerate(odd, 1)))
+
+    def test_odd_keys_are_kept_apart(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {key: index for index, key in enumerate(ODD_KEYS)})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        for index, key in enumerate(ODD_KEYS):
+            self._check(points, map_key(key, sink.limits), [(1, index)])
+
+    def test_every_kind_of_event_is_taken(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {"a": 1.0}, epoch=0.5)
+        for kind, fields in _one_of_each(run.directory):
+            run.journal.append(kind, *fields)
+        run.log(2, {"a": 2.0}, epoch=1)
+        run.end()
+        self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
+
+    def test_a_batch_that_comes_twice_leaves_what_one_leaves(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {"a": 1.0})
+        run.deliver()
+        run.log(2, {"a": 2.0, "b": 5.0})
+        run.deliver(saved=False)
+        run.deliver(saved=False)
+        run.log(3, {"a": 3.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
+        self._check(points, "b", [(2, 5.0)])
+
+    def test_a_first_batch_that_was_lost_comes_again(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {"a": 1.0})
+        run.deliver(saved=False)
+        run.end()
+        self._check(self.read_points(sink, run.directory), "a", [(1, 1.0)])
+
+    def test_a_run_that_ended_and_goes_on_is_the_same_run(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {"a": 1.0})
+        run.end()
+        run.journal.append(events.RunStarted, run.manifest.id, run.manifest.name, 1, "host", True)
+        run.log(2, {"a": 2.0})
+        run.end()
+        self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
+
+    def test_a_rewound_run_shows_one_point_for_each_key_and_step(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        for step in range(1, 4):
+            mark = run.log(step, {"a": float(step), "b": 1.0})
+        for step in range(4, 7):
+            run.log(step, {"a": float(step), "c": 1.0})
+        run.deliver()
+        run.journal.rewind(mark, 3)
+        for step in range(4, 8):
+            run.log(step, {"a": float(step), "c": 1.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(step, float(step)) for step in range(1, 8)])
+        self._check(points, "b", [(1, 1.0), (2, 1.0), (3, 1.0)])
+        self._check(points, "c", [(step, 1.0) for step in range(4, 8)])
+
+    def test_a_second_pass_that_differs_shows_one_point_for_each_step(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        mark = run.log(1, {"a": 1.0})
+        run.log(2, {"a": 2.0})
+        run.deliver()
+        run.journal.rewind(mark, 1)
+        run.log(2, {"a": 20.0})
+        run.log(3, {"a": 30.0})
+        run.end()
+        second = 20.0 if sink.rewinds else 2.0
+        self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, second), (3, 30.0)])
+
+    def test_a_rewind_that_was_followed_but_not_saved_is_followed_again(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        mark = run.log(1, {"a": 1.0})
+        run.log(2, {"a": 2.0})
+        run.deliver()
+        run.journal.rewind(mark, 1)
+        run.deliver(saved=False)
+        run.log(2, {"a": 2.0})
+        run.deliver(saved=False)
+        run.end()
+        self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
+
+    def test_many_rows(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        for step in range(self.many_rows):
+            run.log(step, {"a": float(step), "b": 1.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(step, float(step)) for step in range(self.many_rows)])
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, folder: Path) -> tuple[Sink, Recorded]:
+        sink = self.make_sink(folder)
+        return sink, Recorded(folder / "run", sink)
+
+    def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:
+        assert key in points, f"{key!r} is missing; there are {sorted(points)}"
+        found = [(step, _bits(value)) for step, value in points[key]]
+        assert found == [(step, _bits(self._stored(number))) for step, number in expected]
+
+    def _stored(self, number: Number) -> float:
+        value = float(number)
+        if not self.is_single_precision or not math.isfinite(value):
+            return value
+        try:
+            return float(struct.unpack("f", struct.pack("f", value))[0])
+        except OverflowError:
+            return math.copysign(math.inf, value)
+
+
+def _bits(value: float) -> str:
+    # All NaNs are one, and the zeros too: databases do not keep their signs.
+    return "nan" if math.isnan(value) else (value + 0.0).hex()
+
+
+def _one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
+    (directory / "picture.png").write_bytes(_png())
+    (directory / "file.txt").write_text("a file")
+    (directory / "snapshot").write_bytes(b"a snapshot")
+    digest = "b64afb6bea5b47d9d5a4f4d2d6b4d7e5bbd3c5a1cb0bcb1f8d1fdc0c5d5f4f00"
+    return [
+        (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
+        (events.Tags, ({"team": "vision", "odd@tag": "z" * 10_000},)),
+        (events.Figure, ("figures/loss", 1, "picture.png")),
+        (events.Image, ("image", 1, "picture.png")),
+        (events.Histogram, ("weights", 1, [0.0, 1.0, 2.0], [3.0, 1.0], 0.0, 2.0, 3.5, 5.0)),
+        (events.Text, ("note", 1, "some *text*")),
+        (events.Artifact, ("file.txt", "folder")),
+        (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
+        (events.CheckpointRemoved, ("snapshot", 1)),
+    ]
+
+
+def _png() -> bytes:
+    """A picture of one black pixel; after the PNG specification, https://www.w3.org/TR/png/."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
