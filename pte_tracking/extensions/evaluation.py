@@ -33,6 +33,7 @@ class Evaluation(Extension):
 
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
+    needs_model_state = True
 
     def __init__(
         self,

@@ -62,9 +62,9 @@ class IgniteEvaluator(Evaluation):
     ) -> None:
         from ignite.engine import Engine
 
-        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
         if not isinstance(evaluator, Engine):
             raise TypeError(f"evaluator: expected an ignite.engine.Engine, got {evaluator!r}; the data comes second")
+        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
         self.evaluator = evaluator
         self._left_out: set[str] = set()
 
@@ -84,6 +84,7 @@ class IgniteEvaluator(Evaluation):
                 self.eval_hook(self)
             # Registered anew each time, so that it comes after the handlers that the user has added since.
             with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, finish_iteration):
+                self.evaluator.state.max_epochs = None  # begin anew, where the last run has failed half-way, too
                 self.evaluator.run(self._iterators["main"])
             # What handlers of the end of the run have reported.
             summary.add(observation)

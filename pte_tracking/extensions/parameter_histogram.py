@@ -29,7 +29,8 @@ class ParameterHistogram(Extension):
     State in snapshots: none.
     """
 
-    trigger = 1, "epoch"
+    trigger = (1, "epoch")
+    needs_model_state = True
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class ParameterStatistics(Extension):
     """
 
     priority = PRIORITY_WRITER
+    needs_model_state = True
     default_name = "parameter_statistics"
 
     default_statistics: ClassVar[Mapping[str, Statistic]] = {

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pte_tracking")
 
-_ALWAYS = 100  # up to so many points, each one is drawn when it comes
-_GROWTH = 1.01  # later, only what is so much longer than what the picture shows
+_ALWAYS = 100  # so many first versions are all drawn
+_GROWTH = 1.01  # later, only when so many times as many versions were offered as when it was last drawn
 _SHARE = 0.02  # and at most this part of the time goes into drawing
 
 
@@ -28,19 +28,16 @@ class Picture:
     Only matplotlib's objects are used, never pyplot: there is no current figure, no window and no global
     state, so that any thread and any forked process may draw.
 
-    A drawing takes a tenth of a second, and the training waits for it. So up to its hundredth point a picture
-    is drawn whenever it is due; from then on only when it has grown by a hundredth (less could hardly be
-    seen), and not while drawing would take more than a fiftieth of the time. The figures that the backends
-    get of a million points are then a thousand, not a million.
+    A drawing takes a tenth of a second or more, and the training waits for it. So the first hundred versions that are
+    offered are all drawn; from then on only when it has grown by a hundredth (less could hardly be seen), and not
+    while drawing would take more than a fiftieth of the time. Of a million versions the backends then get a thousand
+    figures at most.
 
     Args:
         owner: Who draws, for messages.
         filename: The file, relative to the run's directory; its suffix says the format. Without the suffix it
             is the figure's name in the backends.
         figsize: Width and height in inches; matplotlib's default if None.
-
-    Attributes:
-        drawn: How many points the newest drawing shows.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -61,16 +58,29 @@ class Picture:
         self._path = Path(filename)
         self._figsize = figsize
         self._rests_until = 0.0
-        self.drawn = 0
+        self._offered = 0
+        self._drawn = 0  # which of those offered it shows
 
-    def is_due(self, points: int) -> bool:
-        """Whether that many points are worth a new drawing."""
-        if points <= _ALWAYS:
-            return points > self.drawn
-        return points >= self.drawn * _GROWTH and time.monotonic() >= self._rests_until
+    def offer(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
+        """There is a new version, made by painting on an empty figure: draws it if that is worth its time."""
+        self._offered += 1
+        if self._offered <= _ALWAYS or (
+            self._offered >= self._drawn * _GROWTH and time.monotonic() >= self._rests_until
+        ):
+            self._draw(manager, paint)
 
-    def draw(self, manager: Manager, points: int, paint: Callable[[Figure], None]) -> None:
-        """Draws a fresh figure with ``paint``, and shows it in place of the last one."""
+    def finish(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
+        """There will be no other version: draws the last one if that was not done."""
+        if self._offered > self._drawn:
+            self._draw(manager, paint)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"offered": self._offered, "drawn": self._drawn}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._offered, self._drawn = state["offered"], state["drawn"]
+
+    def _draw(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -82,7 +92,7 @@ class Picture:
         manager.run.own(self._path.as_posix())
         manager.run.log_figure(self._path.with_suffix("").as_posix(), png, manager.iteration)
         self._write(Path(manager.out) / self._path, png if self._format == "png" else _render(figure, self._format))
-        self.drawn = points
+        self._drawn = self._offered
         now = time.monotonic()
         self._rests_until = now + (now - started) / _SHARE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -28,12 +29,11 @@ _CLOCKS: Mapping[str, Callable[[Manager], float]] = {
 class PlotReport(Extension):
     """Plots the means of reported values over intervals.
 
-    It runs after every iteration, to take in what was reported. Whenever its inner trigger fires, the means
-    of the values since the last time become one point of each curve, and the picture is drawn anew:
-    ``filename`` in the run's directory is replaced, and every backend that shows figures gets it. It reports
-    nothing. The last points are drawn at the end of the training at the latest; see
-    :class:`~pte_tracking.extensions.picture.Picture` for when a picture with more than a hundred points is
-    drawn again. A key that never came is told once, at the end.
+    It runs after every iteration, to take in what was reported. Whenever its inner trigger fires, the means of the
+    values since the last time become one point of each curve, and the picture is drawn anew: ``filename`` in the run's
+    directory is replaced, and every backend that shows figures gets it. After a hundred times it is drawn less often
+    (see :class:`~pte_tracking.extensions.picture.Picture`), and always at the end of the training. It reports nothing.
+    A key that never came is told once, at the end.
 
     However long the training is, a curve takes the same bounded room, in memory and in snapshots (see
     :class:`~pte_tracking.extensions.curve.Curve`).
@@ -79,7 +79,7 @@ class PlotReport(Extension):
         self._grid = grid
         self._picture = Picture("PlotReport", filename or "plot.png")
         self._curves = {key: Curve() for key in self._y_keys}
-        self._points = 0
+        self._has_fired = False
         self._newest, self._summary = DictSummary(), DictSummary()
 
     @staticmethod
@@ -92,26 +92,28 @@ class PlotReport(Extension):
         self._summary.add({key: observation[key] for key in self._observed if key in observation})
         if not (manager.is_before_training or self._trigger(manager)):
             return
+        self._has_fired = True
         self._add_point(manager)
-        if self._picture.is_due(self._points):
-            self._draw(manager)
+        if any(curve.count for curve in self._curves.values()):
+            self._picture.offer(manager, self._paint)
 
     def finalize(self, manager: Manager) -> None:
-        if self._points > self._picture.drawn:
-            self._draw(manager)
-        missing = [key for key, curve in self._curves.items() if not curve.count]
-        if self._points and missing:
+        self._picture.finish(manager, self._paint)
+        under_way = self._summary.compute_mean()
+        missing = [key for key, curve in self._curves.items() if not curve.count and key not in under_way]
+        if self._has_fired and missing:
+            nearest = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
             warnings.warn(
-                f"PlotReport: no value was ever reported as {', '.join(map(repr, missing))} together with its x, "
-                f"{self._x_key!r}; last reported were {', '.join(map(repr, sorted(manager.observation))) or 'none'}",
+                f"PlotReport: nothing was reported as {', '.join(map(repr, missing))} with its x {self._x_key!r}; "
+                f"the nearest of the last reported are {', '.join(map(repr, nearest)) or 'none'}",
                 stacklevel=2,
             )
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "curves": {key: curve.state_dict() for key, curve in self._curves.items()},
-            "points": self._points,
-            "drawn": self._picture.drawn,
+            "has_fired": self._has_fired,
+            "picture": self._picture.state_dict(),
             "summary": self._summary.state_dict(),
             "trigger": self._trigger.state_dict(),
         }
@@ -119,7 +121,8 @@ class PlotReport(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for key in self._curves.keys() & state["curves"].keys():
             self._curves[key].load_state_dict(state["curves"][key])
-        self._points, self._picture.drawn = state["points"], state["drawn"]
+        self._has_fired = state["has_fired"]
+        self._picture.load_state_dict(state["picture"])
         self._summary.load_state_dict(state["summary"])
         self._trigger.load_state_dict(state["trigger"])
 
@@ -128,16 +131,11 @@ class PlotReport(Extension):
         means = self._newest.compute_mean()
         clock = _CLOCKS.get(self._x_key)
         x = clock(manager) if clock else means.get(self._x_key)
-        self._points += 1
         if x is None:
             return
         for key in self._y_keys:
             if key in means:
                 self._curves[key].add(x, means[key])
-
-    def _draw(self, manager: Manager) -> None:
-        if any(curve.count for curve in self._curves.values()):
-            self._picture.draw(manager, self._points, self._paint)
 
     def _paint(self, figure: Figure) -> None:
         axes = figure.add_subplot()

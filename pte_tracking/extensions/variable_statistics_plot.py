@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Tensors, modules (for their parameters), or lists of them.
-Variables: TypeAlias = "Tensor | nn.Module | Sequence[Variables]"
+Variables: TypeAlias = "Tensor | nn.Module | Iterable[Variables]"
 
 _COLOR = "tab:blue"
 
@@ -32,10 +32,9 @@ class VariableStatisticsPlot(Extension):
     the samples lie at equal distances over the whole training, and neither memory, snapshots nor drawing grow
     with it. (Chainer drew them at random, which took from the generator that the training uses.)
 
-    Whenever its inner trigger fires, the picture is drawn anew: ``filename`` in the run's directory is
-    replaced, and every backend that shows figures gets it. It reports nothing. See
-    :class:`~pte_tracking.extensions.picture.Picture` for when a picture with more than a hundred samples is
-    drawn again.
+    Whenever its inner trigger fires, the picture is drawn anew: ``filename`` in the run's directory is replaced, and
+    every backend that shows figures gets it. After a hundred times it is drawn less often (see
+    :class:`~pte_tracking.extensions.picture.Picture`). It reports nothing.
 
     Args:
         targets: A tensor, a module, or a list of them.
@@ -60,6 +59,8 @@ class VariableStatisticsPlot(Extension):
     State in snapshots: the samples (``max_sample_size`` times 2 times 11 numbers by default) and the inner
     trigger's state.
     """
+
+    needs_model_state = True
 
     def __init__(
         self,
@@ -107,25 +108,25 @@ class VariableStatisticsPlot(Extension):
         if self._seen % self._stride == 0:
             self._add_sample(manager.iteration)
         self._seen += 1
-        if self._trigger(manager) and self._picture.is_due(self._seen):
-            self._picture.draw(manager, self._seen, self._paint)
+        if self._trigger(manager):
+            self._picture.offer(manager, self._paint)
 
     def finalize(self, manager: Manager) -> None:
-        if self._seen > self._picture.drawn:
-            self._picture.draw(manager, self._seen, self._paint)
+        self._picture.finish(manager, self._paint)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "seen": self._seen,
             "stride": self._stride,
-            "drawn": self._picture.drawn,
+            "picture": self._picture.state_dict(),
             "iterations": self._iterations,
             "samples": torch.stack(self._samples) if self._samples else torch.empty(0),
             "trigger": self._trigger.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._seen, self._stride, self._picture.drawn = state["seen"], state["stride"], state["drawn"]
+        self._seen, self._stride = state["seen"], state["stride"]
+        self._picture.load_state_dict(state["picture"])
         self._iterations = list(state["iterations"])
         self._samples = list(state["samples"].cpu())
         self._trigger.load_state_dict(state["trigger"])
@@ -173,23 +174,26 @@ class VariableStatisticsPlot(Extension):
     def _paint(self, figure: Figure) -> None:
         rows = bool(self._moments) + bool(self._percentiles)
         axes = figure.subplots(rows, len(self._populations), sharex=True, squeeze=False)
-        samples = torch.stack(self._samples).unbind(1)
-        for column, (population, values) in enumerate(zip(self._populations, samples, strict=True)):
-            axes[0, column].set_title(population)
+        for column, values in enumerate(torch.stack(self._samples).unbind(1)):
+            axes[0, column].set_title(self._populations[column])
             axes[-1, column].set_xlabel("iteration")
             if self._moments:
                 self._paint_moments(axes[0, column], values)
             if self._percentiles:
                 self._paint_percentiles(axes[-1, column], values[:, len(self._moments) :])
         for each in axes.flat:
-            each.legend()
             each.grid(self._grid)
             each.set_axisbelow(True)
+        if self._moments:
+            axes[0, 0].set_ylabel(", ".join(self._moments))
+        # Before the legend, which is to lie outside and take no room from the axes.
         figure.tight_layout()
+        if self._percentiles:
+            axes[-1, -1].legend(title="percentiles", bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)
 
     def _paint_moments(self, axes: Axes, values: Tensor) -> None:
         middle = values[:, 0].numpy()
-        axes.plot(self._iterations, middle, color=_COLOR, marker=self._marker, label=", ".join(self._moments))
+        axes.plot(self._iterations, middle, color=_COLOR, marker=self._marker)
         if len(self._moments) == 2:
             deviation = values[:, 1].numpy()
             axes.fill_between(self._iterations, middle - deviation, middle + deviation, alpha=0.2, color=_COLOR, lw=0)
@@ -198,11 +202,11 @@ class VariableStatisticsPlot(Extension):
         count = len(self._percentiles)
         for i in range(count // 2):
             low, high = values[:, i].numpy(), values[:, count - 1 - i].numpy()
-            name = f"{self._percentiles[i]:g} to {self._percentiles[count - 1 - i]:g} %"
+            name = f"{self._percentiles[i]:g} to {self._percentiles[count - 1 - i]:g}"
             axes.fill_between(self._iterations, low, high, alpha=0.2, color=_COLOR, lw=0, label=name)
         if count % 2:
-            name = f"{self._percentiles[count // 2]:g} %"
             middle = values[:, count // 2].numpy()
+            name = f"{self._percentiles[count // 2]:g}"
             axes.plot(self._iterations, middle, color=_COLOR, marker=self._marker, label=name)
 
 
@@ -211,6 +215,8 @@ def _unpack(targets: Variables) -> list[Tensor]:
         return [targets]
     if isinstance(targets, nn.Module):
         return list(targets.parameters())
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise TypeError(f"targets: expected a tensor, a module or a list of them, got {targets!r}")
     return [variable for target in targets for variable in _unpack(target)]
 
 

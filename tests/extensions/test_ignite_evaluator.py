@@ -1,0 +1,134 @@
+"""Ignite's engine as an evaluator: its metrics, and what is reported while it runs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pte_tracking as pte
+from pte_tracking import ExtensionsManager, Reporter
+from pte_tracking.extensions import IgniteEvaluator
+
+ignite_engine = pytest.importorskip("ignite.engine")
+ignite_metrics = pytest.importorskip("ignite.metrics")
+
+LOADER = DataLoader(TensorDataset(torch.randn(10, 2), torch.zeros(10, dtype=torch.long)), batch_size=3)
+
+
+class Counting(nn.Module):
+    """Reports how often it was called, from 0; finds all samples to be of class 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout().eval()
+        self.count = 0
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        pte.report({"x": self.count}, self)
+        self.count += 1
+        return torch.tensor([[1.0, 0.0]]).expand(len(data), 2)
+
+
+def engine_of(model: nn.Module, **metrics: Any) -> Any:
+    return ignite_engine.create_supervised_evaluator(model, metrics={"acc": ignite_metrics.Accuracy(), **metrics})
+
+
+def test_metrics_and_reported_values_come_together() -> None:
+    model = Counting()
+    assert IgniteEvaluator(engine_of(model), LOADER, model)() == {"main/x": 1.5, "val/acc": 1.0}
+
+
+def test_the_name_goes_before_both() -> None:
+    model = Counting()
+    assert IgniteEvaluator(engine_of(model), LOADER, model, name="test")() == {"test/main/x": 1.5, "test/acc": 1.0}
+
+
+def test_in_a_manager_it_is_called_val(tmp_path: Path) -> None:
+    model = Counting()
+    extensions = [IgniteEvaluator(engine_of(model), LOADER, model), IgniteEvaluator(engine_of(model), LOADER, {})]
+    manager = ExtensionsManager({}, 1, extensions, iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    with pytest.raises(KeyError, match="Counting is not known"), manager.run_iteration():
+        pass
+    assert manager.observation == {"val/main/x": 1.5, "val/acc": 1.0}
+
+
+def test_every_part_is_afterwards_in_the_mode_that_it_was_in() -> None:
+    model = Counting()
+    IgniteEvaluator(engine_of(model), LOADER, model)()
+    assert [module.training for module in model.modules()] == [True, False]
+
+
+def test_it_can_run_again_and_leaves_no_handlers_behind() -> None:
+    model = Counting()
+    engine = engine_of(model)
+    evaluator = IgniteEvaluator(engine, LOADER, model)
+    handlers = {event: len(there) for event, there in engine._event_handlers.items()}
+    assert evaluator()["main/x"] == 1.5
+    assert evaluator()["main/x"] == 5.5
+    assert {event: len(there) for event, there in engine._event_handlers.items() if there} == {
+        event: count for event, count in handlers.items() if count
+    }
+
+
+def test_what_handlers_report_is_averaged_over_the_iterations() -> None:
+    model = Counting()
+    engine = engine_of(model)
+    evaluator = IgniteEvaluator(engine, LOADER, model)
+    events = ignite_engine.Events
+    engine.add_event_handler(events.ITERATION_STARTED, lambda: pte.report({"started": engine.state.iteration}))
+    engine.add_event_handler(events.ITERATION_COMPLETED, lambda: pte.report({"done": engine.state.iteration}))
+    engine.add_event_handler(events.COMPLETED, lambda: pte.report({"completed": 7}))
+    with Reporter() as reporter:
+        means = evaluator()
+    assert means == {"main/x": 1.5, "val/acc": 1.0, "started": 2.5, "done": 2.5, "completed": 7}
+    assert reporter.observation == means
+
+
+def test_an_error_in_the_engine_leaves_everything_as_it_was() -> None:
+    model = Counting()
+    engine = engine_of(model)
+    failing = True
+
+    def fail() -> None:
+        if failing:
+            raise ArithmeticError
+
+    engine.add_event_handler(ignite_engine.Events.ITERATION_COMPLETED(once=2), fail)
+    evaluator = IgniteEvaluator(engine, LOADER, model)
+    with Reporter() as reporter, pytest.raises(ArithmeticError):
+        evaluator()
+    assert reporter.observation == {}
+    assert model.training
+    assert torch.is_grad_enabled()
+    failing = False
+    assert evaluator()["val/acc"] == 1
+
+
+def test_a_metric_that_is_no_single_number_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Counting()
+    engine = engine_of(model, matrix=ignite_metrics.ConfusionMatrix(2))
+    evaluator = IgniteEvaluator(engine, LOADER, model)
+    with caplog.at_level(logging.WARNING, "pte_tracking"):
+        assert set(evaluator()) == set(evaluator()) == {"main/x", "val/acc"}
+    assert caplog.text.count("'matrix' is not reported") == 1
+
+
+def test_the_hook_is_called_first_and_a_bar_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Counting()
+    called: list[IgniteEvaluator] = []
+    evaluator = IgniteEvaluator(engine_of(model), LOADER, model, eval_hook=called.append, progress_bar=True)
+    evaluator()
+    assert called == [evaluator]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_engine_comes_first() -> None:
+    with pytest.raises(TypeError, match=r"evaluator: expected an ignite.engine.Engine, got .*DataLoader.*comes second"):
+        IgniteEvaluator(LOADER, Counting(), Counting())  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""Statistics of weights and gradients: their keys, their means over an interval, and their resume."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pte_tracking import ExtensionsManager
+from pte_tracking.extensions import ParameterStatistics
+
+
+def observe(out: Path, statistics: ParameterStatistics, iterations: int = 4) -> Mapping[str, Any]:
+    """What is reported in the last of some iterations, the fourth of which ends an epoch."""
+    with ExtensionsManager({}, 9, [statistics], iters_per_epoch=4, out_dir=out, sinks=[]) as manager:
+        for _ in range(iterations):
+            with manager.run_iteration():
+                pass
+        return manager.observation
+
+
+def linear() -> nn.Linear:
+    model = nn.Linear(3, 2)
+    model(torch.ones(3)).sum().backward()
+    return model
+
+
+def test_the_default_statistics_of_every_weight_and_gradient(tmp_path: Path) -> None:
+    model = linear()
+    observed = observe(tmp_path, ParameterStatistics(model))
+    weights = model.weight.detach().double().numpy()
+    assert observed["weight/data/mean"] == pytest.approx(weights.mean())
+    assert observed["weight/data/std"] == pytest.approx(weights.std(ddof=1))
+    assert observed["weight/data/min"] == weights.min()
+    assert observed["weight/data/max"] == weights.max()
+    assert observed["weight/data/zeros"] == 0
+    assert observed["bias/grad/mean"] == 1
+    assert len(observed) == 20
+
+
+@pytest.mark.parametrize(("params", "grads", "expected"), [(True, True, 4), (False, True, 2), (True, False, 2)])
+@pytest.mark.parametrize("prefix", [None, "test"])
+def test_what_is_chosen_goes_under_its_key(
+    tmp_path: Path, params: bool, grads: bool, expected: int, prefix: str | None
+) -> None:
+    observed = observe(tmp_path, ParameterStatistics(linear(), {"least": torch.min}, params, grads, prefix))
+    start = f"{prefix}/" if prefix else ""
+    kinds = [*["data"] * params, *["grad"] * grads]
+    assert set(observed) == {f"{start}{name}/{kind}/least" for name in ("weight", "bias") for kind in kinds}
+    assert len(observed) == expected
+
+
+def test_nothing_chosen_reports_nothing(tmp_path: Path) -> None:
+    assert observe(tmp_path / "a", ParameterStatistics(linear(), report_params=False, report_grads=False)) == {}
+    assert observe(tmp_path / "b", ParameterStatistics(linear(), None)) == {}
+
+
+def test_statistics_can_be_registered_later(tmp_path: Path) -> None:
+    statistics = ParameterStatistics(linear(), None, report_grads=False)
+    statistics.register_statistics("one", lambda values: 1.0)
+    assert observe(tmp_path, statistics) == {"weight/data/one": 1.0, "bias/data/one": 1.0}
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        lambda values: torch.stack([values.min(), values.max()]),
+        lambda values: [values.min(), values.max()],
+        lambda values: np.percentile(values.numpy(), (0, 100)),
+    ],
+)
+def test_several_numbers_are_counted(tmp_path: Path, several: Any) -> None:
+    model = linear()
+    observed = observe(tmp_path, ParameterStatistics(model, {"range": several}, report_grads=False))
+    assert observed["bias/data/range/0"] == model.bias.min().item()
+    assert observed["bias/data/range/1"] == model.bias.max().item()
+    assert len(observed) == 4
+
+
+@pytest.mark.parametrize("one", [lambda values: 3, lambda values: np.float32(3), lambda values: torch.tensor([3.0])])
+def test_one_number_of_any_kind_keeps_the_key(tmp_path: Path, one: Any) -> None:
+    observed = observe(tmp_path, ParameterStatistics(linear(), {"one": one}, report_grads=False))
+    assert observed == {"weight/data/one": 3, "bias/data/one": 3}
+
+
+def test_functions_get_flat_values_outside_any_graph(tmp_path: Path) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def look(values: Tensor) -> float:
+        seen.append((values.ndim, values.requires_grad))
+        return 0.0
+
+    observe(tmp_path, ParameterStatistics(linear(), {"look": look}))
+    assert set(seen) == {(1, False)}
+
+
+def test_the_mean_over_the_interval_is_reported_when_the_inner_trigger_fires(tmp_path: Path) -> None:
+    calls = iter(range(1, 100))
+    model = nn.Linear(1, 1, bias=False)
+    statistics = ParameterStatistics(model, {"count": lambda values: next(calls)}, trigger=(2, "iteration"))
+    assert observe(tmp_path / "a", statistics, 1) == {}
+    assert observe(tmp_path / "b", statistics, 2) == {
+        "weight/data/count": 2
+    }  # of 1, 2 and 3: the first one is left over
+    assert observe(tmp_path / "c", statistics, 4) == {"weight/data/count": 6.5}
+
+
+def test_a_parameter_without_gradient_has_no_statistics_of_it(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    model.bias.grad = torch.zeros(2)
+    observed = observe(tmp_path, ParameterStatistics(model, {"zeros": lambda values: (values == 0).sum()}))
+    assert set(observed) == {"weight/data/zeros", "bias/data/zeros", "bias/grad/zeros"}
+
+
+def test_a_single_value_varies_by_nothing(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    assert observe(tmp_path, ParameterStatistics(model))["weight/data/std"] == 0
+
+
+def test_a_parameter_with_a_nan_can_be_left_alone(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    with torch.no_grad():
+        model.weight[0, 0] = math.nan
+    sizes: list[int] = []
+
+    def ends(values: Tensor) -> Tensor:
+        sizes.append(values.numel())
+        return values[[0, -1]]
+
+    observed = observe(tmp_path, ParameterStatistics(model, {"ends": ends}, skip_nan_params=True))
+    assert math.isnan(observed["weight/data/ends"])
+    assert "weight/data/ends/0" not in observed
+    assert observed["bias/data/ends/0"] == model.bias[0].item()
+    assert set(sizes) == {2}
+
+
+def test_nan_is_reported_as_it_comes_otherwise(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, math.nan)
+    assert math.isnan(observe(tmp_path, ParameterStatistics(model))["weight/data/mean"])
+
+
+def test_parameters_that_are_added_later_are_seen(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    statistics = ParameterStatistics(model, {"one": lambda values: 1})
+    model.late = nn.Parameter(torch.zeros(1))
+    assert "late/data/one" in observe(tmp_path, statistics)
+
+
+def test_several_models_report_side_by_side(tmp_path: Path) -> None:
+    models = nn.Linear(1, 1, bias=False), nn.Sequential(nn.Linear(1, 1, bias=False))
+    observed = observe(tmp_path, ParameterStatistics(models, {"one": lambda values: 1}))
+    assert set(observed) == {"weight/data/one", "0.weight/data/one"}
+
+
+def test_models_whose_parameters_share_names_are_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match=r"links: 'weight', 'bias' would be reported .* different prefixes"):
+        ParameterStatistics([nn.Linear(1, 1), nn.Linear(1, 1)])
+
+
+def test_what_is_no_model_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match=r"links: expected a torch.nn.Module or several, got 'main' of type str"):
+        ParameterStatistics(["main"])  # type: ignore[list-item]
+
+
+def test_what_is_no_function_is_an_error_at_once() -> None:
+    with pytest.raises(
+        TypeError, match=r"statistics: 'mean' must be a function of a one-dimensional tensor, got 'mean'"
+    ):
+        ParameterStatistics(nn.Linear(1, 1), {"mean": "mean"})  # type: ignore[dict-item]
+
+
+def test_resumed_statistics_are_those_of_an_uninterrupted_training(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+
+    def train(manager: ExtensionsManager, until: int) -> None:
+        for iteration in range(manager.iteration, until):
+            with manager.run_iteration(), torch.no_grad():
+                model.weight.fill_(0.1 * iteration)
+
+    def manager_of(name: str) -> ExtensionsManager:
+        statistics = ParameterStatistics(model, trigger=(3, "iteration"))
+        return ExtensionsManager({}, 9, [statistics], iters_per_epoch=4, out_dir=tmp_path / name, sinks=[])
+
+    with manager_of("whole") as whole:
+        train(whole, 6)
+    file = io.BytesIO()
+    with manager_of("parts") as manager:
+        train(manager, 5)
+        torch.save(manager.state_dict(), file)
+    file.seek(0)
+    with manager_of("resumed") as resumed:
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+        train(resumed, 6)
+    assert resumed.observation == whole.observation
+    assert whole.observation["weight/data/mean"] == pytest.approx(0.4)

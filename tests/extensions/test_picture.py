@@ -1,0 +1,134 @@
+"""When a figure is drawn anew, and what is left behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from pte_tracking import ExtensionsManager
+from pte_tracking.extensions.picture import Picture, label
+from pte_tracking.runs.events import Figure as FigureEvent
+from pte_tracking.runs.journal import read
+
+
+def paint(figure: Figure) -> None:
+    figure.add_subplot().plot([1, 2, 3])
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> ExtensionsManager:
+    return ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=tmp_path / "run", sinks=[])
+
+
+def test_the_first_versions_are_all_drawn_and_a_million_make_a_thousand_figures(manager: ExtensionsManager) -> None:
+    drawn: list[int] = []
+
+    class Instant(Picture):
+        def _draw(self, manager: object, paint: object) -> None:
+            self._drawn = self._offered
+            drawn.append(self._offered)
+
+    picture = Instant("Test", "a.png")
+    for _ in range(1_000_000):
+        picture.offer(manager, paint)
+    assert drawn[:100] == list(range(1, 101))
+    assert len(drawn) < 1100
+    assert 990_000 < drawn[-1] < 1_000_000
+    picture.finish(manager, paint)
+    assert drawn[-1] == 1_000_000
+
+
+def test_it_rests_after_a_drawing_once_there_are_many(manager: ExtensionsManager) -> None:
+    picture = Picture("Test", "a.png")
+    picture.load_state_dict({"offered": 100, "drawn": 50})
+    for _ in range(50):
+        picture.offer(manager, paint)
+    assert picture.state_dict() == {"offered": 150, "drawn": 101}
+    picture.finish(manager, paint)
+    assert picture.state_dict() == {"offered": 150, "drawn": 150}
+    manager.close()
+
+
+def test_the_last_version_is_drawn_once(manager: ExtensionsManager) -> None:
+    painted: list[Figure] = []
+    picture = Picture("Test", "a.png")
+    picture.finish(manager, painted.append)
+    picture.offer(manager, painted.append)
+    picture.finish(manager, painted.append)
+    assert len(painted) == 1
+    manager.close()
+
+
+def test_the_file_and_the_run_get_the_same_picture(manager: ExtensionsManager) -> None:
+    Picture("Test", "some/where.png").offer(manager, paint)
+    manager.close()
+    out = Path(manager.out)
+    (event,) = [event for event, _ in read(out / "journal.jsonl") if isinstance(event, FigureEvent)]
+    assert event.key == "some/where"
+    assert (out / event.path).read_bytes() == (out / "some/where.png").read_bytes()
+    assert (out / event.path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_format_is_for_the_file_alone(manager: ExtensionsManager) -> None:
+    Picture("Test", "a.pdf").offer(manager, paint)
+    manager.close()
+    assert (Path(manager.out) / "a.pdf").read_bytes().startswith(b"%PDF")
+    (figure,) = Path(manager.out).glob("figures/*/*.png")
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_that_cannot_be_written_does_not_reach_the_training(
+    manager: ExtensionsManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(manager.out).mkdir()
+    (Path(manager.out) / "taken").write_text("a file, not a folder")
+    Picture("Test", "taken/a.png").offer(manager, paint)
+    assert "taken/a.png" in caplog.text
+    manager.close()
+
+
+def test_the_picture_is_moved_aside_with_its_run(manager: ExtensionsManager) -> None:
+    Picture("Test", "a.png").offer(manager, paint)
+    manager.close()
+    out = Path(manager.out)
+    with ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=out, sinks=[]) as afresh, afresh.run_iteration():
+        pass
+    assert not (out / "a.png").exists()
+    assert len(list(out.glob("previous/*/a.png"))) == 1
+
+
+def test_many_threads_draw_the_same(tmp_path: Path) -> None:
+    def draw(name: str) -> None:
+        manager = ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=tmp_path / name, sinks=[])
+        for _ in range(3):
+            Picture("Test", "a.png").offer(manager, paint)
+        manager.close()
+
+    threads = [threading.Thread(target=draw, args=(f"thread_{i}",)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    draw("main")
+    assert {path.read_bytes() for path in tmp_path.glob("*/a.png")} == {(tmp_path / "main/a.png").read_bytes()}
+    assert len(list(tmp_path.glob("*/a.png"))) == 4
+
+
+def test_an_unknown_format_is_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match=r"filename: 'a\.docx' must end in one of .*\.pdf.*\.png"):
+        Picture("Test", "a.docx")
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(ImportError, match=r"Test draws with matplotlib.*pip install 'pte-tracking\[plot\]'"):
+        Picture("Test", "a.png")
+
+
+def test_keys_are_shown_literally() -> None:
+    assert label("a$b$") == r"a\$b\$"
+    assert label("_hidden") == " _hidden"
