@@ -1,0 +1,5 @@
+"""MLflow: a run with its metrics, params, tags, pictures and artifacts, and its snapshots as logged models."""
+
+from pte_mlflow.sink import MLflowSink
+
+__all__ = ["MLflowSink"]

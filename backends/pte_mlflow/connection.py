@@ -1,0 +1,149 @@
+"""An MLflow run that events are written to, by client calls alone: MLflow's process-wide active run stays out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from pte_mlflow import address, runs
+from pte_mlflow.files import PICTURES_TAG, Files
+from pte_mlflow.sink import MLflowSink
+from pte_mlflow.translation import Entities, Translation
+from pte_tracking.runs.events import AnyEvent, Artifact, Figure, Histogram, Image, RunStarted, Status, Text
+from pte_tracking.runs.sink import BadEvent, RunView
+
+_logger = logging.getLogger("pte_tracking")
+_REFUSED = "INVALID_PARAMETER_VALUE"
+
+
+class State(msgspec.Struct):
+    """What is saved with the position.
+
+    Attributes:
+        run_id: The MLflow run.
+        epoch_step: The last step that an epoch was stored for.
+        last_time: When the last event happened; the run's end, in the end.
+    """
+
+    run_id: str = ""
+    epoch_step: int | None = None
+    last_time: float = 0.0
+
+
+class MLflowConnection:
+    """The open run.
+
+    Args:
+        sink: Says where.
+        run: The run.
+        state: What an earlier connection returned from :meth:`state`.
+
+    Raises:
+        SinkClosed: The MLflow run or its experiment was deleted.
+    """
+
+    def __init__(self, sink: MLflowSink, run: RunView, state: Mapping[str, Any]) -> None:
+        self._sink = sink
+        self._run = run
+        self._state = msgspec.convert(dict(state), State)
+        self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
+        found = runs.take_up(self._client, sink, run, self._state.run_id)
+        self._attach(found.info.run_id, found.info.artifact_uri)
+        self._has_skipped = False
+
+    def write(self, events: Sequence[AnyEvent]) -> None:
+        """Store metrics, params and tags in one request, and then what is a file."""
+        with self._noticing_deletion():
+            self._log_batch(events)
+            for event in events:
+                self._store(event)
+        self._state.last_time = max(self._state.last_time, events[-1].time)
+
+    def state(self) -> dict[str, Any]:
+        """The run's id and how far it is."""
+        plain: dict[str, Any] = msgspec.to_builtins(self._state)
+        return plain
+
+    def close(self, status: Status | None) -> None:
+        """Set how the run ended, at the time of its last event. A script's own run is left to the script."""
+        # A script that was killed ends nothing.
+        if status is None or (self._is_joined and status != "KILLED"):
+            return
+        end = int(self._state.last_time * 1000) or None
+        with self._noticing_deletion():
+            self._client.set_terminated(self._state.run_id, status, end)
+
+    @property
+    def _is_joined(self) -> bool:
+        return self._sink.is_joined and self._state.run_id == self._sink.run_id
+
+    def _attach(self, run_id: str, artifact_uri: str) -> None:
+        self._state.run_id = run_id
+        repository = get_artifact_repository(artifact_uri, tracking_uri=self._client.tracking_uri)
+        self._files = Files(self._run, repository)
+        self._translation = Translation(self._files.write)
+        self._is_translating = False
+
+    @contextlib.contextmanager
+    def _noticing_deletion(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in (_REFUSED, "RESOURCE_DOES_NOT_EXIST"):
+                runs.get(self._client, self._state.run_id)
+            raise
+
+    def _log_batch(self, events: Sequence[AnyEvent]) -> None:
+        if not self._is_translating:
+            held = runs.get(self._client, self._state.run_id).data.params
+            self._translation.start(held, self._state.epoch_step)
+        # Until the end of this, what is held at MLflow is not known for certain.
+        self._is_translating = False
+        self._send([(event.seq, self._translation.translate(event)) for event in events])
+        self._state.epoch_step = self._translation.epoch_step
+        self._is_translating = True
+
+    def _send(self, parts: list[tuple[int, Entities]]) -> None:
+        try:
+            self._request(parts)
+        except MlflowException as error:
+            if error.error_code != _REFUSED:
+                raise
+            runs.get(self._client, self._state.run_id)
+            if len(parts) == 1:
+                raise BadEvent(parts[0][0], error.message) from error
+            # A request is stored whole or not at all: halves of it tell which event spoils it.
+            half = len(parts) // 2
+            self._send(parts[:half])
+            self._send(parts[half:])
+
+    def _request(self, parts: list[tuple[int, Entities]]) -> None:
+        metrics = [metric for _, entities in parts for metric in entities.metrics]
+        params = [param for _, entities in parts for param in entities.params]
+        # Of two values of a tag the later one counts; MLflow's servers differ in which they take.
+        tags = {tag.key: tag for _, entities in parts for tag in entities.tags}
+        if metrics or params or tags:
+            self._client.log_batch(self._state.run_id, metrics, params, list(tags.values()))
+
+    def _store(self, event: AnyEvent) -> None:
+        if isinstance(event, RunStarted):
+            if not self._is_joined:
+                self._client.update_run(self._state.run_id, status="RUNNING")
+        elif isinstance(event, Figure | Image):
+            self._files.picture(event)
+            self._client.log_batch(self._state.run_id, tags=[RunTag(PICTURES_TAG, "True")])
+        elif isinstance(event, Text):
+            self._files.text(event)
+        elif isinstance(event, Artifact):
+            self._files.artifact(event)
+        elif isinstance(event, Histogram) and not self._has_skipped:
+            self._has_skipped = True
+            _logger.warning("mlflow: it shows no histograms; they are skipped (%r is the first)", event.key)

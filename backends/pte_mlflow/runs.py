@@ -1,0 +1,166 @@
+"""The run at MLflow: found by our tag, or created; never two of them.
+
+An answer that is cut short looks to MLflow's client like an empty success: an id is then ``""``, and a search
+finds nothing. Such an id is a failure here, and what was not found is looked for again before it is created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from pte_mlflow.sink import MLflowSink
+from pte_tracking.runs.sink import RunView, SinkClosed
+
+RUN_ID = "pte.run_id"
+PART = "pte.part"
+DUPLICATE_OF = "pte.duplicate_of"
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+_DEFAULT_EXPERIMENT = "0"
+_CONTEXT = {
+    "mlflow.user": "user",
+    "mlflow.source.name": "source",
+    "mlflow.source.git.commit": "git_commit",
+}
+
+
+def take_up(client: MlflowClient, sink: MLflowSink, run: RunView, known: str) -> Run:
+    """The MLflow run that shows ``run``; created if there is none.
+
+    Args:
+        client: Talks to the store.
+        sink: Says where to look.
+        run: The run.
+        known: The id that it had when it was last connected; ``""`` at first.
+
+    Raises:
+        SinkClosed: The run or its experiment was deleted.
+    """
+    if known:
+        found = get(client, known)
+        ours = _search(client, found.info.experiment_id, run)
+    elif sink.run_id:
+        found = get(client, sink.run_id)
+        ours = _search(client, found.info.experiment_id, run)
+        found = _latest(ours) or found
+    else:
+        experiment = _experiment(client, sink)
+        ours = _search(client, experiment.experiment_id, run) or _search(client, experiment.experiment_id, run)
+        found = _latest(ours) or create(client, experiment.experiment_id, run, sink.run_name or run.name)
+        if not ours:
+            _show_as_training(client, experiment)
+            ours = _search(client, experiment.experiment_id, run)
+    for other in ours:
+        if _part(other) == _part(found) and other.info.run_id not in (found.info.run_id, sink.run_id):
+            _retire(client, other, found)
+    if found.data.tags.get(RUN_ID) != run.id:
+        client.set_tag(found.info.run_id, RUN_ID, run.id)
+    return found
+
+
+def get(client: MlflowClient, run_id: str) -> Run:
+    """An MLflow run.
+
+    Raises:
+        SinkClosed: It was deleted.
+    """
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise SinkClosed(f"the run {run_id} does not exist at {client.tracking_uri}") from error
+        raise
+    _check_id(found.info.run_id)
+    if found.info.lifecycle_stage == "deleted":
+        raise SinkClosed(f"the run {run_id} was deleted at {client.tracking_uri}")
+    return found
+
+
+def create(
+    client: MlflowClient, experiment_id: str, run: RunView, name: str, tags: Mapping[str, str] | None = None
+) -> Run:
+    """Begin an MLflow run that carries our tag."""
+    context = {tag: run.context[key] for tag, key in _CONTEXT.items() if key in run.context}
+    made = client.create_run(
+        experiment_id,
+        start_time=int(run.start_time * 1000),
+        run_name=name,
+        tags={"mlflow.source.type": "LOCAL", **context, RUN_ID: run.id, **(tags or {})},
+    )
+    _check_id(made.info.run_id)
+    return made
+
+
+def find_part(client: MlflowClient, experiment_id: str, run: RunView, part: int) -> Run | None:
+    """The MLflow run that began with a certain rewind, if there is one."""
+    ours = _search(client, experiment_id, run) or _search(client, experiment_id, run)
+    return _latest([found for found in ours if _part(found) == part])
+
+
+def _search(client: MlflowClient, experiment_id: str, run: RunView) -> list[Run]:
+    found: list[Run] = client.search_runs([experiment_id], f"tags.`{RUN_ID}` = '{run.id}'")
+    for one in found:
+        _check_id(one.info.run_id)
+    return found
+
+
+def _latest(runs: list[Run]) -> Run | None:
+    # Of two that a repeated request has made, every process has to take the same one.
+    return min(runs, key=lambda run: (-_part(run), run.info.run_id), default=None)
+
+
+def _part(run: Run) -> int:
+    return int(run.data.tags.get(PART, 0))
+
+
+def _retire(client: MlflowClient, other: Run, by: Run) -> None:
+    client.set_tag(other.info.run_id, DUPLICATE_OF, by.info.run_id)
+    client.set_terminated(other.info.run_id, "KILLED")
+    client.delete_run(other.info.run_id)
+
+
+def _experiment(client: MlflowClient, sink: MLflowSink) -> Experiment:
+    found = _find_experiment(client, sink)
+    if found is None and sink.experiment:
+        try:
+            client.create_experiment(sink.experiment, tags={_KIND: _TRAINING})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+        found = _find_experiment(client, sink)
+    if found is None:
+        raise ConnectionError(f"the experiment {sink.experiment!r} was created and is not found")
+    _check_id(found.experiment_id)
+    if found.lifecycle_stage == "deleted":
+        raise SinkClosed(f"the experiment {found.name!r} was deleted at {client.tracking_uri}")
+    return found
+
+
+def _find_experiment(client: MlflowClient, sink: MLflowSink) -> Experiment | None:
+    if sink.experiment:
+        return client.get_experiment_by_name(sink.experiment)
+    experiment_id = sink.experiment_id or _DEFAULT_EXPERIMENT
+    try:
+        return client.get_experiment(experiment_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise SinkClosed(f"the experiment {experiment_id} does not exist at {client.tracking_uri}") from error
+        raise
+
+
+def _show_as_training(client: MlflowClient, experiment: Experiment) -> None:
+    """Let MLflow's pages open the experiment as one of training, unless others use it or somebody has chosen."""
+    if _KIND in experiment.tags:
+        return
+    runs: list[Any] = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=2)
+    if len(runs) == 1:
+        client.set_experiment_tag(experiment.experiment_id, _KIND, _TRAINING)
+
+
+def _check_id(found: str) -> None:
+    if not found:
+        raise ConnectionError("MLflow's answer was cut short")
