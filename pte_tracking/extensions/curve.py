@@ -48,7 +48,7 @@ class Curve:
         if self._width == 2:
             self._points.append((x, y))
         else:
-            self._open = _extremes([*self._open, (x, y)])
+            self._widen((x, y))
             if self.count % self._width == 0:
                 self._points += self._open
                 self._open = []
@@ -73,6 +73,13 @@ class Curve:
         self.count, self._width = state["count"], state["width"]
         self._points = [(x, y) for x, y in state["points"].tolist()]
         self._open = [(x, y) for x, y in state["open"].tolist()]
+
+    def _widen(self, point: Point) -> None:
+        if self._open:
+            (_, one), (_, other) = self._open
+            if one < point[1] < other or other < point[1] < one:
+                return
+        self._open = _extremes([*self._open, point])
 
 
 def _extremes(points: list[Point]) -> list[Point]:
