@@ -49,7 +49,8 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, the slow ones too; arguments behind -- go to pytest."""
     install(session, "test")
-    session.run("pytest", "-n", "2", *session.posargs, env=QUIET)
+    # One thread of torch for each of pytest's two processes: more of them get in each other's way.
+    session.run("pytest", "-n", "2", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
