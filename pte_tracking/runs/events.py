@@ -1,7 +1,7 @@
 """Every kind of event in the record of a run, and its form on disk.
 
-An event is one line of plain JSON with its kind under ``"kind"``. JSON has no NaN and no infinities: where a number is
-expected they stand as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, and come back as floats.
+An event is one line of plain JSON with its kind under ``"kind"``. JSON has no NaN and no infinities: among the
+values of a row they stand as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, and come back as floats.
 """
 
 from __future__ import annotations
@@ -208,9 +208,10 @@ _decoder = msgspec.json.Decoder(AnyEvent)
 def encode(event: Event) -> bytes:
     """One line of JSON, its newline included."""
     line = _encoder.encode(event)
-    # msgspec writes non-finite numbers as null, and leaves unset fields out: a null is rare, and worth a second look.
-    if b"null" in line:
-        line = _encoder.encode(_spell_out(msgspec.to_builtins(event)))
+    # msgspec writes non-finite numbers as null: a null is rare, and worth a second look.
+    if b"null" in line and isinstance(event, Metrics | Checkpoint):
+        words = {key: _word(value) for key, value in event.values.items()}
+        line = _encoder.encode(msgspec.structs.replace(event, values=words))
     return line + b"\n"
 
 
@@ -227,11 +228,7 @@ def decode(line: bytes) -> AnyEvent:
     return event
 
 
-def _spell_out(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _spell_out(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spell_out(item) for item in value]
-    return value
+def _word(value: _Written) -> _Written:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

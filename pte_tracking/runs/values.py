@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,7 @@ def check_key(key: object, argument: str = "key") -> str:
         key.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{argument}: {key!r} holds a lone surrogate, which is no character; remove it") from None
-    return key
+    return key if type(key) is str else str.__str__(key)
 
 
 def to_number(key: str, value: Any) -> Number:
@@ -39,7 +40,7 @@ def to_number(key: str, value: Any) -> Number:
     if type(value) is float:
         return value
     if isinstance(value, bool | int):
-        return int(value) if -_LARGEST_INT <= value < _LARGEST_INT else float(value)
+        return int(value) if -_LARGEST_INT <= value < _LARGEST_INT else _to_float(value)
     if isinstance(value, float):
         return float(value)
     shape = getattr(value, "shape", ())
@@ -51,9 +52,9 @@ def to_number(key: str, value: Any) -> Number:
     if hasattr(value, "item"):
         item = value.item()
         # NumPy's long double gives itself.
-        return float(value) if type(item) is type(value) else to_number(key, item)
+        return _to_float(value) if type(item) is type(value) else to_number(key, item)
     if hasattr(value, "__float__") and not isinstance(value, str):
-        return float(value)
+        return _to_float(value)
     raise TypeError(f"values[{key!r}]: expected a real number, got {value!r} of type {type(value).__name__}")
 
 
@@ -89,18 +90,21 @@ def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
     return {check_key(key, "tags"): _encodable(str(value)) for key, value in tags.items()}
 
 
-def check_step(step: Any) -> int:
+def check_step(step: object) -> int:
     """The step itself, if it is a whole number.
 
     Raises:
         TypeError: It is not.
+        ValueError: It needs more than 64 bits.
     """
-    if type(step) is int:
-        return step
-    try:
-        return operator.index(step)
-    except TypeError:
-        raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
+    if type(step) is not int:
+        try:
+            step = int(operator.index(step))  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
+    if not -_LARGEST_INT <= step < _LARGEST_INT:
+        raise ValueError(f"step: expected a number of at most 64 bits, got {step}")
+    return step
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -132,6 +136,13 @@ def _plain(value: Any) -> Scalar:
     except (TypeError, ValueError):
         return _encodable(str(value))
     return number if number - number == 0 else str(float(number))  # JSON has no NaN and no infinities
+
+
+def _to_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int or a fraction beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def _encodable(text: str) -> str:

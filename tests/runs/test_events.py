@@ -1,0 +1,108 @@
+"""Whatever can be logged comes back from its line as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pte_tracking.runs import events
+from pte_tracking.runs.events import AnyEvent, decode, encode
+
+texts = st.text()
+keys = st.text(min_size=1)
+integers = st.integers(-(2**63), 2**63 - 1)
+numbers = st.one_of(st.floats(), integers)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**63 - 1)
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "Number": numbers,
+    "Number | None": st.none() | finite | integers,
+    "Status": st.sampled_from(get_args(events.Status)),
+    "bool": st.booleans(),
+    "dict[str, Scalar]": st.dictionaries(keys, st.none() | st.booleans() | finite | integers | texts),
+    "dict[str, _Written]": st.dictionaries(keys, numbers),
+    "dict[str, str]": st.dictionaries(keys, texts),
+    "float": finite,
+    "float | None": st.none() | finite,
+    "int": integers,
+    "list[float]": st.lists(finite),
+    "list[str] | None": st.none() | st.lists(texts),
+    "str": texts,
+    "str | None": st.none() | texts,
+}
+
+
+def events_of(kind: type[AnyEvent]) -> st.SearchStrategy[AnyEvent]:
+    fields = {name: FIELDS[annotation] for base in reversed(kind.__mro__) for name, annotation in annotated(base)}
+    return st.builds(kind, **fields)
+
+
+def annotated(kind: type) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in vars(kind).get("__annotations__", {}).items() if text in FIELDS]
+
+
+def bits(value: Any) -> Any:
+    """Tells floats apart that compare equal, and a NaN from nothing."""
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else value.hex()
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [bits(item) for item in value]
+    return (type(value), value)
+
+
+@given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
+def test_an_event_comes_back_as_it_was(event: AnyEvent) -> None:
+    found = decode(encode(event).removesuffix(b"\n"))
+    assert type(found) is type(event)
+    assert bits(msgspec.structs.asdict(found)) == bits(msgspec.structs.asdict(event))
+
+
+@given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
+def test_a_line_is_one_line_of_strict_json(event: AnyEvent) -> None:
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    line = encode(event)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"}\n")
+    assert json.loads(line, parse_constant=refuse)["kind"] == type(event).__struct_config__.tag
+
+
+@given(st.floats())
+def test_a_number_that_json_lacks_stands_as_a_word(value: float) -> None:
+    written = json.loads(encode(events.Metrics(1, 0.0, 1, {"a": value, "null": 1})))["values"]["a"]
+    assert written == value if math.isfinite(value) else written in ("NaN", "Infinity", "-Infinity")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"kind":"unknown","seq":1,"time":1}',
+        b'{"kind":"metrics","seq":1,"time":1,"step":1}',
+        b'{"kind":"metrics","seq":1,"time":1,"step":1,"values":{"a":"many"}}',
+        b'{"kind":"metrics","seq":1,"time":1,"step":1,"values":{"a":[1]}}',
+        b'{"kind":"text","seq":1,"time":1,"key":"a","step":1,"text":"\xff"}',
+        b"\0\0\0\0",
+    ],
+)
+def test_what_is_no_event_is_refused(line: bytes) -> None:
+    with pytest.raises((msgspec.MsgspecError, ValueError)):
+        decode(line)
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    event = decode(b'{"kind":"metrics","seq":1,"time":2.0,"step":3,"values":{"a":1.5},"colour":"blue"}')
+    assert event == events.Metrics(1, 2.0, 3, {"a": 1.5})
