@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pte_tracking import extensions as extensions
     from pte_tracking import reporter as reporter
     from pte_tracking import triggers as triggers
+    from pte_tracking import updaters as updaters
     from pte_tracking.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
     from pte_tracking.extension import PRIORITY_READER as PRIORITY_READER
     from pte_tracking.extension import PRIORITY_SNAPSHOT as PRIORITY_SNAPSHOT
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pte_tracking.extension import Manager as Manager
     from pte_tracking.extension import make_extension as make_extension
     from pte_tracking.extension_list import ExtensionEntry as ExtensionEntry
+    from pte_tracking.ignite import IgniteExtensionsManager as IgniteExtensionsManager
     from pte_tracking.manager import ExtensionsManager as ExtensionsManager
     from pte_tracking.reporter import DictSummary as DictSummary
     from pte_tracking.reporter import Reporter as Reporter
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pte_tracking.reporter import report_scope as report_scope
     from pte_tracking.runs.run import Run as Run
     from pte_tracking.runs.sink import Sink as Sink
+    from pte_tracking.trainer import Trainer as Trainer
     from pte_tracking.triggers import Trigger as Trigger
     from pte_tracking.triggers import get_trigger as get_trigger
 else:
@@ -43,13 +46,15 @@ else:
             "make_extension",
         ),
         "extension_list": ("ExtensionEntry",),
+        "ignite": ("IgniteExtensionsManager",),
         "manager": ("ExtensionsManager",),
         "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
         "runs.run": ("Run",),
         "runs.sink": ("Sink",),
+        "trainer": ("Trainer",),
         "triggers": ("Trigger", "get_trigger"),
     }
-    _MODULES = ("extensions", "reporter", "triggers")
+    _MODULES = ("extensions", "reporter", "triggers", "updaters")
     _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
     __all__ = sorted(["__version__", *_MODULES, *_HOME_OF])
 

@@ -340,6 +340,10 @@ class ExtensionsManager:
         for extension in due:
             extension(self)
 
+    def _stop(self) -> None:
+        """The stop trigger has fired."""
+        self.close()
+
     def _jump(self, iteration: int, epoch: int | None) -> None:
         if iteration < self.updater.iteration:
             raise ValueError(
@@ -409,13 +413,17 @@ class _IterationScope:
             manager._fail(problem)
             raise
         finally:
-            scope, self._report_scope = self._report_scope, None
-            assert scope is not None
-            scope.__exit__(None, None, None)
+            self.leave()
         if error is not None:
             manager._fail(error)
         elif manager.stop_trigger:
-            manager.close()
+            manager._stop()
+
+    def leave(self) -> None:
+        """Reports no longer go to the iteration, however it ended."""
+        scope, self._report_scope = self._report_scope, None
+        if scope is not None:
+            scope.__exit__(None, None, None)
 
 
 def _by_name(argument: str, given: Any) -> dict[str, Any]:

@@ -1,0 +1,391 @@
+"""Extensions in an Ignite engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events, State, create_supervised_trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pte_tracking as pte
+from pte_tracking.runs.events import RunEnded
+from pte_tracking.runs.journal import effective
+
+LOADER = [1.0, 2.0, 3.0]
+
+
+class Recorder(pte.Extension):
+    """Writes down what is called."""
+
+    def __init__(self) -> None:
+        self.iterations: list[int] = []
+        self.observations: list[Any] = []
+        self.calls: list[str] = []
+
+    def initialize(self, manager: Any) -> None:
+        self.calls.append("initialize")
+
+    def __call__(self, manager: Any) -> None:
+        self.iterations.append(manager.iteration)
+        self.observations.append(manager.observation)
+
+    def on_error(self, manager: Any, exc: Exception, tb: Any) -> None:
+        self.calls.append(f"on_error {type(exc).__name__}")
+
+    def finalize(self, manager: Any) -> None:
+        self.calls.append("finalize")
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def managed(tmp_path: Path, recorder: Recorder) -> Any:
+    def make(engine: Engine, epochs: float = 2, **options: Any) -> pte.IgniteExtensionsManager:
+        options = {"out_dir": tmp_path, "sinks": [], **options}
+        return pte.IgniteExtensionsManager(engine, {}, epochs, [recorder], **options)
+
+    return make
+
+
+def doubler() -> Engine:
+    return Engine(lambda engine, batch: batch * 2)
+
+
+def statuses(directory: Path) -> list[str]:
+    events = [event for event, _ in effective(directory / "journal.jsonl")]
+    return [event.status for event in events if isinstance(event, RunEnded)]
+
+
+def test_the_seeds_form(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = create_supervised_trainer(model, optimizer, F.mse_loss)
+    seen: list[Any] = []
+    pte.IgniteExtensionsManager(
+        trainer,
+        {"main": model},
+        2,
+        [lambda m: seen.append(m.observation)],
+        optimizers={"main": optimizer},
+        out_dir=tmp_path,
+    )
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def report_loss(engine: Engine) -> None:
+        pte.reporter.report({"train/loss": engine.state.output})
+
+    x = torch.linspace(0, 1, 8)[:, None]
+    trainer.run([(x, x)] * 3, max_epochs=2)
+    assert len(seen) == 6
+    assert seen[-1]["train/loss"] < seen[0]["train/loss"]
+
+
+def test_extensions_see_the_manager_with_its_engine(managed: Any) -> None:
+    engine, handed = doubler(), list[Any]()
+    manager = managed(engine)
+    manager.extend(lambda manager: handed.append((manager.engine, manager.iteration, manager.epoch_detail)))
+    engine.run(LOADER, max_epochs=2)
+    assert handed[-1] == (engine, 6, 2.0)
+    assert manager.stop_trigger
+
+
+def test_extensions_run_after_the_users_handlers_whenever_these_were_attached(managed: Any) -> None:
+    engine, order = doubler(), list[str]()
+
+    def note(label: str) -> Callable[[], None]:
+        return lambda: order.append(label)
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, note("before"))
+    managed(engine).extend(lambda manager: order.append("extension"))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, note("after"))
+    for event in (Events.STARTED, Events.EPOCH_STARTED(once=1)):
+        engine.add_event_handler(
+            event, lambda: engine.add_event_handler(Events.ITERATION_COMPLETED, note("while it runs"))
+        )
+    engine.run([1.0], max_epochs=2)
+    assert order == ["before", "after", "while it runs", "while it runs", "extension"] * 2
+
+
+def test_values_reported_while_training_are_seen(managed: Any, recorder: Recorder) -> None:
+    def step(engine: Engine, batch: float) -> None:
+        pte.report({"batch": batch})
+
+    engine = Engine(step)
+    managed(engine, 1)
+    engine.run(LOADER)
+    assert recorder.observations == [{"batch": 1.0}, {"batch": 2.0}, {"batch": 3.0}]
+    pte.report({"x": 1})  # after the end: nowhere
+    assert recorder.observations[-1] == {"batch": 3.0}
+
+
+def test_the_end_comes_after_the_users_last_handlers(managed: Any, recorder: Recorder, tmp_path: Path) -> None:
+    engine = doubler()
+    manager = managed(engine)
+    open_at: list[bool] = []
+    for event in (Events.EPOCH_COMPLETED, Events.COMPLETED):
+        engine.add_event_handler(event, lambda: open_at.append(manager.run.is_open))
+    engine.run(LOADER, max_epochs=2)
+    assert open_at == [True] * 3
+    assert recorder.calls == ["initialize", "finalize"]
+    assert statuses(tmp_path) == ["FINISHED"]
+
+
+# -- run() again -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("second", [{"max_epochs": 4}, {"max_epochs": 2}])
+def test_a_second_run_goes_on_whether_the_engine_does_or_begins_anew(
+    managed: Any, recorder: Recorder, second: dict[str, int]
+) -> None:
+    engine = doubler()
+    manager = managed(engine, 4)
+    engine.run(LOADER, max_epochs=2)
+    assert not manager.is_ended
+    engine.run(LOADER, **second)
+    assert recorder.iterations == list(range(1, 13))
+    assert recorder.calls == ["initialize", "finalize"]
+    assert manager.is_ended
+
+
+def test_a_third_run_goes_on_too(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    managed(engine, 4)
+    engine.run(LOADER, max_epochs=1)
+    engine.run(LOADER, max_epochs=1)
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == list(range(1, 10))
+
+
+def test_a_run_after_the_end_is_told(managed: Any) -> None:
+    engine = doubler()
+    managed(engine, 1)
+    engine.run(LOADER)
+    with pytest.raises(RuntimeError, match="over since iteration 3"):
+        engine.run(LOADER)
+
+
+def test_an_interrupted_run_goes_on(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    managed(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.interrupt)
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [1, 2]
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [1, 2, 3, 4, 5, 6]
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["step", "user's handler", "extension"])
+def test_an_error_is_told_to_extensions_and_fails_the_run(
+    managed: Any, recorder: Recorder, tmp_path: Path, where: str
+) -> None:
+    def fail_at(place: str) -> None:
+        if place == where:
+            raise ZeroDivisionError
+
+    engine = Engine(lambda engine, batch: fail_at("step"))
+    managed(engine).extend(lambda manager: fail_at("extension"))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: fail_at("user's handler"))
+    with pytest.raises(ZeroDivisionError):
+        engine.run(LOADER, max_epochs=2)
+    assert recorder.calls == ["initialize", "on_error ZeroDivisionError", "finalize"]
+    assert statuses(tmp_path) == ["FAILED"]
+    pte.report({"x": 1})
+    assert len(recorder.observations) <= 1
+
+
+def fail_in_second(engine: Engine, batch: float) -> None:
+    if engine.state.iteration == 2:
+        raise ZeroDivisionError
+
+
+def test_an_error_that_the_users_handler_swallows_is_none(managed: Any, recorder: Recorder) -> None:
+    engine, handled = Engine(fail_in_second), list[Exception]()
+    managed(engine)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: handled.append(error))
+    engine.run(LOADER, max_epochs=2)
+    assert [type(error) for error in handled] == [ZeroDivisionError]
+    assert recorder.calls == ["initialize"]
+    assert recorder.iterations == [1, 3, 4, 5]  # Ignite goes on with the next epoch
+
+
+def test_an_error_that_the_users_handler_raises_again_is_one(managed: Any, recorder: Recorder) -> None:
+    def handle(engine: Engine, error: Exception) -> None:
+        raise error
+
+    engine = Engine(fail_in_second)
+    managed(engine)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, handle)
+    with pytest.raises(ZeroDivisionError):
+        engine.run(LOADER, max_epochs=2)
+    assert recorder.calls == ["initialize", "on_error ZeroDivisionError", "finalize"]
+
+
+# -- stops -------------------------------------------------------------------------------------------------------------
+
+
+def test_terminate_leaves_the_run_open_for_more(managed: Any, recorder: Recorder, tmp_path: Path) -> None:
+    engine = doubler()
+    manager = managed(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate)
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [1, 2]
+    assert not manager.is_ended
+    manager.close()
+    assert recorder.calls == ["initialize", "finalize"]
+    assert statuses(tmp_path) == ["FINISHED"]
+
+
+def test_a_terminated_run_goes_on_as_the_engine_counts(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    managed(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate)
+    engine.run(LOADER, max_epochs=2)
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [1, 2, 3, 4, 5]  # it makes one epoch of three iterations of what was left
+    assert engine.state.iteration == 5
+
+
+def test_terminate_before_an_iteration_leaves_no_scope_behind(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    managed(engine).engine.add_event_handler(Events.ITERATION_STARTED(once=2), engine.terminate)
+    engine.run(LOADER, max_epochs=2)
+    pte.report({"x": 1})
+    assert recorder.observations == [{}]
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations[0:2] == [1, 3]  # the engine counts the second one that it did not do
+
+
+@pytest.mark.parametrize(("stop", "iterations", "epochs"), [((2, "iteration"), 2, 0), ((1, "epoch"), 3, 1)])
+def test_the_stop_trigger_ends_the_engine(
+    managed: Any, recorder: Recorder, stop: Any, iterations: int, epochs: int
+) -> None:
+    engine, completed = doubler(), list[int]()
+    manager = managed(engine, 5, stop_trigger=stop)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: completed.append(engine.state.epoch))
+    engine.run(LOADER, max_epochs=5)
+    assert recorder.iterations[-1] == engine.state.iteration == iterations
+    assert len(completed) == epochs
+    assert manager.is_ended
+
+
+def test_a_normal_end_is_no_termination(managed: Any) -> None:
+    engine, terminated = doubler(), list[int]()
+    managed(engine)
+    engine.add_event_handler(Events.TERMINATE, lambda: terminated.append(1))
+    engine.run(LOADER, max_epochs=2)
+    assert terminated == []
+
+
+# -- epochs and resuming -----------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_as_long_as_the_engine_says(managed: Any, recorder: Recorder) -> None:
+    engine, batches = Engine(lambda engine, batch: batches.append(batch)), list[float]()
+    manager = managed(engine)
+    engine.run(LOADER, max_epochs=2, epoch_length=4)
+    assert (manager.iteration, manager.epoch) == (8, 2)
+    assert batches == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+def test_an_engine_without_data(managed: Any) -> None:
+    engine = Engine(lambda engine, batch: None)
+    manager = managed(engine)
+    engine.run(max_epochs=2, epoch_length=4)
+    assert (manager.iteration, manager.epoch) == (8, 2)
+
+
+def test_data_without_length(managed: Any) -> None:
+    engine = doubler()
+    manager = managed(engine, iters_per_epoch=3)
+    engine.run((value for value in LOADER), max_epochs=1)
+    assert (manager.iteration, manager.epoch) == (3, 1)
+
+
+def test_iterations_as_the_end(managed: Any) -> None:
+    engine = doubler()
+    manager = managed(engine, 3, stop_trigger=(5, "iteration"))
+    engine.run(LOADER, max_iters=5)
+    assert manager.iteration == 5
+    assert manager.is_ended
+
+
+def test_resume_of_the_manager_sets_the_engine(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    manager = managed(engine)
+    engine.run(LOADER, max_epochs=1)
+    state = manager.state_dict()
+    manager.close()
+    recorder.iterations.clear()
+    engine = doubler()
+    manager = managed(engine)
+    manager.load_state_dict(state)
+    final = engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [4, 5, 6]
+    assert (final.iteration, final.epoch) == (6, 2)
+
+
+def test_resume_by_ignites_own_state(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    managed(engine)
+    engine.load_state_dict({"iteration": 4, "max_epochs": 2, "epoch_length": 3})
+    engine.run(LOADER)
+    assert recorder.iterations == [5, 6]
+
+
+def test_resume_by_both_is_the_same(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    manager = managed(engine)
+    engine.run(LOADER, max_epochs=1)
+    states = manager.state_dict(), engine.state_dict()
+    manager.close()
+    recorder.iterations.clear()
+    engine = doubler()
+    manager = managed(engine)
+    manager.load_state_dict(states[0])
+    engine.load_state_dict(states[1])
+    engine.run(LOADER, max_epochs=2)
+    assert recorder.iterations == [4, 5, 6]
+
+
+def test_a_finished_training_that_is_resumed_has_nothing_to_do(managed: Any, recorder: Recorder) -> None:
+    engine = doubler()
+    manager = managed(engine)
+    engine.run(LOADER, max_epochs=2)
+    recorder.iterations.clear()
+    engine = doubler()
+    again = managed(engine)
+    again.load_state_dict(manager.state_dict())
+    result = engine.run(LOADER, max_epochs=2)
+    assert isinstance(result, State)
+    assert recorder.iterations == []
+    assert again.is_ended
+
+
+def test_what_is_no_engine_is_told(managed: Any) -> None:
+    with pytest.raises(TypeError, match=r"engine: expected an ignite\.engine\.Engine, got 5"):
+        managed(5)
+
+
+def test_the_weights_are_those_without_a_manager(tmp_path: Path) -> None:
+    def train(manage: bool) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        engine = create_supervised_trainer(model, optimizer, F.mse_loss)
+        if manage:
+            pte.IgniteExtensionsManager(engine, model, 2, optimizers=optimizer, out_dir=tmp_path, sinks=[])
+        engine.run([(torch.rand(4, 2), torch.rand(4, 1)) for _ in range(4)], max_epochs=2)
+        return model.weight
+
+    assert train(True).equal(train(False))
