@@ -1,0 +1,111 @@
+"""An option of an optimizer that grows or shrinks by the same factor again and again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pte_tracking.extension import Extension, Manager
+from pte_tracking.extensions.optimizers import check_optimizer, find_optimizer, find_option
+
+
+class ExponentialShift(Extension):
+    """Multiplies an option of an optimizer, such as its learning rate, by a rate each time it runs.
+
+    Before the first iteration the option is set to its initial value; then it shifts after every iteration, or as
+    often as ``extend(..., trigger=)`` says: after the n-th time it is ``init * rate**n`` exactly, after a resume as
+    well. It does so in all parameter groups of the optimizer, and reports nothing: see
+    :func:`~pte_tracking.extensions.observe_lr`.
+
+    Args:
+        attr: The option's name in the parameter groups, such as ``"lr"``, ``"momentum"`` or ``"weight_decay"``; it
+            must be a number.
+        rate: The factor, not negative.
+        init: The initial value; what each parameter group has before the first iteration if None.
+        target: Where the shift stops.
+        optimizer: An optimizer, or its name in the manager; ``"main"`` if None.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: The rate is negative or not finite. Before the first iteration: there is no such optimizer or
+            option, or the target does not lie where the rate leads.
+
+    State in snapshots: the initial values and the number of shifts.
+    """
+
+    def __init__(
+        self,
+        attr: str,
+        rate: float,
+        init: float | None = None,
+        target: float | None = None,
+        optimizer: Optimizer | str | None = None,
+    ) -> None:
+        for argument, value in (("rate", rate), ("init", init), ("target", target)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, float | int)):
+                raise TypeError(f"{argument}: expected a number, got {value!r} of type {type(value).__name__}")
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"rate: expected a factor that is finite and not negative, got {rate!r}")
+        self._attr = attr
+        self._rate = rate
+        self._init = init
+        self._target = target
+        self._optimizer: Optimizer | str = "main" if optimizer is None else optimizer
+        check_optimizer("optimizer", self._optimizer)
+        self._inits: list[float] = []
+        self._shifts = 0
+
+    def initialize(self, manager: Manager) -> None:
+        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        found = [self._number(optimizer, group) for group in range(len(optimizer.param_groups))]
+        # Of a resumed optimizer the groups hold what they were shifted to.
+        self._inits = self._inits or (found if self._init is None else [self._init] * len(found))
+        for init in self._inits:
+            self._check_target(init)
+        self._set(optimizer)
+
+    def __call__(self, manager: Manager) -> None:
+        self._shifts += 1
+        self._set(find_optimizer("ExponentialShift", manager, self._optimizer))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"inits": self._inits, "shifts": self._shifts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._inits, self._shifts = list(state["inits"]), state["shifts"]
+
+    def _number(self, optimizer: Optimizer, group: int) -> float:
+        value = find_option("ExponentialShift", optimizer, group, self._attr)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            return float(value)
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            raise TypeError(f"ExponentialShift: only a number can be shifted; the option {self._attr!r} is {value!r}")
+        return value
+
+    def _check_target(self, init: float) -> None:
+        if self._target is None or not init:
+            return
+        way = self._target / init
+        if way < 0 or (way > 1 and self._rate < 1) or (way < 1 and self._rate > 1):
+            raise ValueError(f"target: a rate of {self._rate} never leads from {init} to {self._target}")
+
+    def _set(self, optimizer: Optimizer) -> None:
+        for group, init in zip(optimizer.param_groups, self._inits, strict=True):
+            value = self._shifted(init)
+            if isinstance(group[self._attr], Tensor):
+                group[self._attr].fill_(value)  # compiled and captured optimizers read it from there
+            else:
+                group[self._attr] = value
+
+    def _shifted(self, init: float) -> float:
+        try:
+            value = init * self._rate**self._shifts
+        except OverflowError:
+            value = math.copysign(math.inf, init)
+        if self._target is None:
+            return value
+        is_past = abs(value) > abs(self._target) if self._rate > 1 else abs(value) < abs(self._target)
+        return self._target if is_past else value

@@ -1,0 +1,58 @@
+"""An end to a training that cannot recover."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pte_tracking.extension import Extension, Manager
+from pte_tracking.extensions.parameters import named_tensors
+
+_MOST_NAMES = 10
+
+
+class FailOnNonNumber(Extension):
+    """Raises RuntimeError when a parameter of a model or its gradient holds NaN or an infinity.
+
+    It runs after every iteration, or as often as ``extend(..., trigger=)`` says: before the snapshots, so that none of
+    such a model is taken. It looks at all models of the manager; each time the host waits for the device once. It
+    reports nothing.
+
+    Args:
+        check_grad: Whether to look at the gradients.
+
+    State in snapshots: none.
+    """
+
+    needs_model_state = True
+
+    def __init__(self, *, check_grad: bool = True) -> None:
+        self._check_grad = check_grad
+
+    @torch.no_grad()
+    def __call__(self, manager: Manager) -> None:
+        tensors = {
+            key: tensor
+            for name, model in manager.models.items()
+            for key, tensor in named_tensors(model, True, self._check_grad, name)()
+        }
+        spoilt = _non_finite(tensors)
+        if not spoilt:
+            return
+        more = f" and {len(spoilt) - _MOST_NAMES} more" if len(spoilt) > _MOST_NAMES else ""
+        raise RuntimeError(
+            f"the training diverged: after iteration {manager.iteration} there are NaN or infinite values in "
+            f"{', '.join(spoilt[:_MOST_NAMES])}{more}"
+        )
+
+
+def _non_finite(tensors: dict[str, Tensor]) -> list[str]:
+    if not tensors:
+        return []
+    device = next(iter(tensors.values())).device
+    flags = torch.stack([_values(tensor).isfinite().all().to(device) for tensor in tensors.values()])
+    return [key for key, is_finite in zip(tensors, flags.tolist(), strict=True) if not is_finite]
+
+
+def _values(tensor: Tensor) -> Tensor:
+    return tensor.coalesce().values() if tensor.is_sparse else tensor
