@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm import auto
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking.extensions.notebook import in_notebook
 from pte_tracking.reporter import Reporter, report
 
 
@@ -25,7 +26,7 @@ class Evaluation(Extension):
         name: Goes before the names of the models in reported keys; by default the name in the manager, if
             there is one.
         eval_hook: Called with the evaluator before each evaluation.
-        progress_bar: Whether to show a progress bar, if the output is a terminal.
+        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
 
     Attributes:
         eval_hook: The function given.
@@ -103,13 +104,19 @@ class Evaluation(Extension):
     def _modules(self) -> list[nn.Module]:
         return list(self._targets.values())
 
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(
+    def _bar(self) -> _Bar:
+        in_terminal = None  # tqdm's word for: if it is one
+        return _Bar(
             desc=self.name or self.default_name,
             total=operator.length_hint(self._iterators["main"]) or None,
             leave=False,
-            disable=None if self._progress_bar else True,
+            dynamic_ncols=True,
+            disable=(False if in_notebook() else in_terminal) if self._progress_bar else True,
         )
+
+
+class _Bar(auto.tqdm):  # type: ignore[type-arg]
+    monitor_interval = 0  # no thread beside the training, which forks the workers of its loaders
 
 
 def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:

@@ -41,7 +41,7 @@ class Evaluator(Evaluation):
             last one; they report values themselves.
         converter: Called with each batch and ``device``; by default moves the batch there.
         device: Where the batches are needed.
-        progress_bar: Whether to show a progress bar, if the output is a terminal.
+        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
 
     Raises:
         TypeError: An argument is of the wrong type, or ``eval_func`` cannot be called with the batches; where

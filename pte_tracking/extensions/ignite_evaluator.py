@@ -35,7 +35,7 @@ class IgniteEvaluator(Evaluation):
         target: The model, or several by name.
         name: What it is called.
         eval_hook: Called with the evaluator before each evaluation.
-        progress_bar: Whether to show a progress bar, if the output is a terminal.
+        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
 
     Raises:
         TypeError: An argument is of the wrong type.
