@@ -75,6 +75,10 @@ class ExtensionList:
         self.running = [entry for entry in self._entries if entry.priority > PRIORITY_SNAPSHOT]
         self.saving = [entry for entry in self._entries if entry.priority <= PRIORITY_SNAPSHOT]
 
+    def has(self, kind: type[Extension]) -> bool:
+        """Whether there is one of a kind."""
+        return any(isinstance(entry.extension, kind) for entry in self._entries)
+
     def get(self, name: str) -> Extension:
         """The extension of that name.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from torch import nn, optim
 from pte_tracking.data import Feeds
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry, ExtensionList
+from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter, ReportScope
 from pte_tracking.runs.events import Status
@@ -91,6 +93,7 @@ class ExtensionsManager:
             self.extend(extension)
         self._stop_trigger = get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger)
         self._iteration_scope = _IterationScope(self)
+        self._sinks_given = bool(sinks)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -315,6 +318,12 @@ class ExtensionsManager:
         if self._is_ended:
             raise RuntimeError(
                 f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
+            )
+        if self._sinks_given and not self._extensions.has(LogReport):
+            warnings.warn(
+                "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
+                "add extensions.LogReport()",
+                stacklevel=4,
             )
         if not self.run.is_open:
             self.run.open()

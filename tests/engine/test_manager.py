@@ -591,6 +591,22 @@ def test_contradictory_counts_are_told(managed: Any) -> None:
         manager.run_iteration(epoch=1, iteration=1)
 
 
+def test_sinks_that_would_get_nothing_are_told_once(managed: Any) -> None:
+    manager = managed(sinks=["json"])
+    with pytest.warns(UserWarning, match=r"add extensions\.LogReport\(\)") as caught:
+        iterate(manager, 2)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_sinks_with_a_log_report_are_well(managed: Any) -> None:
+    iterate(managed(pte.extensions.LogReport(), sinks=["json"]))
+
+
+def test_the_sinks_of_default_are_well_without_a_log_report(managed: Any) -> None:
+    iterate(managed(sinks=None))
+
+
 def test_an_extension_without_a_call_is_told(managed: Any) -> None:
     class Idle(Extension):
         pass
