@@ -81,7 +81,8 @@ class Courier:
             return
         with open(path, errors="replace") as file:
             file.seek(self._log_start)
-            said = [line.strip() for line in file if " WARNING " in line or " ERROR " in line]
+            said = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
+            said = [line.strip() for line in said if line]
         for line in said[:5]:
             _logger.warning("delivery: %s", line)
         if len(said) > 5:
