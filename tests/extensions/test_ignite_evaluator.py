@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -132,3 +133,24 @@ def test_the_hook_is_called_first_and_a_bar_needs_a_terminal(capsys: pytest.Capt
 def test_the_engine_comes_first() -> None:
     with pytest.raises(TypeError, match=r"evaluator: expected an ignite.engine.Engine, got .*DataLoader.*comes second"):
         IgniteEvaluator(LOADER, Counting(), Counting())  # type: ignore[arg-type]
+
+
+def test_beside_a_trainer_of_ignite_its_metrics_are_observed_each_epoch(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    trainer = ignite_engine.create_supervised_trainer(model, torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy)
+    evaluator = engine_of(model, loss=ignite_metrics.Loss(F.cross_entropy))
+    observed: list[set[str]] = []
+
+    @pte.make_extension(trigger=(1, "iteration"))
+    def look(manager: Any) -> None:
+        observed.append(set(manager.observation))
+
+    extensions = [look, IgniteEvaluator(evaluator, LOADER, model)]
+    pte.IgniteExtensionsManager(trainer, model, 2, extensions, out_dir=tmp_path, sinks=[])
+    trainer.add_event_handler(
+        ignite_engine.Events.ITERATION_COMPLETED, lambda: pte.report({"train/loss": trainer.state.output})
+    )
+    trainer.run(LOADER, max_epochs=2)
+    train, both = {"train/loss"}, {"train/loss", "val/acc", "val/loss"}
+    assert observed == [train, train, train, both] * 2
+    assert model.training
