@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.plot_report import PlotReport as PlotReport
     from pte_tracking.extensions.print_report import PrintReport as PrintReport
     from pte_tracking.extensions.progress_bar import ProgressBar as ProgressBar
+    from pte_tracking.extensions.snapshots import snapshot as snapshot
+    from pte_tracking.extensions.snapshots import snapshot_object as snapshot_object
     from pte_tracking.extensions.system_metrics import SystemMetrics as SystemMetrics
     from pte_tracking.extensions.variable_statistics_plot import VariableStatisticsPlot as VariableStatisticsPlot
 else:
@@ -47,6 +49,8 @@ else:
         "VariableStatisticsPlot": "variable_statistics_plot",
         "observe_lr": "observe",
         "observe_value": "observe",
+        "snapshot": "snapshots",
+        "snapshot_object": "snapshots",
     }
     __all__ = sorted(_HOME_OF)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +11,7 @@ from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.reporter import DictSummary
 from pte_tracking.runs import layout
-from pte_tracking.runs.events import Metrics, Number
+from pte_tracking.runs.events import Number
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.sink import find
 from pte_tracking.runs.values import to_numbers
@@ -39,7 +39,7 @@ class LogReport(Extension):
     Args:
         keys: Keys of the values to log, or one key; all if None.
         trigger: When to log a row (not when the extension itself runs).
-        postprocess: Called with each row before it is logged; it may change the row.
+        postprocess: Called with each row before it is logged; it may change all of it but ``iteration``.
         filename: The JSON log's file in the run's directory; give each of several reports its own.
         sinks: Names of the sinks that get the rows; all of the run if None.
 
@@ -82,7 +82,8 @@ class LogReport(Extension):
         """
         if self._run is None:
             raise RuntimeError("log: the training has not begun, so it is not known yet which run this log belongs to")
-        return [_row_of(event) for event in self._run.rows(self._filename)]
+        rows = self._run.rows(self._filename)
+        return [_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
     def to_dataframe(self) -> pandas.DataFrame:
         """All rows of the log file that hold, as a table.
@@ -121,22 +122,16 @@ class LogReport(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
     def _log_row(self, manager: Manager) -> None:
-        row: Row = {**self._summary.compute_mean()}
+        row = _row(self._summary.compute_mean(), known_epoch(manager), manager.iteration, manager.elapsed_time)
         self._summary = DictSummary()
-        epoch = known_epoch(manager)
-        if epoch is not None:
-            row["epoch"] = epoch
-        row["iteration"] = manager.iteration
-        row["elapsed_time"] = manager.elapsed_time
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
-        values = dict(row)
         manager.run.log_metrics(
-            values,
-            int(values.pop("iteration", manager.iteration)),
-            epoch=values.pop("epoch", None),
-            elapsed_time=values.pop("elapsed_time", None),
+            {key: value for key, value in row.items() if key not in _CLOCKS},
+            manager.iteration,
+            epoch=row.get("epoch"),
+            elapsed_time=row.get("elapsed_time"),
             log=self._filename,
             sinks=self._sinks,
         )
@@ -144,14 +139,16 @@ class LogReport(Extension):
             subscriber(row)
 
 
-def _row_of(event: Metrics) -> Row:
-    # Decoded numbers are numbers; only on disk may one stand as a string.
-    row: Row = {**event.values}  # type: ignore[dict-item]
-    if event.epoch is not None:
-        row["epoch"] = event.epoch
-    row["iteration"] = event.step
-    if event.elapsed_time is not None:
-        row["elapsed_time"] = event.elapsed_time
+_CLOCKS = ("epoch", "iteration", "elapsed_time")
+
+
+def _row(values: Mapping[str, Any], epoch: float | None, iteration: int, elapsed_time: float | None) -> Row:
+    row: Row = {**values}
+    if epoch is not None:
+        row["epoch"] = epoch
+    row["iteration"] = iteration
+    if elapsed_time is not None:
+        row["elapsed_time"] = elapsed_time
     return row
 
 

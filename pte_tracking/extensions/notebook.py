@@ -42,23 +42,25 @@ class NotebookTable:
 
     def show(self, rows: list[dict[str, Number]]) -> None:
         """Adds rows."""
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         for row in rows:
             self._columns.find(row)
             self._rows.append(row)
-        table = HTML(self._html())
+        table = {"text/plain": self._text(), "text/html": self._html()}
         if self._handle is None:
-            self._handle = display(table, display_id=True)
+            self._handle = display(table, raw=True, display_id=True)
         else:
-            self._handle.update(table)
+            self._handle.update(table, raw=True)
         self._rests_until = time.monotonic() + _PAUSE
 
+    def _text(self) -> str:
+        return "\n".join([self._columns.header(), *map(self._columns.line, self._rows)])
+
     def _html(self) -> str:
-        lines = [_line("th", self._columns.keys)]
-        for row in self._rows:
-            lines.append(_line("td", [number(row[key]) if key in row else "" for key in self._columns.keys]))
-        return f"<table>{''.join(lines)}</table>"
+        keys = self._columns.keys
+        rows = [[number(row[key]) if key in row else "" for key in keys] for row in self._rows]
+        return f"<table>{_line('th', keys)}{''.join(_line('td', row) for row in rows)}</table>"
 
 
 def _line(tag: str, cells: list[str]) -> str:

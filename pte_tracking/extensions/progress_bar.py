@@ -23,6 +23,7 @@ _LINE_EVERY = 10.0  # seconds at least between lines in a file,
 _LINE_GROWTH = 0.02  # and this part of the time so far: a week makes some 400 lines
 _SHORTEST_BAR = 10  # characters
 _VALUES_ROOM = 100  # characters, where there is no terminal to say
+_VALUE_WIDTH = 7  # characters
 
 
 class ProgressBar(Extension):
@@ -210,7 +211,7 @@ def _fitting(values: Mapping[str, float], room: int) -> str:
     """The first values as text, as many as there is room for."""
     text = ""
     for key, value in values.items():
-        longer = f"{text}, {key}={number(value)}" if text else f"{key}={number(value)}"
+        longer = f"{text}, {key}={number(value, _VALUE_WIDTH)}" if text else f"{key}={number(value, _VALUE_WIDTH)}"
         if len(longer) + len(", ") > room:
             break
         text = longer
