@@ -35,13 +35,13 @@ class Reporter:
         self._observers: dict[int, tuple[str, object]] = {}
 
     def __enter__(self) -> Reporter:
-        _stack().append(self)
+        _current.stack.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _stack().pop()
+        _current.stack.pop()
 
     def scope(self, observation: Observation) -> ReportScope:
         """A ``with`` block in which this reporter is the current one and writes to ``observation``."""
@@ -96,12 +96,12 @@ class ReportScope:
     def __enter__(self) -> None:
         reporter = self._reporter
         self._outer, reporter.observation = reporter.observation, self._observation
-        _stack().append(reporter)
+        _current.stack.append(reporter)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _stack().pop()
+        _current.stack.pop()
         self._reporter.observation = self._outer
 
 
@@ -111,10 +111,6 @@ class _Current(threading.local):
 
 
 _current = _Current()
-
-
-def _stack() -> list[Reporter]:
-    return _current.stack
 
 
 def get_current_reporter() -> Reporter:

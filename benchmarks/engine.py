@@ -1,0 +1,93 @@
+"""What the engine costs per iteration, beside pytorch-pfn-extras: reporting, triggers, extensions, the means of a log.
+
+``python benchmarks/engine.py`` (with pytorch-pfn-extras installed) prints microseconds per iteration and their ratio.
+Each iteration reports five values, eight extensions fire and do nothing, and a LogReport writes the means of every
+hundred iterations to its file. Both libraries run in turns in one process; the figure is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_pfn_extras as ppe
+import torch
+from pytorch_pfn_extras.training import extensions as ppe_extensions
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+NAMES = ["train/loss", "train/accuracy", "train/norm", "train/a", "train/b"]
+
+
+def nothing(manager: Any) -> None:
+    """An extension that fires and does nothing."""
+
+
+def ours(out: str, iterations: int) -> Any:
+    return pte.ExtensionsManager(
+        {}, 1, [nothing] * 8 + [extensions.LogReport(trigger=(100, "iteration"))], iters_per_epoch=iterations, out_dir=out
+    )
+
+
+def theirs(out: str, iterations: int) -> Any:
+    made = [ppe.training.make_extension(default_name=f"nothing{number}")(lambda manager: None) for number in range(8)]
+    made.append(ppe_extensions.LogReport(trigger=(100, "iteration")))
+    return ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=iterations, extensions=made, out_dir=out)
+
+
+def bare_ours(out: str, iterations: int) -> Any:
+    return pte.ExtensionsManager({}, 1, iters_per_epoch=iterations, out_dir=out, sinks=[])
+
+
+def bare_theirs(out: str, iterations: int) -> Any:
+    return ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=iterations, extensions=[], out_dir=out)
+
+
+def seconds(manager: Any, report: Callable[[dict[str, Any]], None], values: dict[str, Any], iterations: int) -> float:
+    with manager.run_iteration():  # what happens once is not counted
+        report(values)
+    start = time.perf_counter()
+    for _ in range(iterations - 2):
+        with manager.run_iteration():
+            report(values)
+    return (time.perf_counter() - start) / (iterations - 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    cases: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "tensors": (ours, theirs, {name: torch.rand(()) for name in NAMES}),
+        "floats": (ours, theirs, dict.fromkeys(NAMES, 0.5)),
+        "manager and report alone, floats": (bare_ours, bare_theirs, dict.fromkeys(NAMES, 0.5)),
+    }
+    for case, (make_ours, make_theirs, values) in cases.items():
+        times: list[tuple[float, float]] = []
+        for _ in range(args.rounds):
+            with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+                mine = make_ours(one, args.iterations)
+                peer = make_theirs(two, args.iterations)
+                times.append(
+                    (
+                        seconds(mine, pte.report, values, args.iterations) * 1e6,
+                        seconds(peer, ppe.reporting.report, values, args.iterations) * 1e6,
+                    )
+                )
+                mine.close()
+        here, there = (statistics.median(column) for column in zip(*times, strict=True))
+        ratios = sorted(one / two for one, two in times)
+        print(
+            f"{case}: {here:.1f} us, pytorch-pfn-extras {there:.1f} us; "
+            f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
