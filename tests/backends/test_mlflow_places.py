@@ -1,0 +1,211 @@
+"""Where the MLflow sink looks: arguments, the environment, an imported mlflow, defaults; without importing MLflow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from pte_mlflow import MLflowSink, address
+from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.testing import Recorded
+
+pytestmark = [
+    pytest.mark.usefixtures("mlflow_environment"),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+]
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_mlflow_was_told() -> None:
+    mlflow.set_tracking_uri(None)
+
+
+def test_resolving_imports_no_mlflow() -> None:
+    code = "import sys, pte_mlflow; pte_mlflow.MLflowSink().resolve(); sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_default_is_mlflows_own(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    os.chdir(tmp_path / "a b")
+    assert MLflowSink().resolve().tracking_uri == mlflow.get_tracking_uri()
+    assert mlflow.get_tracking_uri().startswith("sqlite:////")
+    meta = Path("mlruns", "0", "meta.yaml")
+    meta.parent.mkdir(parents=True)
+    meta.touch()
+    assert MLflowSink().resolve().tracking_uri == mlflow.get_tracking_uri()
+    assert mlflow.get_tracking_uri().startswith("file:///")
+
+
+def test_the_order_is_argument_then_script_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    assert MLflowSink().resolve().tracking_uri == "http://environment"
+    mlflow.set_tracking_uri("http://script")
+    assert MLflowSink().resolve().tracking_uri == "http://script"
+    assert MLflowSink("http://argument").resolve().tracking_uri == "http://argument"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("sqlite:///x.db", "sqlite:///{cwd}/x.db"),
+        ("sqlite:///./sub/x.db", "sqlite:///{cwd}/sub/x.db"),
+        ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("mlruns", "file://{cwd}/mlruns"),
+        ("./mlruns", "file://{cwd}/mlruns"),
+        ("file:mlruns", "file://{cwd}/mlruns"),
+        ("file:///abs", "file:///abs"),
+        ("/abs/mlruns", "file:///abs/mlruns"),
+        ("databricks", "databricks"),
+        ("databricks://profile", "databricks://profile"),
+        ("http://host:5000/base", "http://host:5000/base"),
+    ],
+)
+def test_relative_places_become_absolute_once(given: str, found: str, tmp_path: Path) -> None:
+    expected = found.format(cwd=tmp_path)
+    resolved = MLflowSink(given).resolve()
+    assert resolved.tracking_uri == expected
+    assert resolved.resolve() == resolved
+
+
+@pytest.mark.parametrize(
+    ("uri", "bare"),
+    [
+        ("http://me:s3cret@host:5000/p", "http://host:5000/p"),
+        ("https://me@host", "https://host"),
+        ("postgresql+psycopg2://me:s3cret@host/db?sslmode=on", "postgresql+psycopg2://host/db?sslmode=on"),
+        ("postgresql://host/db?user=me&password=s3cret&x=1", "postgresql://host/db?x=1"),
+        ("https://host/?access_token=s3cret", "https://host/"),
+    ],
+)
+def test_secrets_never_reach_the_manifest_but_the_connection(
+    uri: str, bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored(sink: MLflowSink, folder: Path) -> str:
+        folder.mkdir()
+        Manifest("id", "name", 0.0, entries([sink])).save(folder)
+        return (folder / "run.json").read_text()
+
+    given = stored(MLflowSink(uri), tmp_path / "given")
+    mlflow.set_tracking_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    from_environment = stored(MLflowSink(), tmp_path / "environment")
+    assert "s3cret" not in given + from_environment
+    assert MLflowSink(uri).tracking_uri == bare
+    assert address.find(None) == bare
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    used = address.with_secrets(bare)
+    if uri.startswith("http://me:"):
+        assert (used, os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
+            bare,
+            "me",
+            "s3cret",
+        )
+    elif uri.startswith("postgresql"):
+        assert used == uri
+
+
+def test_experiment_and_run_name_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "called so")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
+    found = MLflowSink().resolve()
+    assert (found.experiment, found.experiment_id, found.run_name) == ("by name", None, "called so")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert MLflowSink().resolve().experiment_id == "7"
+    given = MLflowSink(experiment="given", run_name="mine").resolve()
+    assert (given.experiment, given.experiment_id, given.run_name) == ("given", None, "mine")
+
+
+def test_a_bare_sink_shows_the_run_in_the_folders_own_store(tmp_path: Path, mlflow_template: Path) -> None:
+    from tests.servers import copy_store
+
+    copy_store(mlflow_template, tmp_path)
+    recorded = Recorded(tmp_path / "run", MLflowSink())
+    recorded.log(1, {"a": 1.0})
+    recorded.end()
+    (found,) = MlflowClient().search_runs(["0"])
+    assert found.info.run_name == recorded.manifest.name
+
+
+def test_a_named_experiment_is_made_and_found_again(mlflow_store: str, tmp_path: Path) -> None:
+    for name in "ab":
+        Recorded(tmp_path / name, MLflowSink(mlflow_store, "mine", f"run {name}")).end()
+    client = MlflowClient(mlflow_store)
+    experiment = client.get_experiment_by_name("mine")
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in found} == {"run a", "run b"}
+
+
+def test_the_run_of_the_environment_is_gone_on_with_and_ended(
+    mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(mlflow_store)
+    run = client.create_run(client.create_experiment("elsewhere"), run_name="theirs")
+    client.set_terminated(run.info.run_id, "KILLED")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded.log(1, {"a": 1.0})
+    recorded.deliver()
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+    recorded.end()
+    found = client.get_run(run.info.run_id)
+    assert (found.info.status, found.info.run_name, found.data.metrics) == ("FINISHED", "theirs", {"a": 1.0})
+    assert not client.search_runs(["0"])
+
+
+def test_a_run_that_the_script_has_started_is_joined_and_left_to_it(mlflow_store: str, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(mlflow_store)
+    with mlflow.start_run() as active:
+        mlflow.log_param("lr", 1)
+        recorded = Recorded(tmp_path / "run", MLflowSink())
+        recorded.log(1, {"a": 1.0})
+        recorded.end()
+        client = MlflowClient(mlflow_store)
+        assert client.get_run(active.info.run_id).info.status == "RUNNING"
+        mlflow.log_metric("theirs", 2.0)
+    found = client.get_run(active.info.run_id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0, "theirs": 2.0})
+    assert len(client.search_runs(["0"])) == 1
+
+
+def test_an_active_run_of_another_store_is_not_joined(mlflow_store: str, tmp_path: Path, mlflow_template: Path) -> None:
+    from tests.servers import copy_store
+
+    mlflow.set_tracking_uri(mlflow_store)
+    other = f"sqlite:///{copy_store(mlflow_template, tmp_path)}"
+    with mlflow.start_run():
+        assert MLflowSink(other).resolve().run_id is None
+
+
+def test_the_scripts_active_model_gets_none_of_our_points(
+    mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(mlflow_store)
+    model = client.create_logged_model("0", "theirs")
+    monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", model.model_id)
+    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded.log(1, {"a": 1.0})
+    recorded.end()
+    assert not client.get_logged_model(model.model_id).metrics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"on_rewind": "forget"}, ValueError, "on_rewind.*forget"),
+        ({"tracking_uri": Path("x")}, TypeError, "tracking_uri.*PosixPath"),
+        ({"experiment": 7}, TypeError, "experiment.*7"),
+    ],
+)
+def test_wrong_arguments_are_told_at_construction(arguments: dict[str, object], error: type, said: str) -> None:
+    with pytest.raises(error, match=said):
+        MLflowSink(**arguments)  # type: ignore[arg-type]

@@ -1,0 +1,173 @@
+"""A real MLflow server, and one that loses its answers, fails, hangs or is away: everything arrives, once."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import events
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.sink import Sink
+from pte_tracking.testing import Points, Recorded, SinkContract
+from tests.servers import Proxy
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
+
+
+def runs_in(uri: str, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    client = MlflowClient(uri)
+    found: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], "", view)
+    return found
+
+
+def points_in(uri: str, experiment: str) -> Points:
+    (run,) = runs_in(uri, experiment)
+    client = MlflowClient(uri)
+    return {
+        key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+        for key in run.data.metrics
+    }
+
+
+@pytest.fixture
+def experiment() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def proxy(mlflow_server: str) -> Iterator[Proxy]:
+    with Proxy(urlsplit(mlflow_server).port or 0) as standing:
+        yield standing
+
+
+class TestContract(SinkContract):
+    keeps_non_finite = False
+    many_rows = 2_000
+
+    @pytest.fixture(autouse=True)
+    def _server(self, mlflow_server: str, experiment: str) -> None:
+        self._uri, self._experiment = mlflow_server, experiment
+
+    def make_sink(self, folder: Path) -> Sink:
+        return MLflowSink(self._uri, self._experiment)
+
+    def read_points(self, sink: Sink, run_directory: Path) -> Points:
+        return points_in(self._uri, self._experiment)
+
+
+def test_files_go_through_the_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_server, experiment))
+    (recorded.directory / "picture.png").write_bytes(b"a picture")
+    recorded.journal.append(events.Figure, "ü:1/b", 3, "picture.png")
+    recorded.journal.append(events.Params, {"x:y/ü z": "v" * 7000})
+    recorded.end()
+    (run,) = runs_in(mlflow_server, experiment)
+    client = MlflowClient(mlflow_server)
+    pictures = [one.path for one in client.list_artifacts(run.info.run_id, "images")]
+    assert len(pictures) == 2
+    for path in pictures:
+        assert Path(client.download_artifacts(run.info.run_id, path, str(tmp_path))).read_bytes() == b"a picture"
+    (folder,) = client.list_artifacts(run.info.run_id, "params")
+    (text,) = client.list_artifacts(run.info.run_id, folder.path)
+    assert Path(client.download_artifacts(run.info.run_id, text.path, str(tmp_path))).read_text() == "v" * 7000
+
+
+def deliver_patiently(recorded: Recorded) -> None:
+    """Deliver as the delivery process does, which tries again for ever."""
+    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    for _ in range(6):
+        try:
+            while channel.pump():
+                pass
+            channel.finish("FINISHED")
+        except Exception as error:
+            channel.failed(error)
+        else:
+            return
+    pytest.fail(f"not delivered: {channel.progress.error}")
+
+
+@pytest.mark.parametrize("fate", ["lose", "cut", "fail"])
+@pytest.mark.parametrize(
+    "request_line",
+    ["experiments/get-by-name", "runs/create", "runs/search", "runs/log-batch", "runs/get", "runs/update"],
+)
+def test_one_bad_answer_leaves_no_trace(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, request_line: str, fate: str
+) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    for step in range(3):
+        recorded.log(step, {"a": float(step)}, epoch=step)
+    recorded.journal.append(events.RunEnded, "FINISHED", None)
+    proxy.once(request_line, fate)  # type: ignore[arg-type]
+    deliver_patiently(recorded)
+    assert any(request_line in line for line in proxy.requests)
+    expected = [(step, float(step)) for step in range(3)]
+    assert points_in(mlflow_server, experiment) == {"a": expected, "epoch": expected}
+    (run,) = runs_in(mlflow_server, experiment)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_run_whose_creation_was_never_answered_is_found(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded.log(1, {"a": 1.0})
+    proxy.once("runs/create", "lose")
+    with pytest.raises(MlflowException):
+        recorded.deliver()
+    deliver_patiently(recorded)
+    assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
+
+
+def test_a_search_that_is_cut_short_makes_no_second_run(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded.log(1, {"a": 1.0})
+    recorded.deliver(saved=False)
+    proxy.once("runs/search", "cut")
+    deliver_patiently(recorded)
+    assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
+
+
+def test_a_server_that_hangs_holds_a_request_for_seconds(
+    proxy: Proxy, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    proxy.fate = lambda _: "hang"
+    start = time.monotonic()
+    with pytest.raises(MlflowException):
+        recorded.deliver()
+    assert time.monotonic() - start < 30  # MLflow's own patience ends after 16 minutes
+    proxy.fate = lambda _: "pass"
+    recorded.log(1, {"a": 1.0})
+    deliver_patiently(recorded)
+
+
+def test_what_was_logged_while_the_server_was_away_arrives(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded.log(0, {"a": 0.0})
+    recorded.deliver()
+    port = int(proxy.uri.rpartition(":")[2])
+    proxy.close()
+    for step in range(1, 50):
+        recorded.log(step, {"a": float(step)})
+    with pytest.raises(MlflowException):
+        recorded.deliver()
+    with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
+        deliver_patiently(recorded)
+    assert points_in(mlflow_server, experiment)["a"] == [(step, float(step)) for step in range(50)]

@@ -1,0 +1,204 @@
+"""Real servers for the tests: an MLflow server, and a proxy before it that loses answers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+#: Quiet, and without the seven helper processes of a quarter of a gigabyte each.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+_START_SECONDS = 60
+
+
+def make_store(path: Path) -> None:
+    """Make an empty MLflow store in an sqlite file. That takes seconds: make one, and :func:`copy_store` it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own use of SQLAlchemy, from its import on
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "mlruns"))
+
+
+def copy_store(template: Path, folder: Path) -> Path:
+    """A store of one's own in ``folder``, with its artifacts beside it."""
+    path = folder / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(template)) as source, contextlib.closing(sqlite3.connect(path)) as target:
+        source.backup(target)
+        target.execute("UPDATE experiments SET artifact_location = ?", (str(folder / "mlruns" / "0"),))
+        target.commit()
+    return path
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, template: Path, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """An ``mlflow server`` that proxies its artifacts; its URI.
+
+    Args:
+        folder: Where its store and its log lie.
+        template: The store that it begins with.
+        environment: More variables.
+    """
+    store = copy_store(template, folder)
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+        database.commit()
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", str(folder / "artifacts")]
+    with open(folder / "server.log", "wb") as log:
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, **MLFLOW_ENVIRONMENT, **(environment or {})},
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_healthy(server, port, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _end_group(server)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-2000:]}")
+
+
+def _end_group(leader: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(5)
+            return
+
+
+#: What becomes of an answer: it is lost, or cut inside its headers, the server fails instead or hangs.
+Fate = Literal["pass", "lose", "cut", "fail", "hang"]
+
+
+class Proxy:
+    """Stands before a server on 127.0.0.1 and does with its answers what it is told.
+
+    Args:
+        port: The server's port.
+        listen_on: The proxy's own port; any by default.
+
+    Attributes:
+        uri: Where it listens.
+        fate: Called with each request's first line; says what becomes of the answer.
+        requests: The first lines of all requests.
+    """
+
+    def __init__(self, port: int, listen_on: int = 0) -> None:
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", listen_on))
+        self._closing = threading.Event()
+        self.uri = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.fate: Callable[[str], Fate] = lambda _: "pass"
+        self.requests: list[str] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def once(self, words: str, fate: Fate) -> None:
+        """Let one answer, the next to a request whose first line holds ``words``, suffer ``fate``."""
+        waiting = [fate]
+        self.fate = lambda line: waiting.pop() if waiting and words in line else "pass"
+
+    def close(self) -> None:
+        self._closing.set()
+        # A listening socket that another thread waits on is woken by this alone.
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(5)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(30)
+            request = _read_request(client)
+            line = request.partition(b"\r\n")[0].decode("latin-1")
+            self.requests.append(line)
+            fate = self.fate(line)
+            if fate == "hang":
+                self._closing.wait(30)
+                return
+            if fate == "fail":
+                client.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            answer = self._ask(request)
+            if fate == "cut":
+                client.sendall(answer[: answer.index(b"\r\n") + 12])
+            elif fate == "pass":
+                client.sendall(answer)
+
+    def _ask(self, request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._target), timeout=30) as server:
+            server.sendall(request)
+            answer = b""
+            while chunk := server.recv(1 << 16):
+                answer += chunk
+            return answer
+
+
+def _read_request(client: socket.socket) -> bytes:
+    """One request, changed so that its connection ends with the answer."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = client.recv(1 << 16)
+        if not chunk:
+            raise ConnectionError("the client went away")
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    length = next((int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:")), 0)
+    while len(body) < length:
+        chunk = client.recv(1 << 16)
+        if not chunk:
+            raise ConnectionError("the client went away")
+        body += chunk
+    return b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body
