@@ -99,10 +99,7 @@ class Journal:
         if seq_at(self._path, to.position) != to.seq:
             _logger.warning("%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, to.seq)
             return
-        now, then = kept(self._path), kept(self._path, to.position)
-        parting = next(
-            (min(here[1], there[1]) for here, there in zip(now, then, strict=False) if here != there), to.position
-        )
+        parting = _parting(kept(self._path), kept(self._path, to.position))
         again = [event for event, _ in effective(self._path, to.position, parting)]
         self.append(Rewound, seq_at(self._path, parting), parting, step)
         for event in again:
@@ -138,6 +135,7 @@ class Journal:
                     self.dropped,
                 )
             os.close(self._fd)
+            self._fd = -1  # another file may get the number, and must not get a late event
 
     def _write(self, line: bytes) -> None:
         data = self._pending + line if self._pending else line
@@ -200,6 +198,18 @@ def kept(path: Path, end: int | None = None) -> list[tuple[int, int]]:
             end = rewound.to_position
     pieces.append((0, end))
     return pieces[::-1]
+
+
+def _parting(now: list[tuple[int, int]], then: list[tuple[int, int]]) -> int:
+    """Where the history ``now`` parts from an earlier one: up to there they are the same pieces of the journal."""
+    parting = 0
+    for here, there in zip(now, then, strict=False):
+        if here[0] != there[0]:
+            break
+        parting = min(here[1], there[1])
+        if here != there:
+            break
+    return parting
 
 
 def route(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:

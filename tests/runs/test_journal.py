@@ -1,0 +1,305 @@
+"""The journal against a model in memory, and against every kind of damage."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pte_tracking.runs import events, journal
+from pte_tracking.runs.events import AnyEvent, Metrics, Rewound
+from pte_tracking.runs.journal import Journal, Mark, effective, find, kept, read, route, seq_at
+
+
+def write(path: Path, count: int) -> list[Mark]:
+    """Rows of the steps 1 to ``count``; returns the points behind them."""
+    written = Journal(path)
+    marks = []
+    for step in range(1, count + 1):
+        written.append(Metrics, step, {"a": step / 7, "\n ü": float("nan")})
+        marks.append(written.mark)
+    written.close()
+    return marks
+
+
+def steps(found: Any) -> list[int]:
+    return [event.step for event, _ in found if isinstance(event, Metrics)]
+
+
+class Reader:
+    """Follows the journal in pieces, as a sink's channel does, keeping what it holds of the history."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self.steps: list[int] = []
+
+    def read(self, most: int) -> bool:
+        rewound, start, end = route(self.path, self.position, self.path.stat().st_size)
+        if rewound:
+            gone = steps(effective(self.path, self.position, rewound.to_position))
+            assert self.steps[len(self.steps) - len(gone) :] == gone, "what is taken back is not what was read"
+            del self.steps[len(self.steps) - len(gone) :]
+            self.position = start
+            return True
+        taken = list(itertools.islice(read(self.path, start, end), most))
+        self.steps += steps(taken)
+        self.position = taken[-1][1] if taken else start
+        return bool(taken)
+
+
+class Model:
+    """The journal, its readers, and what the history must be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = Journal(path)
+        self.history: list[int] = []
+        self.points: list[tuple[Mark, list[int]]] = []
+        self.readers = [Reader(path), Reader(path)]
+        self.count = 0
+
+    def append(self, number: int) -> None:
+        for _ in range(number):
+            self.count += 1
+            self.journal.append(Metrics, self.count, {"a": self.count})
+            self.history.append(self.count)
+            self.points.append((self.journal.mark, list(self.history)))
+
+    def rewind(self, index: int) -> None:
+        if self.points:
+            mark, self.history = self.points[index % len(self.points)]
+            self.history = list(self.history)
+            self.journal.rewind(mark, 0)
+
+    def reopen(self, tail: bytes) -> None:
+        self.journal.close()
+        with open(self.path, "ab") as file:
+            file.write(tail)
+        self.journal = Journal(self.path)
+
+    def read(self, index: int, times: int, most: int) -> None:
+        for _ in range(times):
+            self.readers[index].read(most)
+
+    def check(self) -> None:
+        assert steps(effective(self.path)) == self.history
+        seqs = [event.seq for event, _ in read(self.path)]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert self.journal.mark == (len(seqs), self.path.stat().st_size)
+
+    def finish(self) -> None:
+        for reader in self.readers:
+            while reader.read(7):
+                pass
+            assert reader.steps == self.history
+        self.journal.close()
+
+
+# Few points and readers that mostly read all: histories part again and again at the same places.
+operations = st.one_of(
+    st.tuples(st.just("append"), st.integers(1, 2)),
+    st.tuples(st.just("rewind"), st.integers(0, 5)),
+    st.tuples(st.just("read"), st.integers(0, 1), st.just(9), st.just(9)),
+    st.tuples(st.just("read"), st.integers(0, 1), st.integers(1, 2), st.integers(1, 2)),
+    st.tuples(st.just("reopen"), st.sampled_from([b"", b'{"kind":"met', b"\0\0\0", b"{}\n", b"\n\n"])),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(operations, min_size=5, max_size=30))
+def test_the_journal_and_its_readers_agree_with_a_model(program: list[tuple[Any, ...]]) -> None:
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(Path(folder, "journal.jsonl"))
+        for name, *arguments in program:
+            getattr(model, name)(*arguments)
+            model.check()
+        model.finish()
+    logging.disable(logging.NOTSET)
+
+
+def test_a_point_that_was_taken_back_is_reached_again(tmp_path: Path) -> None:
+    model = Model(tmp_path / "journal.jsonl")
+    model.append(5)
+    model.rewind(1)
+    model.append(2)  # 1 2 6 7
+    model.rewind(1)
+    model.append(2)  # 1 2 8 9
+    model.read(0, 9, 100)
+    model.rewind(5)  # 1 2 6
+    model.check()
+    assert model.history == [1, 2, 6]
+    model.finish()
+
+
+def test_events_that_hold_again_keep_their_times(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    written = Journal(path)
+    first = written.append(Metrics, 1, {"a": float("nan")}, 0.5, 2.0, "log", ["json"], at=10.0)
+    second = written.append(events.Text, "a", 1, "text", at=20.0)
+    both = written.mark
+    assert first
+    assert second
+    written.rewind(Mark(1, list(read(path))[0][1]), 1)
+    written.rewind(both, 1)
+    again = [event for event, _ in effective(path)]
+    assert [repr(event).partition("time=")[2] for event in again] == [
+        repr(event).partition("time=")[2] for event in (first, second)
+    ]
+    written.close()
+
+
+def test_a_point_beyond_the_journal_takes_nothing_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 3)
+    opened = Journal(path)
+    for mark in [Mark(9, 10_000), Mark(2, 5), Mark(3, kept(path)[0][1] - 1)]:
+        opened.rewind(mark, 1)
+    assert steps(effective(path)) == [1, 2, 3]
+    assert not list(find(path, Rewound))
+    assert caplog.text.count("nothing is taken back") == 3
+    opened.close()
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0" * 5000, b"\xff\xfe", b"{}", b"\n", b"null\n\n", b'{"kind":"metrics"}\n'])
+def test_a_journal_cut_at_any_byte_is_mended_to_its_last_whole_event(tmp_path: Path, tail: bytes) -> None:
+    whole = tmp_path / "whole"
+    ends = [mark.position for mark in write(whole, 3)]
+    data = whole.read_bytes()
+    for length in range(len(data) + 1):
+        path = tmp_path / "cut"
+        path.write_bytes(data[:length] + tail)
+        # A newline alone may be what was missing: then the line is whole again.
+        reached = length + 1 if tail[:1] == b"\n" else length
+        expected = sum(end <= reached for end in ends)
+        opened = Journal(path)
+        assert opened.mark == (expected, ends[expected - 1] if expected else 0)
+        opened.append(Metrics, 5, {"a": 1})
+        assert steps(effective(path)) == [*range(1, expected + 1), 5]
+        opened.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 10_000))
+def test_a_flipped_bit_harms_no_line_but_its_own(place: int, bit: int, cut: int) -> None:
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "journal.jsonl")
+        marks = write(path, 6)
+        data = bytearray(path.read_bytes())
+        place %= len(data)
+        data[place] ^= 1 << bit
+        path.write_bytes(data[: max(place + 1, cut % (len(data) + 1))])
+        hit = next(index for index, mark in enumerate(marks) if place < mark.position)
+        opened = Journal(path)
+        opened.append(Metrics, 99, {})
+        opened.close()
+        found = steps(read(path))
+        assert found[-1] == 99
+        intact = [step for index, step in enumerate(range(1, 7)) if index not in (hit, hit + 1)]
+        assert [step for step in intact if marks[step - 1].position <= opened.position and step in found] == [
+            step for step in found if step in intact
+        ]
+        assert found[:hit] == list(range(1, hit + 1))[: len(found[:hit])]
+    logging.disable(logging.NOTSET)
+
+
+def test_a_damaged_line_between_whole_ones_is_passed_over_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    marks = write(path, 5)
+    data = bytearray(path.read_bytes())
+    data[marks[1].position] ^= 0x20
+    path.write_bytes(data)
+    assert steps(effective(path)) == [1, 2, 4, 5]
+    assert "is no event and is skipped" in caplog.text
+    assert seq_at(path, marks[2].position) is None
+    assert seq_at(path, marks[3].position) == 4
+
+
+def test_a_torn_line_is_left_to_grow(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 2)
+    line = events.encode(Metrics(3, 0.0, 3, {"a": 1.0}))
+    for length in range(len(line)):
+        with open(path, "ab") as file:
+            assert steps(read(path)) == [1, 2]
+            file.write(line[length : length + 1])
+    assert steps(read(path)) == [1, 2, 3]
+
+
+def test_lines_larger_than_any_buffer_are_read_and_mended(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    opened = Journal(path)
+    opened.append(events.Text, "a", 1, "x" * 3_000_000)
+    middle = opened.mark
+    opened.append(events.Text, "b", 2, "y" * 200_000)
+    end = opened.mark
+    opened.close()
+    assert [len(event.text) for event, _ in read(path) if isinstance(event, events.Text)] == [3_000_000, 200_000]
+    assert seq_at(path, middle.position) == 1
+    path.write_bytes(path.read_bytes()[:-1])
+    opened = Journal(path)
+    assert opened.mark == middle
+    opened.append(events.Text, "b", 2, "y" * 200_000)
+    assert opened.mark.seq == end.seq
+    opened.close()
+
+
+def test_appending_costs_one_write_of_the_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Journal(tmp_path / "journal.jsonl")
+    written: list[bytes] = []
+    plain = journal.os.write
+
+    def count(fd: int, data: bytes) -> int:
+        written.append(data)
+        return plain(fd, data)
+
+    monkeypatch.setattr(journal.os, "write", count)
+    for step in range(3):
+        opened.append(Metrics, step, {"a": 1.0})
+    assert [json.loads(line)["step"] for line in written] == [0, 1, 2]
+    assert b"".join(written) == (tmp_path / "journal.jsonl").read_bytes()
+    opened.close()
+
+
+def test_a_closed_journal_writes_into_no_other_file(tmp_path: Path) -> None:
+    opened = Journal(tmp_path / "journal.jsonl")
+    opened.append(Metrics, 1, {"a": 1.0})
+    opened.close()
+    with open(tmp_path / "other", "w+b") as other:
+        opened.append(Metrics, 2, {"a": 1.0})
+        other.seek(0)
+        assert other.read() == b""
+
+
+def kinds(found: list[AnyEvent]) -> list[str]:
+    return [type(event).__name__ for event in found]
+
+
+def test_events_of_one_kind_are_found_wherever_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    opened = Journal(path)
+    positions = []
+    for step in range(50):
+        opened.append(events.Text, "a", step, '{"kind":"checkpoint"')
+        if step % 9 == 0:
+            opened.append(events.Checkpoint, f"snapshot_{step}", step, "00", 1)
+            positions.append(opened.position)
+        if step % 10 == 0:
+            opened.append(events.CheckpointRemoved, f"snapshot_{step}", step)
+    opened.close()
+    assert [(event.step, behind) for event, behind in find(path, events.Checkpoint)] == list(
+        zip(range(0, 50, 9), positions, strict=True)
+    )
+    assert [event.step for event, _ in find(path, events.Checkpoint, positions[1], positions[3])] == [18, 27]
+    assert [event.step for event, _ in find(path, events.CheckpointRemoved)] == [0, 10, 20, 30, 40]
