@@ -106,7 +106,8 @@ class Feed(Generic[_Batch]):
             start=self._start,
             own=[generator.get_state() for generator in _generators(self.loader)],
             workers_live=self._workers_live,
-            loader=self.loader.state_dict() if isinstance(self.loader, _KnowsItsPlace) else None,
+            # Before the first pass, asking would make some loaders begin it.
+            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _KnowsItsPlace) else None,
         )
 
     def load_state_dict(self, state: FeedState) -> None:

@@ -132,6 +132,11 @@ class Extension:
     needs_model_state: bool = False
 
     @property
+    def is_urgent(self) -> bool:
+        """Whether it has to run now, whatever its trigger says; asked of those with the priority of snapshots only."""
+        return False
+
+    @property
     def default_name(self) -> str:
         """What it is called when nobody gave it a name."""
         return type(self).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
@@ -57,6 +57,9 @@ class ExtensionList:
         self._entries: list[ExtensionEntry] = []
         self.running: list[ExtensionEntry] = []
         self.saving: list[ExtensionEntry] = []
+
+    def __iter__(self) -> Iterator[Extension]:
+        return (entry.extension for entry in self._entries)
 
     def names(self) -> list[str]:
         """What they are called."""

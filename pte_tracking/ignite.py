@@ -12,6 +12,8 @@ from torch import nn, optim
 from pte_tracking.extension import TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
+from pte_tracking.resume import Found
+from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.sink import Sink
 from pte_tracking.state import StateObject
 
@@ -104,9 +106,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         # Not by a handler of EXCEPTION_RAISED: where there is one, the engine takes the exception for handled.
         engine.run = self._watched(engine.run)  # type: ignore[method-assign]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
+    def _go_on(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
+        checkpoint = super()._go_on(state, found)
         self._was_restored = True
+        return checkpoint
 
     def _watched(self, run: Callable[..., State]) -> Callable[..., State]:
         @functools.wraps(run)
@@ -130,6 +133,7 @@ class IgniteExtensionsManager(ExtensionsManager):
                 f"the training is over since iteration {self.iteration} and its run has ended; to train on, make "
                 "another manager with a larger max_epochs and restore this one's state"
             )
+        self.begin()
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)

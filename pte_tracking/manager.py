@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn, optim
 
@@ -14,11 +14,16 @@ from pte_tracking.data import Feeds
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry, ExtensionList
 from pte_tracking.extensions.log_report import LogReport
+from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter, ReportScope
-from pte_tracking.runs.events import Status
+from pte_tracking.resume import Found, find, go_on
+from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run, outcome
 from pte_tracking.runs.sink import Sink
+from pte_tracking.snapshots import rng
+from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
+from pte_tracking.snapshots.plain import plain
 from pte_tracking.state import StateObject, check_names, restore, states_of
 from pte_tracking.triggers import IntervalTrigger, get_trigger
 
@@ -232,6 +237,7 @@ class ExtensionsManager:
         """
         if not self.updater.knows_epochs and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
+        self.begin()
         while not self._is_over:
             before = self.updater.iteration
             for batch in self.feeds.feed(loader):
@@ -267,27 +273,72 @@ class ExtensionsManager:
     # -- the state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the training: tensors and plain values only."""
-        return {
+        """The state of the training: tensors and plain values only.
+
+        Raises:
+            TypeError: Something else is in the state of a part; its place is named.
+        """
+        state = {
+            "format": FORMAT,
             **{part: states_of(objects) for part, objects in self._parts().items()},
             "extensions": self._extensions.state_dict(),
             "manager": self._own_state(),
+            "rng": rng.get_state(),
+            "run": self.run.point(self.iteration) if self.run.is_open else None,
         }
+        return cast(dict[str, Any], plain(state))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state; before the first iteration.
+        """Goes on from a state, in the run that it was taken in; before the first iteration.
 
         Raises:
             RuntimeError: The training has begun.
-            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named.
+            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
+                nothing was restored.
         """
+        self._go_on(state)
+
+    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Goes on from a snapshot as if the training had never stopped; before the first iteration.
+
+        Args:
+            what: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
+                ``snapshot(keep_best=...)`` says. A file. Or a tracked checkpoint, ``"runs:/<run id>"`` or
+                ``"models:/<model id>"`` with MLflow, also on another machine.
+
+        Returns:
+            What was resumed from; None if there is no snapshot yet. The run in the directory then begins again.
+
+        Raises:
+            SnapshotError: The file, or what was fetched, is damaged or no snapshot.
+            LookupError: There is no such checkpoint.
+            RuntimeError: The training has begun.
+            ValueError: The snapshot is that of another training.
+        """
+        self._check_not_started("resume()")
+        if self.run.is_open:
+            raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
+        savers = self._training_snapshots()
+        best = next((one.keep_best for one in savers if one.keep_best), None)
+        found = find(self.run, what, [one.template for one in savers], best)
+        if found is None:
+            self.run.open(at=self.run.beginning())
+            return None
+        try:
+            return self._go_on(found.state, found)
+        finally:
+            found.clean_up()
+
+    def _check_not_started(self, call: str) -> None:
         if self._is_started:
-            raise RuntimeError(
-                "load_state_dict(): the training has begun; restore its state before the first iteration"
-            )
+            raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
+
+    def _go_on(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
+        self._check_not_started("load_state_dict()")
+        check_format(state)
         check_names(state, {**self._parts(), "extensions": self._extensions.names(), "manager": self._own_state()})
-        if not self.run.is_open:
-            self.run.open(at=state.get("run"), resume=True)
+        check_fits(self.models, self.optimizers, state)
+        checkpoint = go_on(self.run, state, found) if not self.run.is_open else None
         for part, objects in self._parts().items():
             restore(objects, state[part])
         self._extensions.load_state_dict(state["extensions"])
@@ -295,12 +346,15 @@ class ExtensionsManager:
         self.updater.load_state_dict(manager)
         self._stop_trigger.load_state_dict(manager["stop_trigger"])
         self._is_over = self._is_over_after(manager["is_over"])
+        self.feeds.load_state_dict(manager["data"], state["rng"])
+        return checkpoint
 
     def _own_state(self) -> dict[str, Any]:
         return {
             **self.updater.state_dict(),
             "is_over": self._is_over,
             "stop_trigger": self._stop_trigger.state_dict(),
+            "data": self.feeds.state_dict(),
         }
 
     def _parts(self) -> dict[str, Mapping[str, Any]]:
@@ -325,18 +379,38 @@ class ExtensionsManager:
                 "add extensions.LogReport()",
                 stacklevel=4,
             )
-        if not self.run.is_open:
-            self.run.open()
+        self._take_directory()
         self._is_started = True
         self.updater.start_clock()
         self.observation = {}
+        random_state = rng.get_state()
         try:
             self._extensions.initialize(self)
             with self.reporter.scope(self.observation):
                 self._extensions.call_before_training(self)
+            if not self.is_before_training:
+                rng.set_state(random_state)  # the training that goes on did this once, at its beginning
         except BaseException as error:
             self._fail(error)
             raise
+
+    def begin(self) -> None:
+        """A loop of ours begins: takes the directory, and what was drawn at random since a resume does not count."""
+        if not self._is_ended:
+            self._take_directory()
+        self.feeds.begin()
+
+    def _take_directory(self) -> None:
+        """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
+        if self.run.is_open:
+            return
+        if any(one.policy.autoload for one in self._training_snapshots()):
+            self.resume()
+        else:
+            self.run.open()
+
+    def _training_snapshots(self) -> list[TrainingSnapshot]:
+        return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
 
     def _after_update(self) -> None:
         self.updater.iteration += 1
@@ -344,7 +418,7 @@ class ExtensionsManager:
         for entry in self._extensions.running:
             if entry.trigger(self):
                 entry.extension(self)
-        due = [entry.extension for entry in self._extensions.saving if entry.trigger(self)]
+        due = [one.extension for one in self._extensions.saving if one.trigger(self) or one.extension.is_urgent]
         self._is_over = self._stop_trigger(self)
         for extension in due:
             extension(self)

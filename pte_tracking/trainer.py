@@ -10,6 +10,7 @@ from typing import Any
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
+from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.sink import Sink
 from pte_tracking.state import StateObject
 from pte_tracking.triggers import get_trigger
@@ -107,9 +108,14 @@ class Trainer:
         if manager.is_ended:
             raise RuntimeError("run(): this training has ended; make another Trainer, and resume() it to go on")
         with manager:
+            manager.begin()
             while not manager.stop_trigger:
                 with manager.run_iteration():
                     self.updater.update()
+
+    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Goes on from a snapshot as if the training had never stopped; see :meth:`ExtensionsManager.resume`."""
+        return self.manager.resume(what)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the training."""

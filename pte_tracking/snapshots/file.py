@@ -106,8 +106,21 @@ def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
         SnapshotError: It is not there, damaged, no snapshot, or holds more than tensors and plain values.
     """
     verify(path, sha256)
+    return _read(path, mmap=False)
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """Read all but the content of tensors, without a check: fast, and good for a look at what it says of itself.
+
+    Raises:
+        SnapshotError: It cannot be read.
+    """
+    return _read(path, mmap=True)
+
+
+def _read(path: Path, mmap: bool) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 _SEQUENCES = (list, tuple, set)
@@ -44,6 +46,8 @@ def plain(value: Any, path: str = "") -> Any:
 
 
 def _tensor(tensor: Tensor, path: str) -> Tensor:
+    if is_lazy(tensor):
+        raise TypeError(f"{path}: not initialized yet; run the model once on an example before the training")
     tensor = tensor.detach()
     if type(tensor) is not Tensor:
         raise TypeError(f"{path}: {_named(type(tensor))} cannot be saved in a snapshot that is read without it")
@@ -72,3 +76,25 @@ def _advice(kind: type) -> str:
     if issubclass(kind, dict | list | tuple | set) or kind.__name__ == "deque":
         return "return a plain dict, list or tuple of it from state_dict(), and make it again in load_state_dict()"
     return "return tensors, numbers, strings and containers of them from state_dict()"
+
+
+def with_tensors(value: Any, take: Callable[[Tensor], Tensor]) -> Any:
+    """The same plain state with other tensors.
+
+    Args:
+        value: What :func:`plain` returned.
+        take: Gives the tensor that stands in place of another.
+    """
+    if isinstance(value, Tensor):
+        return take(value)
+    kind = type(value)
+    if kind in _MAPPINGS:
+        copy: Any = kind()
+        for key, item in value.items():
+            copy[key] = with_tensors(item, take)
+        if hasattr(value, "_metadata"):
+            copy._metadata = value._metadata
+        return copy
+    if kind in _SEQUENCES:
+        return kind([with_tensors(item, take) for item in value])
+    return value

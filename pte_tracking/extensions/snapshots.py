@@ -1,0 +1,290 @@
+"""Saves the training, or an object of it, as files in the run's directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
+from pte_tracking.runs.run import Run
+from pte_tracking.runs.values import to_numbers
+from pte_tracking.snapshots.errors import SnapshotError
+from pte_tracking.snapshots.file import Written, load, temporary_path
+from pte_tracking.snapshots.plain import plain
+from pte_tracking.snapshots.retention import Best, excess
+from pte_tracking.snapshots.saver import Saver
+from pte_tracking.snapshots.signals import SignalNote
+from pte_tracking.snapshots.template import Template
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class Saved(Protocol):
+    """Anything with a state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+def snapshot(
+    filename: str = "snapshot_iter_{.iteration}",
+    *,
+    target: Saved | None = None,
+    trigger: TriggerLike = (1, "epoch"),
+    condition: Callable[[], bool] | None = None,
+    n_retains: int = -1,
+    keep_best: Sequence[object] | None = None,
+    autoload: bool = False,
+    snapshot_on_error: bool = False,
+    asynchronous: bool = True,
+    on_signal: int | None = None,
+) -> Extension:
+    """Saves the whole training: models, optimizers, extensions, random state, the place in the data.
+
+    A snapshot is taken when all other extensions have run and every trigger has decided about the iteration. It becomes
+    a checkpoint of the run, with the values reported in its iteration, and :meth:`manager.resume` goes on from it as if
+    the training had never stopped. ``torch.load(path)`` reads it anywhere; ``["models"]["main"]`` in it is a model's
+    ``state_dict``.
+
+    The training is held up while the state is copied; the file is written behind it. If the next snapshot is due before
+    the last one is on the disk, the training waits. What goes wrong, on a full disk say, is logged, and the training
+    goes on.
+
+    Args:
+        filename: The file's name in the run's directory, a format string for the manager.
+        target: Save this object instead; see :func:`snapshot_object`.
+        trigger: When.
+        condition: Called without arguments when the trigger fires; no snapshot is taken if it returns False.
+        n_retains: How many of the newest files are kept. All if not positive; with ``keep_best``, the newest alone.
+        keep_best: Keep these also: ``("val/loss", "min", 3)`` are the three with the lowest value. It is also what
+            ``resume("best")`` looks at.
+        autoload: Go on from the newest intact snapshot when the training begins, as :meth:`manager.resume` does.
+        snapshot_on_error: Save the state in which an error left the training, too. No resume chooses it by itself.
+        asynchronous: Write in another thread; needs memory for one more state.
+        on_signal: When this signal comes (``signal.SIGTERM``), finish the iteration, save, and end the process with the
+            exit status 128 + signal, as shells and schedulers expect of a killed job; the run is marked KILLED.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: The file's name, the number of files, or the signal cannot be.
+    """
+    policy = Policy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
+    if target is None:
+        return TrainingSnapshot(filename, policy, keep_best, on_signal)
+    for name, given in {"keep_best": keep_best, "on_signal": on_signal}.items():
+        if given is not None:
+            raise ValueError(f"{name}: for snapshots of the whole training only, not together with target=")
+    return ObjectSnapshot(filename, policy, target)
+
+
+def snapshot_object(
+    target: Saved,
+    filename: str,
+    *,
+    trigger: TriggerLike = (1, "epoch"),
+    condition: Callable[[], bool] | None = None,
+    n_retains: int = -1,
+    autoload: bool = False,
+    snapshot_on_error: bool = False,
+    asynchronous: bool = True,
+) -> Extension:
+    """Saves the ``state_dict`` of one object, such as a model; the file holds that and nothing else.
+
+    It is no checkpoint of the run: nothing can be resumed from it.
+
+    Args:
+        target: The object.
+        filename: The file's name in the run's directory, a format string for the manager.
+        trigger: When.
+        condition: Called without arguments when the trigger fires; nothing is saved if it returns False.
+        n_retains: How many of the newest files are kept; all if not positive.
+        autoload: Load the newest file, by the numbers in the names, into ``target`` when the training begins.
+        snapshot_on_error: Save the state in which an error left it, too.
+        asynchronous: Write in another thread; needs memory for one more state.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: The file's name or the number of files cannot be.
+    """
+    return ObjectSnapshot(
+        filename, Policy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous), target
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """When something is saved, and how long it is kept; see :func:`snapshot`."""
+
+    trigger: TriggerLike
+    condition: Callable[[], bool] | None
+    n_retains: int
+    autoload: bool
+    on_error: bool
+    asynchronous: bool
+
+    def __post_init__(self) -> None:
+        if self.condition is not None and not callable(self.condition):
+            raise TypeError(f"condition: expected a function without arguments, got {self.condition!r}")
+        if isinstance(self.n_retains, bool) or not isinstance(self.n_retains, int):
+            raise TypeError(f"n_retains: expected a whole number, got {self.n_retains!r}")
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the condition, if there is one, holds."""
+        return self.condition is None or bool(self.condition())
+
+
+class Snapshot(Extension):
+    """What snapshots of the training and of objects share."""
+
+    priority = PRIORITY_SNAPSHOT
+
+    def __init__(self, filename: str, policy: Policy) -> None:
+        self.template = Template(filename)
+        self.trigger = policy.trigger
+        self.policy = policy
+        self._saver = Saver(policy.asynchronous)
+
+    def initialize(self, manager: Manager) -> None:
+        # A name or a state that cannot be is told now, not after the first epoch.
+        self.template.name(manager)
+        self.state(manager)
+        manager.run.own(self.template.glob)
+        for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
+            left_by_a_kill.unlink(missing_ok=True)
+
+    def __call__(self, manager: Manager) -> None:
+        if self.policy.is_met:
+            self.save(manager)
+
+    def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        if self.policy.on_error and self.policy.is_met:
+            # Under a name of its own: the state may be that of half an iteration.
+            path = manager.run.directory / f"{self.template.name(manager)}_on_error"
+            manager.run.own(f"{self.template.glob}_on_error")
+            self._saver.save(path, lambda: self.state(manager))
+
+    def finalize(self, manager: Manager) -> None:
+        self._saver.wait()
+
+    def state(self, manager: Manager) -> dict[str, Any]:
+        """What is saved: a plain state."""
+        raise NotImplementedError
+
+    def save(self, manager: Manager) -> None:
+        """Save it, and let go what is no longer to be kept."""
+        raise NotImplementedError
+
+
+class TrainingSnapshot(Snapshot):
+    """Saves the whole training; see :func:`snapshot`."""
+
+    default_name = "snapshot"
+
+    def __init__(
+        self, filename: str, policy: Policy, keep_best: Sequence[object] | None, on_signal: int | None
+    ) -> None:
+        super().__init__(filename, policy)
+        self.keep_best = None if keep_best is None else Best.of(keep_best)
+        self._signal = None if on_signal is None else SignalNote(on_signal)
+
+    @property
+    def is_urgent(self) -> bool:
+        return self._signal is not None and self._signal.came
+
+    def initialize(self, manager: Manager) -> None:
+        super().initialize(manager)
+        if self._signal is not None:
+            self._signal.install()
+
+    def __call__(self, manager: Manager) -> None:
+        if not self.is_urgent:
+            super().__call__(manager)
+            return
+        assert self._signal is not None
+        self.save(manager)
+        self._saver.wait()
+        raise SystemExit(self._signal.exit_status)
+
+    def finalize(self, manager: Manager) -> None:
+        super().finalize(manager)
+        if self._signal is not None:
+            self._signal.restore()
+
+    def state(self, manager: Manager) -> dict[str, Any]:
+        return manager.state_dict()
+
+    def save(self, manager: Manager) -> None:
+        run, name = manager.run, self.template.name(manager)
+        step, epoch, observation = manager.iteration, _epochs(manager), dict(manager.observation)
+
+        def complete(state: dict[str, Any]) -> None:
+            # The file must not be there before what it refers to: the journal up to its point.
+            run.sync()
+            # Here, where nobody waits: a value may still have to come from a device.
+            state["manager"]["values"] = to_numbers(observation)
+
+        def publish(state: dict[str, Any], written: Written) -> None:
+            run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["manager"]["values"])
+            self._prune(run)
+
+        self._saver.save(run.directory / name, lambda: self.state(manager), complete, publish)
+
+    def _prune(self, run: Run) -> None:
+        mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
+        for one in excess(mine, self.policy.n_retains, self.keep_best):
+            # In this order: what a kill in between leaves is pruned the next time.
+            (run.directory / one.path).unlink(missing_ok=True)
+            run.remove_checkpoint(one.path, one.step)
+
+
+class ObjectSnapshot(Snapshot):
+    """Saves one object; see :func:`snapshot_object`."""
+
+    default_name = "snapshot_object"
+
+    def __init__(self, filename: str, policy: Policy, target: Saved) -> None:
+        super().__init__(filename, policy)
+        if not (hasattr(target, "state_dict") and hasattr(target, "load_state_dict")):
+            raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {target!r}")
+        self._target = target
+
+    def initialize(self, manager: Manager) -> None:
+        super().initialize(manager)
+        if self.policy.autoload:
+            self._load_newest(manager.run.directory)
+
+    def state(self, manager: Manager) -> dict[str, Any]:
+        return cast(dict[str, Any], plain(self._target.state_dict(), type(self._target).__name__))
+
+    def save(self, manager: Manager) -> None:
+        directory = manager.run.directory
+        path = directory / self.template.name(manager)
+        self._saver.save(path, lambda: self.state(manager), after=lambda state, written: self._prune(directory))
+
+    def _prune(self, directory: Path) -> None:
+        if self.policy.n_retains > 0:
+            for name in self.template.names(directory)[: -self.policy.n_retains]:
+                (directory / name).unlink(missing_ok=True)
+
+    def _load_newest(self, directory: Path) -> None:
+        for name in reversed(self.template.names(directory)):
+            try:
+                state = load(directory / name)
+            except SnapshotError as error:
+                _logger.warning("%s; an earlier one is looked for", error)
+                continue
+            self._target.load_state_dict(state)
+            return
+
+
+def _epochs(manager: Manager) -> float | None:
+    try:
+        return manager.epoch_detail
+    except RuntimeError:
+        return None  # nobody has told how long one is

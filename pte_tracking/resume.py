@@ -1,0 +1,234 @@
+"""Chooses what a training goes on from, and takes the record of its run back to there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pte_tracking.runs import sink
+from pte_tracking.runs.events import Checkpoint
+from pte_tracking.runs.journal import kept, seq_at
+from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.run import Point, Run
+from pte_tracking.snapshots.errors import SnapshotError
+from pte_tracking.snapshots.file import load, measure, peek, temporary_path
+from pte_tracking.snapshots.retention import Best
+from pte_tracking.snapshots.template import Template
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class Found(NamedTuple):
+    """A snapshot to go on from.
+
+    Attributes:
+        path: Its file.
+        state: What it holds.
+        fetched_to: The folder that was made for it, if it comes from a backend.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    fetched_to: Path | None = None
+
+    def clean_up(self) -> None:
+        """Remove what was fetched and is not needed any more."""
+        if self.fetched_to is not None:
+            shutil.rmtree(self.fetched_to, ignore_errors=True)
+
+
+def find(run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None) -> Found | None:
+    """Find and read a snapshot.
+
+    Args:
+        run: The run, not open yet.
+        what: ``"latest"``, ``"best"``, a file, or a tracked checkpoint's URI.
+        templates: The names that snapshots in the run's directory have.
+        best: What makes a snapshot the best.
+
+    Returns:
+        The snapshot; None if there is none yet.
+
+    Raises:
+        SnapshotError: The file, or what was fetched, is damaged or no snapshot.
+        LookupError: There is no such checkpoint.
+        ValueError: ``what`` is nothing of these, or it is not said what is best.
+    """
+    if what == "latest":
+        return _first_intact(_newest_first(run, templates))
+    if what == "best":
+        return _first_intact(_best_first(run, best))
+    if isinstance(what, str) and re.match(r"[A-Za-z][\w+.-]+:/", what) and not Path(what).exists():
+        return _fetch(run, what)
+    path = Path(os.path.abspath(what))
+    return Found(path, load(path))
+
+
+def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint | None:
+    """Open a run at the point of a snapshot.
+
+    What became of snapshots after that point stays, though the point came before: a snapshot is announced when it is on
+    the disk, after its point, and files that were pruned do not come back.
+
+    Args:
+        run: The run, not open yet.
+        state: The snapshot's state.
+        found: Where it was found, if that is known.
+
+    Returns:
+        The snapshot in the record of the run, if it is known there.
+    """
+    point: Point | None = state.get("run")
+    if point is None:
+        run.open(resume=True)
+        return None
+    before = {one.path: one for one in run.checkpoints()} if _is_here(run, point) else None
+    run.open(at=point, record=None if found is None else _record_beside(found.path, run))
+    after = {one.path: one for one in run.checkpoints()}
+    for one in before.values() if before is not None else ():
+        if one.step <= point["step"] and not _same(one, after.get(one.path)):
+            run.log_checkpoint(one.path, one.step, one.sha256, one.size, one.epoch, one.values)
+    for path in after.keys() - before.keys() if before is not None else ():
+        run.remove_checkpoint(path, after[path].step)
+    name = None if found is None else _adopt(run, found)
+    here = [one for one in run.checkpoints() if one.step == point["step"] and name in (None, one.path)]
+    return here[-1] if here else None
+
+
+def _newest_first(run: Run, templates: Sequence[Template]) -> Iterator[tuple[Path, str | None]]:
+    """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
+    known = {one.path: one for one in run.checkpoints()}
+    steps = {path: (one.step, True) for path, one in known.items()}
+    for template in templates:
+        for name in template.names(run.directory):
+            # Published, but not announced: the process was killed between the two.
+            point = _point(run.directory / name) if name not in known or template.is_fixed else None
+            if point is not None and _holds(run, point):
+                steps[name] = max(steps.get(name, (-1, False)), (point["step"], False))
+    for name, (_, is_known) in sorted(steps.items(), key=lambda item: item[1], reverse=True):
+        yield run.directory / name, known[name].sha256 if is_known else None
+
+
+def _best_first(run: Run, best: Best | None) -> Iterator[tuple[Path, str | None]]:
+    if best is None:
+        raise ValueError(
+            "resume('best'): it is not said what is best; give the manager a snapshot(keep_best=('val/loss', 'min', 3))"
+        )
+    all_of_them = run.checkpoints()
+    ranked = best.ranked(all_of_them)
+    if all_of_them and not ranked:
+        keys = sorted({key for one in all_of_them for key in one.values})
+        raise LookupError(
+            f"resume('best'): no snapshot has a finite value of {best.key!r}; they have {', '.join(keys) or 'none'}"
+        )
+    return ((run.directory / one.path, one.sha256) for one in ranked)
+
+
+def _first_intact(candidates: Iterable[tuple[Path, str | None]]) -> Found | None:
+    broken = 0
+    for path, sha256 in candidates:
+        try:
+            found = Found(path, load(path, sha256))
+        except SnapshotError as error:
+            _logger.warning("resume: %s; it is passed over", error)
+            broken += 1
+            continue
+        if broken:
+            _logger.warning("resume: goes on from %s instead", path)
+        return found
+    if broken:
+        _logger.warning("resume: none of %d snapshots is intact; the run begins again", broken)
+    return None
+
+
+def _fetch(run: Run, uri: str) -> Found:
+    scheme = uri.partition(":")[0]
+    sinks = [sink.find(name) for name in sink.names()]
+    able = [one for one in sinks if scheme in one.schemes]
+    if not able:
+        schemes = sorted(known for one in sinks for known in one.schemes)
+        raise ValueError(
+            f"resume({uri!r}): no installed sink knows {scheme}:; known are {', '.join(schemes) or 'none'}, 'latest', "
+            "'best', and files"
+        )
+    run.directory.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=run.directory))
+    try:
+        path = able[0].fetch(uri, folder)
+        return Found(path, load(path), folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _record_beside(path: Path, run: Run) -> Path | None:
+    """The journal that came with a snapshot from elsewhere."""
+    journal = path.parent / JOURNAL
+    return journal if journal.is_file() and path.parent != run.directory else None
+
+
+def _adopt(run: Run, found: Found) -> str:
+    """Make a snapshot one of this run's, where it is not: taken from elsewhere, or never announced.
+
+    Returns:
+        Its name in the run's directory.
+    """
+    written = measure(found.path)
+    if run.directory in found.path.parents and found.fetched_to is None:
+        name = found.path.relative_to(run.directory).as_posix()
+    else:
+        name = _bring(found, run.directory)
+    if not any(one.path == name and one.sha256 == written.sha256 for one in run.checkpoints()):
+        manager = found.state["manager"]
+        length = manager["iters_per_epoch"]
+        epoch = manager["iteration"] / length if length else None
+        run.log_checkpoint(name, found.state["run"]["step"], *written, epoch, found.state.get("values"))
+    return name
+
+
+def _bring(found: Found, directory: Path) -> str:
+    """Bring a snapshot from elsewhere into the run's directory, so that the next resume finds it there."""
+    name = found.path.name
+    if (directory / name).exists():
+        name += ".resumed"
+    if found.fetched_to is not None:
+        os.replace(found.path, directory / name)
+        return name
+    temporary = temporary_path(directory / name)
+    shutil.copyfile(found.path, temporary)
+    os.replace(temporary, directory / name)
+    return name
+
+
+def _is_here(run: Run, point: Point) -> bool:
+    beginning = run.beginning()
+    return beginning is not None and beginning["id"] == point["id"]
+
+
+def _holds(run: Run, point: Point) -> bool:
+    """Whether a point is one of the history as it now counts."""
+    journal, position = run.directory / JOURNAL, point["position"]
+    return (
+        _is_here(run, point)
+        and seq_at(journal, position) == point["seq"]
+        and any(first <= position <= last for first, last in kept(journal))
+    )
+
+
+def _point(path: Path) -> Point | None:
+    try:
+        point: Point | None = peek(path).get("run")
+    except SnapshotError as error:
+        _logger.warning("resume: %s; it is passed over", error)
+        return None
+    return point
+
+
+def _same(one: Checkpoint, other: Checkpoint | None) -> bool:
+    return other is not None and (one.path, one.step, one.sha256) == (other.path, other.step, other.sha256)

@@ -1,0 +1,54 @@
+"""A state copied at once, into memory that is used again for the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pte_tracking.snapshots.plain import with_tensors
+
+
+class Buffers:
+    """Holds one copy of a state. The next one goes into the same memory, so the old one has to be done with by then.
+
+    Copies from CUDA devices are queued behind the work under way there, and before all that is queued later, into
+    page-locked memory: the host does not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Tensor] = {}  # by order in the state
+        self._copied: list[torch.cuda.Event] = []
+
+    def copy(self, state: Any) -> Any:
+        """A copy of a plain state, its tensors on the CPU; complete after :meth:`wait`."""
+        kept: dict[int, Tensor] = {}
+        shared: dict[tuple[Any, ...], Tensor] = {}
+        devices: set[torch.device] = set()
+
+        def take(tensor: Tensor) -> Tensor:
+            if tensor.layout is not torch.strided:
+                return tensor.detach().cpu().clone()
+            # Tied weights are one tensor under two names, and stay one in the file.
+            identity = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+            if identity in shared and tensor.numel():
+                return shared[identity]
+            buffer = self._buffers.get(len(kept))
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            kept[len(kept)] = shared[identity] = buffer
+            if tensor.is_cuda:
+                devices.add(tensor.device)
+            return buffer.copy_(tensor, non_blocking=tensor.is_cuda)
+
+        copied = with_tensors(state, take)
+        self._buffers = kept
+        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+        return copied
+
+    def wait(self) -> None:
+        """Wait until what was queued on devices is done."""
+        for event in self._copied:
+            event.synchronize()
+        self._copied = []

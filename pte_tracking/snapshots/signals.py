@@ -1,0 +1,62 @@
+"""A signal that is noted, to be answered when the moment is right."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class SignalNote:
+    """Notes that a signal came, from :meth:`install` to :meth:`restore`.
+
+    Args:
+        number: The signal.
+
+    Raises:
+        ValueError: There is no such signal, or nobody can catch it.
+
+    Attributes:
+        came: Whether it came.
+    """
+
+    def __init__(self, number: int) -> None:
+        try:
+            self._signal = signal.Signals(number)
+        except ValueError:
+            raise ValueError(f"on_signal: expected a signal such as signal.SIGTERM, got {number!r}") from None
+        if self._signal in (signal.SIGKILL, signal.SIGSTOP):
+            raise ValueError(
+                f"on_signal: {self._signal.name} cannot be caught; schedulers send SIGTERM or SIGUSR1 before"
+            )
+        self._previous: Any = None
+        self._is_installed = False
+        self.came = False
+
+    @property
+    def exit_status(self) -> int:
+        """What shells and schedulers call a process that a signal has ended."""
+        return 128 + self._signal
+
+    def install(self) -> None:
+        """Note the signal from now on.
+
+        Raises:
+            RuntimeError: This is not the main thread.
+        """
+        try:
+            self._previous = signal.signal(self._signal, self._note)
+        except ValueError:
+            raise RuntimeError(
+                "on_signal: signals reach the main thread only; train there, or leave on_signal out"
+            ) from None
+        self._is_installed = True
+
+    def restore(self) -> None:
+        """Leave the signal to whoever had it before."""
+        if self._is_installed:
+            signal.signal(self._signal, signal.SIG_DFL if self._previous is None else self._previous)
+            self._is_installed = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
