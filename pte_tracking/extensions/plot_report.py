@@ -25,6 +25,8 @@ _CLOCKS: Mapping[str, Callable[[Manager], float]] = {
     "elapsed_time": lambda manager: manager.elapsed_time,
 }
 
+_MOST_MARKERS = 200  # more would run into each other
+
 
 class PlotReport(Extension):
     """Plots the means of reported values over intervals.
@@ -47,7 +49,7 @@ class PlotReport(Extension):
             the newest interval before the picture is saved; it may change the figure.
         filename: The picture's file in the run's directory; its suffix says the format. ``"plot.png"`` if
             None: give each of several plots its own.
-        marker: matplotlib's marker of each point; None for none.
+        marker: matplotlib's marker of each point, on curves of 200 points at most; None for none.
         grid: Whether to draw a grid.
 
     Raises:
@@ -144,7 +146,7 @@ class PlotReport(Extension):
         for key, curve in self._curves.items():
             if curve.count:
                 x, y = zip(*curve.points(), strict=True)
-                axes.plot(x, y, marker=self._marker, label=label(key))
+                axes.plot(x, y, marker=self._marker if len(x) <= _MOST_MARKERS else None, label=label(key))
         if self._postprocess is not None:
             self._postprocess(figure, axes, self._newest)
         axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)
