@@ -8,6 +8,7 @@ import io
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_values_are_plain_numbers_once_reported(value: Any, number: float) -> No
     result = observed({"x": value})["x"]
     assert result == number
     assert type(result) in (int, float)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint64, torch.bool),
+    ],
+)
+@pytest.mark.parametrize("make", [lambda tensor: tensor, DistantTensor])
+def test_tensors_of_every_dtype_are_numbers(dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> None:
+    summary = DictSummary()
+    summary.add(observed({"x": make(torch.tensor(1.0).to(dtype))}))
+    assert summary.compute_mean() == {"x": 1.0}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
