@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events, journal
+from pte_tracking.runs import events
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound
 from pte_tracking.runs.journal import Journal, Mark, effective, find, kept, read, route, seq_at
 
@@ -148,7 +149,7 @@ def test_events_that_hold_again_keep_their_times(tmp_path: Path) -> None:
     both = written.mark
     assert first
     assert second
-    written.rewind(Mark(1, list(read(path))[0][1]), 1)
+    written.rewind(Mark(1, next(iter(read(path)))[1]), 1)
     written.rewind(both, 1)
     again = [event for event, _ in effective(path)]
     assert [repr(event).partition("time=")[2] for event in again] == [
@@ -258,13 +259,13 @@ def test_lines_larger_than_any_buffer_are_read_and_mended(tmp_path: Path) -> Non
 def test_appending_costs_one_write_of_the_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Journal(tmp_path / "journal.jsonl")
     written: list[bytes] = []
-    plain = journal.os.write
+    plain = os.write
 
     def count(fd: int, data: bytes) -> int:
         written.append(data)
         return plain(fd, data)
 
-    monkeypatch.setattr(journal.os, "write", count)
+    monkeypatch.setattr(os, "write", count)
     for step in range(3):
         opened.append(Metrics, step, {"a": 1.0})
     assert [json.loads(line)["step"] for line in written] == [0, 1, 2]
