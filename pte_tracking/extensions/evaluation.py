@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import auto
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
-from pte_tracking.extensions.notebook import in_notebook
+from pte_tracking.extensions.bar import Bar, can_show
 from pte_tracking.reporter import Reporter, report
 
 
@@ -104,19 +104,14 @@ class Evaluation(Extension):
     def _modules(self) -> list[nn.Module]:
         return list(self._targets.values())
 
-    def _bar(self) -> _Bar:
-        in_terminal = None  # tqdm's word for: if it is one
-        return _Bar(
+    def _bar(self) -> Bar:
+        return Bar(
             desc=self.name or self.default_name,
             total=operator.length_hint(self._iterators["main"]) or None,
             leave=False,
             dynamic_ncols=True,
-            disable=(False if in_notebook() else in_terminal) if self._progress_bar else True,
+            disable=not (self._progress_bar and can_show(sys.stderr)),
         )
-
-
-class _Bar(auto.tqdm):  # type: ignore[type-arg]
-    monitor_interval = 0  # no thread beside the training, which forks the workers of its loaders
 
 
 def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import Protocol, TextIO
 
-from tqdm import auto, tqdm
+from tqdm import tqdm
 
 from pte_tracking.extension import Extension, Manager
+from pte_tracking.extensions.bar import IS_WIDGET, Bar, can_show
 from pte_tracking.extensions.columns import number
 from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.extensions.log_report import LogReport, Row
@@ -72,7 +73,7 @@ class ProgressBar(Extension):
     def initialize(self, manager: Manager) -> None:
         out = sys.stderr if self._out is None else self._out
         self._total = self._iterations(manager)
-        if _is_notebook or (hasattr(out, "isatty") and out.isatty()):
+        if can_show(out):
             self._display = _Bar(manager.iteration, self._total, self._bar_length, out)
         else:
             self._display = _Lines(manager.iteration, self._total, out)
@@ -119,7 +120,6 @@ class ProgressBar(Extension):
 
 
 _SHOWN_ANYWAY = {"epoch", "iteration", "elapsed_time"}
-_is_notebook = any(base.__name__ == "tqdm_notebook" for base in auto.tqdm.__mro__)
 
 
 class _Display(Protocol):
@@ -136,17 +136,13 @@ class _Display(Protocol):
     def close(self) -> None: ...
 
 
-class _Tqdm(auto.tqdm):  # type: ignore[type-arg]
-    monitor_interval = 0  # no thread beside the training: it is redrawn by the training itself
-
-
 class _Bar:
     """A bar in a terminal or a notebook."""
 
     def __init__(self, initial: int, total: int | None, length: int | None, out: TextIO) -> None:
-        bar = "{bar}" if length is None or _is_notebook else f"{{bar:{length}}}"
+        bar = "{bar}" if length is None or IS_WIDGET else f"{{bar:{length}}}"
         status = _status(total, f"|{bar}|")
-        self._bar = _Tqdm(initial=initial, total=total, bar_format=status, file=out, dynamic_ncols=True, smoothing=0)
+        self._bar = Bar(initial=initial, total=total, bar_format=status, file=out, dynamic_ncols=True, smoothing=0)
         self._rest = _status(total, "|" + " " * (length or _SHORTEST_BAR) + "|")
         self.rests_until = 0.0
 
