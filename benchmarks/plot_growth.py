@@ -11,6 +11,7 @@ import math
 import statistics
 import tempfile
 import time
+from collections import deque
 
 import psutil
 import torch
@@ -29,10 +30,10 @@ def main() -> None:
         for length in LENGTHS:
             started = time.perf_counter()
             first = manager.iteration
-            spent = [iterate(manager, i) for i in range(first, length)]
+            spent = deque((iterate(manager, i) for i in range(first, length)), maxlen=WINDOW)
             mean = (time.perf_counter() - started) / (length - first)
             print(
-                f"{length:>9,} points: {statistics.median(spent[-WINDOW:]) * 1e6:6.1f} us for a point (median), "
+                f"{length:>9,} points: {statistics.median(spent) * 1e6:6.1f} us for a point (median), "
                 f"{mean * 1e6:8.1f} us with the drawings, "
                 f"state {state_bytes(plot):>7,} bytes, memory {psutil.Process().memory_info().rss / 1e6:6.1f} MB",
                 flush=True,
