@@ -1,9 +1,9 @@
 """A run's event file: appended to, and made again where something that it shows is taken back.
 
-Readers keep their place in the file that they read and never go back, so that nothing in it may change but its end.
-Everything else takes a new file with a later name, which begins with what makes readers forget the old one. The new file
-appears whole. The old one is emptied and stays for a day: TensorBoard's own reader would wait for ever for a file that
-is gone.
+Readers keep their place in the file that they read and never go back, so that nothing in it may change but its
+end. Everything else takes a new file with a later name, which begins with what makes readers forget the old
+one. The new file appears whole. The old one is emptied and stays for a day: TensorBoard's own reader would wait
+for ever for a file that is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tensorboard.compat.proto import event_pb2
 
 from pte_tensorboard import records, values
 from pte_tensorboard.translation import Memory, Translation
@@ -74,7 +75,7 @@ class TensorBoardConnection:
         # A row of very many values comes in several parts, with the same seq.
         elif first.seq <= known.last and first.seq != self._written:
             with self._all_or_nothing():
-                self._cut(first.seq - 1, -1)
+                self._cut(first.seq - 1)
         elif known.is_ended and any(isinstance(event, RunStarted) for event in events):
             with self._all_or_nothing():
                 self._replace(self._kept())
@@ -187,8 +188,9 @@ class TensorBoardConnection:
                     yield event.seq, made
 
     def _new_path(self) -> Path:
-        """A path that sorts behind all event files in the directory, whatever clocks say."""
-        stamps = [int(match[1]) for name in os.listdir(self._run.directory) if (match := _STAMP.match(name))]
+        """A path that sorts behind all event files in the directory, and a lost one, whatever clocks say."""
+        names = [*os.listdir(self._run.directory), self._state.file]
+        stamps = [int(match[1]) for name in names if (match := _STAMP.match(name))]
         stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
         return self._run.directory / f"events.out.tfevents.{stamp:010d}.{self._run.id}"
 
@@ -199,7 +201,10 @@ class TensorBoardConnection:
         try:
             yield
         except BaseException:
-            self._restore(before)
+            if before.file == self._state.file:
+                self._restore(before)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, before.size)
             self._written = None
             raise
 
@@ -223,17 +228,25 @@ class TensorBoardConnection:
     def _rewind(self, rewound: Rewound) -> None:
         seq, known = rewound.to_seq, self._state
         if known.last <= seq and not known.is_ended:
-            self._translation.cut(seq, rewound.step)
+            self._translation.cut(seq, known.memory.epoch_step)
             return
         vanished = self._vanished(rewound)
         if any(old <= seq < new for old, new in known.memory.replaced):
             self._make_again(seq, vanished)
         else:
-            self._cut(seq, rewound.step, vanished)
+            self._cut(seq, vanished)
 
-    def _cut(self, seq: int, step: int, vanished: Mapping[str, str] | None = None) -> None:
-        self._translation.cut(seq, step)
+    def _cut(self, seq: int, vanished: Mapping[str, str] | None = None) -> None:
+        self._translation.cut(seq, self._last_epoch(seq))
         self._replace(self._kept(seq), vanished)
+
+    def _last_epoch(self, seq: int) -> int:
+        """The last step up to an event at which an epoch is shown; -1 if there is none."""
+        last, needle = b"", values.needle(values.EPOCH)
+        for _, raw in self._kept(seq):
+            if needle in raw:
+                last = raw
+        return event_pb2.Event.FromString(records.message(last)).step if last else -1
 
     def _vanished(self, rewound: Rewound) -> dict[str, str]:
         """The tags that lose all their points, each with the plugin that shows it."""

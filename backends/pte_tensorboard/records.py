@@ -1,8 +1,8 @@
 """Records of an event file: ``Event`` messages framed as TFRecords, each labelled with the ``seq`` that it came from.
 
-The label travels as a field that TensorBoard's ``Event`` does not have; every reader of protocol buffers skips such
-fields. Thanks to it a file can be cut at any event of the journal by looking at nothing but the file. Label 0 marks what
-belongs to the file and not to the history: it is made anew whenever the file is.
+The label travels as a field that TensorBoard's ``Event`` does not have; every reader of protocol buffers skips
+such fields. Thanks to it a file can be cut at any event of the journal by looking at nothing but the file.
+Label 0 marks what belongs to the file and not to the history: it is made anew whenever the file is.
 
 A TFRecord is the length of its data (8 bytes, little endian), a checksum of the length (4), the data, and a checksum of
 the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord.

@@ -29,7 +29,6 @@ class Memory(msgspec.Struct):
         is_stale: Whether there is something that only a new file can show.
         charted: The tags that may share a chart, with the events that they first came in.
         epoch_step: The last step that an epoch was shown at.
-        epoch_seq: The event that it came from.
         latest: The step and event of the last figure, picture or text of each key.
         replaced: The events whose figure, picture or text was replaced by one of the same key and step, each with it.
     """
@@ -42,7 +41,6 @@ class Memory(msgspec.Struct):
     is_stale: bool = False
     charted: dict[str, int] = {}
     epoch_step: int = -1
-    epoch_seq: int = 0
     latest: dict[str, tuple[int, int]] = {}
     replaced: list[tuple[int, int]] = []
 
@@ -62,9 +60,10 @@ class Translation:
     def begin(self, vanished: Mapping[str, str]) -> bytes:
         """The first records of a new file, which shows everything as it is now.
 
-        Readers that have read an earlier file of the run forget what they know at the SessionLog.START of step 0: all of
-        it in TensorBoard's own reader, where the very first START counts for nothing, and in the class EventAccumulator;
-        but in TensorBoard's data server only tag by tag, as points of earlier or equal steps come.
+        Readers that have read an earlier file of the run forget what they know at the SessionLog.START of step
+        0: all of it in TensorBoard's own reader, where the very first START counts for nothing, and in the
+        class EventAccumulator; but in TensorBoard's data server only tag by tag, as points of earlier or equal
+        steps come.
 
         Args:
             vanished: Tags that have lost all their points, each with the plugin that shows it.
@@ -110,12 +109,12 @@ class Translation:
             return record(_summary(event.time, event.step, value), event.seq)
         return b""
 
-    def cut(self, seq: int, step: int) -> None:
+    def cut(self, seq: int, epoch_step: int) -> None:
         """Forget what came after an event.
 
         Args:
             seq: The event.
-            step: Iterations done there.
+            epoch_step: The last step up to there that an epoch was shown at.
         """
         memory = self.memory
         if memory.params_seq > seq:
@@ -128,9 +127,7 @@ class Translation:
         memory.charted = {tag: first for tag, first in memory.charted.items() if first <= seq}
         memory.latest = {key: (at, last) for key, (at, last) in memory.latest.items() if last <= seq}
         memory.replaced = [(old, new) for old, new in memory.replaced if new <= seq]
-        if memory.epoch_seq > seq:
-            # The row of the step that the run goes back to is as good as always kept: snapshots are taken after it.
-            memory.epoch_step, memory.epoch_seq = step, seq
+        memory.epoch_step = epoch_step
         memory.seq = min(memory.seq, seq)
 
     def _metrics(self, event: Metrics) -> bytes:
@@ -141,7 +138,7 @@ class Translation:
         memory = self.memory
         if event.epoch is not None and event.step > memory.epoch_step and values.EPOCH not in event.values:
             add(tag=values.EPOCH, simple_value=event.epoch)
-            memory.epoch_step, memory.epoch_seq = event.step, event.seq
+            memory.epoch_step = event.step
         if self._chart(event):
             message.summary.value.append(layout(memory.charted))
         return record(message, event.seq)
