@@ -1,0 +1,93 @@
+"""What tests of extensions need: a snapshot's way through a file, and a real terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def through_a_file() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Saves a state and loads it, as a resume does."""
+
+    def save_and_load(state: dict[str, Any]) -> dict[str, Any]:
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        loaded: dict[str, Any] = torch.load(file, weights_only=True)
+        return loaded
+
+    return save_and_load
+
+
+class Terminal:
+    """A terminal, and somebody who looks at it.
+
+    Attributes:
+        out: What programs write to.
+        columns: Its width in characters.
+    """
+
+    columns = 80
+
+    def __init__(self) -> None:
+        self._eye, end = pty.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
+        self.out: TextIO = os.fdopen(end, "w", encoding="utf-8")
+        self._written = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        self.out.close()
+        self._reader.join()
+        os.close(self._eye)
+
+    def written(self) -> str:
+        """All that was written; closes the terminal."""
+        if not self.out.closed:
+            self.out.close()
+            self._reader.join()
+        return self._written.decode()
+
+    def screen(self) -> list[str]:
+        """The lines that are seen in the end; closes the terminal."""
+        lines, row, column = [""], 0, 0
+        for part in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", self.written()):
+            if part == "\x1b[A":
+                row -= 1
+            elif part == "\r":
+                column = 0
+            elif part == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            else:
+                lines[row] = lines[row].ljust(column)[:column] + part + lines[row][column + len(part) :]
+                column += len(part)
+        return [line.rstrip() for line in lines]
+
+    def _read(self) -> None:
+        try:
+            while chunk := os.read(self._eye, 4096):
+                self._written += chunk
+        except OSError:
+            pass  # Linux's word for: the other end was closed
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    if not terminal.out.closed:
+        terminal.close()
