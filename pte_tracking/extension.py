@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import nn, optim
 
+from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.runs.run import Run
 
@@ -23,8 +24,8 @@ PRIORITY_READER = 100
 PRIORITY_SNAPSHOT = -100
 
 
-class Progress(Protocol):
-    """How far the training is."""
+class Manager(Protocol):
+    """What extensions and triggers may know of the training."""
 
     @property
     def iteration(self) -> int:
@@ -41,10 +42,6 @@ class Progress(Protocol):
     @property
     def elapsed_time(self) -> float:
         """Seconds of training, those before a resume included."""
-
-
-class Manager(Progress, Protocol):
-    """What extensions and triggers may know of the training."""
 
     @property
     def iters_per_epoch(self) -> int:

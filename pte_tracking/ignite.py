@@ -12,8 +12,6 @@ from torch import nn, optim
 from pte_tracking.extension import TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
-from pte_tracking.resume import Found
-from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.sink import Sink
 from pte_tracking.state import StateObject
 
@@ -95,7 +93,6 @@ class IgniteExtensionsManager(ExtensionsManager):
             close_timeout=close_timeout,
         )
         self.engine = engine
-        self._was_restored = False
         #: How far the engine's count is behind: it begins anew where it has done all that it was asked for.
         self._ahead = 0
         self._epoch_begun = 0
@@ -105,11 +102,6 @@ class IgniteExtensionsManager(ExtensionsManager):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
         # Not by a handler of EXCEPTION_RAISED: where there is one, the engine takes the exception for handled.
         engine.run = self._watched(engine.run)  # type: ignore[method-assign]
-
-    def _go_on(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
-        checkpoint = super()._go_on(state, found)
-        self._was_restored = True
-        return checkpoint
 
     def _watched(self, run: Callable[..., State]) -> Callable[..., State]:
         @functools.wraps(run)
@@ -121,7 +113,7 @@ class IgniteExtensionsManager(ExtensionsManager):
                 raise
             finally:
                 self._iteration_scope.leave()
-            if self._is_over:
+            if self.stop_trigger:
                 self.close()
             return state
 
@@ -137,13 +129,12 @@ class IgniteExtensionsManager(ExtensionsManager):
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
-        if self._was_restored and state.iteration == 0:
+        if not self._is_started and self.iteration > 0 and state.iteration == 0:  # the manager was restored, it was not
             state.iteration, state.epoch = self.iteration, self.epoch
-        self._was_restored = False
         self._ahead = max(0, self.iteration - state.iteration)
         if state.dataloader is not None:
             state.dataloader = self.feeds.feed(state.dataloader)
-        if self._is_over:
+        if self.stop_trigger:
             engine.terminate()
 
     def _on_iteration_started(self, engine: Engine) -> None:
@@ -163,7 +154,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         self.engine.remove_event_handler(self._on_iteration_completed, Events.ITERATION_COMPLETED)
         self.engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
 
-    def _stop(self) -> None:
+    def _on_stop(self) -> None:
         state = self.engine.state
         if state.epoch_length is None or state.iteration % state.epoch_length:
             self.engine.terminate()
@@ -171,5 +162,5 @@ class IgniteExtensionsManager(ExtensionsManager):
     def _on_epoch_completed(self, engine: Engine) -> None:
         state = engine.state
         is_done = state.max_epochs is not None and state.epoch >= state.max_epochs
-        if self._is_over and not is_done:
+        if self.stop_trigger and not is_done:
             engine.terminate()

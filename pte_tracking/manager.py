@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from torch import nn, optim
 
@@ -17,15 +17,14 @@ from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter, ReportScope
-from pte_tracking.resume import Found, find, go_on
+from pte_tracking.resume import find
 from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run, outcome
 from pte_tracking.runs.sink import Sink
 from pte_tracking.snapshots import rng
-from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
-from pte_tracking.snapshots.plain import plain
-from pte_tracking.state import StateObject, check_names, restore, states_of
-from pte_tracking.triggers import IntervalTrigger, get_trigger
+from pte_tracking.state import StateObject, TrainingState
+from pte_tracking.stopping import Stop
+from pte_tracking.triggers import get_trigger
 
 _Batch = TypeVar("_Batch")
 
@@ -85,18 +84,16 @@ class ExtensionsManager:
         self.raw_models = self.models
         self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
-        self.state_objects: Mapping[str, StateObject] = _by_name("state_objects", state_objects or {})
         self.updater = Progress(iters_per_epoch)
         self.feeds = Feeds()
         self.reporter = _named_reporter(self.models)
         self.observation: Observation = {}
-        self._is_over = False
         self._is_started = False
         self._is_ended = False
         self._extensions = ExtensionList()
         for extension in extensions:
             self.extend(extension)
-        self._stop_trigger = get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger)
+        self._stop = Stop(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         self._iteration_scope = _IterationScope(self)
         self._sinks_given = bool(sinks)
         self.run = Run(
@@ -106,6 +103,16 @@ class ExtensionsManager:
             tags=tags,
             name=run_name,
             close_timeout=close_timeout,
+        )
+        self._state = TrainingState(
+            self.models,
+            self.optimizers,
+            _by_name("state_objects", state_objects or {}),
+            extensions=self._extensions,
+            progress=self.updater,
+            stop=self._stop,
+            feeds=self.feeds,
+            run=self.run,
         )
 
     # -- what extensions see -------------------------------------------------------------------------------------------
@@ -143,7 +150,7 @@ class ExtensionsManager:
     @property
     def stop_trigger(self) -> bool:
         """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
-        return self._is_over
+        return self._stop.is_over
 
     @property
     def is_ended(self) -> bool:
@@ -153,7 +160,7 @@ class ExtensionsManager:
     @property
     def training_length(self) -> tuple[float, str] | None:
         """How long the training will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
-        return self._stop_trigger.training_length
+        return self._stop.trigger.training_length
 
     @property
     def out(self) -> str:
@@ -238,11 +245,11 @@ class ExtensionsManager:
         if not self.updater.knows_epochs and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
         self.begin()
-        while not self._is_over:
+        while not self._stop.is_over:
             before = self.updater.iteration
             for batch in self.feeds.feed(loader):
                 yield batch
-                if self._is_over:
+                if self._stop.is_over:
                     break
             if self.updater.iteration == before:
                 raise RuntimeError(
@@ -278,15 +285,7 @@ class ExtensionsManager:
         Raises:
             TypeError: Something else is in the state of a part; its place is named.
         """
-        state = {
-            "format": FORMAT,
-            **{part: states_of(objects) for part, objects in self._parts().items()},
-            "extensions": self._extensions.state_dict(),
-            "manager": self._own_state(),
-            "rng": rng.get_state(),
-            "run": self.run.point(self.iteration) if self.run.is_open else None,
-        }
-        return cast(dict[str, Any], plain(state))
+        return self._state.take()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state, in the run that it was taken in; before the first iteration.
@@ -296,7 +295,8 @@ class ExtensionsManager:
             ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
                 nothing was restored.
         """
-        self._go_on(state)
+        self._check_not_started("load_state_dict()")
+        self._state.give_back(state)
 
     def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
         """Goes on from a snapshot as if the training had never stopped; before the first iteration.
@@ -325,40 +325,13 @@ class ExtensionsManager:
             self.run.open(at=self.run.beginning())
             return None
         try:
-            return self._go_on(found.state, found)
+            return self._state.give_back(found.state, found)
         finally:
             found.clean_up()
 
     def _check_not_started(self, call: str) -> None:
         if self._is_started:
             raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
-
-    def _go_on(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
-        self._check_not_started("load_state_dict()")
-        check_format(state)
-        check_names(state, {**self._parts(), "extensions": self._extensions.names(), "manager": self._own_state()})
-        check_fits(self.models, self.optimizers, state)
-        checkpoint = go_on(self.run, state, found) if not self.run.is_open else None
-        for part, objects in self._parts().items():
-            restore(objects, state[part])
-        self._extensions.load_state_dict(state["extensions"])
-        manager = state["manager"]
-        self.updater.load_state_dict(manager)
-        self._stop_trigger.load_state_dict(manager["stop_trigger"])
-        self._is_over = self._is_over_after(manager["is_over"])
-        self.feeds.load_state_dict(manager["data"], state["rng"])
-        return checkpoint
-
-    def _own_state(self) -> dict[str, Any]:
-        return {
-            **self.updater.state_dict(),
-            "is_over": self._is_over,
-            "stop_trigger": self._stop_trigger.state_dict(),
-            "data": self.feeds.state_dict(),
-        }
-
-    def _parts(self) -> dict[str, Mapping[str, Any]]:
-        return {"models": self.models, "optimizers": self.optimizers, "state_objects": self.state_objects}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -419,11 +392,11 @@ class ExtensionsManager:
             if entry.trigger(self):
                 entry.extension(self)
         due = [one.extension for one in self._extensions.saving if one.trigger(self) or one.extension.is_urgent]
-        self._is_over = self._stop_trigger(self)
+        self._stop.ask(self)
         for extension in due:
             extension(self)
 
-    def _stop(self) -> None:
+    def _on_stop(self) -> None:
         """The stop trigger has fired."""
         self.close()
 
@@ -439,12 +412,6 @@ class ExtensionsManager:
                 f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
             )
         self.updater.iteration = iteration
-
-    def _is_over_after(self, saved: bool) -> bool:
-        """Whether a restored training is over: a length given now counts, not that of the time when it was saved."""
-        if isinstance(self._stop_trigger, IntervalTrigger) and self.updater.knows_epochs:
-            return self._stop_trigger.is_reached(self)
-        return saved
 
     def _fail(self, error: BaseException) -> None:
         if self._is_started and not self._is_ended and isinstance(error, Exception):
@@ -500,7 +467,7 @@ class _IterationScope:
         if error is not None:
             manager._fail(error)
         elif manager.stop_trigger:
-            manager._stop()
+            manager._on_stop()
 
     def leave(self) -> None:
         """Reports no longer go to the iteration, however it ended."""

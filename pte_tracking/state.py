@@ -1,9 +1,22 @@
-"""The state of named things: models, optimizers, extensions and whatever else a training consists of."""
+"""The state of a whole training: taken, and given back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from torch import nn, optim
+
+from pte_tracking.data import Feeds
+from pte_tracking.extension_list import ExtensionList
+from pte_tracking.progress import Progress
+from pte_tracking.resume import Found, go_on
+from pte_tracking.runs.events import Checkpoint
+from pte_tracking.runs.run import Run
+from pte_tracking.snapshots import rng
+from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
+from pte_tracking.snapshots.plain import plain
+from pte_tracking.stopping import Stop
 
 
 class StateObject(Protocol):
@@ -14,30 +27,98 @@ class StateObject(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-def states_of(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The state of each object by its name."""
+class TrainingState:
+    """Takes the state of everything that a training consists of, and gives it back.
+
+    Args:
+        models: The models by name.
+        optimizers: The optimizers by name.
+        state_objects: Whatever else has a state, by name.
+        extensions: The extensions.
+        progress: How far the training is.
+        stop: Whether it is over.
+        feeds: Where in the data it is.
+        run: The record of it.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Mapping[str, optim.Optimizer],
+        state_objects: Mapping[str, StateObject],
+        *,
+        extensions: ExtensionList,
+        progress: Progress,
+        stop: Stop,
+        feeds: Feeds,
+        run: Run,
+    ) -> None:
+        self._models, self._optimizers = models, optimizers
+        self._parts: dict[str, Mapping[str, Any]] = {
+            "models": models,
+            "optimizers": optimizers,
+            "state_objects": state_objects,
+        }
+        self._extensions = extensions
+        self._progress = progress
+        self._stop = stop
+        self._feeds = feeds
+        self._run = run
+
+    def take(self) -> dict[str, Any]:
+        """The state: tensors and plain values only.
+
+        Raises:
+            TypeError: Something else is in the state of a part; its place is named.
+        """
+        state = {
+            "format": FORMAT,
+            **{part: _states(objects) for part, objects in self._parts.items()},
+            "extensions": self._extensions.state_dict(),
+            "manager": self._own(),
+            "rng": rng.get_state(),
+            "run": self._run.point(self._progress.iteration) if self._run.is_open else None,
+        }
+        return cast(dict[str, Any], plain(state))
+
+    def give_back(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
+        """Restores a state, in the run that it was taken in.
+
+        Args:
+            state: The state.
+            found: Where it was found, if that is known.
+
+        Returns:
+            The snapshot in the record of the run, if it is known there.
+
+        Raises:
+            ValueError: It is that of other models, optimizers, extensions or state objects: each is named, and nothing
+                was restored.
+        """
+        check_format(state)
+        _check_names(state, {**self._parts, "extensions": self._extensions.names(), "manager": self._own()})
+        check_fits(self._models, self._optimizers, state)
+        checkpoint = go_on(self._run, state, found) if not self._run.is_open else None
+        for part, objects in self._parts.items():
+            for name, thing in objects.items():
+                thing.load_state_dict(state[part][name])
+        self._extensions.load_state_dict(state["extensions"])
+        own = state["manager"]
+        self._progress.load_state_dict(own)
+        self._stop.load_state_dict(own, self._progress)
+        self._feeds.load_state_dict(own["data"], state["rng"])
+        return checkpoint
+
+    def _own(self) -> dict[str, Any]:
+        return {**self._progress.state_dict(), **self._stop.state_dict(), "data": self._feeds.state_dict()}
+
+
+def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: thing.state_dict() for name, thing in objects.items()}
 
 
-def restore(objects: Mapping[str, Any], states: Mapping[str, dict[str, Any]]) -> None:
-    """Gives each object its state back."""
-    for name, thing in objects.items():
-        thing.load_state_dict(states[name])
-
-
-def check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
-    """Checks a state before anything of it is restored.
-
-    Args:
-        state: The state, one mapping for each part.
-        expected: The names that are wanted in each part.
-
-    Raises:
-        TypeError: It is no mapping.
-        ValueError: Parts or names are missing or unexpected; all of them are named.
-    """
-    if not isinstance(state, Mapping):
-        raise TypeError(f"state: expected a dictionary from state_dict() or torch.load(), got {type(state).__name__}")
+def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
+    """Checks that a state has the parts and names that are wanted, before anything of it is restored."""
     complaints = [f"{part!r} is missing" for part in expected if part not in state]
     for part, names in expected.items():
         saved, here = list(state.get(part, names)), list(names)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from numbers import Rational, Real
 
 from pte_tracking.extension import Manager
+from pte_tracking.progress import Progress
 from pte_tracking.triggers.base import Trigger
 
 _UNITS = ("epoch", "iteration")
@@ -33,10 +34,10 @@ class IntervalTrigger(Trigger):
         # Whether a multiple of period * length lies in (done - 1, done], in whole numbers.
         return done * self._denominator % (self._numerator * length) < self._denominator and done > 0
 
-    def is_reached(self, manager: Manager) -> bool:
+    def is_reached(self, progress: Progress) -> bool:
         """Whether the first interval is over."""
-        length = 1 if self.unit == "iteration" else manager.iters_per_epoch
-        return manager.iteration * self._denominator >= self._numerator * length
+        length = 1 if self.unit == "iteration" else progress.iters_per_epoch
+        return progress.iteration * self._denominator >= self._numerator * length
 
     @property
     def training_length(self) -> tuple[float, str]:

@@ -1,0 +1,41 @@
+"""When a training stops, and whether it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pte_tracking.extension import Manager
+from pte_tracking.progress import Progress
+from pte_tracking.triggers import IntervalTrigger, Trigger
+
+
+class Stop:
+    """Asks the stop trigger once in each iteration and keeps the answer.
+
+    Attributes:
+        trigger: The trigger.
+        is_over: Its last answer.
+    """
+
+    def __init__(self, trigger: Trigger) -> None:
+        self.trigger = trigger
+        self.is_over = False
+
+    def ask(self, manager: Manager) -> None:
+        """Asks about the iteration that was just done."""
+        self.is_over = self.trigger(manager)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"is_over": self.is_over, "stop_trigger": self.trigger.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
+        """Takes back what :meth:`state_dict` returned.
+
+        A length is compared with the progress again: the one given now counts, not that of the time of the snapshot.
+        """
+        self.trigger.load_state_dict(state["stop_trigger"])
+        if isinstance(self.trigger, IntervalTrigger) and progress.knows_epochs:
+            self.is_over = self.trigger.is_reached(progress)
+        else:
+            self.is_over = state["is_over"]
