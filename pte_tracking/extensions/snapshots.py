@@ -227,10 +227,10 @@ class TrainingSnapshot(Snapshot):
             # The file must not be there before what it refers to: the journal up to its point.
             run.sync()
             # Here, where nobody waits: a value may still have to come from a device.
-            state["manager"]["values"] = to_numbers(observation)
+            state["values"] = to_numbers(observation)
 
         def publish(state: dict[str, Any], written: Written) -> None:
-            run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["manager"]["values"])
+            run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["values"])
             self._prune(run)
 
         self._saver.save(run.directory / name, lambda: self.state(manager), complete, publish)

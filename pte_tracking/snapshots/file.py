@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +33,11 @@ def write(path: Path, state: Mapping[str, Any]) -> Written:
     """Write a state so that after a crash at any moment there is the whole new file under its name, or what was there.
 
     Raises:
-        Exception: The disk is full or broken, or the state cannot be saved; nothing is left behind.
+        OSError: The disk is full or broken. Nothing is left behind.
     """
     temporary = temporary_path(path)
     try:
-        torch.save(state, temporary)
+        _save(state, temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         written = measure(temporary)
@@ -46,6 +47,14 @@ def write(path: Path, state: Mapping[str, Any]) -> Written:
         raise
     _sync_directory(path.parent)
     return written
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's stream knows not what went wrong
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(f"torch could not write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,0 +1,152 @@
+"""A file of a snapshot is there whole or not at all, and nothing else is ever loaded."""
+
+import contextlib
+import os
+import pickle
+import resource
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pte_tracking.snapshots import file
+from pte_tracking.snapshots.errors import SnapshotError
+
+STATE = {"models": {"main": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}, "manager": {"iteration": 7}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "snapshot_iter_7"
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def test_what_was_written_is_read(path: Path) -> None:
+    written = file.write(path, STATE)
+    assert written == file.measure(path)
+    assert written.size == path.stat().st_size
+    assert same(file.load(path, written.sha256), STATE)
+    assert same(torch.load(path), STATE), "anybody can read it"
+    assert file.peek(path)["manager"] == {"iteration": 7}
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_file_is_replaced_by_a_whole_one(path: Path) -> None:
+    first = file.write(path, {"step": 1})
+    second = file.write(path, {"step": 2})
+    assert first != second
+    assert file.load(path, second.sha256) == {"step": 2}
+    with pytest.raises(SnapshotError, match="SHA-256"):
+        file.load(path, first.sha256)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_what_was_there(path: Path) -> None:
+    file.write(path, {"step": 1})
+    with pytest.raises(OSError, match="MB are free"):
+        file.write(path, {"large": torch.zeros(100_000)})
+    assert os.listdir(path.parent) == [path.name]
+    assert file.load(path) == {"step": 1}
+
+
+def test_a_state_that_cannot_be_saved_leaves_nothing(path: Path) -> None:
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        file.write(path, {"function": lambda: None})
+    assert os.listdir(path.parent) == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_noticed_or_does_no_harm(path: Path, data: st.DataObject) -> None:
+    written = file.write(path, STATE)
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with pytest.raises(SnapshotError):
+        file.load(path, written.sha256)
+    with contextlib.suppress(SnapshotError):
+        assert same(file.load(path), STATE)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_cut_file_is_noticed(path: Path, data: st.DataObject) -> None:
+    file.write(path, STATE)
+    content = path.read_bytes()
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(SnapshotError, match="damaged, or no snapshot"):
+        file.load(path)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def evil_zip(path: Path) -> None:
+    """A file like torch's, whose pickle runs a command."""
+    torch.save({"x": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, pickle.dumps({"x": Evil()}) if name.endswith("data.pkl") else content)
+
+
+FOREIGN = {
+    "nothing": (lambda path: None, "there is no such file"),
+    "a folder": (Path.mkdir, "there is no such file"),
+    "empty": (Path.touch, r"damaged, or no snapshot \(0 bytes\)"),
+    "text": (lambda path: path.write_text("hello" * 100), "damaged, or no snapshot"),
+    "a pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged, or no snapshot"),
+    "an old torch file": (
+        lambda path: torch.save({"x": Evil()}, path, _use_new_zipfile_serialization=False),
+        "damaged, or no snapshot",
+    ),
+    "a torch file of any object": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
+    "a crafted torch file": (evil_zip, "more than tensors and plain values"),
+    "a whole module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
+    "another zip": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "no snapshot"),
+    "a tensor": (lambda path: torch.save(torch.ones(3), path), "it holds a Tensor, not a dictionary"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files_are_refused_and_never_executed(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    make, reason = FOREIGN[kind]
+    make(path)
+    for load in (file.load, file.peek) if path.is_file() else (file.load,):
+        with pytest.raises(SnapshotError, match=f"^{path}: .*") as caught:
+            load(path)
+        if load is file.load:
+            assert caught.match(reason)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is on its way out
+def test_programs_are_refused(path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    with pytest.raises(SnapshotError, match="a TorchScript program"):
+        file.load(path)

@@ -1,0 +1,66 @@
+"""Every global random generator goes on where it was."""
+
+import io
+import random
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from pte_tracking.snapshots import rng
+from pte_tracking.snapshots.plain import plain
+
+
+def draw() -> list[Any]:
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        torch.rand(3).tolist(),
+        torch.randn(1).item(),
+        np.random.rand(3).tolist(),
+        np.random.standard_normal(),
+    ]
+
+
+def through_a_file(state: rng.RandomState) -> Any:
+    buffer = io.BytesIO()
+    torch.save(plain(state), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_all_generators_go_on_from_a_state_read_from_a_file() -> None:
+    draw()  # leaves a second normal number waiting in Python's and NumPy's generators
+    state = through_a_file(rng.get_state())
+    drawn = draw()
+    assert draw() != drawn
+    rng.set_state(state)
+    assert draw() == drawn
+
+
+def test_taking_the_state_draws_nothing() -> None:
+    rng.get_state()
+    state = rng.get_state()
+    first = draw()
+    rng.set_state(state)
+    rng.get_state()
+    assert draw() == first
+
+
+def test_devices_that_are_not_here_are_left_out_and_said(caplog: Any) -> None:
+    state = rng.get_state()
+    state["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * (torch.cuda.device_count() + 1)
+    rng.set_state(state)
+    assert "CUDA devices" in caplog.text
+
+
+def test_numpy_is_not_loaded_for_it() -> None:
+    code = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from pte_tracking.snapshots import rng\n"
+        "import random; state = rng.get_state(); assert 'numpy' not in state\n"
+        "drawn = random.random(); rng.set_state(state | {'numpy': {}}); assert random.random() == drawn"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
