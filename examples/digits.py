@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
+    torch.set_num_threads(1)  # the network is too small to be shared out
     torch.manual_seed(args.seed)
     train, val = digits()
     model = network()

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
+    torch.set_num_threads(1)  # the network is too small to be shared out
     torch.manual_seed(0)
     train, val = digits()
     model = network()
