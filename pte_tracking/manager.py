@@ -342,6 +342,10 @@ class ExtensionsManager:
 
     def _start(self) -> None:
         """Takes the directory and prepares the extensions, before the first iteration."""
+        if not self._is_ended:
+            self._take_directory()
+        if self._stop.is_over:  # what was restored was over already
+            self.close()
         if self._is_ended:
             raise RuntimeError(
                 f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
@@ -352,8 +356,9 @@ class ExtensionsManager:
                 "add extensions.LogReport()",
                 stacklevel=4,
             )
-        self._take_directory()
         self._is_started = True
+        # A loop that is left without close() ends with its run, at the latest with the interpreter.
+        self.run.before_close.append(self._finalize)
         self.updater.start_clock()
         self.observation = {}
         random_state = rng.get_state()
@@ -421,15 +426,21 @@ class ExtensionsManager:
     def _finish(self, error: BaseException | None, status: Status | None = None) -> None:
         if self._is_ended:
             return
-        self._is_ended = True
-        self.updater.stop_clock()
-        first = self._extensions.finalize(self, error) if self._is_started else error
+        first = self._finalize(error)
         if first is None and status is not None:
             self.run.close(status)
         else:
             self.run.close(*outcome(first))
         if first is not None and first is not error:
             raise first
+
+    def _finalize(self, error: BaseException | None = None) -> BaseException | None:
+        """Ends the extensions, once; returns the first error."""
+        if self._is_ended:
+            return error
+        self._is_ended = True
+        self.updater.stop_clock()
+        return self._extensions.finalize(self, error) if self._is_started else error
 
 
 class _IterationScope:
@@ -455,7 +466,7 @@ class _IterationScope:
     ) -> None:
         manager = self._manager
         try:
-            if error is None:
+            if error is None and not manager.is_ended:
                 for name in self.step_optimizers:
                     manager.optimizers[name].step()
                 manager._after_update()

@@ -24,7 +24,10 @@ class Stop:
 
     def ask(self, manager: Manager) -> None:
         """Asks about the iteration that was just done."""
-        self.is_over = self.trigger(manager)
+        if isinstance(self.trigger, IntervalTrigger):
+            self.is_over = self.trigger.is_reached(manager.updater)  # in this iteration, or passed by
+        else:
+            self.is_over = self.trigger(manager)
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_over": self.is_over, "stop_trigger": self.trigger.state_dict()}

@@ -85,7 +85,7 @@ class Run:
         self._resume = resume
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
-        self.before_close: list[Callable[[], None]] = []
+        self.before_close: list[Callable[[], object]] = []
         self._manifest: Manifest | None = None
         self._journal: Journal | None = None
         self._lock: Lock | None = None

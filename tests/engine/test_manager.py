@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import logging
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -418,6 +420,40 @@ def test_an_extension_may_end_the_training(managed: Any, tmp_path: Path) -> None
     assert statuses(tmp_path) == [("KILLED", None)]
 
 
+def test_a_training_that_is_closed_within_an_iteration_does_not_go_on(managed: Any) -> None:
+    calls: list[str] = []
+    manager = managed(Recorder("a", calls))
+    with manager.run_iteration():
+        manager.close()
+    assert calls == ["a.initialize", "a.finalize"]
+
+
+def test_extensions_end_with_the_run(managed: Any) -> None:
+    calls: list[str] = []
+    manager = managed(Recorder("a", calls))
+    iterate(manager)
+    manager.run.close()
+    assert calls == ["a.initialize", "a.call", "a.finalize"]
+    assert manager.is_ended
+
+
+@pytest.mark.slow
+def test_extensions_end_with_the_interpreter(tmp_path: Path) -> None:
+    program = """
+import sys
+import pte_tracking as pte
+class Last(pte.Extension):
+    def __call__(self, manager): ...
+    def finalize(self, manager): print("finalized", manager.iteration)
+manager = pte.ExtensionsManager({}, 5, [Last()], iters_per_epoch=4, out_dir=sys.argv[1])
+with manager.run_iteration():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("finalized 1\n", "")
+    assert statuses(tmp_path) == [("FINISHED", None)]
+
+
 def test_reports_after_a_failed_iteration_go_nowhere(managed: Any) -> None:
     manager = managed()
     with pytest.raises(ZeroDivisionError), manager.run_iteration():
@@ -511,6 +547,26 @@ def test_after_a_resume_the_length_given_now_counts(managed: Any, epochs: int, i
     manager = managed(epochs=epochs)
     manager.load_state_dict(state)
     assert manager.stop_trigger is is_over
+
+
+def test_a_restored_training_that_was_over_does_no_more(managed: Any, tmp_path: Path) -> None:
+    manager = managed(epochs=1)
+    iterate(manager, 4)
+    again = managed(epochs=1)
+    again.load_state_dict(manager.state_dict())
+    with pytest.raises(RuntimeError, match="over since iteration 4"):
+        iterate(again)
+    assert (again.iteration, statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
+
+
+def test_a_length_that_was_passed_by_is_over(managed: Any) -> None:
+    manager = managed(epochs=1)
+    with manager.run_iteration(iteration=2):
+        pass
+    assert not manager.stop_trigger
+    with manager.run_iteration(iteration=9):
+        pass
+    assert manager.stop_trigger
 
 
 def test_the_decision_of_another_stop_trigger_is_kept(managed: Any) -> None:
