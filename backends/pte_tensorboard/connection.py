@@ -228,7 +228,7 @@ class TensorBoardConnection:
     def _rewind(self, rewound: Rewound) -> None:
         seq, known = rewound.to_seq, self._state
         if known.last <= seq and not known.is_ended:
-            self._translation.cut(seq, known.memory.epoch_step)
+            self._translation.cut(seq, self._last_epoch(seq))
             return
         vanished = self._vanished(rewound)
         if any(old <= seq < new for old, new in known.memory.replaced):

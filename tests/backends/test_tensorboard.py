@@ -19,12 +19,12 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pte_tensorboard import TensorBoardSink
-from pte_tensorboard.layout import subject
 from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from pte_tensorboard import TensorBoardSink
+from pte_tensorboard.layout import subject
 from pte_tracking.runs import journal
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import (
@@ -114,7 +114,7 @@ def expected(history: Iterable[AnyEvent]) -> dict[str, list[tuple[int, str, floa
         if isinstance(row, Metrics):
             epoch = {} if row.epoch is None or "epoch" in row.values else {"epoch": row.epoch}
             for key, value in (row.values | epoch).items():
-                point = row.step, as_shown(value), row.time
+                point = row.step, as_shown(float(value)), row.time
                 if key in row.values or row.step not in [step for step, *_ in points.get(key, [])]:
                     points.setdefault(key, []).append(point)
     return points
@@ -577,6 +577,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("lose progress"), st.none()),
     st.tuples(st.just("lose file"), st.none()),
     st.tuples(st.just("rewind"), st.floats(0, 1)),
+    st.tuples(st.just("crash in a rewind"), st.floats(0, 1)),
     st.tuples(st.just("end"), st.sampled_from(["FINISHED", "FAILED", "KILLED"])),
 )
 
@@ -651,6 +652,16 @@ class Life:
         self.journal.rewind(self.marks[index], self.steps[index])
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host", True)
         self.marks, self.steps = self.marks[: index + 1], self.steps[: index + 1]
+
+    def crash_in_a_rewind(self, part: float) -> None:
+        """The delivery is killed between a rewind and its saved position."""
+        self.log(1)
+        self.deliver()
+        before = self.progress.read_bytes()
+        self.rewind(part)
+        self.deliver()
+        self.progress.write_bytes(before)
+        self.channel = self.open()
 
     def end(self, status: Status) -> None:
         self.journal.append(RunEnded, status)
