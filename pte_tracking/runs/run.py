@@ -482,6 +482,7 @@ def _disown() -> None:
     # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
     for run in _open_runs:
         run._is_foreign = True
+        run.before_close.clear()  # its parent's to do, with threads that are not here
         run._order = threading.Lock()
 
 
