@@ -5,26 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
-from typing import Protocol, TextIO
-
-from tqdm import tqdm
+from typing import TextIO
 
 from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.bar import IS_WIDGET, Bar, can_show
-from pte_tracking.extensions.columns import number
+from pte_tracking.extensions.bar import can_show
 from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.extensions.log_report import LogReport, Row
+from pte_tracking.extensions.progress_display import BarDisplay, Display, LineDisplay
 from pte_tracking.reporter import Value
 from pte_tracking.triggers import IntervalTrigger
 from pte_tracking.triggers.interval import exact_fraction
-
-_REDRAWN_EVERY = 0.1  # seconds; more often nobody could read
-_LINE_EVERY = 10.0  # seconds at least between lines in a file,
-_LINE_GROWTH = 0.02  # and this part of the time so far: a week makes some 400 lines
-_SHORTEST_BAR = 10  # characters
-_VALUES_ROOM = 100  # characters, where there is no terminal to say
-_VALUE_WIDTH = 7  # characters
 
 
 class ProgressBar(Extension):
@@ -57,6 +47,8 @@ class ProgressBar(Extension):
         out: TextIO | None = None,
     ) -> None:
         if training_length is not None:
+            if not isinstance(training_length, tuple | list) or len(training_length) != 2:
+                raise TypeError(f"training_length: expected a pair such as (20, 'epoch'), got {training_length!r}")
             training_length = IntervalTrigger(*training_length).training_length
         for argument, count in (("update_interval", update_interval), ("bar_length", bar_length)):
             if count is not None and (not isinstance(count, int) or count < 1):
@@ -65,7 +57,7 @@ class ProgressBar(Extension):
         self._update_interval = update_interval
         self._bar_length = bar_length
         self._out = out
-        self._display: _Display | None = None
+        self._display: Display | None = None
         self._total: int | None = None
         self._row: Row = {}
         self._observed: dict[str, Value] = {}
@@ -74,9 +66,9 @@ class ProgressBar(Extension):
         out = sys.stderr if self._out is None else self._out
         self._total = self._iterations(manager)
         if can_show(out):
-            self._display = _Bar(manager.iteration, self._total, self._bar_length, out)
+            self._display = BarDisplay(manager.iteration, self._total, self._bar_length, out)
         else:
-            self._display = _Lines(manager.iteration, self._total, out)
+            self._display = LineDisplay(manager.iteration, out)
         try:
             log_report = manager.get_extension("LogReport")
         except ValueError:
@@ -97,10 +89,12 @@ class ProgressBar(Extension):
             self._display.close()
             self._display = None
 
-    def _show(self, manager: Manager, display: _Display) -> None:
+    def _show(self, manager: Manager, display: Display) -> None:
         plain = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
         values = {key: value for key, value in {**self._row, **plain}.items() if key not in _SHOWN_ANYWAY}
-        display.show(manager.iteration, self._epoch(manager), values)
+        if self._total is not None:
+            self._total = max(self._total, manager.iteration)  # a length that was given may be passed
+        display.show(manager.iteration, self._total, self._epoch(manager), values)
 
     def _iterations(self, manager: Manager) -> int | None:
         length = self._training_length or manager.training_length
@@ -120,95 +114,3 @@ class ProgressBar(Extension):
 
 
 _SHOWN_ANYWAY = {"epoch", "iteration", "elapsed_time"}
-
-
-class _Display(Protocol):
-    """Shows the progress somewhere.
-
-    Attributes:
-        rests_until: When it may be shown again, by the monotonic clock.
-    """
-
-    rests_until: float
-
-    def show(self, iteration: int, epoch: str, values: Mapping[str, float]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class _Bar:
-    """A bar in a terminal or a notebook."""
-
-    def __init__(self, initial: int, total: int | None, length: int | None, out: TextIO) -> None:
-        bar = "{bar}" if length is None or IS_WIDGET else f"{{bar:{length}}}"
-        status = _status(total, f"|{bar}|")
-        self._bar = Bar(initial=initial, total=total, bar_format=status, file=out, dynamic_ncols=True, smoothing=0)
-        self._rest = _status(total, "|" + " " * (length or _SHORTEST_BAR) + "|")
-        self.rests_until = 0.0
-
-    def show(self, iteration: int, epoch: str, values: Mapping[str, float]) -> None:
-        bar = self._bar
-        bar.n = iteration
-        bar.set_description_str(epoch, refresh=False)
-        bar.set_postfix_str(_fitting(values, self._room()), refresh=False)
-        bar.refresh()
-        self.rests_until = time.monotonic() + _REDRAWN_EVERY
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def _room(self) -> int:
-        """Characters that are left for the values."""
-        state = self._bar.format_dict
-        if not isinstance(state["ncols"], int):
-            return _VALUES_ROOM
-        rest = tqdm.format_meter(**{**state, "postfix": None, "ncols": None, "bar_format": self._rest})
-        return state["ncols"] - len(rest)
-
-
-class _Lines:
-    """Lines of text in a file."""
-
-    def __init__(self, initial: int, total: int | None, out: TextIO) -> None:
-        self._initial = initial
-        self._total = total
-        self._out = out
-        self._started = time.monotonic()
-        self.rests_until = self._started + _LINE_EVERY
-
-    def show(self, iteration: int, epoch: str, values: Mapping[str, float]) -> None:
-        now = time.monotonic()
-        line = tqdm.format_meter(
-            iteration,
-            self._total,  # type: ignore[arg-type]
-            now - self._started,
-            prefix=epoch,
-            initial=self._initial,
-            bar_format=_status(self._total, " "),
-            postfix=_fitting(values, _VALUES_ROOM),
-        )
-        self._out.write(f"{line}\n")
-        if hasattr(self._out, "flush"):
-            self._out.flush()
-        self.rests_until = now + max(_LINE_EVERY, (now - self._started) * _LINE_GROWTH)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _status(total: int | None, bar: str) -> str:
-    """The form of the whole line, for tqdm."""
-    if total is None:
-        return "{desc}{n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
-    return "{desc}{percentage:3.0f}%" + bar + " {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-
-
-def _fitting(values: Mapping[str, float], room: int) -> str:
-    """The first values as text, as many as there is room for."""
-    text = ""
-    for key, value in values.items():
-        longer = f"{text}, {key}={number(value, _VALUE_WIDTH)}" if text else f"{key}={number(value, _VALUE_WIDTH)}"
-        if len(longer) + len(", ") > room:
-            break
-        text = longer
-    return text

@@ -1,0 +1,200 @@
+"""The bar in a terminal, the lines in a file."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tqdm import tqdm
+
+import pte_tracking as pte
+from pte_tracking.extensions import LogReport, ProgressBar
+from pte_tracking.extensions import progress_display as display
+
+ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def manager_of(out: Path, *extensions: Any, epochs: float = 3, **options: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, epochs, extensions, **{"iters_per_epoch": 4, "out_dir": out, **options})
+
+
+def train(manager: pte.ExtensionsManager, until: int, **values: Any) -> None:
+    while manager.iteration < until:
+        with manager.run_iteration():
+            pte.report(values)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows every iteration."""
+    monkeypatch.setattr(display, "_REDRAWN_EVERY", 0)
+    monkeypatch.setattr(display, "_LINE_EVERY", 0)
+    monkeypatch.setattr(display, "_LINE_GROWTH", 0)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_terminal_shows_one_bar_for_the_whole_training(tmp_path: Path, terminal: Any) -> None:
+    with manager_of(tmp_path, ProgressBar(out=terminal.out)) as manager:
+        train(manager, 12, loss=0.25)
+    written = terminal.written()
+    for epoch, percent, done in [(1, 8, 1), (1, 25, 3), (2, 33, 4), (3, 67, 8), (3, 100, 12)]:
+        assert re.search(rf"epoch {epoch}/3 +{percent}%\|.*\| {done}/12 \[", written)
+    (line, rest) = terminal.screen()
+    assert re.fullmatch(r"epoch 3/3  100%\|█+\| 12/12 \[00:00<00:00, .*it/s, loss=0.25\]", line)
+    assert terminal.columns - 1 <= len(line) <= terminal.columns
+    assert rest == ""
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_file_gets_plain_lines(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+        train(manager, 12, loss=0.25)
+    lines = out.getvalue().splitlines()
+    assert "\r" not in out.getvalue()
+    assert re.fullmatch(r"epoch 1/3    8%  1/12 \[00:00<.*it/s, loss=0.25\]", lines[0])
+    assert lines[-1].startswith("epoch 3/3  100%  12/12 [")
+
+
+def test_a_file_gets_no_thousand_lines(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar(out=out), epochs=1000) as manager:
+        train(manager, 4000)
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_terminal_is_not_written_to_at_every_iteration(tmp_path: Path, terminal: Any) -> None:
+    with manager_of(tmp_path, ProgressBar(out=terminal.out), epochs=1000) as manager:
+        train(manager, 4000)
+    assert terminal.written().count("\r") < 400
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(
+    ("bar", "options", "expected"),
+    [
+        ({}, {"stop_trigger": (7, "iteration")}, "epoch 2/2  100%  7/7 "),
+        ({}, {"stop_trigger": (7, "iteration"), "iters_per_epoch": None}, "100%  7/7 "),
+        ({}, {"epochs": 1.75}, "epoch 2/2  100%  7/7 "),
+        ({"training_length": (3.5, "epoch")}, {}, "epoch 2/4   50%  7/14 "),
+        ({"training_length": (70, "iteration")}, {"stop_trigger": lambda manager: False}, "epoch 2/18   10%  7/70 "),
+        ({}, {"stop_trigger": lambda manager: False}, "epoch 2  7 "),
+        ({}, {"stop_trigger": lambda manager: False, "iters_per_epoch": None}, "7 "),
+        ({"training_length": (0.1, "epoch")}, {"iters_per_epoch": 30, "epochs": 1}, "epoch 1/1  100%  7/7 "),
+    ],
+)
+def test_the_length_is_what_is_given_or_what_the_stop_trigger_knows(
+    tmp_path: Path, bar: dict[str, Any], options: dict[str, Any], expected: str
+) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar(out=out, **bar), **options) as manager:
+        train(manager, 7)
+    assert out.getvalue().splitlines()[-1].partition("[")[0] == expected
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_fraction_of_an_epoch_is_counted_exactly(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar((0.1, "epoch"), out=out), iters_per_epoch=30) as manager:
+        train(manager, 1)
+    assert "1/3 [" in out.getvalue()
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("cut", [1, 5])
+def test_a_resumed_training_goes_on_where_it_was(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+    out = io.StringIO()
+    manager = manager_of(tmp_path, ProgressBar(out=io.StringIO()))
+    train(manager, cut)
+    state = through_a_file(manager.state_dict())
+    manager.close("KILLED")
+    with manager_of(tmp_path, ProgressBar(out=out)) as resumed:
+        resumed.load_state_dict(state)
+        train(resumed, 12)
+    assert f" {cut + 1}/12 [" in out.getvalue().splitlines()[0]
+    assert " 12/12 [" in out.getvalue().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_the_newest_values_stay_beside_it(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+        train(manager, 1, loss=0.5, accuracy=1)
+        train(manager, 2, loss=0.25)
+    assert out.getvalue().splitlines()[-1].endswith("loss=0.25, accuracy=1]")
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_values_on_another_device_are_not_fetched_but_shown_when_they_are_logged(tmp_path: Path) -> None:
+    out = io.StringIO()
+    log, distant = LogReport(), torch.zeros((), device="meta")  # that has no number to fetch
+    with manager_of(tmp_path, log, ProgressBar(out=out)) as manager:
+        train(manager, 2, loss=distant)
+        assert "loss" not in out.getvalue()
+        log.load_state_dict({"summary": {"loss": {"n": 1, "x": 0.5, "x2": 0.25}}, "trigger": {}})
+        train(manager, 4, here=1)
+    assert out.getvalue().splitlines()[-1].endswith("loss=0.5, here=1]")
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_there_is_no_room_for_is_left_out(tmp_path: Path, terminal: Any) -> None:
+    with manager_of(tmp_path, ProgressBar(out=terminal.out, bar_length=25)) as manager:
+        train(manager, 12, **{f"a_rather_long_name_{i}": i for i in range(100)})
+    lines = re.findall(r"[^\r\n]+", terminal.written())
+    assert max(map(len, lines)) <= terminal.columns
+    assert terminal.screen()[0].count("█") == 25
+    assert "name" not in terminal.screen()[0]
+
+
+def test_an_error_leaves_the_bar_where_it_was_and_a_line_of_its_own(tmp_path: Path, terminal: Any) -> None:
+    manager = manager_of(tmp_path, ProgressBar(out=terminal.out))
+    train(manager, 5)
+    with pytest.raises(ZeroDivisionError), manager.run_iteration():
+        1 / 0
+    assert not tqdm._instances
+    line, rest = terminal.screen()
+    assert " 5/12 [" in line
+    assert rest == ""
+
+
+def test_it_starts_no_thread(tmp_path: Path, terminal: Any) -> None:
+    before = tqdm.monitor
+    with manager_of(tmp_path, ProgressBar(out=terminal.out)) as manager:
+        train(manager, 1)
+        assert tqdm.monitor is before
+
+
+def test_it_is_shown_on_the_standard_error_of_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with manager_of(tmp_path, ProgressBar()) as manager:
+        train(manager, 12)
+    captured = capsys.readouterr()
+    assert "12/12" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_it_may_look_more_seldom(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with manager_of(tmp_path, ProgressBar(update_interval=5, out=out)) as manager:
+        train(manager, 12)
+    assert re.findall(r"(\d+)/12", out.getvalue()) == ["5", "10", "12"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"training_length": (3, "epochs")}, ValueError, "unit: expected 'epoch' or 'iteration', got 'epochs'"),
+        ({"training_length": (0, "epoch")}, ValueError, "expected a positive number, got 0"),
+        ({"training_length": 20}, TypeError, r"training_length: expected a pair such as \(20, 'epoch'\), got 20"),
+        ({"update_interval": 0}, ValueError, "update_interval: expected a positive whole number, got 0"),
+        ({"bar_length": 2.5}, ValueError, "bar_length: expected a positive whole number, got 2.5"),
+    ],
+)
+def test_lengths_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ProgressBar(**options)
