@@ -41,7 +41,7 @@ def demo(session: nox.Session) -> None:
     programs = Path(session.bin)
     print(f"\nThe log: {folder / 'result' / 'log'}")
     print("To look at the run, type one of these and open the address that it shows:")
-    print(shlex.join([str(programs / "tensorboard"), "--logdir", str(folder / "result")]))
+    print(shlex.join([str(programs / "tensorboard"), "--logdir", str(folder)]))
     print(shlex.join([str(programs / "mlflow"), "ui", "--backend-store-uri", store]))
 
 
