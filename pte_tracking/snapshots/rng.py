@@ -13,10 +13,18 @@ from torch import Tensor
 _logger = logging.getLogger("pte_tracking")
 
 
+class PythonState(TypedDict):
+    """The state of :mod:`random`, its many numbers as one tensor: a snapshot is copied while the training waits."""
+
+    version: int
+    internal: Tensor
+    gauss_next: float | None
+
+
 class RandomState(TypedDict, total=False):
     """The states: CUDA's by device, and NumPy's, CUDA's and Metal's only where they are used."""
 
-    python: tuple[Any, ...]
+    python: PythonState
     torch: Tensor
     numpy: dict[str, Any]
     cuda: list[Tensor]
@@ -25,9 +33,13 @@ class RandomState(TypedDict, total=False):
 
 def get_state() -> RandomState:
     """The states now."""
-    state = RandomState(python=random.getstate(), torch=torch.get_rng_state())
+    version, internal, gauss_next = random.getstate()
+    state = RandomState(
+        python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
+        torch=torch.get_rng_state(),
+    )
     if numpy := sys.modules.get("numpy"):
-        state["numpy"] = _as_lists(numpy.random.get_state(legacy=False))
+        state["numpy"] = _without_arrays(numpy.random.get_state(legacy=False))
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -37,21 +49,13 @@ def get_state() -> RandomState:
 
 def set_state(state: RandomState) -> None:
     """Go on from these states; those of devices that are not here are left out, and that is said."""
-    random.setstate(state["python"])
+    python = state["python"]
+    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss_next"]))
     torch.set_rng_state(state["torch"])
     if "numpy" in state:
         _set_numpy(state["numpy"])
     if "cuda" in state:
-        here = torch.cuda.device_count()
-        if here < len(state["cuda"]):
-            _logger.warning(
-                "random state: the snapshot has that of %d CUDA devices, here are %d; what was drawn on the others "
-                "differs from here on",
-                len(state["cuda"]),
-                here,
-            )
-        for device, device_state in enumerate(state["cuda"][:here]):
-            torch.cuda.set_rng_state(device_state, device)
+        _set_cuda(state["cuda"])
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
 
@@ -61,10 +65,31 @@ def _set_numpy(state: dict[str, Any]) -> None:
         import numpy  # torch works without it, and then nothing draws from it
     except ImportError:
         return
-    numpy.random.set_state(state)
+    numpy.random.set_state(_with_lists(state))
 
 
-def _as_lists(value: Any) -> Any:
+def _set_cuda(states: list[Tensor]) -> None:
+    here = torch.cuda.device_count()
+    if here < len(states):
+        _logger.warning(
+            "random state: the snapshot has that of %d CUDA devices, here are %d; what is drawn on them differs from "
+            "here on",
+            len(states),
+            here,
+        )
+    for device, state in enumerate(states[:here]):
+        torch.cuda.set_rng_state(state, device)
+
+
+def _without_arrays(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _as_lists(item) for key, item in value.items()}
-    return value.tolist() if hasattr(value, "tolist") else value
+        return {key: _without_arrays(item) for key, item in value.items()}
+    if not hasattr(value, "tolist"):
+        return value
+    return torch.from_numpy(value.astype("int64")) if value.itemsize <= 4 else value.tolist()
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, Tensor) else value

@@ -1,0 +1,102 @@
+"""A training that was stopped and resumed ends as if it had never stopped, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pte_tracking as pte
+from tests.snapshots import small_training as small
+
+LAST = small.ITERATIONS * small.EPOCHS
+
+
+@pytest.mark.parametrize("front_end", small.FRONT_ENDS)
+def test_weights_and_log_are_those_of_an_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
+    weights, _ = small.train(tmp_path / "whole", front_end=front_end)
+    out = tmp_path / "stopped"
+    for iteration in (3, 7, 16, 17, 22):  # before any snapshot; after one in each epoch, twice after the same
+        small.train_until(out, iteration, front_end=front_end)
+    again, resumed = small.train(out, front_end=front_end)
+    assert resumed is not None
+    assert resumed.step == 20
+    assert again == weights
+    assert small.rows(out) == small.rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("iteration", range(1, LAST + 1, 3))
+def test_any_snapshot_will_do(iteration: int, tmp_path: Path) -> None:
+    every = {"trigger": (1, "iteration")}
+    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(**every))
+    again, resumed = small.train(
+        tmp_path / "again",
+        ours=small.default_extensions(**every),
+        what=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
+    )
+    assert resumed is not None
+    assert resumed.step == iteration
+    assert again == weights
+    assert small.rows(tmp_path / "again") == small.rows(tmp_path / "whole")
+
+
+def test_all_front_ends_end_alike(tmp_path: Path) -> None:
+    results = [small.train(tmp_path / name, front_end=name)[0] for name in small.FRONT_ENDS]
+    logs = [small.rows(tmp_path / name) for name in small.FRONT_ENDS]
+    assert results[1:] == results[:-1]
+    assert logs[1:] == logs[:-1]
+
+
+@pytest.mark.parametrize("loader", [{"workers": 2}, {"stateful": True}], ids=["workers", "stateful"])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own use of torch
+def test_other_loaders_are_as_exact(loader: Any, tmp_path: Path) -> None:
+    weights, _ = small.train(tmp_path / "whole", **loader)
+    for iteration in (7, 17):
+        small.train_until(tmp_path / "stopped", iteration, **loader)
+    assert small.train(tmp_path / "stopped", **loader)[0] == weights
+    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
+
+
+def test_the_form_of_chainer_resumes_the_same_run_too(tmp_path: Path) -> None:
+    weights, _ = small.train(tmp_path / "whole")
+    out = tmp_path / "stopped"
+    small.train_until(out, 13)
+
+    parts = small.Parts()
+    manager = pte.ExtensionsManager(
+        parts.model,
+        small.EPOCHS,
+        small.default_extensions(),
+        optimizers=parts.optimizer,
+        out_dir=out,
+        state_objects=parts.state_objects,
+    )
+    manager.load_state_dict(torch.load(out / "snapshot_iter_10"))
+    assert manager.iteration == 10
+    assert [one.path for one in manager.run.checkpoints()] == ["snapshot_iter_5", "snapshot_iter_10"]
+    for batch in manager.batches(parts.loader):
+        with manager.run_iteration():
+            parts.update(batch)
+    assert parts.weights() == weights
+    assert small.rows(out) == small.rows(tmp_path / "whole")
+    assert not (out / "previous").exists()
+
+
+def test_what_is_drawn_between_resuming_and_training_does_not_count(tmp_path: Path) -> None:
+    weights, _ = small.train(tmp_path / "whole")
+    small.train_until(tmp_path / "stopped", 13)
+    parts = small.Parts()
+    manager = pte.ExtensionsManager(
+        parts.model,
+        small.EPOCHS,
+        small.default_extensions(),
+        optimizers=parts.optimizer,
+        out_dir=tmp_path / "stopped",
+        state_objects=parts.state_objects,
+    )
+    manager.resume()
+    torch.rand(100)
+    for batch in manager.batches(parts.loader):
+        with manager.run_iteration():
+            parts.update(batch)
+    assert parts.weights() == weights
