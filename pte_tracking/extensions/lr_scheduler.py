@@ -53,7 +53,7 @@ class LRScheduler(Extension):
         wait_for_first_optimizer_step: bool = False,
     ) -> None:
         missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
-        if missing or isinstance(scheduler, type):
+        if missing or isinstance(scheduler, type | Optimizer):  # an optimizer has the same three
             raise TypeError(
                 f"scheduler: expected one of torch.optim.lr_scheduler, such as StepLR(optimizer, 10), got {scheduler!r}"
             )

@@ -1,0 +1,134 @@
+"""PyTorch's schedulers in a manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+import pte_tracking as pte
+from pte_tracking.extensions import LRScheduler
+
+ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def sgd() -> torch.optim.SGD:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def manager_of(out: Path, extension: LRScheduler) -> pte.ExtensionsManager:
+    optimizer = extension.scheduler.optimizer
+    return pte.ExtensionsManager({}, 100, [extension], optimizers=optimizer, iters_per_epoch=4, out_dir=out, sinks=[])
+
+
+def rates(manager: pte.ExtensionsManager, until: int, **values: float) -> list[float]:
+    """The learning rate as it was during each iteration."""
+    seen = []
+    while manager.iteration < until:
+        with manager.run_iteration(step_optimizers=["main"]):
+            seen.append(manager.optimizers["main"].param_groups[0]["lr"])
+            pte.report(values)
+    return seen
+
+
+def test_by_default_it_steps_at_the_end_of_each_epoch(tmp_path: Path) -> None:
+    manager = manager_of(tmp_path, LRScheduler(lr_scheduler.StepLR(sgd(), 1, 0.5)))
+    assert rates(manager, 9) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_it_steps_when_its_trigger_says(tmp_path: Path) -> None:
+    manager = manager_of(tmp_path, LRScheduler(lr_scheduler.StepLR(sgd(), 1, 0.5), trigger=(2, "iteration")))
+    assert rates(manager, 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+SCHEDULERS: list[Callable[[torch.optim.Optimizer], Any]] = [
+    lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 3, 4, 4], 0.5),
+    lambda optimizer: lr_scheduler.ExponentialLR(optimizer, 0.9),
+    lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1)),
+    lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 7),
+    lambda optimizer: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 3),
+    lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 2.0, 12, cycle_momentum=False),
+    lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=1),
+    lambda optimizer: lr_scheduler.SequentialLR(
+        optimizer, [lr_scheduler.LinearLR(optimizer), lr_scheduler.ExponentialLR(optimizer, 0.9)], [5]
+    ),
+]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 6])
+@pytest.mark.parametrize("make", SCHEDULERS, ids=lambda make: type(make(sgd())).__name__)
+def test_a_resumed_schedule_is_that_of_an_uninterrupted_training(
+    tmp_path: Path, make: Callable[[Any], Any], cut: int, through_a_file: ThroughAFile
+) -> None:
+    def extension() -> LRScheduler:
+        return LRScheduler(make(sgd()), trigger=(1, "iteration"))
+
+    values = {"val/loss": 1.0}
+    whole = rates(manager_of(tmp_path / "whole", extension()), 10, **values)
+    killed = manager_of(tmp_path / "parts", extension())
+    first = rates(killed, cut, **values)
+    state = through_a_file(killed.state_dict())
+    killed.close("KILLED")
+    resumed = manager_of(tmp_path / "parts", extension())
+    resumed.load_state_dict(state)
+    assert first + rates(resumed, 10, **values) == whole
+    assert len(set(whole)) > 1
+
+
+def test_a_plateau_is_one_of_the_validation_loss_or_of_another_value(tmp_path: Path) -> None:
+    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(sgd(), patience=1), trigger=(1, "iteration"))
+    assert rates(manager_of(tmp_path / "a", plateau), 4, **{"val/loss": 1.0}) == [1, 1, 1, 0.1]
+    stepper = LRScheduler.step_by_value("accuracy")
+    scheduler = lr_scheduler.ReduceLROnPlateau(sgd(), "max", patience=1)
+    by_other = LRScheduler(scheduler, stepper=stepper, trigger=(1, "iteration"))
+    assert rates(manager_of(tmp_path / "b", by_other), 4, accuracy=0.5) == [1, 1, 1, 0.1]
+
+
+def test_a_value_that_was_not_reported_is_told(tmp_path: Path) -> None:
+    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(sgd()), trigger=(1, "iteration"))
+    with pytest.raises(ValueError, match="'val/loss' was not reported in this iteration; reported was 'loss'"):
+        rates(manager_of(tmp_path, plateau), 1, loss=1.0)
+
+
+def test_a_stepper_of_ones_own_gets_the_manager_and_the_scheduler(tmp_path: Path) -> None:
+    calls = []
+    scheduler = lr_scheduler.StepLR(sgd(), 1)
+    extension = LRScheduler(scheduler, stepper=lambda manager, given: calls.append((manager.iteration, given)))
+    rates(manager_of(tmp_path, extension), 8)
+    assert calls == [(4, scheduler), (8, scheduler)]
+
+
+def test_it_can_wait_for_the_optimizers_first_step(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+    def waiting() -> LRScheduler:
+        scheduler = lr_scheduler.StepLR(sgd(), 1, 0.5)
+        return LRScheduler(scheduler, trigger=(1, "iteration"), wait_for_first_optimizer_step=True)
+
+    manager = manager_of(tmp_path, waiting())
+    for _ in range(3):
+        with manager.run_iteration():
+            pass
+    assert rates(manager, 5) == [1, 0.5]
+    state = through_a_file(manager.state_dict())
+    manager.close("KILLED")
+    resumed = manager_of(tmp_path, waiting())
+    resumed.load_state_dict(state)
+    for _ in range(2):
+        with resumed.run_iteration():
+            pass
+    assert rates(resumed, 8) == [0.0625]
+
+
+@pytest.mark.parametrize("scheduler", [lr_scheduler.StepLR, 0.1, sgd()])
+def test_what_is_no_scheduler_is_told(scheduler: Any) -> None:
+    with pytest.raises(TypeError, match=r"scheduler: expected one of torch.optim.lr_scheduler, such as StepLR"):
+        LRScheduler(scheduler)
+
+
+def test_what_is_no_stepper_is_told() -> None:
+    with pytest.raises(TypeError, match="stepper: expected a function of the manager and the scheduler, got"):
+        LRScheduler(lr_scheduler.StepLR(sgd(), 1), stepper="val/loss")  # type: ignore[arg-type]
