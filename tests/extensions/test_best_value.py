@@ -1,0 +1,113 @@
+"""The best of a value and when it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pte_tracking as pte
+from pte_tracking.extensions import BestValue, MaxValue, MinValue, observe_value
+
+ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+Best = tuple[float, int | None, int]
+
+
+def best_after_each_epoch(out: Path, best: BestValue, values: list[float], **options: Any) -> list[Best]:
+    """Reports a value at the end of each epoch."""
+    observe = observe_value("value", lambda manager: values[manager.iteration // 3 - 1])
+    options = {"iters_per_epoch": 3, "out_dir": out, "sinks": [], **options}
+    manager = pte.ExtensionsManager({}, len(values), [observe, best], **options)
+    seen = []
+    for _ in values:
+        for _ in range(3):
+            with manager.run_iteration():
+                pass
+        seen.append((best.best_value, best.best_epoch, best.best_iteration))
+    return seen
+
+
+def test_the_lowest(tmp_path: Path) -> None:
+    seen = best_after_each_epoch(tmp_path, MinValue("value"), [4.0, 4.5, 3.0, 3.5])
+    assert seen == [(4.0, 1, 3), (4.0, 1, 3), (3.0, 3, 9), (3.0, 3, 9)]
+
+
+def test_the_highest(tmp_path: Path) -> None:
+    seen = best_after_each_epoch(tmp_path, MaxValue("value"), [3.0, 4.5, 4.0, 5.0])
+    assert seen == [(3.0, 1, 3), (4.5, 2, 6), (4.5, 2, 6), (5.0, 4, 12)]
+
+
+def test_the_best_by_ones_own_measure(tmp_path: Path) -> None:
+    nearest_to_one = BestValue("value", lambda best, new: abs(new - 1) < abs(best - 1))
+    seen = best_after_each_epoch(tmp_path, nearest_to_one, [3.0, 0.5, -1.0, 1.25])
+    assert [value for value, _, _ in seen] == [3.0, 0.5, 0.5, 1.25]
+
+
+def test_nan_is_never_the_best(tmp_path: Path) -> None:
+    seen = best_after_each_epoch(tmp_path, MinValue("value"), [2.0, math.nan, 1.0])
+    assert [value for value, _, _ in seen] == [2.0, 2.0, 1.0]
+    late = MaxValue("value")
+    with pytest.raises(RuntimeError, match="'value' has no best value yet"):
+        best_after_each_epoch(tmp_path, late, [math.nan])
+    assert best_after_each_epoch(tmp_path, late, [1.0]) == [(1.0, 1, 3)]
+
+
+def test_it_is_the_mean_of_an_interval_that_counts(tmp_path: Path) -> None:
+    best = MinValue("value", (2, "iteration"))
+    manager = pte.ExtensionsManager({}, 9, [best], iters_per_epoch=6, out_dir=tmp_path, sinks=[])
+    for value in (1, 9, 4, 4, 8, 2):
+        with manager.run_iteration():
+            pte.report({"value": value})
+    assert (best.best_value, best.best_iteration, best.best_epoch) == (4, 4, 0)
+
+
+def test_a_loop_without_epochs_has_no_best_one(tmp_path: Path) -> None:
+    best = MinValue("value", (2, "iteration"))
+    manager = pte.ExtensionsManager({}, 9, [best], stop_trigger=(2, "iteration"), out_dir=tmp_path, sinks=[])
+    while not manager.stop_trigger:
+        with manager.run_iteration():
+            pte.report({"value": 1})
+    assert (best.best_value, best.best_iteration, best.best_epoch) == (1, 2, None)
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_a_resumed_best_is_that_of_an_uninterrupted_training(
+    tmp_path: Path, cut: int, through_a_file: ThroughAFile
+) -> None:
+    def train(manager: pte.ExtensionsManager, until: int) -> None:
+        while manager.iteration < until:
+            with manager.run_iteration():
+                pte.report({"value": (manager.iteration * 7) % 5})
+
+    def manager_of(best: BestValue, name: str) -> pte.ExtensionsManager:
+        return pte.ExtensionsManager({}, 9, [best], iters_per_epoch=2, out_dir=tmp_path / name, sinks=[])
+
+    train(manager_of(whole := MinValue("value"), "whole"), 8)
+    killed = manager_of(MinValue("value"), "parts")
+    train(killed, cut)
+    state = through_a_file(killed.state_dict())
+    killed.close("KILLED")
+    resumed = manager_of(best := MinValue("value"), "parts")
+    resumed.load_state_dict(state)
+    train(resumed, 8)
+    assert best.state_dict() == whole.state_dict()
+    assert (best.best_value, best.best_iteration) == (whole.best_value, whole.best_iteration)
+
+
+@pytest.mark.parametrize("attribute", ["best_value", "best_iteration", "best_epoch"])
+def test_before_the_first_there_is_none(attribute: str) -> None:
+    with pytest.raises(RuntimeError, match="'value' has no best value yet: no interval with a value of it is over"):
+        getattr(MaxValue("value"), attribute)
+
+
+def test_their_names_are_those_of_pytorch_pfn_extras() -> None:
+    named = [BestValue("value", max), MaxValue("value"), MinValue("value")]
+    assert [each.default_name for each in named] == ["best_value", "max_value", "min_value"]
+
+
+def test_compare_must_be_a_function() -> None:
+    with pytest.raises(TypeError, match="compare: expected a function of the best value and a new one, got 'min'"):
+        BestValue("value", "min")  # type: ignore[arg-type]

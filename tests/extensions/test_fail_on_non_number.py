@@ -1,0 +1,87 @@
+"""Trainings that diverged end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pte_tracking as pte
+from pte_tracking.extensions import FailOnNonNumber
+
+
+def manager_of(out: Path, models: dict[str, nn.Module], check_grad: bool = True) -> pte.ExtensionsManager:
+    extensions = [FailOnNonNumber(check_grad=check_grad)]
+    return pte.ExtensionsManager(models, 9, extensions, iters_per_epoch=2, out_dir=out, sinks=[])
+
+
+def linear() -> nn.Linear:
+    layer = nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    return layer
+
+
+def iterate(manager: pte.ExtensionsManager) -> None:
+    with manager.run_iteration():
+        pass
+
+
+def test_finite_numbers_pass(tmp_path: Path) -> None:
+    models = {"main": linear(), "empty": nn.ReLU(), "fresh": nn.Linear(2, 2), "whole": nn.Linear(1, 1).half()}
+    iterate(manager_of(tmp_path, models))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_weight_that_is_no_number_ends_the_training(tmp_path: Path, value: float) -> None:
+    models = {"encoder": linear(), "decoder": nn.Sequential(linear(), linear())}
+    manager = manager_of(tmp_path, models)
+    iterate(manager)
+    with torch.no_grad():
+        models["decoder"][1].weight[1, 0] = value
+    with pytest.raises(
+        RuntimeError, match=r"diverged: after iteration 2 there are NaN or infinite values in decoder/1.weight/data$"
+    ):
+        iterate(manager)
+
+
+def test_gradients_are_looked_at_unless_that_is_refused(tmp_path: Path) -> None:
+    layer = linear()
+    assert layer.bias.grad is not None
+    layer.bias.grad[0] = math.nan
+    with pytest.raises(RuntimeError, match=r"in main/bias/grad$"):
+        iterate(manager_of(tmp_path / "a", {"main": layer}))
+    iterate(manager_of(tmp_path / "b", {"main": layer}, check_grad=False))
+
+
+def test_sparse_gradients_are_understood(tmp_path: Path) -> None:
+    embedding = nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1, 1])).sum().backward()
+    iterate(manager_of(tmp_path / "a", {"main": embedding}))
+    embedding.zero_grad()
+    (embedding(torch.tensor([1, 1])) * math.inf).sum().backward()
+    with pytest.raises(RuntimeError, match="main/weight/grad"):
+        iterate(manager_of(tmp_path / "b", {"main": embedding}))
+
+
+def test_a_long_list_is_cut(tmp_path: Path) -> None:
+    layers = nn.Sequential(*(nn.Linear(1, 1) for _ in range(8)))
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(RuntimeError, match=r"main/0.weight/data, .*, main/4.bias/data and 6 more$"):
+        iterate(manager_of(tmp_path, {"main": layers}))
+
+
+def test_no_snapshot_is_taken_of_such_a_model(tmp_path: Path) -> None:
+    taken = []
+    layer = linear()
+    with torch.no_grad():
+        layer.weight.fill_(math.nan)
+    manager = manager_of(tmp_path, {"main": layer})
+    manager.extend(lambda _: taken.append(1), "snapshot", (1, "iteration"), pte.PRIORITY_SNAPSHOT)
+    with pytest.raises(RuntimeError, match="diverged"):
+        iterate(manager)
+    assert taken == []
