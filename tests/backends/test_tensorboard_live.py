@@ -1,0 +1,216 @@
+"""A run as real TensorBoards show it over HTTP: running ones and fresh ones, with and without the data server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pte_tracking.runs.run import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    # The delivery process outlives the run that started it by a moment.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+PATIENCE = 60.0
+
+
+def as_sent(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """With lists for tuples, as they come in JSON."""
+    plain: dict[str, list[Any]] = json.loads(json.dumps(shown))
+    return plain
+
+
+class Server:
+    """A TensorBoard that looks for news every second."""
+
+    def __init__(self, folder: Path, load_fast: str) -> None:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), f"--load_fast={load_fast}"]
+        command += ["--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr
+        for line in self.process.stderr:
+            if found := re.search(r"at (http://\S+?)/? ", line):
+                self.url = found[1]
+                return
+        raise RuntimeError(f"TensorBoard ended with {self.process.wait()}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=PATIENCE)
+
+    def get(self, path: str, body: dict[str, Any] | None = None, **query: Any) -> Any:
+        url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def points(self) -> dict[str, list[Any]]:
+        """All points of the run, by tag: scalars with values, pictures and histograms by step, texts."""
+        self.get("timeseries/tags")  # the page that opens first; it must not fail
+        points: dict[str, list[Any]] = {}
+        for tag in self.get("scalars/tags").get("result", {}):
+            points[tag] = [(step, value) for _, step, value in self.get("scalars/scalars", run="result", tag=tag)]
+        for tag in self.get("images/tags").get("result", {}):
+            images = self.get("images/images", run="result", tag=tag, sample=0)
+            points[tag] = [image["step"] for image in images]
+        for tag in self.get("histograms/tags").get("result", {}):
+            points[tag] = [step for _, step, _ in self.get("histograms/histograms", run="result", tag=tag)]
+        for tag in self.get("text/tags").get("result", []):
+            texts = self.get("text/text", run="result", tag=tag)
+            points[tag] = [(text["step"], text["text"]) for text in texts]
+        return as_sent({tag: found for tag, found in points.items() if found})
+
+    def charts(self) -> dict[str, list[str]]:
+        layout = self.get("custom_scalars/layout")
+        found = [chart for category in layout.get("category", []) for chart in category.get("chart", [])]
+        return {
+            chart["title"]: [
+                tag
+                for pattern in chart["multiline"]["tag"]
+                for tag in self.get("custom_scalars/scalars", run="result", tag=pattern)["tag_to_events"]
+            ]
+            for chart in found
+        }
+
+    def session(self) -> tuple[dict[str, Any], str, dict[str, float]]:
+        """What the HPARAMS page shows of the run: hyperparameters, status, metrics."""
+        statuses = [f"STATUS_{status}" for status in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
+        body = {"startIndex": 0, "sliceSize": 9, "allowedStatuses": statuses, "colParams": []}
+        [group] = self.get("hparams/session_groups", body)["sessionGroups"]
+        metrics = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
+        return group["hparams"], group["sessions"][0]["status"], metrics
+
+
+def soon(get: Callable[[], Any], expected: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (found := get()) != expected and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert found == expected
+
+
+@pytest.fixture(params=["true", "false"], ids=["data server", "own reader"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Server]]:
+    """Starts a TensorBoard on the folder above the run's."""
+    if request.param == "true" and not pytest.importorskip("tensorboard_data_server").server_binary():
+        pytest.skip("TensorBoard's data server is not made for this machine")
+    servers: list[Server] = []
+
+    def start() -> Server:
+        servers.append(Server(tmp_path, request.param))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def log(run: Run, steps: range, shift: float = 0.0) -> None:
+    """Rows at every step; what begins late, from step 5 on."""
+    for step in steps:
+        late = {"val/loss": step + shift + 0.25} if step >= 5 else {}
+        run.log_metrics({"train/loss": step + shift} | late, step, epoch=step / 4)
+        if step >= 5:
+            run.log_image("picture", PIL.Image.new("L", (2, 2), step), step)
+            run.log_histogram("weights", [0.0, 1.0, step], step)
+            run.log_text("note", f"{step + shift}", step)
+
+
+def points(first: range, then: range, shift: float) -> dict[str, list[Any]]:
+    """What TensorBoard is to show after ``log(run, first)`` and ``log(run, then, shift)``."""
+    steps = [(step, 0.0) for step in first] + [(step, shift) for step in then]
+    late = [(step, plus) for step, plus in steps if step >= 5]
+    shown: dict[str, list[Any]] = {
+        "train/loss": [(step, step + plus) for step, plus in steps],
+        "epoch": [(step, step / 4) for step, _ in steps],
+        "val/loss": [(step, step + plus + 0.25) for step, plus in late],
+        "picture": [step for step, _ in late],
+        "weights": [step for step, _ in late],
+        "note": [(step, f"<p>{step + plus}</p>") for step, plus in late],
+    }
+    return {tag: found for tag, found in shown.items() if found}
+
+
+def test_running_and_fresh_tensorboards_follow_a_run_through_a_rewind(
+    tmp_path: Path, start: Callable[[], Server]
+) -> None:
+    def shows(first: range, then: range = range(0), shift: float = 0.0) -> None:
+        expected = as_sent(points(first, then, shift))
+        for server in (running, start()):
+            soon(server.points, expected)
+
+    run = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
+    log(run, range(1, 4))
+    snapshot = run.point(3)
+    log(run, range(4, 9))
+    run.log_metrics({"gone/for ever": 1.0}, 8)
+    running = start()
+    soon(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
+    run.close("FAILED")
+    soon(lambda: running.session()[:2], ({"lr": 0.5}, "STATUS_FAILURE"))
+    assert running.charts() == {"loss": ["train/loss", "val/loss"]}
+
+    resumed = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
+    resumed.open(snapshot)
+    shows(range(1, 4))
+    log(resumed, range(4, 7), 0.5)
+    shows(range(1, 4), range(4, 7), 0.5)
+    resumed.close()
+    fresh = start()
+    soon(fresh.session, ({"lr": 0.5}, "STATUS_SUCCESS", {"train/loss": 6.5, "val/loss": 6.75, "epoch": 1.5}))
+    soon(fresh.charts, {"loss": ["train/loss", "val/loss"]})
+    shows(range(1, 4), range(4, 7), 0.5)
+
+
+def test_odd_numbers_and_keys_are_shown(tmp_path: Path, start: Callable[[], Server]) -> None:
+    odd = {
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "-inf": float("-inf"),
+        "学習/損失 %&?#": 0.5,
+        " ": 2.0,
+        "a//b": 1e30,
+    }
+    run = Run(tmp_path / "result", sinks=["tensorboard"])
+    run.log_metrics(odd, 0)
+    run.close()
+    server = start()
+    soon(lambda: len(server.points()), len(odd))
+    shown = {tag: value for tag, [[_, value]] in server.points().items()}
+    assert shown.pop("a//b") == pytest.approx(1e30)
+    assert shown == {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity", "学習/損失 %&?#": 0.5, " ": 2.0}
+
+
+def test_what_was_written_survives_the_death_of_its_writer(tmp_path: Path) -> None:
+    code = (
+        "import sys, types, pte_tensorboard\n"
+        "from pathlib import Path\n"
+        "from pte_tracking.runs.events import Metrics\n"
+        f"run = types.SimpleNamespace(directory=Path({str(tmp_path)!r}), id='0' * 32, start_time=1.0)\n"
+        "connection = pte_tensorboard.TensorBoardSink().open(run, {})\n"
+        "for seq in range(1, 10**6):\n"
+        "    connection.write([Metrics(seq, float(seq), seq, {'a': seq / 3})])\n"
+        "    print(seq, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout
+        told = [int(next(writer.stdout)) for _ in range(200)]
+        writer.send_signal(signal.SIGKILL)
+        told += map(int, writer.stdout)
+    found = EventAccumulator(str(tmp_path), {"scalars": 0}).Reload().Scalars("a")
+    assert [event.step for event in found][: len(told)] == told
