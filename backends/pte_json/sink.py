@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, Status
-from pte_tracking.runs.sink import Limits, RunView, Sink
+from pte_tracking.runs.sink import ANY_NUMBER, Limits, RunView, Sink
 
 _END = b"\n]\n"
+_EMPTY = b"[]\n"
 _CHUNK = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
@@ -28,11 +29,11 @@ class JsonSink(Sink):
 
     name: ClassVar[str] = "json"
     inline: ClassVar[bool] = True
-    limits: ClassVar[Limits] = Limits(logs_apart=True)
+    limits: ClassVar[Limits] = Limits(logs_apart=True, batch_values=ANY_NUMBER)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> JsonConnection:
         """Cut the logs to what the state knows of: what came after is delivered again."""
-        return JsonConnection(run, state.get("sizes", {}))
+        return JsonConnection(run, state.get("sizes", {}), state.get("seq", 0))
 
 
 class JsonConnection:
@@ -41,13 +42,15 @@ class JsonConnection:
     Args:
         run: The run.
         sizes: The bytes of each log up to the end of its last row, by file name.
+        seq: The last event that was written.
     """
 
-    def __init__(self, run: RunView, sizes: Mapping[str, int]) -> None:
+    def __init__(self, run: RunView, sizes: Mapping[str, int], seq: int) -> None:
         self._run = run
-        self._logs: dict[str, _Log] = {}
-        for name, size in sizes.items():
-            self._log(name).cut(size)
+        self._seq = seq
+        self._logs = {name: _Log(run.directory / name) for name in sizes}
+        if not all(self._logs[name].cut(size) for name, size in sizes.items()):
+            self._make_again()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append the rows of metrics; cut them at a rewind."""
@@ -56,20 +59,30 @@ class JsonConnection:
                 self._log(event.log).append(event)
             elif isinstance(event, Rewound):
                 self._rewind(event)
+        self._seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:
         """The logs' sizes."""
-        return {"sizes": {name: log.size for name, log in self._logs.items()}}
+        return {"sizes": {name: log.size for name, log in self._logs.items()}, "seq": self._seq}
 
     def close(self, status: Status | None) -> None:
         """Close the files."""
         for log in self._logs.values():
             log.close()
 
+    def _make_again(self) -> None:
+        """A log was lost, or a kill came after it was cut for a rewind and before that was saved."""
+        for log in self._logs.values():
+            log.cut(0)
+        for event in self._run.history(self._seq):
+            if isinstance(event, Metrics):
+                self._log(event.log).append(event)
+
     def _log(self, name: str) -> _Log:
         log = self._logs.get(name)
         if log is None:
             log = self._logs[name] = _Log(self._run.directory / name)
+            log.cut(0)  # what is there comes again, as no state knows of it
         return log
 
     def _rewind(self, rewound: Rewound) -> None:
@@ -104,11 +117,13 @@ class _Log:
         line = (b",\n" if self.size else b"[\n") + _encode(values)
         self._write(line)
 
-    def cut(self, size: int) -> None:
-        self.size = min(size, os.fstat(self._fd).st_size)
-        os.ftruncate(self._fd, self.size)
-        if self.size:
-            self._write(b"")
+    def cut(self, size: int) -> bool:
+        """Keep the first bytes only; returns whether there were so many."""
+        is_there = os.fstat(self._fd).st_size >= size
+        if is_there:
+            self.size = size
+            self._end()
+        return is_there
 
     def drop(self, rows: int) -> None:
         """Take the last rows away."""
@@ -119,7 +134,7 @@ class _Log:
             # Rows hold no newline, so each row begins behind one.
             while rows and (newline := chunk.rfind(b"\n")) >= 0:
                 chunk, rows = chunk[:newline], rows - 1
-            end = start + len(chunk)
+            end = start if rows else start + len(chunk)
         before = max(end - len(b","), 0)
         self.cut(before if before > len(b"[") else 0)
 
@@ -133,9 +148,13 @@ class _Log:
             written = os.pwrite(self._fd, data, self.size)
         finally:
             if written < len(data):
-                # A full disk; the bracket's place is there, as it stood there before.
-                os.ftruncate(self._fd, self.size)
-                os.pwrite(self._fd, _END if self.size else b"", self.size)
+                self._end()
         if written < len(data):
             raise OSError(f"only {written} of {len(data)} bytes could be written")
         self.size += len(line)
+
+    def _end(self) -> None:
+        # Written over what is there, before the rest is cut off: on a full disk there may be no place but that.
+        end = _END if self.size else _EMPTY
+        os.pwrite(self._fd, end, self.size)
+        os.ftruncate(self._fd, self.size + len(end))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +19,7 @@ from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 from pte_tracking.runs.selection import Selection
-from pte_tracking.runs.sink import BadEvent, Connection, Limits, SinkClosed
+from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
 
 _logger = logging.getLogger("pte_tracking")
 _MOST_SET_ASIDE = 1000
@@ -74,26 +77,28 @@ def progress_path(directory: Path, key: str) -> Path:
 class View:
     """The run as a sink sees it; see :class:`pte_tracking.runs.sink.RunView`."""
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, selection: Selection) -> None:
         self.directory = directory
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
         self.context: Mapping[str, str] = manifest.context
         self._journal = directory / JOURNAL
+        self._selection = selection
         #: Up to where the sink had been given events when the rewind came.
         self.given = 0
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.runs.sink.RunView.history`."""
-        for event, _ in journal.effective(self._journal):
-            if upto_seq is not None and event.seq > upto_seq:
-                return
-            yield event
+        pieces = journal.kept(self._journal, upto_seq=upto_seq)
+        found = (event for piece in pieces for event, _ in journal.read(self._journal, *piece))
+        last = math.inf if upto_seq is None else upto_seq
+        return self._selection.afresh().select(itertools.takewhile(lambda event: event.seq <= last, found))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.runs.sink.RunView.superseded`."""
-        return (event for event, _ in journal.effective(self._journal, self.given, rewound.to_position))
+        gone = journal.effective(self._journal, self.given, rewound.to_position)
+        return self._selection.afresh().select(event for event, _ in gone)
 
 
 class Channel:
@@ -110,19 +115,14 @@ class Channel:
 
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
-        self.progress = Progress.load(directory, entry.key)
         self._sink = entry.build()
         self._directory = directory
         self._journal = directory / JOURNAL
-        self._view = View(directory, manifest)
+        self._selection = Selection(self.key, entry.name, self._sink.limits)
+        self._view = View(directory, manifest, self._selection)
         self._connection: Connection | None = None
-        self._takes_all = self._sink.limits == Limits(logs_apart=True)
-        if self.progress.position > self._journal.stat().st_size:
-            _logger.warning("%s: the journal is shorter than what was delivered; it is delivered again", self.key)
-            self.progress = Progress(state=self.progress.state)
-        self._selection = Selection(self.key, entry.name, self._sink.limits, self.progress.selection)
-        for first, last in self.progress.sent:
-            self._selection.remember(event for event, _ in journal.read(self._journal, first, last))
+        self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
+        self._restore()
 
     @property
     def is_inline(self) -> bool:
@@ -152,6 +152,7 @@ class Channel:
             return True
         events, position = self._batch(start, end)
         if not events:
+            self._pass_over(position)
             return False
         self.deliver(events, position)
         self.save()
@@ -159,7 +160,8 @@ class Channel:
 
     def push(self, event: AnyEvent, position: int) -> None:
         """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
-        if self._connection is None or not self._takes_all or getattr(event, "sinks", None) is not None:
+        is_plain = self._takes_all and not self.progress.ended and getattr(event, "sinks", None) is None
+        if self._connection is None or not is_plain:
             self.deliver([event], position)
             return
         self._connection.write((event,))
@@ -190,12 +192,17 @@ class Channel:
         self.progress.save(self._directory, self.key)
 
     def failed(self, error: BaseException) -> None:
-        """Keep what went wrong where people look for it."""
+        """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
         message = f"{type(error).__name__}: {error}".strip()[:2000]
         if message != self.progress.error:
             _logger.warning("%s: %s; it is tried again", self.key, message)
-        self.progress.error, self.progress.error_time = message, time.time()
-        self.progress.save(self._directory, self.key)
+        self._disconnect()
+        try:
+            self._restore()
+            self.progress.error, self.progress.error_time = message, time.time()
+            self.progress.save(self._directory, self.key)
+        except OSError as problem:
+            _logger.warning("%s: %s", self.key, problem)
 
     def finish(self, status: Status | None) -> None:
         """Tell the backend that everything was delivered and how the run ended; None if it goes on elsewhere.
@@ -208,25 +215,43 @@ class Channel:
         if status is None and self._connection is None:
             return
         try:
-            self._connect().close(status)
+            connection = self._connect()
+            connection.close(status)
         except SinkClosed as error:
             self._give_up(error)
             return
+        self.progress.state, self._connection = connection.state(), None
         self.progress.ended = status
         self.progress.error = self.progress.error_time = None
         self.save()
-        self._connection = None
+
+    def _restore(self) -> None:
+        """Begin where the saved progress ends."""
+        progress = Progress.load(self._directory, self.key)
+        if progress.position and journal.seq_at(self._journal, progress.position) != progress.seq:
+            _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
+            progress = Progress(closed=progress.closed)
+        self.progress = progress
+        self._selection.restore(progress.selection)
+        for first, last in progress.sent:
+            self._selection.remember(event for event, _ in journal.read(self._journal, first, last))
 
     def _connect(self) -> Connection:
         if self._connection is None:
             self._connection = self._sink.open(self._view, self.progress.state)
         return self._connection
 
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it has failed already, and that was told
+                connection.close(None)
+
     def _give_up(self, error: SinkClosed) -> None:
         _logger.error("%s: %s; nothing more is delivered there", self.key, error)
         self.progress.closed = str(error) or type(error).__name__
         self.progress.save(self._directory, self.key)
-        self._connection = None
+        self._disconnect()
 
     def _batch(self, start: int, end: int) -> tuple[list[AnyEvent], int]:
         """The next events, as many as one write should carry, and the position behind them."""
@@ -252,13 +277,20 @@ class Channel:
                 pieces = journal.kept(self._journal, held)
                 gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
                 self.progress.sent.extend(gone)
-                self._selection.remember(self._view.superseded(rewound))
+                self._selection.remember(event for piece in gone for event, _ in journal.read(self._journal, *piece))
         except SinkClosed as error:
             self._give_up(error)
             return
-        self._selection.rewind()
-        self.progress.position, self.progress.seq = behind, rewound.seq
+        self._selection.rewind(journal.latest(self._journal, rewound.to_position))
+        self.progress.position, self.progress.seq, self.progress.ended = behind, rewound.seq, None
         self.save()
+
+    def _pass_over(self, position: int) -> None:
+        """Step behind a rewind that takes nothing back here, as no event has come after it yet."""
+        seq = journal.seq_at(self._journal, position) if position > self.progress.position else None
+        if seq is not None:
+            self.progress.position, self.progress.seq = position, seq
+            self.save()
 
     def _write(self, connection: Connection, batch: list[AnyEvent]) -> None:
         while batch:

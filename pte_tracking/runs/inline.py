@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import AnyEvent, Rewound, Status
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 
-_logger = logging.getLogger("pte_tracking")
 _SAVE_EVERY = 1024  # events that may have to be written again after a kill
 _PAUSE = 1.0  # seconds after a failure (a full disk) before the next attempt
 
@@ -72,7 +70,4 @@ class Inline:
 
     def _failed(self, error: Exception) -> None:
         self._not_before = time.monotonic() + _PAUSE
-        try:
-            self._channel.failed(error)
-        except OSError:
-            _logger.error("%s: %s", self._channel.key, error)
+        self._channel.failed(error)

@@ -6,6 +6,7 @@ A position is a number of bytes from the file's start, always between two lines.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -187,13 +188,16 @@ def effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tu
             yield from read(path, max(first, start), last)
 
 
-def kept(path: Path, end: int | None = None) -> list[tuple[int, int]]:
-    """The pieces of the journal, from position to position, that make up the effective history up to ``end``."""
+def kept(path: Path, end: int | None = None, upto_seq: int | None = None) -> list[tuple[int, int]]:
+    """The pieces of the journal, from position to position, that make up the effective history up to ``end``.
+
+    With ``upto_seq``: as it was when that event was the last one; later events are in the last piece too then.
+    """
     if end is None:
         end = path.stat().st_size
     pieces: list[tuple[int, int]] = []
     for rewound, behind in reversed(list(find(path, Rewound, end=end))):
-        if behind <= end:
+        if behind <= end and (upto_seq is None or rewound.seq <= upto_seq):
             pieces.append((behind, end))
             end = rewound.to_position
     pieces.append((0, end))
@@ -269,9 +273,9 @@ def seq_at(path: Path, position: int) -> int | None:
     return None
 
 
-def latest(path: Path) -> Iterator[AnyEvent]:
-    """The effective history from its end to its beginning."""
-    pieces = kept(path)
+def latest(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
+    """The effective history up to ``end``, from its end to its beginning."""
+    pieces = kept(path, end)
     with open(path, "rb") as file:
         for first, last in reversed(pieces):
             for line, behind in _lines_backwards(file.fileno(), last):
@@ -282,14 +286,16 @@ def latest(path: Path) -> Iterator[AnyEvent]:
                     yield event
 
 
-def last_event(path: Path) -> AnyEvent | None:
-    """The last whole event, found from the end."""
-    with open(path, "rb") as file:
-        for line, _ in _lines_backwards(file.fileno(), os.fstat(file.fileno()).st_size):
-            event = _decode(line, path, -1)
-            if event is not None:
-                return event
-    return None
+def tail(path: Path) -> tuple[AnyEvent | None, int]:
+    """The last whole event, found from the end, and the position behind it; None and 0 if there is none."""
+    try:
+        with open(path, "rb") as file:
+            for line, behind in _lines_backwards(file.fileno(), os.fstat(file.fileno()).st_size):
+                with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                    return events.decode(line), behind
+    except FileNotFoundError:
+        pass
+    return None, 0
 
 
 def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:

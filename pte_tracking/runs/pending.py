@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pte_tracking.runs import lock, sink
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.events import RunEnded, Status
-from pte_tracking.runs.journal import last_event
+from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL, WRITER_LOCK
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 
@@ -35,7 +35,7 @@ def status(directory: Path) -> Status:
     """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word."""
     if lock.holder(directory / WRITER_LOCK):
         return "RUNNING"
-    last = last_event(directory / JOURNAL)
+    last, _ = tail(directory / JOURNAL)
     return last.status if isinstance(last, RunEnded) else "KILLED"
 
 
@@ -47,8 +47,9 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         manifest: Its manifest.
         size: Only what stands before this position of the journal counts; by default all of it, and the run's end.
     """
-    path = directory / JOURNAL
-    target = path.stat().st_size if size is None else size
+    # What a killed trainer left of a line is no event.
+    last, end = tail(directory / JOURNAL)
+    target = end if size is None else size
     has_ended = size is None and status(directory) != "RUNNING"
     found = []
     for entry in manifest.sinks:
@@ -57,7 +58,6 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         progress = Progress.load(directory, entry.key)
         is_done = progress.position >= target and (progress.ended is not None or not has_ended)
         if progress.closed is None and not is_done:
-            last = last_event(path)
             left = last.seq - progress.seq if last else 0
             found.append(Pending(entry.key, left, progress.error))
     return found

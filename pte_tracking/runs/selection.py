@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,28 +23,50 @@ class Selection:
         key: The sink's key in the run.
         name: The sink's name.
         limits: What it can hold.
-        given: What :meth:`state` returned earlier.
     """
 
-    def __init__(self, key: str, name: str, limits: Limits, given: dict[str, Any] | None = None) -> None:
+    def __init__(self, key: str, name: str, limits: Limits) -> None:
         self._names = {key, name}
         self._key = key
         self._limits = limits
-        self._step: int | None = (given or {}).get("step")
-        self._keys: dict[str, str] = (given or {}).get("keys", {})
+        self._step: int | None = None
+        self._keys: dict[str, str] = {}
         #: Points that the backend has, though they were taken back: it cannot forget them.
         self._sent: dict[tuple[str, int], Number] = {}
         self._last_sent_step = -1
         self._mapped: dict[str, str] = {}
         self._told: set[str] = set()
 
+    def afresh(self) -> Selection:
+        """Another one at the beginning of the history, which does not tell again what this one has told."""
+        fresh = copy.copy(self)
+        fresh.restore({})
+        return fresh
+
     def state(self) -> dict[str, Any]:
         """What is needed to go on: the keys that the current step has had, each with its log."""
         return {"step": self._step, "keys": self._keys}
 
-    def rewind(self) -> None:
-        """The current step was taken back."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned; nothing is remembered then."""
+        self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
+        self._sent, self._last_sent_step = {}, -1
+
+    def rewind(self, backwards: Iterable[AnyEvent]) -> None:
+        """Go on from an earlier point.
+
+        Args:
+            backwards: The history up to there, its last event first.
+        """
         self._step, self._keys = None, {}
+        if self._limits.logs_apart:
+            return
+        for event in backwards:
+            if isinstance(event, Metrics) and self._is_ours(event):
+                if event.step != self._step is not None:
+                    return
+                self._step = event.step
+                self._keys.update(dict.fromkeys(event.values, event.log))
 
     def remember(self, superseded: Iterable[AnyEvent]) -> None:
         """Send none of these points a second time."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, ClassVar, Protocol
 from pte_tracking.runs.events import AnyEvent, Rewound, Status
 
 ENTRY_POINTS = "pte_tracking.sinks"
+
+#: A limit that nothing reaches.
+ANY_NUMBER = sys.maxsize
 
 
 class BadEvent(Exception):
@@ -83,10 +87,12 @@ class RunView(Protocol):
         """Where the run comes from: ``user``, ``host``, ``command``, ``source``, ``git_commit`` as far as known."""
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
-        """The effective history: all events up to ``upto_seq``, less those that were taken back before it."""
+        """What this sink is given of the effective history: all events up to ``upto_seq``, less those that were
+        taken back before it, with the keys that this sink gets.
+        """
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
-        """The events that held until ``rewound`` took them back."""
+        """What this sink was given and ``rewound`` takes back, with the keys that this sink gets."""
 
 
 class Connection(Protocol):
@@ -100,16 +106,17 @@ class Connection(Protocol):
         only to sinks whose ``rewinds`` is true.
 
         Raises:
-            BadEvent: One event can never be stored.
+            BadEvent: One event can never be stored. The others of the batch come again at once.
             SinkClosed: Nothing will ever be stored again.
-            Exception: Anything else means 'again later': the same events come again after a pause.
+            Exception: Anything else means 'again later'. A failure is treated as a crash is: this connection is
+                closed, and after a pause another one is opened with the state that was saved last.
         """
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on after a restart: small, plain JSON, saved after each batch and close."""
 
     def close(self, status: Status | None) -> None:
-        """Everything was written, and the run ended so; or this process stops before that (None)."""
+        """Everything was written, and the run ended so; or this connection stops before that (None)."""
 
 
 @dataclasses.dataclass(frozen=True)

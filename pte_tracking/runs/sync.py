@@ -10,6 +10,7 @@ import msgspec
 
 from pte_tracking.runs.courier import wake
 from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.lock import Locked
 from pte_tracking.runs.manifest import Manifest, change, entries
@@ -38,7 +39,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     if to:
         manifest = change(directory, lambda now: msgspec.structs.replace(now, sinks=entries(to, now.sinks)))
     # While the trainer lives there is always more to come; what is there now is enough then.
-    size = (directory / JOURNAL).stat().st_size if status(directory) == "RUNNING" else None
+    size = tail(directory / JOURNAL)[1] if status(directory) == "RUNNING" else None
 
     def is_enough(idle: float) -> bool:
         return idle > timeout or not pending(directory, manifest, size)

@@ -1,0 +1,173 @@
+"""A stranger's sink: writes the events it gets to a file of lines, keeps notes, and fails when it is told to.
+
+It is installed into a folder of its own by the fixture ``probe``, and found by its entry points alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pte_tracking.runs import events as kinds
+from pte_tracking.runs.events import AnyEvent, Rewound, Status
+from pte_tracking.runs.sink import BadEvent, Limits, RunView, Sink, SinkClosed
+
+
+class Trouble(Exception):
+    """What the probe raises when it is told to fail."""
+
+
+#: Called at every step that a crash or an error may come before, in tests that drive a channel themselves.
+hook: Callable[[str], None] = lambda place: None  # noqa: E731
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeSink(Sink):
+    """Leaves ``<folder>/<version>.jsonl``, the last of which counts, and notes in ``<folder>/notes.jsonl``.
+
+    Obeys ``<folder>/control.json``: ``{"fail": a message, "hang": seconds, "bad": [seq, ...], "closed": a reason}``.
+    """
+
+    name: ClassVar[str] = "probe"
+    limits: ClassVar[Limits] = Limits(batch_values=50, batch_events=20)
+
+    folder: str = ""
+    can_rewind: bool = True
+
+    @property
+    def rewinds(self) -> bool:
+        return self.can_rewind
+
+    def open(self, run: RunView, state: Mapping[str, Any]) -> ProbeConnection:
+        return ProbeConnection(Path(self.folder), run, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondProbeSink(ProbeSink):
+    name: ClassVar[str] = "probe-two"
+    limits: ClassVar[Limits] = Limits(logs_apart=True, batch_events=7)
+
+
+@dataclasses.dataclass(frozen=True)
+class NeedySink(ProbeSink):
+    name: ClassVar[str] = "needy"
+    requires: ClassVar[str | None] = "a_product_that_nobody_has"
+    install: ClassVar[str] = "pip install a-product"
+
+
+class ProbeConnection:
+    def __init__(self, folder: Path, run: RunView, state: Mapping[str, Any]) -> None:
+        self._folder, self._run = folder, run
+        self._version, self._size = state.get("version", 0), state.get("size", 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._obey("open")
+        with open(self._path, "ab") as file:
+            file.truncate(self._size)
+        self._note("open", run=run.id, torch="torch" in sys.modules)
+
+    def write(self, events: Sequence[AnyEvent]) -> None:
+        control = self._obey("write")
+        for event in events:
+            if event.seq in control.get("bad", []):
+                raise BadEvent(event.seq, "the control file says so")
+        if isinstance(events[0], Rewound):
+            self._rewind(events[0])
+            return
+        lines = [kinds.encode(event) for event in events]
+        with open(self._path, "r+b") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.writelines(lines[: len(lines) // 2])
+            file.flush()
+            hook("middle of a write")
+            file.writelines(lines[len(lines) // 2 :])
+        hook("end of a write")
+        self._size += sum(map(len, lines))
+
+    def state(self) -> dict[str, Any]:
+        hook("state")
+        return {"version": self._version, "size": self._size}
+
+    def close(self, status: Status | None) -> None:
+        self._obey("close")
+        self._note("close", status=status)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self._version}.jsonl"
+
+    def _rewind(self, rewound: Rewound) -> None:
+        lines = self._path.read_bytes()[: self._size].splitlines(keepends=True)
+        kept = [line for line in lines if kinds.decode(line).seq <= rewound.to_seq]
+        gone = [kinds.decode(line) for line in lines[len(kept) :]]
+        told = list(self._run.superseded(rewound))
+        self._note("rewound", gone=[event.seq for event in gone], told=[event.seq for event in told])
+        self._version += 1
+        self._size = sum(map(len, kept))
+        hook("middle of a rewind")
+        self._path.write_bytes(b"".join(kept))
+
+    def _obey(self, place: str) -> dict[str, Any]:
+        hook(place)
+        try:
+            control: dict[str, Any] = json.loads((self._folder / "control.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        time.sleep(control.get("hang", 0))
+        if "closed" in control:
+            raise SinkClosed(control["closed"])
+        if "fail" in control:
+            raise Trouble(control["fail"])
+        return control
+
+    def _note(self, what: str, **more: Any) -> None:
+        with open(self._folder / "notes.jsonl", "a") as file:
+            file.write(json.dumps({"what": what, "pid": os.getpid(), "time": time.time(), **more}) + "\n")
+
+
+class Probe:
+    """The folder of a probe sink, for the tests' side: what it got, and what it shall do.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def sink(self, **options: Any) -> ProbeSink:
+        return ProbeSink(folder=str(self.folder), **options)
+
+    def control(self, **orders: Any) -> None:
+        """Tell the sink what to do from now on."""
+        temporary = self.folder / "control.tmp"
+        temporary.write_text(json.dumps(orders))
+        temporary.replace(self.folder / "control.json")
+
+    def events(self) -> list[AnyEvent]:
+        """What the sink holds."""
+        files = sorted(self.folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
+        return [kinds.decode(line) for line in files[-1].read_bytes().splitlines()] if files else []
+
+    def points(self) -> list[tuple[str, int, Any]]:
+        """All points that the sink holds, in the order in which they came."""
+        rows = [event for event in self.events() if isinstance(event, kinds.Metrics)]
+        return [(key, row.step, value) for row in rows for key, value in row.values.items()]
+
+    def notes(self, what: str) -> list[Mapping[str, Any]]:
+        """What the sink has noted of one kind."""
+        path = self.folder / "notes.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [note for note in map(json.loads, lines) if note["what"] == what]
+
+    @property
+    def statuses(self) -> list[str | None]:
+        """With what the sink was closed, first to last."""
+        return [note["status"] for note in self.notes("close")]
