@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from mlflow import MlflowClient
-from mlflow.entities import RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pte_mlflow import address, runs
+from pte_mlflow import address, record, runs
+from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import PICTURES_TAG, Files
+from pte_mlflow.points import Points
 from pte_mlflow.sink import MLflowSink
 from pte_mlflow.translation import Entities, Translation
-from pte_tracking.runs.events import AnyEvent, Artifact, Figure, Histogram, Image, RunStarted, Status, Text
+from pte_tracking.runs.events import (
+    AnyEvent,
+    Artifact,
+    Checkpoint,
+    CheckpointRemoved,
+    Figure,
+    Histogram,
+    Image,
+    Rewound,
+    RunStarted,
+    Status,
+    Text,
+)
 from pte_tracking.runs.sink import BadEvent, RunView
 
 _logger = logging.getLogger("pte_tracking")
 _REFUSED = "INVALID_PARAMETER_VALUE"
+_COPIED_AT_ONCE = 200
 
 
 class State(msgspec.Struct):
@@ -31,11 +47,13 @@ class State(msgspec.Struct):
         run_id: The MLflow run.
         epoch_step: The last step that an epoch was stored for.
         last_time: When the last event happened; the run's end, in the end.
+        journal: Up to which byte the journal is stored.
     """
 
     run_id: str = ""
     epoch_step: int | None = None
     last_time: float = 0.0
+    journal: int = 0
 
 
 class MLflowConnection:
@@ -55,16 +73,16 @@ class MLflowConnection:
         self._run = run
         self._state = msgspec.convert(dict(state), State)
         self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
-        found = runs.take_up(self._client, sink, run, self._state.run_id)
-        self._attach(found.info.run_id, found.info.artifact_uri)
+        self._attach(runs.take_up(self._client, sink, run, self._state.run_id))
         self._has_skipped = False
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, params and tags in one request, and then what is a file."""
         with self._noticing_deletion():
-            self._log_batch(events)
-            for event in events:
-                self._store(event)
+            if isinstance(events[0], Rewound):
+                self._fork(events[0])
+            else:
+                self._write(events)
         self._state.last_time = max(self._state.last_time, events[-1].time)
 
     def state(self) -> dict[str, Any]:
@@ -85,10 +103,12 @@ class MLflowConnection:
     def _is_joined(self) -> bool:
         return self._sink.is_joined and self._state.run_id == self._sink.run_id
 
-    def _attach(self, run_id: str, artifact_uri: str) -> None:
-        self._state.run_id = run_id
-        repository = get_artifact_repository(artifact_uri, tracking_uri=self._client.tracking_uri)
+    def _attach(self, shown: Run) -> None:
+        self._state.run_id = shown.info.run_id
+        repository = get_artifact_repository(shown.info.artifact_uri, tracking_uri=self._client.tracking_uri)
         self._files = Files(self._run, repository)
+        self._points = Points(self._client, shown.info.run_id)
+        self._checkpoints = Checkpoints(self._client, self._run, shown, self._points)
         self._translation = Translation(self._files.write)
         self._is_translating = False
 
@@ -100,6 +120,31 @@ class MLflowConnection:
             if error.error_code in (_REFUSED, "RESOURCE_DOES_NOT_EXIST"):
                 runs.get(self._client, self._state.run_id)
             raise
+
+    def _write(self, events: Sequence[AnyEvent]) -> None:
+        self._log_batch(events)
+        for event in events:
+            self._store(event)
+
+    def _fork(self, rewound: Rewound) -> None:
+        """Go on in a new run, with the history that still holds."""
+        shown = runs.get(self._client, self._state.run_id)
+        # Failing half-way through is no harm: what comes again is found, and the copies are the same points.
+        if shown.data.tags.get(runs.PART) != str(rewound.seq):
+            shown = runs.fork(self._client, self._run, shown, rewound.seq)
+            self._attach(shown)
+            self._state.epoch_step, self._state.journal = None, 0
+        history = self._run.history(rewound.to_seq)
+        while batch := list(itertools.islice(history, _COPIED_AT_ONCE)):
+            self._copy(batch)
+        runs.supersede(self._client, shown.data.tags[runs.FORKED_FROM], shown.info.run_id)
+
+    def _copy(self, batch: list[AnyEvent]) -> None:
+        while batch:
+            try:
+                return self._write(batch)
+            except BadEvent as error:  # it was set aside when it came first
+                batch = [event for event in batch if event.seq != error.seq]
 
     def _log_batch(self, events: Sequence[AnyEvent]) -> None:
         if not self._is_translating:
@@ -132,11 +177,15 @@ class MLflowConnection:
         tags = {tag.key: tag for _, entities in parts for tag in entities.tags}
         if metrics or params or tags:
             self._client.log_batch(self._state.run_id, metrics, params, list(tags.values()))
+            self._points.remember(metrics)
 
     def _store(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
+            if event.resumed:
+                # What was taken back is known from here on, also to who begins from nothing but MLflow.
+                self._upload_journal(event)
         elif isinstance(event, Figure | Image):
             self._files.picture(event)
             self._client.log_batch(self._state.run_id, tags=[RunTag(PICTURES_TAG, "True")])
@@ -144,6 +193,15 @@ class MLflowConnection:
             self._files.text(event)
         elif isinstance(event, Artifact):
             self._files.artifact(event)
+        elif isinstance(event, Checkpoint):
+            if self._checkpoints.is_there(event):
+                self._upload_journal(event)
+                self._checkpoints.add(event)
+        elif isinstance(event, CheckpointRemoved):
+            self._checkpoints.remove(event)
         elif isinstance(event, Histogram) and not self._has_skipped:
             self._has_skipped = True
             _logger.warning("mlflow: it shows no histograms; they are skipped (%r is the first)", event.key)
+
+    def _upload_journal(self, event: AnyEvent) -> None:
+        self._state.journal = record.upload(self._run, self._files, self._state.journal, event)

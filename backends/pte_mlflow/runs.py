@@ -18,6 +18,8 @@ from pte_tracking.runs.sink import RunView, SinkClosed
 
 RUN_ID = "pte.run_id"
 PART = "pte.part"
+FORKED_FROM = "pte.forked_from"
+SUPERSEDED_BY = "pte.superseded_by"
 DUPLICATE_OF = "pte.duplicate_of"
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 _DEFAULT_EXPERIMENT = "0"
@@ -46,14 +48,15 @@ def take_up(client: MlflowClient, sink: MLflowSink, run: RunView, known: str) ->
     elif sink.run_id:
         found = get(client, sink.run_id)
         ours = _search(client, found.info.experiment_id, run)
-        found = _latest(ours) or found
+        found = min(ours, key=_rank, default=found)
     else:
         experiment = _experiment(client, sink)
         ours = _search(client, experiment.experiment_id, run) or _search(client, experiment.experiment_id, run)
-        found = _latest(ours) or create(client, experiment.experiment_id, run, sink.run_name or run.name)
         if not ours:
+            found = create(client, experiment.experiment_id, run, sink.run_name or run.name)
             _show_as_training(client, experiment)
-            ours = _search(client, experiment.experiment_id, run)
+            ours = [found, *_search(client, experiment.experiment_id, run)]
+        found = min(ours, key=_rank)
     for other in ours:
         if _part(other) == _part(found) and other.info.run_id not in (found.info.run_id, sink.run_id):
             _retire(client, other, found)
@@ -74,7 +77,7 @@ def get(client: MlflowClient, run_id: str) -> Run:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise SinkClosed(f"the run {run_id} does not exist at {client.tracking_uri}") from error
         raise
-    _check_id(found.info.run_id)
+    check_id(found.info.run_id)
     if found.info.lifecycle_stage == "deleted":
         raise SinkClosed(f"the run {run_id} was deleted at {client.tracking_uri}")
     return found
@@ -83,7 +86,7 @@ def get(client: MlflowClient, run_id: str) -> Run:
 def create(
     client: MlflowClient, experiment_id: str, run: RunView, name: str, tags: Mapping[str, str] | None = None
 ) -> Run:
-    """Begin an MLflow run that carries our tag."""
+    """Begin an MLflow run that carries our tag, and more tags."""
     context = {tag: run.context[key] for tag, key in _CONTEXT.items() if key in run.context}
     made = client.create_run(
         experiment_id,
@@ -91,26 +94,53 @@ def create(
         run_name=name,
         tags={"mlflow.source.type": "LOCAL", **context, RUN_ID: run.id, **(tags or {})},
     )
-    _check_id(made.info.run_id)
+    check_id(made.info.run_id)
     return made
 
 
-def find_part(client: MlflowClient, experiment_id: str, run: RunView, part: int) -> Run | None:
-    """The MLflow run that began with a certain rewind, if there is one."""
-    ours = _search(client, experiment_id, run) or _search(client, experiment_id, run)
-    return _latest([found for found in ours if _part(found) == part])
+def fork(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:
+    """The MLflow run that goes on from ``old`` after a rewind; begun if that was not done yet.
+
+    Args:
+        client: Talks to the store.
+        run: The run.
+        old: The MLflow run until now.
+        part: The rewind's ``seq``.
+    """
+
+    def made() -> list[Run]:
+        ours = _search(client, old.info.experiment_id, run)
+        if not ours:  # the old one carries our tag
+            raise ConnectionError("MLflow's answer was cut short")
+        return [one for one in ours if _part(one) == part]
+
+    if not made():
+        tags = {PART: str(part), FORKED_FROM: old.info.run_id}
+        create(client, old.info.experiment_id, run, old.info.run_name, tags)
+    first, *others = sorted(made(), key=_rank)
+    for other in others:
+        _retire(client, other, first)
+    return first
+
+
+def supersede(client: MlflowClient, old: str, by: str) -> None:
+    """Put a run beneath the one that goes on from it."""
+    client.set_tag(old, "mlflow.parentRunId", by)
+    client.set_tag(old, SUPERSEDED_BY, by)
+    if get(client, old).info.status == "RUNNING":
+        client.set_terminated(old, "KILLED")
 
 
 def _search(client: MlflowClient, experiment_id: str, run: RunView) -> list[Run]:
     found: list[Run] = client.search_runs([experiment_id], f"tags.`{RUN_ID}` = '{run.id}'")
     for one in found:
-        _check_id(one.info.run_id)
+        check_id(one.info.run_id)
     return found
 
 
-def _latest(runs: list[Run]) -> Run | None:
-    # Of two that a repeated request has made, every process has to take the same one.
-    return min(runs, key=lambda run: (-_part(run), run.info.run_id), default=None)
+def _rank(run: Run) -> tuple[int, str]:
+    # The latest part; and of two that a repeated request has made, the same one for every process.
+    return -_part(run), run.info.run_id
 
 
 def _part(run: Run) -> int:
@@ -134,7 +164,7 @@ def _experiment(client: MlflowClient, sink: MLflowSink) -> Experiment:
         found = _find_experiment(client, sink)
     if found is None:
         raise ConnectionError(f"the experiment {sink.experiment!r} was created and is not found")
-    _check_id(found.experiment_id)
+    check_id(found.experiment_id)
     if found.lifecycle_stage == "deleted":
         raise SinkClosed(f"the experiment {found.name!r} was deleted at {client.tracking_uri}")
     return found
@@ -161,6 +191,11 @@ def _show_as_training(client: MlflowClient, experiment: Experiment) -> None:
         client.set_experiment_tag(experiment.experiment_id, _KIND, _TRAINING)
 
 
-def _check_id(found: str) -> None:
+def check_id(found: str) -> None:
+    """What MLflow gives is never empty.
+
+    Raises:
+        ConnectionError: It is.
+    """
     if not found:
         raise ConnectionError("MLflow's answer was cut short")

@@ -6,9 +6,10 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pte_mlflow import address, habits, product
+from pte_mlflow import address, fetch, habits, product
 from pte_tracking.runs.sink import Connection, Limits, RunView, Sink
 
 
@@ -85,6 +86,11 @@ class MLflowSink(Sink):
             # Where MLflow puts the artifacts of a local store, also when that is first opened from another folder.
             artifact_root=os.path.abspath("mlruns"),
         )
+
+    @classmethod
+    def fetch(cls, uri: str, directory: Path) -> Path:
+        """Bring ``models:/<model id>``, or the newest whole checkpoint of ``runs:/<run id>``."""
+        return fetch.fetch(address.find(None), uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the run, or begin it."""

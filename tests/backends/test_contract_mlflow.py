@@ -1,15 +1,17 @@
-"""The MLflow backend keeps the contract, on a local store."""
+"""The MLflow backend keeps the contract, on a local store; whether it keeps or forks at a rewind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
+from mlflow import MlflowClient
 
 from pte_mlflow import MLflowSink
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, SinkContract
+
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
 
 
 class OnAStore(SinkContract):
@@ -22,8 +24,8 @@ class OnAStore(SinkContract):
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         client = MlflowClient(self.store)
-        # A superseded run is there too after a fork.
-        run, *_ = client.search_runs(["0"], "tags.`pte.superseded` != 'true'") or client.search_runs(["0"])
+        # After a fork the superseded runs are there too.
+        (run,) = (run for run in client.search_runs(["0"]) if "pte.superseded_by" not in run.data.tags)
         return {
             key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
             for key in run.data.metrics
@@ -33,3 +35,8 @@ class OnAStore(SinkContract):
 class TestKeeping(OnAStore):
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store)
+
+
+class TestForking(OnAStore):
+    def make_sink(self, folder: Path) -> Sink:
+        return MLflowSink(tracking_uri=self.store, on_rewind="fork")

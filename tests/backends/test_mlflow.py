@@ -14,8 +14,7 @@ from mlflow.entities import Run, ViewType
 from pte_mlflow import MLflowSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.sink import Sink
-from pte_tracking.testing import Points, Recorded, SinkContract
+from pte_tracking.testing import Points, Recorded
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
@@ -49,22 +48,6 @@ def artifacts_of(uri: str, run: Run, folder: str = "") -> list[str]:
 
 def content_of(run: Run, path: str) -> bytes:
     return Path(run.info.artifact_uri.removeprefix("file://"), path).read_bytes()
-
-
-class TestContract(SinkContract):
-    keeps_non_finite = False
-    many_rows = 2_500
-
-    @pytest.fixture(autouse=True)
-    def _own_store(self, mlflow_store: str) -> None:
-        self._uri = mlflow_store
-
-    def make_sink(self, folder: Path) -> Sink:
-        return MLflowSink(self._uri)
-
-    def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        (found,) = MlflowClient(self._uri).search_runs(["0"])
-        return points_of(self._uri, found)
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""Snapshots as MLflow's logged models: PENDING until their file is whole, with the run's points of their step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from pte_mlflow import runs
+from pte_mlflow.points import Points
+from pte_mlflow.product import patience
+from pte_mlflow.sink import MLflowSink
+from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
+from pte_tracking.runs.keys import map_key
+from pte_tracking.runs.sink import RunView
+
+_logger = logging.getLogger("pte_tracking")
+PATH = "pte.checkpoint"
+SHA256 = "pte.sha256"
+
+
+class Checkpoints:
+    """The logged models of a run.
+
+    Args:
+        client: Talks to the store.
+        run: The run.
+        shown: Its MLflow run.
+        points: The points of that.
+    """
+
+    def __init__(self, client: MlflowClient, run: RunView, shown: Run, points: Points) -> None:
+        self._client = client
+        self._run = run
+        self._run_id = shown.info.run_id
+        self._experiment_id = shown.info.experiment_id
+        self._points = points
+
+    def is_there(self, event: Checkpoint) -> bool:
+        """Whether the file is still the snapshot of that event: it may have been pruned or replaced by now."""
+        path = self._run.directory / event.path
+        try:
+            return path.stat().st_size == event.size and sha256(path) == event.sha256
+        except FileNotFoundError:
+            return False
+
+    def add(self, event: Checkpoint) -> None:
+        """Store a snapshot; one of the same name that it replaces goes when it is there."""
+        models = self._find(event.path) or self._find(event.path)
+        model = next((model for model in models if model.tags[SHA256] == event.sha256), None)
+        if model is None:
+            self._create(event)
+            models = self._find(event.path)
+            # The first of two, should a repeated request have made them.
+            model = next(model for model in models if model.tags[SHA256] == event.sha256)
+        if model.status != "READY":
+            with patience(event.size):
+                repository(self._client, model).log_artifact(str(self._run.directory / event.path))
+        self._describe(model, event)
+        self._link(model, event.step)
+        if model.status != "READY":
+            self._client.finalize_logged_model(model.model_id, "READY")
+        for other in models:
+            if other.model_id != model.model_id:
+                self._delete(other)
+
+    def remove(self, event: CheckpointRemoved) -> None:
+        """Take a pruned snapshot away, its bytes too."""
+        for model in self._find(event.path):
+            self._delete(model)
+
+    def _find(self, path: str) -> list[LoggedModel]:
+        quote = '"' if "'" in path else "'"
+        found: list[LoggedModel] = self._client.search_logged_models(
+            [self._experiment_id],
+            f"tags.`{runs.RUN_ID}` = '{self._run.id}' AND tags.`{PATH}` = {quote}{path}{quote}",
+        )
+        for model in found:
+            runs.check_id(model.model_id)
+        return sorted(found, key=lambda model: (model.status != "READY", model.model_id))
+
+    def _create(self, event: Checkpoint) -> None:
+        params = {"step": event.step, "epoch": event.epoch, "size": event.size}
+        self._client.create_logged_model(
+            self._experiment_id,
+            name=re.sub(r"[/:.%\"']", "_", event.path),
+            source_run_id=self._run_id,
+            tags={runs.RUN_ID: self._run.id, PATH: event.path, SHA256: event.sha256},
+            params={key: str(value) for key, value in params.items() if value is not None},
+            model_type="checkpoint",
+        )
+
+    def _describe(self, model: LoggedModel, event: Checkpoint) -> None:
+        """Give it the values of its step.
+
+        MLflow stores a model's metric as a point of the run as well: only points that the run has can be given, or
+        its curve would have two at one step. The rest are tags, as are numbers that are not finite: MLflow makes 0
+        of NaN.
+        """
+        metrics, tags = [], {}
+        for key, value in event.values.items():
+            mapped = map_key(key, MLflowSink.limits)
+            point = self._points.find(mapped, event.step)
+            if point is None or not math.isfinite(point.value):
+                tags[map_key(f"pte.value.{key}", MLflowSink.limits)] = str(value)
+            else:
+                metrics.append(Metric(mapped, point.value, point.timestamp, point.step, model_id=model.model_id))
+        self._client.log_batch(self._run_id, metrics)
+        if tags:
+            self._client.set_logged_model_tags(model.model_id, tags)
+
+    def _link(self, model: LoggedModel, step: int) -> None:
+        outputs = runs.get(self._client, self._run_id).outputs
+        linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
+        if model.model_id not in linked:
+            self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step)])
+
+    def _delete(self, model: LoggedModel) -> None:
+        trouble = None
+        try:
+            repository(self._client, model).delete_artifacts(Path(model.tags[PATH]).name)
+        except Exception as error:  # each kind of storage has its own, and some cannot delete
+            trouble = error
+        self._client.delete_logged_model(model.model_id)
+        if trouble:
+            _logger.warning("mlflow: %s was deleted, its file not (%s); `mlflow gc` frees it", model.name, trouble)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def repository(client: MlflowClient, model: LoggedModel) -> Any:
+    """Where a model's files are: an ``ArtifactRepository``, which has no types."""
+    runs.check_id(model.artifact_location)
+    return get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)

@@ -1,0 +1,41 @@
+"""The points that the MLflow run holds, for checkpoints to refer to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+_MOST = 10_000
+
+
+class Points:
+    """Remembers the latest points of a run, and asks for older ones.
+
+    Args:
+        client: Talks to the store.
+        run_id: The MLflow run.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
+
+    def remember(self, metrics: Iterable[Metric]) -> None:
+        """These were stored."""
+        for metric in metrics:
+            self._recent[metric.key, metric.step] = metric
+        while len(self._recent) > _MOST:
+            self._recent.popitem(last=False)
+
+    def find(self, key: str, step: int) -> Metric | None:
+        """The point of a key at a step, with the time that it has at MLflow; None if there is none."""
+        recent = self._recent.get((key, step))
+        # Steps ascend: with an earlier one in memory, a point at this one would be there too.
+        if recent is not None or any(known == key and earlier < step for known, earlier in self._recent):
+            return recent
+        history = self._client.get_metric_history(self._run_id, key)
+        return next((point for point in history if point.step == step), None)

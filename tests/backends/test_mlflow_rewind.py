@@ -1,0 +1,194 @@
+"""A run that goes on from an earlier step shows one point for each key and step, in one run or in a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pte_mlflow import MLflowSink
+from pte_mlflow.connection import MLflowConnection
+from pte_tracking.runs import events
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.keys import map_key
+from pte_tracking.testing import Recorded
+
+pytestmark = [
+    pytest.mark.usefixtures("mlflow_environment"),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+]
+
+History = dict[str, list[tuple[int, float, int]]]
+
+
+def history(uri: str, run: Run) -> History:
+    client = MlflowClient(uri)
+    return {
+        key: sorted((one.step, one.value, one.timestamp) for one in client.get_metric_history(run.info.run_id, key))
+        for key in run.data.metrics
+    }
+
+
+def runs(uri: str) -> dict[str, Run]:
+    """The runs by their part: "0", and the seq of the rewind that made one."""
+    return {run.data.tags.get("pte.part", "0"): run for run in MlflowClient(uri).search_runs(["0"])}
+
+
+def in_order(uri: str) -> list[Run]:
+    found = runs(uri)
+    return [found[part] for part in sorted(found, key=int)]
+
+
+def train(recorded: Recorded, steps: range, scale: float = 1.0) -> list[Any]:
+    return [recorded.log(step, {"acc@5": scale * step, "b": 1.0}, epoch=step) for step in steps]
+
+
+def resume(recorded: Recorded, mark: Any, step: int) -> None:
+    recorded.journal.rewind(mark, step)
+    manifest = recorded.manifest
+    recorded.journal.append(events.RunStarted, manifest.id, manifest.name, 2, "host", True)
+
+
+@pytest.fixture
+def keeping(mlflow_store: str, tmp_path: Path) -> Recorded:
+    return Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+
+
+@pytest.fixture
+def forking(mlflow_store: str, tmp_path: Path) -> Recorded:
+    return Recorded(tmp_path / "run", MLflowSink(mlflow_store, on_rewind="fork"))
+
+
+def test_keep_leaves_the_points_as_they_are(mlflow_store: str, keeping: Recorded) -> None:
+    marks = train(keeping, range(1, 6))
+    keeping.deliver()
+    before = history(mlflow_store, runs(mlflow_store)["0"])
+    resume(keeping, marks[1], 2)
+    train(keeping, range(3, 6), scale=100.0)
+    keeping.deliver()
+    assert history(mlflow_store, runs(mlflow_store)["0"]) == before
+    train(keeping, range(6, 8))
+    keeping.end()
+    (run,) = runs(mlflow_store).values()
+    assert [step for step, _, _ in history(mlflow_store, run)["epoch"]] == list(range(1, 8))
+    assert run.info.status == "FINISHED"
+
+
+def test_fork_begins_a_run_with_the_history_that_holds_at_its_own_times(mlflow_store: str, forking: Recorded) -> None:
+    (forking.directory / "picture.png").write_bytes(b"a picture")
+    forking.journal.append(events.Params, {"lr": 0.1})
+    forking.journal.append(events.Tags, {"team": "vision"})
+    forking.journal.append(events.Figure, "loss", 1, "picture.png")
+    marks = train(forking, range(1, 6))
+    forking.deliver()
+    first = history(mlflow_store, runs(mlflow_store)["0"])
+    resume(forking, marks[1], 2)
+    train(forking, range(3, 8), scale=10.0)
+    forking.end()
+    old, new = in_order(mlflow_store)
+    assert history(mlflow_store, old) == first
+    second = history(mlflow_store, new)
+    assert second.keys() == first.keys()
+    for key in first:
+        assert second[key][:2] == first[key][:2]
+        assert [step for step, _, _ in second[key]] == list(range(1, 8))
+    key = map_key("acc@5", MLflowSink.limits)
+    assert [value for _, value, _ in second[key]] == [1.0, 2.0, *(10.0 * step for step in range(3, 8))]
+    assert (new.data.params, new.data.tags["team"]) == ({"lr": "0.1"}, "vision")
+    assert len(MlflowClient(mlflow_store).list_artifacts(new.info.run_id, "images")) == 2
+    assert new.data.tags["pte.forked_from"] == old.info.run_id
+    assert old.data.tags["pte.superseded_by"] == old.data.tags["mlflow.parentRunId"] == new.info.run_id
+    assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")
+    assert new.info.run_name == old.info.run_name
+
+
+@pytest.mark.parametrize("stage", ["create", "copy", "supersede", "save"])
+def test_a_fork_that_was_interrupted_is_finished_not_begun_again(
+    mlflow_store: str, forking: Recorded, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    marks = train(forking, range(1, 6))
+    forking.deliver()
+    resume(forking, marks[2], 3)
+
+    def stop(*_: object, **__: object) -> None:
+        raise ConnectionError(stage)
+
+    with monkeypatch.context() as patched:
+        if stage == "create":
+            patched.setattr("pte_mlflow.connection.runs.fork", stop)
+        elif stage == "copy":
+            patched.setattr(MLflowConnection, "_copy", stop)
+        elif stage == "supersede":
+            patched.setattr("pte_mlflow.connection.runs.supersede", stop)
+        else:
+            patched.setattr(Channel, "save", stop)
+        channel = Channel(forking.directory, forking.manifest, forking.manifest.sinks[0])
+        with pytest.raises(ConnectionError):
+            channel.pump()
+    train(forking, range(4, 7))
+    forking._channel = None
+    forking.end()
+    assert len(MlflowClient(mlflow_store).search_runs(["0"])) == 2
+    old, new = in_order(mlflow_store)
+    assert [step for step, _, _ in history(mlflow_store, new)["b"]] == list(range(1, 7))
+    assert "pte.superseded_by" in old.data.tags
+
+
+def test_a_second_fork_supersedes_the_first(mlflow_store: str, forking: Recorded) -> None:
+    marks = train(forking, range(1, 6))
+    forking.deliver()
+    resume(forking, marks[3], 4)
+    train(forking, range(5, 9))
+    forking.deliver()
+    resume(forking, marks[0], 1)
+    train(forking, range(2, 4))
+    forking.end()
+    first, second, third = in_order(mlflow_store)
+    assert [run.data.tags.get("pte.superseded_by") for run in (first, second, third)] == [
+        second.info.run_id,
+        third.info.run_id,
+        None,
+    ]
+    assert [step for step, _, _ in history(mlflow_store, third)["b"]] == [1, 2, 3]
+
+
+def test_a_fork_whose_position_was_lost_goes_on_in_the_newest_run(mlflow_store: str, forking: Recorded) -> None:
+    marks = train(forking, range(1, 4))
+    forking.deliver()
+    resume(forking, marks[0], 1)
+    train(forking, range(2, 5))
+    forking.deliver()
+    (forking.directory / "delivery" / "mlflow.json").unlink()
+    forking._channel = None
+    forking.end()
+    _, new = in_order(mlflow_store)
+    assert [step for step, _, _ in history(mlflow_store, new)["b"]] == [1, 2, 3, 4]
+
+
+def test_a_file_that_is_gone_does_not_stop_a_fork(mlflow_store: str, forking: Recorded) -> None:
+    (forking.directory / "picture.png").write_bytes(b"a picture")
+    forking.journal.append(events.Figure, "loss", 1, "picture.png")
+    marks = train(forking, range(1, 4))
+    forking.deliver()
+    (forking.directory / "picture.png").unlink()
+    resume(forking, marks[1], 2)
+    forking.end()
+    _, new = in_order(mlflow_store)
+    assert [step for step, _, _ in history(mlflow_store, new)["b"]] == [1, 2]
+
+
+def test_a_joined_run_that_is_forked_is_followed_by_one_of_ours(mlflow_store: str, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(mlflow_store)
+    with mlflow.start_run() as active:
+        recorded = Recorded(tmp_path / "run", MLflowSink(on_rewind="fork"))
+    mlflow.set_tracking_uri(None)
+    marks = train(recorded, range(1, 4))
+    recorded.deliver()
+    resume(recorded, marks[0], 1)
+    recorded.end()
+    old, new = in_order(mlflow_store)
+    assert (old.info.run_id, new.info.status) == (active.info.run_id, "FINISHED")
