@@ -44,6 +44,18 @@ class ExtensionEntry:
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
         self.call_before_training = call_before_training
 
+    def amended(
+        self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
+    ) -> ExtensionEntry:
+        """The same extension, with what is said now in place of what was said before; None leaves it."""
+        return ExtensionEntry(
+            self.extension,
+            name=name or self.name,
+            priority=self.priority if priority is None else priority,
+            trigger=self.trigger if trigger is None else trigger,
+            call_before_training=self.call_before_training if call_before_training is None else call_before_training,
+        )
+
 
 class ExtensionList:
     """All extensions of a training, in the order they run.

@@ -174,7 +174,7 @@ class ExtensionsManager:
         trigger: TriggerLike = None,
         priority: int | None = None,
         *,
-        call_before_training: bool = False,
+        call_before_training: bool | None = None,
     ) -> None:
         """Registers an extension; what is not given is taken from the extension itself.
 
@@ -192,11 +192,8 @@ class ExtensionsManager:
         """
         if self._is_started:
             raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
-        if not isinstance(extension, ExtensionEntry):
-            extension = ExtensionEntry(
-                extension, name=name, priority=priority, trigger=trigger, call_before_training=call_before_training
-            )
-        self._extensions.add(extension)
+        entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
+        self._extensions.add(entry.amended(name, priority, trigger, call_before_training))
 
     def get_extension(self, name: str) -> Extension:
         """The extension that was registered under a name; ValueError if there is none."""

@@ -147,6 +147,9 @@ def report_scope(observation: Observation) -> ReportScope:
     return get_current_reporter().scope(observation)
 
 
+_SINGLE_PRECISION = {"mps", "xpu"}  # Metal, and Intel's small ones, have no double
+
+
 def _plain(key: str, value: Any) -> Value:
     if not isinstance(value, Tensor):
         return to_number(key, value)
@@ -157,9 +160,9 @@ def _plain(key: str, value: Any) -> Value:
 
 
 def _on_its_device(key: str, value: Tensor, *, copy: bool) -> Tensor:
-    if value.numel() != 1 or value.is_complex():
+    if value.numel() != 1 or value.is_complex() or value.is_meta:
         to_number(key, value)  # raises what it would for a tensor of the host
-    precision = torch.float32 if value.device.type == "mps" else torch.float64  # Metal has no double precision
+    precision = torch.float32 if value.device.type in _SINGLE_PRECISION else torch.float64
     if not copy and value.dtype is precision and not value.shape and not value.requires_grad:
         return value  # as report() left it
     return value.detach().to(precision, copy=copy).reshape(())

@@ -89,7 +89,7 @@ class Trainer:
         trigger: TriggerLike = None,
         priority: int | None = None,
         *,
-        call_before_training: bool = False,
+        call_before_training: bool | None = None,
     ) -> None:
         """Registers an extension; see :meth:`ExtensionsManager.extend`."""
         self.manager.extend(extension, name, trigger, priority, call_before_training=call_before_training)

@@ -249,6 +249,16 @@ def test_entries_say_it_beforehand(managed: Any) -> None:
     assert manager.get_extension("x") is entry.extension
 
 
+def test_what_an_entry_says_can_be_amended(managed: Any) -> None:
+    calls: list[str] = []
+    entry = pte.ExtensionEntry(Recorder("a", calls), name="x", priority=-2, call_before_training=True)
+    manager = managed(Recorder("b", calls))
+    manager.extend(entry, "y", (1, "iteration"), 200, call_before_training=False)
+    iterate(manager)
+    assert calls == ["a.initialize", "b.initialize", "a.call", "b.call"]
+    assert manager.get_extension("y") is entry.extension
+
+
 def test_make_extension() -> None:
     told: list[str] = []
 
@@ -567,6 +577,15 @@ def test_a_length_that_was_passed_by_is_over(managed: Any) -> None:
     with manager.run_iteration(iteration=9):
         pass
     assert manager.stop_trigger
+
+
+def test_the_stop_trigger_is_asked_once_an_iteration(managed: Any) -> None:
+    asked: list[int] = []
+    manager = managed(stop_trigger=lambda manager: asked.append(manager.iteration) or len(asked) == 3)
+    while not manager.stop_trigger:
+        iterate(manager)
+        assert not manager.stop_trigger or len(asked) == 3
+    assert asked == [1, 2, 3]
 
 
 def test_the_decision_of_another_stop_trigger_is_kept(managed: Any) -> None:

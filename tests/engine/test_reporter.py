@@ -151,6 +151,11 @@ def test_bad_values_are_told_at_the_call(values: dict[Any, Any], error: type[Exc
         observed(values)
 
 
+def test_a_tensor_without_a_value_is_told() -> None:
+    with pytest.raises(RuntimeError, match="meta"):
+        observed({"x": torch.zeros((), device="meta")})
+
+
 @pytest.mark.parametrize("value", [torch.zeros(3), torch.tensor(1j)])
 def test_bad_values_on_another_device_are_told_as_those_of_the_host(value: torch.Tensor) -> None:
     with pytest.raises((TypeError, ValueError)) as here:
