@@ -30,7 +30,11 @@ def nothing(manager: Any) -> None:
 
 def ours(out: str, iterations: int) -> Any:
     return pte.ExtensionsManager(
-        {}, 1, [nothing] * 8 + [extensions.LogReport(trigger=(100, "iteration"))], iters_per_epoch=iterations, out_dir=out
+        {},
+        1,
+        [nothing] * 8 + [extensions.LogReport(trigger=(100, "iteration"))],
+        iters_per_epoch=iterations,
+        out_dir=out,
     )
 
 

@@ -59,7 +59,9 @@ def per_iteration(folder: Path) -> None:
             pte.report(values)
         outside.append((time.perf_counter() - begin - spent) * 1e6)
     steady = outside[200:]
-    print(f"per iteration beyond the body: median {statistics.median(steady):.1f} us, p99 {percentile(steady, 99):.1f} us")
+    print(
+        f"per iteration beyond the body: median {statistics.median(steady):.1f} us, p99 {percentile(steady, 99):.1f} us"
+    )
     print(f"the first iteration, which opens the run: {outside[0] / 1000:.1f} ms")
     print(f"the delivery process with TensorBoard and MLflow: {resident(folder / 'result'):.0f} MB at most")
     manager.close()
@@ -114,7 +116,9 @@ def until_visible(folder: Path) -> None:
                 waiting -= seen
                 time.sleep(0.01)
     for backend, seconds in waits.items():
-        print(f"from append to visible in {backend}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
+        print(
+            f"from append to visible in {backend}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s"
+        )
 
 
 def import_time() -> None:
@@ -133,7 +137,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # MLflow makes a new sqlite store in seconds of migrations, which are not what is measured.
-        make = f"from mlflow.tracking import MlflowClient as C; C('sqlite:///{folder / 'mlflow.db'}').search_experiments()"
+        make = (
+            f"from mlflow.tracking import MlflowClient as C; C('sqlite:///{folder / 'mlflow.db'}').search_experiments()"
+        )
         subprocess.run([sys.executable, "-c", make], check=True, stderr=subprocess.DEVNULL)
         import_time()
         per_iteration(folder)

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ EPOCHS = 6
 ITERATION_SECONDS = 0.005
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, on_rewind: Literal["keep", "fork"]) -> None:
     """Train in ``folder``, or go on with what was begun there; leaves the final weights in ``weights.json``."""
     torch.set_num_threads(1)
     torch.manual_seed(3)
@@ -45,7 +46,7 @@ def train(folder: Path) -> None:
         optimizers={"main": optimizer},
         iters_per_epoch=len(loader),
         out_dir=folder / "result",
-        sinks=["json", "tensorboard", MLflowSink(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")],
+        sinks=["json", "tensorboard", MLflowSink(f"sqlite:///{folder / 'mlflow.db'}", on_rewind=on_rewind)],
         params={"lr": 0.01, "seed": 3},
         state_objects={"scheduler": scheduler},
         close_timeout=60,

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -29,6 +29,7 @@ import training  # noqa: E402  imports torch once, for all forked sessions
 from pte_tracking.runs import lock  # noqa: E402
 from pte_tracking.runs.layout import DELIVERY_LOCK  # noqa: E402
 
+OnRewind = Literal["keep", "fork"]
 _LONGEST_SESSION = 90.0  # seconds; a session takes about one
 
 
@@ -60,8 +61,9 @@ def _mlflow(folder: Path) -> dict[str, Any]:
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiments = [one.experiment_id for one in client.search_experiments()]
-    (run,) = client.search_runs(experiments)
-    models = client.search_logged_models(experiments)
+    # One run; after a rewind by a fork those that it took the place of are there too, marked as such.
+    (run,) = [one for one in client.search_runs(experiments) if "pte.superseded_by" not in one.data.tags]
+    models = [one for one in client.search_logged_models(experiments) if one.source_run_id == run.info.run_id]
     return {
         "status": run.info.status,
         "params": run.data.params,
@@ -80,11 +82,13 @@ class Trial:
         folder: A new folder for it.
         store: An MLflow database to begin with; making one takes seconds.
         seed: Decides when and where it is killed.
+        on_rewind: What its MLflow sink does at a rewind.
     """
 
-    def __init__(self, folder: Path, store: Path, seed: int) -> None:
+    def __init__(self, folder: Path, store: Path, seed: int, on_rewind: OnRewind = "keep") -> None:
         folder.mkdir(parents=True)
         shutil.copy(store, folder / "mlflow.db")
+        self._on_rewind = on_rewind
         self.folder = folder
         self.kills: list[str] = []
         self._random = random.Random(seed)
@@ -133,10 +137,10 @@ class Trial:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.environ["PTE_TEST_KILL"] = delivery_place
-            os.environ["PYTHONPATH"] = str(HERE)
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
             os.chdir(self.folder)
             arm()
-            training.train(self.folder)
+            training.train(self.folder, self._on_rewind)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -212,7 +216,8 @@ def main() -> int:
     number = 0
     while done < args.kills:
         number += 1
-        trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number)
+        on_rewind: OnRewind = "keep" if number % 2 else "fork"
+        trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number, on_rewind)
         try:
             problems = differences(expected, trial.run(args.kills_per_run))
         except Exception as error:
@@ -221,7 +226,12 @@ def main() -> int:
         where.update(kill.split(" at ")[0] for kill in trial.kills)
         if problems:
             bad += 1
-            print(f"run {number} in {trial.folder} differs after {trial.kills}:", *problems, sep="\n  ", flush=True)
+            print(
+                f"run {number} in {trial.folder} (on_rewind={on_rewind!r}) differs after {trial.kills}:",
+                *problems,
+                sep="\n  ",
+                flush=True,
+            )
         else:
             shutil.rmtree(trial.folder)
         if number % 10 == 0:
