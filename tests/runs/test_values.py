@@ -109,7 +109,7 @@ def test_several_elements_are_no_number(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     ["0.5", None, [0.5], {"a": 1}, 1j, np.complex64(1), torch.tensor(1j), np.str_("a"), np.array(None), object(), max],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_real_number_is_told_so(value: Any) -> None:
     with pytest.raises(TypeError, match=r"values\['a'\].*expected a real number, got .* of type "):
