@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.events import Metrics
+from pte_tracking.runs.channel import Channel, Progress, progress_path
+from pte_tracking.runs.events import Metrics, Status
 from pte_tracking.runs.journal import Journal, Mark, effective
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.pending import pending
 from pte_tracking.runs.sink import Sink
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ class Recording:
         self.pump()
         self.channel.finish("FINISHED")
         self._channel = None
-        self.journal.close()
 
 
 class Interruptions:
@@ -165,6 +165,7 @@ def test_every_point_that_holds_is_there_once_whatever_interrupts(
         for name, *arguments in program:
             getattr(life, name)(*arguments)
         life.recording.finish()
+        life.recording.journal.close()
         check_points(life, can_rewind)
     logging.disable(logging.NOTSET)
 
@@ -178,3 +179,187 @@ def check_points(life: Life, can_rewind: bool) -> None:
     places = [(key, step) for key, step, _ in found]
     assert len(set(places)) == len(places), "a point is there twice"
     assert {(key, step) for key, step, _ in expected} <= set(places)
+
+
+@pytest.fixture
+def recording(tmp_path: Path, probe: Probe) -> Iterator[Recording]:
+    made = Recording(tmp_path / "run", probe.sink())
+    yield made
+    made.journal.close()
+
+
+def test_a_failing_write_costs_no_point_of_its_step(recording: Recording, probe: Probe) -> None:
+    recording.pump()
+    recording.row(1, {"a": 1.0})
+    probe.control(fail="away")
+    with pytest.raises(Exception, match="away") as info:
+        recording.channel.pump()
+    recording.channel.failed(info.value)
+    probe.control()
+    recording.pump()
+    assert probe.points() == [("a", 1, 1.0)]
+
+
+def test_what_went_wrong_is_kept_until_it_goes_well(
+    recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    probe.control(fail="no route to host")
+    for _ in range(3):
+        recording.pump(1)
+    progress = Progress.load(recording.directory, "probe")
+    assert progress.error == "Trouble: no route to host"
+    assert progress.error_time
+    assert caplog.text.count("no route to host") == 1
+    assert [str(one) for one in pending(recording.directory, recording.manifest)] == [
+        "1 events to probe (Trouble: no route to host)"
+    ]
+    probe.control()
+    recording.pump()
+    assert Progress.load(recording.directory, "probe").error is None
+
+
+def test_a_bad_event_is_set_aside_and_told_and_the_rest_goes_on(
+    recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in range(1, 10):
+        recording.row(step, {"a": float(step)})
+    probe.control(bad=[3, 5])
+    recording.finish()
+    assert [step for _, step, _ in probe.points()] == [1, 3, 5, 6, 7, 8, 9]
+    assert Progress.load(recording.directory, "probe").set_aside == dict.fromkeys("35", "the control file says so")
+    assert caplog.text.count("is refused and set aside: the control file says so") == 2
+    assert pending(recording.directory, recording.manifest) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_sink_that_closes_for_ever_is_given_up_once(
+    recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    if when == "after":
+        recording.pump()
+    probe.control(closed="the run was deleted")
+    recording.row(1, {"a": 1.0})
+    recording.pump()
+    probe.control()
+    recording._channel = None
+    recording.row(2, {"a": 2.0})
+    recording.finish()
+    assert probe.points() == []
+    assert caplog.text.count("the run was deleted; nothing more is delivered there") == 1
+    assert Progress.load(recording.directory, "probe").closed == "the run was deleted"
+    assert pending(recording.directory, recording.manifest) == []
+
+
+@pytest.mark.parametrize("damage", ["", "{", "null", '{"position": "x"}', "\xff"])
+def test_a_damaged_position_delivers_all_again(recording: Recording, probe: Probe, damage: str) -> None:
+    recording.row(1, {"a": 1.0})
+    recording.pump()
+    progress_path(recording.directory, "probe").write_text(damage, encoding="latin-1")
+    recording._channel = None
+    recording.row(2, {"a": 2.0})
+    recording.finish()
+    assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0)]
+
+
+def test_a_journal_that_lost_what_was_delivered_is_delivered_again(recording: Recording, probe: Probe) -> None:
+    recording.row(1, {"a": 1.0})
+    end = recording.journal.position
+    recording.row(2, {"a": 2.0})
+    recording.pump()
+    # As after a power failure: the last rows never reached the disk, and longer ones take their place.
+    recording.journal.close()
+    recording.path.write_bytes(recording.path.read_bytes()[:end])
+    recording.journal = Journal(recording.path)
+    recording._channel = None
+    recording.row(3, {"a longer key": 3.0})
+    recording.row(4, {"a": 4.0})
+    recording.finish()
+    assert probe.points() == [("a", 1, 1.0), ("a longer key", 3, 3.0), ("a", 4, 4.0)]
+
+
+def test_a_torn_line_at_the_end_is_nothing_that_is_left(recording: Recording, probe: Probe) -> None:
+    recording.row(1, {"a": 1.0})
+    with open(recording.path, "ab") as file:
+        file.write(b'{"kind":"metrics","seq":3,')
+    recording.pump()
+    recording.channel.finish("KILLED")
+    assert probe.points() == [("a", 1, 1.0)]
+    assert pending(recording.directory, recording.manifest) == []
+
+
+def test_a_rewind_that_nothing_follows_is_nothing_that_is_left(recording: Recording, probe: Probe) -> None:
+    mark = recording.row(1, {"a": 1.0})
+    recording.pump()
+    recording.row(2, {"a": 2.0})
+    recording.journal.rewind(mark, 1)
+    recording.pump()
+    recording.channel.finish("KILLED")
+    assert probe.points() == [("a", 1, 1.0)]
+    assert pending(recording.directory, recording.manifest) == []
+
+
+def test_a_rewound_sink_is_told_what_it_was_given(recording: Recording, probe: Probe) -> None:
+    recording.row(1, {"a": 1.0})
+    mark = recording.row(2, {"a": 2.0})
+    recording.row(3, {"a": 3.0})
+    recording.row(3, {"a": 3.5}, log="other")
+    recording.row(3, {"b": 4.0}, sinks=["json"])
+    recording.row(3, {"b": 5.0}, sinks=["probe"])
+    recording.pump()
+    recording.row(4, {"a": 6.0})
+    recording.journal.rewind(mark, 2)
+    recording.row(3, {"a": 30.0})
+    recording.finish()
+    (note,) = probe.notes("rewound")
+    assert note["gone"] == note["told"] == [4, 7]
+    assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0), ("a", 3, 30.0)]
+
+
+def test_a_step_that_is_entered_again_in_its_middle_has_each_key_once(recording: Recording, probe: Probe) -> None:
+    recording.row(1, {"b": 0.0})
+    recording.row(2, {"a": 1.0})
+    mark = recording.row(2, {"b": 2.0})
+    recording.row(3, {"a": 3.0})
+    recording.pump()
+    recording.journal.rewind(mark, 2)
+    recording.row(2, {"a": 10.0, "b": 20.0, "c": 30.0})
+    recording.finish()
+    assert probe.points() == [("b", 1, 0.0), ("a", 2, 1.0), ("b", 2, 2.0), ("c", 2, 30.0)]
+
+
+def test_history_is_what_it_was_at_that_event(recording: Recording) -> None:
+    marks = [recording.row(step, {"a": float(step)}) for step in range(1, 6)]
+    recording.journal.rewind(marks[1], 2)
+    recording.row(9, {"a": 9.0}, sinks=["json"])
+    recording.row(10, {"a": 10.0})
+    view = recording.channel._view
+
+    def steps(upto: int | None) -> list[int]:
+        return [event.step for event in view.history(upto) if isinstance(event, Metrics)]
+
+    assert steps(None) == [1, 2, 10]
+    assert steps(marks[4].seq) == [1, 2, 3, 4, 5]
+    assert steps(marks[4].seq + 1) == [1, 2]
+    assert steps(marks[2].seq) == [1, 2, 3]
+    assert steps(0) == []
+
+
+def test_a_row_of_very_many_values_comes_in_parts(recording: Recording, probe: Probe) -> None:
+    values = {f"key {index}": float(index) for index in range(180)}
+    recording.row(1, {"a": 0.0})
+    recording.row(2, values)
+    recording.row(3, {"a": 0.0})
+    recording.finish()
+    assert probe.points() == [("a", 1, 0.0), *((key, 2, value) for key, value in values.items()), ("a", 3, 0.0)]
+
+
+def test_an_end_is_told_once_and_again_after_the_run_went_on(recording: Recording, probe: Probe) -> None:
+    statuses: list[Status] = ["KILLED", "KILLED", "FINISHED"]
+    for status in statuses:
+        recording.pump()
+        recording.channel.finish(status)
+        recording._channel = None
+    assert probe.statuses == ["KILLED", "FINISHED"]
+    recording.journal.append(events.RunStarted, recording.manifest.id, "test", 1, "host", True)
+    recording.finish()
+    assert probe.statuses == ["KILLED", "FINISHED", "FINISHED"]

@@ -73,6 +73,8 @@ class ProbeConnection:
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         control = self._obey("write")
+        assert sum(len(event.values) for event in events if isinstance(event, kinds.Metrics)) <= 50
+        assert len(events) <= 20
         for event in events:
             if event.seq in control.get("bad", []):
                 raise BadEvent(event.seq, "the control file says so")

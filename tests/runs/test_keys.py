@@ -1,0 +1,76 @@
+"""Keys that a backend refuses are mapped by one rule, and never meet."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pte_tracking.runs.keys import map_key
+from pte_tracking.runs.sink import Limits
+
+MLFLOW = Limits(key_characters=re.compile(r"[\w\-./: ]"), key_length=250, key_is_path=True)
+LIMITS = [
+    MLFLOW,
+    Limits(key_characters=re.compile("[a-z_0-9-]"), key_length=20),
+    Limits(key_is_path=True),
+    Limits(key_length=12),
+]
+
+# Keys of few characters meet more often.
+keys = st.text(min_size=1) | st.text("ab./-_0@ ", min_size=1, max_size=30) | st.text("aé@", min_size=240, max_size=260)
+
+
+def is_held(key: str, limits: Limits) -> bool:
+    parts = key.split("/")
+    return (
+        (limits.key_length is None or len(key) <= limits.key_length)
+        and (limits.key_characters is None or all(limits.key_characters.fullmatch(char) for char in key))
+        and not (limits.key_is_path and any(part in ("", ".", "..") for part in parts))
+        and key != ""
+    )
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@given(key=keys)
+def test_a_mapped_key_is_one_that_the_backend_takes(limits: Limits, key: str) -> None:
+    assert is_held(map_key(key, limits), limits)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@given(some=st.lists(keys, unique=True, min_size=2))
+def test_no_two_keys_meet(limits: Limits, some: list[str]) -> None:
+    mapped = [map_key(key, limits) for key in some]
+    assert len(set(mapped)) == len(some)
+    # Somebody may well log a key that looks like a mapped one.
+    for key, likeness in zip(some, mapped, strict=True):
+        assert key == likeness or map_key(likeness, limits) != likeness
+
+
+@given(key=keys)
+def test_a_backend_without_rules_gets_every_key_as_it_is(key: str) -> None:
+    assert map_key(key, Limits()) == key
+    assert map_key(key, Limits(logs_apart=True, batch_values=7)) == key
+
+
+@pytest.mark.parametrize("key", ["loss", "train/loss", "val/top-5 acc.", "a-b-c", "x" * 250, "lr-0123abcd-x"])
+def test_a_key_that_is_allowed_stays(key: str) -> None:
+    assert map_key(key, MLFLOW) == key
+
+
+@pytest.mark.parametrize(
+    ("key", "mapped"),
+    [
+        ("acc@5", "acc_5-"),
+        ("a//b", "a/_/b-"),
+        ("/a", "_/a-"),
+        ("../a", "_/a-"),
+        (".", "_-"),
+        ("loss-0123abcd", "loss-0123abcd-"),
+        ("x" * 251, "x" * 241 + "-"),
+    ],
+)
+def test_a_key_that_is_refused_stays_recognisable(key: str, mapped: str) -> None:
+    assert re.fullmatch(re.escape(mapped) + "[0-9a-f]{8}", map_key(key, MLFLOW))
