@@ -1,4 +1,4 @@
-"""Crash trials: kill a training and its delivery again and again, and compare what is left with a run that nobody killed.
+"""Crash trials: kill a training and its delivery again and again, and compare with a run that nobody killed.
 
 ``python tests/crash/trials.py --kills 1000`` repeats what the release notes report.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -174,10 +175,8 @@ class Trial:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def make_store(path: Path) -> Path:
