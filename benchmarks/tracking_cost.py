@@ -116,9 +116,8 @@ def until_visible(folder: Path) -> None:
                 waiting -= seen
                 time.sleep(0.01)
     for backend, seconds in waits.items():
-        print(
-            f"from append to visible in {backend}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s"
-        )
+        p50 = statistics.median(seconds)
+        print(f"from append to visible in {backend}: median {p50:.2f} s, worst {max(seconds):.2f} s")
 
 
 def import_time() -> None:

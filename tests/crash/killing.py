@@ -1,8 +1,8 @@
 """Kills a process at an exact place in its code: in the middle of a write, or between two steps that belong together.
 
 A place is ``module:attribute:count:when``: the ``count``-th call of that function, killed ``before``, ``after`` or, for
-functions that write bytes to a descriptor, in the ``middle``. A trainer arms itself after its fork; a delivery process does
-so as it starts, through ``sitecustomize`` on its path and the environment variable ``PTE_TEST_KILL``.
+functions that write bytes to a descriptor, in the ``middle``. A trainer arms itself after its fork; a delivery process
+does so as it starts, through ``sitecustomize`` on its path and the environment variable ``PTE_TEST_KILL``.
 """
 
 from __future__ import annotations
