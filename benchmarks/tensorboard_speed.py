@@ -1,8 +1,9 @@
 """How fast rows get into TensorBoard's event file, beside a bare EventFileWriter; and the delivery's memory.
 
-``python benchmarks/tensorboard_speed.py`` prints rows per second and their ratio. Rows have five values. The bare
-writer is fed one event for each row, ready in memory, and flushed at the end; the delivery reads the rows from the journal
-and saves its position after each batch. Both run in turns in one process; the figure is the median of the rounds.
+``python benchmarks/tensorboard_speed.py`` prints rows per second and their ratio. Rows have five values. The
+bare writer is fed one event for each row, ready in memory, and flushed at the end; the delivery reads the rows
+from the journal and saves its position after each batch. Both run in turns in one process; the figure is the
+median of the rounds.
 """
 
 from __future__ import annotations
