@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, MicroAverage
+from tests.engine.test_reporter import DistantTensor, distant
 
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 RIGHT, ALL = [3, 1, 7, 2, 5, 0, 4, 1, 6], [7, 9, 7, 3, 11, 2, 4, 5, 6]
@@ -82,13 +82,22 @@ def test_nothing_of_nothing_is_nan(tmp_path: Path) -> None:
 
 def test_values_on_another_device_are_not_fetched(tmp_path: Path) -> None:
     manager = manager_of(tmp_path)
-    distant = torch.ones((), device="meta")  # that has no number to fetch
-    for _ in range(3):
+    before = DistantTensor.synchronisations
+    for iteration in range(3):
         with manager.run_iteration():
-            pte.report({"right": distant, "all": distant})
+            pte.report({"right": distant(RIGHT[iteration]), "all": distant(ALL[iteration])})
     result = manager.observation["accuracy"]
-    assert isinstance(result, torch.Tensor)
-    assert result.is_meta
+    assert DistantTensor.synchronisations == before
+    assert isinstance(result, DistantTensor)
+    assert result.inner == ratio(0)
+
+
+def test_sums_on_another_device_are_numbers_in_a_snapshot(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+    manager = manager_of(tmp_path)
+    with manager.run_iteration():
+        pte.report({"right": distant(3), "all": distant(7)})
+    state = through_a_file(manager.state_dict())
+    assert state["extensions"]["MicroAverage"]["extension"]["sums"] == [3, 7]
 
 
 def test_keys_are_checked() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tqdm import tqdm
 
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, ProgressBar
 from pte_tracking.extensions import progress_display as display
+from tests.engine.test_reporter import DistantTensor, distant
 
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -132,13 +132,14 @@ def test_the_newest_values_stay_beside_it(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unhurried")
 def test_values_on_another_device_are_not_fetched_but_shown_when_they_are_logged(tmp_path: Path) -> None:
     out = io.StringIO()
-    log, distant = LogReport(), torch.zeros((), device="meta")  # that has no number to fetch
-    with manager_of(tmp_path, log, ProgressBar(out=out)) as manager:
-        train(manager, 2, loss=distant)
-        assert "loss" not in out.getvalue()
-        log.load_state_dict({"summary": {"loss": {"n": 1, "x": 0.5, "x2": 0.25}}, "trigger": {}})
-        train(manager, 4, here=1)
-    assert out.getvalue().splitlines()[-1].endswith("loss=0.5, here=1]")
+    manager = manager_of(tmp_path, LogReport(), ProgressBar(out=out))
+    before = DistantTensor.synchronisations
+    train(manager, 3, loss=distant(0.5))
+    assert DistantTensor.synchronisations == before
+    assert "loss" not in out.getvalue()
+    train(manager, 5, loss=distant(0.5))
+    assert DistantTensor.synchronisations == before + 1
+    assert out.getvalue().splitlines()[-1].endswith("loss=0.5]")
 
 
 @pytest.mark.usefixtures("unhurried")
