@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _FREE = struct.pack("h", fcntl.F_UNLCK)
 
 #: The locks that this process holds, by real path.
 _held: dict[Path, Lock] = {}
+#: No thread closes a descriptor of a file that another one is about to lock.
+_guard = threading.Lock()
 
 
 class Locked(RuntimeError):
@@ -51,42 +54,49 @@ class Lock:
             if time.monotonic() > deadline:
                 raise Locked(path, other)
             time.sleep(0.01)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{_me()}\n".encode(), 0)
 
     def _acquire(self) -> str | None:
         """Try once; returns who holds it instead."""
-        if self._path in _held:
-            return _me()
-        # Set at once, so that no other thread of this process opens the file as well.
-        _held[self._path] = self
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if _try(self._fd):
+        with _guard:
+            if self._path in _held:
+                return _me()
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                if not _try(self._fd):
+                    other = _reads(self._fd)
+                    os.close(self._fd)
+                    return other
+                # Over what is there, and cut off then: that works on a full disk too.
+                name = f"{_me()}\n".encode()
+                os.pwrite(self._fd, name, 0)
+                os.ftruncate(self._fd, len(name))
+            except OSError:
+                os.close(self._fd)
+                raise
+            _held[self._path] = self
             return None
-        other = _reads(self._fd)
-        os.close(self._fd)
-        del _held[self._path]
-        return other
 
     def release(self) -> None:
         """Give it up. The file stays: removing it would let two processes lock two files of one name."""
-        if _held.pop(self._path, None):
-            os.close(self._fd)
+        with _guard:
+            if _held.pop(self._path, None):
+                os.close(self._fd)
 
 
 def holder(path: Path) -> str | None:
     """Who holds the lock, such as ``"4711 on node3"``; None if nobody does."""
     path = path.resolve()
-    if path in _held:
-        return _me()
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        return _reads(fd) if _is_held(fd) else None
-    finally:
-        os.close(fd)
+    with _guard:
+        if path in _held:
+            return _me()
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return _reads(fd) if _is_held(fd) else None
+        finally:
+            os.close(fd)
 
 
 def _me() -> str:
@@ -114,6 +124,8 @@ def _is_held(fd: int) -> bool:
 
 def _forget() -> None:
     # A forked child holds none of its parent's locks.
+    global _guard
+    _guard = threading.Lock()
     _held.clear()
 
 

@@ -1,0 +1,154 @@
+"""Locks that end with their process and are not inherited."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pte_tracking.runs import lock
+from pte_tracking.runs.lock import Lock, Locked
+
+# Forking is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+HOLD = "import sys, pathlib, time; from pte_tracking.runs.lock import Lock; \
+held = Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+
+
+def in_child(what: Callable[[], bool]) -> bool:
+    """Runs it in a forked child."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if what() else 3
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lock"
+
+
+def test_another_process_holds_it_until_it_dies_however_it_dies(path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
+    assert other.stdout
+    with other.stdout:
+        assert other.stdout.readline() == b"held\n"
+    name = f"{other.pid} on {os.uname().nodename}"
+    assert lock.holder(path) == name
+    with pytest.raises(Locked) as info:
+        Lock(path)
+    assert info.value.holder == name
+    assert str(other.pid) in str(info.value)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert lock.holder(path) is None
+    Lock(path, patience=1).release()
+
+
+def test_one_process_takes_it_once(path: Path) -> None:
+    held = Lock(path)
+    with pytest.raises(Locked, match=f"held by process {os.getpid()} on "):
+        Lock(path)
+    with pytest.raises(Locked):
+        Lock(path.parent / "." / "lock")
+    assert lock.holder(path) == f"{os.getpid()} on {os.uname().nodename}"
+    held.release()
+    assert lock.holder(path) is None
+    Lock(path).release()
+
+
+def test_asking_and_trying_again_do_not_lose_it(path: Path) -> None:
+    held = Lock(path)
+    for _ in range(3):
+        lock.holder(path)
+        with pytest.raises(Locked):
+            Lock(path)
+    assert in_child(lambda: lock.holder(path) is not None)
+    held.release()
+
+
+def test_a_forked_child_holds_none_of_its_parents_locks(path: Path) -> None:
+    held = Lock(path)
+
+    def try_in_child() -> bool:
+        if lock.holder(path) is None:
+            return False
+        try:
+            Lock(path)
+        except Locked:
+            return True
+        return False
+
+    assert in_child(try_in_child)
+    assert in_child(try_in_child), "a child that asked and ended has taken the lock away"
+    held.release()
+
+
+def test_a_living_child_keeps_no_lock_of_a_dead_parent(path: Path) -> None:
+    pipe_in, pipe_out = os.pipe()
+    parent = os.fork()
+    if not parent:
+        Lock(path)
+        child = os.fork()
+        if child:
+            os.write(pipe_out, f"{child}\n".encode())
+            os._exit(0)
+        signal.pause()
+        os._exit(0)
+    os.waitpid(parent, 0)
+    child = int(os.read(pipe_in, 20))
+    try:
+        assert lock.holder(path) is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(pipe_in)
+        os.close(pipe_out)
+
+
+def test_nobody_holds_a_lock_without_a_file(path: Path) -> None:
+    assert lock.holder(path) is None
+    assert not path.exists()
+
+
+def test_a_full_disk_leaves_no_lock_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            Lock(path)
+    Lock(path).release()
+
+
+def test_threads_that_ask_while_others_take_and_release_lose_no_lock(path: Path) -> None:
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            lock.holder(path)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            held = Lock(path, patience=5)
+            assert in_child(lambda: lock.holder(path) is not None)
+            held.release()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
