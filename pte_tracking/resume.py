@@ -149,10 +149,12 @@ def _first_intact(candidates: Iterable[tuple[Path, str | None]]) -> Found | None
 
 def _fetch(run: Run, uri: str) -> Found:
     scheme = uri.partition(":")[0]
-    sinks = [sink.find(name) for name in sink.names()]
-    able = [one for one in sinks if scheme in one.schemes]
+    installed = [sink.find(name) for name in sink.names()]
+    # The run's own sinks know where to look; others look where the environment says.
+    able = [one for one in run.sinks if scheme in one.schemes]
+    able += [one() for one in installed if scheme in one.schemes and not able]
     if not able:
-        schemes = sorted(known for one in sinks for known in one.schemes)
+        schemes = sorted(known for one in installed for known in one.schemes)
         raise ValueError(
             f"resume({uri!r}): no installed sink knows {scheme}:; known are {', '.join(schemes) or 'none'}, 'latest', "
             "'best', and files"

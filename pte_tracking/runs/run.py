@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
@@ -103,6 +103,11 @@ class Run:
     def is_open(self) -> bool:
         """Whether the directory is taken and the run has not ended."""
         return self._journal is not None
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """Where it is delivered to, as constructed."""
+        return self._sinks
 
     @property
     def id(self) -> str:

@@ -150,8 +150,7 @@ class Sink(ABC):
         """Fix what depends on the environment; called once in the training process, when the run starts."""
         return self
 
-    @classmethod
-    def fetch(cls, uri: str, directory: Path) -> Path:
+    def fetch(self, uri: str, directory: Path) -> Path:
         """Bring a tracked checkpoint from the backend, with the journal up to it as ``journal.jsonl``.
 
         Args:
@@ -164,7 +163,7 @@ class Sink(ABC):
         Raises:
             LookupError: There is no whole checkpoint of that name.
         """
-        raise LookupError(f"{cls.__name__} stores no checkpoints")
+        raise LookupError(f"{type(self).__name__} stores no checkpoints")
 
     @abstractmethod
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:

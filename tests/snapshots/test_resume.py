@@ -329,13 +329,12 @@ class Shelf(Sink):
     schemes = ("shelf",)
     where: ClassVar[Path]
 
-    @classmethod
-    def fetch(cls, uri: str, directory: Path) -> Path:
+    def fetch(self, uri: str, directory: Path) -> Path:
         assert list(directory.iterdir()) == []
         if uri != "shelf:/one":
             raise LookupError(f"{uri} is not on the shelf")
         for name in ("snapshot_iter_3", "journal.jsonl"):
-            shutil.copy(cls.where / name, directory)
+            shutil.copy(self.where / name, directory)
         return directory / "snapshot_iter_3"
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
