@@ -1,4 +1,4 @@
-"""A checkpoint that is READY and has the right digest, with the run's journal up to it."""
+"""Downloads a checkpoint that is READY and has the right digest, with the run's journal up to it."""
 
 from __future__ import annotations
 

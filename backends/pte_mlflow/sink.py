@@ -87,10 +87,9 @@ class MLflowSink(Sink):
             artifact_root=os.path.abspath("mlruns"),
         )
 
-    @classmethod
-    def fetch(cls, uri: str, directory: Path) -> Path:
+    def fetch(self, uri: str, directory: Path) -> Path:
         """Bring ``models:/<model id>``, or the newest whole checkpoint of ``runs:/<run id>``."""
-        return fetch.fetch(address.find(None), uri, directory)
+        return fetch.fetch(address.find(self.tracking_uri), uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the run, or begin it."""
