@@ -199,6 +199,7 @@ class TrainingSnapshot(Snapshot):
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
+        self._prune(manager.run)  # where a kill prevented it
         if self._signal is not None:
             self._signal.install()
 
@@ -239,8 +240,8 @@ class TrainingSnapshot(Snapshot):
         mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
         for one in excess(mine, self.policy.n_retains, self.keep_best):
             # In this order: what a kill in between leaves is pruned the next time.
-            (run.directory / one.path).unlink(missing_ok=True)
-            run.remove_checkpoint(one.path, one.step)
+            if _remove(run.directory / one.path):
+                run.remove_checkpoint(one.path, one.step)
 
 
 class ObjectSnapshot(Snapshot):
@@ -270,7 +271,7 @@ class ObjectSnapshot(Snapshot):
     def _prune(self, directory: Path) -> None:
         if self.policy.n_retains > 0:
             for name in self.template.names(directory)[: -self.policy.n_retains]:
-                (directory / name).unlink(missing_ok=True)
+                _remove(directory / name)
 
     def _load_newest(self, directory: Path) -> None:
         for name in reversed(self.template.names(directory)):
@@ -281,6 +282,15 @@ class ObjectSnapshot(Snapshot):
                 continue
             self._target.load_state_dict(state)
             return
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.error("%s: it was to be removed: %s", path, error)
+        return False
+    return True
 
 
 def _epochs(manager: Manager) -> float | None:

@@ -1,0 +1,87 @@
+"""Sessions of a training that end by SIGKILL: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.crash import killing
+from tests.snapshots import small_training as small
+
+#: On the way of a snapshot to the disk, and of one that is pruned from it.
+PLACES = [
+    "torch:save:2:before",
+    "torch:save:1:after",
+    "os:fsync:3:before",
+    "pte_tracking.snapshots.file:measure:2:after",
+    "pte_tracking.snapshots.file:_sync_directory:1:before",
+    "pte_tracking.runs.run:Run.log_checkpoint:1:before",
+    "pte_tracking.runs.run:Run.log_checkpoint:2:after",
+    "pte_tracking.runs.run:Run.remove_checkpoint:1:before",
+    "pte_tracking.runs.run:Run.remove_checkpoint:1:after",
+]
+
+
+def die_in(iteration: int) -> small.Hook:
+    def hook(current: int) -> None:
+        if current == iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: None, hook: Any = None) -> int:
+    """Train in a child; returns the signal that ended it, 0 for none."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        prepare()
+        train(out, front_end, hook or (lambda iteration: None))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def train(out: Path, front_end: str, hook: small.Hook) -> None:
+    ours = small.default_extensions(n_retains=1)
+    weights, _ = small.train(out, front_end=front_end, ours=ours, hook=hook)
+    (out / "weights.json").write_text(json.dumps(weights))
+
+
+def result(out: Path) -> dict[str, Any]:
+    return {
+        "weights": json.loads((out / "weights.json").read_text()),
+        "rows": small.rows(out),
+        "files": sorted(path.name for path in out.glob("*snapshot*")),
+    }
+
+
+def main(front_end: str, folder: Path) -> None:
+    # In this process: it imports what torch imports late, once for all children.
+    train(folder / "whole", front_end, lambda iteration: None)
+    ended = []
+    for place in PLACES:
+        out = folder / place.replace(":", "_")
+        ended.append(session(out, front_end, lambda place=place: killing.arm(place)))
+        assert session(out, front_end) == 0, place
+        assert result(out) == result(folder / "whole"), place
+    out = folder / "iterations"
+    ended += [session(out, front_end, hook=die_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
+    assert session(out, front_end) == 0
+    assert result(out) == result(folder / "whole")
+    assert ended == [-signal.SIGKILL] * len(ended), ended
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
