@@ -73,6 +73,8 @@ class Courier:
                 self._directory,
             )
         self._repeat_warnings()
+        if self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
 
     def _repeat_warnings(self) -> None:
         """What the delivery process said in this session, where the user looks."""
@@ -95,13 +97,21 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
     with open(directory / DELIVERY_LOG, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "pte_tracking.runs.delivery", directory],
-            # Modules are not looked for in the current folder, where a file of the user's may have any name.
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # Modules are not looked for in the current folder, where a file of the user's may have any name.
+    environment["PYTHONSAFEPATH"] = "1"
+    # Warnings that the user has made errors would come from other people's products here, and end the delivery.
+    environment.pop("PYTHONWARNINGS", None)
+    return environment
 
 
 def wake(directory: Path) -> None:

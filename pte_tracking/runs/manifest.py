@@ -148,7 +148,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
                 f"sinks: expected names ({', '.join(sinks_module.names())}) or Sink objects, "
                 f"got {sink!r} of type {type(sink).__name__}"
             )
-        elif sink.name not in sinks_module.names() or sinks_module.find(sink.name) is not type(sink):
+        elif not _can_be_found(type(sink)):
             raise TypeError(
                 f"sinks: {type(sink).__name__} is not what the entry point {sink.name!r} of the group "
                 f"{sinks_module.ENTRY_POINTS!r} names, so the delivery process could not find it; "
@@ -176,6 +176,13 @@ def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[Sink
         key = next(candidate for candidate in candidates if candidate not in keys)
         made.append(SinkEntry(key, sink.name, dataclasses.asdict(sink.resolve()), given))
     return made
+
+
+def _can_be_found(sink: type[Sink]) -> bool:
+    try:
+        return sinks_module.find(sink.name) is sink
+    except ValueError:
+        return False
 
 
 def _check_installed(sink: type[Sink]) -> None:

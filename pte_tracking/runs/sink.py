@@ -8,6 +8,7 @@ key grammar, batch sizes, rewinds for backends that only append) is done by the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import re
 import sys
@@ -184,6 +185,7 @@ def names() -> list[str]:
     return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)})
 
 
+@functools.cache  # what was found stays: looking through all installed packages takes tens of milliseconds
 def find(name: str) -> type[Sink]:
     """The class of an installed sink.
 
