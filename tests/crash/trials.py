@@ -125,7 +125,7 @@ class Trial:
         self._wait(child)
         if delivery_place:
             # Give the delivery the time to come to its place.
-            time.sleep(self._random.uniform(0.0, 3.0))
+            time.sleep(self._random.uniform(0.0, 2.0))
         return f"{whom} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
 
     def _fork(self, arm: Callable[[], None], delivery_place: str, log: str = "sessions.txt") -> int:
@@ -204,7 +204,7 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--kills-per-run", type=int, default=8)
+    parser.add_argument("--kills-per-run", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="pte-crash-"))
