@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from pte_tracking.runs import courier, lock
@@ -20,8 +22,8 @@ from pte_tracking.runs.layout import (
 )
 from pte_tracking.runs.manifest import Manifest, NotARun
 
-#: What every run leaves at the top of its directory. The manifest goes last: it is what makes a folder a run.
-_OWN_FILES = (JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST)
+#: What every run leaves at the top of its directory.
+_OWN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -50,11 +52,19 @@ def existing(directory: Path) -> Manifest | None:
     """The run in a directory, if there is one.
 
     Raises:
-        NotARun: There is one that this version cannot read.
+        NotARun: There is one that this version cannot read, or nothing but its journal.
     """
-    if not (directory / MANIFEST).exists():
-        return None
-    return Manifest.load(directory)
+    if (directory / MANIFEST).exists():
+        return Manifest.load(directory)
+    journal = directory / JOURNAL
+    if journal.exists() and journal.stat().st_size:
+        raise NotARun(f"{journal} is that of a run whose {MANIFEST} is missing")
+    return None
+
+
+def is_half_moved(directory: Path, manifest: Manifest) -> bool:
+    """Whether a kill has cut short the moving aside of a run."""
+    return not (directory / JOURNAL).exists() and (directory / PREVIOUS / manifest.id / JOURNAL).exists()
 
 
 def move_aside(directory: Path) -> None:
@@ -70,10 +80,27 @@ def move_aside(directory: Path) -> None:
         return
     was_delivering = courier.stop(directory)
     target = directory / PREVIOUS / manifest.id
+    number = 1
+    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():  # one that was made here again from a snapshot
+        number += 1
+        target = target.with_name(f"{manifest.id}-{number}")
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in [*manifest.files, *_OWN_FILES]:
-        for path in sorted(directory.glob(pattern)):
-            os.replace(path, target / path.name)
+    for name in sorted(_belonging(directory, manifest), key=_moves):
+        os.replace(directory / name, target / name)
     _logger.info("the earlier run %s was moved to %s", manifest.name, target)
     if was_delivering:
         courier.start(target)
+
+
+def _belonging(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """The names at the top of a directory that are the run's."""
+    for name in os.listdir(directory):
+        is_named = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
+        if name in _OWN_FILES or (is_named and name not in (PREVIOUS, WRITER_LOCK)):
+            yield name
+
+
+def _moves(name: str) -> tuple[bool, bool]:
+    # The journal goes first, so that nobody goes on with what is half moved. The manifest goes last: it is what makes
+    # a folder a run.
+    return name == MANIFEST, name != JOURNAL

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,9 @@ Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 #: A number as it stands on disk: non-finite ones are strings there.
 _Written: TypeAlias = int | float | str
+
+#: A path that stays in the run's directory, wherever the journal came from.
+_Inside: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
 
 
 def _kind(class_name: str) -> str:
@@ -75,7 +78,7 @@ class Metrics(Event, frozen=True):
     values: dict[str, _Written]
     epoch: Number | None = None
     elapsed_time: float | None = None
-    log: str = "log"
+    log: _Inside = "log"
     sinks: list[str] | None = None
 
 
@@ -84,7 +87,7 @@ class Figure(Event, frozen=True):
 
     key: str
     step: int
-    path: str
+    path: _Inside
 
 
 class Image(Event, frozen=True):
@@ -92,7 +95,7 @@ class Image(Event, frozen=True):
 
     key: str
     step: int
-    path: str
+    path: _Inside
 
 
 class Histogram(Event, frozen=True):
@@ -133,7 +136,7 @@ class Artifact(Event, frozen=True):
         artifact_path: Folder that it is shown in by backends, ``""`` for the top.
     """
 
-    path: str
+    path: _Inside
     artifact_path: str = ""
 
 
@@ -149,7 +152,7 @@ class Checkpoint(Event, frozen=True):
         values: The latest reported values at its step.
     """
 
-    path: str
+    path: _Inside
     step: int
     sha256: str
     size: int
@@ -160,7 +163,7 @@ class Checkpoint(Event, frozen=True):
 class CheckpointRemoved(Event, frozen=True):
     """A snapshot was pruned, and is to vanish from every backend."""
 
-    path: str
+    path: _Inside
     step: int
 
 

@@ -23,7 +23,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def file_name(key: str) -> str:
     """A file name for a key: the key itself where it is plain and short, else a likeness of it with a digest."""
-    plain = re.sub(r"[^\w.=+-]", "_", key)[:100]
+    plain = re.sub(r"[^\w.=+-]", "_", key, flags=re.ASCII)[:100]
     if plain == key and not key.startswith("."):
         return key
     return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from pte_tracking.runs.files import write_atomically
 from pte_tracking.runs.layout import MANIFEST, MANIFEST_LOCK
 from pte_tracking.runs.lock import Lock
 from pte_tracking.runs.sink import Sink
+from pte_tracking.runs.values import to_text
 
 FORMAT = 1
 
@@ -71,7 +72,7 @@ class Manifest(msgspec.Struct, frozen=True):
         format: The version of the directory's format.
     """
 
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     name: str
     start_time: float
     sinks: list[SinkEntry] = []
@@ -83,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True):
     def new(cls, directory: Path, name: str | None) -> Manifest:
         """The manifest of a run that starts now."""
         run_id = uuid.uuid4().hex
-        return cls(run_id, name or f"{directory.name}-{run_id[:6]}", time.time(), context=_context())
+        return cls(run_id, name or f"{to_text(directory.name)}-{run_id[:6]}", time.time(), context=_context())
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -156,6 +157,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
             )
         else:
             _check_installed(type(sink))
+        _fields(sink)
         checked.append(sink)
     return checked
 
@@ -168,13 +170,13 @@ def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[Sink
     """
     made = list(known)
     for sink in sinks:
-        given = dataclasses.asdict(sink)
+        given = _fields(sink)
         if any(entry.name == sink.name and entry.given == given for entry in made):
             continue
         keys = {entry.key for entry in made}
         candidates = [sink.name, *(f"{sink.name}-{number}" for number in range(2, len(keys) + 2))]
         key = next(candidate for candidate in candidates if candidate not in keys)
-        made.append(SinkEntry(key, sink.name, dataclasses.asdict(sink.resolve()), given))
+        made.append(SinkEntry(key, sink.name, _fields(sink.resolve()), given))
     return made
 
 
@@ -183,6 +185,15 @@ def _can_be_found(sink: type[Sink]) -> bool:
         return sinks_module.find(sink.name) is sink
     except ValueError:
         return False
+
+
+def _fields(sink: Sink) -> dict[str, Any]:
+    """A sink's configuration as it comes back from ``run.json``."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dataclasses.asdict(sink)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sinks: {sink.name!r} has a field that is no plain JSON: {error}") from error
+    return fields
 
 
 def _check_installed(sink: type[Sink]) -> None:

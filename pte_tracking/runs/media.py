@@ -6,6 +6,7 @@ import io
 from typing import Any, NamedTuple
 
 _BINS = 64
+_LARGEST = 1e150
 
 
 class Bins(NamedTuple):
@@ -62,10 +63,16 @@ def histogram(values: Any) -> Bins | None:
     import numpy as np
 
     flat = np.asarray(_to_host(values), dtype=np.float64).ravel()
-    flat = flat[np.isfinite(flat)]
+    # Within the cut-off, ranges and squares are finite too.
+    flat = flat[np.isfinite(flat)].clip(-_LARGEST, _LARGEST)
     if not flat.size:
         return None
-    counts, edges = np.histogram(flat, bins=_BINS)
+    low, high = flat.min(), flat.max()
+    # Bins narrower than the distance of neighbouring floats cannot be made.
+    least = _BINS * 4 * np.spacing(max(abs(low), abs(high)))
+    if high - low < least:
+        low, high = low - max(least, 0.5), high + max(least, 0.5)
+    counts, edges = np.histogram(flat, bins=_BINS, range=(low, high))
     return Bins(
         edges.tolist(),
         counts.astype(np.float64).tolist(),

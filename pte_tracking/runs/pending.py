@@ -66,5 +66,5 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
 def _is_inline(entry: SinkEntry) -> bool:
     try:
         return sink.find(entry.name).inline
-    except ValueError:
+    except (TypeError, ValueError):
         return False

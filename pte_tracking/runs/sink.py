@@ -190,11 +190,17 @@ def find(name: str) -> type[Sink]:
     """The class of an installed sink.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or it cannot be imported.
+        TypeError: What has the name is no sink.
     """
     points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
     for point in points:
-        loaded = point.load()
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise ValueError(
+                f"sinks: {name!r} cannot be loaded from {point.value!r} ({error}); install its package again"
+            ) from error
         if not (isinstance(loaded, type) and issubclass(loaded, Sink)):
             raise TypeError(
                 f"entry point {name!r} of {ENTRY_POINTS!r} is {loaded!r}, not a subclass of pte_tracking.Sink"

@@ -78,6 +78,21 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
     }
 
 
+def to_progress(argument: str, value: Any) -> Number | None:
+    """An epoch or a time, if there is one: what is not finite says nothing.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+    """
+    if value is None:
+        return None
+    try:
+        number = value if type(value) is float else to_number(argument, value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{argument}: expected a number, got {value!r} of type {type(value).__name__}") from None
+    return number if math.isfinite(number) else None
+
+
 def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
     """Tags: names to texts.
 
@@ -87,7 +102,7 @@ def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
     """
     if not isinstance(tags, Mapping):
         raise TypeError(f"tags: expected a mapping, got {tags!r} of type {type(tags).__name__}")
-    return {check_key(key, "tags"): _encodable(str(value)) for key, value in tags.items()}
+    return {check_key(key, "tags"): to_text(str(value)) for key, value in tags.items()}
 
 
 def check_step(step: object) -> int:
@@ -130,11 +145,11 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:
 
 def _plain(value: Any) -> Scalar:
     if value is None or isinstance(value, str | bool):
-        return _encodable(value) if isinstance(value, str) else value
+        return to_text(value) if isinstance(value, str) else value
     try:
         number = to_number("", value)
     except (TypeError, ValueError):
-        return _encodable(str(value))
+        return to_text(str(value))
     return number if number - number == 0 else str(float(number))  # JSON has no NaN and no infinities
 
 
@@ -145,5 +160,6 @@ def _to_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _encodable(text: str) -> str:
+def to_text(text: str) -> str:
+    """The text itself, lone surrogates in it as escapes."""
     return text.encode(errors="backslashreplace").decode()
