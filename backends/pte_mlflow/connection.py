@@ -33,7 +33,6 @@ from pte_tracking.runs.events import (
     Status,
     Text,
 )
-from pte_tracking.runs.journal import Mark
 from pte_tracking.runs.sink import BadEvent, RunView
 
 _logger = logging.getLogger("pte_tracking")
@@ -48,13 +47,13 @@ class State(msgspec.Struct):
         run_id: The MLflow run.
         epoch_step: The last step that an epoch was stored for.
         last_time: When the last event happened; the run's end, in the end.
-        journal: Up to where the journal is stored.
+        journal: Up to which byte the journal is stored.
     """
 
     run_id: str = ""
     epoch_step: int | None = None
     last_time: float = 0.0
-    journal: Mark = Mark(0, 0)
+    journal: int = 0
 
 
 class MLflowConnection:
@@ -134,7 +133,7 @@ class MLflowConnection:
         if shown.data.tags.get(runs.PART) != str(rewound.seq):
             shown = runs.fork(self._client, self._run, shown, rewound.seq)
             self._attach(shown)
-            self._state.epoch_step, self._state.journal = None, Mark(0, 0)
+            self._state.epoch_step, self._state.journal = None, 0
         history = self._run.history(rewound.to_seq)
         while batch := list(itertools.islice(history, _COPIED_AT_ONCE)):
             self._copy(batch)

@@ -11,7 +11,6 @@ from typing import IO
 from pte_mlflow.files import Files
 from pte_tracking.runs import journal
 from pte_tracking.runs.events import AnyEvent
-from pte_tracking.runs.journal import Mark
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.sink import RunView
 
@@ -20,32 +19,29 @@ _CHUNK = 1 << 20
 _PIECE = re.compile(r"(\d+)-(\d+)\.jsonl")
 
 
-def upload(run: RunView, files: Files, stored: Mark, event: AnyEvent) -> Mark:
-    """Store the journal from where it is not stored yet to the end of an event.
+def upload(run: RunView, files: Files, position: int, event: AnyEvent) -> int:
+    """Store the journal from a position to the end of an event.
 
     Args:
         run: The run.
         files: The artifacts of the MLflow run.
-        stored: Up to where it is stored already.
+        position: Up to where it is stored already.
         event: The event; nothing is done if it stands before that.
 
     Returns:
         Up to where it is stored now.
     """
     path = run.directory / JOURNAL
-    position = stored.position
-    if position and journal.seq_at(path, position) != stored.seq:  # a power cut took its end, and it grew again
-        position = 0
     ends = (behind for found, behind in journal.find(path, type(event), position) if found.seq == event.seq)
     end = next(ends, None)
     if end is None:
-        return stored
+        return position
     with open(path, "rb") as source, tempfile.NamedTemporaryFile() as piece:
         source.seek(position)
         _copy(source, piece, end - position)
         piece.flush()
         files.put(Path(piece.name), f"{FOLDER}/{position:015d}-{end:015d}.jsonl")
-    return Mark(event.seq, end)
+    return end
 
 
 def join(pieces: Iterable[Path], target: Path) -> None:

@@ -197,6 +197,17 @@ def test_a_snapshot_that_replaces_one_of_its_name_takes_its_place(uri: str, reco
     assert points(uri, the_run(uri, recorded)) == {"val/loss": [(1, 1.0), (2, 0.5)]}
 
 
+def test_of_snapshots_under_one_name_the_last_is_kept(uri: str, recorded: Recorded, tmp_path: Path) -> None:
+    for step, data in [(1, b"first"), (2, b"later")]:
+        (recorded.directory / "latest").write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        recorded.journal.append(events.Checkpoint, "latest", step, digest, len(data))
+    recorded.end()
+    model = models(uri, recorded)["latest"]
+    assert (model.params["step"], content(uri, model, tmp_path)) == ("2", {"latest": b"later"})
+    assert len(the_run(uri, recorded).outputs.model_outputs) == 1
+
+
 def test_a_fork_takes_the_models_along(uri: str, tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(uri, tmp_path.name, on_rewind="fork"))
     snapshot(recorded, 1)
