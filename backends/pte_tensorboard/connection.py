@@ -23,6 +23,7 @@ from tensorboard.compat.proto import event_pb2
 from pte_tensorboard import records, values
 from pte_tensorboard.translation import Memory, Translation
 from pte_tracking.runs.events import AnyEvent, Rewound, RunStarted, Status
+from pte_tracking.runs.layout import PREVIOUS
 from pte_tracking.runs.sink import BadEvent, RunView
 
 _CHUNK = 1 << 20
@@ -61,7 +62,7 @@ class TensorBoardConnection:
         self._state = msgspec.convert(dict(state), State)
         self._translation = Translation(run, self._state.memory)
         self._fd = -1
-        #: The last event of the last write, if that went well.
+        #: The last event of the last write.
         self._written: int | None = None
         self._temporary.unlink(missing_ok=True)
         self._settle()
@@ -121,14 +122,24 @@ class TensorBoardConnection:
         ):
             self._make_again(known.memory.seq)
         elif current is None:
-            self._replace([])
+            self._replace([], self._left_by_another_run())
         else:
             self._open(current)
+
+    def _left_by_another_run(self) -> dict[str, str]:
+        """The tags of the run that was moved aside for this one: a TensorBoard that is running shows them still."""
+        files = self._run.directory.glob(f"{PREVIOUS}/*/events.out.tfevents.*")
+        moved = max(files, key=lambda path: path.name, default=None)
+        if moved is None:
+            return {}
+        (self._run.directory / moved.name).touch()  # an empty file, where TensorBoard's own reader misses one
+        return values.shown(records.message(raw) for _, raw in records.read(moved))
 
     def _open(self, path: Path) -> None:
         known = self._state
         if path.name != known.file:
             known.file, known.size, known.last, known.is_ended = path.name, 0, 0, False
+            known.memory.is_stale = True  # what the file begins with is not known
         for seq, raw in records.read(path, known.size):
             if not records.is_intact(raw):
                 break
@@ -176,7 +187,9 @@ class TensorBoardConnection:
 
     def _make_again(self, seq: int, vanished: Mapping[str, str] | None = None) -> None:
         """Go on with a new file that is made from the journal."""
-        self._restore(msgspec.structs.replace(self._state, memory=Memory()))
+        before = self._state.memory
+        memory = Memory(has_layout=before.has_layout, hollow=before.hollow)
+        self._restore(msgspec.structs.replace(self._state, memory=memory))
         self._replace(self._translated(self._run.history(seq)), vanished)
 
     def _translated(self, events: Iterable[AnyEvent]) -> Iterator[tuple[int, bytes]]:
@@ -196,7 +209,7 @@ class TensorBoardConnection:
 
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """After an error the same events come again: then they shall find everything as it was."""
+        """After an error the events, or all but a bad one, come again: they shall find everything as it was."""
         before = copy.deepcopy(self._state)
         try:
             yield
@@ -205,7 +218,6 @@ class TensorBoardConnection:
                 self._restore(before)
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._fd, before.size)
-            self._written = None
             raise
 
     def _restore(self, state: State) -> None:

@@ -27,7 +27,7 @@ class TensorBoardSink(Sink):
     name: ClassVar[str] = "tensorboard"
     requires: ClassVar[str | None] = "tensorboard"
     install: ClassVar[str] = "pip install 'pte-tracking[tensorboard]'"
-    files: ClassVar[tuple[str, ...]] = ("events.out.tfevents.*",)
+    files: ClassVar[tuple[str, ...]] = ("events.out.tfevents.*", ".tensorboard.*.tmp")
     limits: ClassVar[Limits] = Limits(batch_values=100_000)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:

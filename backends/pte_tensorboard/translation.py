@@ -29,6 +29,8 @@ class Memory(msgspec.Struct):
         is_stale: Whether there is something that only a new file can show.
         charted: The tags that may share a chart, with the events that they first came in.
         epoch_step: The last step that an epoch was shown at.
+        has_layout: Whether the Custom Scalars page was ever laid out.
+        hollow: The tags of figures and pictures that lost all their points.
         latest: The step and event of the last figure, picture or text of each key.
         replaced: The events whose figure, picture or text was replaced by one of the same key and step, each with it.
     """
@@ -41,6 +43,8 @@ class Memory(msgspec.Struct):
     is_stale: bool = False
     charted: dict[str, int] = {}
     epoch_step: int = -1
+    has_layout: bool = False
+    hollow: list[str] = []
     latest: dict[str, tuple[int, int]] = {}
     replaced: list[tuple[int, int]] = []
 
@@ -74,9 +78,12 @@ class Translation:
             nothing = [value for tag, plugin in vanished.items() for value in values.nothing(tag, plugin)]
             events += [self._event(summary=summary_pb2.Summary(value=nothing)), start]
         memory = self.memory
-        shown = [values.no_images(tag) for tag, plugin in vanished.items() if plugin == values.IMAGES]
-        # A layout that has vanished leaves an empty one, since TensorBoard's own reader fails on none.
-        if vanished or charts(memory.charted):
+        emptied = {tag for tag, plugin in vanished.items() if plugin == values.IMAGES}
+        memory.hollow = sorted(emptied.union(memory.hollow))
+        memory.has_layout |= values.LAYOUTS in vanished.values()
+        # TensorBoard's own reader fails on pictures and layouts that it has seen and that are there no more.
+        shown = [values.no_images(tag) for tag in memory.hollow]
+        if memory.has_layout:
             shown.append(layout(memory.charted))
         if memory.params:
             shown.append(values.session_start(self._run.id, self._run.start_time, memory.params))
@@ -141,6 +148,7 @@ class Translation:
             memory.epoch_step = event.step
         if self._chart(event):
             message.summary.value.append(layout(memory.charted))
+            memory.has_layout = True
         return record(message, event.seq)
 
     def _chart(self, event: Metrics) -> bool:

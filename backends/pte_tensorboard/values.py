@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto import summary_pb2, tensor_pb2, types_pb2
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from pte_tracking.runs.events import AnyEvent, Figure, Histogram, Image, Metrics, Scalar, Text
 
 EPOCH = "epoch"
-SCALARS, HISTOGRAMS, IMAGES, TEXTS = "scalars", "histograms", "images", "text"
+SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
 
 #: What the record of the run's end holds, and no other record of the file's own.
 SESSION_END = metadata.SESSION_END_INFO_TAG.encode()
@@ -24,7 +24,9 @@ _DATA_CLASS = {
     HISTOGRAMS: summary_pb2.DATA_CLASS_TENSOR,
     IMAGES: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
     TEXTS: summary_pb2.DATA_CLASS_TENSOR,
+    LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
+_PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the colour type of the header (RFC 2083, section 4.1.1)
 _LARGEST_EXACT = 2**53  # integers beyond are rounded by a 64-bit float
@@ -41,6 +43,17 @@ def tags(event: AnyEvent) -> dict[str, str]:
     return {event.key: TEXTS} if isinstance(event, Text) else {}
 
 
+def shown(messages: Iterable[bytes]) -> dict[str, str]:
+    """The tags that serialised ``Event`` messages show something under, and the plugin that shows it."""
+    found: dict[str, str] = {}
+    for message in messages:
+        for value in event_pb2.Event.FromString(message).summary.value:
+            plugin = _PLUGIN.get(value.WhichOneof("value"), value.metadata.plugin_data.plugin_name)
+            if plugin in _DATA_CLASS:
+                found[value.tag] = plugin
+    return found
+
+
 def needle(tag: str) -> bytes:
     """Bytes that stand in every record which shows something under the tag."""
     wanted: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
@@ -51,7 +64,7 @@ def metadata_of(plugin: str) -> Any:
     """What tells readers which plugin shows a value."""
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
-        data_class=_DATA_CLASS.get(plugin, summary_pb2.DATA_CLASS_TENSOR),
+        data_class=_DATA_CLASS[plugin],
     )
 
 
@@ -135,7 +148,7 @@ def nothing(tag: str, plugin: str) -> list[Any]:
 
 
 def no_images(tag: str) -> Any:
-    """A series of no pictures. TensorBoard's own reader fails on a tag of images that has lost its last point."""
+    """A series of no pictures."""
     return summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(IMAGES), tensor=strings([b"0", b"0"]))
 
 

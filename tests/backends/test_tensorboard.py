@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -149,6 +150,17 @@ def charts(run: Journal) -> dict[str, list[str]]:
 
 def event_files(run: Journal) -> list[Path]:
     return sorted(run.directory.glob("*tfevents*"))
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """As on a full disk, no file grows beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -422,32 +434,27 @@ def test_a_full_disk_leaves_whole_records_and_the_batch_comes_again(run: Journal
     connection.write(rows(run, range(3)))
     [path] = event_files(run)
     before = scalars(run)
-    again = rows(run, range(3, 9))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 150, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            connection.write(again)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    state, again = connection.state(), rows(run, range(3, 9))
+    with room_for(path.stat().st_size + 150), pytest.raises(OSError, match="File too large"):
+        connection.write(again)
     assert scalars(run) == before
+    connection.close(None)
+    connection = connect(run, state)
     connection.write(again)
+    assert len(event_files(run)) == 1
     assert scalars(run) == expected(run.history())
 
 
 def test_a_full_disk_during_a_rewind_leaves_the_file_as_it_was(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(50)))
-    before = scalars(run)
+    before, state = scalars(run), connection.state()
     rewound = run.add(Rewound, 30, 0, 29)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            connection.write([rewound])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with room_for(1000), pytest.raises(OSError, match="File too large"):
+        connection.write([rewound])
     assert scalars(run) == before
+    connection.close(None)
+    connection = connect(run, state)
     connection.write([rewound])
     assert scalars(run) == expected(run.history())
 
@@ -458,6 +465,8 @@ def test_a_row_that_comes_in_parts_is_whole(run: Journal) -> None:
     first = run.add(Metrics, 2, {"a": 1.0}, 0.2)
     rest = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
     connection.write([first])
+    with pytest.raises(BadEvent):
+        connection.write([rest, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
     connection.write([rest])
     run.events[-1] = Metrics(first.seq, first.time, 2, {"a": 1.0, "b": 2.0}, 0.2)
     assert scalars(run) == expected(run.history())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ class Server:
 
     def points(self) -> dict[str, list[Any]]:
         """All points of the run, by tag: scalars with values, pictures and histograms by step, texts."""
-        self.get("timeseries/tags")  # the page that opens first; it must not fail
+        self.get("timeseries/tags")  # the page that opens first
         points: dict[str, list[Any]] = {}
         for tag in self.get("scalars/tags").get("result", {}):
             points[tag] = [(step, value) for _, step, value in self.get("scalars/scalars", run="result", tag=tag)]
@@ -76,16 +77,21 @@ class Server:
             points[tag] = [(text["step"], text["text"]) for text in texts]
         return as_sent({tag: found for tag, found in points.items() if found})
 
+    def layout(self) -> list[dict[str, Any]]:
+        categories = self.get("custom_scalars/layout").get("category", [])
+        return [chart for category in categories for chart in category.get("chart", [])]
+
+    def chart_titles(self) -> list[str]:
+        return [chart["title"] for chart in self.layout()]
+
     def charts(self) -> dict[str, list[str]]:
-        layout = self.get("custom_scalars/layout")
-        found = [chart for category in layout.get("category", []) for chart in category.get("chart", [])]
         return {
             chart["title"]: [
                 tag
                 for pattern in chart["multiline"]["tag"]
                 for tag in self.get("custom_scalars/scalars", run="result", tag=pattern)["tag_to_events"]
             ]
-            for chart in found
+            for chart in self.layout()
         }
 
     def session(self) -> tuple[dict[str, Any], str, dict[str, float]]:
@@ -98,9 +104,16 @@ class Server:
 
 
 def soon(get: Callable[[], Any], expected: Any) -> None:
+    """What a server shows after a while; while it reads it may fail."""
     deadline = time.monotonic() + PATIENCE
-    while (found := get()) != expected and time.monotonic() < deadline:
-        time.sleep(0.3)
+    found: Any = None
+    while found != expected and time.monotonic() < deadline:
+        try:
+            found = get()
+        except urllib.error.HTTPError as error:
+            found = error
+        if found != expected:
+            time.sleep(0.3)
     assert found == expected
 
 
@@ -174,7 +187,26 @@ def test_running_and_fresh_tensorboards_follow_a_run_through_a_rewind(
     fresh = start()
     soon(fresh.session, ({"lr": 0.5}, "STATUS_SUCCESS", {"train/loss": 6.5, "val/loss": 6.75, "epoch": 1.5}))
     soon(fresh.charts, {"loss": ["train/loss", "val/loss"]})
+    soon(running.charts, {"loss": ["train/loss", "val/loss"]})
     shows(range(1, 4), range(4, 7), 0.5)
+
+
+def test_a_running_tensorboard_follows_a_new_run_in_a_used_directory(
+    tmp_path: Path, start: Callable[[], Server]
+) -> None:
+    with Run(tmp_path / "result", sinks=["tensorboard"]) as earlier:
+        log(earlier, range(1, 9))
+        earlier.log_metrics({"gone/for ever": 1.0}, 8)
+    running = start()
+    soon(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
+    expected = as_sent(points(range(0), range(2, 4), 0.5))
+    with Run(tmp_path / "result", sinks=["tensorboard"]) as run:
+        log(run, range(2, 4), 0.5)
+        soon(running.points, expected)
+    for server in (running, start()):
+        time.sleep(1.5)  # until it has looked again
+        soon(server.points, expected)
+        soon(server.chart_titles, ["loss"])  # that of the earlier run, in its new place
 
 
 def test_odd_numbers_and_keys_are_shown(tmp_path: Path, start: Callable[[], Server]) -> None:
