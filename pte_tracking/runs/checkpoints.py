@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -29,8 +30,8 @@ def checkpoints(directory: Path) -> list[Checkpoint]:
     return sorted(found.values(), key=lambda event: event.step)
 
 
-def write_list(directory: Path) -> None:
+def write_list(directory: Path, held: Iterable[Checkpoint]) -> None:
     """Bring ``checkpoints.json`` up to date."""
-    listed = [msgspec.to_builtins(event) for event in checkpoints(directory)]
+    listed = [msgspec.to_builtins(event) for event in held]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
     write_atomically(directory / CHECKPOINTS, data + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fnmatch
 import logging
 import os
 import shutil
@@ -91,6 +92,8 @@ class Run:
         self._lock: Lock | None = None
         self._inline: list[Inline] = []
         self._logs: set[str] = set()
+        #: Those that hold, by path: the journal, which may be long, is read for them once.
+        self._snapshots: dict[str, Checkpoint] = {}
         self._courier: Courier | None = None
         self._order = threading.Lock()
         self._is_closed = False
@@ -353,7 +356,10 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
-        return checkpoints(self.directory)
+        if not self.is_open:
+            return checkpoints(self.directory)
+        with self._order:
+            return sorted(self._snapshots.values(), key=lambda event: event.step)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
@@ -366,7 +372,7 @@ class Run:
         """Say that files at the top of the directory belong to the run: they are moved aside with it."""
         manifest = self._open_manifest()
         pattern = pattern.split("/")[0]
-        if pattern not in manifest.files:
+        if not any(fnmatch.fnmatchcase(pattern, known) for known in manifest.files):
             self._manifest = change(
                 self.directory, lambda now: msgspec.structs.replace(now, files=[*now.files, pattern])
             )
@@ -415,6 +421,7 @@ class Run:
             self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
                 inline.catch_up()
+        self._snapshots = {one.path: one for one in checkpoints(self.directory)}
         self._append(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
         if self._params:
             self._append(events.Params, self._params)
@@ -434,6 +441,10 @@ class Run:
             event = journal.append(kind, *fields)
             if event is None:
                 return
+            if isinstance(event, Checkpoint):
+                self._snapshots[event.path] = event
+            elif isinstance(event, events.CheckpointRemoved):
+                self._snapshots.pop(event.path, None)
             for inline in self._inline:
                 inline.push(event, start, journal.position)
         if self._courier and event.time > self._courier.next_look:
@@ -453,7 +464,7 @@ class Run:
 
     def _list_checkpoints(self) -> None:
         try:
-            write_list(self.directory)
+            write_list(self.directory, self.checkpoints())
         except OSError as error:
             _logger.error("%s: the list of checkpoints was not written: %s", self.directory, error)
 
