@@ -23,6 +23,7 @@ from pte_tracking.runs.events import AnyEvent, Rewound, RunEnded, RunStarted
 
 _logger = logging.getLogger("pte_tracking")
 _MOST_PENDING = 64 << 20
+_PAUSE = 1.0  # seconds between attempts to write to a full disk
 _CHUNK = 1 << 20
 
 _E = TypeVar("_E", bound=AnyEvent)
@@ -53,7 +54,8 @@ class Journal:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._path = path
         self._seq, self.position = _mend(self._fd, path)
-        self._pending = b""
+        self._pending = bytearray()
+        self._not_before = 0.0
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -77,7 +79,9 @@ class Journal:
         with self._lock:
             event = kind(self._seq + 1, time.time() if at is None else at, *fields)
             line = events.encode(event)
-            if len(self._pending) + len(line) > _MOST_PENDING:
+            if self._pending and time.monotonic() > self._not_before:
+                self._try_again()
+            if self._pending and len(self._pending) + len(line) > _MOST_PENDING:
                 self.dropped += 1
                 return None
             self._seq += 1
@@ -116,7 +120,7 @@ class Journal:
         """
         with self._lock:
             if self._pending:
-                self._write(b"")
+                self._try_again()
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
             mark = Mark(self._seq, self.position)
@@ -127,7 +131,7 @@ class Journal:
         """Close the file; whoever needs it durable calls :meth:`sync` first."""
         with self._lock:
             if self._pending:
-                self._write(b"")
+                self._try_again()
             if self._pending or self.dropped:
                 _logger.error(
                     "%s: the disk is full: %d bytes of events and %d later events were lost",
@@ -139,15 +143,28 @@ class Journal:
             self._fd = -1  # another file may get the number, and must not get a late event
 
     def _write(self, line: bytes) -> None:
-        data = self._pending + line if self._pending else line
+        # After a part of a line its rest is written first: readers wait for the newline.
+        written = 0 if self._pending else self._put(line)
+        if written < len(line):
+            self._pending += line[written:]
+
+    def _try_again(self) -> None:
+        written = self._put(self._pending)
+        del self._pending[:written]
+        if not self._pending:
+            _logger.warning("%s: there is space again; the events that waited were written", self._path)
+
+    def _put(self, data: bytes | bytearray) -> int:
+        written, problem = 0, "a part of an event was written"
         try:
             written = os.write(self._fd, data)
         except OSError as error:
-            written = 0
+            problem = str(error)
+        if written < len(data):
+            self._not_before = time.monotonic() + _PAUSE
             if not self._pending:
-                _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, error)
-        # After a part of a line its rest is written first: readers wait for the newline.
-        self._pending = data[written:]
+                _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, problem)
+        return written
 
 
 def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
