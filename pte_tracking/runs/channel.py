@@ -33,6 +33,8 @@ class Progress(msgspec.Struct):
         seq: The last event before it.
         state: What the connection needs to go on.
         selection: What the selection needs to go on.
+        reaching: Where the batch under way ends. If a crash comes before its position is saved, that very batch comes
+            again before anything else, so that what the backend holds is known when a rewind takes some of it back.
         sent: Pieces of the journal, from position to position, that the backend got before they were taken back, and
             cannot forget.
         ended: The status with which the backend was told that the run ended; None while it goes on.
@@ -46,6 +48,7 @@ class Progress(msgspec.Struct):
     seq: int = 0
     state: dict[str, Any] = {}
     selection: dict[str, Any] = {}
+    reaching: int = 0
     sent: list[tuple[int, int]] = []
     ended: Status | None = None
     closed: str | None = None
@@ -121,6 +124,8 @@ class Channel:
         self._selection = Selection(self.key, entry.name, self._sink.limits)
         self._view = View(directory, manifest, self._selection)
         self._connection: Connection | None = None
+        #: What it failed with last, as long as it fails.
+        self._told: str | None = None
         self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
         self._restore()
 
@@ -146,17 +151,26 @@ class Channel:
         start, end = self.progress.position, self._journal.stat().st_size
         if self.is_closed or end <= start:
             return False
+        if start < self.progress.reaching < end:
+            end = self.progress.reaching
         rewound, start, end = journal.route(self._journal, start, end)
         if rewound:
+            self._announce(start)
             self._take_back(rewound, start)
             return True
         events, position = self._batch(start, end)
         if not events:
             self._pass_over(position)
             return False
+        self._announce(position)
         self.deliver(events, position)
         self.save()
         return True
+
+    def _announce(self, position: int) -> None:
+        if position > self.progress.reaching:
+            self.progress.reaching = position
+            self.progress.save(self._directory, self.key)
 
     def push(self, event: AnyEvent, position: int) -> None:
         """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
@@ -190,19 +204,21 @@ class Channel:
         if not self._selection.remembers:
             self.progress.sent = []
         self.progress.save(self._directory, self.key)
+        self._told = None
 
     def failed(self, error: BaseException) -> None:
         """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
         message = f"{type(error).__name__}: {error}".strip()[:2000]
-        if message != self.progress.error:
+        if message != self._told:
             _logger.warning("%s: %s; it is tried again", self.key, message)
+            self._told = message
         self._disconnect()
         try:
             self._restore()
             self.progress.error, self.progress.error_time = message, time.time()
             self.progress.save(self._directory, self.key)
         except OSError as problem:
-            _logger.warning("%s: %s", self.key, problem)
+            _logger.debug("%s: what failed is not kept: %s", self.key, problem)
 
     def finish(self, status: Status | None) -> None:
         """Tell the backend that everything was delivered and how the run ended; None if it goes on elsewhere.

@@ -64,7 +64,7 @@ def _mlflow(folder: Path) -> dict[str, Any]:
     experiments = [one.experiment_id for one in client.search_experiments()]
     # One run; after a rewind by a fork those that it took the place of are there too, marked as such.
     (run,) = [one for one in client.search_runs(experiments) if "pte.superseded_by" not in one.data.tags]
-    models = [one for one in client.search_logged_models(experiments) if one.source_run_id == run.info.run_id]
+    models = client.search_logged_models(experiments)
     return {
         "status": run.info.status,
         "params": run.data.params,
