@@ -72,6 +72,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill a training and its delivery a thousand times, and compare with a run that nobody kills."""
+    install(session, "test")
+    session.run("python", "tests/crash/trials.py", *(session.posargs or ["--kills", "1000"]), env=QUIET)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark, side by side with the peers; behind -- names of files in benchmarks/ choose some."""
     install(session, "bench")
