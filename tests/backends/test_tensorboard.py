@@ -700,6 +700,7 @@ def test_whatever_befalls_a_run_its_file_shows_the_effective_history(events: lis
             pictures |= {event.step} if isinstance(event, Figure) else set()
         found = read(life.run)
         assert sorted(event.step for event in found.Images("picture")) == sorted(pictures) if pictures else True
+        assert not {"train/loss", "val/loss", "epoch"} & set(found.Tags()["tensors"])
         assert params == (hparams(life.run) if params else {})
         assert status_of(life.run) == ("STATUS_SUCCESS" if params else None)
 
