@@ -81,8 +81,8 @@ def move_aside(directory: Path) -> None:
     was_delivering = courier.stop(directory)
     target = directory / PREVIOUS / manifest.id
     number = 1
-    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():  # one that was made here again from a snapshot
-        number += 1
+    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
+        number += 1  # a run that was made here again, from a snapshot of the one that lies there
         target = target.with_name(f"{manifest.id}-{number}")
     target.mkdir(parents=True, exist_ok=True)
     for name in sorted(_belonging(directory, manifest), key=_moves):

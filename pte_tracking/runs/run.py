@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import fnmatch
+import glob
 import logging
 import os
 import shutil
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,16 +22,16 @@ import msgspec
 from pte_tracking.runs import events, media
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.courier import Courier
-from pte_tracking.runs.directory import existing, move_aside, take
+from pte_tracking.runs.directory import existing, is_half_moved, move_aside, take
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.inline import Inline
 from pte_tracking.runs.journal import Journal, Mark, effective, read
-from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL
-from pte_tracking.runs.lock import Lock
-from pte_tracking.runs.manifest import Manifest, change, check_sinks, entries
+from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
+from pte_tracking.runs.lock import Lock, Locked
+from pte_tracking.runs.manifest import Manifest, NotARun, change, check_sinks, entries
 from pte_tracking.runs.sink import Sink
-from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_texts
+from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
 _logger = logging.getLogger("pte_tracking")
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
@@ -82,7 +84,7 @@ class Run:
         self._sinks = check_sinks(sinks)
         self._params = flatten(params or {})
         self._tags = to_texts(tags or {})
-        self._given_name = name
+        self._given_name = name if name is None else check_key(name, "name")
         self._resume = resume
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
@@ -95,9 +97,10 @@ class Run:
         #: Those that hold, by path: the journal, which may be long, is read for them once.
         self._snapshots: dict[str, Checkpoint] = {}
         self._courier: Courier | None = None
-        self._order = threading.Lock()
+        self._order = threading.RLock()
         self._is_closed = False
         self._is_foreign = False
+        self._is_noted = True
         self._error_before: BaseException | None = None
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -145,17 +148,21 @@ class Run:
         if self._journal is not None:
             raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
         resume = self._resume if resume is None else resume
-        self._lock = take(self.directory)
-        try:
-            manifest = self._settle(at, resume, record)
-            manifest = self._configured(manifest)
-            (self.directory / DELIVERY).mkdir(exist_ok=True)
-            manifest.save(self.directory)
-            self._begin(manifest, at)
-        except BaseException:
-            self._lock.release()
-            self._journal, self._lock = None, None
-            raise
+        with self._order:
+            self._lock = take(self.directory)
+            try:
+                manifest = self._configured(self._settle(at, resume))
+                (self.directory / DELIVERY).mkdir(exist_ok=True)
+                manifest.save(self.directory)
+                if record and not (self.directory / JOURNAL).exists():
+                    write_atomically(self.directory / JOURNAL, record.read_bytes())
+                self._begin(manifest, at)
+            except BaseException:
+                if self._journal:
+                    self._journal.close()
+                self._lock.release()
+                self._manifest, self._journal, self._lock = None, None, None
+                raise
         _open_runs.add(self)
 
     def beginning(self) -> Point | None:
@@ -207,7 +214,7 @@ class Run:
         if self._journal is None or self._is_foreign:
             self._is_closed = True
             return
-        self._append(events.RunEnded, status or "FINISHED", error)
+        self._append(events.RunEnded, status or "FINISHED", error and to_text(error))
         journal, self._journal, self._is_closed = self._journal, None, True
         _open_runs.discard(self)
         try:
@@ -216,6 +223,8 @@ class Run:
             _logger.error("%s: %s", self.directory, problem)
         for inline in self._inline:
             inline.finish(status or "FINISHED")
+        if not self._is_noted:
+            self._note_files()
         journal.close()
         if self._lock:
             self._lock.release()
@@ -254,11 +263,18 @@ class Run:
             log: The JSON log that the row belongs to.
             sinks: The sinks that get it; all by default.
         """
-        numbers = to_numbers(values)
+        row = (
+            check_step(step),
+            to_numbers(values),
+            to_progress("epoch", epoch),
+            to_progress("elapsed_time", elapsed_time),
+            log,
+            sinks if sinks is None else _check_names(sinks),
+        )
         if log not in self._logs:
-            self.own(log)
+            self.own(glob.escape(check_file(log, "log")))
             self._logs.add(log)
-        self._append(events.Metrics, check_step(step), numbers, epoch, elapsed_time, log, sinks)
+        self._append(events.Metrics, *row)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log hyperparameters, flattened with ``/``."""
@@ -298,7 +314,7 @@ class Run:
         """Log a text; Markdown is rendered where a backend can."""
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
-        self._append(events.Text, check_key(key), check_step(step), text)
+        self._append(events.Text, check_key(key), check_step(step), to_text(text))
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
         """Log a file or folder; it is copied into the run's directory unless it lies there.
@@ -309,20 +325,27 @@ class Run:
 
         Raises:
             FileNotFoundError: There is nothing at ``path``.
+            ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
         """
         source = Path(os.path.abspath(path))
         if not source.exists():
             raise FileNotFoundError(f"path: {str(path)!r} does not exist")
+        if source in (self.directory, *self.directory.parents):
+            raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
+        if artifact_path:
+            check_file(artifact_path, "artifact_path")
         self._ensure_open()
+        if self._is_foreign:
+            return
         if self.directory not in source.parents:
             target = self.directory / ARTIFACTS / artifact_path / source.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, dirs_exist_ok=True)
-            else:
-                shutil.copy2(source, target)
+            try:
+                _copy(source, target)
+            except OSError as error:
+                _logger.error("%s was not kept: %s", source, error)
+                return
             source = target
-        self._append(events.Artifact, source.relative_to(self.directory).as_posix(), artifact_path)
+        self._append(events.Artifact, self._inside(source), artifact_path)
 
     def log_checkpoint(
         self,
@@ -343,15 +366,15 @@ class Run:
             epoch: Epochs done in it.
             values: The latest reported values.
         """
-        name = Path(os.path.abspath(self.directory / path)).relative_to(self.directory).as_posix()
-        self.own(name)
-        self._append(Checkpoint, name, check_step(step), sha256, size, epoch, to_numbers(values or {}))
+        name = self._inside(path)
+        fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
+        self.own(glob.escape(name))
+        self._append(Checkpoint, name, *fields)
         self._list_checkpoints()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
         """Log that a snapshot was pruned, so that it vanishes from every backend."""
-        name = Path(os.path.abspath(self.directory / path)).relative_to(self.directory).as_posix()
-        self._append(events.CheckpointRemoved, name, check_step(step))
+        self._append(events.CheckpointRemoved, self._inside(path), check_step(step))
         self._list_checkpoints()
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -369,19 +392,28 @@ class Run:
         return [event for event, _ in effective(path) if isinstance(event, events.Metrics) and event.log == log]
 
     def own(self, pattern: str) -> None:
-        """Say that files at the top of the directory belong to the run: they are moved aside with it."""
+        """Say that files at the top of the directory belong to the run: they are moved aside with it.
+
+        Args:
+            pattern: A glob; of a path, its first part counts.
+        """
         manifest = self._open_manifest()
         pattern = pattern.split("/")[0]
-        if not any(fnmatch.fnmatchcase(pattern, known) for known in manifest.files):
-            self._manifest = change(
-                self.directory, lambda now: msgspec.structs.replace(now, files=[*now.files, pattern])
-            )
+        if (
+            self._is_foreign
+            or pattern in manifest.files
+            or any(fnmatch.fnmatchcase(pattern.replace("[[]", "["), known) for known in manifest.files)
+        ):
+            return
+        self._manifest = msgspec.structs.replace(manifest, files=[*manifest.files, pattern])
+        self._note_files()
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _ensure_open(self) -> None:
-        if self._journal is None:
-            self.open()
+        with self._order:
+            if self._journal is None:
+                self.open()
 
     def _open_manifest(self) -> Manifest:
         if self._manifest is None:
@@ -389,16 +421,14 @@ class Run:
         assert self._manifest is not None
         return self._manifest
 
-    def _settle(self, at: Point | None, resume: bool, record: Path | None) -> Manifest:
+    def _settle(self, at: Point | None, resume: bool) -> Manifest:
         """Leave in the directory the run that goes on, and nothing of another one."""
         found = existing(self.directory)
-        if found and (found.id == at["id"] if at else resume):
+        if found and not is_half_moved(self.directory, found) and (found.id == at["id"] if at else resume):
             return found
         move_aside(self.directory)
         if not at:
             return Manifest.new(self.directory, self._given_name)
-        if record:
-            shutil.copyfile(record, self.directory / JOURNAL)
         fresh = Manifest.new(self.directory, at["name"])
         return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"])
 
@@ -432,11 +462,11 @@ class Run:
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
         if self._is_foreign:
             return
-        if self._journal is None:
-            self.open()
-        journal = self._journal
-        assert journal is not None
         with self._order:
+            if self._journal is None:
+                self.open()
+            journal = self._journal
+            assert journal is not None
             start = journal.position
             event = journal.append(kind, *fields)
             if event is None:
@@ -453,6 +483,8 @@ class Run:
     def _keep(self, folder: str, key: str, step: int, data: bytes) -> str | None:
         """Put a picture into the run's directory; returns its relative path."""
         self._ensure_open()
+        if self._is_foreign:
+            return None
         path = Path(folder, file_name(check_key(key)), f"step_{check_step(step)}.png")
         try:
             (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
@@ -462,18 +494,54 @@ class Run:
             return None
         return path.as_posix()
 
+    def _inside(self, path: str | os.PathLike[str]) -> str:
+        """A path of a file in the run's directory, relative to it."""
+        whole = Path(os.path.abspath(self.directory / path))
+        if self.directory not in whole.parents:
+            raise ValueError(f"path: {str(path)!r} is not in the run's directory {str(self.directory)!r}")
+        return check_key(whole.relative_to(self.directory).as_posix(), "path")
+
+    def _note_files(self) -> None:
+        """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
+        files = self._open_manifest().files
+        try:
+            self._manifest = change(
+                self.directory,
+                lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
+            )
+            self._is_noted = True
+        except (OSError, Locked, NotARun) as error:
+            self._is_noted = False
+            _logger.error("%s: run.json does not name all files of the run: %s", self.directory, error)
+
     def _list_checkpoints(self) -> None:
+        if self._is_foreign:
+            return
         try:
             write_list(self.directory, self.checkpoints())
         except OSError as error:
             _logger.error("%s: the list of checkpoints was not written: %s", self.directory, error)
 
 
+def _check_names(sinks: object) -> list[str]:
+    if isinstance(sinks, list | tuple) and all(isinstance(name, str) for name in sinks):
+        return list(sinks)
+    raise TypeError(f"sinks: expected a list of names of sinks, got {sinks!r}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
+
+
 def outcome(error: BaseException | None) -> tuple[Status, str | None]:
     """How a run ends that an exception, or none, brings to its end."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "FINISHED", None
-    message = f"{type(error).__name__}: {error}"[:2000]
+    message = to_text(traceback.format_exception_only(error)[-1].strip())[:2000]
     # Shells and schedulers are told of a signal by an exit status above 128.
     is_signal = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
     return ("KILLED" if is_signal or isinstance(error, KeyboardInterrupt) else "FAILED"), message
@@ -499,7 +567,7 @@ def _disown() -> None:
     for run in _open_runs:
         run._is_foreign = True
         run.before_close.clear()  # its parent's to do, with threads that are not here
-        run._order = threading.Lock()
+        run._order = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_disown)
