@@ -1,0 +1,109 @@
+"""A script that trains, in a process of its own, and what MLflow shows of it when the delivery process is done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("mlflow_environment"),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+]
+
+SCRIPT = """
+import os, signal, sys
+import pte_tracking as pte
+run = pte.Run("result", sinks=["mlflow"], params={"lr": 0.1})
+for step in range(1, 101):
+    run.log_metrics({"loss": 1 / step}, step)
+"""
+
+
+def run_script(uri: str, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT + code]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+
+
+def delivered(uri: str, status: str) -> Run:
+    """The only run, once it has a status; the delivery process may still be at it."""
+    client = MlflowClient(uri)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = client.search_runs(["0"])
+        if len(found) == 1 and found[0].info.status == status:
+            history = client.get_metric_history(found[0].info.run_id, "loss")
+            assert sorted(point.step for point in history) == list(range(1, 101))
+            return found[0]
+        time.sleep(0.2)
+    pytest.fail(f"not {status} after a minute: {[(run.info.status, run.data.metrics) for run in found]}")
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "code"),
+    [
+        ("run.close()", "FINISHED", 0),
+        ("", "FINISHED", 0),
+        ("raise ValueError('x')", "FAILED", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED", -signal.SIGKILL),
+    ],
+)
+def test_a_script_ends_at_mlflow_as_it_did(mlflow_store: str, ending: str, status: str, code: int) -> None:
+    done = run_script(mlflow_store, ending)
+    assert done.returncode == code, done.stderr
+    found = delivered(mlflow_store, status)
+    assert found.data.params == {"lr": "0.1"}
+
+
+def test_a_killed_script_that_goes_on_is_one_run(mlflow_store: str) -> None:
+    run_script(mlflow_store, "os.kill(os.getpid(), signal.SIGKILL)")
+    first = delivered(mlflow_store, "KILLED")
+    again = SCRIPT.replace("params=", "resume=True, params=").replace("0.1", "0.2").replace("range(1, 101)", "[]")
+    command = [sys.executable, "-c", again + "run.open(); run.close()"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    subprocess.run(command, env=environment, timeout=100, check=True)
+    second = delivered(mlflow_store, "FINISHED")
+    assert (second.info.run_id, second.data.params) == (first.info.run_id, {"lr": "0.1"})
+    assert second.data.tags["pte.param.lr"] == "0.2"
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("", "FINISHED"), ("raise ValueError('x')", "FAILED"), ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED")],
+)
+def test_a_run_of_the_scripts_own_is_joined(mlflow_store: str, ending: str, status: str) -> None:
+    close = "" if status == "KILLED" else "run.close()\n"
+    script = "import mlflow\nwith mlflow.start_run(run_name='theirs'):\n"
+    script += textwrap.indent(SCRIPT + close + ending, "    ")
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_store}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=100, check=False, capture_output=True)
+    assert done.returncode == {"FINISHED": 0, "FAILED": 1}.get(status, -signal.SIGKILL), done.stderr
+    assert delivered(mlflow_store, status).info.run_name == "theirs"
+
+
+def test_secrets_of_the_environment_stay_there(tmp_path: Path) -> None:
+    ending = """
+import subprocess, time
+time.sleep(5)
+print(subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout)
+run._close_timeout = 1
+"""
+    # Nobody listens at port 9, so that the error message with the address in it is written, too.
+    done = run_script("http://me:s3cret@127.0.0.1:9", ending)
+    assert done.returncode == 0
+    assert "pte_tracking.runs.delivery" in done.stdout
+    (pid,) = (int(line.split()[0]) for line in done.stdout.splitlines() if str(tmp_path) in line and "delivery" in line)
+    os.kill(pid, signal.SIGTERM)
+    written = [path.read_text() for path in Path("result").rglob("*") if path.is_file()]
+    assert any("127.0.0.1" in text for text in written)
+    assert not any("s3cret" in text for text in [*written, done.stdout, done.stderr])
