@@ -103,8 +103,10 @@ def _end_group(leader: subprocess.Popen[bytes]) -> None:
             return
 
 
-#: What becomes of an answer: it is lost, or cut inside its headers, the server fails instead or hangs.
-Fate = Literal["pass", "lose", "cut", "fail", "hang"]
+#: What becomes of an answer: it is lost, or cut inside its headers; the server fails, knows no such thing, or hangs.
+Fate = Literal["pass", "lose", "cut", "fail", "miss", "hang"]
+
+_FAILURES = {"fail": b"500 Broken", "miss": b"404 Not Found"}
 
 
 class Proxy:
@@ -167,8 +169,8 @@ class Proxy:
             if fate == "hang":
                 self._closing.wait(30)
                 return
-            if fate == "fail":
-                client.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            if fate in _FAILURES:
+                client.sendall(b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % _FAILURES[fate])
                 return
             answer = self._ask(request)
             if fate == "cut":

@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_mlflow import address, record, runs
 from pte_mlflow.checkpoints import Checkpoints
-from pte_mlflow.files import PICTURES_TAG, Files
+from pte_mlflow.files import Files
 from pte_mlflow.points import Points
 from pte_mlflow.sink import MLflowSink
 from pte_mlflow.translation import Entities, Translation
@@ -37,6 +36,7 @@ from pte_tracking.runs.sink import BadEvent, RunView
 
 _logger = logging.getLogger("pte_tracking")
 _REFUSED = "INVALID_PARAMETER_VALUE"
+_UNKNOWN = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPIED_AT_ONCE = 200
 
 
@@ -74,7 +74,7 @@ class MLflowConnection:
         self._state = msgspec.convert(dict(state), State)
         self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
         self._attach(runs.take_up(self._client, sink, run, self._state.run_id))
-        self._has_skipped = False
+        self._skipped: set[str] = set()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, params and tags in one request, and then what is a file."""
@@ -105,8 +105,7 @@ class MLflowConnection:
 
     def _attach(self, shown: Run) -> None:
         self._state.run_id = shown.info.run_id
-        repository = get_artifact_repository(shown.info.artifact_uri, tracking_uri=self._client.tracking_uri)
-        self._files = Files(self._run, repository)
+        self._files = Files(self._run, shown.info.artifact_uri, self._client.tracking_uri)
         self._points = Points(self._client, shown.info.run_id)
         self._checkpoints = Checkpoints(self._client, self._run, shown, self._points)
         self._translation = Translation(self._files.write)
@@ -180,6 +179,20 @@ class MLflowConnection:
             self._points.remember(metrics)
 
     def _store(self, event: AnyEvent) -> None:
+        try:
+            self._store_what_is_alone(event)
+        except ImportError as error:  # the client of a kind of storage
+            raise BadEvent(event.seq, str(error)) from error
+        except MlflowException as error:
+            if error.error_code in _UNKNOWN and isinstance(event, Checkpoint | CheckpointRemoved):
+                self._skip("checkpoints", "this server knows no logged models, so that checkpoints are not shown")
+                return
+            if error.error_code != _REFUSED:
+                raise
+            runs.get(self._client, self._state.run_id)
+            raise BadEvent(event.seq, error.message) from error
+
+    def _store_what_is_alone(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
@@ -188,7 +201,6 @@ class MLflowConnection:
                 self._upload_journal(event)
         elif isinstance(event, Figure | Image):
             self._files.picture(event)
-            self._client.log_batch(self._state.run_id, tags=[RunTag(PICTURES_TAG, "True")])
         elif isinstance(event, Text):
             self._files.text(event)
         elif isinstance(event, Artifact):
@@ -199,9 +211,13 @@ class MLflowConnection:
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
-        elif isinstance(event, Histogram) and not self._has_skipped:
-            self._has_skipped = True
-            _logger.warning("mlflow: it shows no histograms; they are skipped (%r is the first)", event.key)
+        elif isinstance(event, Histogram):
+            self._skip("histograms", "it shows no histograms")
+
+    def _skip(self, what: str, why: str) -> None:
+        if what not in self._skipped:
+            self._skipped.add(what)
+            _logger.warning("mlflow: %s; they are skipped", why)
 
     def _upload_journal(self, event: AnyEvent) -> None:
         self._state.journal = record.upload(self._run, self._files, self._state.journal, event)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_mlflow.product import patience
 from pte_tracking.runs.events import Artifact, Figure, Image, Text
 from pte_tracking.runs.sink import BadEvent, RunView
-
-#: Lets the run's page ask for pictures.
-PICTURES_TAG = "mlflow.loggedImages"
 
 
 class Files:
@@ -21,12 +21,14 @@ class Files:
 
     Args:
         run: The run.
-        repository: The artifacts of the MLflow run: an ``ArtifactRepository``, which has no types.
+        location: Where the artifacts of the MLflow run are.
+        tracking_uri: The server that may stand before them.
     """
 
-    def __init__(self, run: RunView, repository: Any) -> None:
+    def __init__(self, run: RunView, location: str, tracking_uri: str) -> None:
         self._run = run
-        self._repository = repository
+        self._location = location
+        self._tracking_uri = tracking_uri
 
     def picture(self, event: Figure | Image) -> None:
         """Store a picture as ``log_image(key=, step=)`` does: MLflow's page has a slider over the steps of those.
@@ -67,6 +69,12 @@ class Files:
             link = Path(links, base)
             os.symlink(path, link)
             self._repository.log_artifact(str(link), folder or None)
+
+    @cached_property
+    def _repository(self) -> Any:
+        # An ArtifactRepository, which has no types. Storage that is out of reach must not keep metrics from MLflow, so
+        # that it is not asked for before there is a file.
+        return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
 
     def _local(self, event: Figure | Image | Artifact) -> Path:
         path = self._run.directory / event.path

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mlflow.entities import Metric, Param, RunTag
 
 from pte_mlflow.sink import MLflowSink
-from pte_tracking.runs.events import AnyEvent, Metrics, Params, Tags
+from pte_tracking.runs.events import AnyEvent, Figure, Image, Metrics, Params, Tags
 from pte_tracking.runs.files import file_name
 from pte_tracking.runs.keys import map_key
 from pte_tracking.runs.sink import BadEvent
@@ -20,6 +20,7 @@ _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
 _STEPS = range(-(2**63), 2**63)
 _EPOCH = "epoch"
+_HAS_PICTURES = "mlflow.loggedImages"  # lets the run's page ask for them
 
 
 class Entities(NamedTuple):
@@ -67,6 +68,8 @@ class Translation:
             return self._params(event)
         if isinstance(event, Tags):
             return Entities([], [], [self._tag(key, value) for key, value in event.values.items()])
+        if isinstance(event, Figure | Image):
+            return Entities([], [], [RunTag(_HAS_PICTURES, "True")])
         return Entities([], [], [])
 
     def _metrics(self, event: Metrics) -> list[Metric]:

@@ -214,6 +214,15 @@ def test_histograms_are_skipped_and_said_once(recorded: Recorded, caplog: pytest
     assert len([record for record in caplog.records if "histogram" in record.getMessage()]) == 1
 
 
+def test_storage_that_cannot_be_used_keeps_no_metrics_from_mlflow(mlflow_store: str, tmp_path: Path) -> None:
+    client = MlflowClient(mlflow_store)
+    client.create_experiment("mine", artifact_location="nowhere://bucket/folder")
+    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
+    recorded.log(1, {"a": 1.0})
+    recorded.deliver()
+    assert points_of(mlflow_store, the_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
+
+
 @pytest.mark.parametrize("what", ["run", "experiment"])
 def test_a_deleted_run_closes_the_sink(mlflow_store: str, tmp_path: Path, what: str) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -154,6 +155,23 @@ def test_a_server_that_hangs_holds_a_request_for_seconds(
     proxy.fate = lambda _: "pass"
     recorded.log(1, {"a": 1.0})
     deliver_patiently(recorded)
+
+
+def test_a_server_without_logged_models_gets_the_rest(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    proxy.fate = lambda line: "miss" if "logged-models" in line else "pass"
+    for step in (1, 2):
+        data = b"state %d" % step
+        (recorded.directory / f"snapshot_{step}").write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        recorded.journal.append(events.Checkpoint, f"snapshot_{step}", step, digest, len(data))
+        recorded.journal.append(events.CheckpointRemoved, f"snapshot_{step}", step)
+    recorded.log(3, {"a": 3.0})
+    recorded.end()
+    assert points_in(mlflow_server, experiment) == {"a": [(3, 3.0)]}
+    assert len([record for record in caplog.records if "checkpoints" in record.getMessage()]) == 1
 
 
 def test_what_was_logged_while_the_server_was_away_arrives(
