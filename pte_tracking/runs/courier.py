@@ -12,12 +12,15 @@ from pathlib import Path
 
 from pte_tracking.runs import lock
 from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, WAKE
-from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pending import pending
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0
 _LONGEST_PAUSE = 60.0
+
+#: Children that may outlive their run: whoever forgets them before they end leaves zombies behind.
+_living: list[subprocess.Popen[bytes]] = []
 
 
 class Courier:
@@ -58,6 +61,12 @@ class Courier:
         Args:
             timeout: Seconds to wait at most; delivery goes on behind afterwards.
         """
+        try:
+            self._wait(timeout)
+        except (OSError, NotARun) as error:
+            _logger.error("%s: whether everything was delivered is not known: %s", self._directory, error)
+
+    def _wait(self, timeout: float) -> None:
         wake(self._directory)
         deadline = time.monotonic() + timeout
         manifest = Manifest.load(self._directory)
@@ -94,8 +103,9 @@ class Courier:
 def start(directory: Path) -> subprocess.Popen[bytes]:
     """Start a delivery process for a run's directory; it outlives this process."""
     (directory / DELIVERY).mkdir(exist_ok=True)
+    _living[:] = [process for process in _living if process.poll() is None]
     with open(directory / DELIVERY_LOG, "ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pte_tracking.runs.delivery", directory],
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -103,6 +113,8 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
+    _living.append(process)
+    return process
 
 
 def _environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ from pte_tracking.runs import events, media
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import existing, is_half_moved, move_aside, take
-from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
+from pte_tracking.runs.events import AnyEvent, Checkpoint, Number, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.inline import Inline
 from pte_tracking.runs.journal import Journal, Mark, effective, read
@@ -263,18 +263,30 @@ class Run:
             log: The JSON log that the row belongs to.
             sinks: The sinks that get it; all by default.
         """
-        row = (
-            check_step(step),
+        self.log_row(
             to_numbers(values),
+            check_step(step),
             to_progress("epoch", epoch),
             to_progress("elapsed_time", elapsed_time),
             log,
             sinks if sinks is None else _check_names(sinks),
         )
+
+    def log_row(
+        self,
+        values: dict[str, Number],
+        step: int,
+        epoch: Number | None,
+        elapsed_time: Number | None,
+        log: str,
+        sinks: list[str] | None,
+    ) -> None:
+        """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
         if log not in self._logs:
+            self._ensure_open()
             self.own(glob.escape(check_file(log, "log")))
             self._logs.add(log)
-        self._append(events.Metrics, *row)
+        self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log hyperparameters, flattened with ``/``."""
@@ -471,14 +483,18 @@ class Run:
             event = journal.append(kind, *fields)
             if event is None:
                 return
-            if isinstance(event, Checkpoint):
-                self._snapshots[event.path] = event
-            elif isinstance(event, events.CheckpointRemoved):
-                self._snapshots.pop(event.path, None)
+            if kind is not events.Metrics:
+                self._follow_snapshots(event)
             for inline in self._inline:
                 inline.push(event, start, journal.position)
         if self._courier and event.time > self._courier.next_look:
             self._courier.look()
+
+    def _follow_snapshots(self, event: AnyEvent) -> None:
+        if isinstance(event, Checkpoint):
+            self._snapshots[event.path] = event
+        elif isinstance(event, events.CheckpointRemoved):
+            self._snapshots.pop(event.path, None)
 
     def _keep(self, folder: str, key: str, step: int, data: bytes) -> str | None:
         """Put a picture into the run's directory; returns its relative path."""

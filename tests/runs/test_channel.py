@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import tempfile
@@ -140,6 +141,15 @@ class Life:
         self.recording._channel = None
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 operations = st.one_of(
     st.tuples(
         st.just("append"),
@@ -159,15 +169,13 @@ operations = st.one_of(
 def test_every_point_that_holds_is_there_once_whatever_interrupts(
     can_rewind: bool, program: list[tuple[Any, ...]]
 ) -> None:
-    logging.disable(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, silence():
         life = Life(Path(folder), can_rewind)
         for name, *arguments in program:
             getattr(life, name)(*arguments)
         life.recording.finish()
         life.recording.journal.close()
         check_points(life, can_rewind)
-    logging.disable(logging.NOTSET)
 
 
 def check_points(life: Life, can_rewind: bool) -> None:

@@ -19,7 +19,8 @@ keys = st.text(min_size=1)
 integers = st.integers(-(2**63), 2**63 - 1)
 numbers = st.one_of(st.floats(), integers)
 finite = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(0, 2**63 - 1)
+parts = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(lambda part: part != "..")
+paths = st.lists(parts, min_size=1).map("/".join)
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "Number": numbers,
@@ -34,6 +35,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "int": integers,
     "list[float]": st.lists(finite),
     "list[str] | None": st.none() | st.lists(texts),
+    "_Inside": paths,
     "str": texts,
     "str | None": st.none() | texts,
 }
@@ -101,6 +103,19 @@ def test_a_number_that_json_lacks_stands_as_a_word(value: float) -> None:
 def test_what_is_no_event_is_refused(line: bytes) -> None:
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         decode(line)
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "a\\u0000b"])
+def test_no_event_names_a_file_outside_of_its_run(path: str) -> None:
+    for line in [
+        '{"kind":"artifact","seq":1,"time":1,"path":"%s"}',
+        '{"kind":"image","seq":1,"time":1,"key":"a","step":1,"path":"%s"}',
+        '{"kind":"checkpoint_removed","seq":1,"time":1,"step":1,"path":"%s"}',
+        '{"kind":"metrics","seq":1,"time":1,"step":1,"values":{},"log":"%s"}',
+    ]:
+        assert decode((line % "a/..b/c..").encode())
+        with pytest.raises(msgspec.ValidationError, match="regex"):
+            decode((line % path).encode())
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:

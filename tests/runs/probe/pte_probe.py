@@ -45,7 +45,7 @@ class ProbeSink(Sink):
         return self.can_rewind
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> ProbeConnection:
-        return ProbeConnection(Path(self.folder), run, state)
+        return ProbeConnection(Path(self.folder), self.can_rewind, run, state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,21 @@ class NeedySink(ProbeSink):
 
 
 class ProbeConnection:
-    def __init__(self, folder: Path, run: RunView, state: Mapping[str, Any]) -> None:
+    """Keeps what it holds in step with its state; or, where it cannot rewind, holds for ever whatever was written.
+
+    The latter is how MLflow does: a point that comes again exactly is one point, and nothing else is.
+    """
+
+    def __init__(self, folder: Path, can_rewind: bool, run: RunView, state: Mapping[str, Any]) -> None:
         self._folder, self._run = folder, run
         self._version, self._size = state.get("version", 0), state.get("size", 0)
         folder.mkdir(parents=True, exist_ok=True)
         self._obey("open")
         with open(self._path, "ab") as file:
-            file.truncate(self._size)
+            if can_rewind:
+                file.truncate(self._size)
+            self._size = file.seek(0, os.SEEK_END)
+        self._can_rewind = can_rewind
         self._note("open", run=run.id, torch="torch" in sys.modules)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
@@ -82,15 +90,20 @@ class ProbeConnection:
             self._rewind(events[0])
             return
         lines = [kinds.encode(event) for event in events]
+        if not self._can_rewind:
+            held = set(self._path.read_bytes().splitlines(keepends=True))
+            lines = [line for line in lines if line not in held]
         with open(self._path, "r+b") as file:
             file.truncate(self._size)
             file.seek(self._size)
             file.writelines(lines[: len(lines) // 2])
             file.flush()
+            if not self._can_rewind:
+                self._size = file.tell()
             hook("middle of a write")
             file.writelines(lines[len(lines) // 2 :])
+            self._size = file.tell()
         hook("end of a write")
-        self._size += sum(map(len, lines))
 
     def state(self) -> dict[str, Any]:
         hook("state")

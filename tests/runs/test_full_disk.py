@@ -1,0 +1,175 @@
+"""A disk that is full: training goes on, what is recorded stays, and what waited is written once there is space."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pte_tracking.runs import inline, journal
+from pte_tracking.runs.events import Metrics
+from pte_tracking.runs.journal import Journal, effective, read
+from pte_tracking.runs.run import Run
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_PAUSE", 0.0)
+    monkeypatch.setattr(inline, "_PAUSE", 0.0)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte of space; what it returns takes the space."""
+    path = disk / "filler"
+    with open(path, "wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    return path
+
+
+def steps(path: Path) -> list[int]:
+    return [event.step for event, _ in read(path) if isinstance(event, Metrics)]
+
+
+def log(directory: Path) -> Any:
+    return json.loads((directory / "log").read_text())
+
+
+@pytest.mark.parametrize("free_bytes", [0, 10, 1000, 4090])
+def test_a_journal_waits_for_space_and_stays_readable(disk: Path, free_bytes: int) -> None:
+    path = disk / "journal.jsonl"
+    opened = Journal(path)
+    opened.append(Metrics, 0, {"a": 1.0})
+    filler = fill(disk)
+    if free_bytes:
+        with open(path, "ab") as file:  # the last page of the journal is where the free bytes are
+            file.truncate((path.stat().st_size // 4096 + 1) * 4096 - free_bytes)
+        return
+    for step in range(1, 500):
+        assert opened.append(Metrics, step, {"a": 1.0})
+        found = steps(path)
+        assert found == list(range(len(found)))
+    assert 0 < len(found) < 500
+    with pytest.raises(OSError, match=r"journal\.jsonl: \d+ bytes of events wait for space"):
+        opened.sync()
+    filler.unlink()
+    opened.append(Metrics, 500, {"a": 1.0})
+    assert steps(path) == list(range(501))
+    assert opened.sync() == (501, path.stat().st_size)
+    opened.close()
+
+
+def test_what_waits_is_bounded_and_what_is_lost_is_told(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal, "_MOST_PENDING", 10_000)
+    path = disk / "journal.jsonl"
+    opened = Journal(path)
+    filler = fill(disk)
+    appended = [step for step in range(1000) if opened.append(Metrics, step, {"a": 1.0})]
+    assert 100 < len(appended) < 1000
+    assert opened.dropped == 1000 - len(appended)
+    filler.unlink()
+    assert opened.append(Metrics, 1000, {"a": 1.0})
+    assert steps(path) == [*appended, 1000]
+    opened.close()
+    assert f"{opened.dropped} later events were lost" in caplog.text
+    Journal(path).close()
+    assert [event.seq for event, _ in effective(path)] == list(range(1, len(appended) + 2))
+
+
+def test_an_event_larger_than_what_may_wait_is_written_where_there_is_space(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_MOST_PENDING", 1000)
+    opened = Journal(disk / "journal.jsonl")
+    assert opened.append(Metrics, 1, {"a" * 2000: 1.0})
+    opened.close()
+    assert steps(disk / "journal.jsonl") == [1]
+
+
+@pytest.mark.parametrize("begin", [0, 100])
+def test_training_goes_on_and_all_is_there_once_there_is_space(
+    disk: Path, tmp_path: Path, begin: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = disk / "run"
+    (tmp_path / "artifact").write_bytes(b"x" * 10_000)
+    with Run(directory, params={"lr": 1}) as run:
+        for step in range(begin):
+            run.log_metrics({"a": 1.0}, step)
+        filler = fill(disk)
+        for step in range(begin, 300):
+            run.log_metrics({"a": 1.0}, step)
+            recorded = steps(directory / "journal.jsonl")
+            assert recorded == list(range(len(recorded)))
+            if (directory / "log").exists() and (directory / "log").stat().st_size:
+                rows = [row["iteration"] for row in log(directory)]
+                assert rows == list(range(len(rows)))
+                assert len(rows) >= begin, "rows were lost that had been there"
+        run.log_metrics({"b": 1.0}, 300, log="another")
+        run.log_figure("a", b"\x89PNG" * 5000, 300)
+        run.log_artifact(tmp_path / "artifact")
+        run.log_checkpoint(directory / "snapshot", 300, "00", 1)
+        run.set_tags({"a": "b"})
+        assert run.point(300).keys()
+        with pytest.raises(OSError, match="wait for space"):
+            run.sync()
+        filler.unlink()
+        for step in range(301, 400):
+            run.log_metrics({"a": 1.0}, step)
+        run.log_metrics({"b": 1.0}, 400, log="another")
+    assert [row["iteration"] for row in log(directory)] == [step for step in range(400) if step != 300]
+    assert [row["iteration"] for row in json.loads((directory / "another").read_text())] == [300, 400]
+    assert steps(directory / "journal.jsonl") == list(range(401))
+    assert "No space left on device" in caplog.text
+    before = (directory / "log").read_bytes()
+    with Run(directory, resume=True):
+        pass
+    assert (directory / "log").read_bytes() == before
+    assert "another" in json.loads((directory / "run.json").read_text())["files"]
+
+
+def test_a_run_that_ends_on_a_full_disk_goes_on_later(disk: Path) -> None:
+    directory = disk / "run"
+    with Run(directory) as run:
+        for step in range(10):
+            run.log_metrics({"a": 1.0}, step)
+        filler = fill(disk)
+        for step in range(10, 500):
+            run.log_metrics({"a": 1.0}, step)
+    kept = len(steps(directory / "journal.jsonl"))
+    assert 10 <= kept < 500
+    filler.unlink()
+    with Run(directory, resume=True) as run:
+        run.log_metrics({"a": 1.0}, 1000)
+    assert [row["iteration"] for row in log(directory)] == [*range(kept), 1000]
+
+
+def test_a_run_cannot_begin_on_a_full_disk_and_leaves_it_free(disk: Path) -> None:
+    filler = fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        Run(disk / "run").open()
+    filler.unlink()
+    with Run(disk / "run") as run:
+        run.log_metrics({"a": 1.0}, 1)
+    assert len(log(disk / "run")) == 1

@@ -1,0 +1,603 @@
+"""A run's doors: what it takes, what it refuses, and what becomes of its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from pte_tracking.runs import events
+from pte_tracking.runs.courier import Courier
+from pte_tracking.runs.directory import DirectoryInUse
+from pte_tracking.runs.events import AnyEvent
+from pte_tracking.runs.journal import read
+from pte_tracking.runs.manifest import NotARun, SinkEntry, check_sinks, entries
+from pte_tracking.runs.run import Run, outcome
+from pte_tracking.runs.sink import Connection, RunView, Sink
+
+if TYPE_CHECKING:
+    from tests.runs.probe.pte_probe import Probe
+
+
+def recorded(directory: Path, kind: type[AnyEvent] | None = None) -> list[Any]:
+    return [event for event, _ in read(directory / "journal.jsonl") if kind is None or isinstance(event, kind)]
+
+
+def log(directory: Path, name: str = "log") -> Any:
+    return json.loads((directory / name).read_text())
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class StrangeSink(Sink):
+    name: ClassVar[str] = "strange"
+
+    def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class FalseJson(StrangeSink):
+    name: ClassVar[str] = "json"
+
+
+# -- what is refused at construction -----------------------------------------------------------------------------------
+
+
+def test_an_unknown_sink_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sinks: no sink is called 'mlfow'; installed are .*json.*probe"):
+        Run(tmp_path / "run", sinks=["json", "mlfow"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sink_whose_product_is_missing_is_told_with_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'needy' needs .*a_product_that_nobody_has.*pip install a-product"):
+        Run(tmp_path, sinks=["needy"])
+
+
+def test_a_sink_whose_own_package_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sinks: 'gone' cannot be loaded from 'pte_gone:GoneSink' .*install"):
+        Run(tmp_path, sinks=["gone"])
+
+
+def test_an_entry_point_that_is_no_sink_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"entry point 'odd' .* not a subclass of pte_tracking.Sink"):
+        Run(tmp_path, sinks=["odd"])
+
+
+@pytest.mark.parametrize("sink", [StrangeSink(), FalseJson()], ids=["unknown name", "another one's name"])
+def test_a_sink_that_the_delivery_could_not_find_is_told(tmp_path: Path, sink: Sink) -> None:
+    with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not what the entry point .*pyproject"):
+        Run(tmp_path, sinks=[sink])
+
+
+@pytest.mark.parametrize("sinks", ["json", [1], [None], [dict]])
+def test_what_is_no_sink_is_told(tmp_path: Path, sinks: Any) -> None:
+    with pytest.raises(TypeError, match=r"sinks: expected "):
+        Run(tmp_path, sinks=sinks)
+
+
+def test_options_that_run_json_cannot_hold_are_told(tmp_path: Path, probe: Probe) -> None:
+    with pytest.raises(TypeError, match=r"sinks: 'probe' .* plain JSON"):
+        Run(tmp_path, sinks=[probe.sink(can_rewind=object())])
+
+
+def test_a_name_or_tags_or_params_of_a_wrong_kind_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="params: expected a mapping"):
+        Run(tmp_path, params=["lr"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="tags: expected a mapping"):
+        Run(tmp_path, tags="team")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name: expected a string"):
+        Run(tmp_path, name=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"name: .* lone surrogate"):
+        Run(tmp_path, name="\ud800")
+
+
+# -- what is refused when it is logged ---------------------------------------------------------------------------------
+
+
+def test_bad_rows_are_told_and_leave_nothing(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        before = (tmp_path / "journal.jsonl").read_bytes()
+        good: dict[str, Any] = {"values": {"a": 1.0}, "step": 1}
+        bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
+            (ValueError, r"values\['a'\].*of shape \(2,\)", {"values": {"a": torch.zeros(2)}}),
+            (TypeError, "values: expected a string", {"values": {1: 1.0}}),
+            (TypeError, "step: expected an int", {"step": 1.5}),
+            (TypeError, r"epoch: expected .*number", {"epoch": "one"}),
+            (TypeError, r"elapsed_time: expected .*number", {"elapsed_time": "one"}),
+            (TypeError, "sinks: expected a list of names", {"sinks": "json"}),
+            (TypeError, "sinks: expected a list of names", {"sinks": [1]}),
+            (TypeError, "log: expected a string", {"log": 1}),
+        ]
+        for kind, match, arguments in bad:
+            with pytest.raises(kind, match=match):
+                run.log_metrics(**good | arguments)
+        assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../log", "/nowhere/log", "a/../../log", "./log", "a//b", "log/", "\ud800", "a\0b"),
+        *("run.json", "journal.jsonl", "checkpoints.json", ".lock", "delivery/x", "previous", "figures/x", "artifacts"),
+    ],
+)
+def test_a_log_may_only_lie_in_the_directory_and_over_nothing_of_ours(tmp_path: Path, name: str) -> None:
+    with Run(tmp_path / "run") as run:
+        before = tree(tmp_path)
+        with pytest.raises(ValueError, match=r"^log: "):
+            run.log_metrics({"a": 1.0}, 1, log=name)
+        assert tree(tmp_path) == before
+
+
+def test_what_is_odd_but_has_a_meaning_is_taken(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        odd: Any = torch.tensor(2.0)
+        run.log_metrics({"a": np.float32(0.5)}, True, epoch=np.float64(0.5), elapsed_time=odd)
+        run.log_metrics({"a": math.nan}, np.int64(2), epoch=math.nan, sinks=("json",))  # type: ignore[arg-type]
+        run.log_metrics({}, 3)
+        run.log_metrics({"a": 10**400}, 4)
+        run.log_text("a", "\ud800 is no character")
+        run.set_tags({"a": "\ud800"})
+        run.log_params({"a": "\ud800", "b": 10**30})
+    assert log(tmp_path) == [
+        {"a": 0.5, "epoch": 0.5, "iteration": 1, "elapsed_time": 2.0},
+        {"a": None, "iteration": 2},
+        {"iteration": 3},
+        {"a": None, "iteration": 4},
+    ]
+    assert len(recorded(tmp_path)) == 9
+
+
+def test_a_thing_to_keep_of_a_wrong_kind_is_told(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        with pytest.raises(TypeError, match="figure: expected a matplotlib Figure"):
+            run.log_figure("a", "picture", 1)
+        with pytest.raises(ValueError, match="image: expected shape"):
+            run.log_image("a", np.zeros((2, 2, 2, 2)), 1)
+        with pytest.raises(TypeError, match="text: expected a string"):
+            run.log_text("a", 1, 1)  # type: ignore[arg-type]
+        with pytest.raises(FileNotFoundError, match=r"path: '.*nothing' does not exist"):
+            run.log_artifact(tmp_path / "nothing")
+        with pytest.raises(ValueError, match=r"path: .*snapshot.* directory"):
+            run.log_checkpoint("/elsewhere/snapshot", 1, "00", 1)
+    assert [type(event).__name__ for event in recorded(tmp_path)] == ["RunStarted", "RunEnded"]
+
+
+@pytest.mark.parametrize("key", ["a", "a/b", "..", "/", "日本" * 100, "x" * 300, "\0\n", ".hidden", "con:"])
+def test_a_picture_of_any_key_is_kept(tmp_path: Path, key: str) -> None:
+    with Run(tmp_path / "run") as run:
+        run.log_figure(key, b"\x89PNG", 1)
+    (event,) = recorded(tmp_path / "run", events.Figure)
+    path = (tmp_path / "run" / event.path).resolve()
+    assert path.read_bytes() == b"\x89PNG"
+    assert (tmp_path / "run" / "figures").resolve() in path.parents
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 1.0 + 2**-52],
+        [1e16, 1e16 + 2],
+        [0.0, 5e-324],
+        [-1.7e308, 1.7e308],
+        [3.0],
+        [1e300],
+        [7e-310, math.inf, -math.inf, math.nan],
+        [True, False],
+        list(range(100)),
+        np.array([6e4, -6e4], np.float16),
+        torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True),
+        torch.nn.Parameter(torch.randn(3, 4)),
+    ],
+    ids=repr,
+)
+def test_a_histogram_of_any_numbers_is_finite_and_whole(tmp_path: Path, values: Any) -> None:
+    with Run(tmp_path) as run:
+        run.log_histogram("weights", values, 1)
+    (found,) = recorded(tmp_path, events.Histogram)
+    flat = values.detach().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
+    finite = flat[np.isfinite(flat)]
+    assert sum(found.counts) == len(finite)
+    assert len(found.edges) == len(found.counts) + 1
+    assert all(one < other for one, other in zip(found.edges, found.edges[1:], strict=False))
+    assert found.edges[0] <= found.min <= found.max <= found.edges[-1]
+
+
+def test_a_histogram_of_nothing_finite_is_left_out(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_histogram("weights", [math.nan], 1)
+        run.log_histogram("weights", [], 1)
+    assert not recorded(tmp_path, events.Histogram)
+
+
+# -- its directory -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_taken_at_construction(tmp_path: Path) -> None:
+    Run(tmp_path / "run", params={"lr": 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_has_one_writer_and_the_error_names_it(tmp_path: Path) -> None:
+    script = "import sys, time, pte_tracking; run = pte_tracking.Run(sys.argv[1]); run.open(); print(1, flush=True)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script + "; time.sleep(60)", tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout
+        with other.stdout:
+            assert other.stdout.readline() == "1\n"
+        before = tree(tmp_path)
+        for resume in (True, False):
+            with pytest.raises(
+                DirectoryInUse, match=rf"out_dir '{tmp_path}' .* process {other.pid} on .*another out_d"
+            ):
+                Run(tmp_path, resume=resume).open()
+        assert tree(tmp_path) == before
+    finally:
+        other.kill()
+        other.wait()
+    with Run(tmp_path, resume=True) as run:
+        run.log_metrics({"a": 1.0}, 1)
+
+
+def test_one_process_writes_a_directory_once(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        with pytest.raises(DirectoryInUse, match=f"process {os.getpid()} on"):
+            Run(tmp_path).log_metrics({"a": 1.0}, 1)
+        run.log_metrics({"a": 1.0}, 1)
+    assert len(log(tmp_path)) == 1
+
+
+def test_a_fresh_start_moves_the_earlier_run_aside_whole(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("the user's own")
+    with Run(tmp_path) as run:
+        first = run.id
+        for name in ("log", "log[1]", "val/log*", "??"):
+            run.log_metrics({"a": 1.0}, 1, log=name)
+        run.log_figure("loss", b"\x89PNG", 1)
+        run.log_text("a", "b")
+        (tmp_path / "snapshot[1]").write_bytes(b"snapshot")
+        run.log_checkpoint("snapshot[1]", 1, "00", 8)
+    before = {name: data for name, data in tree(tmp_path).items() if name not in ("notes.txt", ".lock")}
+    with Run(tmp_path) as run:
+        second = run.id
+    aside = tmp_path / "previous" / first
+    assert first != second
+    assert tree(aside) == before
+    assert set(tree(tmp_path)) - {f"previous/{first}/{name}" for name in before} == {
+        *("notes.txt", ".lock", "run.json", "journal.jsonl", "delivery/json.json"),
+    } | {name for name in tree(tmp_path) if name == "delivery/run.json.lock"}
+
+
+def test_a_move_that_a_kill_has_cut_short_is_finished(tmp_path: Path) -> None:
+    for resume in (False, True):
+        directory = tmp_path / str(resume)
+        with Run(directory) as run:
+            first = run.id
+            run.log_metrics({"a": 1.0}, 1)
+        before = {name: data for name, data in tree(directory).items() if name != ".lock"}
+        (directory / "previous" / first).mkdir(parents=True)
+        for name in ("log", "journal.jsonl"):
+            (directory / name).rename(directory / "previous" / first / name)
+        with Run(directory, resume=resume) as run:
+            assert run.id != first
+            run.log_metrics({"a": 2.0}, 1)
+        assert tree(directory / "previous" / first) == before
+        assert log(directory) == [{"a": 2.0, "iteration": 1}]
+
+
+def test_a_journal_that_lost_its_run_is_not_written_on(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+    (tmp_path / "run.json").unlink()
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    for resume in (True, False):
+        with pytest.raises(NotARun, match=r"journal\.jsonl .*run\.json"):
+            Run(tmp_path, resume=resume).open()
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"format": 2}, "format 2 is newer than this version reads .*upgrade"),
+        ("{", "damaged or not ours"),
+        ("[]", "damaged or not ours"),
+        ("\xff\xfe", "damaged or not ours"),
+        ("", "damaged or not ours"),
+        ({"id": "../../elsewhere"}, "damaged or not ours"),
+        ({"id": 5}, "damaged or not ours"),
+        ({"sinks": "json"}, "damaged or not ours"),
+        ({"start_time": None}, "damaged or not ours"),
+    ],
+)
+def test_a_run_json_that_cannot_be_read_stops_the_start_and_is_left_alone(
+    tmp_path: Path, resume: bool, content: Any, match: str
+) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+    path = tmp_path / "run.json"
+    if isinstance(content, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    else:
+        path.write_text(content, encoding="latin-1")
+    before = tree(tmp_path)
+    with pytest.raises(NotARun, match=match):
+        Run(tmp_path, resume=resume).open()
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["os", "os:system", "pte_probe:ProbeSink", "tests.runs.test_run:StrangeSink", "this"])
+def test_run_json_can_name_installed_sinks_only(tmp_path: Path, name: str) -> None:
+    with Run(tmp_path):
+        pass
+    path = tmp_path / "run.json"
+    manifest = json.loads(path.read_text())
+    manifest["sinks"].append({"key": "x", "name": name, "options": {"command": "true"}})
+    path.write_text(json.dumps(manifest))
+    modules = set(sys.modules)
+    with pytest.raises(ValueError, match="sinks: no sink is called"):
+        Run(tmp_path, resume=True).open()
+    assert set(sys.modules) == modules
+    # The directory is free again, and the run as it was.
+    manifest["sinks"].pop()
+    path.write_text(json.dumps(manifest))
+    with Run(tmp_path, resume=True):
+        pass
+
+
+def test_run_json_moves_nothing_but_what_lies_in_its_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    (tmp_path / "precious").write_text("not the run's")
+    with Run(directory) as run:
+        first = run.id
+    path = directory / "run.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = ["../*", "../*", "*", "..", ".", "", str(tmp_path / "precious"), "previous", "delivery/*"]
+    path.write_text(json.dumps(manifest))
+    (directory / "a file").touch()
+    with Run(directory):
+        pass
+    assert (tmp_path / "precious").exists()
+    assert (directory / "previous" / first / "a file").exists()
+    assert (directory / "previous" / first / "delivery" / "json.json").exists()
+
+
+def test_a_run_that_is_gone_on_with_is_the_same_run(tmp_path: Path) -> None:
+    with Run(tmp_path, name="test", params={"lr": 1}) as run:
+        first = run.id
+        run.log_metrics({"a": 1.0}, 1)
+    for step in (2, 3):
+        with Run(tmp_path, name="another", resume=True) as run:
+            assert (run.id, run.name) == (first, "test")
+            run.log_metrics({"a": float(step)}, step)
+    assert [row["iteration"] for row in log(tmp_path)] == [1, 2, 3]
+    assert [event.seq for event in recorded(tmp_path)] == list(range(1, len(recorded(tmp_path)) + 1))
+    assert [event.resumed for event in recorded(tmp_path, events.RunStarted)] == [False, True, True]
+    assert not (tmp_path / "previous").exists()
+
+
+def test_a_sink_that_was_given_alike_is_the_same_sink(probe: Probe) -> None:
+    known: list[SinkEntry] = []
+    for _ in range(2):
+        sinks = check_sinks(["json", "probe", probe.sink(), dataclasses.replace(probe.sink())])
+        known = entries(sinks, known)
+        assert [entry.key for entry in known] == ["json", "probe", "probe-2"]
+        known = msgspec.json.decode(msgspec.json.encode(known), type=list[SinkEntry])
+
+
+def test_a_run_goes_on_from_a_point(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log_metrics({"a": 1.0}, 1)
+    point = run.point(1)
+    run.log_metrics({"a": 2.0}, 2)
+    run.close()
+    run = Run(tmp_path)
+    run.open(point)
+    assert log(tmp_path) == [{"a": 1.0, "iteration": 1}]
+    run.log_metrics({"a": 20.0}, 2)
+    run.close()
+    assert log(tmp_path) == [{"a": 1.0, "iteration": 1}, {"a": 20.0, "iteration": 2}]
+    assert [row.values for row in run.rows()] == [{"a": 1.0}, {"a": 20.0}]
+
+
+def test_a_finished_run_that_is_taken_back_keeps_its_log_in_step(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log_metrics({"a": 0.0}, 0)
+    point = run.point(0)
+    run.close()
+    for _ in range(3):
+        run = Run(tmp_path)
+        run.open(point)
+        for step in range(1, 5):
+            run.log_metrics({"a": step}, step)
+        run.close()
+        saved = json.loads((tmp_path / "delivery" / "json.json").read_text())
+        assert saved["position"] == (tmp_path / "journal.jsonl").stat().st_size
+        assert [row["iteration"] for row in log(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_a_point_of_another_run_moves_the_one_that_is_there_aside(tmp_path: Path) -> None:
+    with Run(tmp_path / "one") as one:
+        one.log_metrics({"a": 1.0}, 1)
+        point = one.point(1)
+    with Run(tmp_path / "two") as two:
+        two.log_metrics({"b": 1.0}, 1)
+    run = Run(tmp_path / "two")
+    run.open(point, record=tmp_path / "one" / "journal.jsonl")
+    run.log_metrics({"a": 2.0}, 2)
+    run.close()
+    assert run.id == one.id
+    assert log(tmp_path / "two") == [{"a": 1.0, "iteration": 1}, {"a": 2.0, "iteration": 2}]
+    assert log(tmp_path / "two" / "previous" / two.id) == [{"b": 1.0, "iteration": 1}]
+
+
+# -- its end -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (SystemExit(), "FINISHED"),
+        (SystemExit(0), "FINISHED"),
+        (SystemExit(3), "FAILED"),
+        (SystemExit("message"), "FAILED"),
+        (SystemExit(143), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (ValueError("\ud800"), "FAILED"),
+    ],
+    ids=repr,
+)
+def test_a_block_ends_the_run_as_it_ends(tmp_path: Path, error: BaseException | None, status: str) -> None:
+    run = Run(tmp_path)
+    run.open()
+    run.__exit__(None if error is None else type(error), error, None)
+    (event,) = recorded(tmp_path, events.RunEnded)
+    assert event.status == status
+    assert (event.error is None) == (status == "FINISHED")
+
+
+def test_an_error_that_cannot_be_told_ends_the_run_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    assert outcome(Mute())[0] == "FAILED"
+
+
+def test_a_run_that_ended_takes_nothing_more(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+    before = tree(tmp_path)
+    for name in ("log", "other"):
+        with pytest.raises(RuntimeError, match=r"has ended; go on with it by Run\(\.\.\., resume=True\)"):
+            run.log_metrics({"a": 1.0}, 2, log=name)
+    run.close()
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_that_vanishes_does_not_stop_the_training(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with Run(directory) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        shutil.rmtree(directory)
+        for step in range(2, 3000):
+            run.log_metrics({"a": 1.0}, step)
+        run.log_metrics({"a": 1.0}, 1, log="other")
+        run.log_figure("a", b"\x89PNG", 1)
+        run.log_text("a", "b")
+
+
+def test_a_directory_that_vanishes_does_not_stop_the_end(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    courier = Courier(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    courier.finish(0.1)
+
+
+def test_threads_may_log_at_once_even_the_first_things(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    barrier = threading.Barrier(4)
+
+    def work(thread: int) -> None:
+        barrier.wait()
+        for step in range(50):
+            run.log_metrics({f"thread {thread}": step}, step, log=f"log {thread}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.close()
+    for number in range(4):
+        assert [row[f"thread {number}"] for row in log(tmp_path, f"log {number}")] == list(range(50))
+    assert len(recorded(tmp_path)) == 202
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    (tmp_path / "file").touch()
+    with Run(directory) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        run.before_close.append(lambda: (tmp_path / "closed by a child").touch() if os.getpid() != parent else None)
+        parent = os.getpid()
+        before = tree(directory)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                run.log_metrics({"a": 2.0}, 2)
+                run.log_metrics({"a": 2.0}, 2, log="other")
+                run.log_figure("a", b"\x89PNG", 2)
+                run.log_artifact(tmp_path / "file")
+                run.log_checkpoint("snapshot", 2, "00", 1)
+                run.own("other")
+                run.close()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert tree(directory) == before
+        assert not (tmp_path / "closed by a child").exists()
+        with pytest.raises(DirectoryInUse):
+            Run(directory).open()
+        run.log_metrics({"a": 3.0}, 3)
+    assert [row["a"] for row in log(directory)] == [1.0, 3.0]
+
+
+def test_an_artifact_is_kept_wherever_it_comes_from(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "deep" / "file").write_text("content")
+    with Run(directory) as run:
+        (directory / "own.txt").write_text("own")
+        run.log_artifact(tmp_path / "folder", "data")
+        run.log_artifact(tmp_path / "folder" / "deep" / "file")
+        run.log_artifact(directory / "own.txt")
+        with pytest.raises(ValueError, match=r"path: .* holds the run's own directory"):
+            run.log_artifact(directory)
+        with pytest.raises(ValueError, match=r"path: .* holds the run's own directory"):
+            run.log_artifact(tmp_path)
+        with pytest.raises(ValueError, match=r"artifact_path: "):
+            run.log_artifact(tmp_path / "folder", "../../elsewhere")
+    assert [event.path for event in recorded(directory, events.Artifact)] == [
+        "artifacts/data/folder",
+        "artifacts/file",
+        "own.txt",
+    ]
+    assert (directory / "artifacts/data/folder/deep/file").read_text() == "content"
+
+
+def test_what_was_said_is_said_to_the_log_of_the_package(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "pte_tracking"):
+        with Run(tmp_path, name="first"):
+            pass
+        with Run(tmp_path):
+            pass
+    assert "the earlier run first was moved to" in caplog.text
