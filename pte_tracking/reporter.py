@@ -222,6 +222,11 @@ class DictSummary:
         self._summaries: dict[str, Summary] = {}
         self._distant: dict[tuple[torch.device, tuple[str, ...]], _DistantSums] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added."""
+        return not self._summaries
+
     def add(self, values: Mapping[str, Any]) -> None:
         """Adds a dictionary of numbers; a value may be a pair of a number and its weight.
 

@@ -110,9 +110,14 @@ class LogReport(Extension):
         observation = manager.observation
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
+        is_due = manager.is_before_training or self._trigger(manager)
+        if is_due and self._summary.is_empty and set(map(type, observation.values())) == {float}:
+            self._log_row(manager, dict(observation))  # each value is its own mean
+            return
         self._summary.add(observation)
-        if manager.is_before_training or self._trigger(manager):
-            self._log_row(manager)
+        if is_due:
+            means, self._summary = self._summary.compute_mean(), DictSummary()
+            self._log_row(manager, means)
 
     def state_dict(self) -> dict[str, Any]:
         return {"summary": self._summary.state_dict(), "trigger": self._trigger.state_dict()}
@@ -121,20 +126,28 @@ class LogReport(Extension):
         self._summary.load_state_dict(state["summary"])
         self._trigger.load_state_dict(state["trigger"])
 
-    def _log_row(self, manager: Manager) -> None:
-        row = _row(self._summary.compute_mean(), known_epoch(manager), manager.iteration, manager.elapsed_time)
-        self._summary = DictSummary()
+    def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
+        epoch, iteration, elapsed_time = known_epoch(manager), manager.iteration, manager.elapsed_time
+        if self._postprocess is None and means.keys().isdisjoint(_CLOCKS):
+            manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks)
+            if self._subscribers:
+                self._hand_on(_row(means, epoch, iteration, elapsed_time))
+            return
+        row = _row(means, epoch, iteration, elapsed_time)
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
         manager.run.log_metrics(
             {key: value for key, value in row.items() if key not in _CLOCKS},
-            manager.iteration,
+            iteration,
             epoch=row.get("epoch"),
             elapsed_time=row.get("elapsed_time"),
             log=self._filename,
             sinks=self._sinks,
         )
+        self._hand_on(row)
+
+    def _hand_on(self, row: Row) -> None:
         for subscriber in self._subscribers:
             subscriber(row)
 
@@ -159,6 +172,11 @@ _TAKEN = {
 
 
 def _check_filename(filename: str) -> str:
+    if filename is None:
+        raise TypeError(
+            "filename: expected a string such as 'log', got None; to keep the rows from the JSON log, "
+            "say which sinks get them: LogReport(sinks=['tensorboard'])"
+        )
     if not isinstance(filename, str):
         raise TypeError(
             f"filename: expected a string such as 'log', got {filename!r} of type {type(filename).__name__}"

@@ -79,14 +79,15 @@ class Journal:
         with self._lock:
             event = kind(self._seq + 1, time.time() if at is None else at, *fields)
             line = events.encode(event)
-            if self._pending and time.monotonic() > self._not_before:
-                self._try_again()
-            if self._pending and len(self._pending) + len(line) > _MOST_PENDING:
+            if self._pending and not self._has_room_for(line):
                 self.dropped += 1
                 return None
             self._seq += 1
             self.position += len(line)
-            self._write(line)
+            # After a part of a line its rest is written first: readers wait for the newline.
+            written = 0 if self._pending else self._put(line)
+            if written < len(line):
+                self._pending += line[written:]
             return event
 
     def rewind(self, to: Mark, step: int) -> None:
@@ -142,11 +143,10 @@ class Journal:
             os.close(self._fd)
             self._fd = -1  # another file may get the number, and must not get a late event
 
-    def _write(self, line: bytes) -> None:
-        # After a part of a line its rest is written first: readers wait for the newline.
-        written = 0 if self._pending else self._put(line)
-        if written < len(line):
-            self._pending += line[written:]
+    def _has_room_for(self, line: bytes) -> bool:
+        if time.monotonic() > self._not_before:
+            self._try_again()
+        return not self._pending or len(self._pending) + len(line) <= _MOST_PENDING
 
     def _try_again(self) -> None:
         written = self._put(self._pending)

@@ -15,8 +15,8 @@ from typing import Any
 
 #: Where a trainer is killed: around and within every step that leaves something on disk.
 TRAINER = [
-    "pte_tracking.runs.journal:Journal._write:{n}:before",
-    "pte_tracking.runs.journal:Journal._write:{n}:after",
+    "pte_tracking.runs.journal:Journal.append:{n}:before",
+    "pte_tracking.runs.journal:Journal._put:{n}:after",
     "pte_tracking.runs.journal:os.write:{n}:middle",
     "pte_tracking.runs.inline:Inline.push:{n}:after",
     "pte_json.sink:JsonConnection.write:{n}:before",

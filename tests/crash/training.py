@@ -18,7 +18,7 @@ import pte_tracking as pte
 from pte_mlflow import MLflowSink
 from pte_tracking import extensions
 
-EPOCHS = 6
+EPOCHS = 16
 ITERATION_SECONDS = 0.005
 
 
