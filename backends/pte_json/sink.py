@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, Status
-from pte_tracking.runs.sink import ANY_NUMBER, Limits, RunView, Sink
+from pte_tracking.runs.layout import check_file
+from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Limits, RunView, Sink
 
 _END = b"\n]\n"
 _EMPTY = b"[]\n"
@@ -55,8 +56,11 @@ class JsonConnection:
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append the rows of metrics; cut them at a rewind."""
         for event in events:
+            if isinstance(event, Metrics) and event.log not in self._logs:
+                self._logs[event.log] = self._begin(event)
+        for event in events:
             if isinstance(event, Metrics):
-                self._log(event.log).append(event)
+                self._logs[event.log].append(event)
             elif isinstance(event, Rewound):
                 self._rewind(event)
         self._seq = events[-1].seq
@@ -75,14 +79,16 @@ class JsonConnection:
         for log in self._logs.values():
             log.cut(0)
         for event in self._run.history(self._seq):
-            if isinstance(event, Metrics):
-                self._log(event.log).append(event)
+            if isinstance(event, Metrics) and event.log in self._logs:
+                self._logs[event.log].append(event)
 
-    def _log(self, name: str) -> _Log:
-        log = self._logs.get(name)
-        if log is None:
-            log = self._logs[name] = _Log(self._run.directory / name)
-            log.cut(0)  # what is there comes again, as no state knows of it
+    def _begin(self, row: Metrics) -> _Log:
+        try:
+            name = check_file(row.log, "log")
+        except ValueError as error:  # a journal from elsewhere
+            raise BadEvent(row.seq, str(error)) from error
+        log = _Log(self._run.directory / name)
+        log.cut(0)  # what is there comes again, as no state knows of it
         return log
 
     def _rewind(self, rewound: Rewound) -> None:
@@ -91,7 +97,8 @@ class JsonConnection:
             if isinstance(event, Metrics):
                 gone[event.log] = gone.get(event.log, 0) + 1
         for name, rows in gone.items():
-            self._log(name).drop(rows)
+            if name in self._logs:
+                self._logs[name].drop(rows)
 
 
 class _Log:

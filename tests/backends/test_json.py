@@ -1,0 +1,273 @@
+"""The JSON log: valid after every row, whatever happens, and as Chainer's LogReport left it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pte_json import JsonSink
+from pte_tracking.runs import events
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.events import Metrics
+from pte_tracking.runs.journal import Journal, Mark, effective
+from pte_tracking.runs.layout import DELIVERY, JOURNAL
+from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.run import Run
+
+
+def refuse(token: str) -> None:
+    raise AssertionError(f"{token} is no JSON")
+
+
+def log(directory: Path, name: str = "log") -> Any:
+    return json.loads((directory / name).read_bytes(), parse_constant=refuse)
+
+
+class Recording:
+    """A run that is written as a trainer writes it, and can be killed after any step."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / DELIVERY).mkdir(parents=True)
+        made = Manifest.new(directory, "test")
+        self.manifest = Manifest(made.id, "test", 0.0, entries([JsonSink()]))
+        self.journal = Journal(directory / JOURNAL)
+        self.marks: list[Mark] = []
+        self._channel: Channel | None = None
+
+    @property
+    def channel(self) -> Channel:
+        if self._channel is None:
+            self._channel = Channel(self.directory, self.manifest, self.manifest.sinks[0])
+            while self._channel.pump():
+                pass
+        return self._channel
+
+    def row(self, step: int, values: dict[str, Any], log: str = "log", sinks: list[str] | None = None) -> None:
+        channel = self.channel
+        event = self.journal.append(Metrics, step, values, step / 10, float(step), log, sinks)
+        assert event
+        self.marks.append(self.journal.mark)
+        channel.push(event, self.journal.position)
+
+    def rewind(self, index: int) -> None:
+        if self.marks:
+            channel = self.channel
+            self.journal.rewind(self.marks[index % len(self.marks)], 0)
+            while channel.pump():
+                pass
+
+    def save(self) -> None:
+        self.channel.save()
+
+    def kill(self) -> None:
+        self._channel = None
+
+    def lose(self) -> None:
+        for path in self.directory.glob("log*"):
+            path.unlink()
+        self.kill()
+
+    def expected(self, name: str) -> list[dict[str, Any]]:
+        return [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.items()
+            }
+            for event, _ in effective(self.directory / JOURNAL)
+            if isinstance(event, Metrics) and event.log == name and (event.sinks is None or "json" in event.sinks)
+            for row in [
+                event.values | {"epoch": event.epoch, "iteration": event.step, "elapsed_time": event.elapsed_time}
+            ]
+        ]
+
+    def check(self) -> None:
+        for name in ("log", "log2"):
+            if self.expected(name) or (self.directory / name).exists():
+                assert log(self.directory, name) == self.expected(name)
+
+
+def test_rows_are_those_of_chainers_log_report(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"main/loss": 0.5, "val/acc": 1}, 938, epoch=1, elapsed_time=2.5)
+        run.log_metrics({"main/loss": 0.25}, 1876, epoch=2, elapsed_time=5.0)
+    assert (tmp_path / "log").read_text() == (
+        "[\n"
+        '{"main/loss":0.5,"val/acc":1,"epoch":1,"iteration":938,"elapsed_time":2.5},\n'
+        '{"main/loss":0.25,"epoch":2,"iteration":1876,"elapsed_time":5.0}\n'
+        "]\n"
+    )
+
+
+def test_json_is_strict_where_numbers_are_not(tmp_path: Path) -> None:
+    values = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "tiny": 5e-324, "huge": 1.7e308, "int": 2**62}
+    with Run(tmp_path) as run:
+        run.log_metrics(values, 1)
+    assert log(tmp_path) == [values | {"nan": None, "inf": None, "-inf": None, "iteration": 1}]
+
+
+rows = st.tuples(
+    st.just("row"),
+    st.integers(0, 9),
+    st.dictionaries(st.text(min_size=1, max_size=5), st.floats() | st.integers(-(2**63), 2**63 - 1), max_size=4),
+    st.sampled_from(["log", "log", "log2"]),
+    st.sampled_from([None, None, ["json"], ["other"]]),
+)
+operations = st.one_of(
+    rows,
+    rows,
+    st.tuples(st.just("rewind"), st.integers(0, 9)),
+    st.tuples(st.sampled_from(["save", "kill", "lose"])),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(operations, max_size=25))
+def test_the_log_is_the_effective_history_after_every_step(program: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Recording(Path(folder, "run"))
+        for name, *arguments in program:
+            getattr(recording, name)(*arguments)
+            if name not in ("kill", "lose"):
+                recording.check()
+        recording.channel.finish("FINISHED")
+        recording.check()
+        recording.journal.close()
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Recording]:
+    made = Recording(tmp_path / "run")
+    yield made
+    made.journal.close()
+
+
+def test_a_rewind_that_was_followed_but_not_saved_is_followed_again(recording: Recording) -> None:
+    for step in range(50):
+        recording.row(step, {"a": 1.0})
+    recording.save()
+    recording.journal.rewind(recording.marks[9], 9)
+    recording.channel.save = lambda: None  # type: ignore[method-assign]
+    recording.channel.pump()
+    assert len(log(recording.directory)) == 10
+    recording.kill()
+    recording.row(10, {"b": 1.0})
+    recording.check()
+
+
+def test_a_log_that_is_rewound_to_its_beginning_is_an_empty_array(recording: Recording) -> None:
+    recording.journal.append(events.Tags, {"a": "b"})
+    recording.marks.append(recording.journal.mark)
+    for step in range(3):
+        recording.row(step, {"a": 1.0})
+    recording.rewind(0)
+    assert log(recording.directory) == []
+    recording.row(5, {"a": 5.0})
+    assert [row["iteration"] for row in log(recording.directory)] == [5]
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20, 3 << 20])
+def test_rows_of_any_length_are_cut_whole(recording: Recording, size: int) -> None:
+    for step in range(4):
+        recording.row(step, {"k" * size: 1.0})
+    recording.rewind(1)
+    assert [row["iteration"] for row in log(recording.directory)] == [0, 1]
+    recording.rewind(0)
+    assert [row["iteration"] for row in log(recording.directory)] == [0]
+
+
+def test_a_row_of_very_many_values_is_one_row(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        for sinks in (None, ["json"]):
+            run.log_metrics({f"key {index}": index for index in range(2500)}, 1, sinks=sinks)
+    assert [len(row) for row in log(tmp_path)] == [2501, 2501]
+
+
+def test_a_row_costs_the_same_however_long_the_log_is(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording.row(0, {"a": 1.0})
+    calls: list[str] = []
+    for name in ("read", "pread", "write", "pwrite", "ftruncate", "open", "fsync"):
+        plain = getattr(os, name)
+
+        def counted(*args: Any, name: str = name, plain: Any = plain) -> Any:
+            calls.append(f"{name} of {len(args[1])}" if name == "pwrite" else name)
+            return plain(*args)
+
+        monkeypatch.setattr(os, name, counted)
+    costs = []
+    for _ in range(2000):
+        calls.clear()
+        recording.row(1, {"a": 1.0})
+        costs.append(tuple(calls))
+    row = b',\n{"a":1.0,"epoch":0.1,"iteration":1,"elapsed_time":1.0}\n]\n'
+    assert set(costs) == {("write", f"pwrite of {len(row)}")}
+
+
+def test_an_old_log_of_another_program_does_not_show_through(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(json.dumps([{"epoch": step} for step in range(1000)]))
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        assert log(tmp_path) == [{"a": 1.0, "iteration": 1}]
+
+
+def test_a_log_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1, log="val/log.json")
+    assert log(tmp_path, "val/log.json") == [{"a": 1.0, "iteration": 1}]
+
+
+def test_a_journal_from_elsewhere_overwrites_none_of_our_files(recording: Recording) -> None:
+    channel = recording.channel
+    for name in ("run.json", "journal.jsonl", "delivery/json.json"):
+        recording.journal.append(Metrics, 1, {"a": 1.0}, None, None, name)
+    recording.journal.append(Metrics, 2, {"a": 1.0})
+    before = (recording.directory / JOURNAL).read_bytes()
+    while channel.pump():
+        pass
+    assert (recording.directory / JOURNAL).read_bytes() == before
+    assert not (recording.directory / "run.json").exists()
+    assert len(channel.progress.set_aside) == 3
+    assert log(recording.directory) == [{"a": 1.0, "iteration": 2}]
+
+
+TRAINER = """
+import sys, pte_tracking
+with pte_tracking.Run(sys.argv[1], resume=True) as run:
+    first = len(run.rows())
+    for step in range(first, first + 100_000):
+        run.log_metrics({"a": step / 7, "b": float("nan")}, step, epoch=step // 10)
+        if step == first + 5:
+            print("running", flush=True)
+"""
+
+
+def test_a_kill_between_rows_leaves_a_valid_log_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    for _ in range(3):
+        trainer = subprocess.Popen([sys.executable, "-c", TRAINER, directory], stdout=subprocess.PIPE)
+        assert trainer.stdout
+        with trainer.stdout:
+            assert trainer.stdout.readline() == b"running\n"
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+        rows = log(directory)
+        assert [row["iteration"] for row in rows] == list(range(len(rows)))
+        recorded = [event.step for event, _ in effective(directory / JOURNAL) if isinstance(event, Metrics)]
+        assert recorded == list(range(len(recorded)))
+        assert len(rows) <= len(recorded) <= len(rows) + 1
+    with Run(directory, resume=True):
+        pass
+    rows = log(directory)
+    assert [row["iteration"] for row in rows] == list(range(len(recorded)))
