@@ -370,9 +370,11 @@ class ExtensionsManager:
             raise
 
     def begin(self) -> None:
-        """A loop of ours begins: takes the directory, and what was drawn at random since a resume does not count."""
+        """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
         if not self._is_ended:
             self._take_directory()
+            if not self._is_started and not self.stop_trigger:
+                self._start()
         self.feeds.begin()
 
     def _take_directory(self) -> None:

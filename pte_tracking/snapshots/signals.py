@@ -29,8 +29,7 @@ class SignalNote:
             raise ValueError(
                 f"on_signal: {self._signal.name} cannot be caught; schedulers send SIGTERM or SIGUSR1 before"
             )
-        self._previous: Any = None
-        self._is_installed = False
+        self._previous: dict[signal.Signals, Any] = {}
         self.came = False
 
     @property
@@ -39,24 +38,30 @@ class SignalNote:
         return 128 + self._signal
 
     def install(self) -> None:
-        """Note the signal from now on.
+        """Note the signal from now on. Processes forked afterwards survive it, but for SIGTERM in torch's workers.
 
         Raises:
             RuntimeError: This is not the main thread.
         """
         try:
-            self._previous = signal.signal(self._signal, self._note)
+            self._set(self._signal, self._note)
         except ValueError:
             raise RuntimeError(
                 "on_signal: signals reach the main thread only; train there, or leave on_signal out"
             ) from None
-        self._is_installed = True
 
     def restore(self) -> None:
         """Leave the signal to whoever had it before."""
-        if self._is_installed:
-            signal.signal(self._signal, signal.SIG_DFL if self._previous is None else self._previous)
-            self._is_installed = False
+        for number, previous in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        self._previous = {}
+
+    def _set(self, number: signal.Signals, handler: Any) -> None:
+        self._previous[number] = signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.came:
+            # Whole groups of processes are signalled, a loader's workers too. Torch would answer the death of a worker
+            # with an exception in the midst of the iteration that is to be finished.
+            self._set(signal.SIGCHLD, signal.SIG_DFL)
         self.came = True

@@ -1,5 +1,7 @@
 """A training that was stopped and resumed ends as if it had never stopped, bit for bit."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,23 @@ def test_what_is_drawn_between_resuming_and_training_does_not_count(tmp_path: Pa
         with manager.run_iteration():
             parts.update(batch)
     assert parts.weights() == weights
+
+
+@pytest.mark.parametrize("front_end", small.FRONT_ENDS)
+def test_a_preempted_training_goes_on_where_it_was(front_end: str, tmp_path: Path) -> None:
+    def preemptible() -> list[Any]:
+        return small.default_extensions(on_signal=signal.SIGUSR1)
+
+    def preempt(iteration: int) -> None:
+        if iteration == 13:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    weights, _ = small.train(tmp_path / "whole", front_end=front_end, ours=preemptible())
+    with pytest.raises(SystemExit) as caught:
+        small.train(tmp_path / "stopped", front_end=front_end, ours=preemptible(), hook=preempt)
+    assert caught.value.code == 128 + signal.SIGUSR1
+    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, ours=preemptible())
+    assert resumed is not None
+    assert resumed.step == 13
+    assert again == weights
+    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")

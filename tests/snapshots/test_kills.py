@@ -1,11 +1,15 @@
 """What a killed training leaves is enough to end as if nobody had killed it."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.snapshots import preempted
 from tests.snapshots import small_training as small
 
 
@@ -20,3 +24,28 @@ def test_killed_at_any_place_it_ends_alike(front_end: str, tmp_path: Path) -> No
         timeout=110,
     )
     assert done.returncode == 0, done.stderr[-5000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_whole_group_that_is_preempted_saves_and_goes_on(name: str, tmp_path: Path) -> None:
+    """Schedulers signal the loader's workers, too."""
+    number = signal.Signals[name]
+    training = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.snapshots.preempted", tmp_path / "stopped", name],
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "stopped" / "waiting").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(training.pid, number)
+    assert training.wait(60) == 128 + number
+
+    ours = {"ours": small.default_extensions(on_signal=number), "workers": 2}
+    again, resumed = small.train(tmp_path / "stopped", **ours)
+    assert resumed is not None
+    assert resumed.step == preempted.ITERATION
+    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(on_signal=number), workers=2)
+    assert again == weights
+    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")

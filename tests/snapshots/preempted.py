@@ -1,0 +1,20 @@
+"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.snapshots import small_training as small
+
+ITERATION = 13
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+
+    def wait(iteration: int) -> None:
+        if iteration == ITERATION:
+            (out / "waiting").touch()
+            time.sleep(0.5)  # a signal cuts it short for no one but the handler
+
+    small.train(out, hook=wait, workers=2, ours=small.default_extensions(on_signal=signal.Signals[sys.argv[2]]))
