@@ -174,8 +174,8 @@ class FunctionExtension(Extension):
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
         self._function = function
-        named = getattr(function, "default_name", None) or getattr(function, "__name__", None)
-        self.default_name = named or type(function).__name__
+        named = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
+        self.default_name = next((one for one in named if isinstance(one, str) and one), type(function).__name__)
         for name in self._OPTIONAL:
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))

@@ -23,7 +23,7 @@ class ExtensionEntry:
         call_before_training: Run it once before the first iteration, too.
 
     Raises:
-        TypeError: It is no extension, or the trigger no trigger.
+        TypeError: It is no extension, the trigger no trigger, the name no string, or the priority no number.
         ValueError: The trigger's unit or period is wrong.
     """
 
@@ -40,7 +40,16 @@ class ExtensionEntry:
     ) -> None:
         self.extension = _as_extension(extension)
         self.name = name or self.extension.name or self.extension.default_name
+        if not isinstance(self.name, str):
+            raise TypeError(
+                f"name: expected a string, got {self.name!r}; for when it runs, write trigger={self.name!r}"
+            )
         self.priority = self.extension.priority if priority is None else priority
+        if not isinstance(self.priority, int):
+            raise TypeError(
+                f"priority: expected a whole number, such as PRIORITY_READER, got {self.priority!r} "
+                f"of type {type(self.priority).__name__}"
+            )
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
         self.call_before_training = call_before_training
 

@@ -71,6 +71,11 @@ class Progress:
         return self.iteration // self.iters_per_epoch
 
     @property
+    def is_new_epoch(self) -> bool:
+        """Whether the last iteration done was the last of its epoch."""
+        return self.iteration > 0 and self.iteration % self.iters_per_epoch == 0
+
+    @property
     def epoch_detail(self) -> float:
         """Epochs done, with the fraction of the one under way."""
         return self.iteration / self.iters_per_epoch

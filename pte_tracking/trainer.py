@@ -10,6 +10,7 @@ from typing import Any
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
+from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.sink import Sink
 from pte_tracking.state import StateObject
@@ -33,6 +34,10 @@ class Trainer:
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
 
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument's value cannot be.
+
     Attributes:
         manager: What the extensions are handed; ``manager.run`` is the record of the run.
         updater: The updater.
@@ -52,6 +57,10 @@ class Trainer:
         run_name: str | None = None,
         close_timeout: float = 30.0,
     ) -> None:
+        if isinstance(updater, type) or not hasattr(updater, "connect"):
+            raise TypeError(
+                f"updater: expected an updater, such as updaters.StandardUpdater(loader, optimizer), got {updater!r}"
+            )
         trigger = get_trigger(stop_trigger)
         length, unit = trigger.training_length or (math.inf, "epoch")
         self.updater = updater
@@ -70,12 +79,32 @@ class Trainer:
             run_name=run_name,
             close_timeout=close_timeout,
         )
-        updater.connect(self.manager.feeds)
+        updater.connect(self.manager.feeds, self.manager.updater)
 
     @property
     def stop_trigger(self) -> bool:
         """Whether the training is over."""
         return self.manager.stop_trigger
+
+    @property
+    def observation(self) -> Observation:
+        """What was reported in the last iteration."""
+        return self.manager.observation
+
+    @property
+    def reporter(self) -> Reporter:
+        """Takes what is reported."""
+        return self.manager.reporter
+
+    @property
+    def elapsed_time(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.manager.elapsed_time
+
+    @property
+    def is_before_training(self) -> bool:
+        """Whether no iteration was done yet."""
+        return self.manager.is_before_training
 
     @property
     def out(self) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 
 from pte_tracking.data import Feeds
 from pte_tracking.extensions.batch import check_takes, example, to_device, unpack
+from pte_tracking.progress import Progress
 
 
 class Updater(Protocol):
@@ -32,8 +33,8 @@ class Updater(Protocol):
     def iters_per_epoch(self) -> int | None:
         """Updates in one epoch, if that is known."""
 
-    def connect(self, feeds: Feeds) -> None:
-        """Take the batches from here from now on: the places in the data are kept there."""
+    def connect(self, feeds: Feeds, progress: Progress) -> None:
+        """Take the batches from here from now on, where the places in the data are kept; updates are counted there."""
 
     def update(self) -> None:
         """Do one update."""
@@ -65,6 +66,12 @@ class StandardUpdater:
     Raises:
         TypeError: An argument is of the wrong type, or the loss function cannot be called with the batches.
         ValueError: An optimizer has no target, or ``"main"`` is missing.
+
+    Attributes:
+        optimizers: The optimizers by name.
+        models: Their targets, by the names of the optimizers.
+        loss_func: The function that gives the loss.
+        progress: How many updates were done; an updater in a Trainer has the Trainer's.
     """
 
     def __init__(
@@ -78,8 +85,8 @@ class StandardUpdater:
         autocast: torch.autocast | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator)
-        self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer)
+        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator, Iterable)
+        self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer, optim.Optimizer)
         self.models = {name: _target(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] = loss_func or self.models["main"]
         self._converter = converter or to_device
@@ -87,6 +94,7 @@ class StandardUpdater:
         self._autocast = autocast or nullcontext()
         self._scaler = scaler
         self._feeds = Feeds()
+        self.progress = Progress(self.iters_per_epoch or None)
         self._passes: dict[str, Iterator[Any]] = {}
         form = example(self._loaders["main"])
         if converter is None and form is not None:
@@ -105,9 +113,29 @@ class StandardUpdater:
         except TypeError:
             return None
 
-    def connect(self, feeds: Feeds) -> None:
-        """Take the batches from here from now on."""
-        self._feeds = feeds
+    @property
+    def iteration(self) -> int:
+        """Updates done before the one under way."""
+        return self.progress.iteration
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.progress.epoch
+
+    @property
+    def epoch_detail(self) -> float:
+        """Epochs done, with the fraction of the one under way."""
+        return self.progress.epoch_detail
+
+    @property
+    def is_new_epoch(self) -> bool:
+        """Whether the last update done was the last of its epoch."""
+        return self.progress.is_new_epoch
+
+    def connect(self, feeds: Feeds, progress: Progress) -> None:
+        """Take the batches from here from now on, and the count of updates."""
+        self._feeds, self.progress = feeds, progress
         for name, loader in self._loaders.items():
             feeds.feed(loader, name)
 
@@ -118,6 +146,10 @@ class StandardUpdater:
     def get_optimizer(self, name: str = "main") -> optim.Optimizer:
         """The optimizer of that name."""
         return self.optimizers[name]
+
+    def get_all_optimizers(self) -> dict[str, optim.Optimizer]:
+        """All optimizers by name."""
+        return dict(self.optimizers)
 
     def next_batch(self, name: str = "main") -> Any:
         """The next batch of a loader, converted; begins the next pass at the end of one.
@@ -179,8 +211,14 @@ class StandardUpdater:
 _END: Any = object()
 
 
-def _by_name(argument: str, given: Any) -> dict[str, Any]:
+def _by_name(argument: str, given: Any, kind: type) -> dict[str, Any]:
     named = dict(given) if isinstance(given, Mapping) else {"main": given}
+    for name, one in named.items():
+        if not isinstance(one, kind):
+            raise TypeError(
+                f"{argument}: expected {'a DataLoader' if kind is Iterable else 'an optimizer'} as {name!r}, "
+                f"got {one!r} of type {type(one).__name__}; the order is StandardUpdater(iterator, optimizer)"
+            )
     if "main" not in named:
         raise ValueError(
             f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, named)) or 'none'}"

@@ -39,7 +39,7 @@ class LRScheduler(Extension):
             first ones.
 
     Raises:
-        TypeError: It is no scheduler, or the stepper no function.
+        TypeError: It is no scheduler, the stepper no function, or there is no optimizer whose first step could be seen.
 
     State in snapshots: the scheduler's state.
     """
@@ -64,6 +64,10 @@ class LRScheduler(Extension):
         self._stepper = stepper
         self._is_waiting = wait_for_first_optimizer_step
         if self._is_waiting:
+            if not isinstance(getattr(scheduler, "optimizer", None), Optimizer):
+                raise TypeError(
+                    f"wait_for_first_optimizer_step: {type(scheduler).__name__} has no attribute 'optimizer' to watch"
+                )
             self._watch(scheduler.optimizer)
 
     def __call__(self, manager: Manager) -> None:

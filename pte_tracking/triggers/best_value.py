@@ -18,9 +18,14 @@ class BestValueTrigger(Trigger):
         key: The value's key in the observation.
         compare: Takes the best value so far and a new one, and says whether the new one is better.
         trigger: Fires at the end of an interval.
+
+    Raises:
+        TypeError: ``compare`` is no function.
     """
 
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: TriggerLike = (1, "epoch")) -> None:
+        if not callable(compare):
+            raise TypeError(f"compare: expected a function of the best value and a new one, got {compare!r}")
         self._mean = IntervalMean(key, trigger)
         self._compare = compare
         self._best: float | None = None

@@ -21,6 +21,8 @@ def get_trigger(trigger: TriggerLike) -> Trigger:
         return trigger
     if trigger is None:
         return Never()
+    if isinstance(trigger, type):
+        raise TypeError(f"trigger: got the class {trigger.__name__}; write {trigger.__name__}(...)")
     if callable(trigger):
         return CallableTrigger(trigger)
     if isinstance(trigger, tuple | list) and len(trigger) == 2:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pte_tracking.extension import Manager, TriggerLike
 from pte_tracking.triggers.base import Trigger
+from pte_tracking.triggers.conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
 from pte_tracking.triggers.interval_mean import IntervalMean
 
@@ -20,9 +21,10 @@ class EarlyStoppingTrigger(Trigger):
         patience: How many intervals in a row without a new best value make it fire.
         mode: Whether ``"max"`` or ``"min"`` is best; ``"auto"`` is max for keys with ``accuracy`` in them.
         verbose: Print a line when it fires.
-        max_trigger: Fires then in any case.
+        max_trigger: Fires then in any case: the most that the training may last.
 
     Raises:
+        TypeError: The patience is no whole number, or the most no length.
         ValueError: The mode is unknown or the patience not positive.
     """
 
@@ -33,14 +35,19 @@ class EarlyStoppingTrigger(Trigger):
         patience: int = 3,
         mode: str = "auto",
         verbose: bool = False,
-        max_trigger: tuple[float, str] = (100, "epoch"),
+        max_trigger: TriggerLike = (100, "epoch"),
     ) -> None:
         if mode not in ("auto", "max", "min"):
             raise ValueError(f"mode: expected 'auto', 'max' or 'min', got {mode!r}")
+        if isinstance(patience, bool) or not isinstance(patience, int):
+            raise TypeError(f"patience: expected a whole number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least one interval, got {patience!r}")
         self._mean = IntervalMean(monitor, check_trigger)
-        self._max_trigger = IntervalTrigger(*max_trigger)
+        most = get_trigger(max_trigger)
+        if not isinstance(most, IntervalTrigger):
+            raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")
+        self._max_trigger = most
         self._sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
         self._patience = patience
         self._verbose = verbose
@@ -58,7 +65,7 @@ class EarlyStoppingTrigger(Trigger):
             self._best = self._sign * value if is_better else self._best
             self._in_vain = 0 if is_better else self._in_vain + 1
         if value is None or self._in_vain < self._patience:
-            return self._max_trigger(manager)
+            return self._max_trigger.is_reached(manager.updater)  # in this iteration, or passed by
         if self._verbose:
             best = self._sign * self._best
             print(f"early stopping at iteration {manager.iteration}: {self._mean.key} was best at {best}")

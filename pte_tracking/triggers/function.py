@@ -18,6 +18,9 @@ class FunctionTrigger(Trigger):
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         trigger: When it is asked.
+
+    Raises:
+        TypeError: It is no function.
     """
 
     def __init__(
@@ -27,6 +30,8 @@ class FunctionTrigger(Trigger):
         kwargs: Mapping[str, Any] | None = None,
         trigger: TriggerLike = (1, "iteration"),
     ) -> None:
+        if not callable(fn):
+            raise TypeError(f"fn: expected a function that says whether to fire, got {fn!r}")
         self._function = fn
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})

@@ -14,6 +14,9 @@ from pte_tracking.triggers.conversion import get_trigger
 class IntervalMean:
     """Collects a value in each iteration and gives its mean when the interval is over.
 
+    An interval without the value gives nothing, and the first such one a warning. (Chainer raises KeyError then; but a
+    value may be reported in every other epoch only, and no training should end for a name.)
+
     Args:
         key: The value's key in the observation.
         trigger: Fires at the end of an interval.

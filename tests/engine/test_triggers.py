@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Make, int, Sequence[Any], list[int]]] = {
     ),
     "early stopping at the latest": (
         lambda: triggers.EarlyStoppingTrigger(monitor="v", max_trigger=(3, "iteration")),
-        *(2, [5, 4, 3, 2], [3]),
+        *(2, [5, 4, 3, 2], [3, 4]),
     ),
     "early stopping of means": (
         lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1),

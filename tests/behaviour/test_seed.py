@@ -1,0 +1,275 @@
+"""What the first description of this system shows, each form as it stands there, with the package renamed."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
+from ignite.metrics import Accuracy, Loss
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import pte_tracking as pte
+from pte_tracking import ExtensionsManager, extensions, reporter
+
+
+class Net(nn.Module):
+    """As in the examples of the time: forward() gives log probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(self.layer(x), dim=1)
+
+
+class Classifier(Net):
+    """A model that is its own loss function, as an optimizer's target."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = F.nll_loss(super().forward(x), y)
+        pte.report({"train/loss": loss})
+        return loss
+
+
+def loader(examples: int = 12) -> DataLoader[tuple[Tensor, ...]]:
+    x = torch.randn(examples, 4, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(x, x.argmax(1) % 3), batch_size=4)
+
+
+def test(args: argparse.Namespace, model: nn.Module, device: torch.device, data: Tensor, target: Tensor) -> None:
+    model.eval()
+    test_loss = 0.0
+    correct = 0.0
+    data, target = data.to(device), target.to(device)
+    output = model(data)
+    test_loss += F.nll_loss(output, target, reduction="mean").item()
+    pte.reporter.report({"val/loss": test_loss})
+    pred = output.argmax(dim=1, keepdim=True)
+    correct += pred.eq(target.view_as(pred)).sum().item()
+    pte.reporter.report({"val/acc": correct / len(data)})
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # its name is the description's
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "log").read_text())
+    return found
+
+
+def test_the_loop_without_a_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    max_epoch = 3
+    epoch_size = 4
+    printed = io.StringIO()
+    my_extensions = [
+        extensions.LogReport(),
+        extensions.ProgressBar(out=io.StringIO()),
+        extensions.PrintReport(["epoch", "iteration", "loss"], out=printed),
+    ]
+    models: dict[str, nn.Module] = {}
+    manager = ExtensionsManager(models, max_epoch, my_extensions)
+    for epoch in range(max_epoch):
+        for i in range(epoch_size):
+            current_it = epoch * epoch_size + i
+            with manager.run_iteration(epoch=epoch, iteration=current_it, epoch_size=epoch_size):
+                reporter.report({"loss": i / 100 + epoch})
+    assert [(row["epoch"], row["iteration"]) for row in rows(tmp_path / "result")] == [(1, 4), (2, 8), (3, 12)]
+    assert [row["loss"] for row in rows(tmp_path / "result")] == pytest.approx([0.015, 1.015, 2.015])
+    header, *lines = printed.getvalue().splitlines()
+    assert header.split() == ["epoch", "iteration", "loss"]
+    assert [line.split() for line in lines] == [["1", "4", "0.015"], ["2", "8", "1.015"], ["3", "12", "2.015"]]
+
+
+def test_extend_works_too(tmp_path: Path) -> None:
+    manager = ExtensionsManager({}, 1, out_dir=tmp_path, iters_per_epoch=2)
+    manager.extend(extensions.LogReport())
+    while not manager.stop_trigger:
+        with manager.run_iteration():
+            reporter.report({"loss": 1.0})
+    assert len(rows(tmp_path)) == 1
+
+
+def test_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = SimpleNamespace(lr=0.1, momentum=0.5, epochs=2)
+    device = "cpu"
+    train_loader = loader()
+    my_extensions = [extensions.LogReport()]
+
+    model = Classifier().to(device)
+    optimizer: Any = optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
+    optimizer.target = model
+    updater = pte.updaters.StandardUpdater(train_loader, optimizer, device=device)
+    trainer = pte.Trainer(updater, (args.epochs, "epoch"), extensions=my_extensions)
+    trainer.run()
+
+    first, second = rows(tmp_path / "result")
+    assert (first["iteration"], second["iteration"]) == (3, 6)
+    assert second["train/loss"] < first["train/loss"]
+
+
+def test_the_default_converter_moves_batches_and_does_nothing_else() -> None:
+    optimizer: Any = optim.SGD([torch.zeros(1, requires_grad=True)])
+    optimizer.target = nn.Identity()
+    batch = {"x": torch.ones(2), "names": ["a", "b"]}
+    seen: dict[str, Any] = {}
+
+    def loss(**parts: Any) -> Tensor:
+        seen.update(parts)
+        return torch.zeros((), requires_grad=True)
+
+    pte.updaters.StandardUpdater([batch], optimizer, device="meta", loss_func=loss).update()
+    assert seen["x"].device.type == "meta"
+    assert seen["names"] == ["a", "b"]
+
+
+def test_the_evaluator_calls_the_test_function_once_per_batch(tmp_path: Path) -> None:
+    args, device, model = argparse.Namespace(), torch.device("cpu"), Net()
+    test_loader = loader(10)  # the last batch is shorter: an average of averages
+    evaluator = extensions.Evaluator(
+        test_loader, model, eval_func=lambda data, target: test(args, model, device, data, target), progress_bar=True
+    )
+    with ExtensionsManager(
+        model, 1, [extensions.LogReport(), evaluator], iters_per_epoch=2, out_dir=tmp_path
+    ) as manager:
+        for _ in range(2):
+            with manager.run_iteration():
+                assert model.training
+    with torch.no_grad():
+        losses = [F.nll_loss(model(x), y).item() for x, y in test_loader]
+        rights = [(model(x).argmax(1) == y).double().mean().item() for x, y in test_loader]
+    (row,) = rows(tmp_path)
+    assert row["val/loss"] == pytest.approx(sum(losses) / 3)
+    assert row["val/acc"] == pytest.approx(sum(rights) / 3)
+    assert model.training
+
+
+def with_ignite(out: Path, more: list[Any]) -> tuple[Engine, pte.IgniteExtensionsManager, Net]:
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    trainer = create_supervised_trainer(model, optimizer, F.nll_loss)
+    manager = pte.IgniteExtensionsManager(
+        trainer, {"main": model}, 2, more, optimizers={"main": optimizer}, out_dir=out
+    )
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def report_loss(engine: Engine) -> None:
+        pte.reporter.report({"train/loss": engine.state.output})
+
+    return trainer, manager, model
+
+
+def test_ignite_and_its_evaluator(tmp_path: Path) -> None:
+    model = Net()
+    evaluator = create_supervised_evaluator(model, metrics={"acc": Accuracy(), "loss": Loss(F.nll_loss)}, device="cpu")
+    more = [extensions.LogReport(), extensions.IgniteEvaluator(evaluator, loader(), model)]
+    trainer, _, _ = with_ignite(tmp_path, more)
+    trainer.run(loader(), max_epochs=2)
+    logged = rows(tmp_path)
+    assert [row["iteration"] for row in logged] == [3, 6]
+    assert all({"train/loss", "val/acc", "val/loss"} <= row.keys() for row in logged)
+
+
+def test_with_ignite_extensions_run_in_chainers_order_after_the_users_handlers(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    @pte.make_extension(priority=pte.PRIORITY_WRITER)
+    def first(manager: Any) -> None:
+        calls.append(f"writer sees {sorted(manager.observation)}")
+
+    @pte.make_extension(priority=pte.PRIORITY_EDITOR)
+    def between(manager: Any) -> None:
+        calls.append(f"editor in iteration {manager.engine.state.iteration}")
+
+    @pte.make_extension(priority=pte.PRIORITY_READER)
+    def last(manager: Any) -> None:
+        calls.append("reader")
+
+    trainer, _, _ = with_ignite(tmp_path, [last, between, first])
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def handler(engine: Engine) -> None:
+        calls.append("handler")
+
+    trainer.run(loader(4), max_epochs=1)
+    assert calls == ["handler", "writer sees ['train/loss']", "editor in iteration 1", "reader"]
+
+
+def test_a_snapshot_is_loaded_by_torch_and_given_to_load_state_dict(tmp_path: Path) -> None:
+    def training() -> tuple[ExtensionsManager, Net, optim.Optimizer]:
+        model = Net()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        manager = ExtensionsManager(
+            model, 4, [extensions.LogReport(), extensions.snapshot()], optimizers=optimizer, out_dir=tmp_path
+        )
+        return manager, model, optimizer
+
+    def train(manager: ExtensionsManager, model: Net, optimizer: optim.Optimizer, epochs: range) -> None:
+        for epoch in epochs:
+            for i, (x, y) in enumerate(loader()):
+                with manager.run_iteration(epoch=epoch, iteration=3 * epoch + i, epoch_size=3):
+                    optimizer.zero_grad()
+                    loss = F.nll_loss(model(x), y)
+                    loss.backward()
+                    optimizer.step()
+                    pte.reporter.report({"train/loss": loss})
+
+    manager, model, optimizer = training()
+    train(manager, model, optimizer, range(4))
+    whole = [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in rows(tmp_path)]
+    weights = model.layer.weight.clone()
+
+    manager, model, optimizer = training()
+    manager.load_state_dict(torch.load(tmp_path / "snapshot_iter_6"))
+    assert manager.iteration == 6
+    train(manager, model, optimizer, range(2, 4))
+    assert [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in rows(tmp_path)] == whole
+    assert model.layer.weight.equal(weights)
+
+
+def test_a_snapshot_is_read_without_the_package(tmp_path: Path) -> None:
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.25)
+    manager = ExtensionsManager(
+        model, 1, [extensions.snapshot()], optimizers=optimizer, iters_per_epoch=1, out_dir=tmp_path
+    )
+    with manager, manager.run_iteration():
+        pass
+    code = (
+        "import sys, torch; sys.modules['pte_tracking'] = None; state = torch.load(sys.argv[1]); "
+        "layer = torch.nn.Linear(4, 3); "
+        "weights = {name.removeprefix('layer.'): value for name, value in state['models']['main'].items()}; "
+        "layer.load_state_dict(weights); "
+        "print(state['optimizers']['main']['param_groups'][0]['lr'], layer.weight.double().sum().item())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "snapshot_iter_1")], capture_output=True, text=True, check=True
+    )
+    rate, total = done.stdout.split()
+    assert float(rate) == 0.25
+    assert float(total) == pytest.approx(model.layer.weight.double().sum().item())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Evaluator", "ExponentialShift", "LogReport", "MicroAverage", "PrintReport", "ProgressBar"),
+        *("ParameterStatistics", "PlotReport", "observe_lr", "observe_value", "snapshot", "VariableStatisticsPlot"),
+    ],
+)
+def test_every_extension_is_there(name: str) -> None:
+    assert callable(getattr(pte.extensions, name))
