@@ -167,9 +167,8 @@ def _print_summary(run: Summary) -> None:
     console = Console()
     console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
-    console.print(
-        f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}, delivered to {', '.join(run.sinks) or 'nothing'}"
-    )
+    console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
     _print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
     _print_table(console, "last rows", run.rows)
     snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
