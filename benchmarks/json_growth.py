@@ -1,0 +1,85 @@
+"""What a row of the JSON log costs as the log grows: the 1,000,000th beside the 1,000th.
+
+``python benchmarks/json_growth.py`` fills two runs, one to a thousand rows and one to a million, and then logs a
+hundred rows to each in turn. It prints the microseconds of a row in both and their ratio, what the memory and the saved
+position have grown by, and how long the large run takes to be opened again and to be taken back by its last rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from pte_tracking.runs.run import Point, Run
+
+VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
+
+
+def fill(run: Run, rows: int) -> Point:
+    """Log rows; the point that comes back is a thousand rows before the last one."""
+    point = run.point(0)
+    for step in range(rows):
+        if step == rows - 1000:
+            point = run.point(step)
+        run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
+    return point
+
+
+def microseconds(run: Run, first: int) -> float:
+    """What a row costs, over a hundred rows."""
+    started = time.perf_counter()
+    for step in range(first, first + 100):
+        run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
+    return (time.perf_counter() - started) * 1e4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=int, default=1_000)
+    parser.add_argument("--large", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        directories = Path(folder, "small"), Path(folder, "large")
+        small, large = map(Run, directories)
+        fill(small, args.small)
+        before = psutil.Process().memory_info().rss
+        point = fill(large, args.large)
+        grown = psutil.Process().memory_info().rss - before
+        pairs = [
+            (microseconds(small, args.small + 100 * index), microseconds(large, args.large + 100 * index))
+            for index in range(args.rounds)
+        ]
+        few, many = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratios = sorted(many / few for few, many in pairs)
+        small.close()
+        large.close()
+        print(f"a row after {args.small:,} rows: {few:.2f} us, after {args.large:,} rows: {many:.2f} us")
+        print(
+            f"ratio: {statistics.median(ratios):.3f} "
+            f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[3 * len(ratios) // 4]:.3f})"
+        )
+        print(
+            f"memory: {grown / args.large:.2f} bytes for a row; log: {os.stat(directories[1] / 'log').st_size:,} bytes"
+        )
+        sizes = [os.stat(directory / "delivery" / "json.json").st_size for directory in directories]
+        print(f"saved position: {sizes[0]} and {sizes[1]} bytes")
+        started = time.perf_counter()
+        with Run(directories[1], resume=True):
+            pass
+        print(f"opened again and closed: {time.perf_counter() - started:.3f} s")
+        run = Run(directories[1])
+        started = time.perf_counter()
+        run.open(point)
+        print(f"taken back by {1000 + 100 * args.rounds:,} rows: {time.perf_counter() - started:.3f} s")
+        run.close()
+
+
+if __name__ == "__main__":
+    main()
