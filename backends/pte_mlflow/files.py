@@ -41,6 +41,9 @@ class Files:
         path = self._local(event)
         self.put(path, f"{name}.png")
         self.put(path, f"{name}+compressed.png")
+        if isinstance(event, Figure):
+            # The newest one, to be seen without the slider.
+            self.put(path, f"figures/{event.key}.png")
 
     def text(self, event: Text) -> None:
         """Store a text."""

@@ -178,6 +178,7 @@ def test_pictures_texts_and_artifacts_become_artifacts(mlflow_store: str, record
     assert len(pictures) == 2
     assert all(path.startswith("images/val~confusion+step+3+timestamp+") for path in pictures)
     assert {content_of(found, path) for path in pictures} == {b"a picture"}
+    assert content_of(found, "figures/val/confusion.png") == b"a picture"
     assert found.data.tags["mlflow.loggedImages"] == "True"
     assert content_of(found, "text/notes/one/step_2.md") == b"some *text*"
     assert content_of(found, "a b/c/picture.png") == b"a picture"

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_mlflow import MLflowSink, address
+from pte_tracking.runs import events
 from pte_tracking.runs.manifest import Manifest, entries
 from pte_tracking.testing import Recorded
 
@@ -209,3 +210,18 @@ def test_the_scripts_active_model_gets_none_of_our_points(
 def test_wrong_arguments_are_told_at_construction(arguments: dict[str, object], error: type, said: str) -> None:
     with pytest.raises(error, match=said):
         MLflowSink(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_new_store_keeps_its_artifacts_where_the_run_began(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    recorded = Recorded(tmp_path / "run", MLflowSink())
+    recorded.journal.append(events.Text, "note", 1, "a text")
+    code = "import sys, pathlib; from pte_tracking.runs.delivery import deliver; deliver(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(recorded.directory)]
+    done = subprocess.run(command, check=True, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    assert (tmp_path / "mlflow.db").exists()
+    (text,) = (tmp_path / "mlruns").rglob("step_1.md")
+    assert text.read_text() == "a text"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert done.stdout + done.stderr == ""
