@@ -120,8 +120,9 @@ class Trial:
         whom = self._random.choice(["trainer", "delivery", "both"])
         if whom != "trainer":
             self._kill_delivery()
-        if whom != "delivery":
-            _kill(child)
+        if whom == "delivery":
+            time.sleep(self._random.uniform(0.0, 0.4))  # the training goes on for a while, then dies too
+        _kill(child)
         self._wait(child)
         if delivery_place:
             # Give the delivery the time to come to its place.
