@@ -46,6 +46,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         state_objects: What else belongs into snapshots, by name.
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
+        transform_model: Called with each name and model; what it returns is the model that extensions see and
+            snapshots hold, such as the module within a ``DistributedDataParallel``.
 
     Attributes:
         engine: The engine.
@@ -72,6 +74,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,
         close_timeout: float = 30.0,
+        transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         from ignite.engine import Engine, Events
 
@@ -91,6 +94,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             state_objects=state_objects,
             run_name=run_name,
             close_timeout=close_timeout,
+            transform_model=transform_model,
         )
         self.engine = engine
         #: How far the engine's count is behind: it begins anew where it has done all that it was asked for.

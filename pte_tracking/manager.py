@@ -50,6 +50,8 @@ class ExtensionsManager:
         state_objects: What else belongs into snapshots, by name.
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
+        transform_model: Called with each name and model; what it returns is the model that extensions see and
+            snapshots hold, such as the module within a ``DistributedDataParallel``.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -72,6 +74,7 @@ class ExtensionsManager:
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,
         close_timeout: float = 30.0,
+        transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
             raise TypeError(
@@ -80,8 +83,10 @@ class ExtensionsManager:
             )
         if not max_epochs > 0:
             raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
-        self.models: Mapping[str, nn.Module] = _by_name("models", models)
-        self.raw_models = self.models
+        self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
+        self.models: Mapping[str, nn.Module] = self.raw_models
+        if transform_model is not None:
+            self.models = {name: transform_model(name, model) for name, model in self.raw_models.items()}
         self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
         self.updater = Progress(iters_per_epoch)
@@ -91,6 +96,8 @@ class ExtensionsManager:
         self._is_started = False
         self._is_ended = False
         self._extensions = ExtensionList()
+        if not isinstance(extensions, Iterable):
+            raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         for extension in extensions:
             self.extend(extension)
         self._stop = Stop(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from torch import nn
+
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
@@ -33,6 +35,8 @@ class Trainer:
         state_objects: What else belongs into snapshots, by name.
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
+        transform_model: Called with each name and model; what it returns is the model that extensions see and
+            snapshots hold, such as the module within a ``DistributedDataParallel``.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -56,6 +60,7 @@ class Trainer:
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,
         close_timeout: float = 30.0,
+        transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         if isinstance(updater, type) or not hasattr(updater, "connect"):
             raise TypeError(
@@ -78,6 +83,7 @@ class Trainer:
             state_objects={**updater.state_objects, **(state_objects or {})},
             run_name=run_name,
             close_timeout=close_timeout,
+            transform_model=transform_model,
         )
         updater.connect(self.manager.feeds, self.manager.updater)
 

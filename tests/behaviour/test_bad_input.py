@@ -1,0 +1,222 @@
+"""Wrong use is told at the call: which argument, what came, what was expected."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn, optim
+
+import pte_tracking as pte
+from pte_tracking import extensions, triggers
+from pte_tracking.updaters import StandardUpdater
+
+PAIRS = [(torch.ones(1), torch.ones(1))]
+
+
+def optimizer() -> Any:
+    return optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+
+
+def test(args: Any, model: nn.Module, device: str, data: Tensor, target: Tensor) -> None: ...
+
+
+test.__test__ = False  # type: ignore[attr-defined]
+
+
+def manager(out: Path | str = "result", *more: Any, **rest: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, 2, more, iters_per_epoch=2, out_dir=out, **rest)
+
+
+#: What is done, the error, and what its message must hold.
+CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "unit of an interval": (
+        lambda: triggers.IntervalTrigger(1, "day"),
+        *(ValueError, ["unit", "'day'", "'epoch' or 'iteration'"]),
+    ),
+    "unit of an extension's trigger": (
+        lambda: manager().extend(extensions.LogReport(), trigger=(1, "epochs")),
+        *(ValueError, ["unit", "'epochs'", "'epoch' or 'iteration'"]),
+    ),
+    "unit of an inner trigger": (
+        lambda: extensions.PlotReport(["loss"], trigger=(1, "second")),
+        *(ValueError, ["unit", "'second'", "'epoch' or 'iteration'"]),
+    ),
+    "unit of a stop trigger": (
+        lambda: manager(stop_trigger=(1, "hour")),
+        *(ValueError, ["unit", "'hour'", "'epoch' or 'iteration'"]),
+    ),
+    "unit of a schedule": (
+        lambda: triggers.ManualScheduleTrigger([1, 2], "step"),
+        *(ValueError, ["unit", "'step'", "'epoch' or 'iteration'"]),
+    ),
+    "period 0": (lambda: triggers.IntervalTrigger(0, "epoch"), ValueError, ["period", "0", "positive"]),
+    "negative period": (lambda: pte.get_trigger((-3, "iteration")), ValueError, ["period", "-3", "positive"]),
+    "period that is nan": (
+        lambda: extensions.LogReport(trigger=(float("nan"), "epoch")),
+        *(ValueError, ["period", "nan", "positive"]),
+    ),
+    "period that is text": (lambda: triggers.IntervalTrigger("2", "epoch"), TypeError, ["period", "'2'", "number"]),  # type: ignore[arg-type]
+    "seconds": (lambda: triggers.TimeTrigger(-1), ValueError, ["period", "-1", "positive"]),
+    "point of a schedule": (
+        lambda: triggers.ManualScheduleTrigger([1, 0], "epoch"),
+        *(ValueError, ["points", "0", "positive"]),
+    ),
+    "trigger that is text": (lambda: pte.get_trigger("epoch"), TypeError, ["trigger", "'epoch'", "(period, "]),  # type: ignore[arg-type]
+    "trigger that is a class": (
+        lambda: manager().extend(extensions.LogReport(), trigger=triggers.OnceTrigger),  # type: ignore[arg-type]
+        *(TypeError, ["trigger", "class OnceTrigger", "OnceTrigger(...)"]),
+    ),
+    "function of a trigger": (lambda: triggers.FunctionTrigger(3), TypeError, ["fn", "3", "function"]),  # type: ignore[arg-type]
+    "comparison of a trigger": (
+        lambda: triggers.BestValueTrigger("loss", "min"),  # type: ignore[arg-type]
+        *(TypeError, ["compare", "'min'", "function"]),
+    ),
+    "patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least one"]),
+    "patience that is no number": (
+        lambda: triggers.EarlyStoppingTrigger(patience="3"),  # type: ignore[arg-type]
+        *(TypeError, ["patience", "'3'", "whole number"]),
+    ),
+    "mode of early stopping": (
+        lambda: triggers.EarlyStoppingTrigger(mode="least"),
+        *(ValueError, ["mode", "'least'", "'auto', 'max' or 'min'"]),
+    ),
+    "end of early stopping": (
+        lambda: triggers.EarlyStoppingTrigger(max_trigger=triggers.OnceTrigger()),
+        *(TypeError, ["max_trigger", "OnceTrigger", "(100, 'epoch')"]),
+    ),
+    "arity of eval_func": (
+        lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func=test),
+        *(TypeError, ["eval_func", "eval_func(part_1, part_2)", "test(args: ", "lambda data, target: test("]),
+    ),
+    "eval_func that is none": (
+        lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
+        *(TypeError, ["eval_func", "'test'", "function"]),
+    ),
+    "swapped arguments of the evaluator": (
+        lambda: extensions.Evaluator(nn.Identity(), PAIRS),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "Identity", "DataLoader"]),
+    ),
+    "target of the updater": (
+        lambda: StandardUpdater(PAIRS, optimizer()),
+        *(ValueError, ["optimizer", "'main'", "optimizer.target = model"]),
+    ),
+    "optimizer of the updater": (
+        lambda: StandardUpdater(PAIRS, nn.Linear(1, 1)),  # type: ignore[arg-type]
+        *(TypeError, ["optimizer", "Linear", "expected an optimizer"]),
+    ),
+    "iterator of the updater": (
+        lambda: StandardUpdater(optimizer(), PAIRS),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "SGD", "StandardUpdater(iterator, optimizer)"]),
+    ),
+    "updater of the trainer": (
+        lambda: pte.Trainer(PAIRS, (1, "epoch")),  # type: ignore[arg-type]
+        *(TypeError, ["updater", "StandardUpdater(loader, optimizer)", "tensor"]),
+    ),
+    "the order of pytorch-pfn-extras": (
+        lambda: pte.ExtensionsManager({}, {"main": optimizer()}, 10),  # type: ignore[arg-type]
+        *(TypeError, ["max_epochs", "SGD", "(models, max_epochs, extensions, optimizers=...)"]),
+    ),
+    "no epochs": (lambda: pte.ExtensionsManager({}, 0), ValueError, ["max_epochs", "0", "positive"]),
+    "length of an epoch": (
+        lambda: pte.ExtensionsManager({}, 1, iters_per_epoch=0),
+        *(ValueError, ["iters_per_epoch", "0", "at least one"]),
+    ),
+    "models that have no state": (
+        lambda: pte.ExtensionsManager({"net": 3}, 1),  # type: ignore[dict-item]
+        *(TypeError, ["models", "'net'", "3", "state_dict()"]),
+    ),
+    "optimizers without names": (
+        lambda: manager(optimizers=[optimizer()]),
+        *(TypeError, ["optimizers", "SGD", "dictionary"]),
+    ),
+    "class of an extension": (
+        lambda: manager("result", extensions.LogReport),
+        *(TypeError, ["extension", "class LogReport", "LogReport()"]),
+    ),
+    "one extension": (
+        lambda: pte.ExtensionsManager({}, 1, extensions.LogReport()),  # type: ignore[arg-type]
+        *(TypeError, ["extensions", "LogReport", "list"]),
+    ),
+    "trigger in the place of the name": (
+        lambda: manager().extend(extensions.LogReport(), (1, "iteration")),  # type: ignore[arg-type]
+        *(TypeError, ["name", "(1, 'iteration')", "trigger="]),
+    ),
+    "priority": (
+        lambda: manager().extend(extensions.LogReport(), priority="first"),  # type: ignore[arg-type]
+        *(TypeError, ["priority", "'first'", "whole number"]),
+    ),
+    "engine": (
+        lambda: pte.IgniteExtensionsManager(nn.Identity(), {}, 1),  # type: ignore[arg-type]
+        *(TypeError, ["engine", "Identity", "ignite.engine.Engine"]),
+    ),
+    "rate": (
+        lambda: extensions.ExponentialShift("lr", -1.0),
+        *(ValueError, ["rate", "-1.0", "not negative"]),
+    ),
+    "keys of a plot": (lambda: extensions.PlotReport([]), ValueError, ["y_keys", "[]", "['train/loss']"]),
+    "picture's format": (
+        lambda: extensions.PlotReport(["loss"], filename="plot.doc"),
+        *(ValueError, ["filename", "'plot.doc'", ".png"]),
+    ),
+    "no file for the log": (
+        lambda: extensions.LogReport(filename=None),  # type: ignore[arg-type]
+        *(TypeError, ["filename", "None", "sinks="]),
+    ),
+    "scheduler": (
+        lambda: extensions.LRScheduler(optimizer()),
+        *(TypeError, ["scheduler", "SGD", "StepLR(optimizer, 10)"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_arguments_are_told_at_the_call(case: str) -> None:
+    do, error, words = CASES[case]
+    with pytest.raises(error) as caught:
+        do()
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("extension", "owner"),
+    [
+        (lambda: extensions.observe_lr("generator"), "observe_lr"),
+        (lambda: extensions.ExponentialShift("lr", 0.5, optimizer="generator"), "ExponentialShift"),
+    ],
+)
+def test_an_optimizer_that_is_missing_is_told_with_those_that_there_are(
+    extension: Callable[[], pte.Extension], owner: str, tmp_path: Path
+) -> None:
+    training = manager(tmp_path, extension(), optimizers={"main": optimizer()})
+    with pytest.raises(ValueError, match=rf"{owner}: no optimizer is called 'generator'; the manager has 'main'"):
+        training.run_iteration().__enter__()
+
+
+def test_a_key_that_never_came_is_one_warning_at_the_end(tmp_path: Path) -> None:
+    training = manager(tmp_path, extensions.PlotReport(["loss", "los"], trigger=(1, "iteration")))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for i in range(4):
+            assert not [one for one in told if "PlotReport" in str(one.message)]
+            with training.run_iteration():
+                pte.report({"loss": i})
+    (message,) = [str(one.message) for one in told if "PlotReport" in str(one.message)]
+    assert "'los'" in message
+    assert "'loss'" in message
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_a_state_of_other_extensions_is_told_one_by_one(tmp_path: Path) -> None:
+    with manager(tmp_path / "a", extensions.LogReport(), extensions.observe_value("x", lambda _: 1)) as other:
+        with other.run_iteration():
+            pass
+        state = other.state_dict()
+    here = manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
+    with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'observe_value'"):
+        here.load_state_dict(state)
+    assert here.iteration == 0
