@@ -49,7 +49,7 @@ class Delivery:
         seen = None
         while not is_enough(time.monotonic() - self._moved):
             changed = _modified(self._directory / MANIFEST)
-            if changed != seen:
+            if changed != seen or self._is_left_behind():
                 self._start_threads()
                 seen = changed
             if not any(thread.is_alive() for thread in self._threads.values()):
@@ -58,6 +58,11 @@ class Delivery:
         self._stop.set()
         for thread in self._threads.values():
             thread.join(_POLL * 2)
+
+    def _is_left_behind(self) -> bool:
+        """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
+        ended = [key for key, thread in self._threads.items() if not thread.is_alive()]
+        return not all(self._channels[key].is_closed for key in ended) and status(self._directory) == "RUNNING"
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)

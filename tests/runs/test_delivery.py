@@ -1,0 +1,459 @@
+"""The delivery process, end to end, with a stranger's sink: whatever ends the trainer or the delivery itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from pte_tracking.runs import lock
+from pte_tracking.runs.events import Metrics
+from pte_tracking.runs.journal import Journal, effective
+from pte_tracking.runs.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, WRITER_LOCK
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending
+from pte_tracking.runs.run import Run
+from pte_tracking.runs.sync import sync
+
+if TYPE_CHECKING:
+    from tests.runs.probe.pte_probe import Probe
+
+pytestmark = pytest.mark.slow
+
+HEAD = """
+import os, sys, time
+import pte_tracking
+from pte_probe import ProbeSink
+
+out, folder = sys.argv[1:]
+
+def start(**options):
+    return pte_tracking.Run(out, sinks=["json", ProbeSink(folder=folder)], **{"close_timeout": 10, **options})
+
+def rows(run, first, last, pause=0.0):
+    for step in range(first, last):
+        run.log_metrics({"a": step / 7}, step)
+        time.sleep(pause)
+
+def say(word):
+    print(word, flush=True)
+
+"""
+
+
+class Stage:
+    """A run's directory, a probe, and the processes that work there."""
+
+    def __init__(self, directory: Path, probe: Probe) -> None:
+        self.directory = directory
+        self.probe = probe
+        self._trainers: list[subprocess.Popen[str]] = []
+
+    def trainer(self, body: str) -> subprocess.Popen[str]:
+        """Starts a training script."""
+        script = HEAD + textwrap.dedent(body)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, self.directory, self.probe.folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._trainers.append(process)
+        return process
+
+    def train(self, body: str, code: int | None = 0) -> str:
+        """Runs a training script to its end; returns what it wrote to its standard error."""
+        process = self.trainer(body)
+        _, said = process.communicate(timeout=60)
+        assert code is None or process.returncode == code, said
+        return said
+
+    @property
+    def delivery(self) -> int | None:
+        """The process that delivers."""
+        holder = lock.holder(self.directory / DELIVERY_LOCK)
+        return int(holder.split()[0]) if holder else None
+
+    def wait_for_delivery(self) -> None:
+        """Wait until everything is delivered, and nobody delivers any more."""
+        wait_until(lambda: self.left == [] and self.delivery is None)
+
+    @property
+    def left(self) -> list[str]:
+        return [str(one) for one in pending(self.directory, Manifest.load(self.directory))]
+
+    def check(self, first: int, last: int) -> None:
+        """All is there once."""
+        expected = [("a", step, step / 7) for step in range(first, last)]
+        assert recorded(self.directory) == expected
+        assert self.probe.points() == expected
+        assert [row["iteration"] for row in json.loads((self.directory / "log").read_text())] == [*range(first, last)]
+
+    def clear(self) -> None:
+        for process in self._trainers:
+            process.kill()
+            process.communicate()
+        for path in self.directory.rglob(DELIVERY_LOCK):
+            if holder := lock.holder(path):
+                os.kill(int(holder.split()[0]), signal.SIGKILL)
+
+
+def recorded(directory: Path) -> list[tuple[str, int, Any]]:
+    rows = [event for event, _ in effective(directory / "journal.jsonl") if isinstance(event, Metrics)]
+    return [(key, row.step, value) for row in rows for key, value in row.values.items()]
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.02)
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, probe: Probe) -> Iterator[Stage]:
+    made = Stage(tmp_path / "run", probe)
+    yield made
+    made.clear()
+
+
+# -- how a run ends ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [
+        ("", 0, "FINISHED"),
+        ("sys.exit(0)", 0, "FINISHED"),
+        ("sys.exit()", 0, "FINISHED"),
+        ("sys.exit(3)", 3, "FAILED"),
+        ("sys.exit('a word')", 1, "FAILED"),
+        ("sys.exit(143)", 143, "KILLED"),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KILLED"),
+        ("1 / 0", 1, "FAILED"),
+        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, "KILLED"),
+        ("os.kill(os.getpid(), 15)", -signal.SIGTERM, "KILLED"),
+        ("os._exit(0)", 0, "KILLED"),
+        ("run.close('FAILED', 'a word')", 0, "FAILED"),
+    ],
+)
+def test_all_is_delivered_and_the_end_is_told_as_it_was(stage: Stage, end: str, code: int, status: str) -> None:
+    stage.train(f"with start() as run:\n    rows(run, 0, 100)\n    {end or 'pass'}\n", code)
+    stage.wait_for_delivery()
+    stage.check(0, 100)
+    assert stage.probe.statuses == [status]
+    assert stage.left == []
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [
+        ("", 0, "FINISHED"),
+        ("1 / 0", 1, "FAILED"),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KILLED"),
+        ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    pass", 0, "FINISHED"),
+    ],
+)
+def test_outside_of_any_block_the_interpreters_end_is_the_runs(stage: Stage, end: str, code: int, status: str) -> None:
+    stage.train(f"run = start()\nrows(run, 0, 100)\n{end}\n", code)
+    stage.wait_for_delivery()
+    stage.check(0, 100)
+    assert stage.probe.statuses == [status]
+
+
+def test_what_is_logged_is_there_soon(stage: Stage) -> None:
+    stage.trainer("run = start()\nrows(run, 0, 50)\ntime.sleep(60)\n")
+    wait_until(lambda: len(stage.probe.points()) == 50, 10)
+
+
+def test_the_delivery_process_imports_no_torch_and_is_nice(stage: Stage) -> None:
+    stage.trainer("import torch\nrun = start()\nrows(run, 0, 5)\nsay('on')\ntime.sleep(60)\n")
+    wait_until(lambda: stage.probe.notes("open"))
+    (note,) = stage.probe.notes("open")
+    assert note["torch"] is False
+    assert note["pid"] == stage.delivery
+    assert os.getpriority(os.PRIO_PROCESS, note["pid"]) >= 10
+
+
+def test_a_module_in_the_users_folder_takes_no_name_from_the_delivery(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError('not this one')")
+    stage.train(f"os.chdir({str(tmp_path)!r})\nwith start() as run:\n    rows(run, 0, 5)\n")
+    stage.check(0, 5)
+
+
+# -- kills of the delivery ---------------------------------------------------------------------------------------------
+
+
+def test_a_killed_delivery_is_started_again_and_nothing_is_lost_or_doubled(stage: Stage) -> None:
+    trainer = stage.trainer("with start() as run:\n    say('on')\n    rows(run, 0, 500, 0.01)\n")
+    assert line_of(trainer) == "on"
+    killed: set[int] = set()
+    while trainer.poll() is None and len(killed) < 3:
+        if stage.delivery and stage.delivery not in killed and len(stage.probe.points()) > 20:
+            killed.add(stage.delivery)
+            os.kill(stage.delivery, signal.SIGKILL)
+        time.sleep(0.05)
+    _, said = trainer.communicate(timeout=60)
+    assert len(killed) >= 2
+    stage.wait_for_delivery()
+    stage.check(0, 500)
+    assert stage.probe.statuses == ["FINISHED"]
+    assert "it is started again" in said
+
+
+def test_a_delivery_that_was_told_to_stop_loses_nothing(stage: Stage) -> None:
+    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 100)\n    say('on')\n    time.sleep(60)\n")
+    assert line_of(trainer) == "on"
+    wait_until(lambda: stage.delivery)
+    os.kill(stage.delivery or 0, signal.SIGTERM)
+    trainer.kill()
+    trainer.wait()
+    assert sync(stage.directory, timeout=20) == []
+    stage.check(0, 100)
+    assert stage.probe.statuses[-1] == "KILLED"
+
+
+def test_both_killed_a_sync_delivers_the_rest(stage: Stage) -> None:
+    stage.probe.control(fail="away")
+    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 300)\n    say('on')\n    time.sleep(60)\n")
+    assert line_of(trainer) == "on"
+    wait_until(lambda: stage.delivery)
+    os.kill(stage.delivery or 0, signal.SIGKILL)
+    trainer.kill()
+    trainer.wait()
+    assert [one.key for one in sync(stage.directory, timeout=0.5)] == ["probe"]
+    stage.probe.control()
+    assert sync(stage.directory, timeout=20) == []
+    stage.check(0, 300)
+    assert stage.probe.statuses[-1] == "KILLED"
+    assert sync(stage.directory, timeout=20) == []
+
+
+# -- outages -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(stage: Stage) -> None:
+    stage.probe.control(fail="no route to host")
+    begun = time.monotonic()
+    said = stage.train("with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n")
+    assert time.monotonic() - begun < 15
+    (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
+    assert "to probe (Trouble: no route to host)" in line
+    assert line.endswith(f"pte-tracking sync {stage.directory}")
+    assert stage.delivery
+    stage.probe.control()
+    (stage.directory / "delivery" / "wake").touch()
+    stage.wait_for_delivery()
+    stage.check(0, 100)
+    assert stage.probe.statuses == ["FINISHED"]
+
+
+def test_a_sink_that_hangs_holds_the_end_no_longer_than_that(stage: Stage) -> None:
+    stage.probe.control(hang=8)
+    begun = time.monotonic()
+    said = stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+    assert time.monotonic() - begun < 7
+    assert "not delivered yet: 102 events to probe" in said
+
+
+def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe]) -> None:
+    dead, hanging = probes("dead"), probes("hanging")
+    dead.control(fail="away")
+    hanging.control(hang=3)
+    body = f"""
+    others = [ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder={str(hanging.folder)!r})]
+    run = pte_tracking.Run(out, sinks=["json", *others, ProbeSink(folder=folder)], close_timeout=0)
+    rows(run, 0, 100)
+    say("on")
+    time.sleep(60)
+    """
+    stage.trainer(body)
+    wait_until(lambda: len(stage.probe.points()) == 100, 8)
+    assert dead.points() == []
+    dead.control()
+    hanging.control()
+    (stage.directory / "delivery" / "wake").touch()
+    wait_until(lambda: len(dead.points()) == 100)
+    wait_until(lambda: len(hanging.points()) == 100)
+
+
+def test_a_sink_that_closes_for_ever_does_not_hold_the_end(stage: Stage) -> None:
+    stage.probe.control(closed="the run was deleted there")
+    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+    stage.wait_for_delivery()
+    assert said.count("the run was deleted there; nothing more is delivered there") == 1
+    assert "not delivered yet" not in said
+
+
+def test_bad_events_are_told_at_the_end(stage: Stage) -> None:
+    stage.probe.control(bad=[5])
+    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+    stage.wait_for_delivery()
+    assert "the event 5 is refused and set aside: the control file says so" in said
+    assert [step for _, step, _ in stage.probe.points()] == [step for step in range(100) if step != 3]
+
+
+def test_a_sink_that_is_not_installed_any_more_delays_no_other(stage: Stage) -> None:
+    stage.train("with start() as run:\n    rows(run, 0, 10)\n    os.kill(os.getpid(), 9)\n", -9)
+    stage.wait_for_delivery()
+    path = stage.directory / "run.json"
+    manifest = json.loads(path.read_text())
+    for key, name in [("lost", "a-lost-one"), ("gone", "gone"), ("odd", "odd"), ("needy", "needy"), ("module", "os")]:
+        manifest["sinks"].insert(0, {"key": key, "name": name})
+    manifest["sinks"].insert(0, {"key": "unfit", "name": "probe", "options": {"colour": "blue"}})
+    second = {"key": "probe-two", "name": "probe-two", "options": {"folder": str(stage.probe.folder / "two")}}
+    path.write_text(json.dumps({**manifest, "sinks": [*manifest["sinks"], second]}))
+    left = sync(stage.directory, timeout=1)
+    assert sorted(one.key for one in left) == ["gone", "lost", "module", "needy", "odd", "unfit"]
+    assert (stage.probe.folder / "two" / "0.jsonl").read_text().count('"metrics"') == 10
+
+
+# -- a run that goes on, and one that begins anew ----------------------------------------------------------------------
+
+
+def test_a_resumed_run_goes_on_with_the_delivery_that_still_lives(stage: Stage) -> None:
+    stage.probe.control(fail="away")
+    stage.train("with start() as run:\n    rows(run, 0, 50)\n    os.kill(os.getpid(), 9)\n", -9)
+    wait_until(lambda: stage.delivery)
+    old = stage.delivery
+    trainer = stage.trainer(
+        "with start(resume=True) as run:\n    rows(run, 50, 100)\n    say('on')\n    sys.stdin.read()\n"
+    )
+    assert line_of(trainer) == "on"
+    stage.probe.control()
+    (stage.directory / "delivery" / "wake").touch()
+    wait_until(lambda: len(stage.probe.points()) == 100)
+    assert stage.delivery == old
+    stage.wait_for_delivery()
+    stage.check(0, 100)
+    assert stage.probe.statuses == ["FINISHED"]
+    assert {note["run"] for note in stage.probe.notes("open")} == {Manifest.load(stage.directory).id}
+
+
+def test_a_sink_that_was_done_goes_on_with_a_trainer_that_comes_later(
+    stage: Stage, probes: Callable[[str], Probe]
+) -> None:
+    dead = probes("dead")
+    dead.control(fail="away")
+    body = f"""
+    run = pte_tracking.Run(out, sinks=[ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder=folder)])
+    rows(run, 0, 10)
+    os._exit(0)
+    """
+    stage.train(body)
+    wait_until(lambda: stage.probe.statuses == ["KILLED"])
+    # As if the new trainer had begun just before that: nothing but its lock tells of it.
+    held = lock.Lock(stage.directory / WRITER_LOCK)
+    journal = Journal(stage.directory / JOURNAL)
+    journal.append(Metrics, 10, {"a": 10 / 7})
+    journal.close()
+    wait_until(lambda: len(stage.probe.points()) == 11)
+    held.release()
+    dead.control()
+    (stage.directory / "delivery" / "wake").touch()
+    stage.wait_for_delivery()
+    assert dead.points() == stage.probe.points() == recorded(stage.directory)
+
+
+def test_a_run_resumed_again_and_again_is_one_run(stage: Stage) -> None:
+    for first in range(0, 200, 40):
+        stage.train(f"with start(resume=True) as run:\n    rows(run, {first}, {first + 40})\n    os._exit(0)\n")
+    stage.train("with start(resume=True) as run:\n    rows(run, 200, 240)\n")
+    stage.wait_for_delivery()
+    stage.check(0, 240)
+    assert stage.probe.statuses[-1] == "FINISHED"
+    assert set(stage.probe.statuses) <= {"KILLED", "FINISHED", None}
+
+
+def test_a_fresh_start_lets_the_earlier_run_be_delivered_from_where_it_was_moved(
+    stage: Stage, probes: Callable[[str], Probe]
+) -> None:
+    stage.probe.control(fail="away")
+    stage.train("with start() as run:\n    rows(run, 0, 50)\n    os.kill(os.getpid(), 9)\n", -9)
+    wait_until(lambda: stage.delivery)
+    first = Manifest.load(stage.directory).id
+    other = probes("other")
+    body = "with pte_tracking.Run(out, sinks=['json', ProbeSink(folder=%r)]) as run:\n    rows(run, 0, 7)\n"
+    stage.train(body % str(other.folder))
+    aside = Stage(stage.directory / "previous" / first, stage.probe)
+    assert Manifest.load(aside.directory).id == first
+    assert aside.delivery
+    assert len(other.points()) == 7
+    stage.probe.control()
+    (aside.directory / "delivery" / "wake").touch()
+    aside.wait_for_delivery()
+    aside.check(0, 50)
+    assert aside.left == []
+    assert stage.probe.statuses == ["KILLED"]
+    assert {note["run"] for note in stage.probe.notes("open")} == {first}
+
+
+def test_workers_that_outlive_their_trainer_keep_nothing_of_it(stage: Stage) -> None:
+    body = """
+    run = start()
+    rows(run, 0, 10)
+    if not os.fork():
+        time.sleep(60)
+        os._exit(0)
+    say(os.getpid())
+    os.kill(os.getpid(), 9)
+    """
+    trainer = stage.trainer(body)
+    assert line_of(trainer)
+    trainer.wait()
+    try:
+        stage.wait_for_delivery()
+        stage.check(0, 10)
+        assert stage.probe.statuses == ["KILLED"]
+        with Run(stage.directory, resume=True, sinks=[], close_timeout=5):
+            pass
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            if str(stage.directory) in (process.info["cmdline"] or []) and process.pid != os.getpid():
+                process.kill()
+
+
+def test_the_workers_of_a_data_loader_neither_write_nor_hold_anything(stage: Stage) -> None:
+    body = """
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Data(Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            run.log_metrics({"worker": index}, index)
+            return index
+
+    with start() as run:
+        rows(run, 0, 5)
+        assert len(list(DataLoader(Data(), num_workers=2))) == 8
+        rows(run, 5, 10)
+    """
+    stage.train(body)
+    stage.wait_for_delivery()
+    stage.check(0, 10)
+    assert stage.probe.statuses == ["FINISHED"]
+
+
+def test_a_trainer_that_says_little_leaves_a_quiet_log(stage: Stage) -> None:
+    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+    stage.wait_for_delivery()
+    assert said == ""
+    assert (stage.directory / DELIVERY_LOG).read_text() == ""
