@@ -22,7 +22,7 @@ from pte_mlflow import MLflowSink
 from pte_tracking.testing import Recorded
 from tests import servers
 
-ROUNDS = 5
+ROUNDS = 7
 ROWS = 4000
 KEYS = [f"train/{name}" for name in "abcde"]
 _DELIVER = """
