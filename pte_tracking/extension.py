@@ -138,6 +138,9 @@ class Extension:
         """What it is called when nobody gave it a name."""
         return type(self).__name__
 
+    def check(self, manager: Manager) -> None:
+        """Called when the extension is registered: raises ValueError if the manager lacks what it needs."""
+
     def initialize(self, manager: Manager) -> None:
         """Called once, before the first iteration and after a resume has restored the state."""
 

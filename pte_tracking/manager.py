@@ -200,6 +200,7 @@ class ExtensionsManager:
         if self._is_started:
             raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
         entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
+        entry.extension.check(self)
         self._extensions.add(entry.amended(name, priority, trigger, call_before_training))
 
     def get_extension(self, name: str) -> Extension:

@@ -58,9 +58,12 @@ class ExponentialShift(Extension):
         self._inits: list[float] = []
         self._shifts = 0
 
+    def check(self, manager: Manager) -> None:
+        self._numbers(find_optimizer("ExponentialShift", manager, self._optimizer))
+
     def initialize(self, manager: Manager) -> None:
         optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
-        found = [self._number(optimizer, group) for group in range(len(optimizer.param_groups))]
+        found = self._numbers(optimizer)
         # Of a resumed optimizer the groups hold what they were shifted to.
         self._inits = self._inits or (found if self._init is None else [self._init] * len(found))
         for init in self._inits:
@@ -70,6 +73,9 @@ class ExponentialShift(Extension):
     def __call__(self, manager: Manager) -> None:
         self._shifts += 1
         self._set(find_optimizer("ExponentialShift", manager, self._optimizer))
+
+    def _numbers(self, optimizer: Optimizer) -> list[float]:
+        return [self._number(optimizer, group) for group in range(len(optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
         return {"inits": self._inits, "shifts": self._shifts}

@@ -36,7 +36,7 @@ def observe_lr(
     """An extension that reports the learning rate.
 
     It runs at the end of each epoch, or when ``extend(..., trigger=)`` says, and reports ``observation_key``. That the
-    manager has no such optimizer is told before the first iteration.
+    manager has no such optimizer is told when it is registered.
 
     Args:
         optimizer_name: The optimizer's name in the manager, or the optimizer.
@@ -72,7 +72,7 @@ class _Observer(Extension):
         self._function = function
         self._looks_first = look_first
 
-    def initialize(self, manager: Manager) -> None:
+    def check(self, manager: Manager) -> None:
         if self._looks_first:
             self._function(manager)
 
