@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pte_tracking.runs import journal
+from pte_tracking.runs.course import Course
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
@@ -123,6 +124,7 @@ class Channel:
         self._journal = directory / JOURNAL
         self._selection = Selection(self.key, entry.name, self._sink.limits)
         self._view = View(directory, manifest, self._selection)
+        self._course = Course(self._journal)
         self._connection: Connection | None = None
         #: What it failed with last, as long as it fails.
         self._told: str | None = None
@@ -153,7 +155,7 @@ class Channel:
             return False
         if start < self.progress.reaching < end:
             end = self.progress.reaching
-        rewound, start, end = journal.route(self._journal, start, end)
+        rewound, start, end = self._course.route(start, end)
         if rewound:
             self._announce(start)
             self._take_back(rewound, start)

@@ -24,7 +24,7 @@ from pte_tracking.runs.events import AnyEvent, Rewound, RunEnded, RunStarted
 _logger = logging.getLogger("pte_tracking")
 _MOST_PENDING = 64 << 20
 _PAUSE = 1.0  # seconds between attempts to write to a full disk
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 _E = TypeVar("_E", bound=AnyEvent)
 
@@ -182,7 +182,8 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
     with open(path, "rb", buffering=0) as file:
         file.seek(position)
         rest = b""
-        while chunk := file.read(min(_CHUNK, end - position - len(rest))):
+        # Long lines take long pieces, so that none is put together from many.
+        while chunk := file.read(min(max(_CHUNK, len(rest)), end - position - len(rest))):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
             for line in lines:
