@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events
+from pte_tracking.runs import events, journal
 from pte_tracking.runs.channel import Channel, Progress, progress_path
 from pte_tracking.runs.events import Metrics, Status
 from pte_tracking.runs.journal import Journal, Mark, effective
@@ -359,6 +359,23 @@ def test_a_row_of_very_many_values_comes_in_parts(recording: Recording, probe: P
     recording.row(3, {"a": 0.0})
     recording.finish()
     assert probe.points() == [("a", 1, 0.0), *((key, 2, value) for key, value in values.items()), ("a", 3, 0.0)]
+
+
+def test_a_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(1000):
+        recording.row(step, {"a": 1.0})
+    looked = 0
+    plain = journal.find
+
+    def count(path: Path, kind: Any, start: int = 0, end: int | None = None) -> Any:
+        nonlocal looked
+        looked += (path.stat().st_size if end is None else end) - start
+        return plain(path, kind, start, end)
+
+    monkeypatch.setattr(journal, "find", count)
+    recording.finish()
+    assert len(probe.points()) == 1000
+    assert looked <= 3 * recording.path.stat().st_size
 
 
 def test_an_end_is_told_once_and_again_after_the_run_went_on(recording: Recording, probe: Probe) -> None:

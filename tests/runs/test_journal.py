@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_tracking.runs import events
+from pte_tracking.runs.course import Course
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound
 from pte_tracking.runs.journal import Journal, Mark, effective, find, kept, read, route, seq_at
 
@@ -37,13 +40,14 @@ def steps(found: Any) -> list[int]:
 class Reader:
     """Follows the journal in pieces, as a sink's channel does, keeping what it holds of the history."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, find_way: Callable[[int, int], tuple[Rewound | None, int, int]]) -> None:
         self.path = path
         self.position = 0
         self.steps: list[int] = []
+        self._find_way = find_way
 
     def read(self, most: int) -> bool:
-        rewound, start, end = route(self.path, self.position, self.path.stat().st_size)
+        rewound, start, end = self._find_way(self.position, self.path.stat().st_size)
         if rewound:
             gone = steps(effective(self.path, self.position, rewound.to_position))
             assert self.steps[len(self.steps) - len(gone) :] == gone, "what is taken back is not what was read"
@@ -64,7 +68,7 @@ class Model:
         self.journal = Journal(path)
         self.history: list[int] = []
         self.points: list[tuple[Mark, list[int]]] = []
-        self.readers = [Reader(path), Reader(path)]
+        self.readers = [Reader(path, functools.partial(route, path)), Reader(path, Course(path).route)]
         self.count = 0
 
     def append(self, number: int) -> None:
