@@ -196,7 +196,7 @@ class MLflowConnection:
         if isinstance(event, RunStarted):
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
-            if event.resumed:
+            if event.resumed and self._state.journal:
                 # What was taken back is known from here on, also to who begins from nothing but MLflow.
                 self._upload_journal(event)
         elif isinstance(event, Figure | Image):

@@ -86,7 +86,9 @@ def test_a_run_of_the_scripts_own_is_joined(mlflow_store: str, ending: str, stat
     script = "import mlflow\nwith mlflow.start_run(run_name='theirs'):\n"
     script += textwrap.indent(SCRIPT + close + ending, "    ")
     environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_store}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=100, check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, timeout=100, check=False, capture_output=True
+    )
     assert done.returncode == {"FINISHED": 0, "FAILED": 1}.get(status, -signal.SIGKILL), done.stderr
     assert delivered(mlflow_store, status).info.run_name == "theirs"
 
