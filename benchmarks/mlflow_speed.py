@@ -25,7 +25,7 @@ from tests import servers
 ROUNDS = 7
 ROWS = 4000
 KEYS = [f"train/{name}" for name in "abcde"]
-_DELIVER = """
+_DELIVER = r"""
 import re, sys
 from pathlib import Path
 from pte_tracking.runs.delivery import deliver
