@@ -1,0 +1,164 @@
+"""How long a snapshot holds the training up, and how much slower iterations are while it is being written.
+
+``python benchmarks/snapshots.py`` trains a small network in steps of about 2 ms, beside a state of 200 MB in 200
+tensors that is saved again and again. In each round, in turns: a copy of the state into memory that was used before,
+torch.save, our snapshot with and without a thread, pytorch-pfn-extras's with and without one, and
+torch.distributed.checkpoint's async_save. Printed are medians over the rounds, with the lowest and the highest; times
+are in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytorch_pfn_extras as ppe
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import nn
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking.extensions.snapshots import Snapshot
+
+TENSORS, ELEMENTS = 200, 250_000
+
+
+class State(nn.Module):
+    """200 MB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.randn(ELEMENTS) for _ in range(TENSORS))
+
+
+class Training:
+    """Small steps, each timed."""
+
+    def __init__(self) -> None:
+        self._model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)])
+        self._optimizer = torch.optim.SGD(self._model.parameters(), 0.01)
+        self._input = torch.randn(64, 256)
+
+    def step(self) -> float:
+        start = time.perf_counter()
+        self._optimizer.zero_grad()
+        self._model(self._input).square().mean().backward()
+        self._optimizer.step()
+        return time.perf_counter() - start
+
+    def steps(self, last: Callable[[], bool]) -> list[float]:
+        times = [self.step()]
+        while not last():
+            times.append(self.step())
+        return times
+
+
+class Case:
+    """A way to save.
+
+    Args:
+        save: Saves, or begins to.
+        is_written: Whether the last one is written.
+    """
+
+    def __init__(self, save: Callable[[], object], is_written: Callable[[], bool] = lambda: True) -> None:
+        self._save = save
+        self._is_written = is_written
+
+    def run(self, training: Training) -> dict[str, float]:
+        start = time.perf_counter()
+        self._save()
+        blocked = time.perf_counter() - start
+        during = training.steps(self._is_written)
+        written = time.perf_counter() - start
+        while not self._is_written():
+            time.sleep(0.001)
+        until = time.perf_counter() + 0.5
+        otherwise = training.steps(lambda: time.perf_counter() > until)
+        return {
+            "blocked": blocked * 1e3,
+            "written after": written * 1e3,
+            "slowdown": statistics.mean(during) / statistics.mean(otherwise),
+        }
+
+
+def ours(state: State, out: Path, asynchronous: bool) -> Case:
+    saver = extensions.snapshot("s", asynchronous=asynchronous)
+    assert isinstance(saver, Snapshot)
+    manager = pte.ExtensionsManager(state, 1, out_dir=out, iters_per_epoch=1_000_000, sinks=[])
+    with manager.run_iteration():
+        pass
+    thread = saver._saver
+
+    def is_written() -> bool:
+        return thread._thread is None or not thread._thread.is_alive()
+
+    return Case(lambda: saver(manager), is_written)
+
+
+def theirs(state: State, out: Path, writer: Any) -> Case:
+    saver = ppe.training.extensions.snapshot(filename="s", writer=writer)
+    manager = ppe.training.ExtensionsManager({"main": state}, {}, 1, iters_per_epoch=1_000_000, out_dir=str(out))
+    with manager.run_iteration():
+        pass
+    saver.initialize(manager)
+    return Case(
+        lambda: saver(manager), lambda: getattr(writer, "_worker", None) is None or not writer._worker.is_alive()
+    )
+
+
+def distributed(state: State, out: Path) -> Case:
+    last: list[Future[Any]] = []
+
+    def save() -> None:
+        last[:] = [dcp.async_save({"models": state.state_dict()}, checkpoint_id=out)]
+
+    return Case(save, lambda: last[0].done())
+
+
+def cases(folder: Path) -> Iterator[tuple[str, Case]]:
+    state = State()
+    warm = [torch.randn(ELEMENTS) for _ in range(TENSORS)]
+    yield (
+        "a copy into warm memory",
+        Case(lambda: [to.copy_(of.detach()) for to, of in zip(warm, state.weights, strict=True)]),
+    )
+    yield "torch.save", Case(lambda: torch.save({"models": state.state_dict()}, folder / "torch"))
+    yield "snapshot()", ours(state, folder / "ours", True)
+    yield "snapshot(asynchronous=False)", ours(state, folder / "sync", False)
+    yield "ppe", theirs(state, folder / "ppe", ppe.writing.SimpleWriter(out_dir=str(folder)))
+    yield "ppe, ThreadWriter (torn)", theirs(state, folder / "ppe2", ppe.writing.ThreadWriter(out_dir=str(folder)))
+    yield "dcp.async_save", distributed(state, folder / "dcp")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    training = Training()
+    for _ in range(200):
+        training.step()
+    with tempfile.TemporaryDirectory() as folder:
+        made = dict(cases(Path(folder)))
+        for case in made.values():
+            case.run(training)  # the first needs new memory
+        rounds = [{name: case.run(training) for name, case in made.items()} for _ in range(args.rounds)]
+    for quantity in ("blocked", "written after", "slowdown"):
+        print(f"\n{quantity}")
+        for name in made:
+            values = [one[name][quantity] for one in rounds]
+            print(f"  {name:30} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})")
+    for other in ("a copy into warm memory", "torch.save"):
+        ratios = [one["snapshot()"]["blocked"] / one[other]["blocked"] for one in rounds]
+        print(f"blocked by snapshot() / by {other}: {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
