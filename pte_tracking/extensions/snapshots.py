@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -34,7 +34,7 @@ class Saved(Protocol):
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,
-    target: Saved | None = None,
+    target: Saved | Mapping[str, Saved] | None = None,
     trigger: TriggerLike = (1, "epoch"),
     condition: Callable[[], bool] | None = None,
     n_retains: int = -1,
@@ -83,7 +83,7 @@ def snapshot(
 
 
 def snapshot_object(
-    target: Saved,
+    target: Saved | Mapping[str, Saved],
     filename: str,
     *,
     trigger: TriggerLike = (1, "epoch"),
@@ -98,7 +98,7 @@ def snapshot_object(
     It is no checkpoint of the run: nothing can be resumed from it.
 
     Args:
-        target: The object.
+        target: The object; or several by name, whose states the file holds under these names.
         filename: The file's name in the run's directory, a format string for the manager.
         trigger: When.
         condition: Called without arguments when the trigger fires; nothing is saved if it returns False.
@@ -249,11 +249,12 @@ class ObjectSnapshot(Snapshot):
 
     default_name = "snapshot_object"
 
-    def __init__(self, filename: str, policy: Policy, target: Saved) -> None:
+    def __init__(self, filename: str, policy: Policy, target: Saved | Mapping[str, Saved]) -> None:
         super().__init__(filename, policy)
-        if not (hasattr(target, "state_dict") and hasattr(target, "load_state_dict")):
-            raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {target!r}")
-        self._target = target
+        for one in target.values() if isinstance(target, Mapping) else [target]:
+            if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
+                raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {one!r}")
+        self._target: Saved = _Together(target) if isinstance(target, Mapping) else target
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
@@ -282,6 +283,20 @@ class ObjectSnapshot(Snapshot):
                 continue
             self._target.load_state_dict(state)
             return
+
+
+class _Together:
+    """Several objects, saved as one."""
+
+    def __init__(self, parts: Mapping[str, Saved]) -> None:
+        self._parts = parts
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state_dict[name])
 
 
 def _remove(path: Path) -> bool:

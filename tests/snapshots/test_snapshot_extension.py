@@ -209,6 +209,24 @@ def test_an_object_is_loaded_from_the_newest_intact_file_by_number(
     assert "model_11" in caplog.text
 
 
+def test_several_objects_are_saved_in_one_file_and_loaded_from_it(tmp_path: Path) -> None:
+    first, second = nn.Linear(1, 1), nn.Linear(2, 2)
+    targets = {"first": first, "second": second}
+    run(make(tmp_path, extensions.snapshot_object(targets, "both_{.iteration}")), 2)
+    saved = torch.load(tmp_path / "both_2")
+    assert {name: part.keys() for name, part in saved.items()} == {name: {"weight", "bias"} for name in targets}
+    fresh = {"first": nn.Linear(1, 1), "second": nn.Linear(2, 2)}
+    loads = extensions.snapshot_object(fresh, "both_{.iteration}", trigger=(99, "epoch"), autoload=True)
+    manager = make(tmp_path / "again", loads)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "both_2").rename(tmp_path / "again" / "both_2")
+    run(manager, 1)
+    for name, part in targets.items():
+        assert torch.equal(fresh[name].weight, part.weight)
+    with pytest.raises(TypeError, match="target: expected an object with"):
+        extensions.snapshot_object({"first": first, "second": 3}, "both")  # type: ignore[dict-item]
+
+
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
