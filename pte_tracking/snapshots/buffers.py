@@ -24,20 +24,20 @@ class Buffers:
     def copy(self, state: Any) -> Any:
         """A copy of a plain state, its tensors on the CPU; complete after :meth:`wait`."""
         kept: dict[int, Tensor] = {}
-        shared: dict[tuple[Any, ...], Tensor] = {}
+        copies: dict[int, tuple[Tensor, Tensor]] = {}  # by address: what was copied, and to where
         devices: set[torch.device] = set()
 
         def take(tensor: Tensor) -> Tensor:
             if tensor.layout is not torch.strided:
-                return tensor.detach().cpu().clone()
-            # Tied weights are one tensor under two names, and stay one in the file.
-            identity = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
-            if identity in shared and tensor.numel():
-                return shared[identity]
+                return tensor.cpu().clone()
+            address = tensor.data_ptr()
+            if address in copies and _is_same(tensor, copies[address][0]):
+                return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
             buffer = self._buffers.get(len(kept))
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-            kept[len(kept)] = shared[identity] = buffer
+            kept[len(kept)] = buffer
+            copies[address] = tensor, buffer
             if tensor.is_cuda:
                 devices.add(tensor.device)
             return buffer.copy_(tensor, non_blocking=tensor.is_cuda)
@@ -52,3 +52,14 @@ class Buffers:
         for event in self._copied:
             event.synchronize()
         self._copied = []
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors at the same address are one."""
+    return (
+        one.numel() > 0
+        and one.device == other.device
+        and one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )
