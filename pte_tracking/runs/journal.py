@@ -82,12 +82,17 @@ class Journal:
             if self._pending and not self._has_room_for(line):
                 self.dropped += 1
                 return None
-            self._seq += 1
-            self.position += len(line)
-            # After a part of a line its rest is written first: readers wait for the newline.
-            written = 0 if self._pending else self._put(line)
-            if written < len(line):
-                self._pending += line[written:]
+            try:
+                self._seq += 1
+                self.position += len(line)
+                # After a part of a line its rest is written first: readers wait for the newline.
+                written = 0 if self._pending else self._put(line)
+                if written < len(line):
+                    self._pending += line[written:]
+            except BaseException:  # Ctrl-C came between two of these: what the file holds is what counts
+                if not self._pending:
+                    self._seq, self.position = _mend(self._fd, self._path)
+                raise
             return event
 
     def rewind(self, to: Mark, step: int) -> None:

@@ -90,7 +90,7 @@ def holder(path: Path) -> str | None:
         if path in _held:
             return _me()
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:

@@ -277,6 +277,31 @@ def test_appending_costs_one_write_of_the_line_alone(tmp_path: Path, monkeypatch
     opened.close()
 
 
+@pytest.mark.parametrize("is_written", [True, False])
+def test_an_interruption_leaves_the_journal_in_step_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    opened = Journal(path)
+    opened.append(Metrics, 1, {"a": 1.0})
+    plain = os.write
+
+    def interrupted(fd: int, data: bytes) -> int:
+        if is_written:
+            plain(fd, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened.append(Metrics, 2, {"a": 1.0})
+    opened.append(Metrics, 3, {"a": 1.0})
+    assert opened.mark == (len(steps(read(path))), path.stat().st_size)
+    assert steps(read(path)) == ([1, 2, 3] if is_written else [1, 3])
+    assert [event.seq for event, _ in read(path)] == list(range(1, opened.mark.seq + 1))
+    opened.close()
+
+
 def test_a_closed_journal_writes_into_no_other_file(tmp_path: Path) -> None:
     opened = Journal(tmp_path / "journal.jsonl")
     opened.append(Metrics, 1, {"a": 1.0})
