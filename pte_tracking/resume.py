@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -101,18 +102,32 @@ def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint
     return here[-1] if here else None
 
 
+def announce(run: Run, template: Template) -> None:
+    """Announce the snapshots of a run that are on the disk, but whose announcement a kill has prevented."""
+    for path in _unannounced(run, [template]):
+        with contextlib.suppress(SnapshotError):
+            _adopt(run, Found(path, load(path)))
+
+
 def _newest_first(run: Run, templates: Sequence[Template]) -> Iterator[tuple[Path, str | None]]:
     """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
-    known = {one.path: one for one in run.checkpoints()}
-    steps = {path: (one.step, True) for path, one in known.items()}
+    digests: list[tuple[int, Path, str | None]]
+    digests = [(one.step, run.directory / one.path, one.sha256) for one in run.checkpoints()]
+    digests += [(step, path, None) for path, step in _unannounced(run, templates).items()]
+    return ((path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True))
+
+
+def _unannounced(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
+    """Files that were published when a kill prevented the announcement, with their steps."""
+    known = {one.path: one.step for one in run.checkpoints()}
+    found = {}
     for template in templates:
         for name in template.names(run.directory):
-            # Published, but not announced: the process was killed between the two.
-            point = _point(run.directory / name) if name not in known or template.is_fixed else None
-            if point is not None and _holds(run, point):
-                steps[name] = max(steps.get(name, (-1, False)), (point["step"], False))
-    for name, (_, is_known) in sorted(steps.items(), key=lambda item: item[1], reverse=True):
-        yield run.directory / name, known[name].sha256 if is_known else None
+            path = run.directory / name
+            point = _point(path) if name not in known or template.is_fixed else None
+            if point is not None and point["step"] > known.get(name, -1) and _holds(run, point):
+                found[path] = point["step"]
+    return found
 
 
 def _best_first(run: Run, best: Best | None) -> Iterator[tuple[Path, str | None]]:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, cast
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
+from pte_tracking.resume import announce
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.values import to_numbers
 from pte_tracking.snapshots.errors import SnapshotError
@@ -199,7 +200,9 @@ class TrainingSnapshot(Snapshot):
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
-        self._prune(manager.run)  # where a kill prevented it
+        # Where a kill prevented it:
+        announce(manager.run, self.template)
+        self._prune(manager.run)
         if self._signal is not None:
             self._signal.install()
 

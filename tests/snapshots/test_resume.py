@@ -141,6 +141,23 @@ def test_a_snapshot_that_was_published_but_not_announced_is_taken_up(tmp_path: P
     assert (newest.path, newest.step, newest.epoch, newest.values) == ("snapshot_iter_3", 3, 1.5, {"loss": 0.25})
 
 
+def test_a_kill_while_resuming_loses_no_announcement(tmp_path: Path) -> None:
+    """Going back takes back the announcement of the very snapshot gone back to; it is made again, if need be later."""
+    best = {"trigger": EVERY, "keep_best": ("loss", "min", 2)}
+    run(make(tmp_path, extensions.snapshot(**best)), 4, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0})
+    state = torch.load(tmp_path / "snapshot_iter_4")
+    killed = pte.Run(tmp_path)
+    killed.open(at=state["run"])
+    killed.close()
+    assert ("snapshot_iter_4", 4) not in checkpoints(tmp_path)
+    manager = make(tmp_path, extensions.snapshot(**best))
+    resumed_from = manager.resume()
+    assert resumed_from is not None
+    assert resumed_from.step == 4
+    run(manager, 1, {5: 5.0})
+    assert checkpoints(tmp_path) == [("snapshot_iter_1", 1), ("snapshot_iter_2", 2), ("snapshot_iter_5", 5)]
+
+
 def test_the_same_under_one_name_for_all(tmp_path: Path) -> None:
     def one_name() -> Any:
         return extensions.snapshot("newest", trigger=EVERY, asynchronous=False)
