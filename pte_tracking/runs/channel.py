@@ -176,7 +176,7 @@ class Channel:
 
     def push(self, event: AnyEvent, position: int) -> None:
         """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
-        is_plain = self._takes_all and not self.progress.ended and getattr(event, "sinks", None) is None
+        is_plain = self._takes_all and getattr(event, "sinks", None) is None
         if self._connection is None or not is_plain:
             self.deliver([event], position)
             return

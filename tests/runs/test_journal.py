@@ -145,6 +145,19 @@ def test_a_point_that_was_taken_back_is_reached_again(tmp_path: Path) -> None:
     model.finish()
 
 
+def test_a_rewind_that_is_half_written_is_seen_once_it_is_whole(tmp_path: Path) -> None:
+    model = Model(tmp_path / "journal.jsonl")
+    model.append(3)
+    model.read(1, 9, 9)
+    line = events.encode(Rewound(4, 0.0, 1, model.points[0][0].position, 1))
+    with open(model.path, "ab", buffering=0) as file:
+        file.write(line[:50])
+        model.read(1, 9, 9)
+        file.write(line[50:])
+    model.read(1, 9, 9)
+    assert model.readers[1].steps == [1]
+
+
 def test_events_that_hold_again_keep_their_times(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     written = Journal(path)
