@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
@@ -175,6 +175,7 @@ plain_params: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(min_size=1), plain_params))
 def test_any_params_become_one_level_of_plain_values(params: dict[str, Any]) -> None:
     try:
