@@ -86,6 +86,10 @@ def _complain(path: Path, error: Exception) -> None:
 
 
 def _step_back() -> None:
-    """Let the training have the processor first: on Linux a thread has a niceness of its own."""
+    """Let the training have the processor first: on Linux a thread has a niceness of its own.
+
+    Where the training keeps every core busy, its iterations take 2.8 times as long while 200 MB are written without
+    this, 1.2 times at niceness 10, and no longer at 13; the writing takes 0.5 s, 3 s and 5 s. At 19 it takes 19 s.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 13)
