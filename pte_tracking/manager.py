@@ -16,7 +16,7 @@ from pte_tracking.extension_list import ExtensionEntry, ExtensionList
 from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
-from pte_tracking.reporter import Observation, Reporter, ReportScope
+from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.resume import find
 from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run, outcome
@@ -340,11 +340,6 @@ class ExtensionsManager:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _before_iteration(self) -> None:
-        if not self._is_started or self._is_ended:
-            self._start()
-        self.observation = {}
-
     def _start(self) -> None:
         """Takes the directory and prepares the extensions, before the first iteration."""
         if not self._is_ended:
@@ -455,16 +450,19 @@ class _IterationScope:
 
     def __init__(self, manager: ExtensionsManager) -> None:
         self._manager = manager
-        self._report_scope: ReportScope | None = None
+        self._report_scope = manager.reporter.scope({})
+        self._is_entered = False
         self.step_optimizers: Sequence[str] = ()
 
     def __enter__(self) -> None:
-        if self._report_scope is not None:
+        if self._is_entered:
             raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
         manager = self._manager
-        manager._before_iteration()
-        self._report_scope = manager.reporter.scope(manager.observation)
-        self._report_scope.__enter__()
+        if not manager._is_started or manager._is_ended:
+            manager._start()
+        manager.observation = {}
+        self._report_scope.enter(manager.observation)
+        self._is_entered = True
         for name in self.step_optimizers:
             manager.optimizers[name].zero_grad()
 
@@ -473,7 +471,7 @@ class _IterationScope:
     ) -> None:
         manager = self._manager
         try:
-            if error is None and not manager.is_ended:
+            if error is None and not manager._is_ended:
                 for name in self.step_optimizers:
                     manager.optimizers[name].step()
                 manager._after_update()
@@ -484,14 +482,14 @@ class _IterationScope:
             self.leave()
         if error is not None:
             manager._fail(error)
-        elif manager.stop_trigger:
+        elif manager._stop.is_over:
             manager._on_stop()
 
     def leave(self) -> None:
         """Reports no longer go to the iteration, however it ended."""
-        scope, self._report_scope = self._report_scope, None
-        if scope is not None:
-            scope.__exit__(None, None, None)
+        if self._is_entered:
+            self._is_entered = False
+            self._report_scope.__exit__(None, None, None)
 
 
 def _by_name(argument: str, given: Any) -> dict[str, Any]:

@@ -66,6 +66,12 @@ class Progress:
         return self._iters_per_epoch
 
     @property
+    def known_epoch(self) -> int | None:
+        """Whole epochs done; None in a loop that counts iterations only."""
+        length = self._iters_per_epoch
+        return None if length is None else self.iteration // length
+
+    @property
     def epoch(self) -> int:
         """Whole epochs done."""
         return self.iteration // self.iters_per_epoch

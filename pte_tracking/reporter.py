@@ -94,8 +94,12 @@ class ReportScope:
         self._observation = observation
 
     def __enter__(self) -> None:
+        self.enter(self._observation)
+
+    def enter(self, observation: Observation) -> None:
+        """Enters the block with another observation: one scope serves all iterations."""
         reporter = self._reporter
-        self._outer, reporter.observation = reporter.observation, self._observation
+        self._outer, reporter.observation = reporter.observation, observation
         _current.stack.append(reporter)
 
     def __exit__(
@@ -154,8 +158,11 @@ def _plain(key: str, value: Any) -> Value:
     if not isinstance(value, Tensor):
         return to_number(key, value)
     if value.is_cpu:
-        number = value.item() if value.numel() == 1 else None
-        return number if type(number) is float else to_number(key, value)
+        try:
+            number = value.item()
+        except RuntimeError:  # several elements: to_number() says which value it is
+            return to_number(key, value)
+        return number if type(number) is float else to_number(key, number)
     return _on_its_device(key, value, copy=True)
 
 

@@ -55,13 +55,14 @@ class JsonConnection:
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append the rows of metrics; cut them at a rewind."""
+        logs = self._logs
         for event in events:
-            if isinstance(event, Metrics) and event.log not in self._logs:
-                self._logs[event.log] = self._begin(event)
+            if type(event) is Metrics and event.log not in logs:
+                logs[event.log] = self._begin(event)
         for event in events:
-            if isinstance(event, Metrics):
-                self._logs[event.log].append(event)
-            elif isinstance(event, Rewound):
+            if type(event) is Metrics:
+                logs[event.log].append(event)
+            elif type(event) is Rewound:
                 self._rewind(event)
         self._seq = events[-1].seq
 
@@ -114,15 +115,23 @@ class _Log:
         self.size = 0
 
     def append(self, row: Metrics) -> None:
-        values: dict[str, Any] = dict(row.values)
+        values: dict[str, Any] = {**row.values}
         if row.epoch is not None:
             values["epoch"] = row.epoch
         values["iteration"] = row.step
         if row.elapsed_time is not None:
             values["elapsed_time"] = row.elapsed_time
         # The encoder writes non-finite numbers as null.
-        line = (b",\n" if self.size else b"[\n") + _encode(values)
-        self._write(line)
+        data = b"%b%b%b" % (b",\n" if self.size else b"[\n", _encode(values), _END)
+        written = 0
+        try:
+            written = os.pwrite(self._fd, data, self.size)
+        finally:
+            if written < len(data):
+                self._end()
+        if written < len(data):
+            raise OSError(f"only {written} of {len(data)} bytes could be written")
+        self.size += len(data) - len(_END)
 
     def cut(self, size: int) -> bool:
         """Keep the first bytes only; returns whether there were so many."""
@@ -147,18 +156,6 @@ class _Log:
 
     def close(self) -> None:
         os.close(self._fd)
-
-    def _write(self, line: bytes) -> None:
-        data = line + _END
-        written = 0
-        try:
-            written = os.pwrite(self._fd, data, self.size)
-        finally:
-            if written < len(data):
-                self._end()
-        if written < len(data):
-            raise OSError(f"only {written} of {len(data)} bytes could be written")
-        self.size += len(line)
 
     def _end(self) -> None:
         # Written over what is there, before the rest is cut off: on a full disk there may be no place but that.

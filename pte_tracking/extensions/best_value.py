@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.triggers.interval_mean import IntervalMean
 
 
@@ -55,7 +54,7 @@ class BestValue(Extension):
         if value is None or math.isnan(value):
             return
         if self._best is None or self._compare(self._best[0], value):
-            self._best = value, manager.iteration, known_epoch(manager)
+            self._best = value, manager.iteration, manager.updater.known_epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "mean": self._mean.state_dict()}

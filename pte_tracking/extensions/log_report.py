@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.reporter import DictSummary
 from pte_tracking.runs import layout
 from pte_tracking.runs.events import Number
@@ -127,7 +126,8 @@ class LogReport(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
     def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
-        epoch, iteration, elapsed_time = known_epoch(manager), manager.iteration, manager.elapsed_time
+        progress = manager.updater
+        epoch, iteration, elapsed_time = progress.known_epoch, progress.iteration, progress.elapsed_time
         if self._postprocess is None and means.keys().isdisjoint(_CLOCKS):
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks)
             if self._subscribers:

@@ -9,7 +9,6 @@ from typing import TextIO
 
 from pte_tracking.extension import Extension, Manager
 from pte_tracking.extensions.bar import can_show
-from pte_tracking.extensions.known_epoch import known_epoch
 from pte_tracking.extensions.log_report import LogReport, Row
 from pte_tracking.extensions.progress_display import BarDisplay, Display, LineDisplay
 from pte_tracking.reporter import Value
@@ -104,7 +103,7 @@ class ProgressBar(Extension):
         return math.ceil(period if length[1] == "iteration" else period * manager.iters_per_epoch)
 
     def _epoch(self, manager: Manager) -> str:
-        done = known_epoch(manager)
+        done = manager.updater.known_epoch
         if done is None:
             return ""
         if self._total is None:

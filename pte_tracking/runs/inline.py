@@ -9,7 +9,7 @@ from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import AnyEvent, Rewound, Status
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 
-_SAVE_EVERY = 1024  # events that may have to be written again after a kill
+_SAVE_EVERY = 16384  # events that may have to be written again after a kill
 _PAUSE = 1.0  # seconds after a failure (a full disk) before the next attempt
 
 

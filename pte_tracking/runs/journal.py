@@ -82,12 +82,13 @@ class Journal:
             if self._pending and not self._has_room_for(line):
                 self.dropped += 1
                 return None
+            size = len(line)
             try:
                 self._seq += 1
-                self.position += len(line)
+                self.position += size
                 # After a part of a line its rest is written first: readers wait for the newline.
-                written = 0 if self._pending else self._put(line)
-                if written < len(line):
+                written = 0 if self._pending else self._put(line, size)
+                if written < size:
                     self._pending += line[written:]
             except BaseException:  # Ctrl-C came between two of these: what the file holds is what counts
                 if not self._pending:
@@ -154,21 +155,22 @@ class Journal:
         return not self._pending or len(self._pending) + len(line) <= _MOST_PENDING
 
     def _try_again(self) -> None:
-        written = self._put(self._pending)
+        written = self._put(self._pending, len(self._pending))
         del self._pending[:written]
         if not self._pending:
             _logger.warning("%s: there is space again; the events that waited were written", self._path)
 
-    def _put(self, data: bytes | bytearray) -> int:
+    def _put(self, data: bytes | bytearray, size: int) -> int:
         written, problem = 0, "a part of an event was written"
         try:
             written = os.write(self._fd, data)
+            if written == size:
+                return size
         except OSError as error:
             problem = str(error)
-        if written < len(data):
-            self._not_before = time.monotonic() + _PAUSE
-            if not self._pending:
-                _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, problem)
+        self._not_before = time.monotonic() + _PAUSE
+        if not self._pending:
+            _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, problem)
         return written
 
 
