@@ -46,11 +46,13 @@ class State(msgspec.Struct):
     Attributes:
         run_id: The MLflow run.
         epoch_step: The last step that an epoch was stored for.
+        has_others: Whether the run had points when it was found: another machine's, which this record may not know.
         last_time: When the last event happened; the run's end, in the end.
         journal: Up to which byte the journal is stored.
     """
 
     run_id: str = ""
+    has_others: bool = False
     epoch_step: int | None = None
     last_time: float = 0.0
     journal: int = 0
@@ -73,7 +75,10 @@ class MLflowConnection:
         self._run = run
         self._state = msgspec.convert(dict(state), State)
         self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
-        self._attach(runs.take_up(self._client, sink, run, self._state.run_id))
+        shown = runs.take_up(self._client, sink, run, self._state.run_id)
+        if not self._state.run_id:
+            self._state.has_others = bool(shown.data.metrics)
+        self._attach(shown)
         self._skipped: set[str] = set()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
@@ -106,7 +111,7 @@ class MLflowConnection:
     def _attach(self, shown: Run) -> None:
         self._state.run_id = shown.info.run_id
         self._files = Files(self._run, shown.info.artifact_uri, self._client.tracking_uri)
-        self._points = Points(self._client, shown.info.run_id)
+        self._points = Points(self._client, shown.info.run_id, has_others=self._state.has_others)
         self._checkpoints = Checkpoints(self._client, self._run, shown, self._points)
         self._translation = Translation(self._files.write)
         self._is_translating = False
@@ -131,6 +136,7 @@ class MLflowConnection:
         # Failing half-way through is no harm: what comes again is found, and the copies are the same points.
         if shown.data.tags.get(runs.PART) != str(rewound.seq):
             shown = runs.fork(self._client, self._run, shown, rewound.seq)
+            self._state.has_others = False
             self._attach(shown)
             self._state.epoch_step, self._state.journal = None, 0
         history = self._run.history(rewound.to_seq)
@@ -170,7 +176,7 @@ class MLflowConnection:
             self._send(parts[half:])
 
     def _request(self, parts: list[tuple[int, Entities]]) -> None:
-        metrics = [metric for _, entities in parts for metric in entities.metrics]
+        metrics = self._points.new(metric for _, entities in parts for metric in entities.metrics)
         params = [param for _, entities in parts for param in entities.params]
         # Of two values of a tag the later one counts; MLflow's servers differ in which they take.
         tags = {tag.key: tag for _, entities in parts for tag in entities.tags}

@@ -1,4 +1,4 @@
-"""The points that the MLflow run holds, for checkpoints to refer to."""
+"""The points that the MLflow run holds: for checkpoints to refer to, and so that none is stored twice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ class Points:
     Args:
         client: Talks to the store.
         run_id: The MLflow run.
+        has_others: Whether it may hold points that this record of the run does not know.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, *, has_others: bool = False) -> None:
         self._client = client
         self._run_id = run_id
+        self._has_others = has_others
         self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
+        self._held: dict[str, set[int]] = {}
 
     def remember(self, metrics: Iterable[Metric]) -> None:
         """These were stored."""
@@ -30,6 +33,18 @@ class Points:
             self._recent[metric.key, metric.step] = metric
         while len(self._recent) > _MOST:
             self._recent.popitem(last=False)
+
+    def new(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Those whose step holds no point yet. MLflow tells points by their times, too, and would store both."""
+        if not self._has_others:
+            return list(metrics)
+        return [metric for metric in metrics if metric.step not in self._steps(metric.key, metric.step)]
+
+    def _steps(self, key: str, first: int) -> set[int]:
+        if key not in self._held:
+            history = self._client.get_metric_history(self._run_id, key)
+            self._held[key] = {point.step for point in history if point.step >= first}
+        return self._held[key]
 
     def find(self, key: str, step: int) -> Metric | None:
         """The point of a key at a step, with the time that it has at MLflow; None if there is none."""
