@@ -43,7 +43,7 @@ def per_iteration(folder: Path) -> None:
         {},
         1,
         [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=ITERATIONS,
+        iters_per_epoch=ITERATIONS + 1,  # so that the run and its delivery are still there in the end
         out_dir=folder / "result",
         sinks=["json", "tensorboard", MLflowSink(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")],
     )

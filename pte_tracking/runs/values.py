@@ -39,10 +39,16 @@ def to_number(key: str, value: Any) -> Number:
     """
     if type(value) is float:
         return value
-    if isinstance(value, bool | int):
+    if isinstance(value, int):
         return int(value) if -_LARGEST_INT <= value < _LARGEST_INT else _to_float(value)
     if isinstance(value, float):
         return float(value)
+    # A tensor of one number is the commonest of what is left; all others are looked at more closely.
+    try:
+        if type(item := value.item()) is float:
+            return item
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        pass
     shape = getattr(value, "shape", ())
     if any(length != 1 for length in shape):
         raise ValueError(

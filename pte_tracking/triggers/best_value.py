@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from pte_tracking.triggers.interval_mean import IntervalMean
 
 
 class BestValueTrigger(Trigger):
-    """Fires at the end of an interval over which the mean of a value was better than ever before.
+    """Fires at the end of an interval over which the mean of a value was better than ever before. NaN never is.
 
     Args:
         key: The value's key in the observation.
@@ -32,7 +33,8 @@ class BestValueTrigger(Trigger):
 
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.ask(manager)
-        if value is None or (self._best is not None and not self._compare(self._best, value)):
+        # A NaN that came first would stay the best for ever: nothing compares with it.
+        if value is None or math.isnan(value) or (self._best is not None and not self._compare(self._best, value)):
             return False
         self._best = value
         return True

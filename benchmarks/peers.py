@@ -1,0 +1,303 @@
+"""What a row of five values to TensorBoard and MLflow costs the training thread: ours, the peers, and the floor.
+
+``python benchmarks/peers.py`` (``--rounds N``). Each candidate runs in a process of its own, one after the other in
+each round: a loop of half a millisecond of torch work, then five tensors are logged, and the microseconds from the end
+of the work to the end of the logging are taken. MLflow's store is sqlite. A peer that takes no tensors gets their
+numbers. The floor encodes the five numbers with the fastest JSON library and writes them to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from _measure import Figure, ratios, spread
+
+Values = dict[str, torch.Tensor]
+#: Takes the values of an iteration and its number.
+Log = Callable[[Values, int], object]
+NAMES = ["train/loss", "train/accuracy", "train/norm", "train/a", "train/b"]
+SLOW = 250  # iterations of a peer that takes milliseconds
+FAST = 2000
+
+
+def numbers(values: Values) -> dict[str, float]:
+    return {key: value.item() for key, value in values.items()}
+
+
+@contextmanager
+def floor(folder: Path, store: str) -> Iterator[Log]:
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    file = os.open(folder / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield lambda values, step: os.write(file, encode({key: value.item() for key, value in values.items()}) + b"\n")
+    os.close(file)
+
+
+@contextmanager
+def ours(folder: Path, store: str) -> Iterator[Log]:
+    import pte_tracking as pte
+    from pte_mlflow import MLflowSink
+
+    with pte.Run(folder / "run", sinks=["tensorboard", MLflowSink(tracking_uri=store)], close_timeout=60) as run:
+        yield run.log_metrics
+
+
+@contextmanager
+def ours_with_engine(folder: Path, store: str) -> Iterator[Log]:
+    import pte_tracking as pte
+    from pte_mlflow import MLflowSink
+    from pte_tracking import extensions
+
+    manager = pte.ExtensionsManager(
+        {},
+        1,
+        [extensions.LogReport(trigger=(1, "iteration"))],
+        iters_per_epoch=FAST + 1,
+        out_dir=folder / "run",
+        sinks=["json", "tensorboard", MLflowSink(tracking_uri=store)],
+        close_timeout=60,
+    )
+
+    def log(values: Values, step: int) -> None:
+        with manager.run_iteration():
+            pte.report(values)
+
+    with manager:
+        yield log
+
+
+@contextmanager
+def mlflow_sync(folder: Path, store: str) -> Iterator[Log]:
+    import mlflow
+
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run():
+        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step)
+
+
+@contextmanager
+def mlflow_async(folder: Path, store: str) -> Iterator[Log]:
+    import mlflow
+
+    mlflow.set_tracking_uri(store)
+    with mlflow.start_run():
+        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step, synchronous=False)
+        mlflow.flush_async_logging()
+
+
+@contextmanager
+def mlflow_buffered(folder: Path, store: str) -> Iterator[Log]:
+    os.environ["MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS"] = "1"
+    with mlflow_async(folder, store) as log:
+        yield log
+
+
+@contextmanager
+def summary_writer(folder: Path, store: str) -> Iterator[Log]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def log(values: Values, step: int) -> None:
+        for key, value in values.items():
+            writer.add_scalar(key, value, step)
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    yield log
+    writer.close()
+
+
+@contextmanager
+def summary_writer_and_buffered(folder: Path, store: str) -> Iterator[Log]:
+    with summary_writer(folder, store) as first, mlflow_buffered(folder, store) as second:
+
+        def log(values: Values, step: int) -> None:
+            first(values, step)
+            second(values, step)
+
+        yield log
+
+
+@contextmanager
+def lightning(folder: Path, store: str) -> Iterator[Log]:
+    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+
+    loggers = [TensorBoardLogger(str(folder)), MLFlowLogger(tracking_uri=store)]
+
+    def log(values: Values, step: int) -> None:
+        plain = numbers(values)  # as its trainer does
+        for logger in loggers:
+            logger.log_metrics(plain, step)
+
+    yield log
+    for logger in loggers:
+        logger.finalize("success")
+
+
+@contextmanager
+def ignite(folder: Path, store: str) -> Iterator[Log]:
+    from ignite.engine import Engine, Events
+    from ignite.handlers import MLflowLogger, TensorboardLogger
+
+    engine = Engine(lambda engine, values: values)
+    handlers = [TensorboardLogger(log_dir=str(folder / "tensorboard")), MLflowLogger(tracking_uri=store)]
+    for handler in handlers:
+        handler.attach_output_handler(engine, Events.ITERATION_COMPLETED, tag="train", output_transform=lambda o: o)
+
+    def log(values: Values, step: int) -> None:
+        engine.state.iteration, engine.state.output = step, values
+        engine.fire_event(Events.ITERATION_COMPLETED)
+
+    yield log
+    for handler in handlers:
+        handler.close()
+
+
+@contextmanager
+def accelerate(folder: Path, store: str) -> Iterator[Log]:
+    from accelerate import Accelerator
+
+    os.environ["MLFLOW_TRACKING_URI"] = store
+    accelerator = Accelerator(cpu=True, log_with=["tensorboard", "mlflow"], project_dir=str(folder))
+    accelerator.init_trackers("peers")
+    yield lambda values, step: accelerator.log(numbers(values), step=step)
+    accelerator.end_training()
+
+
+@contextmanager
+def dvclive(folder: Path, store: str) -> Iterator[Log]:
+    from dvclive import Live
+
+    def log(values: Values, step: int) -> None:
+        live.step = step
+        for key, value in numbers(values).items():
+            live.log_metric(key, value)
+        live.make_summary()
+
+    os.chdir(folder)
+    with Live(dir=str(folder / "live"), save_dvc_exp=False, report=None, dvcyaml=None) as live:
+        yield log
+
+
+@contextmanager
+def pfn_extras(folder: Path, store: str) -> Iterator[Log]:
+    import pytorch_pfn_extras as ppe
+
+    writer = ppe.writing.TensorBoardWriter(out_dir=str(folder / "tensorboard"))
+    manager = ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=FAST + 1, out_dir=str(folder))
+    manager.extend(ppe.training.extensions.LogReport(trigger=(1, "iteration"), writer=writer, filename="log"))
+
+    def log(values: Values, step: int) -> None:
+        with manager.run_iteration():
+            ppe.reporting.report(values)
+
+    yield log
+    manager.finalize()
+    writer.finalize()
+
+
+#: Label, how it logs, iterations, and whether it serves both TensorBoard and MLflow.
+CANDIDATES: dict[str, tuple[str, Callable[..., Any], int, bool]] = {
+    "floor": ("encode and write", floor, FAST, False),
+    "ours": ("pte_tracking: Run.log_metrics, both", ours, FAST, False),
+    "engine": ("pte_tracking: manager and LogReport, both and JSON", ours_with_engine, FAST, False),
+    "lightning": ("Lightning: both loggers", lightning, SLOW, True),
+    "ignite": ("Ignite: both handlers", ignite, SLOW, True),
+    "accelerate": ("Accelerate: both trackers", accelerate, SLOW, True),
+    "combined": ("SummaryWriter and mlflow, asynchronous, 1 s", summary_writer_and_buffered, FAST, True),
+    "sync": ("mlflow", mlflow_sync, SLOW, False),
+    "async": ("mlflow, asynchronous", mlflow_async, FAST, False),
+    "buffered": ("mlflow, asynchronous, 1 s", mlflow_buffered, FAST, False),
+    "writer": ("SummaryWriter", summary_writer, FAST, False),
+    "dvclive": ("DVCLive, its own files", dvclive, SLOW, False),
+    "pfn": ("pytorch-pfn-extras: LogReport, TensorBoardWriter", pfn_extras, SLOW, False),
+}
+_NEEDS = {"lightning": "lightning", "accelerate": "accelerate", "dvclive": "dvclive", "pfn": "pytorch_pfn_extras"}
+
+
+def work(x: torch.Tensor) -> torch.Tensor:
+    end = time.perf_counter() + 0.0005
+    while time.perf_counter() < end:
+        x = x @ x.T / 100
+    return x.mean()
+
+
+def measure(name: str, template: Path) -> None:
+    """In a process of its own: print median and 99th percentile in microseconds, and the seconds that the end took."""
+    _, candidate, iterations, _ = CANDIDATES[name]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shutil.copy(template, folder / "mlflow.db")
+        x, taken = torch.rand(64, 64), []
+        with candidate(folder, f"sqlite:///{folder / 'mlflow.db'}") as log:
+            for step in range(1, iterations + 1):
+                mean = work(x)
+                values = {key: mean + index for index, key in enumerate(NAMES)}
+                begin = time.perf_counter()
+                log(values, step)
+                taken.append((time.perf_counter() - begin) * 1e6)
+            end = time.perf_counter()
+        drained = time.perf_counter() - end
+        steady = sorted(taken[iterations // 20 :])
+        print("result:" + json.dumps([statistics.median(steady), steady[int(len(steady) * 0.99)], drained]))
+
+
+def ask(name: str, template: Path) -> tuple[float, float, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", name, "--template", str(template)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("result:")]
+    if not lines:
+        raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+    median, p99, drained = json.loads(lines[-1].removeprefix("result:"))
+    return median, p99, drained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", choices=CANDIDATES)
+    parser.add_argument("--template", type=Path)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.template)
+        return
+    names = [name for name in CANDIDATES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as place:
+        template = Path(place) / "mlflow.db"
+        code = f"from mlflow import MlflowClient as C; C('sqlite:///{template}').search_experiments()"
+        subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
+        for _ in range(arguments.rounds):
+            for name in names:
+                found[name].append(ask(name, template))
+    print("us on the training thread for a row of five tensors; p99; seconds until the end was delivered")
+    for name in names:
+        medians, p99s, drains = zip(*found[name], strict=True)
+        print(f"  {CANDIDATES[name][0]:52s} {spread(medians):>28s} {spread(p99s):>30s} {spread(drains):>24s}")
+    medians = {name: [median for median, _, _ in found[name]] for name in names}
+    both = [name for name in names if CANDIDATES[name][3]]
+    fastest = min(both, key=lambda name: statistics.median(medians[name]))
+    work = "a row of 5 values to TensorBoard and MLflow, training thread"
+    Figure(work, CANDIDATES[fastest][0], ratios(medians["ours"], medians[fastest]), "<= 0.03").tell()
+    Figure(work, CANDIDATES["floor"][0], ratios(medians["ours"], medians["floor"]), "<= 4").tell()
+
+
+if __name__ == "__main__":
+    main()
