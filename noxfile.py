@@ -80,7 +80,6 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark, side by side with the peers; behind -- names of files in benchmarks/ choose some."""
+    """Every benchmark, side by side with the peers; names behind -- choose some."""
     install(session, "bench")
-    for script in session.posargs or sorted(str(path) for path in Path("benchmarks").glob("[!_]*.py")):
-        session.run("python", script, env=QUIET)
+    session.run("python", "benchmarks/all.py", *session.posargs, env=QUIET)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytorch_pfn_extras as ppe
 import torch
+from _measure import Figure
 from pytorch_pfn_extras.training import extensions as ppe_extensions
 
 import pte_tracking as pte
@@ -67,12 +68,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    cases: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        "tensors": (ours, theirs, {name: torch.rand(()) for name in NAMES}),
-        "floats": (ours, theirs, dict.fromkeys(NAMES, 0.5)),
-        "manager and report alone, floats": (bare_ours, bare_theirs, dict.fromkeys(NAMES, 0.5)),
+    cases: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
+        "8 extensions and LogReport, 5 tensors": (ours, theirs, {name: torch.rand(()) for name in NAMES}, "<= 0.2"),
+        "the same, 5 floats": (ours, theirs, dict.fromkeys(NAMES, 0.5), "<= 0.33"),
+        "manager and report alone, 5 floats": (bare_ours, bare_theirs, dict.fromkeys(NAMES, 0.5), "<= 1"),
     }
-    for case, (make_ours, make_theirs, values) in cases.items():
+    for case, (make_ours, make_theirs, values, target) in cases.items():
         times: list[tuple[float, float]] = []
         for _ in range(args.rounds):
             with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
@@ -91,6 +92,7 @@ def main() -> None:
             f"{case}: {here:.1f} us, pytorch-pfn-extras {there:.1f} us; "
             f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
+        Figure(f"an iteration: {case}", "pytorch-pfn-extras", ratios, target).tell()
 
 
 if __name__ == "__main__":

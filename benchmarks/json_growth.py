@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+from _measure import Figure
 
 from pte_tracking.runs.run import Point, Run
 
@@ -69,6 +70,7 @@ def main() -> None:
             f"memory: {grown / args.large:.2f} bytes for a row; log: {os.stat(directories[1] / 'log').st_size:,} bytes"
         )
         sizes = [os.stat(directory / "delivery" / "json.json").st_size for directory in directories]
+        Figure(f"row {args.large:,} of the JSON log", f"row {args.small:,}", ratios, "<= 1.1").tell()
         print(f"saved position: {sizes[0]} and {sizes[1]} bytes")
         started = time.perf_counter()
         with Run(directories[1], resume=True):

@@ -44,7 +44,7 @@ def test_json_is_strict_and_holds_the_same(run: Path) -> None:
     assert shown["step"] == 20
     assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
     (listed,) = json.loads(call("list", run, "--json").output)
-    assert listed == shown
+    assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
 
 
 def test_a_run_that_is_training_can_be_looked_at(tmp_path: Path) -> None:
@@ -112,3 +112,134 @@ def test_sync_adds_a_backend_that_was_not_there_when_the_run_was_trained(run: Pa
     assert [(one.step, round(one.value, 6)) for one in events.Scalars("loss")] == [
         (step, round(1 / step, 6)) for step in range(1, 21)
     ]
+
+
+def test_list_tells_the_best_value(run: Path) -> None:
+    (listed,) = json.loads(call("list", run, "--json").output)
+    assert listed["best"] == {"key": "loss", "value": 0.05, "step": 20}
+    assert "loss 0.05 (step 20)" in call("list", run).output
+    (odd,) = json.loads(call("list", run, "--json", "--best", "odd").output)
+    assert odd["best"] == {"key": "odd", "value": None, "step": None}
+
+
+def test_show_draws_the_value_that_tells_most(run: Path) -> None:
+    output = call("show", run).output
+    assert "┌" in output
+    assert "loss" in output
+
+
+def test_compare_shows_params_that_differ_and_metrics_side_by_side(run: Path, tmp_path: Path) -> None:
+    with pte.Run(tmp_path / "other", params={"lr": 0.2, "depth": 3}) as other:
+        other.log_metrics({"loss": 2.0, "extra": 1}, 4)
+    first, second = str(run), str(tmp_path / "other")
+    found = json.loads(call("compare", first, second, "--json").output)
+    assert found["params"] == {"lr": {first: 0.1, second: 0.2}, "depth": {first: None, second: 3}}
+    assert found["metrics"][first]["loss"] == {
+        "last": 0.05,
+        "last_step": 20,
+        "lowest": 0.05,
+        "lowest_step": 20,
+        "highest": 1.0,
+        "highest_step": 1,
+    }
+    assert found["metrics"][second]["extra"]["last"] == 1
+    output = call("compare", first, second).output
+    assert "params that differ" in output
+    assert "lowest values" in output
+    assert call("compare", first).exit_code == 2
+
+
+@pytest.fixture
+def rewound(tmp_path: Path) -> Path:
+    """A run whose rows from the third on were taken back and logged again."""
+    with pte.Run(tmp_path / "result") as run:
+        for step in (1, 2):
+            run.log_metrics({"loss": step / 2}, step, epoch=step, elapsed_time=step / 4)
+        point = run.point(2)
+        run.log_metrics({"loss": -1.0}, 3)
+    run = pte.Run(tmp_path / "result")
+    run.open(point)
+    run.log_metrics({"loss": float("nan"), "acc": 1}, 3, log="other")
+    run.close()
+    return tmp_path / "result"
+
+
+def test_export_gives_the_rows_that_hold_in_every_format(rewound: Path, tmp_path: Path) -> None:
+    import csv
+    import math
+
+    import pandas
+
+    written = call("export", rewound).output.splitlines()
+    assert written[0] == "log,epoch,iteration,elapsed_time,time,loss,acc"
+    rows = list(csv.DictReader(written))
+    assert [(row["log"], row["iteration"], row["loss"], row["acc"]) for row in rows] == [
+        ("log", "1", "0.5", ""),
+        ("log", "2", "1.0", ""),
+        ("other", "3", "nan", "1"),
+    ]
+    found = json.loads(call("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
+    assert [(row["iteration"], row["loss"]) for row in found] == [(1, 0.5), (2, 1.0), (3, None)]
+    file = tmp_path / "table.parquet"
+    assert call("export", rewound, "--format", "parquet", "-o", file).exit_code == 0
+    table = pandas.read_parquet(file)
+    assert list(table["iteration"]) == [1, 2, 3]
+    assert list(table["loss"])[:2] == [0.5, 1.0]
+    assert math.isnan(table["loss"][2])
+    assert call("export", rewound, "--format", "parquet").exit_code == 2
+    assert call("export", rewound, "--format", "xml").exit_code == 2
+
+
+def test_a_run_without_rows_is_an_empty_table(tmp_path: Path) -> None:
+    with pte.Run(tmp_path, params={"a": 1}):
+        pass
+    assert call("export", tmp_path).output == "log,epoch,iteration,elapsed_time,time\n"
+    assert json.loads(call("export", tmp_path, "--format", "json").output) == []
+    assert call("show", tmp_path).exit_code == 0
+
+
+def damages(data: bytes) -> dict[str, bytes | None]:
+    """What can become of a file."""
+    half = len(data) // 2
+    return {
+        "lost": None,
+        "empty": b"",
+        "cut": data[:half],
+        "flipped": data[:half] + bytes([data[half] ^ 0xFF]) + data[half + 1 :],
+        "foreign": b"\x89PNG\r\n\x1a\n" + bytes(200),
+        "text": b"null",
+        "list": b"[]",
+    }
+
+
+@pytest.mark.parametrize("name", ["run.json", "journal.jsonl", "checkpoints.json", "delivery/json.json", "log"])
+def test_no_command_ends_with_a_traceback_whatever_became_of_a_file(run: Path, tmp_path: Path, name: str) -> None:
+    path = run / name
+    if not path.exists():
+        path.write_bytes(b'{"format": 1}')
+    whole = path.read_bytes()
+    for damage, data in damages(whole).items():
+        path.unlink(missing_ok=True)
+        if data is not None:
+            path.write_bytes(data)
+        for command in ("list", "show", "verify", "export", "sync"):
+            done = call(command, run)
+            assert done.exit_code in (0, 1), (damage, command, done.output)
+            assert done.exception is None or isinstance(done.exception, SystemExit), (damage, command, done.exception)
+        done = call("compare", run, run)
+        assert done.exit_code in (0, 1), damage
+        assert isinstance(done.exception, SystemExit | None), (damage, done.exception)
+        path.write_bytes(whole)
+    assert call("verify", run).exit_code == 0
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "run.json")
+
+    # Root, as whom tests may run, may read everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for command in ("list", "show", "verify", "export", "sync"):
+        done = call(command, run)
+        assert done.exit_code == 1, (command, done.output, done.exception)
+        assert "Permission denied" in done.output

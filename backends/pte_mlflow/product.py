@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def prepare(artifact_root: str | None) -> None:
     # The trainer's active model: MLflow would add it to each point.
     for name in ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID"):
         os.environ.pop(name, None)
+    # That a request is tried a second time is no news; what fails in the end is said by whoever delivers.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     _import_lean()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import msgspec
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking.runs.journal import find, kept, latest
-from pte_tracking.runs.layout import DELIVERY_LOG, JOURNAL, MANIFEST
+from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, DELIVERY_LOG, FIGURES, IMAGES, JOURNAL, MANIFEST
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pending import Pending, pending, status
 
 _LAST_ROWS = 8
+_WITHOUT_RUNS = (ARTIFACTS, DELIVERY, FIGURES, IMAGES)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -84,7 +86,12 @@ def summarize(directory: Path) -> Summary:
 
 def runs_below(directory: Path) -> Iterator[Path]:
     """The directories of all runs at or below a folder, earlier ones moved aside included."""
-    return (path.parent for path in sorted(directory.rglob(MANIFEST)) if path.is_file())
+    for place, folders, files in os.walk(directory):
+        folders.sort()
+        if MANIFEST in files:
+            yield Path(place)
+            # A run keeps no other run there, and pictures by the thousand.
+            folders[:] = [name for name in folders if name not in _WITHOUT_RUNS]
 
 
 def _row(event: Metrics) -> dict[str, Number]:

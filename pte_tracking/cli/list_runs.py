@@ -1,0 +1,65 @@
+"""``pte-tracking list``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from pte_tracking.cli.rendering import AsJson, fail, print_json, print_table
+from pte_tracking.runs.manifest import NotARun
+from pte_tracking.runs.points import extremes, is_lower_better, main_key
+from pte_tracking.runs.summary import Summary, runs_below, summarize
+
+
+def list_runs(
+    directory: Annotated[Path, typer.Argument(help="Where to look, with all folders below.", show_default=False)],
+    best: Annotated[
+        str | None, typer.Option(help="The value to tell the best of; a loss or an accuracy if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder: status, last step, best value, what is not delivered."""
+    found: list[tuple[Summary, dict[str, Any] | None]] = []
+    is_broken = False
+    for run in runs_below(directory):
+        try:
+            found.append((summarize(run), _best(run, best)))
+        except (NotARun, OSError) as error:
+            is_broken = True
+            typer.echo(str(error), err=True)
+    if not found:
+        fail(f"{directory}: no run here or below", 1)
+    if as_json:
+        print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
+    else:
+        print_table(Console(), "", [_row(one, value) for one, value in found])
+    if is_broken:
+        raise typer.Exit(1)
+
+
+def _best(run: Path, wanted: str | None) -> dict[str, Any] | None:
+    found = extremes(run)
+    key = wanted or main_key(found)
+    if key is None or key not in found:
+        return None
+    one = found[key]
+    if is_lower_better(key):
+        return {"key": key, "value": one.lowest, "step": one.lowest_step}
+    return {"key": key, "value": one.highest, "step": one.highest_step}
+
+
+def _row(one: Summary, best: dict[str, Any] | None) -> dict[str, Any]:
+    told = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
+    return {
+        "run": one.directory,
+        "name": one.name,
+        "status": one.status,
+        "step": one.step,
+        "best": told,
+        "sinks": " ".join(one.sinks),
+        "not delivered": "; ".join(map(str, one.pending)) or "-",
+    }

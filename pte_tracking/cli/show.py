@@ -1,0 +1,74 @@
+"""``pte-tracking show``."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from pte_tracking.cli.arguments import RunDir, reading
+from pte_tracking.cli.rendering import AsJson, print_json, print_table
+from pte_tracking.runs.points import main_key, rows
+from pte_tracking.runs.summary import Summary, summarize
+
+_HEIGHT = 15
+_MOST_POINTS = 500
+
+
+def show(run: RunDir, as_json: AsJson = False) -> None:
+    """Show one run: params, last rows, a plot, checkpoints, what is not delivered and why."""
+    with reading():
+        summary = summarize(run)
+        if as_json:
+            print_json(msgspec.to_builtins(summary))
+            return
+        _print(run, summary)
+
+
+def _print(directory: Path, run: Summary) -> None:
+    console = Console()
+    console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
+    started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
+    console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
+    print_table(console, "last rows", run.rows)
+    _plot(console, directory)
+    snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
+    print_table(console, "checkpoints", snapshots)
+    for one in run.pending:
+        console.print(f"not delivered: {one}", style="yellow", markup=False)
+    for line in run.said:
+        console.print(f"delivery: {line}", style="dim", markup=False)
+
+
+def _plot(console: Console, directory: Path) -> None:
+    """The curve of the value that tells most, beside the one of the same name in training."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows(directory):
+        for key, value in row.values.items():
+            if math.isfinite(value):  # type: ignore[arg-type]  # decoded: no texts are left
+                curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
+    main = main_key(curves)
+    if main is None or len(curves[main]) < 2:
+        return
+    from uniplot import plot_to_string
+
+    last_name = main.rpartition("/")[2]
+    names = [key for key in curves if key.rpartition("/")[2] == last_name]
+    thinned = [curves[key][:: -(-len(curves[key]) // _MOST_POINTS)] for key in names]
+    drawn = plot_to_string(
+        xs=[[step for step, _ in curve] for curve in thinned],
+        ys=[[value for _, value in curve] for curve in thinned],
+        lines=True,
+        color=console.is_terminal,
+        width=max(min(console.width, 100) - 20, 20),
+        height=_HEIGHT,
+        legend_labels=names,
+    )
+    console.print()
+    print(drawn)

@@ -1,0 +1,144 @@
+"""A whole training beside an MLflow server in trouble: it ends as always, and everything arrives later, once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pte_tracking.runs.sync import sync
+from tests.outages.training import value
+from tests.servers import Fate, Proxy, free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
+
+ITERATIONS = 300
+SCRIPT = Path(__file__).with_name("training.py")
+
+
+@pytest.fixture
+def experiment(mlflow_server: str) -> str:
+    name = uuid.uuid4().hex
+    MlflowClient(mlflow_server).create_experiment(name)
+    return name
+
+
+@pytest.fixture
+def proxy(mlflow_server: str) -> Iterator[Proxy]:
+    with Proxy(urlsplit(mlflow_server).port or 0) as standing:
+        yield standing
+
+
+def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> list[str]:
+    """Run the training to its end; the lines that it has printed."""
+    command = [sys.executable, str(SCRIPT), str(directory), uri, experiment, str(ITERATIONS), ending]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode == (-9 if ending == "kill" else 0), done.stderr
+    return done.stderr.splitlines()
+
+
+def the_run(uri: str, experiment: str) -> Run | None:
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs: list[Run] = client.search_runs([found.experiment_id])
+    assert len(runs) <= 1
+    return runs[0] if runs else None
+
+
+def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
+    """Each point is there, once; and each snapshot as a checkpoint."""
+    run = the_run(uri, experiment)
+    assert run is not None
+    assert run.info.status == status
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(i, value(i)) for i in range(1, last + 1)]
+    models = MlflowClient(uri).search_logged_models([run.info.experiment_id])
+    third = ITERATIONS // 3
+    assert {model.name for model in models} == {f"snapshot_iter_{step}" for step in range(third, last + 1, third)}
+    assert {model.status for model in models} == {"READY"}
+
+
+def check_files(directory: Path, last: int) -> None:
+    """What needs no server is there already."""
+    rows = json.loads((directory / "log").read_text())
+    assert [(row["iteration"], row["loss"]) for row in rows] == [(i, value(i)) for i in range(1, last + 1)]
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, last + 1))
+
+
+def deliver_the_rest(directory: Path) -> None:
+    end = time.monotonic() + 90
+    while left := sync(directory, timeout=20):
+        assert time.monotonic() < end, left
+
+
+def slow(line: str) -> Fate:
+    time.sleep(0.3)
+    return "pass"
+
+
+def always(fate: Fate) -> Callable[[str], Fate]:
+    return lambda line: fate
+
+
+@pytest.mark.parametrize("trouble", ["fail", "busy", "cut", "lose", "hang"])
+def test_a_server_in_trouble_for_the_whole_run_gets_everything_later_and_once(
+    trouble: Fate, proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    proxy.fate = always(trouble)
+    said = train(tmp_path / "run", proxy.uri, experiment)
+    assert len([line for line in said if "not delivered yet" in line and "pte-tracking sync" in line]) == 1
+    assert len(said) <= 3, said
+    check_files(tmp_path / "run", ITERATIONS)
+    proxy.fate = always("pass")
+    deliver_the_rest(tmp_path / "run")
+    check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
+
+
+def test_a_slow_server_gets_everything_behind_the_end(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    proxy.fate = slow
+    train(tmp_path / "run", proxy.uri, experiment)
+    check_files(tmp_path / "run", ITERATIONS)
+    end = time.monotonic() + 60
+    while (run := the_run(mlflow_server, experiment)) is None or run.info.status != "FINISHED":
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
+
+
+def test_trouble_that_comes_and_goes_doubles_and_loses_nothing(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    fates: list[Fate] = ["pass", "lose", "fail", "pass", "cut", "pass", "busy"]
+    proxy.fate = lambda line: fates[len(proxy.requests) % len(fates)]
+    train(tmp_path / "run", proxy.uri, experiment)
+    proxy.fate = always("pass")
+    deliver_the_rest(tmp_path / "run")
+    check_files(tmp_path / "run", ITERATIONS)
+    check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
+
+
+@pytest.mark.parametrize(("ending", "last", "status"), [("close", 300, "FINISHED"), ("kill", 150, "KILLED")])
+def test_a_server_that_is_away_gets_everything_when_it_is_back(
+    ending: str, last: int, status: str, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    train(tmp_path / "run", f"http://127.0.0.1:{port}", experiment, ending)
+    with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
+        deliver_the_rest(tmp_path / "run")
+    check_files(tmp_path / "run", last)
+    check_mlflow(mlflow_server, experiment, last, status)
