@@ -24,7 +24,10 @@ def main(directory: str, uri: str, experiment: str, iterations: int, ending: str
     manager = pte.ExtensionsManager(
         model,
         1,
-        [extensions.LogReport(trigger=(1, "iteration")), extensions.snapshot(trigger=(iterations // 3, "iteration"))],
+        [
+            extensions.LogReport(trigger=(1, "iteration")),
+            extensions.snapshot(trigger=(iterations // 3, "iteration"), asynchronous=False),
+        ],
         iters_per_epoch=iterations,
         out_dir=directory,
         sinks=["json", "tensorboard", MLflowSink(uri, experiment)],
