@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -15,21 +21,54 @@ def blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_backend_of_the_guide_is_found_and_keeps_the_contract(tmp_path: Path) -> None:
-    backend, contract = blocks("write-a-backend.md")
-    (tmp_path / "my_package.py").write_text(backend)
-    metadata = tmp_path / "my_package-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[pte_tracking.sinks]\nlines = my_package:LinesSink\n")
-    (tmp_path / "test_lines.py").write_text(f"import json\nfrom my_package import LinesSink\n{contract}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ passed", done.stdout)
+BACKEND = DOCS.parent / "examples" / "pte_sqlite"
+
+TRAIN = """
+import os, signal, sys
+import pte_tracking as pte
+run = pte.Run("result", sinks=["json", "sqlite"], params={"lr": 0.1})
+for step in (1, 2):
+    run.log_metrics({"loss": step / 4}, step)
+point = run.point(2)
+run.log_metrics({"loss": -1.0}, 3)
+run.close()
+again = pte.Run("result", sinks=["json", "sqlite"])
+again.open(point)
+again.log_metrics({"loss": 0.75}, 3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_guide_shows_the_backend_as_it_is() -> None:
+    for language, names in {"python": ["pte_sqlite.py", "test_pte_sqlite.py"], "toml": ["pyproject.toml"]}.items():
+        assert blocks("write-a-backend.md", language) == [(BACKEND / name).read_text() for name in names]
+    assert len((BACKEND / "pte_sqlite.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.slow
+def test_the_backend_of_the_guide_is_installed_keeps_the_contract_and_shows_a_run(tmp_path: Path) -> None:
+    shutil.copytree(BACKEND, tmp_path / "source")
+    target = tmp_path / "installed"
+    # hatchling is installed with the tests, so that nothing is downloaded.
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), "./source"]
+    env = {**os.environ, "PYTHONPATH": str(target)}
+
+    def run(*words: str, status: int = 0) -> str:
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    run("-m", *install)
+    told = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "source/test_pte_sqlite.py")
+    assert re.search(r"\d+ passed", told)
+    run("-c", TRAIN, status=-signal.SIGKILL)
+    assert "everything of result is delivered" in run("-m", "pte_tracking.cli", "sync", "result")
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
+        assert database.execute("SELECT key, step, value FROM points ORDER BY step").fetchall() == [
+            ("loss", 1, 0.25),
+            ("loss", 2, 0.5),
+            ("loss", 3, 0.75),
+        ]
+        assert database.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
+        assert database.execute("SELECT key, value FROM params").fetchall() == [("lr", 0.1)]

@@ -1,0 +1,19 @@
+import math
+import sqlite3
+
+from pte_sqlite import SqliteSink
+
+from pte_tracking.testing import SinkContract
+
+
+class TestSqlite(SinkContract):
+    def make_sink(self, folder):
+        return SqliteSink(str(folder / "runs.db"))
+
+    def read_points(self, sink, run_directory):
+        points = {}
+        database = sqlite3.connect(sink.path)
+        for key, step, value in database.execute("SELECT key, step, value FROM points ORDER BY step"):
+            points.setdefault(key, []).append((step, math.nan if value is None else value))
+        database.close()
+        return points
