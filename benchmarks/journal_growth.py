@@ -1,0 +1,76 @@
+"""How long a run of ten million events takes to open, to go on from a snapshot, and to be looked at.
+
+``python benchmarks/journal_growth.py`` (``--events N``) writes the journal of such a run, 1.5 GB, and prints seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pte_tracking.runs import events
+from pte_tracking.runs.journal import seq_at
+from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.summary import summarize
+
+VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
+
+
+def fill(path: Path, first: int, count: int) -> None:
+    """Append rows as a long training would have left them."""
+    now = time.time()
+    with open(path, "ab") as file:
+        for start in range(first, first + count, 10_000):
+            file.write(
+                b"".join(
+                    events.encode(events.Metrics(seq, now, seq, VALUES, seq // 1000, seq / 10))
+                    for seq in range(start, min(start + 10_000, first + count))
+                )
+            )
+
+
+def tell(what: str, work: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    work()
+    print(f"{what}: {time.perf_counter() - start:.2f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    count = parser.parse_args().events
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "run"
+        with Run(directory, sinks=[]) as first:
+            first.log_metrics(VALUES, 0)
+            started = first.start_time, first.id, first.name
+        path = directory / JOURNAL
+        fill(path, 4, count)
+        before = path.stat().st_size
+        fill(path, count + 4, 1000)
+        print(f"{count:,} events, {path.stat().st_size:,} bytes")
+        point = Point(
+            id=started[1], name=started[2], start_time=started[0], step=count, seq=seq_at(path, before), position=before
+        )
+
+        def go_on(at: Point | None) -> None:
+            run = Run(directory, sinks=[], resume=True)
+            run.open(at)
+            run.log_metrics(VALUES, count)
+            run.close()
+
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        tell("opened, one row, closed", lambda: go_on(None))
+        tell("gone on from a snapshot 1,000 rows before the end", lambda: go_on(point))
+        tell("gone on a second time", lambda: go_on(point))
+        tell("looked at (pte-tracking show)", lambda: summarize(directory))
+        print(f"memory that took: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
