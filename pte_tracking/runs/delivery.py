@@ -19,6 +19,7 @@ from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, WAKE
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
+from pte_tracking.runs.pace import Pace
 from pte_tracking.runs.pending import status
 
 _logger = logging.getLogger("pte_tracking")
@@ -39,6 +40,7 @@ class Delivery:
         self._threads: dict[str, threading.Thread] = {}
         self._channels: dict[str, Channel] = {}
         self._moved = time.monotonic()
+        self._pace = Pace()
 
     def run(self, is_enough: Callable[[float], bool] = lambda _: False) -> None:
         """Deliver until the run has ended and nothing is left, or until it is enough.
@@ -90,9 +92,12 @@ class Delivery:
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
                 ending = status(self._directory)
+                began = time.monotonic()
                 if channel.pump():
                     self._moved = time.monotonic()
                     pause = _FIRST_PAUSE
+                    if ending == "RUNNING":
+                        self._rest(self._pace.pause(self._moved - began))
                 elif ending != "RUNNING":
                     channel.finish(ending)
                     return
@@ -108,7 +113,7 @@ class Delivery:
             channel.failed(error)
 
     def _rest(self, seconds: float) -> None:
-        """Wait before the next attempt, unless somebody wakes us."""
+        """Wait, unless somebody wakes us."""
         path = self._directory / WAKE
         before, deadline = _modified(path), time.monotonic() + seconds
         while time.monotonic() < deadline and not self._stop.is_set() and _modified(path) == before:

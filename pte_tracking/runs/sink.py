@@ -182,10 +182,16 @@ class Sink(ABC):
 
 def names() -> list[str]:
     """The sinks that are installed, sorted."""
-    return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)})
+    _installed.cache_clear()
+    return sorted({point.name for point in _installed()})
 
 
-@functools.cache  # what was found stays: looking through all installed packages takes tens of milliseconds
+@functools.cache  # looking through all installed packages takes tens of milliseconds
+def _installed() -> list[importlib.metadata.EntryPoint]:
+    return list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+
+
+@functools.cache
 def find(name: str) -> type[Sink]:
     """The class of an installed sink.
 
@@ -193,8 +199,11 @@ def find(name: str) -> type[Sink]:
         ValueError: There is none of that name, or it cannot be imported.
         TypeError: What has the name is no sink.
     """
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
-    for point in points:
+    if all(point.name != name for point in _installed()):
+        _installed.cache_clear()  # it may have been installed a moment ago
+    for point in _installed():
+        if point.name != name:
+            continue
         try:
             loaded = point.load()
         except Exception as error:

@@ -38,8 +38,9 @@ def get_state() -> RandomState:
         python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
         torch=torch.get_rng_state(),
     )
-    if numpy := sys.modules.get("numpy"):
-        state["numpy"] = _without_arrays(numpy.random.get_state(legacy=False))
+    # NumPy imports it when it is first used, which is before it is seeded or drawn from.
+    if numpy_random := sys.modules.get("numpy.random"):
+        state["numpy"] = _without_arrays(numpy_random.get_state(legacy=False))
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():

@@ -1,0 +1,47 @@
+"""The delivery takes little of a machine whose cores are all in use."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from pte_tracking.runs import pace
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the machine tells of its processors: user, nice, system, idle and waiting ticks."""
+    path = tmp_path / "stat"
+    path.write_text("cpu  0 0 0 0 0 0\ncpu0 0\n")
+    monkeypatch.setattr(pace, "_STAT", path)
+    monkeypatch.setattr(pace, "_LOOK_EVERY", 0.0)
+    return path
+
+
+@pytest.mark.parametrize(("cores_idle", "is_short"), [(0.0, True), (1.0, True), (2.0, False), (64.0, False)])
+def test_it_rests_where_cores_are_short_and_only_there(stat: Path, cores_idle: float, is_short: bool) -> None:
+    made = pace.Pace()
+    begun = time.monotonic()
+    time.sleep(0.2)
+    ticks = int((time.monotonic() - begun) * cores_idle * TICKS)
+    stat.write_text(f"cpu  5 0 0 {ticks - ticks // 3} {ticks // 3} 0\n")
+    assert (made.pause(0.1) > 1.0) == is_short
+
+
+def test_it_never_rests_longer_than_some_seconds(stat: Path) -> None:
+    made = pace.Pace()
+    time.sleep(0.1)
+    assert made.pause(1000.0) == 5.0
+
+
+@pytest.mark.parametrize("told", [None, "", "intr 1\n", "cpu  a b c d e\n"])
+def test_where_the_machine_does_not_tell_it_does_not_rest(stat: Path, told: str | None) -> None:
+    stat.unlink()
+    if told is not None:
+        stat.write_text(told)
+    assert pace.Pace().pause(1.0) == 0.0
