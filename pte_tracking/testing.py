@@ -293,6 +293,7 @@ def _one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]
         (events.Image, ("image", 1, "picture.png")),
         (events.Histogram, ("weights", 1, [0.0, 1.0, 2.0], [3.0, 1.0], 0.0, 2.0, 3.5, 5.0)),
         (events.Text, ("note", 1, "some *text*")),
+        (events.Dataset, ("digits", digest, "train", "https://example.org/digits")),
         (events.Artifact, ("file.txt", "folder")),
         (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
         (events.CheckpointRemoved, ("snapshot", 1)),

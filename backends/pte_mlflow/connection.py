@@ -18,12 +18,13 @@ from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import Files
 from pte_mlflow.points import Points
 from pte_mlflow.sink import MLflowSink
-from pte_mlflow.translation import Entities, Translation
+from pte_mlflow.translation import Entities, Translation, dataset_input
 from pte_tracking.runs.events import (
     AnyEvent,
     Artifact,
     Checkpoint,
     CheckpointRemoved,
+    Dataset,
     Figure,
     Histogram,
     Image,
@@ -209,6 +210,8 @@ class MLflowConnection:
             self._files.picture(event)
         elif isinstance(event, Text):
             self._files.text(event)
+        elif isinstance(event, Dataset):
+            self._client.log_inputs(self._state.run_id, [dataset_input(event)])
         elif isinstance(event, Artifact):
             self._files.artifact(event)
         elif isinstance(event, Checkpoint):

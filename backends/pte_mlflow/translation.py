@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset as MLflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from pte_mlflow.sink import MLflowSink
-from pte_tracking.runs.events import AnyEvent, Figure, Image, Metrics, Params, Tags
+from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Image, Metrics, Params, Tags
 from pte_tracking.runs.files import file_name
 from pte_tracking.runs.keys import map_key
 from pte_tracking.runs.sink import BadEvent
@@ -18,8 +20,11 @@ from pte_tracking.runs.sink import BadEvent
 _logger = logging.getLogger("pte_tracking")
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
+_LONGEST_DIGEST = 36
+_LONGEST_NAME = 500
 _STEPS = range(-(2**63), 2**63)
 _EPOCH = "epoch"
+_CONTEXT = "mlflow.data.context"
 _HAS_PICTURES = "mlflow.loggedImages"  # lets the run's page ask for them
 
 
@@ -29,6 +34,15 @@ class Entities(NamedTuple):
     metrics: list[Metric]
     params: list[Param]
     tags: list[RunTag]
+
+
+def dataset_input(event: Dataset) -> DatasetInput:
+    """A dataset that the run uses. Its page links a source that is on the web."""
+    is_web = event.source.startswith(("http://", "https://"))
+    source = json.dumps({"url" if is_web else "uri": event.source})
+    name, digest = event.name[:_LONGEST_NAME], event.digest[:_LONGEST_DIGEST]
+    dataset = MLflowDataset(name, digest, "http" if is_web else "local", source)
+    return DatasetInput(dataset, [InputTag(_CONTEXT, event.context[:_LONGEST_NAME])])
 
 
 class Translation:

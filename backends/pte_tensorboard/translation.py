@@ -11,7 +11,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from pte_tensorboard import values
 from pte_tensorboard.layout import charts, layout, subject
 from pte_tensorboard.records import record
-from pte_tracking.runs.events import AnyEvent, Figure, Histogram, Image, Metrics, Params, Scalar, Text
+from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Params, Scalar, Text
 from pte_tracking.runs.sink import BadEvent, RunView
 
 _MOST_CHARTED = 1000  # tags; a page with more charts is of no use, and the memory is saved after each batch
@@ -110,6 +110,8 @@ class Translation:
             return self._params(event)
         if isinstance(event, Histogram):
             return record(_summary(event.time, event.step, values.histogram(event)), event.seq)
+        if isinstance(event, Dataset):
+            event = values.note(event)
         if isinstance(event, Figure | Image | Text):
             value = values.text(event) if isinstance(event, Text) else self._image(event)
             self._replace_earlier(event)

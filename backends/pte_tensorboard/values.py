@@ -11,7 +11,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_p
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-from pte_tracking.runs.events import AnyEvent, Figure, Histogram, Image, Metrics, Scalar, Text
+from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Scalar, Text
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
@@ -40,6 +40,8 @@ def tags(event: AnyEvent) -> dict[str, str]:
         return {event.key: IMAGES}
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
+    if isinstance(event, Dataset):
+        event = note(event)
     return {event.key: TEXTS} if isinstance(event, Text) else {}
 
 
@@ -108,6 +110,14 @@ def histogram(event: Histogram) -> Any:
         bucket=event.counts,
     )
     return summary_pb2.Summary.Value(tag=event.key, histo=histo)
+
+
+def note(event: Dataset) -> Text:
+    """A dataset as a piece of text: TensorBoard knows no datasets."""
+    lines = [f"- digest: `{event.digest}`", f"- used for: {event.context}"]
+    if event.source:
+        lines.append(f"- source: {event.source}")
+    return Text(event.seq, event.time, f"dataset/{event.context}/{event.name}", 0, "\n".join(lines))
 
 
 def text(event: Text) -> Any:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.log_report import LogReport as LogReport
     from pte_tracking.extensions.lr_scheduler import LRScheduler as LRScheduler
     from pte_tracking.extensions.micro_average import MicroAverage as MicroAverage
+    from pte_tracking.extensions.model_summary import ModelSummary as ModelSummary
     from pte_tracking.extensions.observe import observe_lr as observe_lr
     from pte_tracking.extensions.observe import observe_value as observe_value
     from pte_tracking.extensions.parameter_histogram import ParameterHistogram as ParameterHistogram
@@ -40,6 +41,7 @@ else:
         "MaxValue": "best_value",
         "MicroAverage": "micro_average",
         "MinValue": "best_value",
+        "ModelSummary": "model_summary",
         "ParameterHistogram": "parameter_histogram",
         "ParameterStatistics": "parameter_statistics",
         "PlotReport": "plot_report",

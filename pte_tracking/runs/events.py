@@ -128,6 +128,22 @@ class Text(Event, frozen=True):
     text: str
 
 
+class Dataset(Event, frozen=True):
+    """Data that the run uses: told apart by their digest, and not copied.
+
+    Attributes:
+        name: What they are called.
+        digest: Which version of them, such as a SHA-256 in hexadecimal.
+        context: What they are used for, such as ``"train"``.
+        source: The path or URI that they come from, ``""`` if that is not told.
+    """
+
+    name: str
+    digest: str
+    context: str
+    source: str = ""
+
+
 class Artifact(Event, frozen=True):
     """A file or folder that belongs to the run.
 
@@ -197,6 +213,7 @@ AnyEvent: TypeAlias = (
     | Image
     | Histogram
     | Text
+    | Dataset
     | Artifact
     | Checkpoint
     | CheckpointRemoved

@@ -62,7 +62,7 @@ def histogram(values: Any) -> Bins | None:
     """The histogram of an array or tensor of any shape, its non-finite values left out; None if nothing is left."""
     import numpy as np
 
-    flat = np.asarray(_to_host(values), dtype=np.float64).ravel()
+    flat = np.asarray(to_host(values), dtype=np.float64).ravel()
     # Within the cut-off, ranges and squares are finite too.
     flat = flat[np.isfinite(flat)].clip(-_LARGEST, _LARGEST)
     if not flat.size:
@@ -87,13 +87,13 @@ def _pixels(image: Any) -> Any:
     import numpy as np
 
     is_tensor = hasattr(image, "detach")
-    pixels = np.asarray(_to_host(image))
+    pixels = np.asarray(to_host(image))
     if is_tensor and pixels.ndim == 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise ValueError(
             "image: expected shape (height, width[, channels]) as an array or ([channels, ]height, width) as a tensor, "
-            f"with 1, 3 or 4 channels; got {type(image).__name__} of shape {tuple(np.shape(_to_host(image)))}"
+            f"with 1, 3 or 4 channels; got {type(image).__name__} of shape {tuple(np.shape(to_host(image)))}"
         )
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -106,7 +106,8 @@ def _pixels(image: Any) -> Any:
     return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def _to_host(values: Any) -> Any:
+def to_host(values: Any) -> Any:
+    """A tensor as a NumPy array; anything else as it is."""
     if not hasattr(values, "detach"):
         return values
     values = values.detach().cpu()

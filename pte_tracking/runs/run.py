@@ -21,6 +21,7 @@ import msgspec
 
 from pte_tracking.runs import events, media
 from pte_tracking.runs.checkpoints import checkpoints, write_list
+from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import existing, is_half_moved, move_aside, take
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Number, Status
@@ -316,6 +317,18 @@ class Run:
         if path:
             self._append(events.Image, key, step, path)
 
+    def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
+        """Log a figure of how often each class was taken for which; matplotlib draws it.
+
+        Args:
+            key: Its name.
+            matrix: Counts as an array or tensor of shape ``(classes, classes)``: rows are the true classes, columns
+                those predicted.
+            step: Iterations done.
+            labels: The classes' names; their numbers by default.
+        """
+        self.log_figure(key, confusion_figure(matrix, labels), step)
+
     def log_histogram(self, key: str, values: Any, step: int) -> None:
         """Log the distribution of an array or tensor; its non-finite values are left out."""
         bins = media.histogram(values)
@@ -327,6 +340,19 @@ class Run:
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
         self._append(events.Text, check_key(key), check_step(step), to_text(text))
+
+    def log_dataset(self, name: str, digest: str, *, context: str = "train", source: str = "") -> None:
+        """Log which data the run uses; they are not copied.
+
+        Args:
+            name: What they are called.
+            digest: Which version of them it is, such as ``hashlib.sha256(array).hexdigest()``.
+            context: What they are used for.
+            source: The path or URI that they come from.
+        """
+        texts = {"name": name, "digest": digest, "context": context}
+        fields = [check_key(text, argument) for argument, text in texts.items()]
+        self._append(events.Dataset, *fields, check_key(source, "source") if source else "")
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
         """Log a file or folder; it is copied into the run's directory unless it lies there.

@@ -185,6 +185,21 @@ def test_pictures_texts_and_artifacts_become_artifacts(mlflow_store: str, record
     assert content_of(found, "folder/file") == b"a file"
 
 
+def test_datasets_become_inputs_once(mlflow_store: str, recorded: Recorded) -> None:
+    digest = "0123456789" * 6
+    for _ in range(2):
+        log(recorded, events.Dataset, "digits", digest, "train", "https://example.org/digits")
+    log(recorded, events.Dataset, "digits", digest[::-1], "val", "")
+    recorded.end()
+    inputs = the_run(mlflow_store, recorded).inputs.dataset_inputs
+    found = {one.tags[0].value: (one.dataset.name, one.dataset.digest, one.dataset.source) for one in inputs}
+    assert found == {
+        "train": ("digits", digest[:36], '{"url": "https://example.org/digits"}'),
+        "val": ("digits", digest[::-1][:36], '{"uri": ""}'),
+    }
+    assert len(inputs) == 2
+
+
 def test_a_file_that_is_gone_is_set_aside_and_the_rest_goes_on(mlflow_store: str, recorded: Recorded) -> None:
     log(recorded, events.Figure, "gone", 1, "gone.png")
     log(recorded, events.Metrics, 1, {"a": 1.0})

@@ -31,6 +31,7 @@ from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import (
     AnyEvent,
     Artifact,
+    Dataset,
     Figure,
     Histogram,
     Image,
@@ -231,6 +232,14 @@ def test_a_picture_that_is_missing_or_damaged_is_refused_alone(run: Journal, con
     assert scalars(run) == {}
     connection.write([run.events[0], run.events[2]])
     assert scalars(run) == expected(run.history())
+
+
+def test_a_dataset_is_a_text(run: Journal) -> None:
+    run.add(Dataset, "digits", "abc", "train", "https://example.org")
+    deliver(run)
+    [event] = read(run).Tensors("dataset/train/digits")
+    text = event.tensor_proto.string_val[0].decode()
+    assert (event.step, text) == (0, "- digest: `abc`\n- used for: train\n- source: https://example.org")
 
 
 def test_a_text_comes_back(run: Journal) -> None:

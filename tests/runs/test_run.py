@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from pte_tracking.runs import events
+from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import DirectoryInUse
 from pte_tracking.runs.events import AnyEvent
@@ -229,6 +230,57 @@ def test_a_histogram_of_nothing_finite_is_left_out(tmp_path: Path) -> None:
         run.log_histogram("weights", [math.nan], 1)
         run.log_histogram("weights", [], 1)
     assert not recorded(tmp_path, events.Histogram)
+
+
+def test_a_confusion_matrix_becomes_a_figure(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_confusion_matrix("val/confusion", torch.tensor([[3, 1], [0, 2]]), 5, ["cat", "dog"])
+        run.log_confusion_matrix("many", np.zeros((30, 30)), 5)
+    few, many = recorded(tmp_path, events.Figure)
+    assert [(few.key, few.step), (many.key, many.step)] == [("val/confusion", 5), ("many", 5)]
+    for event in (few, many):
+        assert (tmp_path / event.path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_confusion_matrix_shows_the_counts_and_names() -> None:
+    figure = confusion_figure([[3, 1], [0, 2]], ["cat", "dog"])
+    axes = figure.axes[0]
+    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
+        ((0, 0), "3"),
+        ((1, 0), "1"),
+        ((1, 1), "2"),
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+    assert np.asarray(axes.images[0].get_array()).tolist() == [[0.75, 0.25], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "labels", "message"),
+    [
+        ([[1, 2]], None, r"matrix: expected the shape \(classes, classes\), got \(1, 2\)"),
+        ([[-1.0]], None, "matrix: expected counts"),
+        ([[math.nan]], None, "matrix: expected counts"),
+        ([["a"]], None, "matrix: expected counts"),
+        ([[1]], ["a", "b"], "labels: expected 1 names, one for each class, got 2"),
+    ],
+)
+def test_what_is_no_confusion_matrix_is_refused(tmp_path: Path, matrix: Any, labels: Any, message: str) -> None:
+    with Run(tmp_path) as run, pytest.raises(ValueError, match=message):
+        run.log_confusion_matrix("confusion", matrix, 1, labels)
+
+
+def test_a_dataset_is_recorded_by_its_identity(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_dataset("digits", "abc")
+        run.log_dataset("digits", "def", context="val", source="https://example.org")
+        with pytest.raises(ValueError, match="digest: an empty string"):
+            run.log_dataset("digits", "")
+    assert [
+        (event.name, event.digest, event.context, event.source) for event in recorded(tmp_path, events.Dataset)
+    ] == [
+        ("digits", "abc", "train", ""),
+        ("digits", "def", "val", "https://example.org"),
+    ]
 
 
 # -- its directory -----------------------------------------------------------------------------------------------------

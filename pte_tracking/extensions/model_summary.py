@@ -1,0 +1,53 @@
+"""What the models are made of, as a text of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pte_tracking.extension import Extension, Manager
+
+_MEGABYTE = 1e6
+
+
+class ModelSummary(Extension):
+    """Logs the layers of the models, each with the number of its parameters, as a text of the run called ``model``.
+
+    It does so once, when the training begins; a training that goes on has it already. It reports nothing.
+
+    State in snapshots: none.
+    """
+
+    trigger = None
+
+    def initialize(self, manager: Manager) -> None:
+        if manager.is_before_training and manager.models:
+            manager.run.log_text("model", "\n\n".join(_table(*named) for named in manager.models.items()))
+
+    def __call__(self, manager: Manager) -> None:
+        """Nothing is left to do."""
+
+
+def _table(name: str, model: nn.Module) -> str:
+    """A model as Markdown."""
+    lines = [f"**{name}**: {_totals(model)}", "", "| layer | kind | parameters |", "|---|---|---:|"]
+    for layer, module in model.named_modules():
+        own = _count(module.parameters(recurse=False))
+        is_leaf = next(module.children(), None) is None
+        if own or is_leaf:
+            kind = str(module) if is_leaf else type(module).__name__
+            lines.append(f"| {layer or name} | {' '.join(kind.replace('|', '/').split())} | {own:,} |")
+    return "\n".join(lines)
+
+
+def _totals(model: nn.Module) -> str:
+    trained = _count(parameter for parameter in model.parameters() if parameter.requires_grad)
+    size = sum(parameter.nbytes for parameter in model.parameters() if not is_lazy(parameter))
+    return f"{_count(model.parameters()):,} parameters, {trained:,} of them trained, {size / _MEGABYTE:,.2f} MB"
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    # Those of lazy layers have no shape before the first batch.
+    return sum(parameter.numel() for parameter in parameters if not is_lazy(parameter))
