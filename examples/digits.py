@@ -7,11 +7,11 @@ python digits.py --resume   # go on where the last one stopped, or was killed
 from __future__ import annotations
 
 import argparse
+import hashlib
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import pte_tracking as pte
@@ -39,7 +39,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="result")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -51,14 +50,20 @@ def main() -> None:
 
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
-        pte.report({"val/loss": F.cross_entropy(output, label)})
-        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+        losses = nn.functional.cross_entropy(output, label, reduction="none")
+        pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).float().mean()})
+        taken_for = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
+        manager.run.log_confusion_matrix("val/confusion", taken_for, manager.iteration)
+        manager.run.log_image("val/hardest", image[losses.argmax()], manager.iteration)
 
     manager = pte.ExtensionsManager(
         {"main": model},
         args.epochs,
         [
             extensions.Evaluator(val, model, eval_func=evaluate),
+            extensions.ModelSummary(),
+            extensions.ParameterHistogram(model),
+            extensions.SystemMetrics(),
             extensions.LogReport(),
             extensions.PrintReport(["epoch", "train/loss", "val/loss", "val/accuracy", "elapsed_time"]),
             extensions.ProgressBar(),
@@ -66,16 +71,16 @@ def main() -> None:
         ],
         optimizers={"main": optimizer},
         iters_per_epoch=len(train),
-        out_dir=args.out,
         sinks=["json", "tensorboard", "mlflow"],
         params={"epochs": args.epochs, "lr": args.lr, "seed": args.seed},
     )
     if args.resume:
         manager.resume()
+    manager.run.log_dataset("digits", hashlib.sha256(load_digits().data.tobytes()).hexdigest(), source="sklearn")
     for image, label in manager.batches(train):
         with manager.run_iteration():
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(image), label)
+            loss = nn.functional.cross_entropy(model(image), label)
             loss.backward()
             optimizer.step()
             pte.report({"train/loss": loss})

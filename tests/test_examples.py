@@ -105,4 +105,4 @@ def test_every_front_end_goes_on(example: str, tmp_path: Path, mlflow_store: str
 
 def test_no_example_is_long() -> None:
     for example in EXAMPLES.glob("*.py"):
-        assert len(example.read_text().splitlines()) < 90, example.name
+        assert len(example.read_text().splitlines()) <= 90, example.name

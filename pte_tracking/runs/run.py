@@ -346,7 +346,7 @@ class Run:
 
         Args:
             name: What they are called.
-            digest: Which version of them it is, such as ``hashlib.sha256(array).hexdigest()``.
+            digest: Which version of them it is, such as ``hashlib.sha256(array.tobytes()).hexdigest()``.
             context: What they are used for.
             source: The path or URI that they come from.
         """
