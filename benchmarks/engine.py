@@ -8,15 +8,15 @@ hundred iterations to its file. Both libraries run in turns in one process; the 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytorch_pfn_extras as ppe
 import torch
-from _measure import Figure
+from _measure import Figure, in_turns, ratios, spread
 from pytorch_pfn_extras.training import extensions as ppe_extensions
 
 import pte_tracking as pte
@@ -53,14 +53,21 @@ def bare_theirs(out: str, iterations: int) -> Any:
     return ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=iterations, extensions=[], out_dir=out)
 
 
-def seconds(manager: Any, report: Callable[[dict[str, Any]], None], values: dict[str, Any], iterations: int) -> float:
-    with manager.run_iteration():  # what happens once is not counted
-        report(values)
-    start = time.perf_counter()
-    for _ in range(iterations - 2):
-        with manager.run_iteration():
+def microseconds(
+    make: Callable[[str, int], Any], report: Callable[[dict[str, Any]], None], values: dict[str, Any], iterations: int
+) -> float:
+    with tempfile.TemporaryDirectory() as out:
+        manager = make(out, iterations)
+        with manager.run_iteration():  # what happens once is not counted
             report(values)
-    return (time.perf_counter() - start) / (iterations - 2)
+        start = time.perf_counter()
+        for _ in range(iterations - 2):
+            with manager.run_iteration():
+                report(values)
+        taken = time.perf_counter() - start
+        if isinstance(manager, pte.ExtensionsManager):
+            manager.close()
+    return taken / (iterations - 2) * 1e6
 
 
 def main() -> None:
@@ -74,25 +81,16 @@ def main() -> None:
         "manager and report alone, 5 floats": (bare_ours, bare_theirs, dict.fromkeys(NAMES, 0.5), "<= 1"),
     }
     for case, (make_ours, make_theirs, values, target) in cases.items():
-        times: list[tuple[float, float]] = []
-        for _ in range(args.rounds):
-            with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-                mine = make_ours(one, args.iterations)
-                peer = make_theirs(two, args.iterations)
-                times.append(
-                    (
-                        seconds(mine, pte.report, values, args.iterations) * 1e6,
-                        seconds(peer, ppe.reporting.report, values, args.iterations) * 1e6,
-                    )
-                )
-                mine.close()
-        here, there = (statistics.median(column) for column in zip(*times, strict=True))
-        ratios = sorted(one / two for one, two in times)
-        print(
-            f"{case}: {here:.1f} us, pytorch-pfn-extras {there:.1f} us; "
-            f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        times = in_turns(
+            args.rounds,
+            {
+                "ours": partial(microseconds, make_ours, pte.report, values, args.iterations),
+                "theirs": partial(microseconds, make_theirs, ppe.reporting.report, values, args.iterations),
+            },
         )
-        Figure(f"an iteration: {case}", "pytorch-pfn-extras", ratios, target).tell()
+        print(f"{case}: {spread(times['ours'])} us, pytorch-pfn-extras {spread(times['theirs'])} us")
+        found = ratios(times["ours"], times["theirs"])
+        Figure(f"an iteration: {case}", "pytorch-pfn-extras", found, target).tell()
 
 
 if __name__ == "__main__":
