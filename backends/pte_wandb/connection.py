@@ -1,0 +1,158 @@
+"""A run's file for Weights & Biases: appended to, cut after a crash, and made again where something is taken back.
+
+As long as the run is not synced, the file is ours alone, so that what is taken back can vanish.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from wandb.proto import wandb_internal_pb2 as pb
+
+from pte_tracking.runs.events import AnyEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, Status
+from pte_tracking.runs.sink import BadEvent, RunView
+from pte_wandb import records, translation
+from pte_wandb.sink import WandbSink
+
+
+class State(msgspec.Struct):
+    """What is saved with the position.
+
+    Attributes:
+        size: The bytes of the file that hold; what may come after them is cut off.
+        number: Records in them.
+        rows: Rows of the history in them.
+        seq: The last event in them.
+        last_time: When that happened.
+        summary: The last value of each metric.
+        is_stale: Whether the file shows a checkpoint that was removed since.
+    """
+
+    size: int = 0
+    number: int = 0
+    rows: int = 0
+    seq: int = 0
+    last_time: float = 0.0
+    summary: dict[str, float] = {}
+    is_stale: bool = False
+
+
+class WandbConnection:
+    """The open file.
+
+    Args:
+        sink: What the user has configured.
+        run: The run.
+        state: What an earlier connection returned from :meth:`state`.
+    """
+
+    def __init__(self, sink: WandbSink, run: RunView, state: Mapping[str, Any]) -> None:
+        self._sink = sink
+        self._run = run
+        self._state = msgspec.convert(dict(state), State)
+        stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
+        folder = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
+        self._files = folder / "files"
+        self._files.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"run-{run.id}.wandb"
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if os.fstat(self._fd).st_size < self._state.size:  # it was lost
+            self._make_again(self._state.seq)
+        elif not self._state.size:
+            self._begin()
+        os.ftruncate(self._fd, self._state.size)
+
+    def write(self, events: Sequence[AnyEvent]) -> None:
+        """Append what the events say; at a rewind, write the history that holds anew."""
+        if isinstance(events[0], Rewound):
+            self._make_again(events[0].to_seq)
+        else:
+            os.ftruncate(self._fd, self._state.size)  # how the run ended, if it goes on
+            self._extend(events)
+        self._state.seq = events[-1].seq
+
+    def state(self) -> dict[str, Any]:
+        """How far the file holds."""
+        plain: dict[str, Any] = msgspec.to_builtins(self._state)
+        return plain
+
+    def close(self, status: Status | None) -> None:
+        """Write how the run ended, behind what the state knows of: a run that goes on cuts it off again."""
+        if status:
+            if self._state.is_stale:
+                self._make_again(self._state.seq)
+            seconds = max(self._state.last_time - self._run.start_time, 0.0)
+            end = [*translation.ending(self._state.summary, status, seconds)]
+            data, _ = self._framed(end)
+            os.pwrite(self._fd, data, self._state.size)
+            os.fsync(self._fd)
+        os.close(self._fd)
+
+    def _begin(self) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, records.BEGINNING, 0)
+        self._state = State(size=len(records.BEGINNING))
+        name = self._sink.run_name or self._run.name
+        self._append(translation.beginning(self._run, self._sink.project or "", self._sink.entity, name))
+
+    def _make_again(self, upto_seq: int) -> None:
+        self._begin()
+        removed = {
+            event.path: event.seq for event in self._run.history(upto_seq) if isinstance(event, CheckpointRemoved)
+        }
+        for event in self._run.history(upto_seq):
+            if isinstance(event, Checkpoint) and removed.get(event.path, 0) > event.seq:
+                continue
+            try:
+                self._extend([event])
+            except BadEvent:
+                continue  # it was set aside when it came first
+        self._state.is_stale = False
+        self._state.seq = upto_seq
+
+    def _extend(self, events: Iterable[AnyEvent]) -> None:
+        before = msgspec.structs.replace(self._state, summary=dict(self._state.summary))
+        try:
+            self._append(self._translated(events))
+        except BaseException:
+            self._state = before  # a batch is written whole or not at all
+            raise
+
+    def _translated(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
+        for event in events:
+            if isinstance(event, Checkpoint):
+                yield from self._checkpoint(event)
+                continue
+            self._state.is_stale |= isinstance(event, CheckpointRemoved)
+            if isinstance(event, Metrics):
+                self._state.summary.update(translation.finite(event.values))
+            found = translation.translate(event, self._state.rows, self._run, self._files)
+            self._state.rows += sum(record.HasField("history") for record in found)
+            self._state.last_time = max(self._state.last_time, event.time)
+            yield from found
+
+    def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
+        path = self._run.directory / event.path
+        if not path.is_file():  # pruned already, or a folder of shards
+            return
+        yield translation.checkpoint(event, self._run, self._sink.project or "", self._sink.entity)
+
+    def _append(self, added: Iterable[pb.Record]) -> None:
+        data, number = self._framed(added)
+        if os.pwrite(self._fd, data, self._state.size) < len(data):
+            os.ftruncate(self._fd, self._state.size)
+            raise OSError(f"{self._path}: only a part of {len(data)} bytes could be written")
+        self._state.size += len(data)
+        self._state.number = number
+
+    def _framed(self, added: Iterable[pb.Record]) -> tuple[bytes, int]:
+        data, number = bytearray(), self._state.number
+        for record in added:
+            number += 1
+            record.num = number
+            data += records.frame(record.SerializeToString(), self._state.size + len(data))
+        return bytes(data), number

@@ -1,0 +1,201 @@
+"""What Weights & Biases stores of an event: protobuf records, with values as JSON.
+
+Its own steps never go back and take one row each. Rows therefore get numbers of their own, and the training's step is
+the metric ``iteration``, which all charts are drawn over (``define_metric("*", step_metric="iteration")``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import shutil
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wandb.proto import wandb_internal_pb2 as pb
+
+from pte_tracking.runs.events import (
+    AnyEvent,
+    Artifact,
+    Checkpoint,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    Params,
+    Status,
+    Tags,
+    Text,
+)
+from pte_tracking.runs.files import file_name
+from pte_tracking.runs.sink import BadEvent, RunView
+
+STEP = "iteration"
+_EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
+
+
+def beginning(run: RunView, project: str, entity: str | None, name: str) -> list[pb.Record]:
+    """What a file begins with."""
+    from wandb import __version__
+
+    header = pb.Record()
+    header.header.version_info.producer = __version__
+    begun = pb.Record()
+    begun.run.run_id, begun.run.project, begun.run.display_name = run.id, project, name
+    if entity:
+        begun.run.entity = entity
+    begun.run.host = run.context.get("host", "")
+    begun.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
+    if commit := run.context.get("git_commit"):
+        begun.run.git.commit = commit
+    metric = pb.Record()
+    metric.metric.glob_name, metric.metric.step_metric = "*", STEP
+    metric.metric.options.step_sync, metric.metric.options.defined = True, True
+    return [header, begun, metric]
+
+
+def ending(summary: Mapping[str, float], status: Status, seconds: float) -> list[pb.Record]:
+    """What it ends with: the last values, and how the run ended."""
+    last = pb.Record()
+    for key, value in summary.items():
+        last.summary.update.add(nested_key=[key], value_json=json.dumps(value))
+    end = pb.Record()
+    end.exit.exit_code, end.exit.runtime = _EXIT_CODES[status], int(seconds)
+    return [last, end]
+
+
+def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[pb.Record]:
+    """The records of one event.
+
+    Args:
+        event: The event.
+        number: The row's own number.
+        run: The run.
+        files: Where media belong.
+
+    Raises:
+        BadEvent: A file of the run's is missing.
+    """
+    try:
+        if isinstance(event, Metrics):
+            return [_row(event, number, run, event.values.items(), event.step)]
+        if isinstance(event, Histogram):
+            value = {"_type": "histogram", "values": event.counts, "bins": event.edges}
+            return [_row(event, number, run, [(event.key, value)], event.step)]
+        if isinstance(event, Figure | Image):
+            data = (run.directory / event.path).read_bytes()
+            return _media(event, number, run, files, "images", "png", data, {"_type": "image-file", **_size(data)})
+        if isinstance(event, Text):
+            data = f"<pre>{html.escape(event.text)}</pre>".encode()
+            return _media(event, number, run, files, "html", "html", data, {"_type": "html-file"})
+        if isinstance(event, Artifact):
+            return _artifact(run.directory / event.path, event.artifact_path, files)
+    except OSError as error:
+        raise BadEvent(event.seq, str(error)) from error
+    if isinstance(event, Params | Tags):
+        record = pb.Record()
+        for key, param in event.values.items():
+            name = key if isinstance(event, Params) else f"tags/{key}"
+            record.config.update.add(key=name, value_json=json.dumps(param))
+        return [record]
+    return []
+
+
+def checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
+    """A snapshot as a version of the run's model artifact."""
+    record = pb.Record()
+    artifact = record.artifact
+    artifact.run_id, artifact.project, artifact.entity = run.id, project, entity or ""
+    artifact.type, artifact.name = "model", f"checkpoint-{run.id}"
+    artifact.aliases.extend(["latest", f"step-{event.step}"])
+    artifact.metadata = json.dumps({"step": event.step, "epoch": event.epoch, "sha256": event.sha256, **event.values})
+    path = run.directory / event.path
+    digest = _md5(path)
+    manifest = artifact.manifest
+    manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
+    manifest.storage_policy_config.add(key="storageLayout", value_json='"V2"')
+    manifest.contents.add(path=path.name, digest=digest, size=event.size, local_path=str(path))
+    # As Weights & Biases reckons it: of the names and digests of all files.
+    artifact.digest = hashlib.md5(f"wandb-artifact-manifest-v1\n{path.name}:{digest}\n".encode()).hexdigest()
+    artifact.finalize, artifact.digest_algorithm = True, "MANIFEST_MD5"
+    # Made from what the checkpoint is, so that a repetition is the very same artifact.
+    artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
+    artifact.sequence_client_id = hashlib.shake_256(run.id.encode()).hexdigest(64)
+    return record
+
+
+def _row(event: AnyEvent, number: int, run: RunView, values: Iterable[tuple[str, Any]], step: int) -> pb.Record:
+    record = pb.Record()
+    row = record.history
+    for key, value in values:
+        if isinstance(value, Mapping):
+            for part, inner in value.items():
+                row.item.add(nested_key=[key, part], value_json=json.dumps(inner))
+        else:
+            row.item.add(nested_key=[key], value_json=json.dumps(value))
+    if isinstance(event, Metrics) and event.epoch is not None and "epoch" not in event.values:
+        row.item.add(nested_key=["epoch"], value_json=json.dumps(event.epoch))
+    runtime = max(event.time - run.start_time, 0.0)
+    for key, clock in ((STEP, step), ("_timestamp", event.time), ("_runtime", runtime), ("_step", number)):
+        row.item.add(nested_key=[key], value_json=json.dumps(clock))
+    row.step.num = number
+    return record
+
+
+def _media(
+    event: Figure | Image | Text,
+    number: int,
+    run: RunView,
+    files: Path,
+    folder: str,
+    ending: str,
+    data: bytes,
+    about: dict[str, Any],
+) -> list[pb.Record]:
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path("media", folder, f"{file_name(event.key)}_{event.step}_{digest[:20]}.{ending}")
+    (files / path).parent.mkdir(parents=True, exist_ok=True)
+    (files / path).write_bytes(data)
+    about = {**about, "sha256": digest, "size": len(data), "path": str(path), "format": ending}
+    return [_files([path]), _row(event, number, run, [(event.key, about)], event.step)]
+
+
+def _artifact(source: Path, folder: str, files: Path) -> list[pb.Record]:
+    kept = Path("artifacts", folder, source.name)
+    if source.is_dir():
+        shutil.copytree(source, files / kept, dirs_exist_ok=True)
+        return [_files(path.relative_to(files) for path in sorted((files / kept).rglob("*")) if path.is_file())]
+    (files / kept).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, files / kept)
+    return [_files([kept])]
+
+
+def _files(paths: Iterable[Path]) -> pb.Record:
+    record = pb.Record()
+    for path in paths:
+        record.files.files.add(path=str(path), policy=pb.FilesItem.PolicyType.END)
+    return record
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _size(png: bytes) -> dict[str, int]:
+    # Behind the signature and the head of its first chunk: www.w3.org/TR/png-3/#11IHDR
+    width, height = struct.unpack_from(">II", png, 16) if len(png) >= 24 else (0, 0)
+    return {"width": width, "height": height}
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row that a summary and saved state can hold."""
+    return {key: value for key, value in values.items() if math.isfinite(value)}

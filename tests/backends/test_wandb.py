@@ -1,0 +1,203 @@
+"""Weights & Biases in offline mode: its own files, read back record for record."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto import wandb_internal_pb2 as pb
+
+import pte_tracking as pte
+from pte_tracking.runs import events
+from pte_tracking.runs.sink import Sink
+from pte_tracking.testing import Points, Recorded, SinkContract
+from pte_wandb import WandbSink, records
+
+REAL = """
+import numpy, wandb
+settings = wandb.Settings(console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, silent=True)
+with wandb.init(project="p", id="real", mode="offline", config={"lr": 0.1}, settings=settings) as run:
+    run.define_metric("*", step_metric="iteration")
+    for step in range(200):
+        run.log({"train/loss": 1 / (step + 1), "iteration": step, "x" * (step * 30 + 1): step})
+    run.log({"odd": float("nan")})
+    run.log({"h": wandb.Histogram(np_histogram=([1, 2], [0, 1, 2]))})
+    run.log({"p": wandb.Image(numpy.zeros((4, 6, 3), dtype="uint8"))})
+"""
+
+
+def read(directory: Path) -> list[pb.Record]:
+    (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    return [pb.Record.FromString(raw) for raw in records.parse(path.read_bytes())]
+
+
+def rows(found: list[pb.Record]) -> Iterator[dict[str, Any]]:
+    for record in found:
+        if record.HasField("history"):
+            row: dict[str, Any] = {}
+            for item in record.history.item:
+                *parents, last = item.nested_key
+                inner = row
+                for parent in parents:
+                    inner = inner.setdefault(parent, {})
+                inner[last] = json.loads(item.value_json)
+            assert row["_step"] == record.history.step.num
+            yield row
+
+
+def points_of(directory: Path) -> Points:
+    points: Points = {}
+    for row in rows(read(directory)):
+        for key, value in row.items():
+            if key not in ("iteration", "_step", "_timestamp", "_runtime") and not isinstance(value, dict):
+                points.setdefault(key, []).append((row["iteration"], value))
+    return points
+
+
+class TestContract(SinkContract):
+    def make_sink(self, folder: Path) -> Sink:
+        return WandbSink("project")
+
+    def read_points(self, sink: Sink, run_directory: Path) -> Points:
+        return points_of(run_directory)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Weights & Biases itself leaves in offline mode."""
+    folder = tmp_path_factory.mktemp("real")
+    env = {**os.environ, "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder)}
+    subprocess.run([sys.executable, "-c", REAL], cwd=folder, env=env, check=True, timeout=100)
+    return folder
+
+
+@pytest.mark.slow
+def test_records_are_framed_byte_for_byte_as_by_the_product(real: Path) -> None:
+    (path,) = real.glob("wandb/offline-run-*/run-*.wandb")
+    content = path.read_bytes()
+    assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
+    framed = records.BEGINNING
+    for record in records.parse(content):
+        framed += records.frame(record, len(framed))
+    assert framed == content
+
+
+@pytest.mark.slow
+def test_what_is_stored_has_the_form_that_the_product_gives_it(real: Path, tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000006000000040802") + bytes(9)
+    (recorded.directory / "p.png").write_bytes(png)
+    recorded.journal.append(events.Params, {"lr": 0.1})
+    recorded.log(1, {"odd": math.nan})
+    recorded.journal.append(events.Histogram, "h", 2, [0.0, 1.0, 2.0], [1, 2], 0.0, 2.0, 3.0, 4.0)
+    recorded.journal.append(events.Image, "p", 3, "p.png")
+    recorded.end()
+    theirs, ours = read(real), read(recorded.directory)
+
+    def shape(found: list[pb.Record], key: str) -> tuple[set[str], set[str]]:
+        row = next(row for row in rows(found) if key in row)
+        value = row[key]
+        return set(row) - {"iteration", "epoch"}, set(value) if isinstance(value, dict) else set()
+
+    for key in ("odd", "h", "p"):
+        assert shape(ours, key) == shape(theirs, key)
+    for found in (theirs, ours):
+        (metric,) = (record.metric for record in found if record.HasField("metric"))
+        assert (metric.glob_name, metric.step_metric, metric.options.step_sync) == ("*", "iteration", True)
+        assert found[-1].exit.exit_code == 0
+    image = next(row["p"] for row in rows(ours) if "p" in row)
+    assert (image["width"], image["height"], image["format"], image["_type"]) == (6, 4, "png", "image-file")
+    (stored,) = recorded.directory.glob("wandb/*/files/media/images/*.png")
+    assert str(stored).endswith(image["path"])
+    assert stored.read_bytes() == png
+
+
+def test_a_run_from_begin_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "digits")
+    recorded = Recorded(tmp_path / "run", WandbSink().resolve())
+    snapshot = recorded.directory / "snapshot_iter_2"
+    snapshot.write_bytes(b"state")
+    recorded.journal.append(events.Params, {"lr": 0.1, "name": "ü"})
+    recorded.journal.append(events.Tags, {"kind": "test"})
+    recorded.log(1, {"loss": 0.5}, epoch=0)
+    recorded.log(2, {"loss": 0.25, "count": 3}, epoch=1)
+    recorded.journal.append(events.Checkpoint, "snapshot_iter_2", 2, "0" * 64, 5, 1, {"loss": 0.25})
+    recorded.journal.append(events.Text, "note", 2, "<b>")
+    recorded.end()
+    found = read(recorded.directory)
+    assert [record.num for record in found] == list(range(1, len(found) + 1))
+    (run,) = (record.run for record in found if record.HasField("run"))
+    assert (run.run_id, run.project) == (recorded.manifest.id, "digits")
+    config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
+    assert config == {"lr": 0.1, "name": "ü", "tags/kind": "test"}
+    (artifact,) = (record.artifact for record in found if record.HasField("artifact"))
+    assert (artifact.type, list(artifact.aliases)) == ("model", ["latest", "step-2"])
+    (entry,) = artifact.manifest.contents
+    digest = base64.b64encode(hashlib.md5(b"state").digest()).decode()
+    assert (entry.path, entry.digest, entry.size) == ("snapshot_iter_2", digest, 5)
+    summary = {item.nested_key[0]: json.loads(item.value_json) for item in found[-2].summary.update}
+    assert summary == {"loss": 0.25, "count": 3}
+
+
+def test_what_was_taken_back_and_what_was_pruned_vanish(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    for step in (1, 2):
+        (recorded.directory / f"s{step}").write_bytes(b"state")
+        recorded.journal.append(events.Checkpoint, f"s{step}", step, "0" * 64, 5, 1, {})
+    mark = recorded.log(2, {"loss": 0.5})
+    recorded.log(3, {"loss": 9.0})
+    recorded.deliver()
+    recorded.journal.append(events.CheckpointRemoved, "s1", 1)
+    recorded.journal.rewind(mark, 2)
+    recorded.log(3, {"loss": 0.25})
+    (recorded.directory / "s1").unlink()
+    recorded.journal.append(events.CheckpointRemoved, "s1", 1)
+    recorded.end()
+    assert points_of(recorded.directory) == {"loss": [(2, 0.5), (3, 0.25)]}
+    aliases = [list(record.artifact.aliases) for record in read(recorded.directory) if record.HasField("artifact")]
+    assert aliases == [["latest", "step-2"]]
+
+
+def test_a_file_that_was_deleted_or_cut_is_made_again(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    for step in range(1, 50):
+        recorded.log(step, {"loss": step / 7})
+    recorded.deliver()
+    (path,) = recorded.directory.glob("wandb/*/run-*.wandb")
+    path.write_bytes(path.read_bytes()[:100])
+    recorded._channel = None
+    recorded.log(50, {"loss": 50 / 7})
+    recorded.end()
+    assert points_of(recorded.directory) == {"loss": [(step, step / 7) for step in range(1, 51)]}
+
+
+@pytest.mark.slow
+def test_a_training_leaves_files_and_no_process(tmp_path: Path) -> None:
+    with pte.Run(tmp_path / "result", sinks=["wandb"], close_timeout=60) as run:
+        for step in range(1, 101):
+            run.log_metrics({"loss": step / 7}, step)
+    assert points_of(tmp_path / "result") == {"loss": [(step, step / 7) for step in range(1, 101)]}
+    assert read(tmp_path / "result")[-1].exit.exit_code == 0
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [words for words in running if b"wandb-core" in words and str(tmp_path).encode() in words]
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
+def test_a_damaged_file_is_told(tmp_path: Path, damage: bytes | None) -> None:
+    whole = records.BEGINNING + records.frame(b"record", len(records.BEGINNING))
+    with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
+        records.parse(whole[:-1] + b"?" if damage is None else damage)
+
+
+def test_a_wrong_argument_is_told() -> None:
+    with pytest.raises(TypeError, match="project: expected a string"):
+        WandbSink(project=3)  # type: ignore[arg-type]
