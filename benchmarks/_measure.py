@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
-#: A figure goes to the common table by a line that begins so; the rest is for people.
-_MARK = "figure: "
+#: The variable that names the file of the common table, a figure a line.
+_TABLE = "PTE_BENCHMARK_TABLE"
 
 
 class Figure(NamedTuple):
@@ -38,8 +40,11 @@ class Figure(NamedTuple):
         return median <= float(limit) if bound == "<=" else median >= float(limit)
 
     def tell(self) -> None:
-        """Print it, for people, and for the table of ``all.py``."""
-        print(_MARK + json.dumps(self))
+        """Print it, and leave it for the table of ``all.py``."""
+        print(f"{self.work}, against {self.against}: {spread(self.values)}, wanted {self.target}")
+        if path := os.environ.get(_TABLE):
+            with open(path, "a") as file:
+                print(json.dumps(self), file=file)
 
 
 def in_turns(rounds: int, works: Mapping[_Key, Callable[[], _Result]]) -> dict[_Key, list[_Result]]:
@@ -58,23 +63,20 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 def spread(values: Sequence[float]) -> str:
     """The median, and the lowest and the highest."""
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+    median, low, high = (
+        f"{one:,.0f}" if one >= 1000 else f"{one:.3g}" for one in (statistics.median(values), min(values), max(values))
+    )
+    return f"{median} ({low} to {high})"
 
 
-def run(script: str, *arguments: str) -> list[Figure]:
+def run(script: str) -> list[Figure]:
     """Run a benchmark in a process of its own, let it print, and return its figures.
 
     Raises:
         RuntimeError: It failed.
     """
-    found = []
-    with subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(_MARK):
-                found.append(Figure(*json.loads(line.removeprefix(_MARK))))
-            else:
-                print(line, end="", flush=True)
-    if process.returncode:
-        raise RuntimeError(f"{script} failed with {process.returncode}")
-    return found
+    with tempfile.NamedTemporaryFile("r") as table:
+        done = subprocess.run([sys.executable, script], env={**os.environ, _TABLE: table.name})
+        if done.returncode:
+            raise RuntimeError(f"{script} failed with {done.returncode}")
+        return [Figure(*json.loads(line)) for line in table]

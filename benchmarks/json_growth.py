@@ -12,10 +12,11 @@ import os
 import statistics
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 import psutil
-from _measure import Figure
+from _measure import Figure, in_turns, ratios, spread
 
 from pte_tracking.runs.run import Point, Run
 
@@ -53,24 +54,19 @@ def main() -> None:
         before = psutil.Process().memory_info().rss
         point = fill(large, args.large)
         grown = psutil.Process().memory_info().rss - before
-        pairs = [
-            (microseconds(small, args.small + 100 * index), microseconds(large, args.large + 100 * index))
-            for index in range(args.rounds)
-        ]
-        few, many = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratios = sorted(many / few for few, many in pairs)
-        small.close()
-        large.close()
-        print(f"a row after {args.small:,} rows: {few:.2f} us, after {args.large:,} rows: {many:.2f} us")
-        print(
-            f"ratio: {statistics.median(ratios):.3f} "
-            f"(quartiles {ratios[len(ratios) // 4]:.3f} to {ratios[3 * len(ratios) // 4]:.3f})"
-        )
+        steps = {run: count(first, 100) for run, first in ((small, args.small), (large, args.large))}
+        times = in_turns(args.rounds, {run: lambda run=run: microseconds(run, next(steps[run])) for run in steps})
+        found = ratios(times[large], times[small])
+        for run, rows in ((small, args.small), (large, args.large)):
+            run.close()
+            print(f"a row after {rows:,} rows: {spread(times[run])} us")
+        low, _, high = statistics.quantiles(found, n=4)
+        print(f"ratio: {spread(found)}, quartiles {low:.3f} to {high:.3f}")
         print(
             f"memory: {grown / args.large:.2f} bytes for a row; log: {os.stat(directories[1] / 'log').st_size:,} bytes"
         )
         sizes = [os.stat(directory / "delivery" / "json.json").st_size for directory in directories]
-        Figure(f"row {args.large:,} of the JSON log", f"row {args.small:,}", ratios, "<= 1.1").tell()
+        Figure(f"row {args.large:,} of the JSON log", f"row {args.small:,}", found, "<= 1.1").tell()
         print(f"saved position: {sizes[0]} and {sizes[1]} bytes")
         started = time.perf_counter()
         with Run(directories[1], resume=True):

@@ -1,4 +1,4 @@
-"""How fast a journal reaches MLflow, beside a bare loop of ``log_batch`` with 1000 metrics; and the delivery's memory.
+"""How fast a journal reaches MLflow, beside a bare loop of ``log_batch`` with 1000 metrics.
 
 ``python benchmarks/mlflow_speed.py`` prints points per second and their ratio, on sqlite and over HTTP: rounds of both
 in turn, each into a run of its own, with the median and the range of the ratios. A round delivers rows of five values.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from pathlib import Path
 
 import mlflow
-from _measure import Figure
+from _measure import Figure, in_turns, ratios
 from mlflow.entities import Metric
 
 from pte_mlflow import MLflowSink
@@ -26,14 +24,6 @@ from tests import servers
 ROUNDS = 7
 ROWS = 4000
 KEYS = [f"train/{name}" for name in "abcde"]
-_DELIVER = r"""
-import re, sys
-from pathlib import Path
-from pte_tracking.runs.delivery import deliver
-deliver(Path(sys.argv[1]))
-# Not getrusage: that counts what was before exec, this benchmark's own size.
-print(int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
-"""
 
 
 def deliver(uri: str, folder: Path) -> float:
@@ -62,25 +52,11 @@ def bare(uri: str) -> float:
 def compare(name: str, uri: str, folder: Path) -> None:
     deliver(uri, folder)
     bare(uri)
-    pairs = [(deliver(uri, folder), bare(uri)) for _ in range(ROUNDS)]
-    ours, theirs = (ROWS * len(KEYS) / statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = sorted(other / own for own, other in pairs)
-    print(
-        f"{name}: delivery {ours:,.0f} points/s, log_batch {theirs:,.0f} points/s, "
-        f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
-    Figure(f"rows a second to MLflow, {name}", "bare log_batch of 1000", ratios, ">= 0.9").tell()
-
-
-def memory(name: str, uri: str, folder: Path) -> None:
-    """The peak of a delivery process."""
-    recorded = Recorded(folder / uuid.uuid4().hex, MLflowSink(uri))
-    for step in range(ROWS):
-        recorded.log(step, dict.fromkeys(KEYS, step / 7))
-    (recorded.directory / ".lock").touch()
-    command = [sys.executable, "-c", _DELIVER, str(recorded.directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    print(f"{name}: delivery process, peak {done.stdout.strip()} MB")
+    times = in_turns(ROUNDS, {"ours": lambda: deliver(uri, folder), "bare": lambda: bare(uri)})
+    ours, theirs = (ROWS * len(KEYS) / statistics.median(side) for side in times.values())
+    print(f"{name}: delivery {ours:,.0f} points/s, log_batch {theirs:,.0f} points/s")
+    found = ratios(times["bare"], times["ours"])
+    Figure(f"rows a second to MLflow, {name}", "bare log_batch of 1000", found, ">= 0.9").tell()
 
 
 def main() -> None:
@@ -93,10 +69,8 @@ def main() -> None:
             (folder / place).mkdir()
         store = f"sqlite:///{servers.copy_store(template, folder / 'store')}"
         compare("sqlite", store, folder)
-        memory("sqlite", store, folder)
         with servers.mlflow_server(folder / "server", template) as uri:
             compare("HTTP", uri, folder)
-            memory("HTTP", uri, folder)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from _measure import Figure, ratios, spread
+from _measure import Figure, in_turns, ratios, spread
 
 Values = dict[str, torch.Tensor]
 #: Takes the values of an iteration and its number.
@@ -279,14 +280,11 @@ def main() -> None:
         measure(arguments.measure, arguments.template)
         return
     names = [name for name in CANDIDATES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as place:
         template = Path(place) / "mlflow.db"
         code = f"from mlflow import MlflowClient as C; C('sqlite:///{template}').search_experiments()"
         subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
-        for _ in range(arguments.rounds):
-            for name in names:
-                found[name].append(ask(name, template))
+        found = in_turns(arguments.rounds, {name: partial(ask, name, template) for name in names})
     print("us on the training thread for a row of five tensors; p99; seconds until the end was delivered")
     for name in names:
         medians, p99s, drains = zip(*found[name], strict=True)

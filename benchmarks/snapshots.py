@@ -15,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_pfn_extras as ppe
 import torch
 import torch.distributed.checkpoint as dcp
-from _measure import Figure
+from _measure import Figure, in_turns, ratios, spread
 from torch import nn
 
 import pte_tracking as pte
@@ -150,16 +151,16 @@ def main() -> None:
         made = dict(cases(Path(folder)))
         for case in made.values():
             case.run(training)  # the first needs new memory
-        rounds = [{name: case.run(training) for name, case in made.items()} for _ in range(args.rounds)]
+        found = in_turns(args.rounds, {name: partial(case.run, training) for name, case in made.items()})
     for quantity in ("blocked", "written after", "slowdown"):
         print(f"\n{quantity}")
         for name in made:
-            values = [one[name][quantity] for one in rounds]
-            print(f"  {name:30} {statistics.median(values):9.2f}  ({min(values):.2f} to {max(values):.2f})")
+            print(f"  {name:30} {spread([one[quantity] for one in found[name]])}")
+    blocked = {name: [one["blocked"] for one in results] for name, results in found.items()}
     for other, target in (("a copy into warm memory", "<= 1.5"), ("torch.save", "<= 0.15")):
-        ratios = [one["snapshot()"]["blocked"] / one[other]["blocked"] for one in rounds]
-        Figure("training blocked by a snapshot of 200 MB", other, ratios, target).tell()
-    slower = [one["snapshot()"]["slowdown"] for one in rounds]
+        shares = ratios(blocked["snapshot()"], blocked[other])
+        Figure("training blocked by a snapshot of 200 MB", other, shares, target).tell()
+    slower = [one["slowdown"] for one in found["snapshot()"]]
     Figure("an iteration while a snapshot is written", "an iteration otherwise", slower, "<= 1.10").tell()
 
 

@@ -1,39 +1,28 @@
-"""How fast rows get into TensorBoard's event file, beside a bare EventFileWriter; and the delivery's memory.
+"""How fast rows get into TensorBoard's event file, beside a bare EventFileWriter.
 
 ``python benchmarks/tensorboard_speed.py`` prints rows per second and their ratio. Rows have five values. The
 bare writer is fed one event for each row, ready in memory, and flushed at the end; the delivery reads the rows
-from the journal and saves its position after each batch. Both run in turns in one process; the figure is the
-median of the rounds.
+from the journal and saves its position after each batch. Both run in turns in one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from _measure import Figure
+from _measure import Figure, in_turns, ratios, spread
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.events import Metrics, RunEnded, RunStarted
+from pte_tracking.runs.events import Metrics, RunStarted
 from pte_tracking.runs.journal import Journal
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 
 ENTRY = SinkEntry("tensorboard", "tensorboard")
-DELIVER = (
-    "import resource, sys\n"
-    "from pathlib import Path\n"
-    "from pte_tracking.runs.delivery import deliver\n"
-    "deliver(Path(sys.argv[1]))\n"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
-)
 
 
 def row(step: int) -> dict[str, float]:
@@ -57,45 +46,40 @@ def journal(folder: Path, rows: int) -> tuple[Manifest, Journal]:
     return manifest, written
 
 
-def bare(folder: Path, rows: int) -> float:
+def bare(rows: int) -> float:
+    """Rows per second."""
     made = [row(step) for step in range(1, rows + 1)]
-    start = time.perf_counter()
-    writer = EventFileWriter(str(folder))
-    for step, values in enumerate(made, 1):
-        event = Event(wall_time=start, step=step)
-        for key, value in values.items():
-            event.summary.value.add(tag=key, simple_value=value)
-        writer.add_event(event)
-    writer.close()
-    return rows / (time.perf_counter() - start)
-
-
-def delivery(folder: Path, rows: int) -> tuple[float, float]:
-    """Rows per second of a delivery, and the seconds of a rewind by a hundredth."""
-    manifest, written = journal(folder, rows)
-    marks = [written.mark]
-    channel = Channel(folder, manifest, ENTRY)
-    start = time.perf_counter()
-    while channel.pump():
-        pass
-    speed = rows / (time.perf_counter() - start)
-    for step in range(rows, rows + rows // 100):
-        written.append(Metrics, step + 1, row(step + 1))
-    while channel.pump():
-        pass
-    written.rewind(marks[0], rows)
-    start = time.perf_counter()
-    channel.pump()
-    return speed, time.perf_counter() - start
-
-
-def megabytes(rows: int) -> float:
-    """The most memory that a delivery process takes."""
     with tempfile.TemporaryDirectory() as folder:
-        _, written = journal(Path(folder), rows)
-        written.append(RunEnded, "FINISHED")
-        told = subprocess.run([sys.executable, "-c", DELIVER, folder], check=True, capture_output=True, text=True)
-    return float(told.stdout)
+        start = time.perf_counter()
+        writer = EventFileWriter(folder)
+        for step, values in enumerate(made, 1):
+            event = Event(wall_time=start, step=step)
+            for key, value in values.items():
+                event.summary.value.add(tag=key, simple_value=value)
+            writer.add_event(event)
+        writer.close()
+        return rows / (time.perf_counter() - start)
+
+
+def delivery(rows: int) -> tuple[float, float]:
+    """Rows per second, and the seconds of a rewind by a hundredth."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest, written = journal(folder, rows)
+        mark = written.mark
+        channel = Channel(folder, manifest, ENTRY)
+        start = time.perf_counter()
+        while channel.pump():
+            pass
+        speed = rows / (time.perf_counter() - start)
+        for step in range(rows, rows + rows // 100):
+            written.append(Metrics, step + 1, row(step + 1))
+        while channel.pump():
+            pass
+        written.rewind(mark, rows)
+        start = time.perf_counter()
+        channel.pump()
+        return speed, time.perf_counter() - start
 
 
 def main() -> None:
@@ -103,19 +87,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    speeds, ratios, rewinds = [], [], []
-    for _ in range(args.rounds):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-            (ours, rewind), theirs = delivery(Path(one), args.rows), bare(Path(two), args.rows)
-        speeds.append((ours, theirs))
-        ratios.append(ours / theirs)
-        rewinds.append(rewind)
-    ours, theirs = (statistics.median(column) for column in zip(*speeds, strict=True))
-    print(f"rows per second: ours {ours:,.0f}, bare EventFileWriter {theirs:,.0f}")
-    print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    Figure("rows a second to TensorBoard", "bare EventFileWriter", ratios, ">= 0.9").tell()
-    print(f"rewind of {args.rows} rows: {statistics.median(rewinds):.3f} s")
-    print(f"delivery process: {megabytes(10):.0f} MB for 10 rows, {megabytes(args.rows):.0f} MB for {args.rows}")
+    found = in_turns(args.rounds, {"ours": lambda: delivery(args.rows), "bare": lambda: (bare(args.rows), 0.0)})
+    ours, theirs = ([speed for speed, _ in side] for side in found.values())
+    print(f"rows per second: ours {spread(ours)}, bare EventFileWriter {spread(theirs)}")
+    Figure("rows a second to TensorBoard", "bare EventFileWriter", ratios(ours, theirs), ">= 0.9").tell()
+    print(f"rewind of {args.rows:,} rows: {spread([rewind for _, rewind in found['ours']])} s")
 
 
 if __name__ == "__main__":

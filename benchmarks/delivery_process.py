@@ -1,0 +1,91 @@
+"""What the delivery process takes of the machine: its start, its memory, and what it costs while nothing comes.
+
+``python benchmarks/delivery_process.py`` prints these for TensorBoard alone, MLflow on sqlite and over HTTP, and both,
+in turns: seconds until the first row is with every backend, the most megabytes after a thousand rows of five values,
+and the percentage of a core that it takes while the run is silent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import psutil
+from _measure import Figure, in_turns, spread
+
+import pte_tracking as pte
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import lock
+from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending
+from tests import servers
+
+ROUNDS = 5
+ROWS = 1000
+SILENCE = 5.0  # seconds
+VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
+
+
+def observe(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
+    with pte.Run(folder / uuid.uuid4().hex, sinks=sinks) as run:
+        begin = time.perf_counter()
+        run.log_metrics(VALUES, 0)
+        wait(run.directory)
+        started = time.perf_counter() - begin
+        for step in range(1, ROWS):
+            run.log_metrics(VALUES, step)
+        wait(run.directory)
+        holder = lock.holder(run.directory / DELIVERY_LOCK)
+        assert holder is not None
+        process = psutil.Process(int(holder.split()[0]))
+        # Not what getrusage tells: that counts what was before exec, this benchmark's own size.
+        peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        assert peak is not None
+        begin, before = time.perf_counter(), sum(process.cpu_times()[:2])
+        time.sleep(SILENCE)
+        spent = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begin)
+        return started, int(peak[1]) / 1024, spent * 100
+
+
+def wait(directory: Path) -> None:
+    """Until everything is delivered."""
+    manifest, deadline = Manifest.load(directory), time.monotonic() + 60
+    while left := pending(directory, manifest):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not delivered within a minute: {left}")
+        time.sleep(0.02)
+
+
+def main() -> None:
+    os.environ.update(servers.MLFLOW_ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        template = folder / "mlflow-template.db"
+        servers.make_store(template)
+        for place in ("store", "server"):
+            (folder / place).mkdir()
+        store = MLflowSink(f"sqlite:///{servers.copy_store(template, folder / 'store')}")
+        with servers.mlflow_server(folder / "server", template) as uri:
+            cases: dict[str, tuple[list[str | MLflowSink], int]] = {
+                "TensorBoard": (["tensorboard"], 80),
+                "MLflow, sqlite": ([store], 220),
+                "MLflow, HTTP": ([MLflowSink(uri)], 220),
+                "TensorBoard and MLflow, sqlite": (["tensorboard", store], 220),
+            }
+            found = in_turns(ROUNDS, {case: partial(observe, folder, sinks) for case, (sinks, _) in cases.items()})
+    for case, (_, most) in cases.items():
+        started, memory, idle = (list(column) for column in zip(*found[case], strict=True))
+        print(f"{case}: first row after {spread(started)} s, memory {spread(memory)} MB, silent {spread(idle)} %")
+        Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {most}").tell()
+        Figure(f"the delivery process while nothing comes: {case}", "% of a core", idle, "<= 1").tell()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""How much later the first iteration begins with tracking, and what importing the package takes.
+
+``python benchmarks/start_up.py`` prints milliseconds: from ``import pte_tracking`` into the first iteration of a
+training with the JSON log, TensorBoard and MLflow, whose model and optimizer stand already; and of
+``import pte_tracking`` alone, beside a bare start of Python.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from _measure import Figure, in_turns
+from tests import servers
+
+ROUNDS = 9
+# The optimizer first, as in a training: it imports so much that Python's next full garbage collection falls there, 90 ms
+# that are due after `import torch` whatever comes next.
+TRAINING = """
+import time, torch
+model = torch.nn.Linear(64, 10)
+optimizer = torch.optim.Adam(model.parameters())
+begin = time.perf_counter()
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_mlflow import MLflowSink
+manager = pte.ExtensionsManager(
+    {"main": model}, 1, [extensions.LogReport(trigger=(1, "iteration"))], optimizers={"main": optimizer},
+    iters_per_epoch=9, out_dir=OUT, sinks=["json", "tensorboard", MLflowSink(STORE)],
+)
+with manager.run_iteration():
+    print((time.perf_counter() - begin) * 1000)
+"""
+
+
+def child(code: str) -> str:
+    # With compiled files, as an installed package has them.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def first_iteration(folder: Path, store: str) -> float:
+    out = tempfile.mkdtemp(dir=folder)
+    return float(child(TRAINING.replace("OUT", repr(out)).replace("STORE", repr(store))))
+
+
+def seconds(code: str) -> float:
+    begin = time.perf_counter()
+    child(code)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    os.environ.update(servers.MLFLOW_ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        servers.make_store(folder / "template.db")
+        store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
+        first_iteration(folder, store)  # compiles
+        (starts,) = in_turns(ROUNDS, {"start": partial(first_iteration, folder, store)}).values()
+        imports = in_turns(ROUNDS, {code: partial(seconds, code) for code in ("import pte_tracking", "pass")})
+    Figure("start-up with all three sinks", "ms", starts, "<= 100").tell()
+    taken = [(ours - bare) * 1000 for ours, bare in zip(*imports.values(), strict=True)]
+    Figure("import pte_tracking", "ms", taken, "<= 50").tell()
+
+
+if __name__ == "__main__":
+    main()
