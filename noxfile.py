@@ -72,6 +72,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The papers as a site, in docs/_build; a link within it that leads nowhere is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "docs/_build")
+    print("docs/_build/index.html")
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Kill a training and its delivery a thousand times, and compare with a run that nobody kills."""
     install(session, "test")
