@@ -63,7 +63,6 @@ def main() -> None:
             extensions.Evaluator(val, model, eval_func=evaluate),
             extensions.ModelSummary(),
             extensions.ParameterHistogram(model),
-            extensions.SystemMetrics(),
             extensions.LogReport(),
             extensions.PrintReport(["epoch", "train/loss", "val/loss", "val/accuracy", "elapsed_time"]),
             extensions.ProgressBar(),

@@ -92,7 +92,7 @@ class Checkpoints:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.path),
             source_run_id=self._run_id,
-            tags={runs.RUN_ID: self._run.id, PATH: event.path, SHA256: event.sha256},
+            tags=runs.origin(self._run) | {runs.RUN_ID: self._run.id, PATH: event.path, SHA256: event.sha256},
             params={key: str(value) for key, value in params.items() if value is not None},
             model_type="checkpoint",
         )

@@ -87,15 +87,20 @@ def create(
     client: MlflowClient, experiment_id: str, run: RunView, name: str, tags: Mapping[str, str] | None = None
 ) -> Run:
     """Begin an MLflow run that carries our tag, and more tags."""
-    context = {tag: run.context[key] for tag, key in _CONTEXT.items() if key in run.context}
     made = client.create_run(
         experiment_id,
         start_time=int(run.start_time * 1000),
         run_name=name,
-        tags={"mlflow.source.type": "LOCAL", **context, RUN_ID: run.id, **(tags or {})},
+        tags=origin(run) | {RUN_ID: run.id} | dict(tags or {}),
     )
     check_id(made.info.run_id)
     return made
+
+
+def origin(run: RunView) -> dict[str, str]:
+    """The tags by which MLflow tells where something comes from."""
+    known = {tag: run.context[key] for tag, key in _CONTEXT.items() if key in run.context}
+    return {"mlflow.source.type": "LOCAL"} | known
 
 
 def fork(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:

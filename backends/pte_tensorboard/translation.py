@@ -86,7 +86,7 @@ class Translation:
         if memory.has_layout:
             shown.append(layout(memory.charted))
         if memory.params:
-            shown.append(values.session_start(self._run.id, self._run.start_time, memory.params))
+            shown.append(values.session_start(self._run, memory.params))
         if shown:
             events.append(self._event(summary=summary_pb2.Summary(value=shown)))
         memory.is_shown, memory.is_stale = bool(memory.params), bool(vanished)
@@ -169,7 +169,7 @@ class Translation:
             memory.is_stale = memory.is_stale or memory.params != before
             return b""
         memory.is_shown = True
-        value = values.session_start(self._run.id, self._run.start_time, memory.params)
+        value = values.session_start(self._run, memory.params)
         return record(_summary(event.time, 0, value))
 
     def _image(self, event: Figure | Image) -> Any:

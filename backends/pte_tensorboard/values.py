@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Scalar, Text
+from pte_tracking.runs.sink import RunView
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
@@ -125,9 +126,11 @@ def text(event: Text) -> Any:
     return summary_pb2.Summary.Value(tag=event.key, metadata=metadata_of(TEXTS), tensor=string(event.text.encode()))
 
 
-def session_start(run_id: str, start_time: float, params: Mapping[str, Scalar]) -> Any:
+def session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
     """The hyperparameters on the HPARAMS page, in a group of the run's own."""
-    summary = hparams_pb({key: _hparam(value) for key, value in params.items()}, run_id, start_time)
+    mark = f"-{run.id[:6]}"  # runs of one name stay apart
+    group = run.name if run.name.endswith(mark) else run.name + mark
+    summary = hparams_pb({key: _hparam(value) for key, value in params.items()}, group, run.start_time)
     return summary.value[0]
 
 

@@ -32,7 +32,7 @@ class ModelSummary(Extension):
 
 def _table(name: str, model: nn.Module) -> str:
     """A model as Markdown."""
-    lines = [f"**{name}**: {_totals(model)}", "", "| layer | kind | parameters |", "|---|---|---:|"]
+    lines = [f"**{name}**: {_totals(model)}", "", "| name | layer | weights |", "|---|---|---:|"]
     for layer, module in model.named_modules():
         own = _count(module.parameters(recurse=False))
         is_leaf = next(module.children(), None) is None

@@ -136,7 +136,7 @@ def status_of(run: Journal) -> str | None:
 
 def hparams(run: Journal) -> dict[str, Any]:
     info = metadata.parse_session_start_info_plugin_data(plugin_data(run, metadata.SESSION_START_INFO_TAG))
-    assert info.group_name == run.id
+    assert info.group_name == f"{run.name}-{run.id[:6]}"
     assert info.start_time_secs == run.start_time
     return {key: getattr(value, value.WhichOneof("kind")) for key, value in info.hparams.items()}
 

@@ -31,7 +31,7 @@ def test_it_lists_layers_and_counts_parameters(tmp_path: Path) -> None:
     assert text.text.splitlines() == [
         "**net0**: 10 parameters, 8 of them trained, 0.00 MB",
         "",
-        "| layer | kind | parameters |",
+        "| name | layer | weights |",
         "|---|---|---:|",
         "| 0 | Linear(in_features=3, out_features=2, bias=True) | 8 |",
         "| 1.0 | ReLU() | 0 |",

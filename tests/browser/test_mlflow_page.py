@@ -1,0 +1,82 @@
+"""What people see of a run at MLflow, in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import EPOCHS, Training
+from tests.browser.pages import MLflow
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("browser"),
+]
+
+LOSSES_AND_ACCURACY = ["train/loss", "val/loss", "val/accuracy"]
+
+
+def test_the_list_shows_name_status_params_and_last_metrics(mlflow: MLflow, trained: Training) -> None:
+    (run,), statuses = mlflow.list_runs([*LOSSES_AND_ACCURACY, "Parameters"])
+    assert run["attributes.`Run Name`"] == trained.name
+    assert statuses == ["FINISHED"]
+    assert {key: run[f"params.`{key}`"] for key in ("epochs", "lr", "seed")} == {
+        "epochs": str(EPOCHS),
+        "lr": "0.001",
+        "seed": "0",
+    }
+    for key in LOSSES_AND_ACCURACY:
+        assert float(run[f"metrics.`{key}`"]) == trained.rows[-1][key]
+
+
+def test_the_run_shows_details_params_metrics_data_and_checkpoints(mlflow: MLflow, trained: Training) -> None:
+    table = mlflow.open_run(trained.run_id)
+    assert {key: float(table[key]) for key in LOSSES_AND_ACCURACY} == {
+        key: trained.rows[-1][key] for key in LOSSES_AND_ACCURACY
+    }
+    assert (table["epochs"], table["lr"], table["seed"]) == (str(EPOCHS), "0.001", "0")
+    for text in ("Finished", "digits.py", re.compile(r"^digits \([0-9a-f]{36}\)$")):
+        assert mlflow.page.get_by_text(text).first.is_visible(), text
+    assert mlflow.outputs() == {f"snapshot_iter_{step}": str(step) for step, _ in trained.curve("val/loss")}
+
+
+def test_the_checkpoints_stand_with_their_values(mlflow: MLflow, trained: Training) -> None:
+    shown = {row["name"]: row for row in mlflow.list_checkpoints()}
+    assert sorted(shown) == sorted(f"snapshot_iter_{row['iteration']}" for row in trained.rows)
+    for row in trained.rows:
+        checkpoint = shown[f"snapshot_iter_{row['iteration']}"]
+        assert checkpoint["status"] == "Ready"
+        assert checkpoint["source_run_id"] == trained.name
+        assert checkpoint["source"] == "digits.py"
+        values = {key: float(value) for key, value in checkpoint.items() if key.startswith("metrics")}
+        assert values == {
+            f"metrics.{{&quot;metricKey&quot;:&quot;{key}&quot;}}": row[key] for key in LOSSES_AND_ACCURACY
+        }
+
+
+def test_the_charts_draw_every_point(mlflow: MLflow, trained: Training) -> None:
+    mlflow.open_charts(trained.run_id)
+    for key in LOSSES_AND_ACCURACY:
+        assert mlflow.curve(key) == trained.curve(key)
+
+
+def test_pictures_are_shown_by_step_and_figures_among_the_artifacts(mlflow: MLflow, trained: Training) -> None:
+    mlflow.open_charts(trained.run_id)
+    figure = mlflow.picture("val/confusion", 90)
+    assert min(figure) > 100
+    assert mlflow.picture("val/hardest", 45 * EPOCHS) == (8, 8)
+    assert mlflow.artifact(trained.run_id, "figures/val/confusion.png") == figure
+
+
+def test_a_resumed_run_is_one_run_with_one_clean_curve(page: Page, resumed: Training, trained: Training) -> None:
+    mlflow = MLflow(page, resumed.server, resumed.experiment)
+    (run,), statuses = mlflow.list_runs(["val/loss", "Parameters"])
+    assert run["attributes.`Run Name`"] == resumed.name
+    assert statuses == ["FINISHED"]
+    mlflow.open_charts(resumed.run_id)
+    for key in LOSSES_AND_ACCURACY:
+        assert mlflow.curve(key) == resumed.curve(key) == trained.curve(key)
