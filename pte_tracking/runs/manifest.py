@@ -114,15 +114,20 @@ class Manifest(msgspec.Struct, frozen=True):
         write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
 
-def change(directory: Path, how: Callable[[Manifest], Manifest]) -> Manifest:
+def change(directory: Path, how: Callable[[Manifest], Manifest], fresh: Manifest | None = None) -> Manifest:
     """Change the manifest; the trainer and a ``sync`` beside it do not overwrite each other's changes.
+
+    Args:
+        directory: The run's directory.
+        how: What the manifest becomes.
+        fresh: A new run's manifest, to begin with instead of the one that is there.
 
     Raises:
         NotARun: There is none.
     """
     held = Lock(directory / MANIFEST_LOCK, patience=5)
     try:
-        changed = how(Manifest.load(directory))
+        changed = how(fresh or Manifest.load(directory))
         changed.save(directory)
         return changed
     finally:

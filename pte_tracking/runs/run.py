@@ -152,9 +152,9 @@ class Run:
         with self._order:
             self._lock = take(self.directory)
             try:
-                manifest = self._configured(self._settle(at, resume))
+                fresh = self._settle(at, resume)
                 (self.directory / DELIVERY).mkdir(exist_ok=True)
-                manifest.save(self.directory)
+                manifest = change(self.directory, self._configured, fresh)
                 if record and not (self.directory / JOURNAL).exists():
                     write_atomically(self.directory / JOURNAL, record.read_bytes())
                 self._begin(manifest, at)
@@ -204,14 +204,18 @@ class Run:
         self._journal.sync()
 
     def close(self, status: Status | None = None, error: str | None = None) -> None:
-        """End the run.
+        """End the run. What a function of ``before_close`` raises, it raises when the run has ended, as FAILED.
 
         Args:
             status: How it ended; by default FINISHED.
             error: What it failed with, for people.
         """
         while self.before_close:
-            self.before_close.pop()()
+            try:
+                self.before_close.pop()()
+            except BaseException as problem:
+                self.close(*(outcome(problem) if status in (None, "FINISHED") else (status, error)))
+                raise
         if self._journal is None or self._is_foreign:
             self._is_closed = True
             return
@@ -459,16 +463,14 @@ class Run:
         assert self._manifest is not None
         return self._manifest
 
-    def _settle(self, at: Point | None, resume: bool) -> Manifest:
-        """Leave in the directory the run that goes on, and nothing of another one."""
+    def _settle(self, at: Point | None, resume: bool) -> Manifest | None:
+        """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
         found = existing(self.directory)
         if found and not is_half_moved(self.directory, found) and (found.id == at["id"] if at else resume):
-            return found
+            return None
         move_aside(self.directory)
-        if not at:
-            return Manifest.new(self.directory, self._given_name)
-        fresh = Manifest.new(self.directory, at["name"])
-        return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"])
+        fresh = Manifest.new(self.directory, at["name"] if at else self._given_name)
+        return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"]) if at else fresh
 
     def _configured(self, manifest: Manifest) -> Manifest:
         files = [pattern for sink in self._sinks for pattern in sink.files]

@@ -26,7 +26,9 @@ from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import DirectoryInUse
 from pte_tracking.runs.events import AnyEvent
 from pte_tracking.runs.journal import read
-from pte_tracking.runs.manifest import NotARun, SinkEntry, check_sinks, entries
+from pte_tracking.runs.layout import MANIFEST_LOCK
+from pte_tracking.runs.lock import Lock
+from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry, check_sinks, entries
 from pte_tracking.runs.run import Run, outcome
 from pte_tracking.runs.sink import Connection, RunView, Sink
 
@@ -589,6 +591,37 @@ def test_threads_may_log_at_once_even_the_first_things(tmp_path: Path) -> None:
     for number in range(4):
         assert [row[f"thread {number}"] for row in log(tmp_path, f"log {number}")] == list(range(50))
     assert len(recorded(tmp_path)) == 202
+
+
+def test_a_sink_that_is_added_while_a_run_opens_is_not_forgotten(tmp_path: Path) -> None:
+    with Run(tmp_path, sinks=["json"]):
+        pass
+    held = Lock(tmp_path / MANIFEST_LOCK)
+    run = Run(tmp_path, sinks=["tensorboard"], resume=True, close_timeout=0)
+    opening = threading.Thread(target=run.open)
+    opening.start()
+    now = Manifest.load(tmp_path)
+    opening.join(0.3)  # it waits for us
+    msgspec.structs.replace(now, sinks=[*now.sinks, SinkEntry("json-2", "json")]).save(tmp_path)
+    held.release()
+    opening.join()
+    run.close()
+    assert [entry.key for entry in Manifest.load(tmp_path).sinks] == ["json", "json-2", "tensorboard"]
+
+
+@pytest.mark.parametrize(("given", "status"), [(None, "FAILED"), ("FINISHED", "FAILED"), ("KILLED", "KILLED")])
+def test_a_run_whose_last_things_fail_has_ended_all_the_same(tmp_path: Path, given: Any, status: str) -> None:
+    run = Run(tmp_path)
+    run.before_close.append(lambda: run.log_metrics({"last": 1.0}, 2))
+    run.before_close.append(lambda: 1 / 0)
+    run.log_metrics({"a": 1.0}, 1)
+    with pytest.raises(ZeroDivisionError):
+        run.close(given)
+    assert not run.is_open
+    assert [event.step for event in recorded(tmp_path, events.Metrics)] == [1, 2]
+    assert [event.status for event in recorded(tmp_path, events.RunEnded)] == [status]
+    with Run(tmp_path):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
