@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from pte_tracking.runs.events import Metrics
 from pte_tracking.runs.journal import Journal, effective, read
 from pte_tracking.runs.run import Run
 from pte_tracking.testing import Recorded
+from tests.disks import fill, small_disk
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe
@@ -23,33 +23,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 256 << 10) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_PAUSE", 0.0)
     monkeypatch.setattr(inline, "_PAUSE", 0.0)
-
-
-def fill(disk: Path) -> Path:
-    """Leave no byte of space; what it returns takes the space."""
-    path = disk / "filler"
-    with open(path, "wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while file.write(b"x" * size):
-                    pass
-            except OSError:
-                continue
-    return path
 
 
 def steps(path: Path) -> list[int]:

@@ -1,0 +1,94 @@
+"""A disk that is full, under MLflow's own store or under the run: all is there once there is space."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import events
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending
+from pte_tracking.runs.run import Run
+from pte_tracking.testing import Recorded
+from tests import servers
+from tests.disks import fill, grow, small_disk
+
+pytestmark = pytest.mark.usefixtures("mlflow_environment")
+
+
+@pytest.fixture
+def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
+    """A disk with an MLflow store on it and 400 kB beside it."""
+    with small_disk(tmp_path / "disk", mlflow_template.stat().st_size + 400_000) as made:
+        servers.copy_store(mlflow_template, made)
+        yield made
+
+
+def attempt(channel: Channel, times: int) -> list[str]:
+    """Deliver as the delivery process does; what went wrong."""
+    problems = []
+    for _ in range(times):
+        try:
+            while channel.pump():
+                pass
+        except Exception as error:
+            problems.append(str(error))
+            channel.failed(error)
+        else:
+            break
+    return problems
+
+
+@pytest.mark.parametrize("when", ["from the beginning", "later"])
+def test_a_store_on_a_full_disk_gets_everything_later(disk: Path, tmp_path: Path, when: str) -> None:
+    uri = f"sqlite:///{disk / 'mlflow.db'}"
+    recorded = Recorded(tmp_path / "run", MLflowSink(uri))
+    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    recorded.log(0, {"a": 0.0})
+    if when == "later":
+        assert not attempt(channel, 1)
+    filler = fill(disk)
+    for step in range(1, 4000):
+        recorded.log(step, {"a": float(step)})
+    (recorded.directory / "picture.png").write_bytes(b"x" * 100_000)
+    recorded.journal.append(events.Figure, "loss", 1, "picture.png")
+    recorded.journal.append(events.Params, {"lr": 0.1})
+    problems = attempt(channel, 3)
+    assert len(problems) == 3
+    assert all("full" in problem or "No space" in problem or "disk I/O" in problem for problem in problems), problems
+    filler.unlink()
+    grow(disk, 20 << 20)
+    assert not attempt(channel, 1)
+    channel.finish("FINISHED")
+    assert not channel.progress.set_aside
+    (run,) = MlflowClient(uri).search_runs(["0"])
+    assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "a")
+    assert sorted((point.step, point.value) for point in history) == [(step, float(step)) for step in range(4000)]
+    (figure,) = MlflowClient(uri).list_artifacts(run.info.run_id, "figures")
+    assert figure.file_size == 100_000
+
+
+def test_a_run_whose_own_disk_was_full_is_delivered_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        with Run(disk / "run", sinks=["json", "tensorboard"]) as run:
+            filler = fill(disk)  # before the delivery process has found its feet
+            for step in range(3000):
+                run.log_metrics({"a": float(step)}, step)
+            time.sleep(3)
+            filler.unlink()
+            grow(disk, 20 << 20)
+        assert not pending(run.directory, Manifest.load(run.directory))
+        found = EventAccumulator(str(run.directory), size_guidance={"scalars": 0})
+        found.Reload()
+        assert [(event.step, event.value) for event in found.Scalars("a")] == [(i, float(i)) for i in range(3000)]
+        assert [row["a"] for row in json.loads((run.directory / "log").read_text())] == [*map(float, range(3000))]
+    assert len(caplog.records) < 10, caplog.text
