@@ -1,0 +1,101 @@
+"""What a long run costs, in work that is counted: as much as a short one."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pte_json import JsonSink
+from pte_tracking.runs import events, pending
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.run import Point, Run
+from pte_tracking.testing import Recorded
+
+SHORT, LONG = 8_000, 40_000
+AGAIN = 100  # rows that a resume takes back
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Lines of journals that are decoded, and bytes that are read backwards."""
+    counted: Counter[str] = Counter()
+    decode, pread = events.decode, os.pread
+
+    def counting_decode(line: bytes) -> Any:
+        counted["decoded"] += 1
+        return decode(line)
+
+    def counting_pread(fd: int, size: int, offset: int) -> bytes:
+        counted["read"] += size
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(events, "decode", counting_decode)
+    monkeypatch.setattr(os, "pread", counting_pread)
+    return counted
+
+
+def trained(directory: Path, rows: int) -> Point:
+    """A run of so many rows; returns a point shortly before its end."""
+    run = Run(directory)
+    for step in range(rows):
+        if step == rows - AGAIN:
+            point = run.point(step)
+        run.log_metrics({"a": 1.0}, step)
+    run.close()
+    return point
+
+
+def open_again(directory: Path, point: Point) -> None:
+    with Run(directory, resume=True):
+        pass
+
+
+def go_on(directory: Path, point: Point) -> None:
+    run = Run(directory)
+    run.open(point)
+    run.close()
+
+
+def ask_what_is_left(directory: Path, point: Point) -> None:
+    pending.pending(directory, Manifest.load(directory))
+
+
+@pytest.mark.parametrize("act", [open_again, go_on, ask_what_is_left])
+def test_a_run_is_taken_up_at_its_end_however_long_it_is(
+    tmp_path: Path, work: Counter[str], act: Callable[[Path, Point], None]
+) -> None:
+    costs = []
+    for rows in (SHORT, LONG):
+        directory = tmp_path / str(rows)
+        point = trained(directory, rows)
+        work.clear()
+        act(directory, point)
+        costs.append(dict(work))
+    short, long = costs
+    assert long["decoded"] == short["decoded"] <= 3 * AGAIN
+    assert long["read"] < 2 << 20 < (tmp_path / str(LONG) / JOURNAL).stat().st_size
+
+
+def test_a_backlog_of_any_length_is_delivered_in_the_same_memory(tmp_path: Path) -> None:
+    peaks = []
+    for rows in (SHORT, LONG):
+        recorded = Recorded(tmp_path / f"run of {rows}", JsonSink())
+        for step in range(rows):
+            recorded.log(step, {"a": 1.0})
+        channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+        channel.pump()
+        tracemalloc.start()
+        while channel.pump():
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        recorded.journal.close()
+    assert peaks[1] < peaks[0] + 100_000
