@@ -103,11 +103,16 @@ def _end_group(leader: subprocess.Popen[bytes]) -> None:
             return
 
 
-#: What becomes of an answer: it is lost, or cut inside its headers; the server fails, is busy, knows no such thing, or
-#: hangs.
-Fate = Literal["pass", "lose", "cut", "fail", "busy", "miss", "hang"]
+#: What becomes of an answer: it is lost, or cut inside its headers; the server fails, is overloaded, is busy, knows no
+#: such thing, or hangs.
+Fate = Literal["pass", "lose", "cut", "fail", "overload", "busy", "miss", "hang"]
 
-_FAILURES = {"fail": b"500 Broken", "busy": b"429 Too Many Requests", "miss": b"404 Not Found"}
+_FAILURES = {
+    "fail": b"500 Broken",
+    "overload": b"503 Service Unavailable",
+    "busy": b"429 Too Many Requests",
+    "miss": b"404 Not Found",
+}
 
 
 class Proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run as Shown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import lock
+from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.courier import stop, wake
+from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking.runs.run import Run
 from pte_tracking.runs.sync import sync
 from tests.outages.training import value
 from tests.servers import Fate, Proxy, free_port
@@ -47,11 +55,11 @@ def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> 
     return done.stderr.splitlines()
 
 
-def the_run(uri: str, experiment: str) -> Run | None:
+def the_run(uri: str, experiment: str) -> Shown | None:
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    runs: list[Run] = client.search_runs([found.experiment_id])
+    runs: list[Shown] = client.search_runs([found.experiment_id])
     assert len(runs) <= 1
     return runs[0] if runs else None
 
@@ -111,7 +119,8 @@ def test_a_slow_server_gets_everything_behind_the_end(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     proxy.fate = slow
-    train(tmp_path / "run", proxy.uri, experiment)
+    said = train(tmp_path / "run", proxy.uri, experiment)
+    assert len([line for line in said if "not delivered yet" in line]) == len(said) == 1
     check_files(tmp_path / "run", ITERATIONS)
     end = time.monotonic() + 60
     while (run := the_run(mlflow_server, experiment)) is None or run.info.status != "FINISHED":
@@ -123,7 +132,7 @@ def test_a_slow_server_gets_everything_behind_the_end(
 def test_trouble_that_comes_and_goes_doubles_and_loses_nothing(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    fates: list[Fate] = ["pass", "lose", "fail", "pass", "cut", "pass", "busy"]
+    fates: list[Fate] = ["pass", "lose", "fail", "pass", "cut", "overload", "pass", "busy"]
     proxy.fate = lambda line: fates[len(proxy.requests) % len(fates)]
     train(tmp_path / "run", proxy.uri, experiment)
     proxy.fate = always("pass")
@@ -142,3 +151,29 @@ def test_a_server_that_is_away_gets_everything_when_it_is_back(
         deliver_the_rest(tmp_path / "run")
     check_files(tmp_path / "run", last)
     check_mlflow(mlflow_server, experiment, last, status)
+
+
+def test_an_outage_of_a_million_points_takes_no_memory(tmp_path: Path) -> None:
+    values = dict.fromkeys("abcde", 0.123456789)
+    run = Run(tmp_path / "run", sinks=[MLflowSink(f"http://127.0.0.1:{free_port()}")], close_timeout=0)
+
+    def memory_behind(first: int, last: int) -> list[int]:
+        """Of the training's process and of the delivery's, in bytes, once that has tried again."""
+        for step in range(first, last):
+            run.log_metrics(values, step)
+        before, end = time.time(), time.monotonic() + 60
+        while (Progress.load(run.directory, "mlflow").error_time or 0) < before:
+            assert time.monotonic() < end
+            wake(run.directory)
+            time.sleep(0.5)
+        holder = lock.holder(run.directory / DELIVERY_LOCK)
+        assert holder is not None
+        return [psutil.Process(int(pid)).memory_full_info().uss for pid in (os.getpid(), holder.split()[0])]
+
+    memory_behind(0, 1000)
+    early = memory_behind(1000, 10_000)
+    late = memory_behind(10_000, 200_000)
+    run.close()
+    assert stop(run.directory)
+    assert (run.directory / "journal.jsonl").stat().st_size > 20 << 20
+    assert all(after - before < 5 << 20 for before, after in zip(early, late, strict=True))
