@@ -41,7 +41,7 @@ class Figure(NamedTuple):
 
     def tell(self) -> None:
         """Print it, and leave it for the table of ``all.py``."""
-        print(f"{self.work}, against {self.against}: {spread(self.values)}, wanted {self.target}")
+        print(f"{self.work} ({self.against}): {spread(self.values)}, wanted {self.target}")
         if path := os.environ.get(_TABLE):
             with open(path, "a") as file:
                 print(json.dumps(self), file=file)

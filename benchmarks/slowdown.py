@@ -1,19 +1,20 @@
-"""What the training notices of it: a slower step, a dead server, a later start.
+"""What the training notices of it: a slower step, a dead server.
 
 ``python benchmarks/slowdown.py`` takes, in turns and round for round, a training whose steps take about 2 ms, with and
-without a row in each iteration to the JSON log, TensorBoard and MLflow; the same rows beside a server that answers and
-one that is not there; and starts of Python with and without tracking.
+without a row in each iteration to the JSON log, TensorBoard and MLflow; and runs with such rows beside a server that
+answers and one that is not there.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,24 +24,13 @@ from torch import nn
 import pte_tracking as pte
 from pte_mlflow import MLflowSink
 from pte_tracking import extensions
+from pte_tracking.runs import lock
+from pte_tracking.runs.layout import DELIVERY_LOCK
 from tests import servers
 
-STEPS = 400
+STEPS = 200
 NAMES = [f"train/{name}" for name in "abcde"]
 NOBODY = "http://127.0.0.1:9"
-START = """
-import time, torch
-begin = time.perf_counter()
-import pte_tracking as pte
-from pte_tracking import extensions
-from pte_mlflow import MLflowSink
-manager = pte.ExtensionsManager(
-    {}, 1, [extensions.LogReport(trigger=(1, "iteration"))], iters_per_epoch=9, out_dir=OUT,
-    sinks=["json", "tensorboard", MLflowSink(STORE)],
-)
-with manager.run_iteration():
-    print((time.perf_counter() - begin) * 1000)
-"""
 
 
 class Step:
@@ -59,53 +49,69 @@ class Step:
         return loss.detach()
 
 
-def manager(folder: Path, uri: str) -> pte.ExtensionsManager:
-    return pte.ExtensionsManager(
-        {},
-        1,
-        [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=10**9,
-        out_dir=folder,
-        sinks=["json", "tensorboard", MLflowSink(uri)],
-        close_timeout=0.1,
-    )
+@contextmanager
+def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, int]]:
+    """A manager, and the number of its delivery process, which has all its imports behind it."""
+    with tempfile.TemporaryDirectory() as folder:
+        manager = pte.ExtensionsManager(
+            {},
+            1,
+            [extensions.LogReport(trigger=(1, "iteration"))],
+            iters_per_epoch=10**9,
+            out_dir=folder,
+            sinks=["json", "tensorboard", sink],
+            close_timeout=0,
+        )
+        with manager.run_iteration():
+            pte.report(dict.fromkeys(NAMES, 0.0))
+        time.sleep(5)
+        holder = lock.holder(Path(folder) / DELIVERY_LOCK)
+        assert holder is not None
+        process = int(holder.split()[0])
+        try:
+            yield manager, process
+        finally:
+            # It would go on behind, beside what is measured next; and try to reach a dead server for ever.
+            os.kill(process, signal.SIGKILL)
+            manager.close()
 
 
-def slowdown(folder: Path, store: str, rounds: int) -> list[float]:
+def slowdown(sink: MLflowSink) -> list[float]:
     step = Step()
-    with manager(folder / "slowdown", store) as tracked:
 
-        def without() -> float:
-            begin = time.perf_counter()
-            for _ in range(STEPS):
-                loss = step()
-                {name: loss + index for index, name in enumerate(NAMES)}
-            return time.perf_counter() - begin
+    def without() -> float:
+        begin = time.perf_counter()
+        for _ in range(STEPS):
+            loss = step()
+            {name: loss + index for index, name in enumerate(NAMES)}
+        return time.perf_counter() - begin
+
+    with tracked_training(sink) as (tracked, process):
 
         def with_tracking() -> float:
+            # It has a backlog all the time, and rests only while the training without it is measured.
+            os.kill(process, signal.SIGCONT)
             begin = time.perf_counter()
             for _ in range(STEPS):
                 with tracked.run_iteration():
                     loss = step()
                     pte.report({name: loss + index for index, name in enumerate(NAMES)})
             taken = time.perf_counter() - begin
-            time.sleep(2)  # the delivery catches up beside nobody's measurement
+            os.kill(process, signal.SIGSTOP)
             return taken
 
-        without()
-        with_tracking()
-        times = in_turns(rounds, {"with": with_tracking, "without": without, "without again": without})
+        in_turns(10, {"with": with_tracking, "without": without})
+        times = in_turns(41, {"with": with_tracking, "without": without, "without again": without})
     # How much two measurements of the very same differ here: what the ratio can be trusted to.
     print(f"the step alone, measured twice: {spread(ratios(times['without again'], times['without']))}")
     return ratios(times["with"], times["without"])
 
 
-def dead_to_healthy(folder: Path, uri: str, rounds: int) -> list[float]:
-    x = torch.rand(64, 64)
-
-    def p99(tracked: pte.ExtensionsManager) -> float:
-        taken = []
-        for _ in range(1500):
+def p99(sink: MLflowSink) -> float:
+    """Microseconds that an iteration takes beyond its work."""
+    x, taken = torch.rand(64, 64), []
+    with tracked_training(sink) as (tracked, _):
+        for _ in range(3000):
             end = time.perf_counter() + 0.0005
             while time.perf_counter() < end:
                 mean = (x @ x.T).mean()
@@ -113,23 +119,8 @@ def dead_to_healthy(folder: Path, uri: str, rounds: int) -> list[float]:
             begin = time.perf_counter()
             with tracked.run_iteration():
                 pte.report(values)
-            taken.append(time.perf_counter() - begin)
-        return statistics.quantiles(taken, n=100)[-1]
-
-    with closing(manager(folder / "dead", NOBODY)) as dead, closing(manager(folder / "healthy", uri)) as healthy:
-        p99(dead)
-        p99(healthy)
-        times = in_turns(rounds, {"dead": lambda: p99(dead), "healthy": lambda: p99(healthy)})
-    print(f"p99 with a dead server: {spread([1e6 * one for one in times['dead']])} us")
-    return ratios(times["dead"], times["healthy"])
-
-
-def start(folder: Path, store: str, number: int) -> float:
-    """Milliseconds from ``import pte_tracking`` into the first iteration."""
-    code = START.replace("OUT", repr(str(folder / f"start{number}"))).replace("STORE", repr(store))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    time.sleep(3)  # its delivery ends
-    return float(done.stdout)
+            taken.append((time.perf_counter() - begin) * 1e6)
+    return statistics.quantiles(taken, n=100)[-1]
 
 
 def main() -> None:
@@ -141,13 +132,15 @@ def main() -> None:
         for place in ("store", "server"):
             (folder / place).mkdir()
         store = f"sqlite:///{servers.copy_store(template, folder / 'store')}"
-        target = "the step alone"
-        Figure("a step of 2 ms, each a row to all three", target, slowdown(folder, store, 21), "<= 1.02").tell()
+        found = slowdown(MLflowSink(store))
+        Figure("a step of 2 ms, each a row to all three", "the step alone", found, "<= 1.02").tell()
         with servers.mlflow_server(folder / "server", template) as uri:
-            found = dead_to_healthy(folder, uri, 7)
-        Figure("p99 of an iteration, server dead", "server healthy", found, "<= 1.1").tell()
-        starts = [start(folder, store, number) for number in range(7)]
-        Figure("start-up with all three sinks", "ms", starts, "<= 100").tell()
+            sinks = {"dead": MLflowSink(NOBODY), "healthy": MLflowSink(uri)}
+            times = in_turns(7, {case: partial(p99, sink) for case, sink in sinks.items()})
+    for case, p99s in times.items():
+        print(f"99th percentile, server {case}: {spread(p99s)} us")
+    found = ratios(times["dead"], times["healthy"])
+    Figure("p99 of an iteration, server dead", "server healthy", found, "<= 1.1").tell()
 
 
 if __name__ == "__main__":

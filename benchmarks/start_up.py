@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from _measure import Figure, in_turns
+
 from tests import servers
 
 ROUNDS = 9
-# The optimizer first, as in a training: it imports so much that Python's next full garbage collection falls there, 90 ms
-# that are due after `import torch` whatever comes next.
+# The optimizer first, as in a training: it imports so much that Python's next full garbage collection falls there,
+# 90 ms that are due after `import torch` whatever comes next.
 TRAINING = """
 import time, torch
 model = torch.nn.Linear(64, 10)

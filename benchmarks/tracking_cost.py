@@ -1,28 +1,29 @@
-"""What tracking costs the training: per iteration, at import, beside it, and until a value can be seen.
+"""What tracking costs the training in each iteration, and how long a value takes until it can be seen.
 
-``python benchmarks/tracking_cost.py`` prints one figure a line. A loop whose body is 0.5 ms of torch work reports five
-tensors in each iteration, and each iteration is a row to the JSON log, TensorBoard and MLflow (sqlite).
+``python benchmarks/tracking_cost.py``: a loop whose body is 0.5 ms of torch work reports five tensors in each
+iteration, and each iteration is a row to the JSON log, TensorBoard and MLflow (sqlite). The body is not counted.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+import uuid
+from functools import partial
 from pathlib import Path
 
 import torch
+from _measure import Figure, in_turns
 
 import pte_tracking as pte
 from pte_mlflow import MLflowSink
 from pte_tracking import extensions
-from pte_tracking.runs import lock
-from pte_tracking.runs.layout import DELIVERY_LOCK
+from tests import servers
 
-ITERATIONS = 4000
+ROUNDS = 7
+ITERATIONS = 2000
 
 
 def body(x: torch.Tensor) -> torch.Tensor:
@@ -33,67 +34,39 @@ def body(x: torch.Tensor) -> torch.Tensor:
     return x.mean()
 
 
-def percentile(values: list[float], percent: float) -> float:
-    return sorted(values)[min(int(len(values) * percent / 100), len(values) - 1)]
-
-
-def per_iteration(folder: Path) -> None:
-    """Microseconds that an iteration takes beyond its body, by the clock around both."""
-    manager = pte.ExtensionsManager(
+def per_iteration(folder: Path, store: str) -> tuple[float, float]:
+    """Microseconds that an iteration takes beyond its body: median and 99th percentile."""
+    outside = []
+    x = torch.rand(64, 64)
+    with pte.ExtensionsManager(
         {},
         1,
         [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=ITERATIONS + 1,  # so that the run and its delivery are still there in the end
-        out_dir=folder / "result",
-        sinks=["json", "tensorboard", MLflowSink(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")],
-    )
-    x = torch.rand(64, 64)
-    outside = []
-    for _ in range(ITERATIONS):
-        begin = time.perf_counter()
-        with manager.run_iteration():
-            start = time.perf_counter()
-            value = body(x)
-            values = {f"train/{name}": value + index for index, name in enumerate("abcde")}
-            spent = time.perf_counter() - start
-            pte.report(values)
-        outside.append((time.perf_counter() - begin - spent) * 1e6)
+        iters_per_epoch=ITERATIONS,
+        out_dir=folder / uuid.uuid4().hex,
+        sinks=["json", "tensorboard", MLflowSink(store)],
+    ) as manager:
+        for _ in range(ITERATIONS):
+            begin = time.perf_counter()
+            with manager.run_iteration():
+                start = time.perf_counter()
+                value = body(x)
+                values = {f"train/{name}": value + index for index, name in enumerate("abcde")}
+                spent = time.perf_counter() - start
+                pte.report(values)
+            outside.append((time.perf_counter() - begin - spent) * 1e6)
     steady = outside[200:]
-    print(
-        f"per iteration beyond the body: median {statistics.median(steady):.1f} us, p99 {percentile(steady, 99):.1f} us"
-    )
-    print(f"the first iteration, which opens the run: {outside[0] / 1000:.1f} ms")
-    print(f"the delivery process with TensorBoard and MLflow: {resident(folder / 'result'):.0f} MB at most")
-    manager.close()
+    return statistics.median(steady), statistics.quantiles(steady, n=100)[-1]
 
 
-def resident(run: Path) -> float:
-    """The most memory (MB) that the delivery process of a run had."""
-    time.sleep(3)
-    holder = lock.holder(run / DELIVERY_LOCK)
-    if holder is None:
-        return float("nan")
-    status = Path(f"/proc/{holder.split()[0]}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-
-
-def tensorboard_alone(folder: Path) -> None:
-    with pte.Run(folder / "tensorboard", sinks=["tensorboard"]) as run:
-        for step in range(1000):
-            run.log_metrics({"a": 1.0, "b": 2.0}, step)
-        print(f"the delivery process with TensorBoard alone: {resident(run.directory):.0f} MB at most")
-
-
-def until_visible(folder: Path) -> None:
+def until_visible(folder: Path, store: str) -> dict[str, list[float]]:
     """Seconds from an append until another process would see the value in MLflow's store and in an event file."""
     from mlflow.tracking import MlflowClient
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = MlflowClient(uri)
+    client = MlflowClient(store)
     waits: dict[str, list[float]] = {"MLflow": [], "TensorBoard": []}
-    with pte.Run(folder / "visible", sinks=["tensorboard", MLflowSink(tracking_uri=uri)]) as run:
+    with pte.Run(folder / "visible", sinks=["tensorboard", MLflowSink(store)]) as run:
         run.log_metrics({"value": 0.0}, 0)
         end = time.monotonic() + 60
         while not (runs := client.search_runs(["0"], f"tags.`pte.run_id` = '{run.id}'")) and time.monotonic() < end:
@@ -115,35 +88,22 @@ def until_visible(folder: Path) -> None:
                     waits[backend].append(time.perf_counter() - begin)
                 waiting -= seen
                 time.sleep(0.01)
-    for backend, seconds in waits.items():
-        p50 = statistics.median(seconds)
-        print(f"from append to visible in {backend}: median {p50:.2f} s, worst {max(seconds):.2f} s")
-
-
-def import_time() -> None:
-    """Milliseconds that ``import pte_tracking`` adds to a start of Python; the median of nine, interleaved."""
-    bare, ours = [], []
-    for _ in range(9):
-        for times, code in ((bare, "pass"), (ours, "import pte_tracking")):
-            begin = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            times.append((time.perf_counter() - begin) * 1000)
-    print(f"import pte_tracking: {statistics.median(ours) - statistics.median(bare):.0f} ms")
+    return waits
 
 
 def main() -> None:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.update(servers.MLFLOW_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # MLflow makes a new sqlite store in seconds of migrations, which are not what is measured.
-        make = (
-            f"from mlflow.tracking import MlflowClient as C; C('sqlite:///{folder / 'mlflow.db'}').search_experiments()"
-        )
-        subprocess.run([sys.executable, "-c", make], check=True, stderr=subprocess.DEVNULL)
-        import_time()
-        per_iteration(folder)
-        tensorboard_alone(folder)
-        until_visible(folder)
+        servers.make_store(folder / "template.db")
+        store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
+        (rounds,) = in_turns(ROUNDS, {"": partial(per_iteration, folder, store)}).values()
+        medians, p99s = (list(column) for column in zip(*rounds, strict=True))
+        work = "a row of 5 values to all three, by the engine"
+        Figure(f"{work}: median", "us", medians, "<= 15").tell()
+        Figure(f"{work}: 99th percentile", "us", p99s, "<= 100").tell()
+        for backend, seconds in until_visible(folder, store).items():
+            Figure(f"from append to visible in {backend}", "s", seconds, "<= 2").tell()
 
 
 if __name__ == "__main__":

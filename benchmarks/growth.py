@@ -1,0 +1,96 @@
+"""What a row costs as a training grows long: the 1,000,000th beside the 1,000th, for each extension that sees rows.
+
+``python benchmarks/growth.py`` fills two trainings with one extension each, one to a thousand rows and one to a million
+(a row in each iteration), and then makes a hundred rows of each in turn. It prints the microseconds of a row in both
+and their ratio, what the state in a snapshot has grown by, and the memory of the process for a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import psutil
+import torch
+from _measure import Figure, in_turns, ratios, spread
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+KEYS = ["train/loss", "val/loss"]
+EVERY = (1, "iteration")
+
+
+def printed() -> list[pte.Extension]:
+    return [extensions.LogReport(trigger=EVERY), extensions.PrintReport(out=open(os.devnull, "w"))]
+
+
+CASES: dict[str, Callable[[], Sequence[pte.Extension]]] = {
+    "LogReport": lambda: [extensions.LogReport(trigger=EVERY)],
+    "LogReport and PrintReport": printed,
+    "PlotReport": lambda: [extensions.PlotReport(KEYS, trigger=EVERY)],
+}
+
+
+def train(manager: pte.ExtensionsManager, rows: int) -> float:
+    """Make so many rows; returns the microseconds that one took."""
+    started = time.perf_counter()
+    for i in range(manager.iteration, manager.iteration + rows):
+        with manager.run_iteration():
+            pte.report({"train/loss": math.exp(-i / 1e5) + (i * 7919 % 1000) / 1e4, "val/loss": math.exp(-i / 2e5)})
+    return (time.perf_counter() - started) * 1e6 / rows
+
+
+def state_bytes(manager: pte.ExtensionsManager) -> int:
+    file = io.BytesIO()
+    torch.save(manager.state_dict(), file)
+    return file.tell()
+
+
+def memory() -> int:
+    return int(psutil.Process().memory_full_info().uss)
+
+
+def compare(case: str, folder: Path, lengths: tuple[int, int], rounds: int) -> None:
+    short, long = lengths
+    managers = {
+        rows: pte.ExtensionsManager({}, 1, CASES[case](), iters_per_epoch=10**9, out_dir=folder / f"{case} {rows}")
+        for rows in lengths
+    }
+    train(managers[short], short)
+    train(managers[long], long // 10)  # by then whatever is bounded is full
+    before = memory()
+    train(managers[long], long - long // 10)
+    grown = (memory() - before) / (long - long // 10)
+    times = in_turns(rounds, {rows: partial(train, managers[rows], 100) for rows in lengths})
+    sizes = [state_bytes(managers[rows]) for rows in lengths]
+    for rows in lengths:
+        print(f"{case}: a row after {rows:,} rows: {spread(times[rows])} us")
+    print(f"{case}: a snapshot without models: {sizes[0]:,} and {sizes[1]:,} bytes")
+    Figure(f"{case}: row {long:,}", f"row {short:,}", ratios(times[long], times[short]), "<= 1.1").tell()
+    Figure(f"{case}: memory for a row", "bytes", [grown], "<= 1").tell()
+    Figure(f"{case}: a snapshot without models", "kB", [sizes[1] / 1000], "<= 100").tell()
+    for manager in managers.values():
+        manager.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", type=int, default=1_000)
+    parser.add_argument("--long", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=51)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for case in CASES:
+            compare(case, Path(folder), (args.short, args.long), args.rounds)
+
+
+if __name__ == "__main__":
+    main()
