@@ -50,7 +50,15 @@ def tests(session: nox.Session) -> None:
     """All tests, the slow ones too; arguments behind -- go to pytest."""
     install(session, "test")
     # One thread of torch for each of pytest's two processes: more of them get in each other's way.
-    session.run("pytest", "-n", "2", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
+    # Tests of one group, such as those of the browser, share what is dear to set up.
+    session.run("pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Take the pictures of the pages in docs/pictures again, with chromium."""
+    install(session, "test")
+    session.run("python", "-m", "tests.browser.screenshots", env=QUIET)
 
 
 @nox.session

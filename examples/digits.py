@@ -54,7 +54,8 @@ def main() -> None:
         pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).float().mean()})
         taken_for = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
         manager.run.log_confusion_matrix("val/confusion", taken_for, manager.iteration)
-        manager.run.log_image("val/hardest", image[losses.argmax()], manager.iteration)
+        hardest = nn.functional.interpolate(image[losses.argmax()][None], scale_factor=16)[0]
+        manager.run.log_image("val/hardest", hardest, manager.iteration)
 
     manager = pte.ExtensionsManager(
         {"main": model},

@@ -34,7 +34,7 @@ _MLFLOW_MEMORY = {
     "mlflow.assistant.panelOpen_v1": "false",
 }
 #: Large: columns and charts out of sight are not made.
-_SIZE: ViewportSize = {"width": 2400, "height": 2000}
+SIZE: ViewportSize = {"width": 2400, "height": 2000}
 _PATIENCE = 20_000  # milliseconds
 #: All texts of an element, those within web components too.
 _TEXTS = """element => {
@@ -68,7 +68,7 @@ def open_page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
-            context = browser.new_context(viewport=_SIZE)
+            context = browser.new_context(viewport=SIZE)
             context.set_default_timeout(_PATIENCE)
             for key, value in _MLFLOW_MEMORY.items():
                 context.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)})")
@@ -80,9 +80,9 @@ def open_page() -> Iterator[Page]:
 @contextlib.contextmanager
 def tensorboard(folder: Path) -> Iterator[str]:
     """A TensorBoard that shows a folder; its address."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--host", "127.0.0.1", "--port", "0"]
     command += ["--load_fast", "auto" if importlib.util.find_spec("tensorboard_data_server") else "false"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
     assert server.stderr
     try:
         found = next(filter(None, (re.search(r"at (http://\S+?)/? ", line) for line in server.stderr)), None)
@@ -119,13 +119,17 @@ class MLflow:
         with self.page.expect_response(re.compile("/runs/search")) as answer:
             self.page.goto(f"{self._experiment}/runs")
         told = json.loads(answer.value.text())["runs"]
-        self.page.get_by_role("button", name="Columns").click()
-        for column in ["Dataset", "Source", "Models", *columns]:  # the first three are shown at first
+        self.toggle_columns(["Dataset", "Source", "Models", *columns])  # the first three are shown at first
+        self.page.locator("[role=gridcell][col-id^=params]").first.wait_for()
+        return self._cells("[row-index]"), [run["info"]["status"] for run in told]
+
+    def toggle_columns(self, columns: list[str]) -> None:
+        """Show columns of an open list that are hidden, and hide those that are shown."""
+        self.page.get_by_role("button", name="Columns", exact=True).click()
+        for column in columns:
             node = self.page.locator(".du-bois-light-tree-treenode").filter(has_text=re.compile(rf"^\s*{column}"))
             node.locator("[class*=tree-checkbox]").first.click()
         self.page.keyboard.press("Escape")
-        self.page.locator("[role=gridcell][col-id^=params]").first.wait_for()
-        return self._cells("[row-index]"), [run["info"]["status"] for run in told]
 
     def open_run(self, run_id: str) -> dict[str, str]:
         """Open a run's overview; returns its two-column tables: details, metrics and params."""
@@ -148,7 +152,6 @@ class MLflow:
         """Open the experiment's list of models; returns their cells by column."""
         self.page.goto(f"{self._experiment}/models")
         self.page.locator("[role=gridcell][col-id=name]").first.wait_for()
-        self.page.locator("[role=gridcell][col-id*=loss]").first.wait_for()
         return self._cells("[row-index]")
 
     def open_charts(self, run_id: str) -> None:
@@ -236,6 +239,10 @@ class TensorBoard:
                 series = card.locator("vz-line-chart2").evaluate(_SERIES)
                 return {json.loads(name)[-1]: [(step, value) for step, value in points] for name, points in series}
         raise LookupError(tag)
+
+    def fold(self, group: str) -> None:
+        """Close a group of an open page."""
+        self.page.locator("button.heading").filter(has_text=group).first.click()
 
     def open_layout(self) -> dict[str, list[str]]:
         """Open the custom scalars; returns the series drawn in each chart."""

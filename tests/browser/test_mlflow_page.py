@@ -7,8 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import EPOCHS, Training
+from tests.browser.conftest import EPOCHS
 from tests.browser.pages import MLflow
+from tests.browser.training import Training
 
 pytestmark = [
     pytest.mark.browser,
@@ -68,7 +69,7 @@ def test_pictures_are_shown_by_step_and_figures_among_the_artifacts(mlflow: MLfl
     mlflow.open_charts(trained.run_id)
     figure = mlflow.picture("val/confusion", 90)
     assert min(figure) > 100
-    assert mlflow.picture("val/hardest", 45 * EPOCHS) == (8, 8)
+    assert mlflow.picture("val/hardest", 45 * EPOCHS) == (128, 128)
     assert mlflow.artifact(trained.run_id, "figures/val/confusion.png") == figure
 
 

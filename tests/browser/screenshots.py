@@ -1,0 +1,81 @@
+"""Take the pictures in docs/pictures again: python -m tests.browser.screenshots, or nox -s screenshots."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page
+
+from tests import servers
+from tests.browser.pages import SIZE, MLflow, TensorBoard, missing, open_page, tensorboard
+from tests.browser.training import finish, start
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+EPOCHS = 20
+
+
+class Camera:
+    """Takes pictures of a browser's page."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def take(self, name: str, width: int, height: int) -> None:
+        """Save what is seen."""
+        self._page.set_viewport_size({"width": width, "height": height})
+        self._page.mouse.move(0, 0)
+        self._page.wait_for_timeout(2000)  # until everything has come to rest
+        path = PICTURES / f"{name}.png"
+        Image.open(io.BytesIO(self._page.screenshot())).convert("RGB").save(path, optimize=True)
+        self._page.set_viewport_size(SIZE)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def photograph(folder: Path) -> None:
+    template = folder / "template.db"
+    servers.make_store(template)
+    (folder / "server").mkdir()
+    with servers.mlflow_server(folder / "server", template) as uri, open_page() as page:
+        training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
+        camera = Camera(page)
+        photograph_mlflow(camera, MLflow(page, uri, training.experiment), training.run_id)
+        with tensorboard(training.folder) as address:
+            photograph_tensorboard(camera, TensorBoard(page, address))
+
+
+def photograph_mlflow(camera: Camera, mlflow: MLflow, run_id: str) -> None:
+    mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
+    camera.take("mlflow-runs", 1280, 420)
+    mlflow.open_charts(run_id)
+    for key in ("val/confusion", "val/hardest"):
+        mlflow.picture(key, 45 * EPOCHS)
+    camera.take("mlflow-run", 1280, 1060)
+    mlflow.list_checkpoints()
+    mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
+    camera.take("mlflow-checkpoints", 1640, 640)
+
+
+def photograph_tensorboard(camera: Camera, board: TensorBoard) -> None:
+    board.open_scalars()
+    board.fold("epoch")
+    camera.take("tensorboard-scalars", 1440, 880)
+    board.open_layout()
+    camera.take("tensorboard-custom-scalars", 1440, 680)
+    board.open_images()
+    camera.take("tensorboard-images", 1440, 720)
+    board.open_histograms()
+    camera.take("tensorboard-histograms", 1440, 800)
+    board.open_hparams()
+    camera.take("tensorboard-hparams", 1640, 540)
+
+
+if __name__ == "__main__":
+    if reason := missing():
+        sys.exit(reason)
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        photograph(Path(folder))
