@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
-from pte_tracking.extensions.bar import Bar, can_show
+from pte_tracking.extensions.bar import IS_WIDGET, Bar, can_show
 from pte_tracking.reporter import Reporter, report
 
 
@@ -50,6 +50,7 @@ class Evaluation(Extension):
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
+        self._kept_bar: Bar | None = None
 
     def get_iterator(self, name: str) -> Iterable[Any]:
         """The data of that name."""
@@ -104,14 +105,28 @@ class Evaluation(Extension):
     def _modules(self) -> list[nn.Module]:
         return list(self._targets.values())
 
-    def _bar(self) -> Bar:
-        return Bar(
-            desc=self.name or self.default_name,
-            total=operator.length_hint(self._iterators["main"]) or None,
-            leave=False,
-            dynamic_ncols=True,
-            disable=not (self._progress_bar and can_show(sys.stderr)),
-        )
+    def finalize(self, manager: Manager) -> None:
+        if self._kept_bar is not None:
+            self._kept_bar.close()
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[Bar]:
+        """A bar for one evaluation; in a notebook, where each would leave its place behind, the same one for all."""
+        total = operator.length_hint(self._iterators["main"]) or None
+        bar = self._kept_bar
+        if bar is None:
+            is_shown = self._progress_bar and can_show(sys.stderr)
+            name = self.name or self.default_name
+            bar = Bar(desc=name, total=total, leave=IS_WIDGET, dynamic_ncols=True, disable=not is_shown)
+        else:
+            bar.reset(total)
+        try:
+            yield bar
+        finally:
+            if IS_WIDGET:
+                self._kept_bar = bar
+            else:
+                bar.close()
 
 
 def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:

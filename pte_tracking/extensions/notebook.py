@@ -22,6 +22,22 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
+class NotebookOutput:
+    """One output below the cell, which is replaced in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, forms: dict[str, Any]) -> None:
+        """Shows something, given in one or several forms by their MIME types."""
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(forms, raw=True, display_id=True)
+        else:
+            self._handle.update(forms, raw=True)
+
+
 class NotebookTable:
     """The newest rows of a log as one table below the cell.
 
@@ -32,7 +48,7 @@ class NotebookTable:
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._rows: deque[dict[str, Number]] = deque(maxlen=_MOST_ROWS)
-        self._handle: Any = None
+        self._output = NotebookOutput()
         self._rests_until = 0.0
 
     @property
@@ -42,16 +58,10 @@ class NotebookTable:
 
     def show(self, rows: list[dict[str, Number]]) -> None:
         """Adds rows."""
-        from IPython.display import display
-
         for row in rows:
             self._columns.find(row)
             self._rows.append(row)
-        table = {"text/plain": self._text(), "text/html": self._html()}
-        if self._handle is None:
-            self._handle = display(table, raw=True, display_id=True)
-        else:
-            self._handle.update(table, raw=True)
+        self._output.show({"text/plain": self._text(), "text/html": self._html()})
         self._rests_until = time.monotonic() + _PAUSE
 
     def _text(self) -> str:

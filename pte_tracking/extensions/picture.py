@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import logging
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pte_tracking.extension import Manager
+from pte_tracking.extensions.notebook import NotebookOutput, in_notebook
 from pte_tracking.runs.files import write_atomically
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ _SHARE = 0.02  # and at most this part of the time goes into drawing
 
 
 class Picture:
-    """One figure: a file in the run's directory that is replaced, and a figure of the run for the backends.
+    """One figure: a file in the run's directory that is replaced, and a figure of the run for the backends. In a
+    notebook it is shown below the cell, too, and replaced there.
 
     Only matplotlib's objects are used, never pyplot: there is no current figure, no window and no global
     state, so that any thread and any forked process may draw.
@@ -57,6 +60,7 @@ class Picture:
             raise ValueError(f"filename: {filename!r} must end in one of .{', .'.join(sorted(formats))}")
         self._path = Path(filename)
         self._figsize = figsize
+        self._output = NotebookOutput()
         self._rests_until = 0.0
         self._offered = 0
         self._drawn = 0  # which of those offered it shows
@@ -89,6 +93,8 @@ class Picture:
         FigureCanvasAgg(figure)
         paint(figure)
         png = _render(figure, "png")
+        if in_notebook():
+            self._output.show({"text/plain": str(self._path), "image/png": base64.b64encode(png).decode()})
         manager.run.own(self._path.as_posix())
         manager.run.log_figure(self._path.with_suffix("").as_posix(), png, manager.iteration)
         self._write(Path(manager.out) / self._path, png if self._format == "png" else _render(figure, self._format))

@@ -69,10 +69,14 @@ class LineDisplay:
     def __init__(self, initial: int, out: TextIO) -> None:
         self._initial = initial
         self._out = out
+        self._shown: int | None = None
         self._started = time.monotonic()
         self.rests_until = self._started + _LINE_EVERY
 
     def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None:
+        if iteration == self._shown:
+            return  # a line was due at the last iteration already
+        self._shown = iteration
         now = time.monotonic()
         line = tqdm.format_meter(
             iteration,

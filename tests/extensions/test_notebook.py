@@ -1,7 +1,8 @@
-"""A notebook shows one table and one bar, both replaced in place."""
+"""A notebook shows a table, a plot and bars, all replaced in place."""
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from pte_tracking.extensions.notebook import NotebookTable, in_notebook
 
 CELL = """
 import pte_tracking as pte
+import torch
 from pte_tracking import extensions
 log = extensions.LogReport(trigger=(5, "iteration"))
-reports = [log, extensions.PrintReport(["iteration", "<b>"]), extensions.ProgressBar()]
+evaluator = extensions.Evaluator([torch.zeros(1)] * 6, torch.nn.Identity(), progress_bar=True)
+plot = extensions.PlotReport("<b>", trigger=(5, "iteration"))
+reports = [evaluator, log, extensions.PrintReport(["iteration", "<b>"]), plot, extensions.ProgressBar()]
 manager = pte.ExtensionsManager({}, 4, reports, iters_per_epoch=20, out_dir=OUT)
 for _ in manager.batches(range(20)):
     with manager.run_iteration():
@@ -24,25 +28,32 @@ for _ in manager.batches(range(20)):
 
 
 @pytest.mark.slow
-def test_a_notebook_has_one_table_and_one_bar(tmp_path: Path) -> None:
+def test_a_notebook_has_one_table_one_plot_and_two_bars(tmp_path: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipywidgets")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"OUT = {str(tmp_path)!r}{CELL}")])
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
 
-    shown: list[Any] = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]
-    (table,) = [output.data for output in shown if "text/html" in output.data]
+    outputs = notebook.cells[0].outputs
+    assert {output.output_type for output in outputs} == {"display_data"}
+    shown: list[Any] = [output.data for output in outputs]
+    (table,) = [data for data in shown if "<table>" in data.get("text/html", "")]
     rows = re.findall(r"<td>(.*?)</td><td>(.*?)</td>", table["text/html"])
     assert rows == [(str(iteration), "0.5") for iteration in range(5, 85, 5)]
     assert "<th>iteration</th><th>&lt;b&gt;</th>" in table["text/html"]
     assert table["text/plain"].splitlines()[:2] == ["iteration   <b>", "5           0.5"]
-    assert len([output for output in shown if "application/vnd.jupyter.widget-view+json" in output.data]) == 1
+
+    (plot,) = [data for data in shown if "image/png" in data]
+    assert base64.b64decode(plot["image/png"]) == (tmp_path / "plot.png").read_bytes()
+
+    assert len([data for data in shown if "application/vnd.jupyter.widget-view+json" in data]) == 2
     widgets = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"].state.values()
     bars = [widget.state for widget in widgets if widget.model_name == "FloatProgressModel"]
-    assert [(bar.value, bar.max, bar.bar_style) for bar in bars] == [(80, 80, "success")]
+    assert sorted((bar.value, bar.max, bar.bar_style) for bar in bars) == [(6, 6, "success"), (80, 80, "success")]
     texts = "".join(widget.state.value for widget in widgets if widget.model_name == "HTMLModel").replace("\u2007", " ")
     assert "epoch 4/4  100%" in texts
     assert "80/80" in texts
+    assert "validation: 100%" in texts
 
 
 def test_a_table_holds_the_newest_rows_only() -> None:

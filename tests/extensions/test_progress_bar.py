@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 from tqdm import tqdm
 
 import pte_tracking as pte
-from pte_tracking.extensions import LogReport, ProgressBar
+from pte_tracking.extensions import Evaluator, LogReport, ProgressBar
 from pte_tracking.extensions import progress_display as display
 from tests.engine.test_reporter import DistantTensor, distant
 
@@ -59,6 +62,7 @@ def test_a_file_gets_plain_lines(tmp_path: Path) -> None:
     assert "\r" not in out.getvalue()
     assert re.fullmatch(r"epoch 1/3    8%  1/12 \[00:00<.*it/s, loss=0.25\]", lines[0])
     assert lines[-1].startswith("epoch 3/3  100%  12/12 [")
+    assert re.findall(r"(\d+)/12", out.getvalue()) == [str(iteration) for iteration in range(1, 13)]
 
 
 def test_a_file_gets_no_thousand_lines(tmp_path: Path) -> None:
@@ -150,6 +154,20 @@ def test_what_there_is_no_room_for_is_left_out(tmp_path: Path, terminal: Any) ->
     assert max(map(len, lines)) <= terminal.columns
     assert terminal.screen()[0].count("█") == 25
     assert "name" not in terminal.screen()[0]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_an_evaluation_has_a_bar_of_its_own_below_while_it_lasts(
+    tmp_path: Path, terminal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal.out)
+    evaluator = Evaluator([torch.zeros(1)] * 5, nn.Identity(), progress_bar=True)
+    with manager_of(tmp_path, ProgressBar(), evaluator) as manager:
+        train(manager, 12, loss=0.25)
+    assert len(re.findall(r"\n\r *validation: +0%\|.*?\| 0/5", terminal.written())) == 3
+    line, *rest = terminal.screen()
+    assert " 12/12 [" in line
+    assert "".join(rest) == ""
 
 
 def test_an_error_leaves_the_bar_where_it_was_and_a_line_of_its_own(tmp_path: Path, terminal: Any) -> None:
