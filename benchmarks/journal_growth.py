@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _measure import Figure
+
 from pte_tracking.runs import events
 from pte_tracking.runs.journal import seq_at
 from pte_tracking.runs.layout import JOURNAL
@@ -37,7 +39,7 @@ def fill(path: Path, first: int, count: int) -> None:
 def tell(what: str, work: Callable[[], object]) -> None:
     start = time.perf_counter()
     work()
-    print(f"{what}: {time.perf_counter() - start:.2f} s")
+    Figure(what, "s", [time.perf_counter() - start], "<= 10").tell()
 
 
 def main() -> None:
@@ -65,11 +67,13 @@ def main() -> None:
             run.close()
 
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        tell("opened, one row, closed", lambda: go_on(None))
-        tell("gone on from a snapshot 1,000 rows before the end", lambda: go_on(point))
-        tell("gone on a second time", lambda: go_on(point))
-        tell("looked at (pte-tracking show)", lambda: summarize(directory))
-        print(f"memory that took: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024:.0f} MB")
+        run = f"a run of {count:,} events"
+        tell(f"{run}: opened, one row, closed", lambda: go_on(None))
+        tell(f"{run}: gone on from a snapshot 1,000 rows before the end", lambda: go_on(point))
+        tell(f"{run}: gone on a second time", lambda: go_on(point))
+        tell(f"{run}: looked at (pte-tracking show)", lambda: summarize(directory))
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
+        Figure(f"{run}: memory that all of this took", "MB", [grown], "<= 50").tell()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 import threading
 import time
@@ -25,6 +24,7 @@ _logger = logging.getLogger("pte_tracking")
 _MOST_PENDING = 64 << 20
 _PAUSE = 1.0  # seconds between attempts to write to a full disk
 _CHUNK = 1 << 16
+_PIECE = 1 << 20
 
 _E = TypeVar("_E", bound=AnyEvent)
 
@@ -269,22 +269,25 @@ def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> 
         end = path.stat().st_size
     if end <= start:
         return
-    # A newline inside of a string is written as an escape, so that this can stand at a line's start only.
-    needle = f'{{"kind":"{kind.__struct_config__.tag}"'.encode()
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position = start
-        while True:
-            if data[position : position + len(needle)] != needle:
-                position = data.find(b"\n" + needle, position, end) + 1
-                if not position:
-                    return
-            newline = data.find(b"\n", position, end)
-            if newline < 0:
-                return
-            event = _decode(data[position:newline], path, newline + 1)
-            position = newline + 1
-            if isinstance(event, kind):
-                yield event, position
+    # Each line is found by the newline before it: one inside of a string is written as an escape. The file is not
+    # mapped: gigabytes of it would count as memory of this process.
+    needle = f'\n{{"kind":"{kind.__struct_config__.tag}"'.encode()
+    rest = b"\n"
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while chunk := file.read(min(max(_PIECE, len(rest)), end - start)):
+            start += len(chunk)
+            piece = rest + chunk
+            last = piece.rfind(b"\n")
+            at = piece.find(needle, 0, last)
+            while at >= 0:
+                newline = piece.find(b"\n", at + 1)
+                behind = start - len(piece) + newline + 1
+                event = _decode(piece[at + 1 : newline], path, behind)
+                if isinstance(event, kind):
+                    yield event, behind
+                at = piece.find(needle, newline, last)
+            rest = piece[last:]
 
 
 def seq_at(path: Path, position: int) -> int | None:
