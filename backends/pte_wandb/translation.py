@@ -23,6 +23,7 @@ from pte_tracking.runs.events import (
     AnyEvent,
     Artifact,
     Checkpoint,
+    Dataset,
     Figure,
     Histogram,
     Image,
@@ -97,6 +98,11 @@ def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[p
             return _artifact(run.directory / event.path, event.artifact_path, files)
     except OSError as error:
         raise BadEvent(event.seq, str(error)) from error
+    if isinstance(event, Dataset):
+        about = json.dumps({"digest": event.digest, "source": event.source})
+        record = pb.Record()
+        record.config.update.add(key=f"datasets/{event.context}/{event.name}", value_json=about)
+        return [record]
     if isinstance(event, Params | Tags):
         record = pb.Record()
         for key, param in event.values.items():

@@ -128,6 +128,7 @@ def test_a_run_from_begin_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     snapshot.write_bytes(b"state")
     recorded.journal.append(events.Params, {"lr": 0.1, "name": "ü"})
     recorded.journal.append(events.Tags, {"kind": "test"})
+    recorded.journal.append(events.Dataset, "digits", "abc", "train", "sklearn")
     recorded.log(1, {"loss": 0.5}, epoch=0)
     recorded.log(2, {"loss": 0.25, "count": 3}, epoch=1)
     recorded.journal.append(events.Checkpoint, "snapshot_iter_2", 2, "0" * 64, 5, 1, {"loss": 0.25})
@@ -138,7 +139,8 @@ def test_a_run_from_begin_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (run,) = (record.run for record in found if record.HasField("run"))
     assert (run.run_id, run.project) == (recorded.manifest.id, "digits")
     config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
-    assert config == {"lr": 0.1, "name": "ü", "tags/kind": "test"}
+    digits = {"digest": "abc", "source": "sklearn"}
+    assert config == {"lr": 0.1, "name": "ü", "tags/kind": "test", "datasets/train/digits": digits}
     (artifact,) = (record.artifact for record in found if record.HasField("artifact"))
     assert (artifact.type, list(artifact.aliases)) == ("model", ["latest", "step-2"])
     (entry,) = artifact.manifest.contents
