@@ -6,13 +6,16 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
-from playwright.sync_api import Page
 
 from tests import servers
 from tests.browser.pages import SIZE, MLflow, TensorBoard, missing, open_page, tensorboard
 from tests.browser.training import finish, start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 EPOCHS = 20
