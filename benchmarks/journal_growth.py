@@ -1,6 +1,6 @@
 """How long a run of ten million events takes to open, to go on from a snapshot, and to be looked at.
 
-``python benchmarks/journal_growth.py`` (``--events N``) writes the journal of such a run, 1.5 GB, and prints seconds.
+``python benchmarks/journal_growth.py`` (``--events N``) writes the journal of such a run, 2.5 GB, and prints seconds.
 """
 
 from __future__ import annotations

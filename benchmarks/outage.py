@@ -1,0 +1,100 @@
+"""What an outage costs: the delivery's processor while its server is dead, and memory while and after points pile up.
+
+``python benchmarks/outage.py`` logs 200,000 points to MLflow while nothing listens at its address, looks at the
+delivery process for a while, ends the run, lets a server appear there, and prints how fast it then catches up. What the
+training thread notices of a dead server is in ``slowdown.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from _measure import Figure
+
+import pte_tracking as pte
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import courier, lock
+from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.layout import DELIVERY_LOCK
+from tests import servers
+
+ROWS, EARLY = 40_000, 4_000
+VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
+POINTS = (ROWS - EARLY) * len(VALUES)
+SILENCE = 60.0  # seconds: two attempts or more
+
+
+def log(run: pte.Run, first: int, last: int) -> None:
+    for step in range(first, last):
+        run.log_metrics(VALUES, step)
+
+
+def wait(run: pte.Run, rows: int) -> None:
+    """Until so many rows are delivered."""
+    deadline = time.monotonic() + 200
+    while Progress.load(run.directory, "mlflow").seq < rows:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{rows} rows were not delivered in time")
+        time.sleep(0.1)
+
+
+def peak(process: psutil.Process) -> float:
+    """The most memory that a process had, in bytes."""
+    found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:2])
+
+
+def measure(directory: Path, server: str) -> None:
+    port = servers.free_port()
+    run = pte.Run(directory, sinks=[MLflowSink(f"http://127.0.0.1:{port}")], close_timeout=0)
+    own = psutil.Process()
+    log(run, 0, EARLY)
+    time.sleep(8)  # it has tried, and waits
+    holder = lock.holder(directory / DELIVERY_LOCK)
+    assert holder is not None
+    delivery = psutil.Process(int(holder.split()[0]))
+    before = own.memory_full_info().uss
+    log(run, EARLY, ROWS)
+    held = (own.memory_full_info().uss - before) / POINTS
+    begin, before_silence = time.perf_counter(), processor_seconds(delivery)
+    time.sleep(SILENCE)
+    spent = (processor_seconds(delivery) - before_silence) / (time.perf_counter() - begin) * 100
+    run.close()
+    with servers.Proxy(urlsplit(server).port or 0, listen_on=port):
+        courier.wake(directory)
+        wait(run, EARLY)
+        begin, early = time.perf_counter(), peak(delivery)
+        wait(run, ROWS)
+        taken, late = time.perf_counter() - begin, peak(delivery)
+    Figure("the delivery process while its server is dead", "% of a core", [spent], "<= 1").tell()
+    Figure("an outage: memory of the training", "bytes for a point", [held], "<= 1").tell()
+    Figure(
+        "an outage: memory of the delivery, catching up", "bytes for a point", [(late - early) / POINTS], "<= 20"
+    ).tell()
+    print(f"caught up: {POINTS / taken:,.0f} points a second, over HTTP")
+
+
+def main() -> None:
+    os.environ.update(servers.MLFLOW_ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        template = folder / "mlflow-template.db"
+        servers.make_store(template)
+        (folder / "server").mkdir()
+        with servers.mlflow_server(folder / "server", template) as uri:
+            measure(folder / "run", uri)
+
+
+if __name__ == "__main__":
+    main()
