@@ -81,19 +81,19 @@ class Courier:
                 "; ".join(map(str, left)),
                 self._directory,
             )
-        self._repeat_warnings()
+        self._repeat_warnings([one.why for one in left if one.why])
         if self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
 
-    def _repeat_warnings(self) -> None:
-        """What the delivery process said in this session, where the user looks."""
+    def _repeat_warnings(self, told: list[str]) -> None:
+        """What the delivery process said in this session, where the user looks; less what was told already."""
         path = self._directory / DELIVERY_LOG
         if _size(path) <= self._log_start:
             return
         with open(path, errors="replace") as file:
             file.seek(self._log_start)
             said = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
-            said = [line.strip() for line in said if line]
+            said = [line.strip() for line in said if line and not any(why in line for why in told)]
         for line in said[:5]:
             _logger.warning("delivery: %s", line)
         if len(said) > 5:

@@ -254,6 +254,7 @@ def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(sta
     assert time.monotonic() - begun < 15
     (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
     assert "to probe (Trouble: no route to host)" in line
+    assert said.count("no route to host") == 1
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
     stage.probe.control()
