@@ -50,8 +50,7 @@ def tests(session: nox.Session) -> None:
     """All tests, the slow ones too; arguments behind -- go to pytest."""
     install(session, "test")
     # One thread of torch for each of pytest's two processes: more of them get in each other's way.
-    # Tests of one group, such as those of the browser, share what is dear to set up.
-    session.run("pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
+    session.run("pytest", "-n", "2", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
