@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 EPOCHS = 6
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Of several processes that share the tests, the first then gets all of these, and what they need is made once.
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
 @pytest.fixture(scope="session")
 def browser() -> None:
     """There is a browser; where there must be one, to be without it is a failure."""
