@@ -12,6 +12,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -33,8 +35,9 @@ def fill(run: Run, rows: int) -> Point:
     return point
 
 
-def microseconds(run: Run, first: int) -> float:
-    """What a row costs, over a hundred rows."""
+def microseconds(run: Run, steps: Iterator[int]) -> float:
+    """What a row costs, over a hundred rows from the next of the steps on."""
+    first = next(steps)
     started = time.perf_counter()
     for step in range(first, first + 100):
         run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
@@ -54,10 +57,12 @@ def main() -> None:
         before = psutil.Process().memory_info().rss
         point = fill(large, args.large)
         grown = psutil.Process().memory_info().rss - before
-        steps = {run: count(first, 100) for run, first in ((small, args.small), (large, args.large))}
-        times = in_turns(args.rounds, {run: lambda run=run: microseconds(run, next(steps[run])) for run in steps})
+        lengths = {small: args.small, large: args.large}
+        times = in_turns(
+            args.rounds, {run: partial(microseconds, run, count(rows, 100)) for run, rows in lengths.items()}
+        )
         found = ratios(times[large], times[small])
-        for run, rows in ((small, args.small), (large, args.large)):
+        for run, rows in lengths.items():
             run.close()
             print(f"a row after {rows:,} rows: {spread(times[run])} us")
         low, _, high = statistics.quantiles(found, n=4)

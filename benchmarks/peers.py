@@ -13,13 +13,14 @@ import importlib.util
 import json
 import os
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def ignite(folder: Path, store: str) -> Iterator[Log]:
         handler.attach_output_handler(engine, Events.ITERATION_COMPLETED, tag="train", output_transform=lambda o: o)
 
     def log(values: Values, step: int) -> None:
-        engine.state.iteration, engine.state.output = step, values
+        engine.state.iteration, engine.state.output = step, values  # type: ignore[assignment]
         engine.fire_event(Events.ITERATION_COMPLETED)
 
     yield log
@@ -237,7 +238,7 @@ def work(x: torch.Tensor) -> torch.Tensor:
 
 
 def measure(name: str, template: Path) -> None:
-    """In a process of its own: print median and 99th percentile in microseconds, and the seconds that the end took."""
+    """Run one in this process, and print what it took."""
     _, candidate, iterations, _ = CANDIDATES[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -253,10 +254,14 @@ def measure(name: str, template: Path) -> None:
             end = time.perf_counter()
         drained = time.perf_counter() - end
         steady = sorted(taken[iterations // 20 :])
-        print("result:" + json.dumps([statistics.median(steady), steady[int(len(steady) * 0.99)], drained]))
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            ((stored,),) = database.execute("SELECT COUNT(DISTINCT step) FROM metrics")
+        p99 = steady[int(len(steady) * 0.99)]
+        print("result:" + json.dumps([statistics.median(steady), p99, drained, stored]))
 
 
-def ask(name: str, template: Path) -> tuple[float, float, float]:
+def ask(name: str, template: Path) -> list[float]:
+    """Median and 99th percentile in microseconds, the seconds that the end took, and the rows in MLflow's store."""
     done = subprocess.run(
         [sys.executable, __file__, "--measure", name, "--template", str(template)],
         capture_output=True,
@@ -266,8 +271,8 @@ def ask(name: str, template: Path) -> tuple[float, float, float]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("result:")]
     if not lines:
         raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    median, p99, drained = json.loads(lines[-1].removeprefix("result:"))
-    return median, p99, drained
+    found: list[float] = json.loads(lines[-1].removeprefix("result:"))
+    return found
 
 
 def main() -> None:
@@ -285,11 +290,11 @@ def main() -> None:
         code = f"from mlflow import MlflowClient as C; C('sqlite:///{template}').search_experiments()"
         subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
         found = in_turns(arguments.rounds, {name: partial(ask, name, template) for name in names})
-    print("us on the training thread for a row of five tensors; p99; seconds until the end was delivered")
+    print("us on the training thread for a row of five tensors; p99; seconds that the end took; rows in MLflow's store")
     for name in names:
-        medians, p99s, drains = zip(*found[name], strict=True)
-        print(f"  {CANDIDATES[name][0]:52s} {spread(medians):>28s} {spread(p99s):>30s} {spread(drains):>24s}")
-    medians = {name: [median for median, _, _ in found[name]] for name in names}
+        columns = [f"{spread(column):>26s}" for column in zip(*found[name], strict=True)]
+        print(f"  {CANDIDATES[name][0]:52s}", *columns)
+    medians = {name: [result[0] for result in results] for name, results in found.items()}
     both = [name for name in names if CANDIDATES[name][3]]
     fastest = min(both, key=lambda name: statistics.median(medians[name]))
     work = "a row of 5 values to TensorBoard and MLflow, training thread"

@@ -43,7 +43,7 @@ class Step:
 
     def __call__(self) -> torch.Tensor:
         self._optimizer.zero_grad()
-        loss = self._model(self._input).square().mean()
+        loss: torch.Tensor = self._model(self._input).square().mean()
         loss.backward()
         self._optimizer.step()
         return loss.detach()

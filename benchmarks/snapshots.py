@@ -82,7 +82,7 @@ class Case:
         written = time.perf_counter() - start
         while not self._is_written():
             time.sleep(0.001)
-        until = time.perf_counter() + 0.5
+        until = time.perf_counter() + 1.5
         otherwise = training.steps(lambda: time.perf_counter() > until)
         return {
             "blocked": blocked * 1e3,
@@ -120,7 +120,9 @@ def distributed(state: State, out: Path) -> Case:
     last: list[Future[Any]] = []
 
     def save() -> None:
-        last[:] = [dcp.async_save({"models": state.state_dict()}, checkpoint_id=out)]
+        future = dcp.async_save({"models": state.state_dict()}, checkpoint_id=out)
+        assert isinstance(future, Future)
+        last[:] = [future]
 
     return Case(save, lambda: last[0].done())
 
