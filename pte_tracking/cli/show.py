@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json, print_table
-from pte_tracking.runs.points import main_key, rows
+from pte_tracking.runs.points import extremes, main_key, rows
 from pte_tracking.runs.summary import Summary, summarize
 
 _HEIGHT = 15
@@ -48,19 +48,21 @@ def _print(directory: Path, run: Summary) -> None:
 
 def _plot(console: Console, directory: Path) -> None:
     """The curve of the value that tells most, beside the one of the same name in training."""
+    main = main_key(key for key, one in extremes(directory).items() if one.lowest is not None)
+    if main is None:
+        return
+    # Only what is drawn is held: a run may have a million rows of a hundred keys.
+    last_name = main.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows(directory):
         for key, value in row.values.items():
-            if math.isfinite(value):  # type: ignore[arg-type]  # decoded: no texts are left
+            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
-    main = main_key(curves)
-    if main is None or len(curves[main]) < 2:
+    if len(curves[main]) < 2:
         return
     from uniplot import plot_to_string
 
-    last_name = main.rpartition("/")[2]
-    names = [key for key in curves if key.rpartition("/")[2] == last_name]
-    thinned = [curves[key][:: -(-len(curves[key]) // _MOST_POINTS)] for key in names]
+    thinned = [curve[:: -(-len(curve) // _MOST_POINTS)] for curve in curves.values()]
     drawn = plot_to_string(
         xs=[[step for step, _ in curve] for curve in thinned],
         ys=[[value for _, value in curve] for curve in thinned],
@@ -68,7 +70,7 @@ def _plot(console: Console, directory: Path) -> None:
         color=console.is_terminal,
         width=max(min(console.width, 100) - 20, 20),
         height=_HEIGHT,
-        legend_labels=names,
+        legend_labels=list(curves),
     )
     console.print()
     print(drawn)

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from pte_tracking.cli.arguments import reading
 from pte_tracking.cli.rendering import fail
 from pte_tracking.runs.follow import follow as follow_runs
-from pte_tracking.runs.manifest import NotARun, check_sinks
+from pte_tracking.runs.manifest import check_sinks
 from pte_tracking.runs.sink import Sink, find
 from pte_tracking.runs.sync import sync as sync_run
 
@@ -44,9 +45,8 @@ def sync(
         _follow(run, to)
         return
     try:
-        left = sync_run(run, timeout, _sinks(ctx.obj))
-    except (NotARun, OSError) as error:
-        fail(str(error), 1)
+        with reading():
+            left = sync_run(run, timeout, _sinks(ctx.obj))
     except (ValueError, TypeError) as error:
         fail(str(error), 2)
     for one in left:

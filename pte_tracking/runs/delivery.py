@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.files import modified
 from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, WAKE
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
@@ -50,7 +51,7 @@ class Delivery:
         """
         seen = None
         while not is_enough(time.monotonic() - self._moved):
-            changed = _modified(self._directory / MANIFEST)
+            changed = modified(self._directory / MANIFEST)
             if changed != seen or self._is_left_behind():
                 self._start_threads()
                 seen = changed
@@ -115,8 +116,8 @@ class Delivery:
     def _rest(self, seconds: float) -> None:
         """Wait, unless somebody wakes us."""
         path = self._directory / WAKE
-        before, deadline = _modified(path), time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._stop.is_set() and _modified(path) == before:
+        before, deadline = modified(path), time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._stop.is_set() and modified(path) == before:
             time.sleep(_POLL)
 
 
@@ -139,13 +140,6 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
         Delivery(directory).run(is_enough)
     finally:
         held.release()
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def main() -> int:

@@ -29,10 +29,27 @@ def file_name(key: str) -> str:
     return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
+def modified(path: Path) -> int:
+    """When a file was changed last, in nanoseconds since the epoch; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
+    return digest(path, hashlib.sha256()).hex()
+
+
+def md5(path: Path) -> bytes:
+    """The MD5 of a file's content, for products that know files by it."""
+    return digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def digest(path: Path, algorithm: hashlib._Hash) -> bytes:
+    """The digest of a file's content."""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            algorithm.update(chunk)
+    return algorithm.digest()

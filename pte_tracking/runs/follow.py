@@ -7,7 +7,6 @@ and who delivers is told by locks of the file system, never by process numbers, 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.files import modified
 from pte_tracking.runs.layout import JOURNAL, MANIFEST
 from pte_tracking.runs.lock import Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
@@ -27,8 +27,9 @@ _LOOK_EVERY = 2.0  # seconds between two looks for new runs and new events
 _AGAIN_AFTER = 60.0  # seconds until a run is tried again of which something was left
 _PATIENCE = 5.0  # seconds that the end waits for a request under way
 
-#: What changes when there is something new: of journal and manifest, size and time.
-_Mark = tuple[int, int, int]
+#: What changes when there is something new: the size of the journal (times can be as coarse as a second on a shared
+#: file system), and the time of the manifest, whose sinks may change.
+_Mark = tuple[int, int]
 
 
 def follow(folder: Path, say: Callable[[str], object]) -> None:
@@ -111,13 +112,5 @@ class _Follower:
 
 
 def _mark(run: Path) -> _Mark:
-    found = [_stat(run / name) for name in (JOURNAL, MANIFEST)]
-    return found[0][0], found[0][1], found[1][1]
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+    journal = run / JOURNAL
+    return journal.stat().st_size if journal.exists() else 0, modified(run / MANIFEST)

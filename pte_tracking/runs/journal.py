@@ -82,13 +82,12 @@ class Journal:
             if self._pending and not self._has_room_for(line):
                 self.dropped += 1
                 return None
-            size = len(line)
             try:
                 self._seq += 1
-                self.position += size
+                self.position += len(line)
                 # After a part of a line its rest is written first: readers wait for the newline.
-                written = 0 if self._pending else self._put(line, size)
-                if written < size:
+                written = 0 if self._pending else self._put(line)
+                if written < len(line):
                     self._pending += line[written:]
             except BaseException:  # Ctrl-C came between two of these: what the file holds is what counts
                 if not self._pending:
@@ -155,17 +154,17 @@ class Journal:
         return not self._pending or len(self._pending) + len(line) <= _MOST_PENDING
 
     def _try_again(self) -> None:
-        written = self._put(self._pending, len(self._pending))
+        written = self._put(self._pending)
         del self._pending[:written]
         if not self._pending:
             _logger.warning("%s: there is space again; the events that waited were written", self._path)
 
-    def _put(self, data: bytes | bytearray, size: int) -> int:
+    def _put(self, data: bytes | bytearray) -> int:
         written, problem = 0, "a part of an event was written"
         try:
             written = os.write(self._fd, data)
-            if written == size:
-                return size
+            if written == len(data):
+                return written
         except OSError as error:
             problem = str(error)
         self._not_before = time.monotonic() + _PAUSE

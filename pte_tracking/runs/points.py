@@ -1,4 +1,4 @@
-"""The points of a run, key by key, read from its journal: the last, the best, and all of one key."""
+"""The points of a run, read from its journal: its rows, and of each key the last and the best value."""
 
 from __future__ import annotations
 

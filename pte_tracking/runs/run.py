@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from pte_tracking.runs import events, media
+from pte_tracking.runs import events, media, points
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
@@ -27,7 +27,7 @@ from pte_tracking.runs.directory import existing, is_half_moved, move_aside, tak
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Number, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.inline import Inline
-from pte_tracking.runs.journal import Journal, Mark, effective, read
+from pte_tracking.runs.journal import Journal, Mark, read
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun, change, check_sinks, entries
@@ -35,6 +35,8 @@ from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
 _logger = logging.getLogger("pte_tracking")
+#: The variable that is "off" on a machine that only trains: another one delivers what it writes.
+_DELIVERY = "PTE_TRACKING_DELIVERY"
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
@@ -428,10 +430,9 @@ class Run:
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
-        path = self.directory / JOURNAL
-        if not path.exists():
+        if not (self.directory / JOURNAL).exists():
             return []
-        return [event for event, _ in effective(path) if isinstance(event, events.Metrics) and event.log == log]
+        return [row for row in points.rows(self.directory) if row.log == log]
 
     def own(self, pattern: str) -> None:
         """Say that files at the top of the directory belong to the run: they are moved aside with it.
@@ -486,8 +487,8 @@ class Run:
         resumed = self._journal.mark.seq > 0
         sinks = [(entry, entry.build()) for entry in manifest.sinks]
         self._inline = [Inline(self.directory, manifest, entry) for entry, sink in sinks if sink.inline]
-        is_delivered_here = os.environ.get("PTE_TRACKING_DELIVERY") != "off"
-        self._courier = Courier(self.directory) if is_delivered_here and not all(s.inline for _, s in sinks) else None
+        needs_delivery = not all(sink.inline for _, sink in sinks) and os.environ.get(_DELIVERY) != "off"
+        self._courier = Courier(self.directory) if needs_delivery else None
         if at:
             self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
