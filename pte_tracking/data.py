@@ -51,6 +51,7 @@ class FeedState(TypedDict):
         own: The states of the loader's own generators now.
         workers_live: Its persistent workers were there before that pass, or are there for the next one.
         loader: The state of a loader that knows its place.
+        length: Batches in a pass, if that is known.
     """
 
     passes: int
@@ -59,6 +60,7 @@ class FeedState(TypedDict):
     own: list[Tensor]
     workers_live: bool
     loader: dict[str, Any] | None
+    length: int | None
 
 
 class Feed(Generic[_Batch]):
@@ -75,6 +77,7 @@ class Feed(Generic[_Batch]):
         self._start: Randomness | None = None
         self._workers_live = False
         self._saved: FeedState | None = None
+        self._is_resized = False
 
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
@@ -108,10 +111,15 @@ class Feed(Generic[_Batch]):
             workers_live=self._workers_live,
             # Before the first pass, asking would make some loaders begin it.
             loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _KnowsItsPlace) else None,
+            length=_length(self.loader),
         )
 
-    def load_state_dict(self, state: FeedState) -> None:
+    def load_state_dict(self, state: FeedState, is_resized: bool = False) -> None:
         """Go to a place with the next pass; the global random generators have to stand as they did there by then.
+
+        Args:
+            state: The place.
+            is_resized: Other ranks share the data now: the place is the same part of a pass, not of batches.
 
         Raises:
             ValueError: It is the place in another kind of loader.
@@ -129,7 +137,7 @@ class Feed(Generic[_Batch]):
             )
         for generator, own in zip(generators, state["own"], strict=True):
             generator.set_state(own)
-        self._saved = state
+        self._saved, self._is_resized = state, is_resized
 
     def _begin(self) -> Iterator[_Batch]:
         self._tell_pass(self._passes)
@@ -164,10 +172,12 @@ class Feed(Generic[_Batch]):
             _set_randomness(self.loader, saved["start"])
             self._tell_pass(self._passes - 1)
         batches = iter(self.loader)
-        if saved["start"] is not None:
-            _skip(batches, saved["taken"])
-        _set_randomness(self.loader, now)
         self._taken = saved["taken"]
+        if saved["start"] is not None:
+            if self._is_resized:
+                self._taken = _same_place(saved["taken"], saved["length"], _length(self.loader))
+            _skip(batches, self._taken)
+        _set_randomness(self.loader, now)
         return batches
 
     def _start_workers(self) -> None:
@@ -195,6 +205,7 @@ class Feeds:
     def __init__(self) -> None:
         self._feeds: dict[str, Feed[Any]] = {}
         self._saved: dict[str, FeedState] = {}
+        self._is_resized = False
         self._random_state: rng.RandomState | None = None
 
     def feed(self, loader: Iterable[_Batch], name: str = "main") -> Feed[_Batch]:
@@ -203,7 +214,7 @@ class Feeds:
         if feed is None or feed.loader is not loader:
             feed = self._feeds[name] = Feed(loader)
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name))
+                feed.load_state_dict(self._saved.pop(name), self._is_resized)
         return feed
 
     def begin(self) -> None:
@@ -216,14 +227,16 @@ class Feeds:
         """The places, those of loaders that are yet to come included."""
         return {**self._saved, **{name: feed.state_dict() for name, feed in self._feeds.items()}}
 
-    def load_state_dict(self, state: Mapping[str, FeedState], random_state: rng.RandomState) -> None:
-        """Go to these places, and draw from there on what was drawn then."""
-        self._saved = dict(state)
+    def load_state_dict(
+        self, state: Mapping[str, FeedState], random_state: rng.RandomState, is_resized: bool = False
+    ) -> None:
+        """Go to these places, and draw from there on what was drawn then; see :meth:`Feed.load_state_dict`."""
+        self._saved, self._is_resized = dict(state), is_resized
         self._random_state = random_state
         rng.set_state(random_state)
         for name, feed in self._feeds.items():
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name))
+                feed.load_state_dict(self._saved.pop(name), is_resized)
 
 
 @runtime_checkable
@@ -238,6 +251,11 @@ def _length(loader: object) -> int | None:
         return len(cast(Sized, loader))
     except (TypeError, NotImplementedError):
         return None
+
+
+def _same_place(taken: int, before: int | None, now: int | None) -> int:
+    """How many batches make the same part of a pass, where they are larger now, or more ranks share them."""
+    return taken if not before or not now else taken * now // before
 
 
 def _parts(loader: object) -> list[object]:

@@ -15,6 +15,7 @@ from torch import nn, optim
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.runs.run import Run
+from pte_tracking.world import World
 
 # The order within an iteration, highest first; equal ones in order of registration.
 PRIORITY_WRITER = 300
@@ -92,6 +93,10 @@ class Manager(Protocol):
         """The optimizers by name."""
 
     @property
+    def world(self) -> World:
+        """The processes that train together; an extension that shows or writes something does so on rank 0 alone."""
+
+    @property
     def out(self) -> str:
         """The run's directory."""
 
@@ -121,16 +126,21 @@ class Extension:
         priority: Where in the order of an iteration.
         name: The name it goes by in its manager; set when it is registered.
         needs_model_state: It looks at the models' weights (for front ends whose models are not always at hand).
+        rank_zero_only: It only shows or writes something, and is there on rank 0 alone: never initialized or called on
+            others.
     """
 
     trigger: TriggerLike = (1, "iteration")
     priority: int = PRIORITY_READER
     name: str | None = None
     needs_model_state: bool = False
+    rank_zero_only: bool = False
 
-    @property
-    def is_urgent(self) -> bool:
-        """Whether it has to run now, whatever its trigger says; asked of those with the priority of snapshots only."""
+    def is_urgent(self, manager: Manager) -> bool:
+        """Whether it has to run now, whatever its trigger says; asked of those with the priority of snapshots only.
+
+        All ranks have to give the same answer.
+        """
         return False
 
     @property
@@ -173,7 +183,10 @@ class FunctionExtension(Extension):
 
     default_name = ""  # set for each, not computed as in the base class
 
-    _OPTIONAL = ("trigger", "priority", "initialize", "on_error", "finalize", "state_dict", "load_state_dict")
+    _OPTIONAL = (
+        *("trigger", "priority", "rank_zero_only", "initialize", "on_error", "finalize"),
+        *("state_dict", "load_state_dict"),
+    )
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
         self._function = function

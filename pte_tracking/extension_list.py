@@ -27,7 +27,7 @@ class ExtensionEntry:
         ValueError: The trigger's unit or period is wrong.
     """
 
-    __slots__ = ("call_before_training", "extension", "name", "priority", "trigger")
+    __slots__ = ("call_before_training", "extension", "is_here", "name", "priority", "trigger")
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class ExtensionEntry:
             )
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
         self.call_before_training = call_before_training
+        #: Whether it runs on this rank. Its trigger is asked on all of them: it may need the others to decide.
+        self.is_here = True
 
     def amended(
         self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
@@ -72,15 +74,26 @@ class ExtensionList:
     Attributes:
         running: What runs when its trigger fires; by priority, equal ones in order of registration.
         saving: What comes last, when all triggers have decided: priorities up to that of snapshots.
+
+    Args:
+        rank: This process's number among those that train together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0) -> None:
+        self._rank = rank
         self._entries: list[ExtensionEntry] = []
         self.running: list[ExtensionEntry] = []
         self.saving: list[ExtensionEntry] = []
 
     def __iter__(self) -> Iterator[Extension]:
         return (entry.extension for entry in self._entries)
+
+    def _here(self) -> list[ExtensionEntry]:
+        return [entry for entry in self._entries if entry.is_here]
+
+    def description(self) -> list[str]:
+        """What has to be alike on all ranks: each extension, its name, kind and place."""
+        return [f"{entry.name} ({type(entry.extension).__name__}, {entry.priority})" for entry in self._entries]
 
     def names(self) -> list[str]:
         """What they are called."""
@@ -94,6 +107,7 @@ class ExtensionList:
             ordinal += 1
             entry.name = f"{wanted}_{ordinal}"
         entry.extension.name = entry.name
+        entry.is_here = self._rank == 0 or not entry.extension.rank_zero_only
         self._entries.append(entry)
         self._entries.sort(key=lambda entry: -entry.priority)
         self.running = [entry for entry in self._entries if entry.priority > PRIORITY_SNAPSHOT]
@@ -118,18 +132,18 @@ class ExtensionList:
     def initialize(self, manager: Manager) -> None:
         """Prepares them for the first iteration, but for those that will never run."""
         for entry in self._entries:
-            if not entry.trigger.finished:
+            if entry.is_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
 
     def call_before_training(self, manager: Manager) -> None:
         """Calls those that asked to be called before the first iteration."""
         for entry in self._entries:
-            if entry.call_before_training:
+            if entry.is_here and entry.call_before_training:
                 entry.extension(manager)
 
     def on_error(self, manager: Manager, error: Exception) -> None:
         """Tells all of an error; what goes wrong there is logged, for the first error is the one that matters."""
-        for entry in self._entries:
+        for entry in self._here():
             try:
                 entry.extension.on_error(manager, error, error.__traceback__)
             except Exception:
@@ -137,7 +151,7 @@ class ExtensionList:
 
     def finalize(self, manager: Manager, error: BaseException | None) -> BaseException | None:
         """Ends them all; returns ``error``, or else the first error of theirs. Others are logged."""
-        for entry in self._entries:
+        for entry in self._here():
             try:
                 entry.extension.finalize(manager)
             except Exception as problem:

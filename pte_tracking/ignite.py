@@ -47,7 +47,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
         transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold, such as the module within a ``DistributedDataParallel``.
+            snapshots hold. By default, the module within a ``DistributedDataParallel``, and any other as it is.
 
     Attributes:
         engine: The engine.
@@ -134,8 +134,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
         if not self._is_started and self.iteration > 0 and state.iteration == 0:  # the manager was restored, it was not
-            state.iteration, state.epoch = self.iteration, self.epoch
-        self._ahead = max(0, self.iteration - state.iteration)
+            state.iteration, state.epoch = self.updater.position, self.epoch
+            self._ahead = self.iteration - state.iteration
+        else:
+            self._ahead = max(0, self.iteration - state.iteration)
         self.begin()
         if state.dataloader is not None:
             state.dataloader = self.feeds.feed(state.dataloader)

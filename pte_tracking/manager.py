@@ -17,7 +17,7 @@ from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
-from pte_tracking.resume import find
+from pte_tracking.resume import Found, find, open_together
 from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run, outcome
 from pte_tracking.runs.sink import Sink
@@ -25,6 +25,8 @@ from pte_tracking.snapshots import rng
 from pte_tracking.state import StateObject, TrainingState
 from pte_tracking.stopping import Stop
 from pte_tracking.triggers import get_trigger
+from pte_tracking.world import World
+from pte_tracking.wrappers import without_wrapper
 
 _Batch = TypeVar("_Batch")
 
@@ -51,7 +53,9 @@ class ExtensionsManager:
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
         transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold, such as the module within a ``DistributedDataParallel``.
+            snapshots hold. By default, the module within a ``DistributedDataParallel``, and any other as it is.
+
+    Under ``torch.distributed`` every rank makes the same manager and the same calls. Rank 0 writes the one run.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -84,18 +88,21 @@ class ExtensionsManager:
         if not max_epochs > 0:
             raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
         self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
-        self.models: Mapping[str, nn.Module] = self.raw_models
-        if transform_model is not None:
-            self.models = {name: transform_model(name, model) for name, model in self.raw_models.items()}
+        transform = transform_model or (lambda name, model: without_wrapper(model))
+        self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
         self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
+        #: The processes that train together.
+        self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         self.feeds = Feeds()
         self.reporter = _named_reporter(self.models)
         self.observation: Observation = {}
         self._is_started = False
         self._is_ended = False
-        self._extensions = ExtensionList()
+        #: All ranks know of the run.
+        self._is_shared = False
+        self._extensions = ExtensionList(self.world.rank)
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         for extension in extensions:
@@ -110,6 +117,7 @@ class ExtensionsManager:
             tags=tags,
             name=run_name,
             close_timeout=close_timeout,
+            rank=self.world.rank,
         )
         self._state = TrainingState(
             self.models,
@@ -120,6 +128,7 @@ class ExtensionsManager:
             stop=self._stop,
             feeds=self.feeds,
             run=self.run,
+            world=self.world,
         )
 
     # -- what extensions see -------------------------------------------------------------------------------------------
@@ -247,7 +256,7 @@ class ExtensionsManager:
         Raises:
             RuntimeError: A whole epoch went by without ``run_iteration()``.
         """
-        if not self.updater.knows_epochs and isinstance(loader, Sized):
+        if not self.updater.is_told and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
         self.begin()
         while not self._stop.is_over:
@@ -301,6 +310,7 @@ class ExtensionsManager:
                 nothing was restored.
         """
         self._check_not_started("load_state_dict()")
+        self._is_shared = True
         self._state.give_back(state)
 
     def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
@@ -321,18 +331,24 @@ class ExtensionsManager:
             ValueError: The snapshot is that of another training.
         """
         self._check_not_started("resume()")
-        if self.run.is_open:
-            raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
-        savers = self._training_snapshots()
-        best = next((one.keep_best for one in savers if one.keep_best), None)
-        found = find(self.run, what, [one.template for one in savers], best)
+        self._is_shared = True
+        self.world.join()
+        found = self.world.first("resume()", lambda: self._find(what))
         if found is None:
-            self.run.open(at=self.run.beginning())
+            open_together(self.world, self.run, lambda: self.run.open(at=self.run.beginning()))
             return None
         try:
             return self._state.give_back(found.state, found)
         finally:
-            found.clean_up()
+            if self.world.rank == 0:
+                found.clean_up()
+
+    def _find(self, what: str | os.PathLike[str]) -> Found | None:
+        if self.run.is_open:
+            raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
+        savers = self._training_snapshots()
+        best = next((one.keep_best for one in savers if one.keep_best), None)
+        return find(self.run, what, [one.template for one in savers], best)
 
     def _check_not_started(self, call: str) -> None:
         if self._is_started:
@@ -356,6 +372,16 @@ class ExtensionsManager:
                 "add extensions.LogReport()",
                 stacklevel=4,
             )
+        self.world.check_alike(
+            "the first iteration",
+            {
+                "out_dir": str(self.run.directory),
+                "sinks": [repr(sink) for sink in self.run.sinks],
+                "extensions": self._extensions.description(),
+                "models": list(self.models),
+                "optimizers": list(self.optimizers),
+            },
+        )
         self._is_started = True
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         self.run.before_close.append(self._finalize)
@@ -382,12 +408,15 @@ class ExtensionsManager:
 
     def _take_directory(self) -> None:
         """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
-        if self.run.is_open:
+        if self.run.is_open and (self.world.is_alone or self._is_shared):
             return
+        self._is_shared = True
         if any(one.policy.autoload for one in self._training_snapshots()):
             self.resume()
-        else:
-            self.run.open()
+            return
+        self.world.join()
+        # Where rank 0 has logged something already, it has opened it.
+        open_together(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
 
     def _training_snapshots(self) -> list[TrainingSnapshot]:
         return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
@@ -396,12 +425,14 @@ class ExtensionsManager:
         self.updater.iteration += 1
         # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
         for entry in self._extensions.running:
-            if entry.trigger(self):
+            if entry.trigger.ask(self) and entry.is_here:
                 entry.extension(self)
-        due = [one.extension for one in self._extensions.saving if one.trigger(self) or one.extension.is_urgent]
+        saving = self._extensions.saving
+        due = [one for one in saving if one.trigger.ask(self) or one.extension.is_urgent(self)]
         self._stop.ask(self)
-        for extension in due:
-            extension(self)
+        for entry in due:
+            if entry.is_here:
+                entry.extension(self)
 
     def _on_stop(self) -> None:
         """The stop trigger has fired."""
@@ -413,9 +444,9 @@ class ExtensionsManager:
                 f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
                 "after a resume begin your loop at manager.iteration"
             )
-        if epoch is not None and self.updater.knows_epochs and epoch != iteration // self.iters_per_epoch:
+        if epoch is not None and self.updater.knows_epochs and epoch != self.updater.epoch_at(iteration):
             raise ValueError(
-                f"iteration: {iteration} is in epoch {iteration // self.iters_per_epoch}, not {epoch}, for an epoch "
+                f"iteration: {iteration} is in epoch {self.updater.epoch_at(iteration)}, not {epoch}, for an epoch "
                 f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
             )
         self.updater.iteration = iteration

@@ -12,6 +12,7 @@ class ProgressState(TypedDict):
     iteration: int
     iters_per_epoch: int | None
     elapsed_time: float
+    shift: int
 
 
 class Progress:
@@ -24,6 +25,9 @@ class Progress:
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
         self._iters_per_epoch: int | None = None
+        self._is_given = False
+        #: How many iterations more would have been done by now, had epochs always been as long as they are.
+        self._shift = 0
         if iters_per_epoch is not None:
             self.set_iters_per_epoch("iters_per_epoch", iters_per_epoch)
         self._earlier_seconds = 0.0
@@ -40,11 +44,21 @@ class Progress:
             raise TypeError(f"{argument}: expected a whole number, got {length!r} of type {type(length).__name__}")
         if length <= 0:
             raise ValueError(f"{argument}: expected at least one iteration per epoch, got {length}; is the data empty?")
-        if self._iters_per_epoch not in (None, length):
+        if self._is_given and self._iters_per_epoch != length:
             raise ValueError(
                 f"{argument}: an epoch has {self._iters_per_epoch} iterations, as said before; got {length}"
             )
-        self._iters_per_epoch = length
+        self._shift = self._shift_for(length, self._iters_per_epoch)
+        self._iters_per_epoch, self._is_given = length, True
+
+    @property
+    def is_told(self) -> bool:
+        """Whether :attr:`iters_per_epoch` was said in this process, not only in one that it goes on from."""
+        return self._is_given
+
+    def epoch_at(self, iteration: int) -> int:
+        """The epoch that an iteration, counted from 0, belongs to, as long as epochs are now."""
+        return (iteration + self._shift) // self.iters_per_epoch
 
     @property
     def knows_epochs(self) -> bool:
@@ -69,22 +83,31 @@ class Progress:
     def known_epoch(self) -> int | None:
         """Whole epochs done; None in a loop that counts iterations only."""
         length = self._iters_per_epoch
-        return None if length is None else self.iteration // length
+        return None if length is None else (self.iteration + self._shift) // length
+
+    @property
+    def position(self) -> int:
+        """The iterations done, had epochs always been as long as they are now.
+
+        They get longer or shorter where a training goes on with another batch size, or on another number of ranks: the
+        epochs done by then stay done, and steps go on.
+        """
+        return self.iteration + self._shift
 
     @property
     def epoch(self) -> int:
         """Whole epochs done."""
-        return self.iteration // self.iters_per_epoch
+        return self.position // self.iters_per_epoch
 
     @property
     def is_new_epoch(self) -> bool:
         """Whether the last iteration done was the last of its epoch."""
-        return self.iteration > 0 and self.iteration % self.iters_per_epoch == 0
+        return self.position > 0 and self.position % self.iters_per_epoch == 0
 
     @property
     def epoch_detail(self) -> float:
         """Epochs done, with the fraction of the one under way."""
-        return self.iteration / self.iters_per_epoch
+        return self.position / self.iters_per_epoch
 
     @property
     def elapsed_time(self) -> float:
@@ -104,9 +127,25 @@ class Progress:
             "iteration": self.iteration,
             "iters_per_epoch": self._iters_per_epoch,
             "elapsed_time": self.elapsed_time,
+            "shift": self._shift,
         }
 
-    def load_state_dict(self, state: ProgressState) -> None:
+    def load_state_dict(self, state: ProgressState, is_resized: bool = False) -> None:
+        """Takes back what :meth:`state_dict` returned.
+
+        Args:
+            state: It.
+            is_resized: Other ranks share the data now, so that epochs may be longer or shorter than they were.
+        """
         self.iteration, self._earlier_seconds = state["iteration"], state["elapsed_time"]
-        if self._iters_per_epoch is None:
-            self._iters_per_epoch = state["iters_per_epoch"]
+        length, self._shift = state["iters_per_epoch"], state["shift"]
+        if self._is_given:
+            self._shift = self._shift_for(self.iters_per_epoch, length)
+        else:
+            # After a change, until somebody says how long they are now.
+            self._iters_per_epoch, self._is_given = length, length is not None and not is_resized
+
+    def _shift_for(self, length: int, before: int | None) -> int:
+        if before is None:
+            return self._shift
+        return round(self.position * length / before) - self.iteration

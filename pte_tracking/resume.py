@@ -8,19 +8,23 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pte_tracking.runs import sink
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.journal import kept, seq_at
 from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.run import Point, Run
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, measure, peek, temporary_path
 from pte_tracking.snapshots.retention import Best
 from pte_tracking.snapshots.template import Template
+from pte_tracking.world import World
+
+_T = TypeVar("_T")
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -100,6 +104,26 @@ def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint
     name = None if found is None else _adopt(run, found)
     here = [one for one in run.checkpoints() if one.step == point["step"] and name in (None, one.path)]
     return here[-1] if here else None
+
+
+def open_together(world: World, run: Run, opening: Callable[[], _T]) -> _T:
+    """Open a run on rank 0, and let all ranks know which it is.
+
+    Args:
+        world: The ranks.
+        run: The run.
+        opening: Opens it.
+
+    Returns:
+        What ``opening`` returned.
+    """
+
+    def open_here() -> tuple[_T, Manifest]:
+        return opening(), run.manifest()
+
+    opened, manifest = world.first("the opening of the run", open_here)
+    run.follow(manifest)
+    return opened
 
 
 def announce(run: Run, template: Template) -> None:

@@ -10,13 +10,15 @@ from torch import nn, optim
 from pte_tracking.data import Feeds
 from pte_tracking.extension_list import ExtensionList
 from pte_tracking.progress import Progress
-from pte_tracking.resume import Found, go_on
+from pte_tracking.resume import Found, go_on, open_together
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.run import Run
 from pte_tracking.snapshots import rng
 from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
 from pte_tracking.snapshots.plain import plain
+from pte_tracking.snapshots.ranks import of_rank
 from pte_tracking.stopping import Stop
+from pte_tracking.world import World
 
 
 class StateObject(Protocol):
@@ -39,6 +41,7 @@ class TrainingState:
         stop: Whether it is over.
         feeds: Where in the data it is.
         run: The record of it.
+        world: The processes that train together.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class TrainingState:
         stop: Stop,
         feeds: Feeds,
         run: Run,
+        world: World,
     ) -> None:
         self._models, self._optimizers = models, optimizers
         self._parts: dict[str, Mapping[str, Any]] = {
@@ -64,6 +68,7 @@ class TrainingState:
         self._stop = stop
         self._feeds = feeds
         self._run = run
+        self._world = world
 
     def take(self) -> dict[str, Any]:
         """The state: tensors and plain values only.
@@ -75,9 +80,9 @@ class TrainingState:
             "format": FORMAT,
             **{part: _states(objects) for part, objects in self._parts.items()},
             "extensions": self._extensions.state_dict(),
-            "manager": self._own(),
+            "manager": {**self._own(), "world_size": self._world.size},
             "rng": rng.get_state(),
-            "run": self._run.point(self._progress.iteration) if self._run.is_open else None,
+            "run": self._run.point(self._progress.iteration) if self._run.is_open and self._world.rank == 0 else None,
         }
         return cast(dict[str, Any], plain(state))
 
@@ -98,15 +103,20 @@ class TrainingState:
         check_format(state)
         _check_names(state, {**self._parts, "extensions": self._extensions.names(), "manager": self._own()})
         check_fits(self._models, self._optimizers, state)
-        checkpoint = go_on(self._run, state, found) if not self._run.is_open else None
+        checkpoint = None
+        self._world.join()
+        if not self._world.first("the restoring of a state", lambda: self._run.is_open):
+            checkpoint = open_together(self._world, self._run, lambda: go_on(self._run, state, found))
+        state = of_rank(state, self._world)
         for part, objects in self._parts.items():
             for name, thing in objects.items():
                 thing.load_state_dict(state[part][name])
         self._extensions.load_state_dict(state["extensions"])
         own = state["manager"]
-        self._progress.load_state_dict(own)
+        is_resized = own["world_size"] != self._world.size
+        self._progress.load_state_dict(own, is_resized)
         self._stop.load_state_dict(own, self._progress)
-        self._feeds.load_state_dict(own["data"], state["rng"])
+        self._feeds.load_state_dict(own["data"], state["rng"], is_resized)
         return checkpoint
 
     def _own(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Stop:
         if isinstance(self.trigger, IntervalTrigger):
             self.is_over = self.trigger.is_reached(manager.updater)  # in this iteration, or passed by
         else:
-            self.is_over = self.trigger(manager)
+            self.is_over = self.trigger.ask(manager)
 
     def state_dict(self) -> dict[str, Any]:
         return {"is_over": self.is_over, "stop_trigger": self.trigger.state_dict()}

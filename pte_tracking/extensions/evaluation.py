@@ -13,7 +13,10 @@ from torch import nn
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking.extensions.bar import IS_WIDGET, Bar, can_show
-from pte_tracking.reporter import Reporter, report
+from pte_tracking.reporter import DictSummary, Reporter, report
+from pte_tracking.shared_summary import SharedSummary
+from pte_tracking.world import ALONE
+from pte_tracking.wrappers import without_wrapper
 
 
 class Evaluation(Extension):
@@ -46,11 +49,13 @@ class Evaluation(Extension):
         progress_bar: bool,
     ) -> None:
         self._iterators = _check_iterators(iterator)
-        self._targets = _check_targets(target)
+        self._targets = {name: without_wrapper(each) for name, each in _check_targets(target).items()}
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
         self._kept_bar: Bar | None = None
+        self._world = ALONE
+        self._shared = SharedSummary()
 
     def get_iterator(self, name: str) -> Iterable[Any]:
         """The data of that name."""
@@ -69,16 +74,21 @@ class Evaluation(Extension):
         return dict(self._targets)
 
     def __call__(self, manager: Manager | None = None) -> dict[str, float]:
-        """Evaluates, reports the means and returns them. Works without a manager, too."""
+        """Evaluates, reports the means and returns them. Works without a manager, too: then over this rank's data."""
         reporter = Reporter()
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
             reporter.add_observer(prefix + name, target)
             reporter.add_observers(f"{prefix}{name}/", [named for named in target.named_modules() if named[0]])
+        self._world = ALONE if manager is None else manager.world
         with reporter, self.test_mode():
             means = self.evaluate()
         report(means)
         return means
+
+    def means(self, summary: DictSummary) -> dict[str, float]:
+        """The means of a summary, those of all ranks taken together."""
+        return self._shared.over(self._world, summary).compute_mean()
 
     def evaluate(self) -> dict[str, float]:
         """One pass over the data; returns the means of what was reported, and reports nothing itself."""
@@ -115,7 +125,7 @@ class Evaluation(Extension):
         total = operator.length_hint(self._iterators["main"]) or None
         bar = self._kept_bar
         if bar is None:
-            is_shown = self._progress_bar and can_show(sys.stderr)
+            is_shown = self._progress_bar and self._world.rank == 0 and can_show(sys.stderr)
             name = self.name or self.default_name
             bar = Bar(desc=name, total=total, leave=IS_WIDGET, dynamic_ncols=True, disable=not is_shown)
         else:

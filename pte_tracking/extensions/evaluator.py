@@ -11,6 +11,7 @@ from torch import nn
 from pte_tracking.extensions.batch import check_takes, example, mark_last, to_device, unpack
 from pte_tracking.extensions.evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
+from pte_tracking.wrappers import without_wrapper
 
 #: Called with a batch, what the evaluation function returned for it, and whether it is the last one.
 Metric: TypeAlias = Callable[[Any, Any, bool], object]
@@ -24,6 +25,10 @@ class Evaluator(Evaluation):
     with anything else as it is. What it, the models and the metrics report is averaged over the batches, each
     batch counting the same: the average of averages. Around all this there are no gradients and the models
     are in test mode; afterwards every part of them is in the mode that it was in.
+
+    Under ``torch.distributed`` each rank evaluates its own part of the data, and the means are over the batches
+    of all ranks. Of a ``DistributedDataParallel`` the model within is evaluated: the wrapper would exchange
+    buffers at each batch, and wait for ever for a rank that has fewer.
 
     A value that a model reports with itself as the observer goes by ``validation/main/key``: the evaluator's
     name, the model's name and the key. The name is by default ``"validation"`` in a manager, and left out
@@ -98,7 +103,7 @@ class Evaluator(Evaluation):
                     check_takes(self.eval_func, converted, "eval_func")
                 summary.add(self._observe(converted, is_last))
                 bar.update()
-        return summary.compute_mean()
+        return self.means(summary)
 
     def _observe(self, batch: Any, is_last: bool) -> Observation:
         observation: Observation = {}
@@ -113,7 +118,7 @@ class Evaluator(Evaluation):
         if eval_func is not None:
             if not callable(eval_func):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
-            return eval_func
+            return without_wrapper(eval_func)
         if "main" not in self._targets:
             raise ValueError(f"eval_func: needed unless a target is called 'main'; got targets {sorted(self._targets)}")
         return self._targets["main"]

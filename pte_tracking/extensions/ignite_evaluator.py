@@ -88,8 +88,11 @@ class IgniteEvaluator(Evaluation):
                 self.evaluator.run(self._iterators["main"])
             # What handlers of the end of the run have reported.
             summary.add(observation)
-        summary.add(self._metrics())
-        return summary.compute_mean()
+        # Ignite's metrics are those of all ranks already, where it knows of several.
+        own = self._metrics()
+        reported = DictSummary()
+        reported.add(own)
+        return {**self.means(summary), **reported.compute_mean()}
 
     def _metrics(self) -> dict[str, Any]:
         numbers = {}

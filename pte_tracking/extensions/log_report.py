@@ -14,6 +14,7 @@ from pte_tracking.runs.events import Number
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.sink import find
 from pte_tracking.runs.values import to_numbers
+from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class LogReport(Extension):
     gets it, TensorBoard, MLflow and every other sink. To each row are added ``epoch`` (where the loop knows epochs),
     ``iteration`` and ``elapsed_time`` in seconds. It reports nothing. The values of a last interval that is not
     over when the training ends are not logged.
+
+    Under ``torch.distributed`` the means are over all that was reported on any rank, each value weighing the same: one
+    collective for each row.
 
     Rows are not kept here, but in the record of the run: however many there are, the next one costs the same, and
     neither the memory nor a snapshot grows. :attr:`log` and :meth:`to_dataframe` read them back.
@@ -64,6 +68,7 @@ class LogReport(Extension):
         self._filename = _check_filename(filename)
         self._sinks = None if sinks is None else _check_sinks(sinks)
         self._summary = DictSummary()
+        self._shared = SharedSummary()
         self._subscribers: list[Callable[[Row], object]] = []
         self._run: Run | None = None
 
@@ -109,14 +114,15 @@ class LogReport(Extension):
         observation = manager.observation
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
-        is_due = manager.is_before_training or self._trigger(manager)
-        if is_due and self._summary.is_empty and set(map(type, observation.values())) == {float}:
+        is_due = manager.is_before_training or self._trigger.ask(manager)
+        is_alone = manager.world.is_alone
+        if is_due and is_alone and self._summary.is_empty and set(map(type, observation.values())) == {float}:
             self._log_row(manager, dict(observation))  # each value is its own mean
             return
         self._summary.add(observation)
         if is_due:
-            means, self._summary = self._summary.compute_mean(), DictSummary()
-            self._log_row(manager, means)
+            summary, self._summary = self._shared.over(manager.world, self._summary), DictSummary()
+            self._log_row(manager, summary.compute_mean())
 
     def state_dict(self) -> dict[str, Any]:
         return {"summary": self._summary.state_dict(), "trigger": self._trigger.state_dict()}

@@ -11,6 +11,7 @@ from pte_tracking.extension import PRIORITY_EDITOR, Extension, Manager, TriggerL
 from pte_tracking.reporter import Value, report
 from pte_tracking.runs.values import check_key, to_number
 from pte_tracking.triggers import get_trigger
+from pte_tracking.world import World
 
 
 class MicroAverage(Extension):
@@ -49,8 +50,11 @@ class MicroAverage(Extension):
                 numerator + observation[self._numerator_key],
                 denominator + observation[self._denominator_key],
             )
-        if self._trigger(manager) and self._sums is not None:
-            report({self._result_key: _ratio(*self._sums)})
+        if not self._trigger.ask(manager):
+            return
+        sums = self._sums if manager.world.is_alone else _over(manager.world, self._sums)
+        if sums is not None:
+            report({self._result_key: _ratio(*sums)})
             self._sums = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,6 +64,13 @@ class MicroAverage(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums = None if state["sums"] is None else tuple(state["sums"])
         self._trigger.load_state_dict(state["trigger"])
+
+
+def _over(world: World, sums: tuple[Value, Value] | None) -> tuple[Value, Value] | None:
+    """The sums of all ranks; None if no rank has any."""
+    mine = [0, 0] if sums is None else [to_number("sum", value) for value in sums]
+    numerator, denominator, ranks = world.sum([*mine, sums is not None])
+    return (numerator, denominator) if ranks else None
 
 
 def _ratio(numerator: Value, denominator: Value) -> Value:

@@ -21,6 +21,7 @@ class ModelSummary(Extension):
     """
 
     trigger = None
+    rank_zero_only = True
 
     def initialize(self, manager: Manager) -> None:
         if manager.is_before_training and manager.models:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import named_tensors
+from pte_tracking.extensions.parameters import named_tensors, takes_part, whole
 
 
 class ParameterHistogram(Extension):
@@ -42,5 +42,7 @@ class ParameterHistogram(Extension):
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
 
     def __call__(self, manager: Manager) -> None:
-        for key, tensor in self._tensors():
-            manager.run.log_histogram(key, tensor, manager.iteration)
+        tensors = dict(self._tensors())
+        if takes_part(manager.world, tensors.values()):
+            for key, tensor in tensors.items():
+                manager.run.log_histogram(key, whole(tensor), manager.iteration)

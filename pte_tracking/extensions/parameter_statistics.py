@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import named_tensors
+from pte_tracking.extensions.parameters import named_tensors, takes_part, whole
 from pte_tracking.reporter import DictSummary, report
 from pte_tracking.triggers import get_trigger
 
@@ -88,6 +88,9 @@ class ParameterStatistics(Extension):
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
         tensors = dict(self._tensors())
+        if not takes_part(manager.world, tensors.values()):
+            return
+        tensors = {key: whole(tensor) for key, tensor in tensors.items()}
         spoilt = _holding_nan(tensors) if self._skip_nan_params else set()
         numbers: dict[str, Any] = {}
         for key, tensor in tensors.items():

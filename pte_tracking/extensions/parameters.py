@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
 
+from pte_tracking.world import World
+
 
 def named_tensors(
     links: nn.Module | Iterable[nn.Module], params: bool, grads: bool, prefix: str | None
@@ -41,3 +43,18 @@ def named_tensors(
                     yield f"{start}{name}/grad", parameter.grad.detach()
 
     return tensors
+
+
+def takes_part(world: World, tensors: Iterable[Tensor]) -> bool:
+    """Whether this rank is needed to look at weights: rank 0 is, and all are where they lie in shards."""
+    return world.rank == 0 or any(map(is_sharded, tensors))
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which each rank may hold a part."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor; one that lies in shards put together, for which all ranks have to ask."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]

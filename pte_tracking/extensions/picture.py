@@ -85,6 +85,8 @@ class Picture:
         self._offered, self._drawn = state["offered"], state["drawn"]
 
     def _draw(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
+        if manager.world.rank:
+            return
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

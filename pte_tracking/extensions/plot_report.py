@@ -12,6 +12,7 @@ from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.extensions.curve import Curve
 from pte_tracking.extensions.picture import Picture, label
 from pte_tracking.reporter import DictSummary
+from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class PlotReport(Extension):
         self._curves = {key: Curve() for key in self._y_keys}
         self._has_fired = False
         self._newest, self._summary = DictSummary(), DictSummary()
+        self._shared = SharedSummary()
 
     @staticmethod
     def available() -> bool:
@@ -92,7 +94,7 @@ class PlotReport(Extension):
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation
         self._summary.add({key: observation[key] for key in self._observed if key in observation})
-        if not (manager.is_before_training or self._trigger(manager)):
+        if not (manager.is_before_training or self._trigger.ask(manager)):
             return
         self._has_fired = True
         self._add_point(manager)
@@ -129,7 +131,7 @@ class PlotReport(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
     def _add_point(self, manager: Manager) -> None:
-        self._newest, self._summary = self._summary, DictSummary()
+        self._newest, self._summary = self._shared.over(manager.world, self._summary), DictSummary()
         means = self._newest.compute_mean()
         clock = _CLOCKS.get(self._x_key)
         x = clock(manager) if clock else means.get(self._x_key)

@@ -56,6 +56,10 @@ class PrintReport(Extension):
         self._rows: deque[Row] = deque()
 
     def initialize(self, manager: Manager) -> None:
+        if own := self._own():
+            own.initialize(manager)
+        if manager.world.rank:
+            return
         log_report = self._find(manager)
         columns = Columns(self._entries, log_report.interval_unit)
         if self._out is None and in_notebook():
@@ -63,8 +67,6 @@ class PrintReport(Extension):
         else:
             self._table = _TextTable(columns, self._out)
         log_report.subscribe(self._rows.append)
-        if own := self._own():
-            own.initialize(manager)
 
     def __call__(self, manager: Manager) -> None:
         if own := self._own():

@@ -38,6 +38,8 @@ class ProgressBar(Extension):
     State in snapshots: none.
     """
 
+    rank_zero_only = True
+
     def __init__(
         self,
         training_length: tuple[float, str] | None = None,

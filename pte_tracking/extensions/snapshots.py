@@ -16,6 +16,7 @@ from pte_tracking.runs.values import to_numbers
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import Written, load, temporary_path
 from pte_tracking.snapshots.plain import plain
+from pte_tracking.snapshots.ranks import own
 from pte_tracking.snapshots.retention import Best, excess
 from pte_tracking.snapshots.saver import Saver
 from pte_tracking.snapshots.signals import SignalNote
@@ -155,6 +156,8 @@ class Snapshot(Extension):
         # A name or a state that cannot be is told now, not after the first epoch.
         self.template.name(manager)
         self.state(manager)
+        if manager.world.rank:
+            return
         manager.run.own(self.template.glob)
         for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
             left_by_a_kill.unlink(missing_ok=True)
@@ -164,7 +167,7 @@ class Snapshot(Extension):
             self.save(manager)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
-        if self.policy.on_error and self.policy.is_met:
+        if self.policy.on_error and self.policy.is_met and manager.world.rank == 0:
             # Under a name of its own: the state may be that of half an iteration.
             path = manager.run.directory / f"{self.template.name(manager)}_on_error"
             manager.run.own(f"{self.template.glob}_on_error")
@@ -193,21 +196,24 @@ class TrainingSnapshot(Snapshot):
         super().__init__(filename, policy)
         self.keep_best = None if keep_best is None else Best.of(keep_best)
         self._signal = None if on_signal is None else SignalNote(on_signal)
+        self._has_to_end = False
 
-    @property
-    def is_urgent(self) -> bool:
-        return self._signal is not None and self._signal.came
+    def is_urgent(self, manager: Manager) -> bool:
+        # A signal reaches the ranks in different iterations; all of them save in the same.
+        self._has_to_end = self._signal is not None and manager.world.any(self._signal.came)
+        return self._has_to_end
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
-        # Where a kill prevented it:
-        announce(manager.run, self.template)
-        self._prune(manager.run)
+        if manager.world.rank == 0:
+            # Where a kill prevented it:
+            announce(manager.run, self.template)
+            self._prune(manager.run)
         if self._signal is not None:
             self._signal.install()
 
     def __call__(self, manager: Manager) -> None:
-        if not self.is_urgent:
+        if not self._has_to_end:
             super().__call__(manager)
             return
         assert self._signal is not None
@@ -224,7 +230,10 @@ class TrainingSnapshot(Snapshot):
         return manager.state_dict()
 
     def save(self, manager: Manager) -> None:
-        run, name = manager.run, self.template.name(manager)
+        run, name, world = manager.run, self.template.name(manager), manager.world
+        if world.rank:
+            world.gather("a snapshot", own(self.state(manager)))
+            return
         step, epoch, observation = manager.iteration, _epochs(manager), dict(manager.observation)
 
         def complete(state: dict[str, Any]) -> None:
@@ -237,7 +246,11 @@ class TrainingSnapshot(Snapshot):
             run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["values"])
             self._prune(run)
 
-        self._saver.save(run.directory / name, lambda: self.state(manager), complete, publish)
+        def capture() -> dict[str, Any]:
+            state = self.state(manager)
+            return state if world.is_alone else {**state, "ranks": world.gather("a snapshot", own(state))[1:]}
+
+        self._saver.save(run.directory / name, capture, complete, publish)
 
     def _prune(self, run: Run) -> None:
         mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
@@ -268,6 +281,8 @@ class ObjectSnapshot(Snapshot):
         return cast(dict[str, Any], plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
+        if manager.world.rank:
+            return
         directory = manager.run.directory
         path = directory / self.template.name(manager)
         self._saver.save(path, lambda: self.state(manager), after=lambda state, written: self._prune(directory))

@@ -33,6 +33,7 @@ class SystemMetrics(Extension):
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
     default_name = "system_metrics"
+    rank_zero_only = True
 
     def initialize(self, manager: Manager) -> None:
         # The first measurement is since now.

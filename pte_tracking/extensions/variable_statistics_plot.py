@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import Extension, Manager, TriggerLike
+from pte_tracking.extensions.parameters import takes_part, whole
 from pte_tracking.extensions.picture import Picture
 from pte_tracking.triggers import get_trigger
 
@@ -105,6 +106,8 @@ class VariableStatisticsPlot(Extension):
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
+        if not takes_part(manager.world, self._variables):
+            return
         if self._seen % self._stride == 0:
             self._add_sample(manager.iteration)
         self._seen += 1
@@ -149,7 +152,7 @@ class VariableStatisticsPlot(Extension):
     def _describe(self, population: str) -> Tensor:
         device = self._variables[0].device
         tensors = [variable if population == "data" else variable.grad for variable in self._variables]
-        flat = [tensor.detach().to(device, torch.float32).flatten() for tensor in tensors if tensor is not None]
+        flat = [whole(tensor.detach()).to(device, torch.float32).flatten() for tensor in tensors if tensor is not None]
         values = torch.cat(flat) if flat else torch.empty(0, device=device)
         if not len(values):
             return torch.full((len(self._moments) + len(self._percentiles),), torch.nan, device=device)

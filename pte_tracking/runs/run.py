@@ -31,6 +31,7 @@ from pte_tracking.runs.journal import Journal, Mark, read
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun, change, check_sinks, entries
+from pte_tracking.runs.rank import rank as this_rank
 from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
@@ -66,6 +67,8 @@ class Run:
         name: The run's name, for people; by default made from the directory's.
         resume: Go on with the run that is in the directory, if there is one.
         close_timeout: Seconds that the end of the run waits for the backends at most. Delivery goes on behind.
+        rank: This process's number among those that train together: the others than 0 write nothing, and what they
+            log is left out. By default what ``torch.distributed`` or ``RANK`` says, as torchrun sets it.
 
     Raises:
         ValueError: A sink is unknown or not installed.
@@ -82,6 +85,7 @@ class Run:
         name: str | None = None,
         resume: bool = False,
         close_timeout: float = 30.0,
+        rank: int | None = None,
     ) -> None:
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
@@ -102,7 +106,8 @@ class Run:
         self._courier: Courier | None = None
         self._order = threading.RLock()
         self._is_closed = False
-        self._is_foreign = False
+        #: Another process writes this run: the parent of this one, or rank 0.
+        self._is_foreign = (this_rank() if rank is None else rank) != 0
         self._is_noted = True
         self._error_before: BaseException | None = None
 
@@ -111,7 +116,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether the directory is taken and the run has not ended."""
-        return self._journal is not None
+        return self._journal is not None or (self._is_foreign and self._manifest is not None and not self._is_closed)
 
     @property
     def sinks(self) -> Sequence[Sink]:
@@ -120,7 +125,10 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's identity, the same after every resume: 32 hexadecimal digits. Opens the run."""
+        """The run's identity, the same after every resume: 32 hexadecimal digits. Opens the run.
+
+        On other ranks than 0 it is known when the training begins; before that it is a RuntimeError.
+        """
         return self._open_manifest().id
 
     @property
@@ -150,6 +158,8 @@ class Run:
             raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
         if self._journal is not None:
             raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
+        if self._is_foreign:
+            return
         resume = self._resume if resume is None else resume
         with self._order:
             self._lock = take(self.directory)
@@ -167,6 +177,15 @@ class Run:
                 self._manifest, self._journal, self._lock = None, None, None
                 raise
         _open_runs.add(self)
+
+    def manifest(self) -> Manifest:
+        """What ``run.json`` holds. Opens the run."""
+        return self._open_manifest()
+
+    def follow(self, manifest: Manifest) -> None:
+        """Learn, on another rank than 0, which run it is."""
+        if self._is_foreign:
+            self._manifest = manifest
 
     def beginning(self) -> Point | None:
         """The point before anything was logged in the directory's run; None if it holds none."""
@@ -270,6 +289,8 @@ class Run:
             log: The JSON log that the row belongs to.
             sinks: The sinks that get it; all by default.
         """
+        if self._is_foreign:
+            return
         self.log_row(
             to_numbers(values),
             check_step(step),
@@ -290,6 +311,8 @@ class Run:
     ) -> None:
         """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
         if log not in self._logs:
+            if self._is_foreign:
+                return
             self._ensure_open()
             self.own(glob.escape(check_file(log, "log")))
             self._logs.add(log)
@@ -307,7 +330,7 @@ class Run:
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
         """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
-        path = self._keep(FIGURES, key, step, media.figure_png(figure))
+        path = self._keep(FIGURES, key, step, lambda: media.figure_png(figure))
         if path:
             self._append(events.Figure, key, step, path)
 
@@ -319,7 +342,7 @@ class Run:
             image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
             step: Iterations done.
         """
-        path = self._keep(IMAGES, key, step, media.image_png(image))
+        path = self._keep(IMAGES, key, step, lambda: media.image_png(image))
         if path:
             self._append(events.Image, key, step, path)
 
@@ -333,10 +356,13 @@ class Run:
             step: Iterations done.
             labels: The classes' names; their numbers by default.
         """
-        self.log_figure(key, confusion_figure(matrix, labels), step)
+        if not self._is_foreign:
+            self.log_figure(key, confusion_figure(matrix, labels), step)
 
     def log_histogram(self, key: str, values: Any, step: int) -> None:
         """Log the distribution of an array or tensor; its non-finite values are left out."""
+        if self._is_foreign:
+            return
         bins = media.histogram(values)
         if bins:
             self._append(events.Histogram, check_key(key), check_step(step), *bins)
@@ -410,6 +436,8 @@ class Run:
             epoch: Epochs done in it.
             values: The latest reported values.
         """
+        if self._is_foreign:
+            return
         name = self._inside(path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
         self.own(glob.escape(name))
@@ -440,12 +468,12 @@ class Run:
         Args:
             pattern: A glob; of a path, its first part counts.
         """
+        if self._is_foreign:
+            return
         manifest = self._open_manifest()
         pattern = pattern.split("/")[0]
-        if (
-            self._is_foreign
-            or pattern in manifest.files
-            or any(fnmatch.fnmatchcase(pattern.replace("[[]", "["), known) for known in manifest.files)
+        if pattern in manifest.files or any(
+            fnmatch.fnmatchcase(pattern.replace("[[]", "["), known) for known in manifest.files
         ):
             return
         self._manifest = msgspec.structs.replace(manifest, files=[*manifest.files, pattern])
@@ -461,7 +489,11 @@ class Run:
     def _open_manifest(self) -> Manifest:
         if self._manifest is None:
             self._ensure_open()
-        assert self._manifest is not None
+        if self._manifest is None:
+            raise RuntimeError(
+                f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
+                "training has begun"
+            )
         return self._manifest
 
     def _settle(self, at: Point | None, resume: bool) -> Manifest | None:
@@ -526,11 +558,12 @@ class Run:
         elif isinstance(event, events.CheckpointRemoved):
             self._snapshots.pop(event.path, None)
 
-    def _keep(self, folder: str, key: str, step: int, data: bytes) -> str | None:
+    def _keep(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
         """Put a picture into the run's directory; returns its relative path."""
         self._ensure_open()
         if self._is_foreign:
             return None
+        data = draw()
         path = Path(folder, file_name(check_key(key)), f"step_{check_step(step)}.png")
         try:
             (self.directory / path.parent).mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,23 @@ def set_state(state: RandomState) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def of_new_rank(state: RandomState, rank: int) -> RandomState:
+    """States for a process that joins others: they follow from those of rank 0, and are different on each rank."""
+    generator = torch.Generator()
+    generator.set_state(state["torch"])
+    seed = int(torch.randint(2**31, (rank,), generator=generator)[-1])
+    version, internal, gauss_next = random.Random(seed).getstate()
+    new = RandomState(
+        python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
+        torch=generator.manual_seed(seed).get_state(),
+    )
+    if "numpy" in state:
+        import numpy
+
+        new["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
+    return new
+
+
 def _set_numpy(state: dict[str, Any]) -> None:
     try:
         import numpy  # torch works without it, and then nothing draws from it

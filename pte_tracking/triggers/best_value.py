@@ -31,6 +31,9 @@ class BestValueTrigger(Trigger):
         self._compare = compare
         self._best: float | None = None
 
+    def ask(self, manager: Manager) -> bool:
+        return self(manager)  # the mean is that of all ranks
+
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.ask(manager)
         # A NaN that came first would stay the best for ever: nothing compares with it.

@@ -58,6 +58,9 @@ class EarlyStoppingTrigger(Trigger):
     def training_length(self) -> tuple[float, str]:
         return self._max_trigger.training_length
 
+    def ask(self, manager: Manager) -> bool:
+        return self(manager)  # the mean is that of all ranks
+
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.ask(manager)
         if value is not None:
@@ -66,7 +69,7 @@ class EarlyStoppingTrigger(Trigger):
             self._in_vain = 0 if is_better else self._in_vain + 1
         if value is None or self._in_vain < self._patience:
             return self._max_trigger.is_reached(manager.updater)  # in this iteration, or passed by
-        if self._verbose:
+        if self._verbose and manager.world.rank == 0:
             best = self._sign * self._best
             print(f"early stopping at iteration {manager.iteration}: {self._mean.key} was best at {best}")
         return True

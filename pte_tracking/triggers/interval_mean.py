@@ -8,11 +8,12 @@ from typing import Any
 from pte_tracking.extension import Manager, TriggerLike
 from pte_tracking.reporter import DictSummary
 from pte_tracking.runs.values import check_key
+from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.triggers.conversion import get_trigger
 
 
 class IntervalMean:
-    """Collects a value in each iteration and gives its mean when the interval is over.
+    """Collects a value in each iteration and gives its mean, over all ranks, when the interval is over.
 
     An interval without the value gives nothing, and the first such one a warning. (Chainer raises KeyError then; but a
     value may be reported in every other epoch only, and no training should end for a name.)
@@ -26,15 +27,16 @@ class IntervalMean:
         self.key = check_key(key)
         self._trigger = get_trigger(trigger)
         self._summary = DictSummary()
+        self._shared = SharedSummary()
         self._has_warned = False
 
     def ask(self, manager: Manager) -> float | None:
         """The mean, if an interval has just ended in which the value was reported; to be called once an iteration."""
         if self.key in manager.observation:
             self._summary.add({self.key: manager.observation[self.key]})
-        if not self._trigger(manager):
+        if not self._trigger.ask(manager):
             return None
-        mean = self._summary.compute_mean().get(self.key)
+        mean = self._shared.over(manager.world, self._summary).compute_mean().get(self.key)
         self._summary = DictSummary()
         if mean is None and not self._has_warned:
             self._has_warned = True

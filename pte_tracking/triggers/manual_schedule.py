@@ -23,9 +23,13 @@ class ManualScheduleTrigger(Trigger):
         self.unit = unit
         self._exact = [exact_fraction("points", point).as_integer_ratio() for point in self.points]
 
+    def ask(self, manager: Manager) -> bool:
+        return self(manager)
+
     def __call__(self, manager: Manager) -> bool:
-        length = 1 if self.unit == "iteration" else manager.iters_per_epoch
-        done = manager.iteration
+        progress = manager.updater
+        in_epochs = self.unit == "epoch"
+        length, done = (progress.iters_per_epoch, progress.position) if in_epochs else (1, progress.iteration)
         return any(
             (done - 1) * denominator < numerator * length <= done * denominator
             for numerator, denominator in self._exact

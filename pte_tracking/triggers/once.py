@@ -23,6 +23,9 @@ class OnceTrigger(Trigger):
     def finished(self) -> bool:
         return not self._is_due
 
+    def ask(self, manager: Manager) -> bool:
+        return self(manager)
+
     def __call__(self, manager: Manager) -> bool:
         is_due, self._is_due = self._is_due, False
         return is_due

@@ -1,0 +1,189 @@
+"""The processes that train together, by ``torch.distributed``: which one this is, and what they tell each other.
+
+They talk over a group of their own on the host (gloo), apart from the gradients: a tensor of the training never waits
+for a word of ours, and nothing here touches a device. The messages between them are pickled, as in torch's own
+collectives of objects: they come from processes of the same training, never from a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+_T = TypeVar("_T")
+
+_logger = logging.getLogger("pte_tracking")
+_PATIENCE = timedelta(seconds=60)  # that ranks may be late before it is said
+_MOST_TOLD = 20
+_worlds = 0
+
+
+class World:
+    """One process among those that train together. Alone, it asks nobody, and every answer is its own.
+
+    All ranks make the same calls in the same order, but for :meth:`first`'s function.
+
+    Args:
+        rank: This process's number, from 0.
+        size: How many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+        self._group: dist.ProcessGroup | None = None
+        self._snapshots: World | None = None
+
+    @classmethod
+    def current(cls) -> World:
+        """The one that ``torch.distributed`` knows.
+
+        Raises:
+            RuntimeError: The process was started as one of several, but they are not connected yet.
+        """
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        size = os.environ.get("WORLD_SIZE", "1")
+        if size not in ("", "0", "1"):
+            raise RuntimeError(
+                f"this process was started as one of WORLD_SIZE={size}, but torch.distributed is not initialized; call "
+                "torch.distributed.init_process_group() before the manager is made (or, where every process is to "
+                "train on its own, unset WORLD_SIZE)"
+            )
+        return cls()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.size == 1
+
+    def join(self) -> None:
+        """Connect with the others, once."""
+        if self.is_alone or self._group is not None:
+            return
+        self._wait_for_all()
+        self._group = dist.new_group(backend="gloo")
+        self._snapshots = World(self.rank, self.size)
+        self._snapshots._group = dist.new_group(backend="gloo")
+
+    @property
+    def of_snapshots(self) -> World:
+        """The same processes on a line of their own, for threads that write snapshots."""
+        return self._snapshots or self
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The connection, for torch's own calls; None alone."""
+        return self._group
+
+    def gather(self, topic: str, value: _T) -> list[_T]:
+        """What every rank has to say, by rank.
+
+        Args:
+            topic: What it is about.
+            value: What this rank says.
+
+        Raises:
+            RuntimeError: Another rank is about something else.
+        """
+        if self.is_alone:
+            return [value]
+        said: list[Any] = [None] * self.size
+        dist.all_gather_object(said, (topic, value), group=self._group)
+        topics = [about for about, _ in said]
+        if set(topics) != {topic}:
+            places = ", ".join(f"rank {rank} at {about}" for rank, about in enumerate(topics))
+            raise RuntimeError(
+                f"the ranks went different ways: {places}; each has to make the same calls of the manager"
+            )
+        return [each for _, each in said]
+
+    def check_alike(self, topic: str, facts: Mapping[str, object]) -> None:
+        """Check that all ranks agree on something.
+
+        Raises:
+            ValueError: They do not; raised on all of them, with who differs from rank 0 in what.
+        """
+        first, *others = self.gather(topic, facts)
+        differing = [
+            f"{name}: rank {rank} has {other[name]!r}, rank 0 has {first[name]!r}"
+            for rank, other in enumerate(others, 1)
+            for name in first
+            if other[name] != first[name]
+        ]
+        if differing:
+            more = f"\n  and {len(differing) - _MOST_TOLD} more" if len(differing) > _MOST_TOLD else ""
+            raise ValueError(
+                f"the ranks do not agree, at {topic}; give the same on all of them:\n  "
+                + "\n  ".join(differing[:_MOST_TOLD])
+                + more
+            )
+
+    def first(self, topic: str, function: Callable[[], _T]) -> _T:
+        """Do something on rank 0 alone, and know what came of it on all ranks.
+
+        Args:
+            topic: What it is.
+            function: Does it; an error of it is raised on every rank.
+        """
+        if self.is_alone:
+            return function()
+        problem, done = None, None
+        if self.rank == 0:
+            try:
+                done = function()
+            except Exception as error:
+                problem = error
+        told = self.gather(topic, problem and f"{type(problem).__name__}: {problem}")[0]
+        if problem is not None:
+            raise problem
+        if told is not None:
+            raise RuntimeError(f"on rank 0: {told}")
+        parcel = [done]
+        dist.broadcast_object_list(parcel, src=0, group=self._group)
+        return parcel[0]  # type: ignore[return-value]  # rank 0 has sent what its function returned
+
+    def same(self, flag: bool) -> bool:
+        """Rank 0's answer to a question that each rank has answered for itself."""
+        if self.is_alone:
+            return flag
+        answer = torch.tensor(flag)
+        dist.broadcast(answer, src=0, group=self._group)
+        return bool(answer)
+
+    def any(self, flag: bool) -> bool:
+        """Whether a rank says yes."""
+        return bool(self.sum([flag])[0])
+
+    def sum(self, numbers: Iterable[float]) -> list[float]:
+        """Sums over all ranks in double precision, the same to the last bit on each; one collective."""
+        sums = torch.tensor([*numbers], dtype=torch.float64)
+        if not self.is_alone:
+            dist.all_reduce(sums, group=self._group)
+        return sums.tolist()
+
+    def _wait_for_all(self) -> None:
+        """Say who is late: where the manager is made on some ranks only, there would be silence for half an hour."""
+        global _worlds
+        _worlds += 1
+        store = dist.distributed_c10d._get_default_store()
+        names = [f"pte_tracking/{_worlds}/{rank}" for rank in range(self.size)]
+        store.set(names[self.rank], "here")
+        try:
+            store.wait(names, _PATIENCE)
+        except dist.DistError:
+            late = [rank for rank, name in enumerate(names) if not store.check([name])]
+            _logger.warning(
+                "rank %d waits for the ranks %s; the manager has to be made, and its loop begun, on every rank",
+                self.rank,
+                late,
+            )
+
+
+ALONE = World()

@@ -1,0 +1,134 @@
+"""A training under torchrun, on two or more processes; what its options say happens in it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+SAMPLES, BATCH = 24, 2  # as many batches of two as divide by 1, 2, 3 and 4 ranks
+
+
+class Net(nn.Module):
+    """Reports its loss itself, as Chainer's models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = nn.functional.mse_loss(self.layers(x), y)
+        pte.report({"loss": loss}, self)
+        return loss
+
+
+def data(seed: int = 0, samples: int = SAMPLES) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, 4, generator=generator)
+    return TensorDataset(x, x.sum(1, keepdim=True))
+
+
+def loader(seed: int = 0, samples: int = SAMPLES) -> DataLoader[Any]:
+    """This rank's part of the data; in one process, all of it in the same global batches."""
+    dataset = data(seed, samples)
+    return DataLoader(dataset, BATCH, sampler=DistributedSampler(dataset, shuffle=True, seed=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--front-end", default="loop", choices=["loop", "trainer", "ignite"])
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--sinks", nargs="*", default=["json"])
+    parser.add_argument("--kill", type=int, nargs=2, metavar=("RANK", "ITERATION"))
+    parser.add_argument("--raise-in", type=int, nargs=2, metavar=("RANK", "ITERATION"))
+    parser.add_argument("--once", action="store_true", help="kill in the first life only")
+    dist.init_process_group("gloo")
+    train(parser.parse_args())
+    # A model that is still there when the interpreter ends makes torch abort now and then: in one of four runs of a
+    # plain loop with DistributedDataParallel over gloo (torch 2.13).
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def train(args: argparse.Namespace) -> None:
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    net: nn.Module = Net()
+    if args.sharded:
+        for layer in net.modules():
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer)
+        fully_shard(net)
+    else:
+        net = DistributedDataParallel(net)
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    batches = loader()
+
+    def trouble(manager: Any) -> None:
+        if args.once and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            return
+        if args.kill == [rank, manager.iteration]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if args.raise_in == [rank, manager.iteration]:
+            raise ValueError("as asked for")
+
+    listed = [
+        extensions.Evaluator(loader(1, 10), net),
+        extensions.LogReport(trigger=(3, "iteration")),
+        extensions.PrintReport(),
+        extensions.ProgressBar(),
+        extensions.snapshot(trigger=(4, "iteration")),
+        trouble,
+    ]
+    common: dict[str, Any] = {"out_dir": args.out, "sinks": args.sinks, "params": {"lr": 0.01}}
+    if args.front_end == "trainer":
+        optimizer.target = net  # type: ignore[attr-defined]
+        trainer = pte.Trainer(
+            pte.updaters.StandardUpdater(batches, optimizer), (args.epochs, "epoch"), extensions=listed, **common
+        )
+        manager = trainer.manager
+        if args.resume:
+            trainer.resume()
+        trainer.run()
+    elif args.front_end == "ignite":
+        from ignite.engine import Engine
+
+        engine = Engine(lambda engine, batch: update(net, optimizer, batch))
+        manager = pte.IgniteExtensionsManager(engine, net, args.epochs, listed, optimizers=optimizer, **common)
+        if args.resume:
+            manager.resume()
+        engine.run(batches, max_epochs=args.epochs)
+    else:
+        manager = pte.ExtensionsManager(net, args.epochs, listed, optimizers=optimizer, **common)
+        if args.resume:
+            manager.resume()
+        for batch in manager.batches(batches):
+            with manager.run_iteration():
+                update(net, optimizer, batch)
+    print(f"rank {rank} was in run {manager.run.id}", flush=True)
+
+
+def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+    optimizer.zero_grad()
+    net(*batch).backward()
+    optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
