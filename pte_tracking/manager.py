@@ -118,6 +118,7 @@ class ExtensionsManager:
             name=run_name,
             close_timeout=close_timeout,
             rank=self.world.rank,
+            world_size=self.world.size,
         )
         self._state = TrainingState(
             self.models,

@@ -80,7 +80,7 @@ class TrainingState:
             "format": FORMAT,
             **{part: _states(objects) for part, objects in self._parts.items()},
             "extensions": self._extensions.state_dict(),
-            "manager": {**self._own(), "world_size": self._world.size},
+            "manager": self._own(),
             "rng": rng.get_state(),
             "run": self._run.point(self._progress.iteration) if self._run.is_open and self._world.rank == 0 else None,
         }
@@ -120,7 +120,12 @@ class TrainingState:
         return checkpoint
 
     def _own(self) -> dict[str, Any]:
-        return {**self._progress.state_dict(), **self._stop.state_dict(), "data": self._feeds.state_dict()}
+        return {
+            **self._progress.state_dict(),
+            **self._stop.state_dict(),
+            "data": self._feeds.state_dict(),
+            "world_size": self._world.size,
+        }
 
 
 def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

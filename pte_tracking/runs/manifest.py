@@ -69,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
         sinks: Where it is delivered to.
         files: Globs of what belongs to the run in its directory; moved aside together.
         context: Where it comes from: user, host, command, source, git_commit.
+        world_size: How many processes train together, this time.
         format: The version of the directory's format.
     """
 
@@ -78,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
     sinks: list[SinkEntry] = []
     files: list[str] = []
     context: dict[str, str] = {}
+    world_size: int = 1
     format: int = FORMAT
 
     @classmethod

@@ -32,11 +32,16 @@ class Pending(NamedTuple):
 
 
 def status(directory: Path) -> Status:
-    """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word."""
+    """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word.
+
+    FAILED if that was one of several processes: when one of them dies, the launcher ends the others, this one too.
+    """
     if lock.holder(directory / WRITER_LOCK):
         return "RUNNING"
     last, _ = tail(directory / JOURNAL)
-    return last.status if isinstance(last, RunEnded) else "KILLED"
+    if isinstance(last, RunEnded):
+        return last.status
+    return "KILLED" if Manifest.load(directory).world_size == 1 else "FAILED"
 
 
 def pending(directory: Path, manifest: Manifest, size: int | None = None) -> list[Pending]:

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from pte_tracking.runs import events, media, points
+from pte_tracking.runs import events, media, points, world
 from pte_tracking.runs.checkpoints import checkpoints, write_list
 from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
@@ -31,7 +31,6 @@ from pte_tracking.runs.journal import Journal, Mark, read
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun, change, check_sinks, entries
-from pte_tracking.runs.rank import rank as this_rank
 from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
@@ -69,6 +68,7 @@ class Run:
         close_timeout: Seconds that the end of the run waits for the backends at most. Delivery goes on behind.
         rank: This process's number among those that train together: the others than 0 write nothing, and what they
             log is left out. By default what ``torch.distributed`` or ``RANK`` says, as torchrun sets it.
+        world_size: How many they are. By default what ``torch.distributed`` or ``WORLD_SIZE`` says.
 
     Raises:
         ValueError: A sink is unknown or not installed.
@@ -86,6 +86,7 @@ class Run:
         resume: bool = False,
         close_timeout: float = 30.0,
         rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
@@ -107,7 +108,8 @@ class Run:
         self._order = threading.RLock()
         self._is_closed = False
         #: Another process writes this run: the parent of this one, or rank 0.
-        self._is_foreign = (this_rank() if rank is None else rank) != 0
+        self._is_foreign = (world.rank() if rank is None else rank) != 0
+        self._world_size = world.size() if world_size is None else world_size
         self._is_noted = True
         self._error_before: BaseException | None = None
 
@@ -509,6 +511,7 @@ class Run:
         files = [pattern for sink in self._sinks for pattern in sink.files]
         return msgspec.structs.replace(
             manifest,
+            world_size=self._world_size,
             sinks=entries(self._sinks, manifest.sinks),
             files=list(dict.fromkeys([*manifest.files, *files])),
         )
