@@ -18,8 +18,9 @@ from pte_tracking.runs.journal import kept, seq_at
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.shards import identity
 from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load, measure, peek, temporary_path
+from pte_tracking.snapshots.file import load, peek, temporary_path
 from pte_tracking.snapshots.retention import Best
 from pte_tracking.snapshots.template import Template
 from pte_tracking.world import World
@@ -220,7 +221,7 @@ def _adopt(run: Run, found: Found) -> str:
     Returns:
         Its name in the run's directory.
     """
-    written = measure(found.path)
+    written = identity(found.path)
     if run.directory in found.path.parents and found.fetched_to is None:
         name = found.path.relative_to(run.directory).as_posix()
     else:
@@ -229,7 +230,9 @@ def _adopt(run: Run, found: Found) -> str:
         manager = found.state["manager"]
         length = manager["iters_per_epoch"]
         epoch = manager["iteration"] / length if length else None
-        run.log_checkpoint(name, found.state["run"]["step"], *written, epoch, found.state.get("values"))
+        run.log_checkpoint(
+            name, found.state["run"]["step"], written.sha256, written.size, epoch, found.state.get("values")
+        )
     return name
 
 
@@ -242,7 +245,10 @@ def _bring(found: Found, directory: Path) -> str:
         os.replace(found.path, directory / name)
         return name
     temporary = temporary_path(directory / name)
-    shutil.copyfile(found.path, temporary)
+    if found.path.is_dir():
+        shutil.copytree(found.path, temporary)
+    else:
+        shutil.copyfile(found.path, temporary)
     os.replace(temporary, directory / name)
     return name
 

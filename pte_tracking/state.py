@@ -17,6 +17,7 @@ from pte_tracking.snapshots import rng
 from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
 from pte_tracking.snapshots.plain import plain
 from pte_tracking.snapshots.ranks import of_rank
+from pte_tracking.snapshots.shards import fitted
 from pte_tracking.stopping import Stop
 from pte_tracking.world import World
 
@@ -107,7 +108,8 @@ class TrainingState:
         self._world.join()
         if not self._world.first("the restoring of a state", lambda: self._run.is_open):
             checkpoint = open_together(self._world, self._run, lambda: go_on(self._run, state, found))
-        state = of_rank(state, self._world)
+        path = None if found is None else found.path
+        state = fitted(of_rank(state, self._world), path, self._parts, self._world)
         for part, objects in self._parts.items():
             for name, thing in objects.items():
                 thing.load_state_dict(state[part][name])

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -65,9 +65,12 @@ class World:
 
     def join(self) -> None:
         """Connect with the others, once."""
-        if self.is_alone or self._group is not None:
+        if self._group is not None or not (dist.is_available() and dist.is_initialized()):
             return
-        self._wait_for_all()
+        # One process of torch.distributed gets its group too: shards are written over one, and the script's own may
+        # know devices only.
+        if not self.is_alone:
+            self._wait_for_all()
         self._group = dist.new_group(backend="gloo")
         self._snapshots = World(self.rank, self.size)
         self._snapshots._group = dist.new_group(backend="gloo")
@@ -79,7 +82,7 @@ class World:
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """The connection, for torch's own calls; None alone."""
+        """The connection, for torch's own calls; None without ``torch.distributed``."""
         return self._group
 
     def gather(self, topic: str, value: _T) -> list[_T]:
@@ -103,6 +106,31 @@ class World:
                 f"the ranks went different ways: {places}; each has to make the same calls of the manager"
             )
         return [each for _, each in said]
+
+    def on_all(self, topic: str, function: Callable[[], _T]) -> _T:
+        """Do something on every rank, or on none: an error of it on one is raised on all.
+
+        Args:
+            topic: What it is.
+            function: Does it.
+
+        Returns:
+            What came of it here.
+        """
+        if self.is_alone:
+            return function()
+        problem, done = None, None
+        try:
+            done = function()
+        except Exception as error:
+            problem = error
+        told = self.gather(topic, problem and f"{type(problem).__name__}: {problem}")
+        if problem is not None:
+            raise problem
+        for rank, other in enumerate(told):
+            if other is not None:
+                raise RuntimeError(f"on rank {rank}: {other}")
+        return cast(_T, done)  # it has returned
 
     def check_alike(self, topic: str, facts: Mapping[str, object]) -> None:
         """Check that all ranks agree on something.
@@ -134,20 +162,9 @@ class World:
         """
         if self.is_alone:
             return function()
-        problem, done = None, None
-        if self.rank == 0:
-            try:
-                done = function()
-            except Exception as error:
-                problem = error
-        told = self.gather(topic, problem and f"{type(problem).__name__}: {problem}")[0]
-        if problem is not None:
-            raise problem
-        if told is not None:
-            raise RuntimeError(f"on rank 0: {told}")
-        parcel = [done]
+        parcel: list[_T] = [self.on_all(topic, function if self.rank == 0 else _nothing)]
         dist.broadcast_object_list(parcel, src=0, group=self._group)
-        return parcel[0]  # type: ignore[return-value]  # rank 0 has sent what its function returned
+        return parcel[0]
 
     def same(self, flag: bool) -> bool:
         """Rank 0's answer to a question that each rank has answered for itself."""
@@ -184,6 +201,10 @@ class World:
                 self.rank,
                 late,
             )
+
+
+def _nothing() -> Any:
+    return None
 
 
 ALONE = World()

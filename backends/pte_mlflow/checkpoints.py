@@ -1,8 +1,7 @@
-"""Snapshots as MLflow's logged models: PENDING until their file is whole, with the run's points of their step."""
+"""Snapshots as MLflow's logged models: PENDING until their files are whole, with the run's points of their step."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -19,6 +18,7 @@ from pte_mlflow.product import patience
 from pte_mlflow.sink import MLflowSink
 from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
 from pte_tracking.runs.keys import map_key
+from pte_tracking.runs.shards import identity
 from pte_tracking.runs.sink import RunView
 
 _logger = logging.getLogger("pte_tracking")
@@ -44,12 +44,12 @@ class Checkpoints:
         self._points = points
 
     def is_there(self, event: Checkpoint) -> bool:
-        """Whether the file is still the snapshot of that event: it may have been pruned or replaced by now."""
-        path = self._run.directory / event.path
+        """Whether what lies there is still that event's snapshot: it may have been pruned or replaced by now."""
         try:
-            return path.stat().st_size == event.size and sha256(path) == event.sha256
-        except FileNotFoundError:
+            found = identity(self._run.directory / event.path)
+        except (FileNotFoundError, ValueError):
             return False
+        return (found.sha256, found.size) == (event.sha256, event.size)
 
     def add(self, event: Checkpoint) -> None:
         """Store a snapshot; one of the same name that it replaces goes when it is there."""
@@ -62,7 +62,7 @@ class Checkpoints:
             model = next(model for model in models if model.tags[SHA256] == event.sha256)
         if model.status != "READY":
             with patience(event.size):
-                repository(self._client, model).log_artifact(str(self._run.directory / event.path))
+                self._upload(model, self._run.directory / event.path)
         self._describe(model, event)
         self._link(model, event.step)
         if model.status != "READY":
@@ -96,6 +96,13 @@ class Checkpoints:
             params={key: str(value) for key, value in params.items() if value is not None},
             model_type="checkpoint",
         )
+
+    def _upload(self, model: LoggedModel, path: Path) -> None:
+        store = repository(self._client, model)
+        if path.is_dir():
+            store.log_artifacts(str(path), path.name)
+        else:
+            store.log_artifact(str(path))
 
     def _describe(self, model: LoggedModel, event: Checkpoint) -> None:
         """Give it the values of its step.
@@ -131,15 +138,6 @@ class Checkpoints:
         self._client.delete_logged_model(model.model_id)
         if trouble:
             _logger.warning("mlflow: %s was deleted, its file not (%s); `mlflow gc` frees it", model.name, trouble)
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def repository(client: MlflowClient, model: LoggedModel) -> Any:

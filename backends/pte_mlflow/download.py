@@ -11,11 +11,12 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from pte_mlflow import record, runs
-from pte_mlflow.checkpoints import PATH, SHA256, repository, sha256
+from pte_mlflow.checkpoints import PATH, SHA256, repository
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.journal import find
 from pte_tracking.runs.layout import JOURNAL
+from pte_tracking.runs.shards import difference, remove
 from pte_tracking.runs.sink import SinkClosed
 
 
@@ -23,7 +24,7 @@ def download(tracking_uri: str, uri: str, directory: Path) -> str:
     """Bring a checkpoint; see :func:`pte_mlflow.fetch.fetch`.
 
     Returns:
-        The file's name in ``directory``.
+        The name of the file, or of the folder of shards, in ``directory``.
 
     Raises:
         LookupError: There is none that is whole; with the reasons.
@@ -80,16 +81,17 @@ def _first_whole(client: MlflowClient, uri: str, models: list[LoggedModel], dire
     for model in models:
         if model.status != "READY":
             reasons.append(f"{model.model_id} is {model.status}: its upload was not finished")
-        elif PATH not in model.tags or SHA256 not in model.tags:
+        elif SHA256 not in model.tags or Path(model.tags.get(PATH, "")).name in ("", ".."):
             reasons.append(f"{model.model_id} is no checkpoint of pte_tracking")
         else:
             name = Path(model.tags[PATH]).name
             repository(client, model).download_artifacts(name, str(directory))
-            if sha256(directory / name) == model.tags[SHA256]:
+            damage = difference(directory / name, model.tags[SHA256])
+            if damage is None:
                 _cut_journal(directory / JOURNAL, model)
                 return name
-            (directory / name).unlink()
-            reasons.append(f"{model.model_id}: {name} is damaged, its digest is another one")
+            remove(directory / name)
+            reasons.append(f"{model.model_id}: {damage}")
     raise LookupError(f"{uri}: no whole checkpoint ({'; '.join(reasons) or 'there is none'})")
 
 

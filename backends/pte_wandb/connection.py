@@ -136,8 +136,7 @@ class WandbConnection:
             yield from found
 
     def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
-        path = self._run.directory / event.path
-        if not path.is_file():  # pruned already, or a folder of shards
+        if not (self._run.directory / event.path).exists():  # pruned already
             return
         yield translation.checkpoint(event, self._run, self._sink.project or "", self._sink.entity)
 

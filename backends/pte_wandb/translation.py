@@ -33,7 +33,7 @@ from pte_tracking.runs.events import (
     Tags,
     Text,
 )
-from pte_tracking.runs.files import file_name
+from pte_tracking.runs.files import file_name, md5
 from pte_tracking.runs.sink import BadEvent, RunView
 
 STEP = "iteration"
@@ -121,13 +121,16 @@ def checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None
     artifact.aliases.extend(["latest", f"step-{event.step}"])
     artifact.metadata = json.dumps({"step": event.step, "epoch": event.epoch, "sha256": event.sha256, **event.values})
     path = run.directory / event.path
-    digest = _md5(path)
     manifest = artifact.manifest
     manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
     manifest.storage_policy_config.add(key="storageLayout", value_json='"V2"')
-    manifest.contents.add(path=path.name, digest=digest, size=event.size, local_path=str(path))
     # As Weights & Biases reckons it: of the names and digests of all files.
-    artifact.digest = hashlib.md5(f"wandb-artifact-manifest-v1\n{path.name}:{digest}\n".encode()).hexdigest()
+    whole = hashlib.md5(b"wandb-artifact-manifest-v1\n")
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(md5(file)).decode()
+        manifest.contents.add(path=name, digest=digest, size=file.stat().st_size, local_path=str(file))
+        whole.update(f"{name}:{digest}\n".encode())
+    artifact.digest = whole.hexdigest()
     artifact.finalize, artifact.digest_algorithm = True, "MANIFEST_MD5"
     # Made from what the checkpoint is, so that a repetition is the very same artifact.
     artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
@@ -186,14 +189,6 @@ def _files(paths: Iterable[Path]) -> pb.Record:
     for path in paths:
         record.files.files.add(path=str(path), policy=pb.FilesItem.PolicyType.END)
     return record
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return base64.b64encode(digest.digest()).decode()
 
 
 def _size(png: bytes) -> dict[str, int]:

@@ -10,6 +10,7 @@ import logging
 import typer
 
 from pte_tracking.cli.compare import compare
+from pte_tracking.cli.convert import convert
 from pte_tracking.cli.export import export
 from pte_tracking.cli.list_runs import list_runs
 from pte_tracking.cli.show import show
@@ -22,6 +23,7 @@ app.command()(show)
 app.command()(compare)
 app.command()(export)
 app.command()(verify)
+app.command()(convert)
 app.command(cls=InOrder)(sync)
 
 

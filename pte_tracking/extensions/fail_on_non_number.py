@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import is_sharded, named_tensors
+from pte_tracking.extensions.parameters import named_tensors
+from pte_tracking.sharding import local
 
 _MOST_NAMES = 10
 
@@ -55,6 +56,5 @@ def _non_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    if is_sharded(tensor):  # each rank looks at its own shard
-        tensor = tensor.to_local()  # type: ignore[attr-defined]
+    tensor = local(tensor)  # each rank looks at its own shard
     return tensor.coalesce().values() if tensor.is_sparse else tensor

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import named_tensors, takes_part, whole
+from pte_tracking.extensions.parameters import named_tensors, takes_part
+from pte_tracking.sharding import whole
 
 
 class ParameterHistogram(Extension):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import named_tensors, takes_part, whole
+from pte_tracking.extensions.parameters import named_tensors, takes_part
 from pte_tracking.reporter import DictSummary, report
+from pte_tracking.sharding import whole
 from pte_tracking.triggers import get_trigger
 
 #: Takes the flattened values of one parameter, and gives one number or several.

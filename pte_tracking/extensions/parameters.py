@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
 
+from pte_tracking.sharding import is_sharded
 from pte_tracking.world import World
 
 
@@ -48,13 +49,3 @@ def named_tensors(
 def takes_part(world: World, tensors: Iterable[Tensor]) -> bool:
     """Whether this rank is needed to look at weights: rank 0 is, and all are where they lie in shards."""
     return world.rank == 0 or any(map(is_sharded, tensors))
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which each rank may hold a part."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor; one that lies in shards put together, for which all ranks have to ask."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]

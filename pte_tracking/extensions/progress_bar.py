@@ -102,7 +102,9 @@ class ProgressBar(Extension):
         if length is None:
             return None
         period = exact_fraction("training_length", length[0])
-        return math.ceil(period if length[1] == "iteration" else period * manager.iters_per_epoch)
+        if length[1] == "iteration":
+            return math.ceil(period)
+        return math.ceil(period * manager.iters_per_epoch) - _shift(manager)
 
     def _epoch(self, manager: Manager) -> str:
         done = manager.updater.known_epoch
@@ -110,8 +112,13 @@ class ProgressBar(Extension):
             return ""
         if self._total is None:
             return f"epoch {done + 1}  "
-        epochs = math.ceil(self._total / manager.iters_per_epoch)
+        epochs = math.ceil((self._total + _shift(manager)) / manager.iters_per_epoch)
         return f"epoch {min(done + 1, epochs)}/{epochs}  "
+
+
+def _shift(manager: Manager) -> int:
+    """Iterations that earlier epochs would have had more, had they been as long as they are now."""
+    return manager.updater.position - manager.iteration
 
 
 _SHOWN_ANYWAY = {"epoch", "iteration", "elapsed_time"}

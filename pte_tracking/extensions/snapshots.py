@@ -12,15 +12,19 @@ from typing import Any, Protocol, cast
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking.resume import announce
 from pte_tracking.runs.run import Run
+from pte_tracking.runs.shards import Part, remove
 from pte_tracking.runs.values import to_numbers
+from pte_tracking.sharding import whole
 from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import Written, load, temporary_path
-from pte_tracking.snapshots.plain import plain
+from pte_tracking.snapshots.file import load, temporary_path
+from pte_tracking.snapshots.plain import plain, with_tensors
 from pte_tracking.snapshots.ranks import own
 from pte_tracking.snapshots.retention import Best, excess
 from pte_tracking.snapshots.saver import Saver
+from pte_tracking.snapshots.shards import fitted, has_shards
 from pte_tracking.snapshots.signals import SignalNote
 from pte_tracking.snapshots.template import Template
+from pte_tracking.world import World
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -156,11 +160,13 @@ class Snapshot(Extension):
         # A name or a state that cannot be is told now, not after the first epoch.
         self.template.name(manager)
         self.state(manager)
+        if has_shards(manager.models):
+            self._check_shards()
         if manager.world.rank:
             return
         manager.run.own(self.template.glob)
         for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
-            left_by_a_kill.unlink(missing_ok=True)
+            remove(left_by_a_kill)
 
     def __call__(self, manager: Manager) -> None:
         if self.policy.is_met:
@@ -175,6 +181,13 @@ class Snapshot(Extension):
 
     def finalize(self, manager: Manager) -> None:
         self._saver.wait()
+
+    def _check_shards(self) -> None:
+        if self.policy.on_error:
+            raise ValueError(
+                "snapshot_on_error: not with models in shards: the rank with the error cannot save the others' parts; "
+                "take snapshots more often instead"
+            )
 
     def state(self, manager: Manager) -> dict[str, Any]:
         """What is saved: a plain state."""
@@ -226,14 +239,20 @@ class TrainingSnapshot(Snapshot):
         if self._signal is not None:
             self._signal.restore()
 
+    def _check_shards(self) -> None:
+        super()._check_shards()
+        if self.template.is_fixed:
+            raise ValueError(
+                f"filename: {self.template.glob!r} is always the same, but a folder of shards cannot take the place of "
+                "another in one step; put {.iteration} into it, and give n_retains=1 to keep the newest alone"
+            )
+
     def state(self, manager: Manager) -> dict[str, Any]:
         return manager.state_dict()
 
     def save(self, manager: Manager) -> None:
         run, name, world = manager.run, self.template.name(manager), manager.world
-        if world.rank:
-            world.gather("a snapshot", own(self.state(manager)))
-            return
+        path = run.directory / name
         step, epoch, observation = manager.iteration, _epochs(manager), dict(manager.observation)
 
         def complete(state: dict[str, Any]) -> None:
@@ -242,15 +261,19 @@ class TrainingSnapshot(Snapshot):
             # Here, where nobody waits: a value may still have to come from a device.
             state["values"] = to_numbers(observation)
 
-        def publish(state: dict[str, Any], written: Written) -> None:
+        def publish(state: dict[str, Any], written: Part) -> None:
             run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["values"])
             self._prune(run)
 
         def capture() -> dict[str, Any]:
-            state = self.state(manager)
-            return state if world.is_alone else {**state, "ranks": world.gather("a snapshot", own(state))[1:]}
+            state = world.on_all("a snapshot", lambda: self.state(manager))
+            others = own(state, manager.models, world)
+            return {**state, "ranks": others} if others else state
 
-        self._saver.save(run.directory / name, capture, complete, publish)
+        if has_shards(manager.models):
+            self._saver.save_shards(path, capture, world, complete, publish)
+        else:
+            self._saver.save(path, capture, complete, publish, is_here=world.rank == 0)
 
     def _prune(self, run: Run) -> None:
         mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
@@ -275,31 +298,41 @@ class ObjectSnapshot(Snapshot):
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
         if self.policy.autoload:
-            self._load_newest(manager.run.directory)
+            self._load_newest(manager.run.directory, manager.world)
 
     def state(self, manager: Manager) -> dict[str, Any]:
         return cast(dict[str, Any], plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
-        if manager.world.rank:
-            return
         directory = manager.run.directory
         path = directory / self.template.name(manager)
-        self._saver.save(path, lambda: self.state(manager), after=lambda state, written: self._prune(directory))
+
+        def capture() -> dict[str, Any]:
+            state = manager.world.on_all(path.name, lambda: self.state(manager))
+            return cast(dict[str, Any], with_tensors(state, lambda tensor, _: whole(tensor)))
+
+        self._saver.save(
+            path,
+            capture,
+            after=lambda state, written: self._prune(directory),
+            is_here=manager.world.rank == 0,
+        )
 
     def _prune(self, directory: Path) -> None:
         if self.policy.n_retains > 0:
             for name in self.template.names(directory)[: -self.policy.n_retains]:
                 _remove(directory / name)
 
-    def _load_newest(self, directory: Path) -> None:
+    def _load_newest(self, directory: Path, world: World) -> None:
         for name in reversed(self.template.names(directory)):
             try:
                 state = load(directory / name)
             except SnapshotError as error:
                 _logger.warning("%s; an earlier one is looked for", error)
                 continue
-            self._target.load_state_dict(state)
+            place = {"target": {"main": state}}
+            fitting = fitted(place, None, {"target": {"main": self._target}}, world)
+            self._target.load_state_dict(fitting["target"]["main"])
             return
 
 
@@ -319,7 +352,7 @@ class _Together:
 
 def _remove(path: Path) -> bool:
     try:
-        path.unlink(missing_ok=True)
+        remove(path)
     except OSError as error:
         _logger.error("%s: it was to be removed: %s", path, error)
         return False

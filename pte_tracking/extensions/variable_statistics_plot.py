@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import takes_part, whole
+from pte_tracking.extensions.parameters import takes_part
 from pte_tracking.extensions.picture import Picture
+from pte_tracking.sharding import whole
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:

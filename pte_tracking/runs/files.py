@@ -21,6 +21,23 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file, and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Make what was renamed in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def file_name(key: str) -> str:
     """A file name for a key: the key itself where it is plain and short, else a likeness of it with a digest."""
     plain = re.sub(r"[^\w.=+-]", "_", key, flags=re.ASCII)[:100]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from pte_tracking.runs import events, files
+from pte_tracking.runs import events, shards
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
@@ -23,28 +22,9 @@ def problems(directory: Path) -> Iterator[str]:
     Manifest.load(directory)
     yield from _in_journal(directory / JOURNAL)
     for checkpoint in checkpoints(directory):
-        problem = in_snapshot(directory / checkpoint.path, checkpoint.sha256)
+        problem = shards.problem(directory / checkpoint.path, checkpoint.sha256)
         if problem:
             yield problem
-
-
-def in_snapshot(path: Path, sha256: str | None = None) -> str | None:
-    """What is wrong with a snapshot's file; None if nothing is.
-
-    Args:
-        path: The file.
-        sha256: Its digest in hexadecimal, where that is known.
-    """
-    try:
-        if sha256 and files.sha256(path) != sha256:
-            return f"{path}: its SHA-256 is not that of the file that was written"
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except FileNotFoundError:
-        return f"{path}: missing"
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return f"{path}: {error}"
-    return f"{path}: {broken} in it is damaged" if broken else None
 
 
 def _in_journal(path: Path) -> Iterator[str]:

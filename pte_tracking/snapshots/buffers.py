@@ -27,7 +27,7 @@ class Buffers:
         copies: dict[int, tuple[Tensor, Tensor]] = {}  # by address: what was copied, and to where
         devices: set[torch.device] = set()
 
-        def take(tensor: Tensor) -> Tensor:
+        def take(tensor: Tensor, path: str) -> Tensor:
             if tensor.layout is not torch.strided:
                 return tensor.cpu().clone()
             address = tensor.data_ptr()

@@ -1,35 +1,25 @@
-"""The file of a snapshot: published whole and durable or not at all, and read only after it was checked."""
+"""The file of a snapshot: published whole and durable or not at all, and read only after it was checked.
+
+One whose tensors lie in shards is a folder, of which this reads the rest (see :mod:`pte_tracking.snapshots.shards`).
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from pte_tracking.runs.files import sync_directory
+from pte_tracking.runs.shards import MARKER, STATE, Part, part, problem
 from pte_tracking.snapshots.errors import SnapshotError
 
-_CHUNK = 1 << 20
 
-
-class Written(NamedTuple):
-    """What identifies a file's content.
-
-    Attributes:
-        sha256: Its digest in hexadecimal.
-        size: Its bytes.
-    """
-
-    sha256: str
-    size: int
-
-
-def write(path: Path, state: Mapping[str, Any]) -> Written:
+def write(path: Path, state: Mapping[str, Any]) -> Part:
     """Write a state so that after a crash at any moment there is the whole new file under its name, or what was there.
 
     Raises:
@@ -40,12 +30,12 @@ def write(path: Path, state: Mapping[str, Any]) -> Written:
         _save(state, temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        written = measure(temporary)
+        written = part(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return written
 
 
@@ -62,20 +52,8 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def measure(path: Path) -> Written:
-    """The digest and the size of a file."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
-    size = 0
-    with open(path, "rb", buffering=0) as file:
-        while read := file.readinto(buffer):
-            digest.update(buffer[:read])
-            size += read
-    return Written(digest.hexdigest(), size)
-
-
 def verify(path: Path, sha256: str | None = None) -> None:
-    """Check that a file is as it was written; ``torch.load`` would notice no flipped bit.
+    """Check that a file, or a folder of shards, is as it was written; ``torch.load`` would notice no flipped bit.
 
     Args:
         path: The file.
@@ -84,6 +62,10 @@ def verify(path: Path, sha256: str | None = None) -> None:
     Raises:
         SnapshotError: It is not there, or damaged, or no snapshot.
     """
+    if path.is_dir():
+        if trouble := problem(path, sha256):
+            raise SnapshotError(path, trouble.removeprefix(f"{path}: "))
+        return
     if not path.is_file():
         raise SnapshotError(path, "there is no such file")
     try:
@@ -97,7 +79,7 @@ def verify(path: Path, sha256: str | None = None) -> None:
         raise SnapshotError(path, f"damaged: the checksum of its part {damaged!r} is wrong")
     if any(name.endswith("/constants.pkl") for name in names):
         raise SnapshotError(path, "a TorchScript program, no snapshot; programs are not loaded")
-    if sha256 is not None and measure(path).sha256 != sha256:
+    if sha256 is not None and part(path).sha256 != sha256:
         raise SnapshotError(path, f"damaged or replaced: its SHA-256 is not {sha256}, as when it was written")
 
 
@@ -127,9 +109,14 @@ def peek(path: Path) -> dict[str, Any]:
     return _read(path, mmap=True)
 
 
+def is_snapshot(path: Path) -> bool:
+    """Whether there is a file, or a whole folder of shards, by its looks."""
+    return path.is_file() or (path / MARKER).is_file()
+
+
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        state = torch.load(path / STATE if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(
@@ -138,12 +125,3 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise SnapshotError(path, f"no snapshot: it holds a {type(state).__name__}, not a dictionary")
     return state
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in it durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from pte_tracking.sharding import is_sharded
+
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 _SEQUENCES = (list, tuple, set)
 _MAPPINGS = (dict, OrderedDict, Counter)
@@ -49,9 +51,9 @@ def _tensor(tensor: Tensor, path: str) -> Tensor:
     if is_lazy(tensor):
         raise TypeError(f"{path}: not initialized yet; run the model once on an example before the training")
     tensor = tensor.detach()
-    if type(tensor) is not Tensor:
+    if type(tensor) is not Tensor and not is_sharded(tensor):
         raise TypeError(f"{path}: {_named(type(tensor))} cannot be saved in a snapshot that is read without it")
-    if tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
+    if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()
     return tensor
 
@@ -78,23 +80,24 @@ def _advice(kind: type) -> str:
     return "return tensors, numbers, strings and containers of them from state_dict()"
 
 
-def with_tensors(value: Any, take: Callable[[Tensor], Tensor]) -> Any:
+def with_tensors(value: Any, take: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
     """The same plain state with other tensors.
 
     Args:
         value: What :func:`plain` returned.
-        take: Gives the tensor that stands in place of another.
+        take: Gives the tensor that stands in place of another; it is told its place, such as ``models/main/weight``.
+        path: Where the state stands in a larger one.
     """
     if isinstance(value, Tensor):
-        return take(value)
+        return take(value, path)
     kind = type(value)
     if kind in _MAPPINGS:
         copy: Any = kind()
         for key, item in value.items():
-            copy[key] = with_tensors(item, take)
+            copy[key] = with_tensors(item, take, f"{path}/{key}" if path else str(key))
         if hasattr(value, "_metadata"):
             copy._metadata = value._metadata
         return copy
     if kind in _SEQUENCES:
-        return kind([with_tensors(item, take) for item in value])
+        return kind([with_tensors(item, take, f"{path}/{index}") for index, item in enumerate(value)])
     return value

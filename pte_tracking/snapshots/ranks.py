@@ -1,29 +1,55 @@
 """What of a training's state belongs to one rank alone: its random generators, its place in the data, its sums.
 
-Models, optimizers and counts are alike on all ranks. So a snapshot holds the state of rank 0, and beside it, under
-``"ranks"``, what is different on the ranks 1, 2 and so on, in their order.
+Models, optimizers and counts are alike on all ranks, but for buffers, such as the means that a BatchNorm keeps of what
+it has seen. So a snapshot holds the state of rank 0, and beside it, under ``"ranks"``, what is different on the ranks
+1, 2 and so on, in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
+import torch
+from torch import Tensor, nn
+
+from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots import rng
 from pte_tracking.world import World
 
 
 class OwnState(TypedDict):
-    """The state of one rank: of its random generators, its extensions, and its loaders."""
+    """The state of one rank: of its random generators, its extensions, its loaders, and its buffers.
+
+    Attributes:
+        buffers: By the names of models and theirs; those alone that are others than on rank 0.
+    """
 
     rng: rng.RandomState
     extensions: dict[str, Any]
     data: dict[str, Any]
+    buffers: dict[str, dict[str, Tensor]]
 
 
-def own(state: Mapping[str, Any]) -> OwnState:
-    """What of a state is this rank's."""
-    return OwnState(rng=state["rng"], extensions=state["extensions"], data=state["manager"]["data"])
+def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[OwnState]:
+    """What of a state is each rank's own, of the ranks 1, 2 and so on; called on all of them.
+
+    Args:
+        state: The state here, a plain one.
+        models: The models that it is of, by name.
+        world: The ranks.
+    """
+    if world.is_alone:
+        return []
+    buffers = dict(_buffers(state, models))
+    first = world.first("the buffers in a snapshot", lambda: buffers)
+    mine: dict[str, dict[str, Tensor]] = {}
+    for (name, key), tensor in buffers.items():
+        if world.rank and not torch.equal(tensor, first[name, key]):
+            mine.setdefault(name, {})[key] = tensor
+    each = OwnState(rng=state["rng"], extensions=state["extensions"], data=state["manager"]["data"], buffers=mine)
+    return world.gather("a snapshot", each)[1:]
 
 
 def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -39,7 +65,25 @@ def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     mine = others[world.rank - 1]
     return {
         **state,
+        "models": {name: _amended(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
         "rng": mine["rng"],
         "extensions": mine["extensions"],
         "manager": {**state["manager"], "data": mine["data"]},
     }
+
+
+def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[str, str], Tensor]]:
+    for name, model in models.items():
+        saved = state["models"][name]
+        for key, _ in model.named_buffers():
+            # One that is not persistent is not there, and a model may have names of its own for its state.
+            if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
+                yield (name, key), tensor.cpu()
+
+
+def _amended(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    if not buffers:
+        return model
+    amended = copy.copy(model)  # a model's state carries the versions of its modules along
+    amended.update(buffers)
+    return amended

@@ -8,14 +8,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor
-
-from pte_tracking.snapshots import file
+from pte_tracking.runs.shards import Part
+from pte_tracking.snapshots import file, shards
 from pte_tracking.snapshots.buffers import Buffers
-from pte_tracking.snapshots.file import Written
 from pte_tracking.snapshots.plain import with_tensors
+from pte_tracking.world import World
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -28,6 +27,9 @@ class Saver:
             next one. Who saves again before the last snapshot is written waits for that.
     """
 
+    #: The last one that wrote shards. They all talk over one line, so the next has to wait for it.
+    _on_the_line: ClassVar[Saver | None] = None
+
     def __init__(self, asynchronous: bool) -> None:
         self._buffers = Buffers() if asynchronous else None
         self._thread: threading.Thread | None = None
@@ -37,7 +39,9 @@ class Saver:
         path: Path,
         capture: Callable[[], dict[str, Any]],
         before: Callable[[dict[str, Any]], object] = lambda state: None,
-        after: Callable[[dict[str, Any], Written], object] = lambda state, written: None,
+        after: Callable[[dict[str, Any], Part], object] = lambda state, written: None,
+        *,
+        is_here: bool = True,
     ) -> None:
         """Save a state.
 
@@ -46,32 +50,79 @@ class Saver:
             capture: Gives the state, a plain one.
             before: Called with what will be written, before it is; may still add to it.
             after: Called with what was written and its digest, when the file is published and durable.
+            is_here: Whether this rank writes; on another one, the state is captured, which may need all of them.
         """
         self.wait()
         buffers = self._buffers
         try:
-            state = with_tensors(capture(), Tensor.cpu) if buffers is None else buffers.copy(capture())
+            captured = capture()
+            if not is_here:
+                return
+            state = _to_host(captured) if buffers is None else buffers.copy(captured)
         except Exception as error:
             _complain(path, error)
             return
 
         def write() -> None:
+            if buffers is not None:
+                buffers.wait()
+            before(state)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            after(state, file.write(path, state))
+
+        self._do(path, write)
+
+    def save_shards(
+        self,
+        path: Path,
+        capture: Callable[[], dict[str, Any]],
+        world: World,
+        before: Callable[[dict[str, Any]], object],
+        after: Callable[[dict[str, Any], Part], object],
+    ) -> None:
+        """Save a state whose tensors lie in shards; called on all ranks.
+
+        Args:
+            path: The folder.
+            capture: Gives the state, a plain one, or raises on all of them.
+            world: The ranks.
+            before: Called on rank 0 with the rest of the state before it is written; may still add to it.
+            after: Called there when the snapshot is published and durable.
+        """
+        if Saver._on_the_line is not None:
+            Saver._on_the_line.wait()
+        Saver._on_the_line = self
+        temporary, line = file.temporary_path(path), world.of_snapshots
+        try:
+            rest, done = shards.begin(temporary, capture(), line.group)
+        except Exception as error:
+            _complain(path, error)
+            return
+
+        def write() -> None:
+            published = shards.finish(done, temporary, path, rest, line, before)
+            if published is not None:
+                after(rest, published)
+
+        self._do(path, write)
+
+    def _do(self, path: Path, write: Callable[[], None]) -> None:
+        def write_or_complain() -> None:
             try:
-                if buffers is not None:
-                    _step_back()
-                    buffers.wait()
-                before(state)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                after(state, file.write(path, state))
+                write()
             except Exception as error:
                 _complain(path, error)
 
-        if buffers is None:
-            write()
+        def write_behind() -> None:
+            _step_back()
+            write_or_complain()
+
+        if self._buffers is None:
+            write_or_complain()
             return
         # A thread for each, not one that waits for work: there is none that could have died. Not a daemon: the
         # interpreter does not end in the middle of a snapshot.
-        self._thread = threading.Thread(target=write, name=f"snapshot {path.name}")
+        self._thread = threading.Thread(target=write_behind, name=f"snapshot {path.name}")
         self._thread.start()
 
     def wait(self) -> None:
@@ -79,6 +130,11 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+
+def _to_host(state: dict[str, Any]) -> dict[str, Any]:
+    on_host: dict[str, Any] = with_tensors(state, lambda tensor, path: tensor.cpu())
+    return on_host
 
 
 def _complain(path: Path, error: Exception) -> None:

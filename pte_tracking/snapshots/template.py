@@ -6,6 +6,8 @@ import re
 import string
 from pathlib import Path, PurePath
 
+from pte_tracking.snapshots.file import is_snapshot
+
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
 
 
@@ -68,5 +70,5 @@ class Template:
 
     def names(self, directory: Path) -> list[str]:
         """The names of such files in a run's directory, in their order."""
-        found = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if path.is_file())
+        found = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
         return sorted(filter(self.matches, found), key=self.order)

@@ -14,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pte_tracking.runs.shards import part
 from pte_tracking.snapshots import file
 from pte_tracking.snapshots.errors import SnapshotError
 
@@ -35,7 +36,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_what_was_written_is_read(path: Path) -> None:
     written = file.write(path, STATE)
-    assert written == file.measure(path)
+    assert written == part(path)
     assert written.size == path.stat().st_size
     assert same(file.load(path, written.sha256), STATE)
     assert same(torch.load(path), STATE), "anybody can read it"
@@ -116,7 +117,7 @@ def evil_zip(path: Path) -> None:
 
 FOREIGN = {
     "nothing": (lambda path: None, "there is no such file"),
-    "a folder": (Path.mkdir, "there is no such file"),
+    "a folder": (Path.mkdir, "not whole, snapshot.json is missing in it"),
     "empty": (Path.touch, r"damaged, or no snapshot \(0 bytes\)"),
     "text": (lambda path: path.write_text("hello" * 100), "damaged, or no snapshot"),
     "a pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged, or no snapshot"),

@@ -1,0 +1,77 @@
+"""Reads tensors from shards that ``torch.distributed.checkpoint`` has written, and executes nothing that they hold."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+import pickle
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint import filesystem, metadata
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.serialization import _get_layout
+
+
+def read(folder: Path, tensors: dict[str, Tensor], group: dist.ProcessGroup | None, *, alone: bool) -> None:
+    """Fill tensors, or the shards of them that are here, with what a folder holds under their names.
+
+    Args:
+        folder: The folder.
+        tensors: The tensors by name.
+        group: How the ranks that read together talk.
+        alone: This process reads by itself.
+
+    Raises:
+        Exception: A name is missing, a shape is another one, or there is more than tensors; torch raises many kinds.
+    """
+    load(tensors, storage_reader=_Reader(folder), planner=_Planner(), process_group=group, no_dist=alone)
+
+
+class _Planner(DefaultLoadPlanner):
+    def load_bytes(self, read_item: Any, value: Any) -> None:
+        # torch would unpickle it.
+        raise ValueError(f"{read_item.dest_index.fqn} is no tensor there")
+
+
+class _Reader(filesystem.FileSystemReader):
+    def read_metadata(self, *args: Any, **kwargs: Any) -> metadata.Metadata:
+        with open(Path(self.path) / ".metadata", "rb") as file:
+            found = _Unpickler(file).load()
+        if not isinstance(found, metadata.Metadata):
+            raise ValueError(".metadata is no description of tensors")
+        for entry in (found.storage_data or {}).values():
+            if PurePath(entry.relative_path).name != entry.relative_path:
+                raise ValueError(f".metadata names a file outside of the folder: {entry.relative_path!r}")
+        found.storage_meta = metadata.StorageMeta(load_id=self.load_id)
+        return found
+
+
+_TYPES: dict[tuple[str, str], Any] = {
+    **{(metadata.__name__, name): getattr(metadata, name) for name in metadata.__all__},
+    (metadata.__name__, "_MEM_FORMAT_ENCODING"): metadata._MEM_FORMAT_ENCODING,
+    (filesystem.__name__, "_StorageInfo"): filesystem._StorageInfo,
+    ("torch.serialization", "_get_layout"): _get_layout,
+    ("torch", "Size"): torch.Size,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    # Where it was written; nothing is done with it.
+    **{
+        (module, name): PurePath
+        for module in (pathlib.__name__, "pathlib._local")
+        for name in ("PosixPath", "WindowsPath")
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        known = _TYPES.get((module, name))
+        if known is not None:
+            return known
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f".metadata holds {module}.{name}, which does not describe tensors")

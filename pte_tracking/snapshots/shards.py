@@ -1,0 +1,228 @@
+"""States whose tensors lie in shards, written and read by ``torch.distributed.checkpoint``: each rank its own part.
+
+Such a snapshot is a folder: the shards and the ``.metadata`` as torch writes them, the rest of the state in
+``state.pt`` (there, tensors without content stand in the places of those in the shards), and last its marker (see
+:mod:`pte_tracking.runs.shards`). Any number of ranks reads it, a single process too.
+
+torch pickles ``.metadata``, and would unpickle whatever it finds there and in entries that are no tensors. Here only
+the types that describe tensors are taken from it, and tensors alone are read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pte_tracking.runs.files import sync_directory
+from pte_tracking.runs.shards import STATE, Part, identity, part, remove, write_marker
+from pte_tracking.sharding import is_sharded
+from pte_tracking.snapshots.errors import SnapshotError
+from pte_tracking.snapshots.file import load
+from pte_tracking.snapshots.plain import with_tensors
+from pte_tracking.world import ALONE, World
+
+_METADATA = ".metadata"
+
+
+def has_shards(models: Mapping[str, nn.Module]) -> bool:
+    """Whether parameters of models lie in shards."""
+    return any(is_sharded(parameter) for model in models.values() for parameter in model.parameters())
+
+
+def begin(
+    folder: Path, state: Mapping[str, Any], group: dist.ProcessGroup | None
+) -> tuple[dict[str, Any], Future[Any]]:
+    """Copy what lies in shards and begin to write it, on all ranks.
+
+    Args:
+        folder: Where to, the same on all ranks.
+        state: The state, a plain one.
+        group: How the ranks talk about it.
+
+    Returns:
+        A copy of the rest of the state, and what is done when all ranks have written their shards.
+
+    Raises:
+        OSError: A shard could not be written, or, from the second, another rank's could not.
+    """
+    # torch's part of it takes a while to import.
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import async_save
+
+    in_shards: dict[str, Tensor] = {}
+
+    def take(tensor: Tensor, path: str) -> Tensor:
+        if not is_sharded(tensor):
+            return tensor.cpu().clone()
+        in_shards[path] = tensor
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    rest = with_tensors(dict(state), take)
+    done = async_save(cast(Any, in_shards), storage_writer=FileSystemWriter(folder), process_group=group)
+    return rest, cast("Future[Any]", done)
+
+
+def finish(
+    done: Future[Any],
+    folder: Path,
+    path: Path,
+    rest: dict[str, Any],
+    world: World,
+    before: Callable[[dict[str, Any]], object],
+) -> Part | None:
+    """Publish what all ranks write; called on all of them. Where one could not, nothing is left of it.
+
+    Args:
+        done: What :func:`begin` returned, as ``rest``.
+        folder: Where the shards are.
+        path: Where the snapshot is to be.
+        rest: What is not in them.
+        world: The ranks.
+        before: Called on rank 0 with the rest before it is written; may still add to it.
+
+    Returns:
+        On rank 0, what identifies the snapshot.
+
+    Raises:
+        OSError: A rank could not write its part.
+    """
+    try:
+        mine = world.on_all("the shards of a snapshot", lambda: _written(done, folder, world.rank))
+        each = world.gather("the shards of a snapshot", mine)
+        if world.rank:
+            return None
+        before(rest)
+        parts = {name: one for parts in each for name, one in parts.items()}
+        torch.save(rest, folder / STATE)
+        for name in (STATE, _METADATA):
+            with open(folder / name, "rb") as file:
+                os.fsync(file.fileno())
+            parts[name] = part(folder / name)
+        write_marker(folder, parts)
+        sync_directory(folder)
+        remove(path)
+        os.replace(folder, path)
+    except BaseException:
+        if world.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    sync_directory(path.parent)
+    return identity(path)
+
+
+def _written(done: Future[Any], folder: Path, rank: int) -> dict[str, Part]:
+    """The files that this rank has written."""
+    try:
+        done.result()
+    except Exception:
+        raise
+    except BaseException as error:  # torch's own is no Exception, and holds the traces of all ranks
+        raise OSError(_reasons(error)) from error
+    return {file.name: part(file) for file in folder.glob(f"__{rank}_*")}
+
+
+def together(path: Path) -> dict[str, Any]:
+    """All of a snapshot whose tensors lie in shards, in this process.
+
+    Raises:
+        SnapshotError: It is damaged, or not whole.
+    """
+    return fitted(load(path), path, {}, ALONE)
+
+
+def fitted(
+    state: Mapping[str, Any],
+    path: Path | None,
+    objects: Mapping[str, Mapping[str, Any]],
+    world: World,
+) -> dict[str, Any]:
+    """A state as the models and optimizers here can take it; called on all ranks.
+
+    Where a tensor is sharded here, that in the state becomes shards like it, whatever shards it was written in, or
+    none. All others are whole.
+
+    Args:
+        state: The state; tensors without content stand for those that lie in shards.
+        path: The folder of the shards, if there are any.
+        objects: What will take the state: models, optimizers and state objects, each by its name, by part.
+        world: The ranks.
+
+    Raises:
+        SnapshotError: What is in the shards is not what the state says.
+    """
+    alike = _alike(objects)
+    in_shards: dict[str, Tensor] = {}
+
+    def fit(tensor: Tensor, place: str) -> Tensor:
+        like = alike.get(place, alike.get(place.rpartition("/")[0]))
+        if like is not None and like.shape != tensor.shape:
+            like = None
+        if not tensor.is_meta:
+            return tensor if like is None or is_sharded(tensor) else _cut(tensor, like)
+        if like is None:
+            in_shards[place] = torch.empty(tensor.shape, dtype=tensor.dtype)
+        else:
+            in_shards[place] = torch.empty_like(like.detach(), dtype=tensor.dtype)
+        return in_shards[place]
+
+    whole = cast("dict[str, Any]", with_tensors(dict(state), fit))
+    if in_shards and path is None:
+        raise ValueError("state: its tensors lie in shards beside it; give resume() the folder")
+    if in_shards and path is not None:
+        _read(path, in_shards, world)
+    return whole
+
+
+def _alike(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The sharded tensors here by their places in a state; an optimizer's states are like its parameters."""
+    found: dict[str, Tensor] = {}
+
+    def note(tensor: Tensor, place: str) -> Tensor:
+        if is_sharded(tensor):
+            found[place] = tensor
+        return tensor
+
+    for kind, things in objects.items():
+        for name, thing in things.items():
+            with_tensors(thing.state_dict(), note, f"{kind}/{name}")
+            groups = getattr(thing, "param_groups", ())
+            for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
+                note(parameter, f"{kind}/{name}/state/{number}")
+    return found
+
+
+def _cut(tensor: Tensor, like: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # Every rank has all of it, so none has to be sent.
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _read(path: Path, tensors: dict[str, Tensor], world: World) -> None:
+    from pte_tracking.snapshots.shard_reader import read  # this, too
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is ")  # torch tells what `alone` has told it
+            read(path, tensors, world.group, alone=world.is_alone)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many kinds; torch's own is no Exception
+        reason = _reasons(error).strip().split("\n", 1)[0]
+        raise SnapshotError(path, f"its shards cannot be read: {reason}") from error
+
+
+def _reasons(error: BaseException) -> str:
+    """What went wrong, on which ranks: torch's own exception holds their tracebacks."""
+    failures = getattr(error, "failures", {})
+    return "; ".join(f"rank {rank}: {problem}" for rank, (problem, _) in sorted(failures.items())) or str(error)
