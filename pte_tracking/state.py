@@ -106,19 +106,20 @@ class TrainingState:
         check_fits(self._models, self._optimizers, state)
         checkpoint = None
         self._world.join()
+        # Before the run is opened: what was fetched has its place in the run's directory from then on.
+        path = None if found is None else found.path
+        fitting = fitted(of_rank(state, self._world), path, self._parts, self._world)
         if not self._world.first("the restoring of a state", lambda: self._run.is_open):
             checkpoint = open_together(self._world, self._run, lambda: go_on(self._run, state, found))
-        path = None if found is None else found.path
-        state = fitted(of_rank(state, self._world), path, self._parts, self._world)
         for part, objects in self._parts.items():
             for name, thing in objects.items():
-                thing.load_state_dict(state[part][name])
-        self._extensions.load_state_dict(state["extensions"])
-        own = state["manager"]
+                thing.load_state_dict(fitting[part][name])
+        self._extensions.load_state_dict(fitting["extensions"])
+        own = fitting["manager"]
         is_resized = own["world_size"] != self._world.size
         self._progress.load_state_dict(own, is_resized)
         self._stop.load_state_dict(own, self._progress)
-        self._feeds.load_state_dict(own["data"], state["rng"], is_resized)
+        self._feeds.load_state_dict(own["data"], fitting["rng"], is_resized)
         return checkpoint
 
     def _own(self) -> dict[str, Any]:

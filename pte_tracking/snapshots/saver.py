@@ -60,7 +60,7 @@ class Saver:
                 return
             state = _to_host(captured) if buffers is None else buffers.copy(captured)
         except Exception as error:
-            _complain(path, error)
+            _complain(path, error, is_here)
             return
 
         def write() -> None:
@@ -70,7 +70,7 @@ class Saver:
             path.parent.mkdir(parents=True, exist_ok=True)
             after(state, file.write(path, state))
 
-        self._do(path, write)
+        self._do(path, write, is_here)
 
     def save_shards(
         self,
@@ -92,11 +92,11 @@ class Saver:
         if Saver._on_the_line is not None:
             Saver._on_the_line.wait()
         Saver._on_the_line = self
-        temporary, line = file.temporary_path(path), world.of_snapshots
+        temporary, line, is_here = file.temporary_path(path), world.of_snapshots, world.rank == 0
         try:
             rest, done = shards.begin(temporary, capture(), line.group)
         except Exception as error:
-            _complain(path, error)
+            _complain(path, error, is_here)
             return
 
         def write() -> None:
@@ -104,14 +104,14 @@ class Saver:
             if published is not None:
                 after(rest, published)
 
-        self._do(path, write)
+        self._do(path, write, is_here)
 
-    def _do(self, path: Path, write: Callable[[], None]) -> None:
+    def _do(self, path: Path, write: Callable[[], None], is_here: bool) -> None:
         def write_or_complain() -> None:
             try:
                 write()
             except Exception as error:
-                _complain(path, error)
+                _complain(path, error, is_here)
 
         def write_behind() -> None:
             _step_back()
@@ -137,8 +137,9 @@ def _to_host(state: dict[str, Any]) -> dict[str, Any]:
     return on_host
 
 
-def _complain(path: Path, error: Exception) -> None:
-    _logger.error("%s: the snapshot was not saved: %s: %s", path, type(error).__name__, error)
+def _complain(path: Path, error: Exception, is_here: bool) -> None:
+    level = logging.ERROR if is_here else logging.DEBUG  # what concerns all ranks is said once
+    _logger.log(level, "%s: the snapshot was not saved: %s: %s", path, type(error).__name__, error)
 
 
 def _step_back() -> None:

@@ -1,0 +1,87 @@
+"""Scenarios on several ranks, quickly: one process imports torch, and its forked children are the ranks.
+
+``python -m tests.ranks.forked SCENARIO RANKS FOLDER`` runs a function of ``scenarios.py`` on each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+_SECONDS = 60
+
+
+def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
+    """What a scenario returns on each rank."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", scenario, str(ranks), str(folder)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS + 30,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-6000:]
+    return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def main(scenario: str, ranks: int, folder: Path) -> int:
+    # What all children need is imported once.
+    import torch.distributed.fsdp
+
+    from tests.ranks import scenarios
+
+    assert torch.distributed.is_available()
+    children = {}
+    for rank in range(ranks):
+        child = os.fork()
+        if not child:
+            _be(rank, ranks, getattr(scenarios, scenario), folder)
+        children[child] = rank
+    failed = {}
+    deadline = time.monotonic() + _SECONDS
+    while children and time.monotonic() < deadline:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            rank = children.pop(child)
+            if status:
+                failed[rank] = os.waitstatus_to_exitcode(status)
+        else:
+            time.sleep(0.01)
+    for child in children:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    if children or failed:
+        print(f"ended badly: {failed}; hung: {sorted(children.values())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _be(rank: int, ranks: int, function: Any, folder: Path) -> None:
+    import torch.distributed as dist
+
+    code = 1
+    try:
+        store = dist.FileStore(str(folder / f"store-{os.getppid()}"), ranks)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=30))
+        result = function(folder)
+        (folder / f"result-{rank}.json").write_text(json.dumps(result))
+        dist.destroy_process_group()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))

@@ -1,0 +1,75 @@
+"""Several processes that train together: one run, one log, one mind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import pte_tracking as pte
+from pte_tracking import extensions, triggers
+from tests.ranks import scenarios
+from tests.ranks.forked import on_ranks
+
+pytestmark = pytest.mark.slow
+
+
+def test_means_weigh_each_value_the_same_on_whichever_rank_it_was_seen(tmp_path: Path) -> None:
+    first, second = on_ranks("means", 2, tmp_path)
+    assert first == second
+    # One process that sees the same values, one after the other, has the same means to the last bit.
+    alone = []
+    for interval in (slice(0, 3), slice(3, 6)):
+        seen = [values for rank in scenarios.SEEN for values in rank[interval]]
+        out = tmp_path / str(interval.start)
+        with pte.ExtensionsManager({}, 1, [extensions.LogReport()], iters_per_epoch=len(seen), out_dir=out) as manager:
+            for values in seen:
+                with manager.run_iteration():
+                    pte.report(values)
+        alone += scenarios.rows(out)
+    evaluated = [value for rank in scenarios.EVALUATED for value in rank]
+    alone[1]["val/x"] = sum(evaluated) / len(evaluated)
+    clocks = {"epoch", "iteration"}
+    assert [{key: row[key] for key in row.keys() - clocks} for row in first] == [
+        {key: row[key] for key in row.keys() - clocks} for row in alone
+    ]
+    assert [row["iteration"] for row in first] == [3, 6]
+
+
+def test_a_row_costs_one_collective_and_an_iteration_without_one_none(tmp_path: Path) -> None:
+    for counted in on_ranks("collectives", 2, tmp_path):
+        assert counted[2:] == [{}, {"all_reduce": 1}] * 3
+        assert sum(counted[1].values()) <= 4  # the first one agrees upon the keys
+
+
+def test_triggers_and_the_stop_are_decided_for_all_ranks(tmp_path: Path) -> None:
+    first, second = on_ranks("decisions", 2, tmp_path)
+    assert first == second
+    assert first["best"] == [1, 2, 3]
+    assert first["function"] == [2, 4, 6], "rank 0 decides"
+    assert first["stopped"] == 6, "three intervals after the best mean of both"
+
+
+def test_one_process_decides_alike_about_the_means_of_both(tmp_path: Path) -> None:
+    stop = triggers.EarlyStoppingTrigger((1, "iteration"), "loss", patience=3, mode="min", max_trigger=(8, "iteration"))
+    manager = pte.ExtensionsManager({}, 1, stop_trigger=stop, iters_per_epoch=8, out_dir=tmp_path)
+    for value in (5.5, 5, 2.5, 3.5, 4.5, 6, 7.5, 9):
+        if not manager.stop_trigger:
+            with manager.run_iteration():
+                pte.report({"loss": value})
+    assert manager.iteration == 6
+
+
+def test_ranks_that_disagree_are_all_told_before_the_first_iteration(tmp_path: Path) -> None:
+    first, second = on_ranks("disagreements", 2, tmp_path)
+    assert first == second
+    assert set(first) == {"out_dir", "sinks", "extensions", "models"}
+    for name, message in first.items():
+        assert message.startswith("the ranks do not agree, at the first iteration; give the same on all of them:\n")
+        assert f"{name}: rank 1 has " in message
+        assert message.endswith("after 0")
+
+
+def test_more_ranks_than_values_do_no_harm(tmp_path: Path) -> None:
+    results = on_ranks("reported_by_one", 3, tmp_path)
+    assert results == [[{"x": 4.0, "epoch": 1, "iteration": 2}]] * 3

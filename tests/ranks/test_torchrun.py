@@ -1,0 +1,130 @@
+"""Trainings under torchrun, in each front end: one run, and an end that everybody is told of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending, status
+from tests.ranks.scenarios import rows
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+]
+
+FRONT_ENDS = ["loop", "trainer", "ignite"]
+
+
+def torchrun(
+    out: Path, *words: str, ranks: int = 2, launcher: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Train as a user starts it."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *launcher]
+    # A port of its own for each, so that several can run side by side.
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "tests.ranks.training"]
+    with subprocess.Popen(
+        [*command, "--out", str(out), *words],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, told = process.communicate(timeout=150)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, printed, told)
+
+
+def the_run(store: str) -> Run:
+    client = MlflowClient(store)
+    (run,) = client.search_runs(["0"])
+    return run
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_there_is_one_run_and_rank_0_alone_writes_and_prints(front_end: str, tmp_path: Path) -> None:
+    done = torchrun(tmp_path, "--front-end", front_end, launcher=("--tee", "3"))
+    assert done.returncode == 0, done.stderr
+    identity = json.loads((tmp_path / "run.json").read_text())["id"]
+    assert [row["iteration"] for row in rows(tmp_path)] == [3, 6, 9, 12]
+    assert not (tmp_path / "previous").exists()
+
+    others = re.findall(r"^\[\w+1\]:(.*)", done.stdout + done.stderr, re.MULTILINE)
+    assert others == [f"rank 1: run {identity}, 0 of its files open, 1 thread"]
+    assert "main/loss" in done.stdout, "rank 0 prints its report"
+    state = torch.load(tmp_path / "snapshot_iter_4")
+    assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
+
+
+def test_every_front_end_logs_the_same_rows(tmp_path: Path) -> None:
+    logs = []
+    for front_end in FRONT_ENDS:
+        assert torchrun(tmp_path / front_end, "--front-end", front_end).returncode == 0
+        logs.append(rows(tmp_path / front_end))
+    assert logs[0] == logs[1] == logs[2]
+
+
+@pytest.mark.parametrize("trouble", ["--kill 1 5", "--kill 0 5", "--raise-in 1 5"])
+def test_a_rank_that_dies_ends_the_run_as_failed_on_every_backend(
+    trouble: str, tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    out = tmp_path / "run"
+    done = torchrun(out, *trouble.split(), "--sinks", "json", "tensorboard", "mlflow")
+    assert done.returncode != 0
+    end = time.monotonic() + 60
+    while pending(out, Manifest.load(out)) and time.monotonic() < end:
+        time.sleep(0.2)  # the delivery process outlives the ranks
+    assert pending(out, Manifest.load(out)) == []
+    assert status(out) == "FAILED"
+    assert the_run(mlflow_store).info.status == "FAILED"
+    board = EventAccumulator(str(out))
+    board.Reload()
+    data = plugin_data_pb2.HParamsPluginData.FromString(
+        board.SummaryMetadata("_hparams_/session_end_info").plugin_data.content
+    )
+    assert data.session_end_info.status == api_pb2.STATUS_FAILURE
+    # What was reported before is there: the row of iteration 3, which both ranks have seen.
+    assert [row["iteration"] for row in rows(out)] == [3]
+    history = MlflowClient(mlflow_store).get_metric_history(the_run(mlflow_store).info.run_id, "main/loss")
+    assert [point.step for point in history] == [3]
+
+
+@pytest.mark.parametrize("kind", [[], ["--sharded"]])
+def test_a_group_that_is_restarted_goes_on_in_the_same_run(
+    kind: list[str], tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
+    assert torchrun(tmp_path / "whole", *kind).returncode == 0
+    again = ["--kill", "1", "6", "--once", "--resume", "--sinks", "json", "mlflow"]
+    done = torchrun(tmp_path / "killed", *kind, *again, launcher=("--max-restarts", "3"))
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert status(tmp_path / "killed") == "FINISHED"
+    assert not (tmp_path / "killed" / "previous").exists()
+    run = the_run(mlflow_store)
+    assert run.info.status == "FINISHED"
+    history = MlflowClient(mlflow_store).get_metric_history(run.info.run_id, "main/loss")
+    points: list[Any] = [(point.step, point.value) for point in history]
+    assert points == [(row["iteration"], row["main/loss"]) for row in rows(tmp_path / "whole")]
