@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ pytestmark = [
 ]
 
 
-def run(example: str, *arguments: str, folder: Path, store: str) -> str:
+def run(example: str, *arguments: str, folder: Path, store: str, launcher: Sequence[str] = ()) -> str:
     """What an example prints when it is run in a folder and with an MLflow store."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / example), *arguments],
+        [sys.executable, *launcher, str(EXAMPLES / example), *arguments],
         cwd=folder,
         env=os.environ | {"MLFLOW_TRACKING_URI": store},
         capture_output=True,
@@ -101,6 +102,20 @@ def test_every_front_end_goes_on(example: str, tmp_path: Path, mlflow_store: str
     run(example, "--epochs", "1", folder=tmp_path, store=mlflow_store)
     run(example, "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
     assert [row["iteration"] for row in rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
+
+
+@pytest.mark.parametrize("kind", [[], ["--fsdp"]])
+def test_two_processes_are_one_run_and_one_goes_on_with_it(kind: list[str], tmp_path: Path, mlflow_store: str) -> None:
+    launcher = ["-m", "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    two, one = ([*launcher, "--nproc-per-node", number] for number in ("2", "1"))
+    run("ddp.py", "--epochs", "3", *kind, folder=tmp_path, store=mlflow_store, launcher=two)
+    run("ddp.py", "--epochs", "4", "--resume", *kind, folder=tmp_path, store=mlflow_store, launcher=one)
+    log = rows(tmp_path)
+    # 45 batches of 32 in one process, 23 in each of two.
+    assert [(row["epoch"], row["iteration"]) for row in log] == [(1, 23), (2, 46), (3, 69), (4, 114)]
+    assert log[-1]["val/accuracy"] > 0.97
+    (tracked,) = mlflow_runs(mlflow_store)
+    assert tracked.info.status == "FINISHED"
 
 
 def test_no_example_is_long() -> None:

@@ -159,8 +159,7 @@ class Snapshot(Extension):
     def initialize(self, manager: Manager) -> None:
         # A name or a state that cannot be is told now, not after the first epoch.
         self.template.name(manager)
-        self.state(manager)
-        if has_shards(manager.models):
+        if has_shards(self.state(manager)):
             self._check_shards()
         if manager.world.rank:
             return
@@ -270,10 +269,7 @@ class TrainingSnapshot(Snapshot):
             others = own(state, manager.models, world)
             return {**state, "ranks": others} if others else state
 
-        if has_shards(manager.models):
-            self._saver.save_shards(path, capture, world, complete, publish)
-        else:
-            self._saver.save(path, capture, complete, publish, is_here=world.rank == 0)
+        self._saver.save(path, capture, complete, publish, world)
 
     def _prune(self, run: Run) -> None:
         mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
@@ -311,12 +307,7 @@ class ObjectSnapshot(Snapshot):
             state = manager.world.on_all(path.name, lambda: self.state(manager))
             return cast(dict[str, Any], with_tensors(state, lambda tensor, _: whole(tensor)))
 
-        self._saver.save(
-            path,
-            capture,
-            after=lambda state, written: self._prune(directory),
-            is_here=manager.world.rank == 0,
-        )
+        self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=manager.world)
 
     def _prune(self, directory: Path) -> None:
         if self.policy.n_retains > 0:

@@ -14,7 +14,7 @@ from pte_tracking.runs.shards import Part
 from pte_tracking.snapshots import file, shards
 from pte_tracking.snapshots.buffers import Buffers
 from pte_tracking.snapshots.plain import with_tensors
-from pte_tracking.world import World
+from pte_tracking.world import ALONE, World
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -40,28 +40,40 @@ class Saver:
         capture: Callable[[], dict[str, Any]],
         before: Callable[[dict[str, Any]], object] = lambda state: None,
         after: Callable[[dict[str, Any], Part], object] = lambda state, written: None,
-        *,
-        is_here: bool = True,
+        world: World = ALONE,
     ) -> None:
-        """Save a state.
+        """Save a state; called on all ranks.
 
         Args:
-            path: The file.
+            path: The file; a folder where tensors of the state lie in shards.
             capture: Gives the state, a plain one.
-            before: Called with what will be written, before it is; may still add to it.
-            after: Called with what was written and its digest, when the file is published and durable.
-            is_here: Whether this rank writes; on another one, the state is captured, which may need all of them.
+            before: Called on rank 0 with what will be written, before it is; may still add to it.
+            after: Called there with what was written and its digest, when it is published and durable.
+            world: The ranks.
         """
         self.wait()
-        buffers = self._buffers
         try:
-            captured = capture()
-            if not is_here:
+            state = capture()
+            if shards.has_shards(state):
+                write = self._shards_written(path, state, world, before, after)
+            elif world.rank == 0:
+                write = self._file_written(path, state, before, after)
+            else:
                 return
-            state = _to_host(captured) if buffers is None else buffers.copy(captured)
         except Exception as error:
-            _complain(path, error, is_here)
+            _complain(path, error, world)
             return
+        self._do(path, write, world)
+
+    def _file_written(
+        self,
+        path: Path,
+        captured: dict[str, Any],
+        before: Callable[[dict[str, Any]], object],
+        after: Callable[[dict[str, Any], Part], object],
+    ) -> Callable[[], None]:
+        buffers = self._buffers
+        state = _to_host(captured) if buffers is None else buffers.copy(captured)
 
         def write() -> None:
             if buffers is not None:
@@ -70,48 +82,35 @@ class Saver:
             path.parent.mkdir(parents=True, exist_ok=True)
             after(state, file.write(path, state))
 
-        self._do(path, write, is_here)
+        return write
 
-    def save_shards(
+    def _shards_written(
         self,
         path: Path,
-        capture: Callable[[], dict[str, Any]],
+        state: dict[str, Any],
         world: World,
         before: Callable[[dict[str, Any]], object],
         after: Callable[[dict[str, Any], Part], object],
-    ) -> None:
-        """Save a state whose tensors lie in shards; called on all ranks.
-
-        Args:
-            path: The folder.
-            capture: Gives the state, a plain one, or raises on all of them.
-            world: The ranks.
-            before: Called on rank 0 with the rest of the state before it is written; may still add to it.
-            after: Called there when the snapshot is published and durable.
-        """
+    ) -> Callable[[], None]:
         if Saver._on_the_line is not None:
             Saver._on_the_line.wait()
         Saver._on_the_line = self
-        temporary, line, is_here = file.temporary_path(path), world.of_snapshots, world.rank == 0
-        try:
-            rest, done = shards.begin(temporary, capture(), line.group)
-        except Exception as error:
-            _complain(path, error, is_here)
-            return
+        temporary, line = file.temporary_path(path), world.of_snapshots
+        rest, done = shards.begin(temporary, state, line.group)
 
         def write() -> None:
             published = shards.finish(done, temporary, path, rest, line, before)
             if published is not None:
                 after(rest, published)
 
-        self._do(path, write, is_here)
+        return write
 
-    def _do(self, path: Path, write: Callable[[], None], is_here: bool) -> None:
+    def _do(self, path: Path, write: Callable[[], None], world: World) -> None:
         def write_or_complain() -> None:
             try:
                 write()
             except Exception as error:
-                _complain(path, error, is_here)
+                _complain(path, error, world)
 
         def write_behind() -> None:
             _step_back()
@@ -137,8 +136,8 @@ def _to_host(state: dict[str, Any]) -> dict[str, Any]:
     return on_host
 
 
-def _complain(path: Path, error: Exception, is_here: bool) -> None:
-    level = logging.ERROR if is_here else logging.DEBUG  # what concerns all ranks is said once
+def _complain(path: Path, error: Exception, world: World) -> None:
+    level = logging.ERROR if world.rank == 0 else logging.DEBUG  # what concerns all ranks is said once
     _logger.log(level, "%s: the snapshot was not saved: %s: %s", path, type(error).__name__, error)
 
 

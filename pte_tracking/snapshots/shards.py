@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pte_tracking.runs.files import sync_directory
 from pte_tracking.runs.shards import STATE, Part, identity, part, remove, write_marker
@@ -33,9 +33,20 @@ from pte_tracking.world import ALONE, World
 _METADATA = ".metadata"
 
 
-def has_shards(models: Mapping[str, nn.Module]) -> bool:
-    """Whether parameters of models lie in shards."""
-    return any(is_sharded(parameter) for model in models.values() for parameter in model.parameters())
+def has_shards(state: Any) -> bool:
+    """Whether tensors of a state lie in shards.
+
+    A model does not always show it: fully_shard puts its parameters together for a while, but not in its state.
+    """
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor, path: str) -> Tensor:
+        if is_sharded(tensor):
+            found.append(tensor)
+        return tensor
+
+    with_tensors(state, note)
+    return bool(found)
 
 
 def begin(

@@ -329,8 +329,11 @@ def learning(
     out: Path, net: nn.Module, optimizer: torch.optim.Optimizer, saved: Any, epochs: int = 2
 ) -> pte.ExtensionsManager:
     sinks = os.environ.get("SINKS", "json").split(",")
+    # An evaluation right before a snapshot leaves parameters of fully_shard put together.
+    evaluator = extensions.Evaluator([torch.ones(2, 4)], net, lambda x: pte.report({"val/output": net(x).mean()}))
     return manager_of(
         out,
+        evaluator,
         extensions.LogReport(trigger=(1, "iteration")),
         saved,
         models=net,

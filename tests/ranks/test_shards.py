@@ -47,9 +47,8 @@ def folder(by_two: Path, tmp_path: Path) -> Path:
 def alone(out: Path) -> pte.ExtensionsManager:
     """One process without torch.distributed, and a model in one piece."""
     net = scenarios.Learner()
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    listed = [extensions.LogReport(trigger=(1, "iteration")), extensions.snapshot(trigger=(2, "iteration"))]
-    return pte.ExtensionsManager(net, 3, listed, optimizers=optimizer, out_dir=out, iters_per_epoch=8)
+    saved = extensions.snapshot(trigger=(2, "iteration"))
+    return scenarios.learning(out, net, torch.optim.Adam(net.parameters(), 0.01), saved, epochs=3)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -297,3 +296,4 @@ def test_mlflow_tracks_a_folder_of_shards_and_a_run_goes_on_from_it_elsewhere(
     assert same(manager.models["main"].state_dict(), saved["models"]["main"])
     assert manager.run.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
     assert not list((tmp_path / "elsewhere").glob(".fetched*"))
+    manager.close()
