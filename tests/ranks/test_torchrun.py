@@ -29,8 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
 ]
 
-FRONT_ENDS = ["loop", "trainer", "ignite"]
-
 
 def torchrun(
     out: Path, *words: str, ranks: int = 2, launcher: tuple[str, ...] = ()
@@ -42,7 +40,9 @@ def torchrun(
     with subprocess.Popen(
         [*command, "--out", str(out), *words],
         cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # The store that torchrun shares with its ranks keeps the addresses of the group before a restart, and gloo may
+        # take those (torch 2.13).
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,26 +62,21 @@ def the_run(store: str) -> Run:
     return run
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_there_is_one_run_and_rank_0_alone_writes_and_prints(front_end: str, tmp_path: Path) -> None:
-    done = torchrun(tmp_path, "--front-end", front_end, launcher=("--tee", "3"))
-    assert done.returncode == 0, done.stderr
-    identity = json.loads((tmp_path / "run.json").read_text())["id"]
-    assert [row["iteration"] for row in rows(tmp_path)] == [3, 6, 9, 12]
-    assert not (tmp_path / "previous").exists()
-
-    others = re.findall(r"^\[\w+1\]:(.*)", done.stdout + done.stderr, re.MULTILINE)
-    assert others == [f"rank 1: run {identity}, 0 of its files open, 1 thread"]
-    assert "main/loss" in done.stdout, "rank 0 prints its report"
-    state = torch.load(tmp_path / "snapshot_iter_4")
-    assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
-
-
-def test_every_front_end_logs_the_same_rows(tmp_path: Path) -> None:
+def test_there_is_one_run_and_rank_0_alone_writes_and_prints_the_same_in_every_front_end(tmp_path: Path) -> None:
     logs = []
-    for front_end in FRONT_ENDS:
-        assert torchrun(tmp_path / front_end, "--front-end", front_end).returncode == 0
-        logs.append(rows(tmp_path / front_end))
+    for front_end in ("loop", "trainer", "ignite"):
+        out = tmp_path / front_end
+        done = torchrun(out, "--front-end", front_end, launcher=("--tee", "3"))
+        assert done.returncode == 0, done.stderr
+        identity = json.loads((out / "run.json").read_text())["id"]
+        assert not (out / "previous").exists()
+        others = re.findall(r"^\[\w+1\]:(.*)", done.stdout + done.stderr, re.MULTILINE)
+        assert others == [f"rank 1: run {identity}, 0 of its files open, 1 thread"]
+        assert "main/loss" in done.stdout, "rank 0 prints its report"
+        state = torch.load(out / "snapshot_iter_4")
+        assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
+        logs.append(rows(out))
+    assert [row["iteration"] for row in logs[0]] == [3, 6, 9, 12]
     assert logs[0] == logs[1] == logs[2]
 
 

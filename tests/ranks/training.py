@@ -60,7 +60,6 @@ def main() -> None:
     parser.add_argument("--kill", type=int, nargs=2, metavar=("RANK", "ITERATION"))
     parser.add_argument("--raise-in", type=int, nargs=2, metavar=("RANK", "ITERATION"))
     parser.add_argument("--once", action="store_true", help="kill in the first life only")
-    # On a busy machine gloo waits now and then for ever to connect with a group that was restarted (torch 2.13).
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
     train(parser.parse_args())
     # A model that is still there when the interpreter ends makes torch abort now and then: in one of four runs of a
@@ -124,14 +123,9 @@ def train(args: argparse.Namespace) -> None:
         for batch in manager.batches(batches):
             with manager.run_iteration():
                 update(net, optimizer, batch)
-    inside = [
-        link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link.startswith(f"{args.out}/")
-    ]
+    files = [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link.startswith(f"{args.out}/")]
     threads = threading.active_count()
-    print(
-        f"rank {rank} was in run {manager.run.id}, with {len(inside)} of its files open and {threads} thread",
-        flush=True,
-    )
+    print(f"rank {rank}: run {manager.run.id}, {len(files)} of its files open, {threads} thread", flush=True)
 
 
 def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
