@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 _SECONDS = 60
+_rounds = 0
 
 
 def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
@@ -32,36 +35,40 @@ def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(ranks)]
 
 
-def main(scenario: str, ranks: int, folder: Path) -> int:
-    # What all children need is imported once.
-    import torch.distributed.fsdp
-
-    from tests.ranks import scenarios
-
-    assert torch.distributed.is_available()
+def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int, int | None]:
+    """Be that many ranks, in children; how those ended that did not return, None for those that hung."""
+    global _rounds
+    _rounds += 1
     children = {}
     for rank in range(ranks):
         child = os.fork()
         if not child:
-            _be(rank, ranks, getattr(scenarios, scenario), folder)
+            _be(rank, ranks, function, folder)
         children[child] = rank
-    failed = {}
+    failed: dict[int, int | None] = {}
     deadline = time.monotonic() + _SECONDS
     while children and time.monotonic() < deadline:
         child, status = os.waitpid(-1, os.WNOHANG)
-        if child:
-            rank = children.pop(child)
-            if status:
-                failed[rank] = os.waitstatus_to_exitcode(status)
-        else:
+        if not child:
             time.sleep(0.01)
-    for child in children:
-        os.kill(child, 9)
+            continue
+        rank = children.pop(child)
+        if status:
+            failed[rank] = os.waitstatus_to_exitcode(status)
+    for child, rank in children.items():
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    if children or failed:
-        print(f"ended badly: {failed}; hung: {sorted(children.values())}", file=sys.stderr)
-        return 1
-    return 0
+        failed[rank] = None
+    return failed
+
+
+def main(scenario: str, ranks: int, folder: Path) -> int:
+    from tests.ranks import scenarios  # what all children need is imported once
+
+    failed = fork(getattr(scenarios, scenario), ranks, folder)
+    if failed:
+        print(f"ended badly: {failed}", file=sys.stderr)
+    return len(failed)
 
 
 def _be(rank: int, ranks: int, function: Any, folder: Path) -> None:
@@ -69,7 +76,7 @@ def _be(rank: int, ranks: int, function: Any, folder: Path) -> None:
 
     code = 1
     try:
-        store = dist.FileStore(str(folder / f"store-{os.getppid()}"), ranks)
+        store = dist.FileStore(str(folder / f"store-{os.getppid()}-{_rounds}"), ranks)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=30))
         result = function(folder)
         (folder / f"result-{rank}.json").write_text(json.dumps(result))

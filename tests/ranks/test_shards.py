@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,18 @@ def test_a_rank_with_a_full_disk_costs_the_snapshot_and_nothing_else(tmp_path: P
     first, second = on_ranks("full_disk", 2, tmp_path)
     assert first["iterations"] == second["iterations"] == 3
     assert first["announced"] == first["left"] == ["snapshot_iter_3"]
+
+
+def test_a_rank_that_is_killed_at_any_place_leaves_enough_to_end_as_if_nobody_had_killed_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.ranks.kills", tmp_path],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
 
 
 def test_what_shards_do_not_allow_is_said_at_the_first_iteration(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""Ranks that are killed while they write a snapshot in shards: ``python -m tests.ranks.kills FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pte_tracking.snapshots.shards import together
+from tests.crash import killing
+from tests.ranks import scenarios
+from tests.ranks.forked import fork
+
+#: Which rank is killed where.
+PLACES = [
+    (0, "torch:save:2:before"),
+    (0, "pte_tracking.snapshots.shards:write_marker:2:before"),
+    (0, "pte_tracking.snapshots.shards:write_marker:2:after"),
+    (0, "pte_tracking.snapshots.shards:sync_directory:4:before"),
+    (0, "pte_tracking.runs.run:Run.log_checkpoint:2:before"),
+    (0, "pte_tracking.runs.run:Run.remove_checkpoint:1:before"),
+    (0, "pte_tracking.runs.shards:shutil.rmtree:1:before"),
+    (1, "torch.distributed.checkpoint.state_dict_saver:async_save:2:before"),
+    (1, "torch.distributed.checkpoint.state_dict_saver:async_save:2:after"),
+    (1, "pte_tracking.snapshots.shards:part:2:before"),
+    (1, "pte_tracking.snapshots.shards:finish:3:after"),
+]
+
+
+def train(folder: Path) -> None:
+    torch.manual_seed(dist.get_rank())
+    net, optimizer = scenarios.learner(scenarios.shard)
+    saved = scenarios.extensions.snapshot(trigger=(2, "iteration"), n_retains=1)
+    manager = scenarios.learning(folder / "run", net, optimizer, saved)
+    manager.resume()
+    scenarios.learn(manager, net, optimizer)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    run = folder / "run"
+    snapshots = sorted(path.name for path in run.glob("*snapshot*"))
+    saved = together(run / "snapshot_iter_8")
+    return {
+        "snapshots": snapshots,
+        "rows": scenarios.rows(run),
+        "listed": [one["path"] for one in json.loads((run / "checkpoints.json").read_text())],
+        "weights": {key: tensor.tolist() for key, tensor in saved["models"]["main"].items()},
+        "ranks": [each["buffers"]["main"]["layers.1.running_mean"].tolist() for each in saved["ranks"]],
+    }
+
+
+def main(folder: Path) -> None:
+    (folder / "whole").mkdir()
+    assert fork(train, 2, folder / "whole") == {}
+    for number, (rank, place) in enumerate(PLACES):
+        here = folder / str(number)
+        here.mkdir()
+
+        def die(out: Path, rank: int = rank, place: str = place) -> None:
+            if dist.get_rank() == rank:
+                killing.arm(place)
+            train(out)
+
+        ended = fork(die, 2, here)
+        assert ended[rank] == -signal.SIGKILL, (place, ended)
+        assert None not in ended.values(), f"{place}: the other rank hung"
+        assert fork(train, 2, here) == {}, place
+        assert result(here) == result(folder / "whole"), place
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
