@@ -124,7 +124,7 @@ def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
 
 
 def test_pages_name_only_commands_that_there_are() -> None:
-    commands = {"list", "show", "compare", "export", "verify", "sync"}
+    commands = {"list", "show", "compare", "export", "verify", "convert", "sync"}
     for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
         told = re.findall(r"pte-tracking (\w+)", path.read_text())
         assert set(told) <= commands | {"COMMAND"}, path
