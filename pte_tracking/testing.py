@@ -9,13 +9,19 @@ Example::
         def read_points(self, sink, run_directory):
             ...  # {"train/loss": [(1, 0.5), (2, 0.25)]}
 
-pytest is needed, and nothing else: the tests drive the sink as the delivery process does, in the test's own process.
+pytest is needed, and hypothesis for one test, which is skipped without it. The tests drive the sink as the delivery
+process does, in the test's own process but for one, which kills another.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import multiprocessing
+import operator
+import os
+import signal
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -31,6 +37,7 @@ from pte_tracking.runs.keys import map_key
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, entries
 from pte_tracking.runs.sink import Sink
+from pte_tracking.runs.values import to_numbers
 
 Points = dict[str, list[tuple[int, float]]]
 
@@ -50,6 +57,7 @@ ODD_KEYS = [
     ".",
 ]
 ODD_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
+_PATIENCE = 60  # seconds for a process that takes a handful of events; importing a product takes some of them
 
 
 class Recorded:
@@ -92,6 +100,22 @@ class Recorded:
             self._channel.pump()
         self._channel = None
 
+    def deliver_and_die(self, *, saved: bool) -> None:
+        """Deliver in a process of its own, which is killed on its way: SIGKILL, so that it cleans nothing up.
+
+        Args:
+            saved: It dies when everything is written and saved, its connection still open; otherwise when a batch is
+                written and its position is not saved yet.
+        """
+        self._channel = None
+        process = multiprocessing.get_context("spawn").Process(target=_deliver_and_die, args=(self.directory, saved))
+        process.start()
+        process.join(_PATIENCE)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError(f"delivery took more than {_PATIENCE} s")
+        assert process.exitcode == -signal.SIGKILL, "delivery failed in a process of its own; see its output"
+
     def end(self) -> None:
         """Deliver the rest, and the end of the run."""
         self.journal.append(events.RunEnded, "FINISHED", None)
@@ -111,6 +135,8 @@ class SinkContract(ABC):
     #: How many rows the test of many points logs, and how many values in each: a million points.
     many_rows = 20_000
     many_values = 50
+    #: How many runs of generated keys and values are tried, where hypothesis is installed.
+    generated_runs = 20
 
     @abstractmethod
     def make_sink(self, folder: Path) -> Sink:
@@ -150,6 +176,47 @@ class SinkContract(ABC):
         for index, key in enumerate(ODD_KEYS):
             self._check(points, map_key(key, sink.limits), [(1, index)])
 
+    def test_generated_keys_and_values_are_kept_apart(self, tmp_path: Path) -> None:
+        # Imported here, as the module is of use without them: for its double of a run, and for its documentation.
+        import pytest
+
+        pytest.importorskip("hypothesis")
+        from hypothesis import HealthCheck, Phase, given, settings
+        from hypothesis import strategies as st
+
+        text = st.text(min_size=1)
+        paths = st.lists(text, min_size=2, max_size=4).map("/".join)
+        long = st.builds(operator.mul, text, st.integers(2, 400))
+        tricky = st.text("./\\ -_%:\0\t\nAaÄ日", min_size=1)
+        numbers = st.floats() | st.integers() | st.integers(-(10**400), 10**400)
+        rows = st.dictionaries(text | paths | long | tricky, numbers, min_size=10, max_size=40).map(to_numbers)
+        folders = (tmp_path / str(number) for number in itertools.count())
+
+        @settings(
+            max_examples=self.generated_runs,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # a failure names its key: there is nothing to make smaller
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.lists(rows, min_size=1, max_size=4))
+        def check(rows: list[dict[str, Number]]) -> None:
+            sink, run = self._begin(next(folders))
+            expected: dict[str, dict[int, Number]] = {}
+            for step, row in enumerate(rows, 1):
+                run.log(step, row)
+                for key, number in row.items():
+                    expected.setdefault(map_key(key, sink.limits), {})[step] = number
+            run.end()
+            points = self.read_points(sink, run.directory)
+            for key, numbers in expected.items():
+                odd = {step for step, number in numbers.items() if not math.isfinite(number)}
+                odd = set() if self.keeps_non_finite else odd
+                found = [one for one in points.get(key, []) if one[0] not in odd]
+                self._check({key: found}, key, [one for one in numbers.items() if one[0] not in odd])
+
+        check()
+
     def test_every_kind_of_event_is_taken(self, tmp_path: Path) -> None:
         sink, run = self._begin(tmp_path)
         run.log(1, {"a": 1.0}, epoch=0.5)
@@ -178,6 +245,20 @@ class SinkContract(ABC):
         run.deliver(saved=False)
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0)])
+
+    def test_a_killed_process_leaves_neither_a_gap_nor_a_point_twice(self, tmp_path: Path) -> None:
+        sink, run = self._begin(tmp_path)
+        run.log(1, {"a": 1.0})
+        run.deliver_and_die(saved=False)
+        run.log(2, {"a": 2.0, "b": 5.0})
+        run.deliver_and_die(saved=True)
+        run.log(3, {"a": 3.0})
+        run.deliver_and_die(saved=False)
+        run.log(4, {"a": 4.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(step, float(step)) for step in range(1, 5)])
+        self._check(points, "b", [(2, 5.0)])
 
     def test_a_run_that_ended_and_goes_on_is_the_same_run(self, tmp_path: Path) -> None:
         sink, run = self._begin(tmp_path)
@@ -258,7 +339,8 @@ class SinkContract(ABC):
     def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:
         assert key in points, f"{key!r} is missing; there are {sorted(points)}"
         found = [(step, _bits(value)) for step, value in points[key]]
-        assert found == [(step, _bits(self._stored(number))) for step, number in expected]
+        wanted = [(step, _bits(self._stored(number))) for step, number in expected]
+        assert found == wanted, f"{key!r}: {points[key]} came back of {list(expected)}"
 
     def _stored(self, number: Number) -> float:
         value = float(number)
@@ -276,6 +358,20 @@ class _Crash(Exception):
 
 def _crash() -> None:
     raise _Crash
+
+
+def _deliver_and_die(directory: Path, saved: bool) -> None:
+    manifest = Manifest.load(directory)
+    channel = Channel(directory, manifest, manifest.sinks[0])
+    if not saved:
+        channel.save = _die  # type: ignore[method-assign]
+    while channel.pump():
+        pass
+    _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _bits(value: float) -> str:

@@ -8,6 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_mlflow import MLflowSink
+from pte_mlflow.runs import RUN_ID
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, SinkContract
 
@@ -18,6 +20,7 @@ class OnAStore(SinkContract):
     keeps_non_finite = False  # MLflow itself stores the infinities as the largest number
     many_rows = 3000  # a million take minutes
     many_values = 2
+    generated_runs = 3
 
     @pytest.fixture(autouse=True)
     def _store(self, mlflow_store: str) -> None:
@@ -25,8 +28,9 @@ class OnAStore(SinkContract):
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         client = MlflowClient(self.store)
+        found = client.search_runs(["0"], f"tags.`{RUN_ID}` = '{Manifest.load(run_directory).id}'")
         # After a fork the superseded runs are there too.
-        (run,) = (run for run in client.search_runs(["0"]) if "pte.superseded_by" not in run.data.tags)
+        (run,) = (run for run in found if "pte.superseded_by" not in run.data.tags)
         return {
             key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
             for key in run.data.metrics
