@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,13 +80,6 @@ def test_a_folder_that_is_no_run_of_ours_gets_one_line_and_a_non_zero_exit(
     assert done.exit_code == 1
     assert "Traceback" not in done.output
     assert str(tmp_path) in done.output
-
-
-def test_a_run_without_a_journal_gets_one_line(run: Path) -> None:
-    (run / "journal.jsonl").unlink()
-    for command in ("show", "verify", "sync"):
-        done = call(command, run)
-        assert (done.exit_code, isinstance(done.exception, SystemExit)) == (1, True), command
 
 
 @pytest.mark.parametrize(
@@ -233,13 +229,120 @@ def test_no_command_ends_with_a_traceback_whatever_became_of_a_file(run: Path, t
     assert call("verify", run).exit_code == 0
 
 
-def test_a_folder_that_may_not_be_read_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", "run.json")
+READING = ("list", "show", "verify", "export", "compare", "sync")
 
-    # Root, as whom tests may run, may read everything.
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    for command in ("list", "show", "verify", "export", "sync"):
-        done = call(command, run)
-        assert done.exit_code == 1, (command, done.output, done.exception)
-        assert "Permission denied" in done.output
+
+def one_line(command: str, run: Path) -> str:
+    """What a command says of a run that it cannot read."""
+    done = call(command, *([run] if command != "compare" else [run, run]))
+    assert done.exit_code == 1, (command, done.output, done.exception)
+    assert isinstance(done.exception, SystemExit), (command, done.exception)
+    (line,) = done.stderr.splitlines()
+    assert done.stdout == ""
+    return line
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
+        ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 7')), "format 7"),
+        ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "holds no event"),
+        ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "holds no event"),
+        ("journal.jsonl", Path.unlink, "no file journal.jsonl"),
+        ("journal.jsonl", fifo, "no file journal.jsonl"),
+        ("journal.jsonl", folder, "no file journal.jsonl"),
+        ("journal.jsonl", link_to_itself, "journal.jsonl"),
+    ],
+)
+def test_a_run_that_cannot_be_read_gets_one_line(
+    run: Path, command: str, name: str, spoil: Callable[[Path], object], said: str
+) -> None:
+    spoil(run / name)
+    line = one_line(command, run)
+    assert said in line
+    assert str(run) in line
+
+
+def test_folders_that_lead_to_each_other_hold_no_run(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "up").symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to("itself")
+    assert "no run here or below" in one_line("list", tmp_path)
+    for command in READING:
+        assert "Too many levels of symbolic links" in one_line(command, tmp_path / "itself")
+
+
+@contextlib.contextmanager
+def common_user() -> Iterator[None]:
+    """Not as root, who may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("name", [".", "run.json", "journal.jsonl"])
+def test_what_may_not_be_read_gets_one_line(
+    run: Path, name: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    run.parent.chmod(0o755)
+    path = run / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with common_user():
+            assert "Permission denied" in one_line(command, Path(run.name))
+    finally:
+        path.chmod(mode)
+
+
+def test_list_shows_the_runs_beside_a_broken_one(run: Path) -> None:
+    (run.parent / "broken").mkdir()
+    (run.parent / "broken" / "run.json").write_text("{")
+    done = call("list", run.parent)
+    assert done.exit_code == 1
+    assert "FINISHED" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert "damaged" in line
+
+
+def test_verify_tells_that_the_end_of_a_journal_is_lost(run: Path) -> None:
+    journal = run / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:10]))
+    assert call("show", run).exit_code == 0
+    assert "its end is lost" in one_line("verify", run)
+
+
+def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open(run / "journal.jsonl", "a") as journal:
+        journal.write('{"kind":"hologram","seq":999,"time":1.0}\n')
+    for command in ("list", "show", "export"):
+        caplog.clear()
+        assert call(command, run).exit_code == 0
+        (record,) = caplog.records
+        assert "hologram" in record.message
+    assert "hologram" in one_line("verify", run)

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import typer
 from rich.console import Console
 
-from pte_tracking.cli.arguments import reading
+from pte_tracking.cli.arguments import folder, reading
 from pte_tracking.cli.rendering import AsJson, fail, print_json, print_table
 from pte_tracking.runs.points import extremes
 from pte_tracking.runs.summary import summarize
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of two runs or more.", show_default=False)],
+    runs: Annotated[list[Path], folder(help="Directories of two runs or more.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: params that differ, and the metrics side by side (last, lowest and highest value)."""

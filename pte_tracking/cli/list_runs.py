@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from pte_tracking.cli.arguments import folder, reading, tell
 from pte_tracking.cli.rendering import AsJson, fail, print_json, print_table
 from pte_tracking.runs.manifest import NotARun
 from pte_tracking.runs.points import extremes, is_lower_better, main_key
@@ -16,7 +17,7 @@ from pte_tracking.runs.summary import Summary, runs_below, summarize
 
 
 def list_runs(
-    directory: Annotated[Path, typer.Argument(help="Where to look, with all folders below.", show_default=False)],
+    directory: Annotated[Path, folder(help="Where to look, with all folders below.")],
     best: Annotated[
         str | None, typer.Option(help="The value to tell the best of; a loss or an accuracy if not given.")
     ] = None,
@@ -24,20 +25,24 @@ def list_runs(
 ) -> None:
     """List the runs in a folder: status, last step, best value, what is not delivered."""
     found: list[tuple[Summary, dict[str, Any] | None]] = []
-    is_broken = False
-    for run in runs_below(directory):
-        try:
-            found.append((summarize(run), _best(run, best)))
-        except (NotARun, OSError) as error:
-            is_broken = True
-            typer.echo(str(error), err=True)
-    if not found:
+    broken: list[NotARun | OSError] = []
+    with reading():
+        for run in runs_below(directory, broken.append):
+            try:
+                found.append((summarize(run), _best(run, best)))
+            except (NotARun, OSError) as error:
+                broken.append(error)
+    # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
+    broken = [one for one in broken if not isinstance(one, FileNotFoundError)]
+    for one in broken:
+        typer.echo(tell(one), err=True)
+    if not found and not broken:
         fail(f"{directory}: no run here or below", 1)
     if as_json:
         print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
-    else:
+    elif found:
         print_table(Console(), "", [_row(one, value) for one, value in found])
-    if is_broken:
+    if broken:
         raise typer.Exit(1)
 
 

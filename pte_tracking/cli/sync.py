@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pte_tracking.cli.arguments import reading
+from pte_tracking.cli.arguments import folder, reading
 from pte_tracking.cli.rendering import fail
 from pte_tracking.runs.follow import follow as follow_runs
 from pte_tracking.runs.manifest import check_sinks
@@ -28,9 +28,7 @@ class InOrder(TyperCommand):
 
 def sync(
     ctx: typer.Context,
-    run: Annotated[
-        Path, typer.Argument(help="The run's directory; with --follow, a folder of runs.", show_default=False)
-    ],
+    run: Annotated[Path, folder(help="The run's directory; with --follow, a folder of runs.")],
     timeout: Annotated[float, typer.Option(min=0, help="Seconds without progress before giving up.")] = 60.0,
     to: Annotated[list[str] | None, typer.Option(help="Add this sink to the run, for good.")] = None,
     option: Annotated[
@@ -56,12 +54,12 @@ def sync(
     typer.echo(f"everything of {run} is delivered")
 
 
-def _follow(folder: Path, to: list[str] | None) -> None:
+def _follow(place: Path, to: list[str] | None) -> None:
     if to:
         fail("sync: --follow delivers each run to its own sinks; add one to a run by sync RUN --to", 2)
-    if not folder.is_dir():
-        fail(f"{folder}: no such folder", 1)
-    follow_runs(folder, typer.echo)
+    if not place.is_dir():
+        fail(f"{place}: no such folder", 1)
+    follow_runs(place, typer.echo)
 
 
 def _sinks(words: list[str]) -> list[Sink]:

@@ -6,13 +6,15 @@ import typer
 
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json
+from pte_tracking.runs.manifest import find_run
+from pte_tracking.runs.pending import lost
 from pte_tracking.runs.verification import problems
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:
     """Check the journal, and every snapshot against its checksum."""
     with reading():
-        found = list(problems(run))
+        found = [*lost(run, find_run(run)), *problems(run)]
     if as_json:
         print_json(found)
     else:

@@ -18,7 +18,8 @@ import msgspec
 
 from pte_tracking.runs import sink as sinks_module
 from pte_tracking.runs.files import write_atomically
-from pte_tracking.runs.layout import MANIFEST, MANIFEST_LOCK
+from pte_tracking.runs.journal import tail
+from pte_tracking.runs.layout import JOURNAL, MANIFEST, MANIFEST_LOCK
 from pte_tracking.runs.lock import Lock
 from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import to_text
@@ -114,6 +115,20 @@ class Manifest(msgspec.Struct, frozen=True):
     def save(self, directory: Path) -> None:
         """Write it, whole or not at all."""
         write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def find_run(directory: Path) -> Manifest:
+    """The manifest of a run that has a record.
+
+    Raises:
+        NotARun: There is no run, this version cannot read it, or not one event of it is there.
+    """
+    manifest, path = Manifest.load(directory), directory / JOURNAL
+    if not path.is_file():
+        raise NotARun(f"{directory}: a run without a journal (there is no file {JOURNAL})")
+    if tail(path)[0] is None:
+        raise NotARun(f"{path}: holds no event: cut off at its beginning, or not ours")
+    return manifest
 
 
 def change(directory: Path, how: Callable[[Manifest], Manifest], fresh: Manifest | None = None) -> Manifest:

@@ -68,6 +68,17 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
     return found
 
 
+def lost(directory: Path, manifest: Manifest) -> list[str]:
+    """The sinks that have got more than the journal holds: it was cut. One line each."""
+    _, end = tail(directory / JOURNAL)
+    reached = {entry.key: Progress.load(directory, entry.key).position for entry in manifest.sinks}
+    return [
+        f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"
+        for key, position in reached.items()
+        if position > end
+    ]
+
+
 def _is_inline(entry: SinkEntry) -> bool:
     try:
         return sink.find(entry.name).inline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking.runs.journal import find, kept, latest
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, DELIVERY_LOG, FIGURES, IMAGES, JOURNAL, MANIFEST
-from pte_tracking.runs.manifest import Manifest, NotARun
+from pte_tracking.runs.manifest import find_run
 from pte_tracking.runs.pending import Pending, pending, status
 
 _LAST_ROWS = 8
@@ -59,10 +59,7 @@ def summarize(directory: Path) -> Summary:
     Raises:
         NotARun: There is none, or this version cannot read it.
     """
-    manifest = Manifest.load(directory)
-    path = directory / JOURNAL
-    if not path.exists():
-        raise NotARun(f"{directory}: a run without a journal ({JOURNAL} is missing)")
+    manifest, path = find_run(directory), directory / JOURNAL
     rows = list(itertools.islice((event for event in latest(path) if isinstance(event, Metrics)), _LAST_ROWS))
     params: dict[str, Scalar] = {}
     for first, last in kept(path):
@@ -84,9 +81,14 @@ def summarize(directory: Path) -> Summary:
     )
 
 
-def runs_below(directory: Path) -> Iterator[Path]:
-    """The directories of all runs at or below a folder, earlier ones moved aside included."""
-    for place, folders, files in os.walk(directory):
+def runs_below(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """The directories of all runs at or below a folder, earlier ones moved aside included.
+
+    Args:
+        directory: The folder.
+        on_error: Called for each folder that cannot be looked into; by default they are passed over.
+    """
+    for place, folders, files in os.walk(directory, onerror=on_error):
         folders.sort()
         if MANIFEST in files:
             yield Path(place)

@@ -13,7 +13,7 @@ from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.lock import Locked
-from pte_tracking.runs.manifest import Manifest, NotARun, change, entries
+from pte_tracking.runs.manifest import change, entries, find_run
 from pte_tracking.runs.pending import Pending, pending, status
 from pte_tracking.runs.sink import Sink
 
@@ -35,9 +35,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         NotARun: There is no run.
     """
     directory = directory.absolute()
-    manifest = Manifest.load(directory)
-    if not (directory / JOURNAL).exists():
-        raise NotARun(f"{directory}: a run without a journal ({JOURNAL} is missing)")
+    manifest = find_run(directory)
     if to:
         manifest = change(directory, lambda now: msgspec.structs.replace(now, sinks=entries(to, now.sinks)))
     # While the trainer lives there is always more to come; what is there now is enough then.
