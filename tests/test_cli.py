@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pte_tracking.cli import app
 
 
 def call(*words: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -34,6 +36,12 @@ def test_list_names_every_run_with_its_status_and_last_step(run: Path) -> None:
     assert done.exit_code == 0
     lines = [line.split() for line in done.output.splitlines() if "FINISHED" in line]
     assert sorted(line[line.index("FINISHED") + 1] for line in lines) == ["20", "3"]
+
+
+def test_a_row_is_one_line_where_there_is_no_terminal(run: Path) -> None:
+    with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
+        second.log_metrics({"loss": 1.0}, 3)
+    assert len(call("list", run.parent).output.splitlines()) == 3
 
 
 def test_show_gives_params_last_rows_and_sinks(run: Path) -> None:
@@ -346,3 +354,17 @@ def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.L
         (record,) = caplog.records
         assert "hologram" in record.message
     assert "hologram" in one_line("verify", run)
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    script = """
+        source <(pte-tracking --show-completion)
+        complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pte_tracking_completion pte-tracking; }
+        complete_words pte-tracking sh; echo "${COMPREPLY[@]}"
+        complete_words pte-tracking show --j; echo "${COMPREPLY[@]}"
+    """
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # A file, as the command looks among its ancestors for the shell.
+    (tmp_path / "complete.sh").write_text(script)
+    done = subprocess.run(["bash", "complete.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["show", "--json"], done.stderr

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from rich.console import Console
 
 from pte_tracking.cli.arguments import folder, reading
-from pte_tracking.cli.rendering import AsJson, fail, print_json, print_table
+from pte_tracking.cli.rendering import AsJson, console, fail, print_json, print_table
 from pte_tracking.runs.points import extremes
 from pte_tracking.runs.summary import summarize
 
@@ -28,15 +27,15 @@ def compare(
     if as_json:
         print_json({"params": different, "metrics": msgspec.to_builtins(metrics)})
         return
-    console = Console()
-    print_table(console, "params that differ", [{"param": key, **values} for key, values in different.items()])
+    to = console()
+    print_table(to, "params that differ", [{"param": key, **values} for key, values in different.items()])
     keys = list(dict.fromkeys(key for found in metrics.values() for key in found))
     for what in ("last", "lowest", "highest"):
         rows = [
             {"metric": key} | {run: getattr(found.get(key), what, None) for run, found in metrics.items()}
             for key in keys
         ]
-        print_table(console, f"{what} values", rows)
+        print_table(to, f"{what} values", rows)
 
 
 def _different(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

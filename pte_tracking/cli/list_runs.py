@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from pte_tracking.cli.arguments import folder, reading, tell
-from pte_tracking.cli.rendering import AsJson, fail, print_json, print_table
+from pte_tracking.cli.rendering import AsJson, console, fail, print_json, print_table
 from pte_tracking.runs.manifest import NotARun
 from pte_tracking.runs.points import extremes, is_lower_better, main_key
 from pte_tracking.runs.summary import Summary, runs_below, summarize
@@ -41,7 +40,7 @@ def list_runs(
     if as_json:
         print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
     elif found:
-        print_table(Console(), "", [_row(one, value) for one, value in found])
+        print_table(console(), "", [_row(one, value) for one, value in found])
     if broken:
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -14,6 +15,15 @@ from rich.table import Table
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+#: Wider than any table: in a file, or before grep, a row is one line.
+_UNBOUNDED = 10_000
+
+
+def console() -> Console:
+    """The standard output."""
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
+
+
 def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key, in the order in which they come; nothing without rows."""
     if not rows:
@@ -21,7 +31,8 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]])
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left", box=None)
     for column in columns:
-        table.add_column(escape(column), overflow="fold", justify="right" if column != columns[0] else "left")
+        has_texts = any(isinstance(row.get(column), str) for row in rows)
+        table.add_column(escape(column), overflow="fold", justify="left" if has_texts else "right")
     for row in rows:
         table.add_row(*(cell(row.get(column, "")) for column in columns))
     if title:

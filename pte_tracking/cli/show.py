@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from pte_tracking.cli import rendering
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json, print_table
 from pte_tracking.runs.points import extremes, main_key, rows
@@ -30,7 +31,7 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
 
 
 def _print(directory: Path, run: Summary) -> None:
-    console = Console()
+    console = rendering.console()
     console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
     console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
