@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import pte_tracking as pte
 from pte_tracking.cli import app
+from pte_tracking.cli.rendering import print_latest
 
 
 def call(*words: object) -> Result:
@@ -130,6 +133,26 @@ def test_show_draws_the_value_that_tells_most(run: Path) -> None:
     output = call("show", run).output
     assert "┌" in output
     assert "loss" in output
+
+
+def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        {"epoch": step, "iteration": 10 * step} | {f"layer{n}.weight/norm": n / step for n in range(30)}
+        for step in range(1, 30)
+    ]
+    print_latest(Console(width=80), "last rows", rows)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert re.fullmatch("last rows: \\d+ of 29", lines[1])
+    assert lines[2].split()[0] == "epoch"
+    assert lines[2].split()[-2:] == ["28", "29"]
+    assert lines[3].split()[-2:] == ["280", "290"]
+    assert lines[-1].split()[0] == "layer29.weight/norm"
+    assert len(lines) == 3 + 31
+    print_latest(Console(width=80), "last rows", [{"epoch": 1, "loss": 0.5}])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
 
 
 def test_compare_shows_params_that_differ_and_metrics_side_by_side(run: Path, tmp_path: Path) -> None:

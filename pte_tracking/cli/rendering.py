@@ -24,10 +24,34 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
-def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key, in the order in which they come; nothing without rows."""
     if not rows:
         return
+    if title:
+        to.print()
+    to.print(_table(title, rows))
+
+
+def print_latest(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same, for rows of many keys: where there is no room, a column for each row, of the last that fit."""
+    if not rows or _fits(to, title, rows):
+        print_table(to, title, rows)
+        return
+    first, *others = dict.fromkeys(key for row in rows for key in row)
+    for number in range(len(rows), 0, -1):
+        told = title if number == len(rows) else f"{title}: {number} of {len(rows)}"
+        turned = [{first: key} | {cell(row[first]): row.get(key) for row in rows[-number:]} for key in others]
+        if number == 1 or _fits(to, told, turned):
+            print_table(to, told, turned)
+            return
+
+
+def _fits(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return to.measure(_table(title, rows), options=to.options.update(width=_UNBOUNDED)).maximum <= to.width
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left", box=None)
     for column in columns:
@@ -35,9 +59,7 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]])
         table.add_column(escape(column), overflow="fold", justify="left" if has_texts else "right")
     for row in rows:
         table.add_row(*(cell(row.get(column, "")) for column in columns))
-    if title:
-        console.print()
-    console.print(table)
+    return table
 
 
 def cell(value: Any) -> str:

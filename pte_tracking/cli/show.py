@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from pte_tracking.cli import rendering
 from pte_tracking.cli.arguments import RunDir, reading
-from pte_tracking.cli.rendering import AsJson, print_json, print_table
+from pte_tracking.cli.rendering import AsJson, print_json, print_latest, print_table
 from pte_tracking.runs.points import extremes, main_key, rows
 from pte_tracking.runs.summary import Summary, summarize
 
@@ -37,10 +37,10 @@ def _print(directory: Path, run: Summary) -> None:
     console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
     console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
     print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
-    print_table(console, "last rows", run.rows)
+    print_latest(console, "last rows", run.rows)
     _plot(console, directory)
     snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
-    print_table(console, "checkpoints", snapshots)
+    print_latest(console, "checkpoints", snapshots)
     for one in run.pending:
         console.print(f"not delivered: {one}", style="yellow", markup=False)
     for line in run.said:
