@@ -40,7 +40,9 @@ def demo(session: nox.Session) -> None:
     session.run("python", str(ROOT / "examples" / "digits.py"), *session.posargs, env=env)
     programs = Path(session.bin)
     print(f"\nThe log: {folder / 'result' / 'log'}")
-    print("To look at the run, type one of these and open the address that it shows:")
+    print("To look at the run here, type this:")
+    print(shlex.join([str(programs / "pte-tracking"), "show", str(folder / "result")]))
+    print("To look at it in a browser, type one of these and open the address that it shows:")
     print(shlex.join([str(programs / "tensorboard"), "--logdir", str(folder)]))
     print(shlex.join([str(programs / "mlflow"), "ui", "--backend-store-uri", store]))
 
@@ -55,8 +57,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def screenshots(session: nox.Session) -> None:
-    """Take the pictures of the pages in docs/pictures again, with chromium."""
-    install(session, "test")
+    """Take the pictures in docs/pictures again, with chromium."""
+    install(session, "test", "screenshots")
     session.run("python", "-m", "tests.browser.screenshots", env=QUIET)
 
 

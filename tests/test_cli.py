@@ -130,9 +130,13 @@ def test_list_tells_the_best_value(run: Path) -> None:
 
 
 def test_show_draws_the_value_that_tells_most(run: Path) -> None:
-    output = call("show", run).output
-    assert "┌" in output
-    assert "loss" in output
+    lines = call("show", run).output.splitlines()
+    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
+    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
+    assert lines[top + 1].endswith("│ 1")
+    assert lines[bottom - 1].endswith("│ 0.05")
+    assert lines[bottom + 1].split() == ["1", "20"]
+    assert "loss" in lines[bottom + 2]
 
 
 def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -13,8 +15,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 import pte_tracking
+from pte_tracking.cli import app
 from tests import servers
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -118,16 +123,77 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -
 @pytest.mark.slow
 def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
     (script,) = blocks("../README.md")
-    assert len(script.splitlines()) <= 35
+    assert len(script.splitlines()) <= 25
     run_page(script, tmp_path)
     assert (tmp_path / "result" / "log").exists()
 
 
-def test_pages_name_only_commands_that_there_are() -> None:
-    commands = {"list", "show", "compare", "export", "verify", "convert", "sync"}
-    for path in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
-        told = re.findall(r"pte-tracking (\w+)", path.read_text())
-        assert set(told) <= commands | {"COMMAND"}, path
+PAPERS = sorted(
+    path for folder in ("", "docs", "examples") for path in (DOCS.parent / folder).glob("*.md") if path.is_file()
+)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragments by which GitHub and MyST reach the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", without_code(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
+def test_links_between_papers_lead_somewhere(paper: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(paper.read_text())):
+        if re.match(r"\w+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = paper.parent / place if place else paper
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_picture_is_shown_small_and_told_in_words() -> None:
+    shown = [one for paper in PAPERS for one in re.findall(r"!\[(.*?)\]\((.*?)\)", paper.read_text())]
+    assert all(len(words) > 10 for words, _ in shown)
+    pictures = sorted((DOCS / "pictures").iterdir())
+    assert sorted({Path(place).name for _, place in shown}) == [path.name for path in pictures]
+    assert {path.name: size for path in pictures if (size := path.stat().st_size) > 80_000} == {}
+
+
+def test_every_extension_is_told_of() -> None:
+    page = (DOCS / "extensions.md").read_text()
+    assert {name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page} == set()
+
+
+def commands(text: str) -> list[str]:
+    """What is to be typed, in blocks and within a sentence, but for what stands for several commands."""
+    typed = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in typed for line in block.splitlines()]
+    within = re.findall(r"`([^`\n]+)`", without_code(text))
+    return [line for line in lines + within if not re.search(r"\.\.\.|\||COMMAND|NAME", line)]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
+def test_commands_of_the_papers_can_be_typed(paper: Path) -> None:
+    ours = typer.main.get_command(app)
+    assert isinstance(ours, TyperGroup)
+    root = DOCS.parent
+    sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", (root / "noxfile.py").read_text(), re.MULTILINE))
+    for line in commands(paper.read_text()):
+        for command in line.split("&&"):
+            words = shlex.split(command, comments=True)
+            if words[:1] == ["pte-tracking"] and not words[1].startswith("-"):
+                _, found, rest = ours.resolve_command(ours.make_context("pte-tracking", [words[1]]), words[1:])
+                assert found is not None, command
+                # Within a sentence the run is often left out.
+                found.make_context(words[1], [*rest, "RUN"] if all(word.startswith("-") for word in rest) else rest)
+            elif words[:3] == ["python", "-m", "nox"]:
+                named = itertools.takewhile(lambda word: word != "--", words[words.index("-s") + 1 :])
+                assert set(named) <= sessions, command
+            elif words[:1] == ["pytest"]:
+                assert all((root / word).exists() for word in words[1:] if word.startswith("tests")), command
 
 
 def test_the_reference_lists_every_public_name() -> None:

@@ -64,14 +64,23 @@ def _plot(console: Console, directory: Path) -> None:
     from uniplot import plot_to_string
 
     thinned = [curve[:: -(-len(curve) // _MOST_POINTS)] for curve in curves.values()]
-    drawn = plot_to_string(
+    width = max(min(console.width, 100) - 20, 20)
+    top, *inside, bottom, legend = plot_to_string(
         xs=[[step for step, _ in curve] for curve in thinned],
         ys=[[value for _, value in curve] for curve in thinned],
         lines=True,
         color=console.is_terminal,
-        width=max(min(console.width, 100) - 20, 20),
+        width=width,
         height=_HEIGHT,
         legend_labels=list(curves),
-    )
+        # It would round 0.5 beside 1 to 0: the ends of the axes are told here, as they are.
+        x_labels=False,
+        y_labels=False,
+    ).splitlines()
+    steps = [step for curve in thinned for step, _ in curve]
+    values = [value for curve in thinned for _, value in curve]
+    inside[0] += f" {max(values):.4g}"
+    inside[-1] += f" {min(values):.4g}"
+    first, last = str(min(steps)), str(max(steps))
     console.print()
-    print(drawn)
+    print(*(top, *inside, bottom, f" {first}{last:>{width - len(first)}}", legend), sep="\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from tests import servers
+from tests.browser import extension_pictures, notebook, terminal
 from tests.browser.pages import SIZE, MLflow, TensorBoard, missing, open_page, tensorboard
-from tests.browser.training import finish, start
+from tests.browser.training import EXAMPLE, finish, start
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,10 +35,8 @@ class Camera:
         self._page.set_viewport_size({"width": width, "height": height})
         self._page.mouse.move(0, 0)
         self._page.wait_for_timeout(2000)  # until everything has come to rest
-        path = PICTURES / f"{name}.png"
-        Image.open(io.BytesIO(self._page.screenshot())).convert("RGB").save(path, optimize=True)
+        extension_pictures.save(Image.open(io.BytesIO(self._page.screenshot())), PICTURES / f"{name}.png")
         self._page.set_viewport_size(SIZE)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def photograph(folder: Path) -> None:
@@ -46,8 +47,16 @@ def photograph(folder: Path) -> None:
         training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
         camera = Camera(page)
         photograph_mlflow(camera, MLflow(page, uri, training.experiment), training.run_id)
+        shutil.copy(EXAMPLE, training.folder)
+        seen = terminal.session(training.folder, "pte-tracking list .", "pte-tracking show result")
+        terminal.draw(PICTURES / "command-line.svg", "bash", seen)
         with tensorboard(training.folder) as address:
             photograph_tensorboard(camera, TensorBoard(page, address))
+        with notebook.jupyterlab(training.folder) as address:
+            page.set_viewport_size({"width": 1000, "height": 2000})
+            notebook.run_cell(page, address)
+            shown = page.locator(".jp-Cell-outputWrapper").first.screenshot()
+            extension_pictures.save(Image.open(io.BytesIO(shown)), PICTURES / "notebook.png")
 
 
 def photograph_mlflow(camera: Camera, mlflow: MLflow, run_id: str) -> None:
@@ -74,11 +83,16 @@ def photograph_tensorboard(camera: Camera, board: TensorBoard) -> None:
     camera.take("tensorboard-histograms", 1440, 800)
     board.open_hparams()
     camera.take("tensorboard-hparams", 1640, 540)
+    board.open_texts()
+    camera.take("tensorboard-text", 1000, 900)
 
 
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(reason)
     PICTURES.mkdir(exist_ok=True)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as folder:
+        extension_pictures.draw(Path(folder), PICTURES)
     with tempfile.TemporaryDirectory() as folder:
         photograph(Path(folder))

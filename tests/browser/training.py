@@ -62,7 +62,7 @@ def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]
 
 def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Training:
     """Wait for the example and look up where it was delivered to."""
-    assert training.wait(100) == 0, (folder / "output.txt").read_text()
+    assert training.wait(200) == 0, (folder / "output.txt").read_text()
     from mlflow import MlflowClient
 
     client = MlflowClient(server)

@@ -1,0 +1,47 @@
+"""What the extensions show and do, each seen in a real training."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from tests.browser import terminal
+
+HERE = Path(__file__).parent
+#: What PlotReport and VariableStatisticsPlot draw in every_extension.py.
+DRAWN = ("loss", "accuracy", "schedules", "statistics", "system", "variables")
+
+
+def draw(folder: Path, pictures: Path) -> None:
+    """Draw them.
+
+    Args:
+        folder: An empty folder for the trainings.
+        pictures: Where the pictures are put.
+    """
+    # The programs under the names, and in the place, that a user would give them.
+    for program, name in (("every_extension", "train"), ("diverging", "diverging")):
+        shutil.copy(HERE / f"{program}.py", folder / f"{name}.py")
+    shutil.copy(HERE.parents[1] / "examples" / "digits.py", folder)
+
+    command = "python train.py result"
+    seen = terminal.run(
+        ["bash", "-c", command], folder, at=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
+    )
+    terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{seen}")
+    for name in DRAWN:
+        with Image.open(folder / "result" / f"{name}.png") as picture:
+            save(picture, pictures / f"{name}.png")
+
+    terminal.draw(pictures / "snapshots.svg", "bash", terminal.session(folder, "ls result"))
+    failing = "python diverging.py diverged 2>&1 | tail -n 1"
+    terminal.draw(pictures / "fail_on_non_number.svg", "bash", terminal.session(folder, failing, "pte-tracking list ."))
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Save a picture with 256 colours, which are enough for charts."""
+    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

@@ -1,0 +1,97 @@
+"""What a program shows in a terminal, as a picture."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+_COLUMNS, _ROWS = 100, 40
+_PATIENCE = 300.0  # seconds
+#: Where the cursor goes, as far as bars of tqdm send it.
+_MOVES = re.compile("(\r|\n|\x1b\\[A)")
+
+
+def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None = None) -> str:
+    """Run a program in a terminal, to its end.
+
+    Args:
+        command: The program and its arguments.
+        folder: Where it is run.
+        at: Told what is to be seen; where it is true for the first time, that is returned instead of the end.
+
+    Returns:
+        What is to be seen, with codes for colours.
+    """
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+    env = {**os.environ, "TERM": "xterm-256color"}
+    program = subprocess.Popen(command, cwd=folder, env=env, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    sent, found, deadline = b"", None, time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            sent += os.read(ours, 1 << 16)
+        except OSError:  # how the end of a terminal is told
+            break
+        if found is None and at is not None and at(seen := screen(sent)):
+            found = seen
+    os.close(ours)
+    status = program.wait(20)
+    if status or (at and found is None):
+        raise RuntimeError(f"{command} ended with {status}:\n{screen(sent)}")
+    return found or screen(sent)
+
+
+def session(folder: Path, *commands: str) -> str:
+    """What is to be seen after these commands were typed."""
+    return "\n".join(f"$ {command}\n{run(['bash', '-c', command], folder)}" for command in commands)
+
+
+def screen(sent: bytes) -> str:
+    """What is to be seen after a terminal was sent these bytes."""
+    lines: list[str] = [""]
+    row, column = 0, 0
+    for token in _MOVES.split(sent.decode(errors="ignore")):
+        if token == "\r":
+            column = 0
+        elif token == "\x1b[A":
+            row = max(row - 1, 0)
+        elif token == "\n":
+            row += 1
+            if row == len(lines):
+                lines.append("")
+        else:
+            lines[row] = lines[row][:column].ljust(column) + token + lines[row][column + len(token) :]
+            column += len(token)
+    return "\n".join(line.rstrip() for line in lines).rstrip()
+
+
+def draw(path: Path, title: str, text: str) -> None:
+    """Draw a terminal's window.
+
+    Args:
+        path: The picture, an SVG.
+        title: What stands above.
+        text: What is seen in it, with codes for colours.
+    """
+    widest = max(Text.from_ansi(line).cell_len for line in text.splitlines())
+    width = min(widest, _COLUMNS) + 1
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(text), overflow="fold")
+    drawn = console.export_svg(title=title, unique_id=path.stem)
+    # Nothing is fetched for it from elsewhere: the reader's own monospaced font does.
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    path.write_text("\n".join(line.strip() for line in drawn.splitlines() if line.strip()) + "\n")
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
