@@ -81,4 +81,6 @@ def run_cell(page: Page, address: str) -> None:
     page.locator(".jp-Cell .cm-content").first.click()
     page.get_by_text("Idle").first.wait_for(state="attached")
     page.keyboard.press("Shift+Enter")
-    page.get_by_text("epoch 8/8").first.wait_for(timeout=120_000)
+    page.locator(".jp-OutputArea tbody tr").nth(7).wait_for(timeout=120_000)
+    page.get_by_text("360/360").first.wait_for()
+    page.wait_for_timeout(2000)  # until the plot has come, too
