@@ -70,8 +70,9 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
 
 def lost(directory: Path, manifest: Manifest) -> list[str]:
     """The sinks that have got more than the journal holds: it was cut. One line each."""
-    _, end = tail(directory / JOURNAL)
+    # In this order: both may be growing.
     reached = {entry.key: Progress.load(directory, entry.key).position for entry in manifest.sinks}
+    _, end = tail(directory / JOURNAL)
     return [
         f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"
         for key, position in reached.items()
