@@ -298,6 +298,7 @@ def link_to_itself(path: Path) -> None:
     [
         ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 7')), "format 7"),
+        ("run.json", fifo, "damaged or not ours"),
         ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "holds no event"),
         ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "holds no event"),
         ("journal.jsonl", Path.unlink, "no file journal.jsonl"),

@@ -97,6 +97,8 @@ class Manifest(msgspec.Struct, frozen=True):
             NotARun: There is none, it is damaged, or a newer version wrote it.
         """
         path = directory / MANIFEST
+        if path.is_fifo():  # to read it would be to wait for ever
+            raise NotARun(f"{path}: damaged or not ours: it is a named pipe")
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
