@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pte_tracking.sharding import local
 from pte_tracking.snapshots.plain import with_tensors
 
 
@@ -30,17 +31,18 @@ class Buffers:
         def take(tensor: Tensor, path: str) -> Tensor:
             if tensor.layout is not torch.strided:
                 return tensor.cpu().clone()
-            address = tensor.data_ptr()
+            address = local(tensor).data_ptr()
             if address in copies and _is_same(tensor, copies[address][0]):
                 return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
             buffer = self._buffers.get(len(kept))
-            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            if buffer is None or not _is_like(buffer, tensor):
                 buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
             kept[len(kept)] = buffer
             copies[address] = tensor, buffer
             if tensor.is_cuda:
                 devices.add(tensor.device)
-            return buffer.copy_(tensor, non_blocking=tensor.is_cuda)
+            local(buffer).copy_(local(tensor), non_blocking=tensor.is_cuda)
+            return buffer
 
         copied = with_tensors(state, take)
         self._buffers = kept
@@ -52,6 +54,16 @@ class Buffers:
         for event in self._copied:
             event.synchronize()
         self._copied = []
+
+
+def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
+    """Whether a tensor fits into the memory of an earlier one."""
+    return (
+        type(buffer) is type(tensor)
+        and buffer.shape == tensor.shape
+        and local(buffer).shape == local(tensor).shape
+        and buffer.dtype == tensor.dtype
+    )
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

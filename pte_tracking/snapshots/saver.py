@@ -8,9 +8,10 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pte_tracking.runs.shards import Part
+from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots import file, shards
 from pte_tracking.snapshots.buffers import Buffers
 from pte_tracking.snapshots.plain import with_tensors
@@ -52,77 +53,50 @@ class Saver:
             world: The ranks.
         """
         self.wait()
+        buffers = self._buffers
         try:
-            state = capture()
-            if shards.has_shards(state):
-                write = self._shards_written(path, state, world, before, after)
-            elif world.rank == 0:
-                write = self._file_written(path, state, before, after)
-            else:
+            captured = capture()
+            in_shards = shards.has_shards(captured)
+            if world.rank and not in_shards:
                 return
+            if in_shards:
+                self._take_the_line()
+            state = _to_host(captured) if buffers is None else buffers.copy(captured)
         except Exception as error:
             _complain(path, error, world)
             return
-        self._do(path, write, world)
-
-    def _file_written(
-        self,
-        path: Path,
-        captured: dict[str, Any],
-        before: Callable[[dict[str, Any]], object],
-        after: Callable[[dict[str, Any], Part], object],
-    ) -> Callable[[], None]:
-        buffers = self._buffers
-        state = _to_host(captured) if buffers is None else buffers.copy(captured)
 
         def write() -> None:
-            if buffers is not None:
-                buffers.wait()
-            before(state)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            after(state, file.write(path, state))
-
-        return write
-
-    def _shards_written(
-        self,
-        path: Path,
-        state: dict[str, Any],
-        world: World,
-        before: Callable[[dict[str, Any]], object],
-        after: Callable[[dict[str, Any], Part], object],
-    ) -> Callable[[], None]:
-        if Saver._on_the_line is not None:
-            Saver._on_the_line.wait()
-        Saver._on_the_line = self
-        temporary, line = file.temporary_path(path), world.of_snapshots
-        rest, done = shards.begin(temporary, state, line.group)
-
-        def write() -> None:
-            published = shards.finish(done, temporary, path, rest, line, before)
-            if published is not None:
-                after(rest, published)
-
-        return write
-
-    def _do(self, path: Path, write: Callable[[], None], world: World) -> None:
-        def write_or_complain() -> None:
             try:
-                write()
+                if buffers is not None:
+                    buffers.wait()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if in_shards:
+                    published = shards.write(path, state, world.of_snapshots, lambda: before(state))
+                else:
+                    before(state)
+                    published = file.write(path, state)
+                if published is not None:
+                    after(state, published)
             except Exception as error:
                 _complain(path, error, world)
 
         def write_behind() -> None:
             _step_back()
-            write_or_complain()
+            write()
 
-        if self._buffers is None:
-            write_or_complain()
+        if buffers is None:
+            write()
             return
         # A thread for each, not one that waits for work: there is none that could have died. Not a daemon: the
         # interpreter does not end in the middle of a snapshot.
         self._thread = threading.Thread(target=write_behind, name=f"snapshot {path.name}")
         self._thread.start()
+
+    def _take_the_line(self) -> None:
+        if Saver._on_the_line is not None:
+            Saver._on_the_line.wait()
+        Saver._on_the_line = self
 
     def wait(self) -> None:
         """Wait until the last one is written."""
@@ -132,8 +106,10 @@ class Saver:
 
 
 def _to_host(state: dict[str, Any]) -> dict[str, Any]:
-    on_host: dict[str, Any] = with_tensors(state, lambda tensor, path: tensor.cpu())
-    return on_host
+    # Shards are written from where they are.
+    return cast(
+        dict[str, Any], with_tensors(state, lambda tensor, path: tensor if is_sharded(tensor) else tensor.cpu())
+    )
 
 
 def _complain(path: Path, error: Exception, world: World) -> None:

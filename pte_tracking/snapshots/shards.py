@@ -14,19 +14,17 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pte_tracking.runs.files import sync_directory
 from pte_tracking.runs.shards import STATE, Part, identity, part, remove, write_marker
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load
+from pte_tracking.snapshots.file import load, temporary_path
 from pte_tracking.snapshots.plain import with_tensors
 from pte_tracking.world import ALONE, World
 
@@ -49,96 +47,71 @@ def has_shards(state: Any) -> bool:
     return bool(found)
 
 
-def begin(
-    folder: Path, state: Mapping[str, Any], group: dist.ProcessGroup | None
-) -> tuple[dict[str, Any], Future[Any]]:
-    """Copy what lies in shards and begin to write it, on all ranks.
-
-    Args:
-        folder: Where to, the same on all ranks.
-        state: The state, a plain one.
-        group: How the ranks talk about it.
-
-    Returns:
-        A copy of the rest of the state, and what is done when all ranks have written their shards.
-
-    Raises:
-        OSError: A shard could not be written, or, from the second, another rank's could not.
-    """
-    # torch's part of it takes a while to import.
-    from torch.distributed.checkpoint.filesystem import FileSystemWriter
-    from torch.distributed.checkpoint.state_dict_saver import async_save
-
-    in_shards: dict[str, Tensor] = {}
-
-    def take(tensor: Tensor, path: str) -> Tensor:
-        if not is_sharded(tensor):
-            return tensor.cpu().clone()
-        in_shards[path] = tensor
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-
-    rest = with_tensors(dict(state), take)
-    done = async_save(cast(Any, in_shards), storage_writer=FileSystemWriter(folder), process_group=group)
-    return rest, cast("Future[Any]", done)
-
-
-def finish(
-    done: Future[Any],
-    folder: Path,
-    path: Path,
-    rest: dict[str, Any],
-    world: World,
-    before: Callable[[dict[str, Any]], object],
+def write(
+    path: Path, state: Mapping[str, Any], world: World, before: Callable[[], object] = lambda: None
 ) -> Part | None:
-    """Publish what all ranks write; called on all of them. Where one could not, nothing is left of it.
+    """Write a state, each rank its shards; called on all of them. Where one cannot, nothing is left of it.
 
     Args:
-        done: What :func:`begin` returned, as ``rest``.
-        folder: Where the shards are.
-        path: Where the snapshot is to be.
-        rest: What is not in them.
+        path: The folder.
+        state: The state, a plain one.
         world: The ranks.
-        before: Called on rank 0 with the rest before it is written; may still add to it.
+        before: Called on rank 0 before anything is written.
 
     Returns:
         On rank 0, what identifies the snapshot.
 
     Raises:
         OSError: A rank could not write its part.
+        RuntimeError: Another rank has failed otherwise.
     """
+    temporary = temporary_path(path)
     try:
-        mine = world.on_all("the shards of a snapshot", lambda: _written(done, folder, world.rank))
+        world.first("what comes before a snapshot", before)
+        in_shards: dict[str, Tensor] = {}
+
+        def take(tensor: Tensor, place: str) -> Tensor:
+            if not is_sharded(tensor):
+                return tensor
+            in_shards[place] = tensor
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+        rest = with_tensors(dict(state), take)
+        mine = world.on_all("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
         each = world.gather("the shards of a snapshot", mine)
         if world.rank:
             return None
-        before(rest)
         parts = {name: one for parts in each for name, one in parts.items()}
-        torch.save(rest, folder / STATE)
+        torch.save(rest, temporary / STATE)
         for name in (STATE, _METADATA):
-            with open(folder / name, "rb") as file:
+            with open(temporary / name, "rb") as file:
                 os.fsync(file.fileno())
-            parts[name] = part(folder / name)
-        write_marker(folder, parts)
-        sync_directory(folder)
+            parts[name] = part(temporary / name)
+        write_marker(temporary, parts)
+        sync_directory(temporary)
         remove(path)
-        os.replace(folder, path)
+        os.replace(temporary, path)
     except BaseException:
         if world.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_directory(path.parent)
     return identity(path)
 
 
-def _written(done: Future[Any], folder: Path, rank: int) -> dict[str, Part]:
-    """The files that this rank has written."""
+def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, Part]:
+    """Write those of this rank, and wait until they are on the disk; says which files they are in."""
+    # torch's part of it takes a while to import.
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     try:
-        done.result()
+        save(cast(Any, tensors), storage_writer=FileSystemWriter(folder), process_group=world.group)
     except Exception:
         raise
-    except BaseException as error:  # torch's own is no Exception, and holds the traces of all ranks
+    except BaseException as error:  # torch's own is no Exception
         raise OSError(_reasons(error)) from error
-    return {file.name: part(file) for file in folder.glob(f"__{rank}_*")}
+    return {file.name: part(file) for file in folder.glob(f"__{world.rank}_*")}
 
 
 def together(path: Path) -> dict[str, Any]:

@@ -25,10 +25,10 @@ PLACES = [
     (0, "pte_tracking.runs.run:Run.log_checkpoint:2:before"),
     (0, "pte_tracking.runs.run:Run.remove_checkpoint:1:before"),
     (0, "pte_tracking.runs.shards:shutil.rmtree:1:before"),
-    (1, "torch.distributed.checkpoint.state_dict_saver:async_save:2:before"),
-    (1, "torch.distributed.checkpoint.state_dict_saver:async_save:2:after"),
+    (1, "torch.distributed.checkpoint.state_dict_saver:save:2:before"),
+    (1, "torch.distributed.checkpoint.state_dict_saver:save:2:after"),
     (1, "pte_tracking.snapshots.shards:part:2:before"),
-    (1, "pte_tracking.snapshots.shards:finish:3:after"),
+    (1, "pte_tracking.snapshots.shards:write:3:after"),
 ]
 
 
