@@ -23,6 +23,7 @@ from tensorboard.compat.proto import event_pb2
 from pte_tensorboard import records, values
 from pte_tensorboard.translation import Memory, Translation
 from pte_tracking.runs.events import AnyEvent, Rewound, RunStarted, Status
+from pte_tracking.runs.files import sync_directory
 from pte_tracking.runs.layout import PREVIOUS
 from pte_tracking.runs.sink import BadEvent, RunView
 
@@ -169,7 +170,7 @@ class TensorBoardConnection:
             os.fsync(file.fileno())
         fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC)
         os.replace(self._temporary, path)
-        _sync_folder(path.parent)
+        sync_directory(path.parent)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
@@ -288,11 +289,3 @@ def _empty(path: Path) -> None:
             os.truncate(path, 0)
         elif time.time() - found.st_mtime > _DAY:
             path.unlink()
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
