@@ -99,12 +99,26 @@ def test_a_folder_that_is_no_run_of_ours_gets_one_line_and_a_non_zero_exit(
         (["--to", "nowhere"], "installed are json, mlflow"),
         (["--option", "a=b"], "behind a --to"),
         (["--to", "json", "--option", "colour=red"], "its options are"),
+        (["--follow", "--json"], "leave --json out"),
     ],
 )
 def test_wrong_use_of_sync_is_told_and_exits_with_2(run: Path, words: list[str], said: str) -> None:
     done = call("sync", run, *words)
     assert done.exit_code == 2
     assert said in done.output
+
+
+@pytest.mark.slow
+def test_sync_tells_scripts_what_is_left(run: Path) -> None:
+    done = call("sync", run, "--json")
+    assert (done.exit_code, json.loads(done.output)) == (0, [])
+    # Nobody listens on the port of discarded things.
+    nowhere = ["--to", "mlflow", "--option", "tracking_uri=http://127.0.0.1:9"]
+    done = call("sync", run, "--json", "--timeout", "1", *nowhere)
+    assert done.exit_code == 1
+    (left,) = json.loads(done.stdout)
+    assert (left["key"], left["events"]) == ("mlflow", 23)
+    assert "Connection" in left["why"]
 
 
 @pytest.mark.slow

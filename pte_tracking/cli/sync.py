@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from pte_tracking.cli.arguments import folder, reading
-from pte_tracking.cli.rendering import fail
+from pte_tracking.cli.rendering import AsJson, fail, print_json
 from pte_tracking.runs.follow import follow as follow_runs
 from pte_tracking.runs.manifest import check_sinks
 from pte_tracking.runs.sink import Sink, find
@@ -37,24 +37,31 @@ def sync(
     follow: Annotated[
         bool, typer.Option("--follow", help="Deliver all runs below the folder, as they grow, until interrupted.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver until nothing is left."""
     if follow:
-        _follow(run, to)
+        _follow(run, to, as_json)
         return
     try:
         with reading():
             left = sync_run(run, timeout, _sinks(ctx.obj))
     except (ValueError, TypeError) as error:
         fail(str(error), 2)
-    for one in left:
-        typer.echo(f"not delivered: {one}", err=True)
+    if as_json:
+        print_json([one._asdict() for one in left])
+    elif not left:
+        typer.echo(f"everything of {run} is delivered")
+    else:
+        for one in left:
+            typer.echo(f"not delivered: {one}", err=True)
     if left:
         raise typer.Exit(1)
-    typer.echo(f"everything of {run} is delivered")
 
 
-def _follow(place: Path, to: list[str] | None) -> None:
+def _follow(place: Path, to: list[str] | None, as_json: bool) -> None:
+    if as_json:
+        fail("sync: --follow has no end to tell of in JSON; leave --json out", 2)
     if to:
         fail("sync: --follow delivers each run to its own sinks; add one to a run by sync RUN --to", 2)
     if not place.is_dir():
