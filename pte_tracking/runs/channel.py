@@ -210,7 +210,7 @@ class Channel:
 
     def failed(self, error: BaseException) -> None:
         """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
-        message = f"{type(error).__name__}: {error}".strip()[:2000]
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]  # one line, whatever it was
         if message != self._told:
             _logger.warning("%s: %s; it is tried again", self.key, message)
             self._told = message

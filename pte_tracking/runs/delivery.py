@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.files import modified
-from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, WAKE
+from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pace import Pace
@@ -146,8 +146,10 @@ def main() -> int:
     """The delivery process."""
     os.nice(10)  # training comes first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    directory = Path(sys.argv[1])
+    begun_with = modified(directory / RELIEF)
     try:
-        deliver(Path(sys.argv[1]))
+        deliver(directory, lambda _: modified(directory / RELIEF) != begun_with)
     except Locked:
         return 0
     except (NotARun, FileNotFoundError) as error:  # it was moved or deleted
