@@ -34,10 +34,11 @@ class Postgres:
 
     Args:
         port: Where it listens.
+        process_id: Its first process, the parent of all others.
     """
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, process_id: int) -> None:
+        self._port, self.process_id = port, process_id
 
     def create(self, database: str, template: str = "template1") -> str:
         """Make a database, as a copy of one that nobody uses at the time; its URI for SQLAlchemy."""
@@ -87,6 +88,6 @@ def postgres(**settings: str | int) -> Iterator[Postgres]:
             file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
         run("pg_ctl", "start", "--wait", f"--log={name}/log")
         try:
-            yield Postgres(port)
+            yield Postgres(port, int(Path(name, "data", "postmaster.pid").read_text().split()[0]))
         finally:
             run("pg_ctl", "stop", "--mode=immediate")

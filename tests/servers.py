@@ -65,7 +65,13 @@ def mlflow_server(folder: Path, template: Path, environment: dict[str, str] | No
 
 @contextlib.contextmanager
 def serve(
-    folder: Path, store: str, artifacts: str, environment: dict[str, str] | None = None, *options: str, workers: int = 1
+    folder: Path,
+    store: str,
+    artifacts: str,
+    environment: dict[str, str] | None = None,
+    *options: str,
+    workers: int = 1,
+    port: int | None = None,
 ) -> Iterator[str]:
     """An ``mlflow server`` before any store; its URI.
 
@@ -76,8 +82,9 @@ def serve(
         environment: More variables.
         options: More words of its command.
         workers: How many processes answer.
+        port: Where it listens; anywhere by default.
     """
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", str(workers), "--backend-store-uri", store, "--artifacts-destination", artifacts]
     with process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
@@ -89,7 +96,7 @@ def process(
     command: list[str], folder: Path, asked: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a group of processes of its own, from when it answers at the address ``asked`` until the end."""
-    with open(folder / "server.log", "wb") as log:
+    with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(
             command,
             env={**os.environ, **MLFLOW_ENVIRONMENT, **(environment or {})},

@@ -38,6 +38,7 @@ class MLflowSink(Sink):
     """
 
     name: ClassVar[str] = "mlflow"
+    is_shared: ClassVar[bool] = True
     requires: ClassVar[str | None] = "mlflow"
     install: ClassVar[str] = "pip install 'pte-tracking[mlflow]'"
     schemes: ClassVar[tuple[str, ...]] = ("runs", "models")

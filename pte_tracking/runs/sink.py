@@ -127,6 +127,7 @@ class Sink(ABC):
     Attributes:
         name: The word a user types, which is also the name of the entry point.
         inline: Written in the training process; only for sinks that cost microseconds.
+        is_shared: Many runs write to one server: while a run goes on it asks seldom, with more at once.
         requires: The module of the backend's product; None if it needs nothing beyond this package.
         install: What a user types to get it.
         files: Globs of what the sink leaves at the top of the run's directory.
@@ -136,6 +137,7 @@ class Sink(ABC):
 
     name: ClassVar[str]
     inline: ClassVar[bool] = False
+    is_shared: ClassVar[bool] = False
     requires: ClassVar[str | None] = None
     install: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ()
