@@ -10,6 +10,9 @@ from unittest import mock
 import pytest
 
 from tests import servers
+from tests.needs import need
+from tests.object_store import BUCKET, ObjectStore, object_store
+from tests.postgres import Postgres, missing, postgres
 
 
 @pytest.fixture(scope="session")
@@ -43,4 +46,27 @@ def mlflow_store(mlflow_template: Path, tmp_path: Path, mlflow_environment: None
 def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of an MLflow server that several tests share: each uses experiments of its own."""
     with servers.mlflow_server(tmp_path_factory.mktemp("mlflow-server"), mlflow_template) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Postgres]:
+    """A PostgreSQL server; ``real_server`` keeps its database ``mlflow`` there."""
+    need(missing())
+    with postgres(fsync="off") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An object store."""
+    with object_store(tmp_path_factory.mktemp("object-store")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def real_server(database: Postgres, bucket: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of an MLflow server on PostgreSQL that proxies its artifacts to an object store."""
+    folder = tmp_path_factory.mktemp("real-server")
+    with servers.serve(folder, database.create("mlflow"), f"s3://{BUCKET}", bucket.environment) as uri:
         yield uri

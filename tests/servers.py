@@ -59,10 +59,44 @@ def mlflow_server(folder: Path, template: Path, environment: dict[str, str] | No
     with contextlib.closing(sqlite3.connect(store)) as database:
         database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
         database.commit()
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", str(folder / "artifacts")]
-    with open(folder / "server.log", "wb") as log:
+    with serve(folder, f"sqlite:///{store}", str(folder / "artifacts"), environment) as uri:
+        yield uri
+
+
+@contextlib.contextmanager
+def serve(
+    folder: Path,
+    store: str,
+    artifacts: str,
+    environment: dict[str, str] | None = None,
+    *options: str,
+    workers: int = 1,
+    port: int | None = None,
+) -> Iterator[str]:
+    """An ``mlflow server`` before any store; its URI.
+
+    Args:
+        folder: Where its log lies.
+        store: The URI of the database.
+        artifacts: Where it puts the artifacts that it proxies.
+        environment: More variables.
+        options: More words of its command.
+        workers: How many processes answer.
+        port: Where it listens; anywhere by default.
+    """
+    port = port or free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", str(workers), "--backend-store-uri", store, "--artifacts-destination", artifacts]
+    with process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def process(
+    command: list[str], folder: Path, asked: str, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a group of processes of its own, from when it answers at the address ``asked`` until the end."""
+    with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(
             command,
             env={**os.environ, **MLFLOW_ENVIRONMENT, **(environment or {})},
@@ -72,8 +106,8 @@ def mlflow_server(folder: Path, template: Path, environment: dict[str, str] | No
             start_new_session=True,
         )
     try:
-        _wait_until_healthy(server, port, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
+        _wait_until_it_answers(server, asked, folder / "server.log")
+        yield server
     finally:
         _end_group(server)
 
@@ -83,15 +117,15 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_answers(server: subprocess.Popen[bytes], asked: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            with urllib.request.urlopen(asked, timeout=1):
                 return
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"{server.args!r} did not start:\n{log.read_text()[-2000:]}")
 
 
 def _end_group(leader: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -70,7 +71,7 @@ def test_what_nox_installs_is_pinned() -> None:
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
     extras = [one for name, some in project["optional-dependencies"].items() if name != "all" for one in some]
     installed = [one for group in groups.values() for one in group if isinstance(one, str)]
-    wanted = {one.partition(">")[0] for one in (*project["dependencies"], *extras, *installed)}
+    wanted = {re.split(r"[\[>]", one)[0] for one in (*project["dependencies"], *extras, *installed)}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if not line.startswith("#")}
     assert wanted == pinned

@@ -13,14 +13,19 @@ def main() -> int:
     """Fetch."""
     tracking_uri, uri, directory = sys.argv[1:]
     product.prepare(None)
-    # This imports MLflow, which has to be prepared before.
+    # These import MLflow, which has to be prepared before.
+    from pte_mlflow.access import told_plainly
     from pte_mlflow.download import download
 
     try:
-        print(download(address.with_secrets(tracking_uri), uri, Path(directory)))
+        with told_plainly(tracking_uri):
+            print(download(address.with_secrets(tracking_uri), uri, Path(directory)))
     except LookupError as error:
         print(error.args[0], file=sys.stderr)
         return NOT_FOUND
+    except PermissionError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

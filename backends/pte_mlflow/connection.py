@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow import address, record, runs
+from pte_mlflow import access, address, record, runs
 from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import Files
 from pte_mlflow.points import Points
@@ -69,6 +69,7 @@ class MLflowConnection:
 
     Raises:
         SinkClosed: The MLflow run or its experiment was deleted.
+        PermissionError: The server does not let this user in.
     """
 
     def __init__(self, sink: MLflowSink, run: RunView, state: Mapping[str, Any]) -> None:
@@ -76,7 +77,8 @@ class MLflowConnection:
         self._run = run
         self._state = msgspec.convert(dict(state), State)
         self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
-        shown = runs.take_up(self._client, sink, run, self._state.run_id)
+        with access.told_plainly(self._client.tracking_uri):
+            shown = runs.take_up(self._client, sink, run, self._state.run_id)
         if not self._state.run_id:
             self._state.has_others = bool(shown.data.metrics)
         self._attach(shown)
@@ -119,12 +121,13 @@ class MLflowConnection:
 
     @contextlib.contextmanager
     def _noticing_deletion(self) -> Iterator[None]:
-        try:
-            yield
-        except MlflowException as error:
-            if error.error_code in (_REFUSED, "RESOURCE_DOES_NOT_EXIST"):
-                runs.get(self._client, self._state.run_id)
-            raise
+        with access.told_plainly(self._client.tracking_uri):
+            try:
+                yield
+            except MlflowException as error:
+                if error.error_code in (_REFUSED, "RESOURCE_DOES_NOT_EXIST"):
+                    runs.get(self._client, self._state.run_id)
+                raise
 
     def _write(self, events: Sequence[AnyEvent]) -> None:
         self._log_batch(events)

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 
 #: MLflow's defaults hold a thread for 16 minutes where a server hangs; whoever delivers tries again for ever anyway.
+#: But a server that is overrun goes on with what nobody waits for any more: who gives up soon, and asks again, makes
+#: more work for it.
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

@@ -14,6 +14,7 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pte_mlflow.sink import MLflowSink
+from pte_mlflow.translation import run_name
 from pte_tracking.runs.sink import RunView, SinkClosed
 
 RUN_ID = "pte.run_id"
@@ -90,7 +91,7 @@ def create(
     made = client.create_run(
         experiment_id,
         start_time=int(run.start_time * 1000),
-        run_name=name,
+        run_name=run_name(name),
         tags=origin(run) | {RUN_ID: run.id} | dict(tags or {}),
     )
     check_id(made.info.run_id)

@@ -67,6 +67,11 @@ class MLflowSink(Sink):
             object.__setattr__(self, "tracking_uri", address.hide_secrets(self.tracking_uri))
 
     @property
+    def is_shared(self) -> bool:
+        """All but files of one's own."""
+        return not address.find(self.tracking_uri).startswith(("file:", "sqlite:"))
+
+    @property
     def rewinds(self) -> bool:
         """Only by a new run."""
         return self.on_rewind == "fork"

@@ -22,6 +22,7 @@ _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
 _LONGEST_DIGEST = 36
 _LONGEST_NAME = 500
+_LONGEST_RUN_NAME = 250
 _STEPS = range(-(2**63), 2**63)
 _EPOCH = "epoch"
 _CONTEXT = "mlflow.data.context"
@@ -36,13 +37,18 @@ class Entities(NamedTuple):
     tags: list[RunTag]
 
 
+def run_name(name: str) -> str:
+    """The name of a run, as long as a database takes it."""
+    return _storable(name)[:_LONGEST_RUN_NAME]
+
+
 def dataset_input(event: Dataset) -> DatasetInput:
     """A dataset that the run uses. Its page links a source that is on the web."""
     is_web = event.source.startswith(("http://", "https://"))
-    source = json.dumps({"url" if is_web else "uri": event.source})
-    name, digest = event.name[:_LONGEST_NAME], event.digest[:_LONGEST_DIGEST]
+    source = json.dumps({"url" if is_web else "uri": event.source})  # escapes what is not storable
+    name, digest = _storable(event.name)[:_LONGEST_NAME], _storable(event.digest)[:_LONGEST_DIGEST]
     dataset = MLflowDataset(name, digest, "http" if is_web else "local", source)
-    return DatasetInput(dataset, [InputTag(_CONTEXT, event.context[:_LONGEST_NAME])])
+    return DatasetInput(dataset, [InputTag(_CONTEXT, _storable(event.context)[:_LONGEST_NAME])])
 
 
 class Translation:
@@ -120,7 +126,7 @@ class Translation:
 
     def _short(self, kind: str, key: str, value: str, most: int) -> str:
         if len(value) <= most:
-            return value
+            return _storable(value)
         path = f"{kind}s/{'/'.join(map(file_name, key.split('/')))}.txt"
         self._keep(path, value)
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
@@ -139,3 +145,8 @@ class Translation:
         if once not in self._told:
             self._told.add(once)
             _logger.warning(message, *args)
+
+
+def _storable(text: str) -> str:
+    """A text without the one character that PostgreSQL refuses, and the whole request with it."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}")

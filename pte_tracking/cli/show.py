@@ -42,9 +42,9 @@ def _print(directory: Path, run: Summary) -> None:
     snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
     print_latest(console, "checkpoints", snapshots)
     for one in run.pending:
-        console.print(f"not delivered: {one}", style="yellow", markup=False)
+        console.print(f"not delivered: {one}", style="yellow", markup=False, soft_wrap=True)
     for line in run.said:
-        console.print(f"delivery: {line}", style="dim", markup=False)
+        console.print(f"delivery: {line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _plot(console: Console, directory: Path) -> None:

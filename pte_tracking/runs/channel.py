@@ -19,6 +19,7 @@ from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Sta
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
+from pte_tracking.runs.pace import turn
 from pte_tracking.runs.selection import Selection
 from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
 
@@ -120,6 +121,7 @@ class Channel:
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
         self._sink = entry.build()
+        self._is_shared = self._sink.is_shared
         self._directory = directory
         self._journal = directory / JOURNAL
         self._selection = Selection(self.key, entry.name, self._sink.limits)
@@ -128,6 +130,8 @@ class Channel:
         self._connection: Connection | None = None
         #: What it failed with last, as long as it fails.
         self._told: str | None = None
+        #: Of the last batch: whether there is more, whether it was nothing but numbers, and the seconds that it took.
+        self._was_full, self._was_small, self._took = False, False, 0.0
         self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
         self._restore()
 
@@ -140,6 +144,13 @@ class Channel:
     def is_closed(self) -> bool:
         """Whether the backend has given this run up for ever."""
         return self.progress.closed is not None
+
+    @property
+    def rest(self) -> float:
+        """Seconds for which the backend should be left to others now, while the run goes on."""
+        if not self._is_shared or self._was_full:
+            return 0.0
+        return turn(self._took, is_small=self._was_small)
 
     def pump(self) -> bool:
         """Deliver the next batch.
@@ -187,9 +198,10 @@ class Channel:
         """Write events of the journal, the last of which ends at ``position``; progress is kept, but not saved."""
         try:
             connection = self._connect()
-            selected = list(self._selection.select(events))
+            selected, begun = list(self._selection.select(events)), time.monotonic()
             for batch in _cut(selected, self._sink.limits.batch_values):
                 self._write(connection, batch)
+            self._took = time.monotonic() - begun
         except SinkClosed as error:
             self._give_up(error)
             return
@@ -210,7 +222,7 @@ class Channel:
 
     def failed(self, error: BaseException) -> None:
         """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
-        message = f"{type(error).__name__}: {error}".strip()[:2000]
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]  # one line, whatever it was
         if message != self._told:
             _logger.warning("%s: %s; it is tried again", self.key, message)
             self._told = message
@@ -275,14 +287,18 @@ class Channel:
         """The next events, as many as one write should carry, and the position behind them."""
         events: list[AnyEvent] = []
         values, limits = 0, self._sink.limits
+        self._was_full = False
         for event, behind in journal.read(self._journal, start, end):
             values += len(event.values) if isinstance(event, Metrics) else 0
             if events and values > limits.batch_values:
+                self._was_full = True
                 break
             events.append(event)
             start = behind
             if len(events) >= limits.batch_events:
+                self._was_full = True
                 break
+        self._was_small = all(isinstance(event, Metrics) for event in events)
         return events, start
 
     def _take_back(self, rewound: Rewound, behind: int) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from pte_tracking.runs import lock
-from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, WAKE
+from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pending import pending
 
@@ -131,6 +131,11 @@ def wake(directory: Path) -> None:
     path = directory / WAKE
     path.parent.mkdir(exist_ok=True)
     path.touch()
+
+
+def relieve(directory: Path) -> None:
+    """Let a living delivery process end, for another to go on. Whoever delivers in the foreground stays."""
+    (directory / RELIEF).touch()
 
 
 def stop(directory: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.files import modified
-from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, WAKE
+from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pace import Pace
@@ -25,7 +25,7 @@ from pte_tracking.runs.pending import status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL = 0.2  # seconds between two looks at the journal: a stat and a lock call
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts while a backend is away
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between attempts while a backend is away, at most
 
 
 class Delivery:
@@ -90,6 +90,7 @@ class Delivery:
     def _carry(self, channel: Channel) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.is_set() and not channel.is_closed:
+            called = modified(self._directory / WAKE)
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
                 ending = status(self._directory)
@@ -98,7 +99,7 @@ class Delivery:
                     self._moved = time.monotonic()
                     pause = _FIRST_PAUSE
                     if ending == "RUNNING":
-                        self._rest(self._pace.pause(self._moved - began))
+                        self._rest(max(self._pace.pause(self._moved - began), channel.rest), called)
                 elif ending != "RUNNING":
                     channel.finish(ending)
                     return
@@ -106,19 +107,20 @@ class Delivery:
                     time.sleep(_POLL)
             except Exception as error:
                 channel.failed(error)
-                self._rest(pause * random.uniform(0.75, 1.25))
+                # Of a thousand runs that a server has dropped at one moment, no two come back at another.
+                self._rest(random.uniform(0, pause), called)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         try:
             channel.finish(None)
         except Exception as error:
             channel.failed(error)
 
-    def _rest(self, seconds: float) -> None:
-        """Wait, unless somebody wakes us."""
+    def _rest(self, seconds: float, called: int) -> None:
+        """Wait, unless somebody wakes us, or has done so since the time ``called``."""
         path = self._directory / WAKE
-        before, deadline = modified(path), time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._stop.is_set() and modified(path) == before:
-            time.sleep(_POLL)
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and modified(path) == called:
+            time.sleep(min(_POLL, left))
 
 
 def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: False) -> None:
@@ -146,8 +148,10 @@ def main() -> int:
     """The delivery process."""
     os.nice(10)  # training comes first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    directory = Path(sys.argv[1])
+    begun_with = modified(directory / RELIEF)
     try:
-        deliver(Path(sys.argv[1]))
+        deliver(directory, lambda _: modified(directory / RELIEF) != begun_with)
     except Locked:
         return 0
     except (NotARun, FileNotFoundError) as error:  # it was moved or deleted

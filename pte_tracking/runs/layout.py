@@ -21,6 +21,7 @@ DELIVERY_LOCK = "delivery/lock"
 DELIVERY_LOG = "delivery/log.txt"
 MANIFEST_LOCK = "delivery/run.json.lock"
 WAKE = "delivery/wake"
+RELIEF = "delivery/relief"
 
 #: What nothing else in the directory may be called.
 OWN = frozenset({MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY})

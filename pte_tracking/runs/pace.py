@@ -1,8 +1,12 @@
-"""How much of the machine the delivery takes while the training runs: where cores are short, little.
+"""How much of the machine, and of a server, the delivery takes while the training runs: where they are short, little.
 
 A low priority is not enough: what runs on the core that a thread of the training is about to wake on costs that thread
 a switch, and a training waits for the slowest of its threads. Measured on two cores, with a step of 2 ms by two threads
 and 2,500 points a second to MLflow: half as slow again at any priority, even the lowest; with this, not measurable.
+
+A server is short whenever it answers slowly, since hundreds of other runs may be there that nobody sees from here. Each
+keeps it busy one part in twenty at most, so that a thousand runs are fifty requests at a time, however slow it becomes:
+they then ask less often and send more at once, which costs it less for each point.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ _SPARE = 1.5  # cores beside those that others use: one for the delivery, and ha
 _SHARE = 20  # where they are short, the delivery works one part in so many
 _LONGEST = 5.0  # seconds
 _LOOK_EVERY = 1.0  # seconds
+_TURN, _LONGEST_TURN = 1.0, 60.0  # seconds from one request to the next
 
 
 class Pace:
@@ -38,6 +43,16 @@ class Pace:
             free = (idle - self._idle + own - self._own) / (at - self._at)
             self._is_short = free < _SPARE
         self._at, self._idle, self._own = at, idle, own
+
+
+def turn(worked: float, *, is_small: bool) -> float:
+    """Seconds to leave a server to other runs.
+
+    Args:
+        worked: The seconds that it has worked for this one.
+        is_small: It was nothing but numbers, so that the time tells how busy the server is.
+    """
+    return max(_TURN - worked, min(worked * (_SHARE - 1), _LONGEST_TURN) if is_small else 0.0)
 
 
 def _idle_seconds() -> float | None:

@@ -143,6 +143,11 @@ class Sink(ABC):
     limits: ClassVar[Limits] = Limits()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether it is a server that many runs write to: while a run goes on it asks seldom, with more at once."""
+        return False
+
+    @property
     def rewinds(self) -> bool:
         """Whether the backend can take points back. If not, the core sends it no point of a key and step twice."""
         return True

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking.runs.courier import wake
+from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.courier import relieve, start, wake
 from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.lock import Locked
-from pte_tracking.runs.manifest import change, entries, find_run
+from pte_tracking.runs.manifest import Manifest, change, entries, find_run
 from pte_tracking.runs.pending import Pending, pending, status
 from pte_tracking.runs.sink import Sink
 
@@ -21,7 +22,8 @@ from pte_tracking.runs.sink import Sink
 def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> list[Pending]:
     """Deliver until nothing is left of what the journal holds now.
 
-    A living delivery process is woken and waited for instead of contended with.
+    A living delivery process is woken and waited for instead of contended with. One that fails then is relieved: it may
+    have been given a password that is wrong, which a process cannot be told anew; ours goes on with what is left.
 
     Args:
         directory: The run's directory.
@@ -44,14 +46,26 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     def is_enough(idle: float) -> bool:
         return idle > timeout or not pending(directory, manifest, size)
 
+    begun, is_relieved = time.time(), False
     wake(directory)
     last, since = pending(directory, manifest, size), time.monotonic()
     while not is_enough(time.monotonic() - since):
         try:
             deliver(directory, is_enough)
         except Locked:
+            if _fails(directory, manifest, begun):
+                relieve(directory)
+                is_relieved = True
             time.sleep(0.1)
         left = pending(directory, manifest, size)
         if [one.events for one in left] != [one.events for one in last]:
             last, since = left, time.monotonic()
-    return pending(directory, manifest, size)
+    left = pending(directory, manifest, size)
+    if left and is_relieved:
+        start(directory)
+    return left
+
+
+def _fails(directory: Path, manifest: Manifest, since: float) -> bool:
+    errors = (Progress.load(directory, entry.key).error_time for entry in manifest.sinks)
+    return any(time is not None and time > since for time in errors)

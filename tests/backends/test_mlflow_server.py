@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+import pte_tracking as pte
 from pte_mlflow import MLflowSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
@@ -173,6 +174,16 @@ def test_a_server_without_logged_models_gets_the_rest(
     recorded.end()
     assert points_in(mlflow_server, experiment) == {"a": [(3, 3.0)]}
     assert len([record for record in caplog.records if "checkpoints" in record.getMessage()]) == 1
+
+
+def test_a_run_that_goes_on_asks_once_a_second_at_most(proxy: Proxy, experiment: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pte.Run(tmp_path / "run", sinks=[MLflowSink(proxy.uri, experiment)]) as run:
+        for step in range(600):
+            run.log_metrics({"a": step}, step)
+            time.sleep(0.01)
+    asked = [line for line in proxy.requests if "runs/log-batch" in line]
+    assert 1 < len(asked) <= time.monotonic() - begun + 2
 
 
 def test_what_was_logged_while_the_server_was_away_arrives(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import pytest
 
 from tests.browser import pages
 from tests.browser.training import Training, finish, start
+from tests.needs import need
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,11 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> None:
     """There is a browser; where there must be one, to be without it is a failure."""
-    reason = pages.missing()
-    if reason and os.environ.get("PTE_REQUIRE_BROWSER"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    need(pages.missing())
 
 
 @pytest.fixture(scope="session")

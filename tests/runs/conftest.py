@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _installed(packages: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(packages)
-        patch.setenv("PYTHONPATH", str(packages))
+        patch.setenv("PYTHONPATH", str(packages), prepend=os.pathsep)
         yield
 
 

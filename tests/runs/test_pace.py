@@ -45,3 +45,11 @@ def test_where_the_machine_does_not_tell_it_does_not_rest(stat: Path, told: str 
     if told is not None:
         stat.write_text(told)
     assert pace.Pace().pause(1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("worked", "is_small", "rests"),
+    [(0.01, True, 0.99), (0.2, True, 3.8), (10.0, True, 60.0), (0.2, False, 0.8), (10.0, False, 0.0)],
+)
+def test_a_server_is_left_to_others_the_longer_the_slower_it_is(worked: float, is_small: bool, rests: float) -> None:
+    assert pace.turn(worked, is_small=is_small) == pytest.approx(max(rests, 0.0))

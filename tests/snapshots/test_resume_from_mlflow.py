@@ -22,7 +22,7 @@ def train(out: Path, store: str, what: str | None, last: int | None = None) -> t
         small.default_extensions(keep_best=("train/loss", "min", 9)),
         optimizers=parts.optimizer,
         out_dir=out,
-        sinks=["json", MLflowSink(tracking_uri=store)],
+        sinks=["json", MLflowSink(tracking_uri=store, experiment=out.parent.name)],
         state_objects=parts.state_objects,
         close_timeout=60,
     )
@@ -37,19 +37,24 @@ def train(out: Path, store: str, what: str | None, last: int | None = None) -> t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("mlflow_environment")
+@pytest.mark.parametrize("place", ["mlflow_store", "real_server"])
 @pytest.mark.parametrize("form", ["runs:/{run}", "models:/{model}"])
-def test_an_empty_machine_goes_on_exactly(form: str, mlflow_store: str, tmp_path: Path) -> None:
-    whole, _ = train(tmp_path / "whole", mlflow_store, None)
-    train(tmp_path / "first", mlflow_store, None, last=STOPPED_IN)
+def test_an_empty_machine_goes_on_exactly(
+    form: str, place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store = request.getfixturevalue(place)
+    whole, _ = train(tmp_path / "whole", store, None)
+    train(tmp_path / "first", store, None, last=STOPPED_IN)
     shutil.rmtree(tmp_path / "first")
 
-    client = MlflowClient(mlflow_store)
-    experiments = [one.experiment_id for one in client.search_experiments()]
+    client = MlflowClient(store)
+    experiments = [client.get_experiment_by_name(tmp_path.name).experiment_id]
     (run,) = (one for one in client.search_runs(experiments) if "first" in one.info.run_name)
     models = client.search_logged_models(experiments, filter_string=f"source_run_id = '{run.info.run_id}'")
     (model,) = (one for one in models if one.name == "snapshot_iter_10")
     uri = form.format(run=run.info.run_id, model=model.model_id)
-    again, resumed = train(tmp_path / "second", mlflow_store, uri)
+    again, resumed = train(tmp_path / "second", store, uri)
 
     assert resumed is not None
     assert (resumed.path, resumed.step) == ("snapshot_iter_10", 10)

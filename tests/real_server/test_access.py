@@ -1,0 +1,192 @@
+"""A server that asks for a password: it is found in the environment, and stays there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import lock
+from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking.testing import Recorded
+from tests.postgres import Postgres
+from tests.real_server.conftest import Guarded
+from tests.real_server.training import ITERATIONS, KILLED_IN
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
+SCRIPT = Path(__file__).with_name("training.py")
+FETCH = """
+import pathlib, sys, pte_mlflow
+print(pte_mlflow.MLflowSink().fetch(sys.argv[1], pathlib.Path(sys.argv[2])).name)
+"""
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch, mlflow_environment: None) -> str:
+    name = uuid.uuid4().hex
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    return name
+
+
+@contextlib.contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """The command lines of all processes that live meanwhile, but for the shortest-lived ones."""
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_text(errors="replace").replace("\0", " "))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def environment(server: Guarded, where: str, password: str | None = None) -> dict[str, str]:
+    """A user's environment with the secrets in one of the places where MLflow's users put them."""
+    said = server._replace(password=password or server.password)
+    if where == "in the URI":
+        return {**os.environ, "MLFLOW_TRACKING_URI": said.uri_with_secrets}
+    return {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": said.uri,
+        "MLFLOW_TRACKING_USERNAME": said.user,
+        "MLFLOW_TRACKING_PASSWORD": said.password,
+    }
+
+
+def pte(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pte_tracking.cli", *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def fetch(uri: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a resume does first."""
+    command = [sys.executable, "-c", FETCH, uri, str(folder)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def steps(database: Postgres, experiment: str) -> list[int]:
+    """Those of the points that the server has."""
+    query = f"""SELECT step FROM metrics JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
+        WHERE key = 'loss' AND experiments.name = '{experiment}' ORDER BY step"""
+    return [step for (step,) in database.ask(query, "guarded")]
+
+
+def wait_for_points(directory: Path) -> None:
+    """Until the delivery has something stored."""
+    deadline = time.monotonic() + 60
+    while Progress.load(directory, "mlflow").seq < KILLED_IN:
+        assert time.monotonic() < deadline, Progress.load(directory, "mlflow")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("where", ["in variables", "in the URI"])
+def test_secrets_stay_in_the_environment(
+    where: str, guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
+) -> None:
+    run, env = tmp_path / "run", environment(guarded_server, where)
+    with command_lines() as seen:
+        command = [sys.executable, str(SCRIPT), str(run), "-", "wait"]
+        with subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as training:
+            wait_for_points(run)
+            holder = lock.holder(run / DELIVERY_LOCK)
+            assert holder is not None
+            delivery = Path("/proc", holder.split()[0], "environ").read_text()
+            said, _ = training.communicate(timeout=60)
+        assert training.returncode == 0, said
+        synced = pte("sync", str(run), env=env)
+        shown = pte("show", str(run), env=env)
+        run_id = Progress.load(run, "mlflow").state["run_id"]
+        fetched = fetch(f"runs:/{run_id}", tmp_path, env)
+    assert fetched.stdout == f"snapshot_iter_{ITERATIONS}\n", fetched.stderr
+    assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
+    for program in ("training.py", "pte_tracking.runs.delivery", "pte_mlflow"):
+        assert any(program in line for line in seen), program
+    written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(guarded_server.uri in text for text in written)
+    told = [said, synced.stdout, synced.stderr, shown.stdout, shown.stderr, fetched.stdout, fetched.stderr]
+    for secret in (guarded_server.password, guarded_server.user):
+        assert secret in delivery
+        assert not [text for text in [*written, *told, *seen] if secret in text]
+
+
+def test_a_wrong_password_is_one_plain_line_and_loses_nothing(
+    guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
+) -> None:
+    run, wrong = tmp_path / "run", f"wrong-{uuid.uuid4().hex}"
+    env = environment(guarded_server, "in the URI", wrong)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(run), "-"], env=env, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    shown = pte("show", str(run), env=env).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("not delivered")]
+    assert f"{guarded_server.uri} does not accept the user name and password" in line
+    assert "MLFLOW_TRACKING_PASSWORD" in line
+    assert steps(database, experiment) == []
+    failed = pte("sync", str(run), "--timeout", "1", env=env)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1] == line
+    # The process that delivers behind has the wrong one, for ever.
+    assert lock.holder(run / DELIVERY_LOCK)
+    synced = pte("sync", str(run), env=environment(guarded_server, "in the URI"))
+    assert synced.returncode == 0, synced.stderr
+    assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
+    assert "not delivered" not in pte("show", str(run), env=env).stdout
+    written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    told = [done.stderr, shown, failed.stderr, synced.stderr]
+    assert not [text for text in [*written, *told] if wrong in text or guarded_server.password in text]
+
+
+def test_a_checkpoint_that_a_wrong_password_asks_for_is_one_plain_line(
+    guarded_server: Guarded, mlflow_environment: None, tmp_path: Path
+) -> None:
+    env = environment(guarded_server, "in variables", "wrong")
+    done = fetch(f"runs:/{uuid.uuid4().hex}", tmp_path, env)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ConnectionError: runs:/")
+    assert "does not accept the user name and password" in last
+
+
+def test_a_user_who_may_not_write_is_told_so(
+    guarded_server: Guarded, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deliver(name: str, user: str, password: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        Recorded(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
+
+    deliver("theirs", guarded_server.user, guarded_server.password)
+    guest = f"guest-{uuid.uuid4().hex}"
+    body = json.dumps({"username": guest, "password": "a long password"}).encode()
+    request = urllib.request.Request(f"{guarded_server.uri}/api/2.0/mlflow/users/create", body)
+    request.add_header("Content-Type", "application/json")
+    word = b64encode(f"{guarded_server.user}:{guarded_server.password}".encode()).decode()
+    request.add_header("Authorization", f"Basic {word}")
+    urllib.request.urlopen(request, timeout=10).close()
+    with pytest.raises(PermissionError, match="does not let this user write"):
+        deliver("ours", guest, "a long password")

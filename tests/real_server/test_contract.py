@@ -1,0 +1,72 @@
+"""The MLflow backend keeps the contract where the server's database is PostgreSQL, which is stricter than sqlite."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pte_mlflow import MLflowSink
+from pte_tracking.runs import events
+from pte_tracking.runs.sink import Sink
+from pte_tracking.testing import Points, Recorded, SinkContract
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
+
+
+@pytest.fixture
+def experiment() -> str:
+    return uuid.uuid4().hex
+
+
+def the_run(uri: str, experiment: str) -> Run:
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return run
+
+
+class TestContract(SinkContract):
+    keeps_non_finite = False
+    many_rows = 2_000  # a million take minutes
+    many_values = 2
+
+    @pytest.fixture(autouse=True)
+    def _server(self, real_server: str, experiment: str) -> None:
+        self._uri, self._experiment = real_server, experiment
+
+    def make_sink(self, folder: Path) -> Sink:
+        return MLflowSink(self._uri, self._experiment)
+
+    def read_points(self, sink: Sink, run_directory: Path) -> Points:
+        run = the_run(self._uri, self._experiment)
+        client = MlflowClient(self._uri)
+        return {
+            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+            for key in run.data.metrics
+        }
+
+
+@pytest.mark.parametrize("kind", [events.Params, events.Tags])
+def test_texts_that_postgres_refuses_hold_nothing_up(
+    kind: type[events.Params | events.Tags], real_server: str, experiment: str, tmp_path: Path
+) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment))
+    texts = {"zero": "a\0b", "wide": "ü" * 5000, "smile": "🙂", "empty": ""}
+    recorded.journal.append(kind, texts)
+    recorded.journal.append(events.Dataset, "a\0b", "\0", "\0", "\0")
+    recorded.log(1, {"a": 1.0})
+    recorded.end()
+    run = the_run(real_server, experiment)
+    assert run.data.metrics == {"a": 1.0}
+    shown = run.data.params if kind is events.Params else run.data.tags
+    assert {key: shown[key] for key in texts} == texts | {"zero": "a␀b"}
+    assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["a␀b"]
+
+
+def test_a_run_has_a_name_of_any_length(real_server: str, experiment: str, tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment, run_name="\0" + "ü" * 300))
+    recorded.end()
+    assert the_run(real_server, experiment).info.run_name == "␀" + "ü" * 249
