@@ -152,7 +152,7 @@ class Selection:
         if mapped is None:
             mapped = self._mapped[key] = map_key(key, self._limits)
             if mapped != key:
-                self._tell(f"map {key}", "%s: the key %r is shown as %r there", key, mapped)
+                self._tell(f"map {key}", "%s: the key %.300r is shown as %r there", key, mapped)
         return mapped
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:

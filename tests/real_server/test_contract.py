@@ -32,16 +32,19 @@ class TestContract(SinkContract):
     keeps_non_finite = False
     many_rows = 2_000  # a million take minutes
     many_values = 2
+    generated_runs = 3
 
     @pytest.fixture(autouse=True)
-    def _server(self, real_server: str, experiment: str) -> None:
-        self._uri, self._experiment = real_server, experiment
+    def _server(self, real_server: str) -> None:
+        self._uri = real_server
 
     def make_sink(self, folder: Path) -> Sink:
-        return MLflowSink(self._uri, self._experiment)
+        return MLflowSink(self._uri, uuid.uuid4().hex)
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        run = the_run(self._uri, self._experiment)
+        assert isinstance(sink, MLflowSink)
+        assert sink.experiment
+        run = the_run(self._uri, sink.experiment)
         client = MlflowClient(self._uri)
         return {
             key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
