@@ -158,8 +158,13 @@ class Feed(Generic[_Batch]):
         now = _randomness(self.loader)
         self._passes = saved["passes"]
         self._workers_live = saved["workers_live"]
-        if saved["loader"] is not None:
-            cast(_KnowsItsPlace, self.loader).load_state_dict(saved["loader"])
+        self._taken = saved["taken"]
+        if self._is_resized:
+            self._taken = _same_place(saved["taken"], saved["length"], _length(self.loader))
+        # What a loader says of its place is about the batches of as many ranks.
+        place = None if self._is_resized else saved["loader"]
+        if place is not None:
+            cast(_KnowsItsPlace, self.loader).load_state_dict(place)
             if not saved["taken"]:
                 iter(self.loader)  # takes the end of a pass in; the next one then draws as it would have
         elif saved["workers_live"] and _keeps_workers(self.loader):
@@ -170,12 +175,10 @@ class Feed(Generic[_Batch]):
         if saved["start"] is not None:
             self._start = saved["start"]
             _set_randomness(self.loader, saved["start"])
+        if place is None:
             self._tell_pass(self._passes - 1)
         batches = iter(self.loader)
-        self._taken = saved["taken"]
-        if saved["start"] is not None:
-            if self._is_resized:
-                self._taken = _same_place(saved["taken"], saved["length"], _length(self.loader))
+        if place is None:
             _skip(batches, self._taken)
         _set_randomness(self.loader, now)
         return batches
@@ -254,7 +257,7 @@ def _length(loader: object) -> int | None:
 
 
 def _same_place(taken: int, before: int | None, now: int | None) -> int:
-    """How many batches make the same part of a pass, where they are larger now, or more ranks share them."""
+    """How many batches make the same part of a pass, where more or fewer ranks share them."""
     return taken if not before or not now else taken * now // before
 
 

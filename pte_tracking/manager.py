@@ -312,6 +312,8 @@ class ExtensionsManager:
         """
         self._check_not_started("load_state_dict()")
         self._is_shared = True
+        self.world.join()
+        self._check_alike("load_state_dict()")
         self._state.give_back(state)
 
     def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
@@ -334,6 +336,7 @@ class ExtensionsManager:
         self._check_not_started("resume()")
         self._is_shared = True
         self.world.join()
+        self._check_alike("resume()")
         found = self.world.first("resume()", lambda: self._find(what))
         if found is None:
             open_together(self.world, self.run, lambda: self.run.open(at=self.run.beginning()))
@@ -373,16 +376,7 @@ class ExtensionsManager:
                 "add extensions.LogReport()",
                 stacklevel=4,
             )
-        self.world.check_alike(
-            "the first iteration",
-            {
-                "out_dir": str(self.run.directory),
-                "sinks": [repr(sink) for sink in self.run.sinks],
-                "extensions": self._extensions.description(),
-                "models": list(self.models),
-                "optimizers": list(self.optimizers),
-            },
-        )
+        self._check_alike("the first iteration")
         self._is_started = True
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         self.run.before_close.append(self._finalize)
@@ -399,6 +393,22 @@ class ExtensionsManager:
             self._fail(error)
             raise
 
+    def _check_alike(self, topic: str) -> None:
+        """Checks that all ranks were given the same."""
+        self.world.check_alike(
+            topic,
+            {
+                "out_dir": str(self.run.directory),
+                "sinks": [repr(sink) for sink in self.run.sinks],
+                "extensions": self._extensions.description(),
+                "models": list(self.models),
+                "optimizers": list(self.optimizers),
+                "max_epochs": self.max_epochs,
+                "stop_trigger": f"{type(self._stop.trigger).__name__}, {self.training_length}",
+                "iters_per_epoch": self.iters_per_epoch if self.updater.knows_epochs else None,
+            },
+        )
+
     def begin(self) -> None:
         """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
         if not self._is_ended:
@@ -412,11 +422,13 @@ class ExtensionsManager:
         if self.run.is_open and (self.world.is_alone or self._is_shared):
             return
         self._is_shared = True
-        if any(one.policy.autoload for one in self._training_snapshots()):
+        self.world.join()
+        self._check_alike("the opening of the run")
+        # Where rank 0 has logged something already, it has opened it.
+        is_open = self.world.first("whether the run is open", lambda: self.run.is_open)
+        if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
             self.resume()
             return
-        self.world.join()
-        # Where rank 0 has logged something already, it has opened it.
         open_together(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
 
     def _training_snapshots(self) -> list[TrainingSnapshot]:
@@ -429,7 +441,8 @@ class ExtensionsManager:
             if entry.trigger.ask(self) and entry.is_here:
                 entry.extension(self)
         saving = self._extensions.saving
-        due = [one for one in saving if one.trigger.ask(self) or one.extension.is_urgent(self)]
+        # Both are asked, always: an answer may take all ranks, and be remembered.
+        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.ask(self)])]
         self._stop.ask(self)
         for entry in due:
             if entry.is_here:

@@ -53,7 +53,7 @@ class Progress:
 
     @property
     def is_told(self) -> bool:
-        """Whether :attr:`iters_per_epoch` was said in this process, not only in one that it goes on from."""
+        """Whether :attr:`iters_per_epoch` was said, here or, with as many ranks, in what this goes on from."""
         return self._is_given
 
     def epoch_at(self, iteration: int) -> int:
@@ -148,4 +148,4 @@ class Progress:
     def _shift_for(self, length: int, before: int | None) -> int:
         if before is None:
             return self._shift
-        return round(self.position * length / before) - self.iteration
+        return self.position * length // before - self.iteration

@@ -18,7 +18,7 @@ from pte_tracking.runs.journal import kept, seq_at
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.run import Point, Run
-from pte_tracking.runs.shards import identity
+from pte_tracking.runs.shards import identity, remove
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, peek, temporary_path
 from pte_tracking.snapshots.retention import Best
@@ -241,10 +241,12 @@ def _bring(found: Found, directory: Path) -> str:
     name = found.path.name
     if (directory / name).exists():
         name += ".resumed"
+    temporary = temporary_path(directory / name)
+    remove(temporary)  # what a kill has left
+    remove(directory / name)
     if found.fetched_to is not None:
         os.replace(found.path, directory / name)
         return name
-    temporary = temporary_path(directory / name)
     if found.path.is_dir():
         shutil.copytree(found.path, temporary)
     else:

@@ -104,13 +104,13 @@ class TrainingState:
         check_format(state)
         _check_names(state, {**self._parts, "extensions": self._extensions.names(), "manager": self._own()})
         check_fits(self._models, self._optimizers, state)
-        checkpoint = None
         self._world.join()
         # Before the run is opened: what was fetched has its place in the run's directory from then on.
         path = None if found is None else found.path
         fitting = fitted(of_rank(state, self._world), path, self._parts, self._world)
-        if not self._world.first("the restoring of a state", lambda: self._run.is_open):
-            checkpoint = open_together(self._world, self._run, lambda: go_on(self._run, state, found))
+        checkpoint = open_together(
+            self._world, self._run, lambda: None if self._run.is_open else go_on(self._run, state, found)
+        )
         for part, objects in self._parts.items():
             for name, thing in objects.items():
                 thing.load_state_dict(fitting[part][name])

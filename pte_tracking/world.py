@@ -170,13 +170,13 @@ class World:
         """Rank 0's answer to a question that each rank has answered for itself."""
         if self.is_alone:
             return flag
-        answer = torch.tensor(flag)
+        answer = torch.tensor(bool(flag))  # whatever a trigger of the user's returns
         dist.broadcast(answer, src=0, group=self._group)
         return bool(answer)
 
     def any(self, flag: bool) -> bool:
         """Whether a rank says yes."""
-        return bool(self.sum([flag])[0])
+        return flag if self.is_alone else bool(self.sum([flag])[0])
 
     def sum(self, numbers: Iterable[float]) -> list[float]:
         """Sums over all ranks in double precision, the same to the last bit on each; one collective."""

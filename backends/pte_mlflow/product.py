@@ -12,7 +12,7 @@ from collections.abc import Iterator
 #: But a server that is overrun goes on with what nobody waits for any more: who gives up soon, and asks again, makes
 #: more work for it.
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

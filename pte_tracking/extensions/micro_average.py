@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pte_tracking.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
-from pte_tracking.reporter import Value, report
+from pte_tracking.reporter import SummaryState, Value, report
 from pte_tracking.runs.values import check_key, to_number
 from pte_tracking.triggers import get_trigger
 from pte_tracking.world import World
@@ -58,11 +58,16 @@ class MicroAverage(Extension):
             self._sums = None
 
     def state_dict(self) -> dict[str, Any]:
-        sums = None if self._sums is None else [to_number("sum", value) for value in self._sums]
+        # In the form of all sums, so that they are found where another number of ranks goes on with them.
+        sums = {
+            key: SummaryState(n=1, x=to_number("sum", value), x2=0)
+            for key, value in zip(("numerator", "denominator"), self._sums or (), strict=False)
+        }
         return {"sums": sums, "trigger": self._trigger.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums = None if state["sums"] is None else tuple(state["sums"])
+        sums = state["sums"]
+        self._sums = (sums["numerator"]["x"], sums["denominator"]["x"]) if sums else None
         self._trigger.load_state_dict(state["trigger"])
 
 

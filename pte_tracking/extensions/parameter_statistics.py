@@ -88,6 +88,7 @@ class ParameterStatistics(Extension):
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
+        is_due = self._trigger.ask(manager)  # on all ranks: it may need the others
         tensors = dict(self._tensors())
         if not takes_part(manager.world, tensors.values()):
             return
@@ -99,7 +100,7 @@ class ParameterStatistics(Extension):
             for name, function in self._statistics.items():
                 numbers.update(_numbers(f"{key}/{name}", math.nan if key in spoilt else function(flat)))
         self._summary.add(numbers)
-        if self._trigger(manager):
+        if is_due:
             report(self._summary.compute_mean())
             self._summary = DictSummary()
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
 
+from torch import Tensor
+
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking.resume import announce
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.shards import Part, remove
 from pte_tracking.runs.values import to_numbers
-from pte_tracking.sharding import whole
+from pte_tracking.sharding import is_sharded, whole
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, temporary_path
 from pte_tracking.snapshots.plain import plain, with_tensors
@@ -231,6 +233,8 @@ class TrainingSnapshot(Snapshot):
         assert self._signal is not None
         self.save(manager)
         self._saver.wait()
+        # The launcher ends the others when the first has left, and rank 0 may still be writing.
+        manager.world.gather("the last snapshot", None)
         raise SystemExit(self._signal.exit_status)
 
     def finalize(self, manager: Manager) -> None:
@@ -300,14 +304,20 @@ class ObjectSnapshot(Snapshot):
         return cast(dict[str, Any], plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
-        directory = manager.run.directory
+        directory, world = manager.run.directory, manager.world
         path = directory / self.template.name(manager)
 
-        def capture() -> dict[str, Any]:
-            state = manager.world.on_all(path.name, lambda: self.state(manager))
-            return cast(dict[str, Any], with_tensors(state, lambda tensor, _: whole(tensor)))
+        def put_together(tensor: Tensor, _: str) -> Tensor:
+            if not is_sharded(tensor):
+                return tensor
+            together = whole(tensor)  # which takes all ranks, and is kept on one: on the host, where there is room
+            return together.cpu() if world.rank == 0 else together.new_empty(0)
 
-        self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=manager.world)
+        def capture() -> dict[str, Any]:
+            state = world.on_all(path.name, lambda: self.state(manager))
+            return cast(dict[str, Any], with_tensors(state, put_together))
+
+        self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=world)
 
     def _prune(self, directory: Path) -> None:
         if self.policy.n_retains > 0:
@@ -315,16 +325,19 @@ class ObjectSnapshot(Snapshot):
                 _remove(directory / name)
 
     def _load_newest(self, directory: Path, world: World) -> None:
+        state = world.first("the newest file of an object", lambda: self._newest(directory))
+        if state is None:
+            return
+        fitting = fitted({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
+        self._target.load_state_dict(fitting["target"]["main"])
+
+    def _newest(self, directory: Path) -> dict[str, Any] | None:
         for name in reversed(self.template.names(directory)):
             try:
-                state = load(directory / name)
+                return load(directory / name)
             except SnapshotError as error:
                 _logger.warning("%s; an earlier one is looked for", error)
-                continue
-            place = {"target": {"main": state}}
-            fitting = fitted(place, None, {"target": {"main": self._target}}, world)
-            self._target.load_state_dict(fitting["target"]["main"])
-            return
+        return None
 
 
 class _Together:

@@ -107,12 +107,13 @@ class VariableStatisticsPlot(Extension):
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
+        is_due = self._trigger.ask(manager)  # on all ranks: it may need the others
         if not takes_part(manager.world, self._variables):
             return
         if self._seen % self._stride == 0:
             self._add_sample(manager.iteration)
         self._seen += 1
-        if self._trigger(manager):
+        if is_due:
             self._picture.offer(manager, self._paint)
 
     def finalize(self, manager: Manager) -> None:

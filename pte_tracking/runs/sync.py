@@ -22,8 +22,8 @@ from pte_tracking.runs.sink import Sink
 def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> list[Pending]:
     """Deliver until nothing is left of what the journal holds now.
 
-    A living delivery process is woken and waited for instead of contended with. One that fails then is relieved: it may
-    have been given a password that is wrong, which a process cannot be told anew; ours goes on with what is left.
+    A living delivery process is woken and waited for instead of contended with. One that is refused is relieved: it was
+    given a password that is wrong, which a process cannot be told anew; one of ours goes on.
 
     Args:
         directory: The run's directory.
@@ -52,8 +52,9 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     while not is_enough(time.monotonic() - since):
         try:
             deliver(directory, is_enough)
+            break
         except Locked:
-            if _fails(directory, manifest, begun):
+            if _is_refused(directory, manifest, begun):
                 relieve(directory)
                 is_relieved = True
             time.sleep(0.1)
@@ -61,11 +62,11 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         if [one.events for one in left] != [one.events for one in last]:
             last, since = left, time.monotonic()
     left = pending(directory, manifest, size)
-    if left and is_relieved:
+    if is_relieved and (left or status(directory) == "RUNNING"):
         start(directory)
     return left
 
 
-def _fails(directory: Path, manifest: Manifest, since: float) -> bool:
-    errors = (Progress.load(directory, entry.key).error_time for entry in manifest.sinks)
-    return any(time is not None and time > since for time in errors)
+def _is_refused(directory: Path, manifest: Manifest, since: float) -> bool:
+    found = (Progress.load(directory, entry.key) for entry in manifest.sinks)
+    return any((one.error or "").startswith("PermissionError") and (one.error_time or 0) > since for one in found)

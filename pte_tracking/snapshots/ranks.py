@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots import rng
+from pte_tracking.snapshots.sums import pooled, without_sums
 from pte_tracking.world import World
 
 
 class OwnState(TypedDict):
-    """The state of one rank: of its random generators, its extensions, its loaders, and its buffers.
+    """The state of one rank: its random generators, extensions, stop trigger, loaders, and buffers.
 
     Attributes:
         buffers: By the names of models and theirs; those alone that are others than on rank 0.
@@ -28,6 +29,7 @@ class OwnState(TypedDict):
 
     rng: rng.RandomState
     extensions: dict[str, Any]
+    stop_trigger: dict[str, Any]
     data: dict[str, Any]
     buffers: dict[str, dict[str, Tensor]]
 
@@ -46,29 +48,47 @@ def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World)
     first = world.first("the buffers in a snapshot", lambda: buffers)
     mine: dict[str, dict[str, Tensor]] = {}
     for (name, key), tensor in buffers.items():
-        if world.rank and not torch.equal(tensor, first[name, key]):
+        if world.rank and not _is_same(tensor, first.get((name, key))):
             mine.setdefault(name, {})[key] = tensor
-    each = OwnState(rng=state["rng"], extensions=state["extensions"], data=state["manager"]["data"], buffers=mine)
+    manager = state["manager"]
+    each = OwnState(
+        rng=state["rng"],
+        extensions=state["extensions"],
+        stop_trigger=manager["stop_trigger"],
+        data=manager["data"],
+        buffers=mine,
+    )
     return world.gather("a snapshot", each)[1:]
 
 
 def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     """The state that a rank goes on from.
 
-    A rank that was not there when the snapshot was taken begins where rank 0 was, but draws other random numbers.
+    On another number of ranks, rank 0 takes over the sums of all, and the others begin with none. A rank that was not
+    there when the snapshot was taken begins where rank 0 was, but draws other random numbers.
     """
-    if world.rank == 0:
-        return state
     others: list[OwnState] = state.get("ranks", [])
-    if world.rank > len(others):
-        return {**state, "rng": rng.of_new_rank(state["rng"], world.rank)}
-    mine = others[world.rank - 1]
+    manager = state["manager"]
+    mine = OwnState(
+        rng=state["rng"],
+        extensions=state["extensions"],
+        stop_trigger=manager["stop_trigger"],
+        data=manager["data"],
+        buffers={},
+    )
+    if world.rank:
+        known = world.rank <= len(others)
+        mine = others[world.rank - 1] if known else {**mine, "rng": rng.of_new_rank(state["rng"], world.rank)}
+    if len(others) + 1 != world.size:
+        for part in ("extensions", "stop_trigger"):
+            first = state[part] if part == "extensions" else manager[part]
+            mine[part] = without_sums(first) if world.rank else pooled(first, [one[part] for one in others])
     return {
         **state,
         "models": {name: _amended(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
         "rng": mine["rng"],
         "extensions": mine["extensions"],
-        "manager": {**state["manager"], "data": mine["data"]},
+        "manager": {**manager, "data": mine["data"], "stop_trigger": mine["stop_trigger"]},
     }
 
 
@@ -79,6 +99,10 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
             # One that is not persistent is not there, and a model may have names of its own for its state.
             if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
                 yield (name, key), tensor.cpu()
+
+
+def _is_same(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and tensor.dtype == other.dtype and torch.equal(tensor, other)
 
 
 def _amended(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:

@@ -61,7 +61,13 @@ class Saver:
                 return
             if in_shards:
                 self._take_the_line()
-            state = _to_host(captured) if buffers is None else buffers.copy(captured)
+
+            def copy() -> dict[str, Any]:
+                copied: dict[str, Any] = _to_host(captured) if buffers is None else buffers.copy(captured)
+                return copied
+
+            # Into shards on all ranks or on none: the threads that write them wait for each other.
+            state = world.on_all("the copy of a snapshot", copy) if in_shards else copy()
         except Exception as error:
             _complain(path, error, world)
             return
@@ -103,6 +109,8 @@ class Saver:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        if Saver._on_the_line is self:
+            Saver._on_the_line = None
 
 
 def _to_host(state: dict[str, Any]) -> dict[str, Any]:

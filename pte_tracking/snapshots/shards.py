@@ -107,7 +107,7 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dic
 
     try:
         save(cast(Any, tensors), storage_writer=FileSystemWriter(folder), process_group=world.group)
-    except Exception:
+    except (Exception, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # torch's own is no Exception
         raise OSError(_reasons(error)) from error

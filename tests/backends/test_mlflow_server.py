@@ -55,16 +55,19 @@ class TestContract(SinkContract):
     keeps_non_finite = False
     many_rows = 2_000  # a million take minutes
     many_values = 2
+    generated_runs = 3
 
     @pytest.fixture(autouse=True)
-    def _server(self, mlflow_server: str, experiment: str) -> None:
-        self._uri, self._experiment = mlflow_server, experiment
+    def _server(self, mlflow_server: str) -> None:
+        self._uri = mlflow_server
 
     def make_sink(self, folder: Path) -> Sink:
-        return MLflowSink(self._uri, self._experiment)
+        return MLflowSink(self._uri, uuid.uuid4().hex)
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        return points_in(self._uri, self._experiment)
+        assert isinstance(sink, MLflowSink)
+        assert sink.experiment
+        return points_in(self._uri, sink.experiment)
 
 
 def test_files_go_through_the_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_sums_on_another_device_are_numbers_in_a_snapshot(tmp_path: Path, throug
     with manager.run_iteration():
         pte.report({"right": distant(3), "all": distant(7)})
     state = through_a_file(manager.state_dict())
-    assert state["extensions"]["MicroAverage"]["extension"]["sums"] == [3, 7]
+    sums = state["extensions"]["MicroAverage"]["extension"]["sums"]
+    assert (sums["numerator"]["x"], sums["denominator"]["x"]) == (3, 7)
 
 
 def test_keys_are_checked() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,16 +119,21 @@ def disagreements(folder: Path) -> Any:
         ("sinks", {"sinks": ["json"]}, {"sinks": ["json", "tensorboard"]}),
         ("extensions", {}, {"extended": extensions.PrintReport()}),
         ("models", {}, {"models": {"net": nn.Linear(1, 1)}}),
+        ("iters_per_epoch", {}, {"iters_per_epoch": 2}),
+        ("max_epochs", {}, {"max_epochs": 3}),
+        ("stop_trigger", {}, {"stop_trigger": (1, "iteration")}),
+        ("optimizers at resume()", {}, {"optimizers": torch.optim.SGD([torch.zeros(1)], 0.1)}),
     ):
-        options: dict[str, Any] = {"out_dir": folder / name, "models": nn.Linear(1, 1), **(there if rank else here)}
+        options: dict[str, Any] = {"out_dir": folder / name, "models": nn.Linear(1, 1), "max_epochs": 1}
+        options |= {"iters_per_epoch": 1, **(there if rank else here)}
         extended = options.pop("extended", None)
-        manager = pte.ExtensionsManager(
-            options.pop("models"), 1, [extensions.LogReport()], iters_per_epoch=1, **options
-        )
+        manager = pte.ExtensionsManager(extensions=[extensions.LogReport()], **options)
         if extended is not None:
             manager.extend(extended)
         iterations = 0
         try:
+            if name.endswith("resume()"):
+                manager.resume()
             with manager, manager.run_iteration():
                 iterations += 1
         except ValueError as error:
@@ -197,6 +203,27 @@ def full_disk(folder: Path) -> Any:
     }
 
 
+def no_memory(folder: Path) -> Any:
+    """Rank 1 has none for its copy of the first snapshot."""
+    net, optimizer = sharded()
+    saved = extensions.snapshot(trigger=(1, "iteration"))
+    buffers = saved._saver._buffers  # type: ignore[attr-defined]
+    copy = buffers.copy
+    with manager_of(folder / "run", saved, models=net, optimizers=optimizer, iters_per_epoch=3) as manager:
+        for iteration in range(3):
+            with manager.run_iteration():
+                step(net, optimizer)
+                if dist.get_rank() == 1:
+                    buffers.copy = _raise_memory_error if iteration == 0 else copy
+    dist.barrier()
+    announced = json.loads((folder / "run" / "checkpoints.json").read_text())
+    return {"iterations": manager.iteration, "announced": [one["path"] for one in announced]}
+
+
+def _raise_memory_error(state: Any) -> Any:
+    raise MemoryError
+
+
 def not_possible(folder: Path) -> Any:
     """What is told of snapshots that shards do not allow."""
     told = []
@@ -263,6 +290,98 @@ def went_on(folder: Path, wrap: Callable[[nn.Module], nn.Module] = lambda net: s
 
 def went_on_ddp(folder: Path) -> Any:
     return went_on(folder, nn.parallel.DistributedDataParallel)
+
+
+def sums_pooled(folder: Path) -> Any:
+    """Goes on in the middle of an interval with a snapshot of other ranks; each iteration reports 10."""
+    stop = triggers.EarlyStoppingTrigger((4, "iteration"), "x", max_trigger=(8, "iteration"))
+    with manager_of(
+        folder / "run",
+        extensions.LogReport(trigger=(4, "iteration")),
+        extensions.MicroAverage("x", "one", "ratio", trigger=(4, "iteration")),
+        extensions.snapshot(trigger=(3, "iteration")),
+        stop_trigger=stop,
+        iters_per_epoch=8,
+    ) as manager:
+        resumed = manager.resume()
+        value = 0.0 if resumed is None else 10.0
+        while manager.iteration < (3 if resumed is None else 4):
+            with manager.run_iteration():
+                pte.report({"x": value + dist.get_rank(), "one": 1.0})
+        best = stop.state_dict()["best"]
+    dist.barrier()
+    return {"rows": rows(folder / "run"), "best": best} if resumed else None
+
+
+def stops_exactly(folder: Path) -> Any:
+    """A stop trigger in the middle of its interval, uninterrupted and after a resume; returns its state of both."""
+
+    def session(out: Path, iterations: int) -> Any:
+        stop = triggers.EarlyStoppingTrigger((4, "iteration"), "x", max_trigger=(8, "iteration"))
+        saved = extensions.snapshot(trigger=(3, "iteration"))
+        with manager_of(out, saved, stop_trigger=stop, iters_per_epoch=8) as manager:
+            manager.resume()
+            while manager.iteration < iterations:
+                with manager.run_iteration():
+                    pte.report({"x": manager.iteration + 100.0 * dist.get_rank()})
+        return stop.state_dict()
+
+    session(folder / "parts", 3)
+    return [session(folder / "whole", 5), session(folder / "parts", 5)]
+
+
+def logged_before(folder: Path) -> Any:
+    """Something is logged before a state is restored, by each way there is; returns how far each came."""
+    came = {}
+    first = manager_of(folder / "first", extensions.snapshot(trigger=(1, "iteration")), iters_per_epoch=2)
+    with first.run_iteration():
+        pass
+    first.close()
+    dist.barrier()
+    state = torch.load(folder / "first" / "snapshot_iter_1")
+    manager = manager_of(folder / "given", extensions.snapshot(trigger=(1, "iteration")), iters_per_epoch=2)
+    manager.run.set_tags({"team": "vision"})
+    manager.load_state_dict(state)
+    with manager, manager.run_iteration():
+        pass
+    came["load_state_dict"] = manager.iteration
+    automatic = extensions.snapshot(trigger=(1, "iteration"), autoload=True)
+    manager = manager_of(folder / "automatic", automatic, iters_per_epoch=2)
+    manager.run.set_tags({"team": "vision"})
+    with manager, manager.run_iteration():
+        pass
+    came["autoload"] = manager.iteration
+    return came
+
+
+def statistics(folder: Path) -> Any:
+    """An extension that looks at weights on rank 0 alone, with a trigger that needs all ranks."""
+    net = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+    fires = triggers.MinValueTrigger("x", (1, "iteration"))
+    seen = extensions.ParameterStatistics(net.module, {"max": torch.max}, trigger=fires)
+    log = extensions.LogReport(trigger=(2, "iteration"))
+    with manager_of(folder / "run", seen, log, models=net, iters_per_epoch=2) as manager:
+        for value in (4.0, 3.0):
+            with manager.run_iteration():
+                pte.report({"x": value})
+    return manager.iteration
+
+
+def signalled(folder: Path) -> Any:
+    """Rank 1 gets a signal; both save in the same iteration, and leave when that is on the disk."""
+    saved = extensions.snapshot(trigger=(8, "iteration"), on_signal=signal.SIGUSR1)
+    manager = manager_of(folder / "run", saved, models=nn.Linear(1000, 1000), iters_per_epoch=8)
+    status = None
+    try:
+        with manager:
+            for iteration in range(8):
+                with manager.run_iteration():
+                    if iteration == 2 and dist.get_rank() == 1:
+                        os.kill(os.getpid(), signal.SIGUSR1)
+    except SystemExit as error:
+        status = error.code
+    name = f"snapshot_iter_{manager.iteration}"
+    return {"status": status, "iteration": manager.iteration, "is there": (folder / "run" / name).exists()}
 
 
 def exact(folder: Path) -> Any:

@@ -218,6 +218,7 @@ FORGED: dict[str, tuple[str, Callable[[Path], bytes]]] = {
     "a command": (".metadata", lambda _: pickle.dumps(Evil())),
     "a way out of the folder": (".metadata", with_path),
     "any object": (".metadata", with_any_object),
+    "a changed type": (".metadata", lambda _: b"cpathlib\nPosixPath\n(N}S'name'\nS'../../x'\nstb."),
     "no metadata": (".metadata", lambda _: pickle.dumps({"x": 1})),
     "a shard with a command": ("__0_0.distcp", lambda _: pickle.dumps(Evil()) * 4000),
     "a rest with a command": ("state.pt", lambda _: pickle.dumps(Evil())),
@@ -235,6 +236,7 @@ def test_nothing_that_stands_in_a_forged_folder_is_executed(
     with pytest.raises(SnapshotError, match=f"^{snapshot}: "):
         together(snapshot)
     assert not Path("executed").exists()
+    assert snapshot.name == "snapshot_iter_8", "no class of this process was changed"
 
 
 def test_a_marker_that_names_files_elsewhere_is_refused(folder: Path) -> None:
@@ -271,6 +273,11 @@ def test_a_rank_that_is_killed_at_any_place_leaves_enough_to_end_as_if_nobody_ha
         timeout=110,
     )
     assert done.returncode == 0, done.stderr[-5000:]
+
+
+def test_a_rank_without_memory_for_its_copy_costs_the_snapshot_and_nothing_else(tmp_path: Path) -> None:
+    for result in on_ranks("no_memory", 2, tmp_path):
+        assert result == {"iterations": 3, "announced": ["snapshot_iter_2", "snapshot_iter_3"]}
 
 
 def test_what_shards_do_not_allow_is_said_at_the_first_iteration(tmp_path: Path) -> None:
@@ -311,3 +318,11 @@ def test_mlflow_tracks_a_folder_of_shards_and_a_run_goes_on_from_it_elsewhere(
     assert manager.run.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
     assert not list((tmp_path / "elsewhere").glob(".fetched*"))
     manager.close()
+
+    # In the run's own directory, again and again, as a job that is requeued does.
+    for number in range(2):
+        again = alone(tmp_path / "run")
+        resumed = again.resume(f"runs:/{run.info.run_id}")
+        assert resumed is not None, number
+        assert resumed.step == 8
+        again.close()

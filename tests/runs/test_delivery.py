@@ -264,8 +264,8 @@ def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(sta
     assert stage.probe.statuses == ["FINISHED"]
 
 
-def test_a_delivery_that_fails_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
-    stage.probe.control(fail="wrong password")
+def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
+    stage.probe.control(refuse="wrong password")
     stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
     first = stage.delivery
     assert first
@@ -277,6 +277,17 @@ def test_a_delivery_that_fails_is_relieved_by_a_sync_and_goes_on_behind_it(stage
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses[-1] == "FINISHED"
+
+
+def test_a_delivery_that_fails_otherwise_keeps_its_place(stage: Stage) -> None:
+    stage.probe.control(fail="the server is away")
+    stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+    first = stage.delivery
+    assert first
+    assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
+    assert stage.delivery == first, "its environment is that of the training, ours may lack a password"
+    stage.probe.control()
+    assert sync(stage.directory, timeout=20) == []
 
 
 def test_a_sink_that_hangs_holds_the_end_no_longer_than_that(stage: Stage) -> None:

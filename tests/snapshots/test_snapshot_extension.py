@@ -438,6 +438,18 @@ def test_a_signal_ends_the_training_after_its_iteration_with_a_snapshot(number: 
     again.close()
 
 
+def test_a_signal_is_answered_where_snapshots_are_due_in_every_iteration_anyway(tmp_path: Path) -> None:
+    def preempted_in_the_second(done: int) -> dict[str, Any]:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return {}
+
+    manager = make(tmp_path, extensions.snapshot(trigger=(1, "iteration"), on_signal=signal.SIGUSR1))
+    with pytest.raises(SystemExit):
+        run(manager, 50, preempted_in_the_second)
+    assert manager.iteration == 2
+
+
 def test_signals_need_the_main_thread(tmp_path: Path) -> None:
     caught: list[BaseException] = []
 

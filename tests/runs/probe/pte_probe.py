@@ -137,6 +137,8 @@ class ProbeConnection:
         time.sleep(control.get("hang", 0))
         if "closed" in control:
             raise SinkClosed(control["closed"])
+        if "refuse" in control:
+            raise PermissionError(control["refuse"])
         if "fail" in control:
             raise Trouble(control["fail"])
         return control
