@@ -50,15 +50,7 @@ def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World)
     for (name, key), tensor in buffers.items():
         if world.rank and not _is_same(tensor, first.get((name, key))):
             mine.setdefault(name, {})[key] = tensor
-    manager = state["manager"]
-    each = OwnState(
-        rng=state["rng"],
-        extensions=state["extensions"],
-        stop_trigger=manager["stop_trigger"],
-        data=manager["data"],
-        buffers=mine,
-    )
-    return world.gather("a snapshot", each)[1:]
+    return world.gather("a snapshot", _part(state, mine))[1:]
 
 
 def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -69,20 +61,15 @@ def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     """
     others: list[OwnState] = state.get("ranks", [])
     manager = state["manager"]
-    mine = OwnState(
-        rng=state["rng"],
-        extensions=state["extensions"],
-        stop_trigger=manager["stop_trigger"],
-        data=manager["data"],
-        buffers={},
-    )
-    if world.rank:
-        known = world.rank <= len(others)
-        mine = others[world.rank - 1] if known else {**mine, "rng": rng.of_new_rank(state["rng"], world.rank)}
+    first = _part(state, {})
+    mine = first.copy()
+    if 0 < world.rank <= len(others):
+        mine = others[world.rank - 1].copy()
+    elif world.rank:
+        mine["rng"] = rng.of_new_rank(state["rng"], world.rank)
     if len(others) + 1 != world.size:
-        for part in ("extensions", "stop_trigger"):
-            first = state[part] if part == "extensions" else manager[part]
-            mine[part] = without_sums(first) if world.rank else pooled(first, [one[part] for one in others])
+        mine["extensions"] = _resized(first["extensions"], [one["extensions"] for one in others], world)
+        mine["stop_trigger"] = _resized(first["stop_trigger"], [one["stop_trigger"] for one in others], world)
     return {
         **state,
         "models": {name: _amended(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
@@ -92,6 +79,17 @@ def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     }
 
 
+def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> OwnState:
+    manager = state["manager"]
+    return OwnState(
+        rng=state["rng"],
+        extensions=state["extensions"],
+        stop_trigger=manager["stop_trigger"],
+        data=manager["data"],
+        buffers=buffers,
+    )
+
+
 def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[str, str], Tensor]]:
     for name, model in models.items():
         saved = state["models"][name]
@@ -99,6 +97,12 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
             # One that is not persistent is not there, and a model may have names of its own for its state.
             if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
                 yield (name, key), tensor.cpu()
+
+
+def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
+    """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
+    resized: dict[str, Any] = without_sums(first) if world.rank else pooled(first, others)
+    return resized
 
 
 def _is_same(tensor: Tensor, other: Tensor | None) -> bool:

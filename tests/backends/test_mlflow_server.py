@@ -18,8 +18,8 @@ import pte_tracking as pte
 from pte_mlflow import MLflowSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.sink import Sink
-from pte_tracking.testing import Points, Recorded, SinkContract
+from pte_tracking.testing import Recorded
+from tests.mlflow_contract import AtAServer, points_in
 from tests.servers import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -29,15 +29,6 @@ def runs_in(uri: str, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list
     client = MlflowClient(uri)
     found: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], "", view)
     return found
-
-
-def points_in(uri: str, experiment: str) -> Points:
-    (run,) = runs_in(uri, experiment)
-    client = MlflowClient(uri)
-    return {
-        key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
-        for key in run.data.metrics
-    }
 
 
 @pytest.fixture
@@ -51,23 +42,10 @@ def proxy(mlflow_server: str) -> Iterator[Proxy]:
         yield standing
 
 
-class TestContract(SinkContract):
-    keeps_non_finite = False
-    many_rows = 2_000  # a million take minutes
-    many_values = 2
-    generated_runs = 3
-
-    @pytest.fixture(autouse=True)
-    def _server(self, mlflow_server: str) -> None:
-        self._uri = mlflow_server
-
-    def make_sink(self, folder: Path) -> Sink:
-        return MLflowSink(self._uri, uuid.uuid4().hex)
-
-    def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        assert isinstance(sink, MLflowSink)
-        assert sink.experiment
-        return points_in(self._uri, sink.experiment)
+class TestContract(AtAServer):
+    @pytest.fixture
+    def uri(self, mlflow_server: str) -> str:
+        return mlflow_server
 
 
 def test_files_go_through_the_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from mlflow.entities import Run
 
 from pte_mlflow import MLflowSink
 from pte_tracking.runs import events
-from pte_tracking.runs.sink import Sink
-from pte_tracking.testing import Points, Recorded, SinkContract
+from pte_tracking.testing import Recorded
+from tests.mlflow_contract import AtAServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
@@ -28,28 +28,10 @@ def the_run(uri: str, experiment: str) -> Run:
     return run
 
 
-class TestContract(SinkContract):
-    keeps_non_finite = False
-    many_rows = 2_000  # a million take minutes
-    many_values = 2
-    generated_runs = 3
-
-    @pytest.fixture(autouse=True)
-    def _server(self, real_server: str) -> None:
-        self._uri = real_server
-
-    def make_sink(self, folder: Path) -> Sink:
-        return MLflowSink(self._uri, uuid.uuid4().hex)
-
-    def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        assert isinstance(sink, MLflowSink)
-        assert sink.experiment
-        run = the_run(self._uri, sink.experiment)
-        client = MlflowClient(self._uri)
-        return {
-            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
-            for key in run.data.metrics
-        }
+class TestContract(AtAServer):
+    @pytest.fixture
+    def uri(self, real_server: str) -> str:
+        return real_server
 
 
 @pytest.mark.parametrize("kind", [events.Params, events.Tags])
