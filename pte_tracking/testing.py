@@ -181,7 +181,7 @@ class SinkContract(ABC):
         import pytest
 
         pytest.importorskip("hypothesis")
-        from hypothesis import HealthCheck, Phase, given, settings
+        from hypothesis import HealthCheck, Phase, Verbosity, given, settings
         from hypothesis import strategies as st
 
         text = st.text(min_size=1)
@@ -196,7 +196,9 @@ class SinkContract(ABC):
             max_examples=self.generated_runs,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # a failure names its key: there is nothing to make smaller
+            # A failure names its key: there is nothing to make smaller, and thousands of characters are not shown.
+            phases=[Phase.generate],
+            verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck),
         )
         @given(st.lists(rows, min_size=1, max_size=4))

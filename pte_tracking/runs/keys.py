@@ -26,6 +26,7 @@ def map_key(key: str, limits: Limits) -> str:
         plain = "".join(char if limits.key_characters.fullmatch(char) else "_" for char in plain)
     if limits.key_is_path:
         plain = "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
+        plain = re.sub(r"^\.\.+", "_", plain)  # a name that begins so is taken for a way out of the folder
     if limits.key_length:
         plain = plain[: limits.key_length - _SUFFIX_LENGTH]
     return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

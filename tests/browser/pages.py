@@ -263,10 +263,12 @@ class TensorBoard:
     def open_histograms(self) -> dict[str, int]:
         """Open the histograms; returns how many are drawn for each tag that is in sight."""
         self._open("histograms", "tf-histogram-loader path")
-        return {
-            card.evaluate(_TEXTS)[0]: card.locator("vz-histogram-timeseries g.histogram").count()
-            for card in self.page.locator("tf-histogram-loader").all()
-        }
+        drawn = {}
+        for card in self.page.locator("tf-histogram-loader").all():
+            histograms = card.locator("vz-histogram-timeseries g.histogram")
+            histograms.first.wait_for(state="attached")  # each card fetches its own
+            drawn[card.evaluate(_TEXTS)[0]] = histograms.count()
+        return drawn
 
     def open_hparams(self) -> tuple[list[str], list[str]]:
         """Open the hyperparameters; returns the texts of the table, and the statuses that the page was told."""

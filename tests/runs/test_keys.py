@@ -29,6 +29,7 @@ def is_held(key: str, limits: Limits) -> bool:
         (limits.key_length is None or len(key) <= limits.key_length)
         and (limits.key_characters is None or all(limits.key_characters.fullmatch(char) for char in key))
         and not (limits.key_is_path and any(part in ("", ".", "..") for part in parts))
+        and not (limits.key_is_path and key.startswith(".."))
         and key != ""
     )
 
@@ -68,6 +69,7 @@ def test_a_key_that_is_allowed_stays(key: str) -> None:
         ("/a", "_/a-"),
         ("../a", "_/a-"),
         (".", "_-"),
+        ("..loss", "_loss-"),
         ("loss-0123abcd", "loss-0123abcd-"),
         ("x" * 251, "x" * 241 + "-"),
     ],
