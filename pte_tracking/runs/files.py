@@ -29,6 +29,12 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def sync_file(path: Path) -> None:
+    """Wait until all of a file that is written is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_directory(directory: Path) -> None:
     """Make what was renamed in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pte_tracking.runs.files import sync_directory
+from pte_tracking.runs.files import sync_directory, sync_file
 from pte_tracking.runs.shards import MARKER, STATE, Part, part, problem
 from pte_tracking.snapshots.errors import SnapshotError
 
@@ -27,10 +27,7 @@ def write(path: Path, state: Mapping[str, Any]) -> Part:
     """
     temporary = temporary_path(path)
     try:
-        _save(state, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        written = part(temporary)
+        written = save(temporary, state)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -39,12 +36,19 @@ def write(path: Path, state: Mapping[str, Any]) -> Part:
     return written
 
 
-def _save(state: Mapping[str, Any], path: Path) -> None:
+def save(path: Path, state: Mapping[str, Any]) -> Part:
+    """Write a state under its final name or a temporary one, and wait until it is on the disk.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
     try:
         torch.save(state, path)
     except RuntimeError as error:  # torch's stream knows not what went wrong
         free = shutil.disk_usage(path.parent).free
         raise OSError(f"torch could not write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
+    sync_file(path)
+    return part(path)
 
 
 def temporary_path(path: Path) -> Path:

@@ -20,11 +20,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pte_tracking.runs.files import sync_directory
+from pte_tracking.runs.files import sync_directory, sync_file
 from pte_tracking.runs.shards import STATE, Part, identity, part, remove, write_marker
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load, temporary_path
+from pte_tracking.snapshots.file import load, save, temporary_path
 from pte_tracking.snapshots.plain import with_tensors
 from pte_tracking.world import ALONE, World
 
@@ -82,11 +82,8 @@ def write(
         if world.rank:
             return None
         parts = {name: one for parts in each for name, one in parts.items()}
-        torch.save(rest, temporary / STATE)
-        for name in (STATE, _METADATA):
-            with open(temporary / name, "rb") as file:
-                os.fsync(file.fileno())
-            parts[name] = part(temporary / name)
+        parts[_METADATA] = _on_disk(temporary / _METADATA)
+        parts[STATE] = save(temporary / STATE, rest)
         write_marker(temporary, parts)
         sync_directory(temporary)
         remove(path)
@@ -102,16 +99,22 @@ def write(
 def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, Part]:
     """Write those of this rank, and wait until they are on the disk; says which files they are in."""
     # torch's part of it takes a while to import.
+    from torch.distributed.checkpoint import state_dict_saver
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
-    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
-        save(cast(Any, tensors), storage_writer=FileSystemWriter(folder), process_group=world.group)
+        state_dict_saver.save(cast(Any, tensors), storage_writer=FileSystemWriter(folder), process_group=world.group)
     except (Exception, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # torch's own is no Exception
         raise OSError(_reasons(error)) from error
-    return {file.name: part(file) for file in folder.glob(f"__{world.rank}_*")}
+    return {file.name: _on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
+
+
+def _on_disk(path: Path) -> Part:
+    """What a marker says of a file of torch's, which syncs its files before it has flushed their ends (2.13)."""
+    sync_file(path)
+    return part(path)
 
 
 def together(path: Path) -> dict[str, Any]:
