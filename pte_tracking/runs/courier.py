@@ -43,7 +43,7 @@ class Courier:
         self.next_look = time.time() + _LOOK_EVERY
         if self._process is not None and self._process.poll() is None:
             return
-        if lock.holder(self._directory / DELIVERY_LOCK):
+        if lock.is_held(self._directory / DELIVERY_LOCK):
             return  # one that outlived an earlier trainer goes on with this one
         if self._starts > 1:
             pause = min(2.0**self._starts, _LONGEST_PAUSE)
@@ -156,7 +156,7 @@ def stop(directory: Path) -> bool:
     except ProcessLookupError:
         return True
     deadline = time.monotonic() + 5
-    while lock.holder(path) and time.monotonic() < deadline:
+    while lock.is_held(path) and time.monotonic() < deadline:
         time.sleep(0.01)
     return True
 

@@ -14,9 +14,15 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-_FREE = struct.pack("h", fcntl.F_UNLCK)
+_UNKNOWN = "unknown"
+#: How often to look whether a holder has written its name: for a second, since the delivery is often out of turn.
+_LOOKS = 100
+
+_Answer = TypeVar("_Answer")
 
 #: The locks that this process holds, by real path.
 _held: dict[Path, Lock] = {}
@@ -62,10 +68,10 @@ class Lock:
                 return _me()
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                if not _try(self._fd):
-                    other = _reads(self._fd)
-                    os.close(self._fd)
-                    return other
+                while not _try(self._fd):
+                    if other := _holder(self._fd):
+                        os.close(self._fd)
+                        return other
                 # Over what is there, and cut off then: that works on a full disk too.
                 name = f"{_me()}\n".encode()
                 os.pwrite(self._fd, name, 0)
@@ -84,27 +90,49 @@ class Lock:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock, such as ``"4711 on node3"``; None if nobody does."""
+    """Who holds the lock, such as ``"4711 on node3"``, ``"unknown"`` if that cannot be told; None if nobody does."""
+    return _ask(path, _holder, _me())
+
+
+def is_held(path: Path) -> bool:
+    """Whether anybody holds the lock."""
+    return _ask(path, _holding_pid, os.getpid()) is not None
+
+
+def _ask(path: Path, question: Callable[[int], _Answer | None], mine: _Answer) -> _Answer | None:
     path = path.resolve()
     with _guard:
         if path in _held:
-            return _me()
+            return mine
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            return _reads(fd) if _is_held(fd) else None
+            return question(fd)
         finally:
             os.close(fd)
 
 
 def _me() -> str:
-    return f"{os.getpid()} on {os.uname().nodename}"
+    return f"{os.getpid()}{_here()}"
 
 
-def _reads(fd: int) -> str:
-    return os.pread(fd, 200, 0).decode(errors="replace").strip() or "unknown"
+def _here() -> str:
+    return f" on {os.uname().nodename}"
+
+
+def _holder(fd: int) -> str | None:
+    # Between taking the lock and writing its name, a holder stands under the name of the one before it, or under none.
+    for _ in range(_LOOKS):
+        if (pid := _holding_pid(fd)) is None:
+            return None
+        name = os.pread(fd, 200, 0).decode(errors="replace").strip()
+        if name and (pid <= 0 or name.startswith(f"{pid} on ")):
+            return name
+        time.sleep(0.01)
+    # A container's processes have other ids in there than out here; of this machine it can only be an old name.
+    return _UNKNOWN if not name or name.endswith(_here()) else name
 
 
 def _try(fd: int) -> bool:
@@ -115,11 +143,16 @@ def _try(fd: int) -> bool:
     return True
 
 
-def _is_held(fd: int) -> bool:
+def _holding_pid(fd: int) -> int | None:
+    """The process that holds the lock, 0 or less if it cannot be seen from here (another machine); None: free."""
     # Asked without trying, since whoever tries holds the lock for that moment.
     if sys.platform == "darwin":
-        return fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))[20:22] != _FREE
-    return fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))[:2] != _FREE
+        found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
+        _, _, pid, kind, _ = struct.unpack("qqihh", found)
+    else:
+        found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        kind, _, _, _, pid = struct.unpack("hhqqi", found)
+    return None if kind == fcntl.F_UNLCK else pid
 
 
 def _forget() -> None:

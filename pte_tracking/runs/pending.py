@@ -36,7 +36,7 @@ def status(directory: Path) -> Status:
 
     FAILED if that was one of several processes: when one of them dies, the launcher ends the others, this one too.
     """
-    if lock.holder(directory / WRITER_LOCK):
+    if lock.is_held(directory / WRITER_LOCK):
         return "RUNNING"
     last, _ = tail(directory / JOURNAL)
     if isinstance(last, RunEnded):

@@ -64,6 +64,7 @@ class Stage:
         script = HEAD + textwrap.dedent(body)
         process = subprocess.Popen(
             [sys.executable, "-c", script, self.directory, self.probe.folder],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -366,6 +367,7 @@ def test_a_resumed_run_goes_on_with_the_delivery_that_still_lives(stage: Stage) 
     (stage.directory / "delivery" / "wake").touch()
     wait_until(lambda: len(stage.probe.points()) == 100)
     assert stage.delivery == old
+    trainer.communicate(timeout=60)
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses == ["FINISHED"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -115,6 +116,48 @@ def test_a_living_child_keeps_no_lock_of_a_dead_parent(path: Path) -> None:
         os.kill(child, signal.SIGKILL)
         os.close(pipe_in)
         os.close(pipe_out)
+
+
+@pytest.mark.parametrize("before", ["", f"1 on {os.uname().nodename}\n"])
+def test_a_holder_does_not_stand_under_the_name_of_the_one_before_it(path: Path, before: str) -> None:
+    path.write_text(before)
+    pipe_in, pipe_out = os.pipe()
+    other = os.fork()
+    if not other:
+        fd = os.open(path, os.O_RDWR)
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+        os.write(pipe_out, b"held")
+        signal.pause()
+        os._exit(0)
+    os.read(pipe_in, 4)
+    name = f"{other} on {os.uname().nodename}"
+    later = threading.Timer(0.2, path.write_text, [f"{name}\n"])
+    try:
+        assert lock.is_held(path)
+        assert lock.holder(path) == "unknown"
+        later.start()
+        with pytest.raises(Locked) as info:
+            Lock(path)
+        assert info.value.holder == name
+        assert lock.holder(path) == name
+    finally:
+        later.join()
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+        os.close(pipe_in)
+        os.close(pipe_out)
+    assert not lock.is_held(path)
+
+
+def test_a_process_that_has_another_id_in_its_container_is_called_as_it_calls_itself(path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
+    assert other.stdout
+    with other.stdout:
+        assert other.stdout.readline() == b"held\n"
+    path.write_text("7 on container\n")
+    assert lock.holder(path) == "7 on container"
+    other.kill()
+    other.wait()
 
 
 def test_nobody_holds_a_lock_without_a_file(path: Path) -> None:
