@@ -17,7 +17,8 @@ from _measure import Figure
 from pte_tracking.runs import events
 from pte_tracking.runs.journal import seq_at
 from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.record import Point
+from pte_tracking.runs.run import Run
 from pte_tracking.runs.summary import summarize
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}

@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 from _measure import Figure, in_turns, ratios, spread
 
-from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.record import Point
+from pte_tracking.runs.run import Run
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 

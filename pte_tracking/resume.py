@@ -17,7 +17,8 @@ from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.journal import kept, seq_at
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.record import Point
+from pte_tracking.runs.run import Run
 from pte_tracking.runs.shards import identity, remove
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, peek, temporary_path

@@ -1,54 +1,37 @@
-"""A run: everything that is logged goes down in its journal here."""
+"""A run: begun in its directory, logged to, and ended."""
 
 from __future__ import annotations
 
 import atexit
-import fnmatch
 import glob
 import logging
 import os
 import shutil
-import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any
 
 import msgspec
 
 from pte_tracking.runs import events, media, points, world
-from pte_tracking.runs.checkpoints import checkpoints, write_list
+from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.confusion import confusion_figure
-from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import existing, is_half_moved, move_aside, take
+from pte_tracking.runs.endings import last_error, outcome
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Number, Status
 from pte_tracking.runs.files import file_name, write_atomically
-from pte_tracking.runs.inline import Inline
-from pte_tracking.runs.journal import Journal, Mark, read
+from pte_tracking.runs.journal import read
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
-from pte_tracking.runs.lock import Lock, Locked
-from pte_tracking.runs.manifest import Manifest, NotARun, change, check_sinks, entries
+from pte_tracking.runs.manifest import Manifest, change, check_sinks, entries
+from pte_tracking.runs.record import Point, Record
 from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
 _logger = logging.getLogger("pte_tracking")
-#: The variable that is "off" on a machine that only trains: another one delivers what it writes.
-_DELIVERY = "PTE_TRACKING_DELIVERY"
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-class Point(TypedDict):
-    """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
-
-    id: str
-    name: str
-    start_time: float
-    step: int
-    seq: int
-    position: int
 
 
 class Run:
@@ -97,20 +80,15 @@ class Run:
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
         self.before_close: list[Callable[[], object]] = []
+        self._record: Record | None = None
+        #: Of a run that another rank writes, or that has ended.
         self._manifest: Manifest | None = None
-        self._journal: Journal | None = None
-        self._lock: Lock | None = None
-        self._inline: list[Inline] = []
         self._logs: set[str] = set()
-        #: Those that hold, by path: the journal, which may be long, is read for them once.
-        self._snapshots: dict[str, Checkpoint] = {}
-        self._courier: Courier | None = None
         self._order = threading.RLock()
         self._is_closed = False
         #: Another process writes this run: the parent of this one, or rank 0.
         self._is_foreign = (world.rank() if rank is None else rank) != 0
         self._world_size = world.size() if world_size is None else world_size
-        self._is_noted = True
         self._error_before: BaseException | None = None
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -118,7 +96,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether the directory is taken and the run has not ended."""
-        return self._journal is not None or (self._is_foreign and self._manifest is not None and not self._is_closed)
+        return self._record is not None or (self._is_foreign and self._manifest is not None and not self._is_closed)
 
     @property
     def sinks(self) -> Sequence[Sink]:
@@ -158,26 +136,28 @@ class Run:
         """
         if self._is_closed:
             raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
-        if self._journal is not None:
+        if self._record is not None:
             raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
         if self._is_foreign:
             return
         resume = self._resume if resume is None else resume
         with self._order:
-            self._lock = take(self.directory)
+            held = take(self.directory)
             try:
                 fresh = self._settle(at, resume)
                 (self.directory / DELIVERY).mkdir(exist_ok=True)
                 manifest = change(self.directory, self._configured, fresh)
                 if record and not (self.directory / JOURNAL).exists():
                     write_atomically(self.directory / JOURNAL, record.read_bytes())
-                self._begin(manifest, at)
+                self._record = Record(self.directory, held, manifest, at)
             except BaseException:
-                if self._journal:
-                    self._journal.close()
-                self._lock.release()
-                self._manifest, self._journal, self._lock = None, None, None
+                held.release()
                 raise
+            if self._params:
+                self._record.add(events.Params, self._params)
+            if self._tags:
+                self._record.add(events.Tags, self._tags)
+            self._error_before = last_error()
         _open_runs.add(self)
 
     def manifest(self) -> Manifest:
@@ -205,17 +185,7 @@ class Run:
         Args:
             step: Iterations done.
         """
-        manifest = self._open_manifest()
-        assert self._journal is not None
-        mark = self._journal.mark
-        return Point(
-            id=manifest.id,
-            name=manifest.name,
-            start_time=manifest.start_time,
-            step=step,
-            seq=mark.seq,
-            position=mark.position,
-        )
+        return self._opened().point(step)
 
     def sync(self) -> None:
         """Make everything logged so far durable. Any thread may do it while others log.
@@ -223,8 +193,7 @@ class Run:
         Raises:
             OSError: The disk is full or broken.
         """
-        assert self._journal is not None
-        self._journal.sync()
+        self._opened().sync()
 
     def close(self, status: Status | None = None, error: str | None = None) -> None:
         """End the run. What a function of ``before_close`` raises, it raises when the run has ended, as FAILED.
@@ -239,25 +208,15 @@ class Run:
             except BaseException as problem:
                 self.close(*(outcome(problem) if status in (None, "FINISHED") else (status, error)))
                 raise
-        if self._journal is None or self._is_foreign:
+        record = self._record
+        if record is None or self._is_foreign:
             self._is_closed = True
             return
-        self._append(events.RunEnded, status or "FINISHED", error and to_text(error))
-        journal, self._journal, self._is_closed = self._journal, None, True
+        status = status or "FINISHED"
+        record.add(events.RunEnded, status, error and to_text(error))
+        self._record, self._manifest, self._is_closed = None, record.manifest, True
         _open_runs.discard(self)
-        try:
-            journal.sync()
-        except OSError as problem:
-            _logger.error("%s: %s", self.directory, problem)
-        for inline in self._inline:
-            inline.finish(status or "FINISHED")
-        if not self._is_noted:
-            self._note_files()
-        journal.close()
-        if self._lock:
-            self._lock.release()
-        if self._courier:
-            self._courier.finish(self._close_timeout)
+        record.close(status, self._close_timeout)
 
     def __enter__(self) -> Run:
         if not self.is_open:
@@ -315,7 +274,6 @@ class Run:
         if log not in self._logs:
             if self._is_foreign:
                 return
-            self._ensure_open()
             self.own(glob.escape(check_file(log, "log")))
             self._logs.add(log)
         self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
@@ -406,9 +364,9 @@ class Run:
             raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
         if artifact_path:
             check_file(artifact_path, "artifact_path")
-        self._ensure_open()
         if self._is_foreign:
             return
+        self._opened()
         if self.directory not in source.parents:
             target = self.directory / ARTIFACTS / artifact_path / source.name
             try:
@@ -442,21 +400,24 @@ class Run:
             return
         name = self._inside(path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
-        self.own(glob.escape(name))
-        self._append(Checkpoint, name, *fields)
-        self._list_checkpoints()
+        record = self._opened()
+        record.own(glob.escape(name))
+        record.add(Checkpoint, name, *fields)
+        record.list_checkpoints()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
         """Log that a snapshot was pruned, so that it vanishes from every backend."""
-        self._append(events.CheckpointRemoved, self._inside(path), check_step(step))
-        self._list_checkpoints()
+        if self._is_foreign:
+            return
+        record = self._opened()
+        record.add(events.CheckpointRemoved, self._inside(path), check_step(step))
+        record.list_checkpoints()
 
     def checkpoints(self) -> list[Checkpoint]:
         """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
-        if not self.is_open:
-            return checkpoints(self.directory)
-        with self._order:
-            return sorted(self._snapshots.values(), key=lambda event: event.step)
+        if self._record is not None:
+            return self._record.checkpoints()
+        return [] if self.is_open else checkpoints(self.directory)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
@@ -472,31 +433,28 @@ class Run:
         """
         if self._is_foreign:
             return
-        manifest = self._open_manifest()
-        pattern = pattern.split("/")[0]
-        if pattern in manifest.files or any(
-            fnmatch.fnmatchcase(pattern.replace("[[]", "["), known) for known in manifest.files
-        ):
-            return
-        self._manifest = msgspec.structs.replace(manifest, files=[*manifest.files, pattern])
-        self._note_files()
+        self._opened().own(pattern)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _ensure_open(self) -> None:
+    def _opened(self) -> Record:
         with self._order:
-            if self._journal is None:
+            if self._record is None:
                 self.open()
+            assert self._record is not None
+            return self._record
 
     def _open_manifest(self) -> Manifest:
-        if self._manifest is None:
-            self._ensure_open()
-        if self._manifest is None:
-            raise RuntimeError(
-                f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
-                "training has begun"
-            )
-        return self._manifest
+        if self._record is not None:
+            return self._record.manifest
+        if self._manifest is not None:
+            return self._manifest
+        if not self._is_foreign:
+            return self._opened().manifest
+        raise RuntimeError(
+            f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
+            "training has begun"
+        )
 
     def _settle(self, at: Point | None, resume: bool) -> Manifest | None:
         """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
@@ -516,56 +474,15 @@ class Run:
             files=list(dict.fromkeys([*manifest.files, *files])),
         )
 
-    def _begin(self, manifest: Manifest, at: Point | None) -> None:
-        self._manifest = manifest
-        self._journal = Journal(self.directory / JOURNAL)
-        resumed = self._journal.mark.seq > 0
-        sinks = [(entry, entry.build()) for entry in manifest.sinks]
-        self._inline = [Inline(self.directory, manifest, entry) for entry, sink in sinks if sink.inline]
-        needs_delivery = not all(sink.inline for _, sink in sinks) and os.environ.get(_DELIVERY) != "off"
-        self._courier = Courier(self.directory) if needs_delivery else None
-        if at:
-            self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
-            for inline in self._inline:
-                inline.catch_up()
-        self._snapshots = {one.path: one for one in checkpoints(self.directory)}
-        self._append(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
-        if self._params:
-            self._append(events.Params, self._params)
-        if self._tags:
-            self._append(events.Tags, self._tags)
-        self._error_before = _last_error()
-
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        if self._is_foreign:
-            return
-        with self._order:
-            if self._journal is None:
-                self.open()
-            journal = self._journal
-            assert journal is not None
-            start = journal.position
-            event = journal.append(kind, *fields)
-            if event is None:
-                return
-            if kind is not events.Metrics:
-                self._follow_snapshots(event)
-            for inline in self._inline:
-                inline.push(event, start, journal.position)
-        if self._courier and event.time > self._courier.next_look:
-            self._courier.look()
-
-    def _follow_snapshots(self, event: AnyEvent) -> None:
-        if isinstance(event, Checkpoint):
-            self._snapshots[event.path] = event
-        elif isinstance(event, events.CheckpointRemoved):
-            self._snapshots.pop(event.path, None)
+        if not self._is_foreign:
+            (self._record or self._opened()).add(kind, *fields)
 
     def _keep(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
         """Put a picture into the run's directory; returns its relative path."""
-        self._ensure_open()
         if self._is_foreign:
             return None
+        self._opened()
         data = draw()
         path = Path(folder, file_name(check_key(key)), f"step_{check_step(step)}.png")
         try:
@@ -583,27 +500,6 @@ class Run:
             raise ValueError(f"path: {str(path)!r} is not in the run's directory {str(self.directory)!r}")
         return check_key(whole.relative_to(self.directory).as_posix(), "path")
 
-    def _note_files(self) -> None:
-        """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
-        files = self._open_manifest().files
-        try:
-            self._manifest = change(
-                self.directory,
-                lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
-            )
-            self._is_noted = True
-        except (OSError, Locked, NotARun) as error:
-            self._is_noted = False
-            _logger.error("%s: run.json does not name all files of the run: %s", self.directory, error)
-
-    def _list_checkpoints(self) -> None:
-        if self._is_foreign:
-            return
-        try:
-            write_list(self.directory, self.checkpoints())
-        except OSError as error:
-            _logger.error("%s: the list of checkpoints was not written: %s", self.directory, error)
-
 
 def _check_names(sinks: object) -> list[str]:
     if isinstance(sinks, list | tuple) and all(isinstance(name, str) for name in sinks):
@@ -619,28 +515,10 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def outcome(error: BaseException | None) -> tuple[Status, str | None]:
-    """How a run ends that an exception, or none, brings to its end."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return "FINISHED", None
-    message = to_text(traceback.format_exception_only(error)[-1].strip())[:2000]
-    # Shells and schedulers are told of a signal by an exit status above 128.
-    is_signal = isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128
-    return ("KILLED" if is_signal or isinstance(error, KeyboardInterrupt) else "FAILED"), message
-
-
-def _last_error() -> BaseException | None:
-    """The exception that ends the interpreter, once it is known. In a notebook it ends a cell only."""
-    if hasattr(sys, "ps1"):
-        return None
-    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    return error
-
-
 @atexit.register
 def _close_all() -> None:
     for run in list(_open_runs):
-        error = _last_error()
+        error = last_error()
         run.close(*outcome(None if error is run._error_before else error))
 
 

@@ -16,7 +16,8 @@ from pte_tracking.runs import events, pending
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.run import Point, Run
+from pte_tracking.runs.record import Point
+from pte_tracking.runs.run import Run
 from pte_tracking.testing import Recorded
 
 SHORT, LONG = 8_000, 40_000

@@ -24,12 +24,13 @@ from pte_tracking.runs import events
 from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import DirectoryInUse
+from pte_tracking.runs.endings import outcome
 from pte_tracking.runs.events import AnyEvent
 from pte_tracking.runs.journal import read
 from pte_tracking.runs.layout import MANIFEST_LOCK
 from pte_tracking.runs.lock import Lock
 from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry, check_sinks, entries
-from pte_tracking.runs.run import Run, outcome
+from pte_tracking.runs.run import Run
 from pte_tracking.runs.sink import Connection, RunView, Sink
 
 if TYPE_CHECKING:
