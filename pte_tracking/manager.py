@@ -17,7 +17,7 @@ from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
-from pte_tracking.resume import Found, find, open_together
+from pte_tracking.resume import find, open_together
 from pte_tracking.runs.endings import outcome
 from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run
@@ -240,12 +240,18 @@ class ExtensionsManager:
 
         Raises:
             RuntimeError: The training is over.
-            ValueError: The numbers contradict each other, or what the manager has counted.
+            ValueError: The numbers contradict each other, or what the manager has counted, or there is no such
+                optimizer.
         """
         if epoch_size is not None:
             self.updater.set_iters_per_epoch("epoch_size", epoch_size)
         if iteration is not None:
             self._jump(iteration, epoch)
+        if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
+            raise ValueError(
+                f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
+                f"got {step_optimizers!r}"
+            )
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
@@ -338,7 +344,9 @@ class ExtensionsManager:
         self._is_shared = True
         self.world.join()
         self._check_alike("resume()")
-        found = self.world.first("resume()", lambda: self._find(what))
+        savers = self._training_snapshots()
+        best = next((one.keep_best for one in savers if one.keep_best), None)
+        found = find(self.run, what, [one.template for one in savers], best, self.world)
         if found is None:
             open_together(self.world, self.run, lambda: self.run.open(at=self.run.beginning()))
             return None
@@ -347,13 +355,6 @@ class ExtensionsManager:
         finally:
             if self.world.rank == 0:
                 found.clean_up()
-
-    def _find(self, what: str | os.PathLike[str]) -> Found | None:
-        if self.run.is_open:
-            raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
-        savers = self._training_snapshots()
-        best = next((one.keep_best for one in savers if one.keep_best), None)
-        return find(self.run, what, [one.template for one in savers], best)
 
     def _check_not_started(self, call: str) -> None:
         if self._is_started:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -50,14 +50,23 @@ class Found(NamedTuple):
             shutil.rmtree(self.fetched_to, ignore_errors=True)
 
 
-def find(run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None) -> Found | None:
-    """Find and read a snapshot.
+class _Candidate(NamedTuple):
+    path: Path
+    sha256: str | None = None
+    fetched_to: Path | None = None
+
+
+def find(
+    run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None, world: World
+) -> Found | None:
+    """Find a snapshot, check it, each rank a part of it, and read it; called on all ranks.
 
     Args:
         run: The run, not open yet.
         what: ``"latest"``, ``"best"``, a file, or a tracked checkpoint's URI.
         templates: The names that snapshots in the run's directory have.
         best: What makes a snapshot the best.
+        world: The ranks.
 
     Returns:
         The snapshot; None if there is none yet.
@@ -66,15 +75,36 @@ def find(run: Run, what: str | os.PathLike[str], templates: Sequence[Template], 
         SnapshotError: The file, or what was fetched, is damaged or no snapshot.
         LookupError: There is no such checkpoint.
         ValueError: ``what`` is nothing of these, or it is not said what is best.
+        RuntimeError: The run is open, or one of these has happened on rank 0 alone.
     """
+    candidates = world.first("resume()", lambda: list(_candidates(run, what, templates, best)))
+    if what in ("latest", "best"):
+        return _first_intact(candidates, world)
+    (named,) = candidates
+    try:
+        return _load(named, world)
+    except BaseException:
+        if world.rank == 0 and named.fetched_to is not None:
+            shutil.rmtree(named.fetched_to, ignore_errors=True)
+        raise
+
+
+def _candidates(
+    run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None
+) -> Iterable[_Candidate]:
+    if run.is_open:
+        raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
     if what == "latest":
-        return _first_intact(_newest_first(run, templates))
+        return _newest_first(run, templates)
     if what == "best":
-        return _first_intact(_best_first(run, best))
+        return _best_first(run, best)
     if isinstance(what, str) and re.match(r"[A-Za-z][\w+.-]+:/", what) and not Path(what).exists():
-        return _fetch(run, what)
-    path = Path(os.path.abspath(what))
-    return Found(path, load(path))
+        return [_fetch(run, what)]
+    return [_Candidate(Path(os.path.abspath(what)))]
+
+
+def _load(candidate: _Candidate, world: World) -> Found:
+    return Found(candidate.path, load(candidate.path, candidate.sha256, world), candidate.fetched_to)
 
 
 def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint | None:
@@ -135,12 +165,12 @@ def announce(run: Run, template: Template) -> None:
             _adopt(run, Found(path, load(path)))
 
 
-def _newest_first(run: Run, templates: Sequence[Template]) -> Iterator[tuple[Path, str | None]]:
+def _newest_first(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
     """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
     digests: list[tuple[int, Path, str | None]]
     digests = [(one.step, run.directory / one.path, one.sha256) for one in run.checkpoints()]
     digests += [(step, path, None) for path, step in _unannounced(run, templates).items()]
-    return ((path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True))
+    return [_Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
 
 
 def _unannounced(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
@@ -156,7 +186,7 @@ def _unannounced(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     return found
 
 
-def _best_first(run: Run, best: Best | None) -> Iterator[tuple[Path, str | None]]:
+def _best_first(run: Run, best: Best | None) -> Iterable[_Candidate]:
     if best is None:
         raise ValueError(
             "resume('best'): it is not said what is best; give the manager a snapshot(keep_best=('val/loss', 'min', 3))"
@@ -168,27 +198,28 @@ def _best_first(run: Run, best: Best | None) -> Iterator[tuple[Path, str | None]
         raise LookupError(
             f"resume('best'): no snapshot has a finite value of {best.key!r}; they have {', '.join(keys) or 'none'}"
         )
-    return ((run.directory / one.path, one.sha256) for one in ranked)
+    return [_Candidate(run.directory / one.path, one.sha256) for one in ranked]
 
 
-def _first_intact(candidates: Iterable[tuple[Path, str | None]]) -> Found | None:
+def _first_intact(candidates: Iterable[_Candidate], world: World) -> Found | None:
     broken = 0
-    for path, sha256 in candidates:
+    warn = _logger.warning if world.rank == 0 else _logger.debug
+    for candidate in candidates:
         try:
-            found = Found(path, load(path, sha256))
+            found = _load(candidate, world)
         except SnapshotError as error:
-            _logger.warning("resume: %s; it is passed over", error)
+            warn("resume: %s; it is passed over", error)
             broken += 1
             continue
         if broken:
-            _logger.warning("resume: goes on from %s instead", path)
+            warn("resume: goes on from %s instead", candidate.path)
         return found
     if broken:
-        _logger.warning("resume: none of %d snapshots is intact; the run begins again", broken)
+        warn("resume: none of %d snapshots is intact; the run begins again", broken)
     return None
 
 
-def _fetch(run: Run, uri: str) -> Found:
+def _fetch(run: Run, uri: str) -> _Candidate:
     scheme = uri.partition(":")[0]
     installed = [sink.find(name) for name in sink.names()]
     # The run's own sinks know where to look; others look where the environment says.
@@ -203,8 +234,7 @@ def _fetch(run: Run, uri: str) -> Found:
     run.directory.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=run.directory))
     try:
-        path = able[0].fetch(uri, folder)
-        return Found(path, load(path), folder)
+        return _Candidate(able[0].fetch(uri, folder), fetched_to=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -14,9 +14,10 @@ from pte_mlflow import record, runs
 from pte_mlflow.checkpoints import PATH, SHA256, repository
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.events import Checkpoint
+from pte_tracking.runs.integrity import difference
 from pte_tracking.runs.journal import find
 from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.shards import difference, remove
+from pte_tracking.runs.shards import remove
 from pte_tracking.runs.sink import SinkClosed
 
 

@@ -7,7 +7,6 @@ the whole snapshot, as a file's digest does for one that is a single file.
 from __future__ import annotations
 
 import shutil
-import zipfile
 from pathlib import Path
 
 import msgspec
@@ -57,39 +56,7 @@ def identity(path: Path) -> Part:
     """
     if not path.is_dir():
         return part(path)
-    return Part(files.sha256(path / MARKER), sum(one.size for one in _marker(path).files.values()))
-
-
-def problem(path: Path, sha256: str | None = None) -> str | None:
-    """What is wrong with a snapshot; None if nothing is.
-
-    Args:
-        path: The file, or the folder.
-        sha256: Its digest in hexadecimal, where that is known.
-    """
-    try:
-        return difference(path, sha256) or (None if path.is_dir() else _in_file(path))
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return f"{path}: {error}"
-
-
-def difference(path: Path, sha256: str | None) -> str | None:
-    """How a checkpoint, which may be any file or a folder of shards, differs from what was written; None if not.
-
-    Args:
-        path: The file, or the folder.
-        sha256: Its digest in hexadecimal, where that is known.
-    """
-    if not path.exists():
-        return f"{path}: missing"
-    try:
-        if sha256 and identity(path).sha256 != sha256:
-            return f"{path}: its SHA-256 is not that of the snapshot that was written"
-        return _in_folder(path) if path.is_dir() else None
-    except FileNotFoundError as error:
-        return f"{path}: not whole, {Path(error.filename).name} is missing in it"
-    except (OSError, ValueError) as error:
-        return f"{path}: {error}"
+    return Part(files.sha256(path / MARKER), sum(one.size for one in read_marker(path).files.values()))
 
 
 def remove(path: Path) -> None:
@@ -101,21 +68,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _in_folder(folder: Path) -> str | None:
-    for name, expected in _marker(folder).files.items():
-        found = part(folder / name)
-        if found != expected:
-            return f"{folder}: {name} in it is damaged ({found.size} bytes, {expected.size} were written)"
-    return None
+def read_marker(folder: Path) -> Marker:
+    """What the marker says.
 
-
-def _in_file(path: Path) -> str | None:
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-    return f"{path}: {broken} in it is damaged" if broken else None
-
-
-def _marker(folder: Path) -> Marker:
+    Raises:
+        OSError: It is not there.
+        ValueError: It is damaged.
+    """
     path = folder / MARKER
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Marker)

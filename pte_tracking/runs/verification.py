@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking.runs import events, shards
+from pte_tracking.runs import events, integrity
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
@@ -22,9 +22,9 @@ def problems(directory: Path) -> Iterator[str]:
     Manifest.load(directory)
     yield from _in_journal(directory / JOURNAL)
     for checkpoint in checkpoints(directory):
-        problem = shards.problem(directory / checkpoint.path, checkpoint.sha256)
-        if problem:
-            yield problem
+        path = directory / checkpoint.path
+        if problem := integrity.problem(path, checkpoint.sha256):
+            yield f"{path}: {problem}"
 
 
 def _in_journal(path: Path) -> Iterator[str]:

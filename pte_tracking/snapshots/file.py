@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from pte_tracking.runs.files import sync_directory, sync_file
-from pte_tracking.runs.shards import MARKER, STATE, Part, part, problem
+from pte_tracking.runs.integrity import problem
+from pte_tracking.runs.shards import MARKER, STATE, Part, part
 from pte_tracking.snapshots.errors import SnapshotError
+from pte_tracking.world import ALONE, World
 
 
 def write(path: Path, state: Mapping[str, Any]) -> Part:
@@ -56,43 +58,13 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def verify(path: Path, sha256: str | None = None) -> None:
-    """Check that a file, or a folder of shards, is as it was written; ``torch.load`` would notice no flipped bit.
+def load(path: Path, sha256: str | None = None, world: World = ALONE) -> dict[str, Any]:
+    """Check a file, or a folder of shards, and read it. Nothing in it is ever executed, whoever made it.
 
     Args:
         path: The file.
         sha256: Its digest, where known.
-
-    Raises:
-        SnapshotError: It is not there, or damaged, or no snapshot.
-    """
-    if path.is_dir():
-        if trouble := problem(path, sha256):
-            raise SnapshotError(path, trouble.removeprefix(f"{path}: "))
-        return
-    if not path.is_file():
-        raise SnapshotError(path, "there is no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            names = archive.namelist()
-    except Exception as error:  # zipfile raises a dozen kinds on damaged files
-        size = path.stat().st_size
-        raise SnapshotError(path, f"damaged, or no snapshot ({size} bytes): {error}") from error
-    if damaged is not None:
-        raise SnapshotError(path, f"damaged: the checksum of its part {damaged!r} is wrong")
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise SnapshotError(path, "a TorchScript program, no snapshot; programs are not loaded")
-    if sha256 is not None and part(path).sha256 != sha256:
-        raise SnapshotError(path, f"damaged or replaced: its SHA-256 is not {sha256}, as when it was written")
-
-
-def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """Check a file and read it. Nothing in it is ever executed, whoever made it.
-
-    Args:
-        path: The file.
-        sha256: Its digest, where known.
+        world: The ranks that all call this: each checks some of the shards, and rank 0 reads.
 
     Returns:
         The state, its tensors on the CPU.
@@ -100,8 +72,20 @@ def load(path: Path, sha256: str | None = None) -> dict[str, Any]:
     Raises:
         SnapshotError: It is not there, damaged, no snapshot, or holds more than tensors and plain values.
     """
-    verify(path, sha256)
-    return _read(path, mmap=False)
+
+    def check() -> tuple[str | None, dict[str, Any]]:
+        trouble = problem(path, sha256, world.rank, world.size)
+        try:
+            return trouble, {} if trouble or world.rank else _read(path, mmap=False)
+        except SnapshotError as error:
+            return error.reason, {}
+
+    topic = f"the check of {path.name}"
+    trouble, state = world.on_all(topic, check)
+    for rank, each in enumerate(world.gather(topic, trouble)):
+        if each:
+            raise SnapshotError(path, each if world.is_alone else f"{each} (says rank {rank})")
+    return world.first(topic, lambda: state)
 
 
 def peek(path: Path) -> dict[str, Any]:
@@ -119,13 +103,22 @@ def is_snapshot(path: Path) -> bool:
 
 
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
+    file = path / STATE if path.is_dir() else path
     try:
-        state = torch.load(path / STATE if path.is_dir() else path, map_location="cpu", weights_only=True, mmap=mmap)
+        is_program = _is_program(file)
+        state = None if is_program else torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(
             path, f"not loaded: it is no snapshot, or holds more than tensors and plain values: {reason}"
         ) from error
+    if is_program:
+        raise SnapshotError(path, "a TorchScript program, no snapshot; programs are not loaded")
     if not isinstance(state, dict):
         raise SnapshotError(path, f"no snapshot: it holds a {type(state).__name__}, not a dictionary")
     return state
+
+
+def _is_program(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -170,6 +170,15 @@ def test_step_optimizers(managed: Any) -> None:
     assert weight.item() == -1
 
 
+@pytest.mark.parametrize("names", [["adam"], ["main", "adam"], "main"])
+def test_an_optimizer_to_step_that_is_not_there_is_told_before_the_iteration(managed: Any, names: Any) -> None:
+    manager = managed(optimizers=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0))
+    with pytest.raises(ValueError, match=r"step_optimizers: expected a list of names out of main, got"):
+        manager.run_iteration(step_optimizers=names)
+    iterate(manager)
+    assert manager.iteration == 1
+
+
 # -- order and names ---------------------------------------------------------------------------------------------------
 
 

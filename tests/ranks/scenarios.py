@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -20,8 +21,11 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
+from pte_tracking.runs import integrity
+from pte_tracking.runs.shards import Part
 from pte_tracking.sharding import local, whole
 from pte_tracking.snapshots import shards
+from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load
 from pte_tracking.snapshots.plain import with_tensors
 
@@ -286,6 +290,31 @@ def went_on(folder: Path, wrap: Callable[[nn.Module], nn.Module] = lambda net: s
         torch.save({part: state[part] for part in ("models", "optimizers")}, folder / "restored")
     learn(manager, net, optimizer)
     return {"step": resumed.step, "id": manager.run.id, "iterations": manager.iteration, "epoch": manager.epoch}
+
+
+def checked_together(folder: Path) -> Any:
+    """Goes on from the newest intact snapshot; returns what this rank has checked of each, and what it said."""
+    checked: dict[str, list[str]] = {}
+    said: list[str] = []
+
+    def part(path: Path) -> Part:
+        checked.setdefault(path.parent.name, []).append(path.name)
+        return integrity_part(path)
+
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("pte_tracking").addHandler(handler)
+    integrity_part, integrity.part = integrity.part, part
+    net, optimizer = learner(shard)
+    manager = learning(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
+    resumed = manager.resume()
+    assert resumed is not None
+    error = ""
+    try:
+        load(folder / "run" / "snapshot_iter_8", world=manager.world)
+    except SnapshotError as caught:
+        error = str(caught)
+    return {"step": resumed.step, "checked": checked, "said": said, "error": error}
 
 
 def went_on_ddp(folder: Path) -> Any:

@@ -180,6 +180,20 @@ def test_a_snapshot_that_is_not_whole_is_not_loaded_and_it_is_said_which(
     assert str(newest) in caplog.text
 
 
+@pytest.mark.parametrize("damaged", [".metadata", "__0_0.distcp", "__1_0.distcp", "state.pt"])
+def test_ranks_share_the_check_and_agree_on_its_result(damaged: str, folder: Path) -> None:
+    newest = folder / "run" / "snapshot_iter_8"
+    flip(newest / damaged)
+    first, second = on_ranks("checked_together", 2, folder)
+    assert first["step"] == second["step"] == 6
+    assert first["checked"]["snapshot_iter_6"] == [".metadata", "__1_0.distcp"]
+    assert second["checked"]["snapshot_iter_6"] == ["__0_0.distcp", "state.pt"]
+    assert first["error"] == second["error"]
+    assert f"{newest}: {damaged} in it is damaged" in first["error"]
+    assert any(f"{damaged} in it is damaged" in line for line in first["said"])
+    assert second["said"] == []
+
+
 def forge(snapshot: Path, name: str, content: bytes) -> None:
     """Replace a file, and make the marker fit, as whoever can write the folder is able to."""
     (snapshot / name).write_bytes(content)
