@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 import pte_tracking as pte
 from pte_tracking.cli import app
 from pte_tracking.cli.rendering import print_latest
+from pte_tracking.runs import verification
 
 
 def call(*words: object) -> Result:
@@ -76,6 +78,23 @@ def test_verify_finds_damage_in_the_journal(run: Path) -> None:
     done = call("verify", run)
     assert done.exit_code == 1
     assert "line 4 is no event" in done.output
+
+
+def test_verify_finds_no_fault_in_what_a_training_prunes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pte.Run(tmp_path) as run:
+        (tmp_path / "snapshot").write_bytes(b"state")
+        run.log_checkpoint("snapshot", 1, "0" * 64, 5)
+        (tmp_path / "snapshot").unlink()  # as a training does, which tells of it a moment later
+        later = threading.Timer(0.3, run.remove_checkpoint, ["snapshot", 1])
+        later.start()
+        done = call("verify", tmp_path)
+        later.join()
+        assert (done.exit_code, done.stderr) == (0, "")
+        run.log_checkpoint("snapshot", 2, "0" * 64, 5)
+        monkeypatch.setattr(verification, "_MOMENT", 0.2)
+        assert "missing" in one_line("verify", tmp_path)
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "sync"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import msgspec
 
 from pte_tracking.runs import events, integrity
 from pte_tracking.runs.checkpoints import checkpoints
+from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import status
+
+_MOMENT = 5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
 
 
 def problems(directory: Path) -> Iterator[str]:
@@ -23,8 +28,19 @@ def problems(directory: Path) -> Iterator[str]:
     yield from _in_journal(directory / JOURNAL)
     for checkpoint in checkpoints(directory):
         path = directory / checkpoint.path
-        if problem := integrity.problem(path, checkpoint.sha256):
+        problem = integrity.problem(path, checkpoint.sha256)
+        if problem and not _is_being_replaced(directory, checkpoint):
             yield f"{path}: {problem}"
+
+
+def _is_being_replaced(directory: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a training that goes on has pruned a snapshot, or saved another in its place, while we looked."""
+    deadline = time.monotonic() + _MOMENT
+    while checkpoint in checkpoints(directory):
+        if time.monotonic() > deadline or status(directory) != "RUNNING":
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _in_journal(path: Path) -> Iterator[str]:
