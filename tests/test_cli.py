@@ -172,6 +172,15 @@ def test_show_draws_the_value_that_tells_most(run: Path) -> None:
     assert "loss" in lines[bottom + 2]
 
 
+def test_show_draws_no_curve_that_is_wider_than_numbers_go(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):
+            run.log_metrics({"loss": loss}, step)
+    done = call("show", tmp_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "1.7e+308" in done.output
+
+
 def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -59,7 +59,8 @@ def _plot(console: Console, directory: Path) -> None:
         for key, value in row.values.items():
             if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
-    if len(curves[main]) < 2:
+    heights = [value for curve in curves.values() for _, value in curve]
+    if len(curves[main]) < 2 or not math.isfinite(max(heights) - min(heights)):
         return
     from uniplot import plot_to_string
 
