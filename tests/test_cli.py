@@ -263,6 +263,20 @@ def test_export_gives_the_rows_that_hold_in_every_format(rewound: Path, tmp_path
     assert call("export", rewound, "--format", "xml").exit_code == 2
 
 
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_a_metric_that_is_called_like_a_clock_is_exported_beside_it(tmp_path: Path, format: str) -> None:
+    import pandas
+
+    values = {"log": 0.5, "epoch": 1.5, "iteration": 2.5, "elapsed_time": 3.5, "time": 4.5, "loss": 5.5}
+    with pte.Run(tmp_path / "run") as run:
+        run.log_metrics(values, 7, epoch=6)
+    file = tmp_path / "table"
+    assert call("export", tmp_path / "run", "--format", format, "-o", file).exit_code == 0
+    (row,) = getattr(pandas, f"read_{format}")(file).to_dict("records")
+    assert {key: row["loss" if key == "loss" else f"metrics/{key}"] for key in values} == values
+    assert (row["log"], row["epoch"], row["iteration"]) == ("log", 6, 7)
+
+
 def test_a_run_without_rows_is_an_empty_table(tmp_path: Path) -> None:
     with pte.Run(tmp_path, params={"a": 1}):
         pass

@@ -41,12 +41,15 @@ def export(
         Path | None, typer.Option("--output", "-o", help="The file; the standard output if not given.")
     ] = None,
 ) -> None:
-    """Write all rows that hold as a table: log, epoch, iteration, elapsed_time, time, and a column for each metric."""
+    """Write all rows that hold as a table: log, epoch, iteration, elapsed_time, time, and a column for each metric.
+
+    A metric that is called like one of these five stands under metrics/, such as metrics/time.
+    """
     with reading():
         summarize(run)  # is it a run at all?
         # What a training adds from here on is left out: the columns are known before the first row is written.
         _, end = tail(run / JOURNAL)
-        keys = list(dict.fromkeys(key for row in rows(run, end) for key in row.values if key not in _FIRST))
+        keys = list(dict.fromkeys(_column(key) for row in rows(run, end) for key in row.values))
         table = map(_plain, rows(run, end))
         if format is Format.parquet:
             _write_parquet(table, keys, output)
@@ -62,7 +65,11 @@ def export(
 
 def _plain(row: Metrics) -> dict[str, Any]:
     clocks = {"log": row.log, "epoch": row.epoch, "iteration": row.step, "elapsed_time": row.elapsed_time}
-    return {**row.values, **clocks, "time": row.time}
+    return {**{_column(key): value for key, value in row.values.items()}, **clocks, "time": row.time}
+
+
+def _column(key: str) -> str:
+    return f"metrics/{key}" if key in _FIRST else key
 
 
 @contextlib.contextmanager
