@@ -354,6 +354,12 @@ def link_to_itself(path: Path) -> None:
     [
         ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 7')), "format 7"),
+        ("run.json", lambda path: path.write_text('{"a":' * 10_000), "damaged or not ours"),
+        (
+            "run.json",
+            lambda path: path.write_text(re.sub('(start_time": )', r"\1 99999", path.read_text())),
+            "start_time",
+        ),
         ("run.json", fifo, "damaged or not ours"),
         ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "holds no event"),
         ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "holds no event"),
@@ -438,6 +444,25 @@ def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.L
         (record,) = caplog.records
         assert "hologram" in record.message
     assert "hologram" in one_line("verify", run)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"kind":"metrics","step":{2**64},"values":{{"loss":1}}',
+        '"kind":"metrics","step":21,"values":{"loss":1%s}' % ("0" * 400),
+        '"kind":"rewound","to_seq":1,"to_position":1%s,"step":0' % ("0" * 30),
+        '"kind":"metrics","step":21,"values":{"loss":1},"more":' + "[" * 10_000 + "]" * 10_000,
+    ],
+    ids=["step", "value", "position", "nested"],
+)
+def test_what_no_event_of_ours_holds_is_skipped(run: Path, fields: str) -> None:
+    with open(run / "journal.jsonl", "a") as journal:
+        journal.write(f'{{"seq":24,"time":1.0,{fields}}}\n')
+    for command in ("list", "show", "export", "compare", "sync"):
+        done = call(command, *([run] if command != "compare" else [run, run]))
+        assert (done.exit_code, done.exception) == (0, None), command
+    assert "line 24 is no event" in one_line("verify", run)
 
 
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:

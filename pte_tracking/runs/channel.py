@@ -65,7 +65,7 @@ class Progress(msgspec.Struct):
             return msgspec.json.decode(progress_path(directory, key).read_bytes(), type=cls)
         except FileNotFoundError:
             return cls()
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _logger.warning("%s: damaged (%s); everything is delivered again", progress_path(directory, key), error)
             return cls()
 

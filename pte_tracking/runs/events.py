@@ -16,8 +16,11 @@ Number: TypeAlias = int | float
 Scalar: TypeAlias = str | int | float | bool | None
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
+#: A whole number of 64 bits.
+_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 #: A number as it stands on disk: non-finite ones are strings there.
-_Written: TypeAlias = int | float | str
+_Written: TypeAlias = _Int | float | str
 
 #: A path that stays in the run's directory, wherever the journal came from.
 _Inside: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
@@ -36,7 +39,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
             time gives a backend the very same point.
     """
 
-    seq: int
+    seq: _Int
     time: float
 
 
@@ -74,7 +77,7 @@ class Metrics(Event, frozen=True):
         sinks: Names of the sinks that get the row; None for all.
     """
 
-    step: int
+    step: _Int
     values: dict[str, _Written]
     epoch: Number | None = None
     elapsed_time: float | None = None
@@ -86,7 +89,7 @@ class Figure(Event, frozen=True):
     """A drawn figure, as a PNG file in the run's directory; a later one of the same key and step replaces it."""
 
     key: str
-    step: int
+    step: _Int
     path: _Inside
 
 
@@ -94,7 +97,7 @@ class Image(Event, frozen=True):
     """A picture, as a PNG file in the run's directory."""
 
     key: str
-    step: int
+    step: _Int
     path: _Inside
 
 
@@ -111,7 +114,7 @@ class Histogram(Event, frozen=True):
     """
 
     key: str
-    step: int
+    step: _Int
     edges: list[float]
     counts: list[float]
     min: float
@@ -124,7 +127,7 @@ class Text(Event, frozen=True):
     """A piece of text (Markdown where a backend renders it)."""
 
     key: str
-    step: int
+    step: _Int
     text: str
 
 
@@ -169,7 +172,7 @@ class Checkpoint(Event, frozen=True):
     """
 
     path: _Inside
-    step: int
+    step: _Int
     sha256: str
     size: int
     epoch: Number | None = None
@@ -180,7 +183,7 @@ class CheckpointRemoved(Event, frozen=True):
     """A snapshot was pruned, and is to vanish from every backend."""
 
     path: _Inside
-    step: int
+    step: _Int
 
 
 class Rewound(Event, frozen=True):
@@ -192,9 +195,9 @@ class Rewound(Event, frozen=True):
         step: Iterations done at that point.
     """
 
-    to_seq: int
-    to_position: int
-    step: int
+    to_seq: _Int
+    to_position: _Int
+    step: _Int
 
 
 class RunEnded(Event, frozen=True):
@@ -240,8 +243,12 @@ def decode(line: bytes) -> AnyEvent:
 
     Raises:
         msgspec.DecodeError: The line is not JSON, or not an event that this version knows.
+        ValueError: Nor is it for another reason.
     """
-    event: AnyEvent = _decoder.decode(line)
+    try:
+        event: AnyEvent = _decoder.decode(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if isinstance(event, Metrics | Checkpoint) and str in map(type, event.values.values()):
         numbers = {key: float(value) if type(value) is str else value for key, value in event.values.items()}
         return msgspec.structs.replace(event, values=numbers)

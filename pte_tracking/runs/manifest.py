@@ -25,6 +25,7 @@ from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import to_text
 
 FORMAT = 1
+_LATEST = 250_000_000_000  # in the year 9892: later ones have no date in Python
 
 
 class NotARun(ValueError):
@@ -76,7 +77,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     name: str
-    start_time: float
+    start_time: Annotated[float, msgspec.Meta(ge=0, lt=_LATEST)]
     sinks: list[SinkEntry] = []
     files: list[str] = []
     context: dict[str, str] = {}
@@ -111,7 +112,7 @@ class Manifest(msgspec.Struct, frozen=True):
                     "upgrade pte-tracking"
                 )
             return msgspec.convert(found, cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise NotARun(f"{path}: damaged or not ours: {error}") from error
 
     def save(self, directory: Path) -> None:

@@ -78,7 +78,7 @@ def read_marker(folder: Path) -> Marker:
     path = folder / MARKER
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Marker)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"{MARKER} is damaged: {error}") from error
     if any(name in (".", "..") or "/" in name or "\0" in name for name in found.files):
         raise ValueError(f"{MARKER} names a file outside of the folder")

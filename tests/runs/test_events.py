@@ -36,6 +36,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "list[float]": st.lists(finite),
     "list[str] | None": st.none() | st.lists(texts),
     "_Inside": paths,
+    "_Int": integers,
     "str": texts,
     "str | None": st.none() | texts,
 }
