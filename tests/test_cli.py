@@ -129,11 +129,13 @@ def test_wrong_use_of_sync_is_told_and_exits_with_2(run: Path, words: list[str],
 
 @pytest.mark.slow
 def test_sync_tells_scripts_what_is_left(run: Path) -> None:
+    import mlflow  # noqa: F401  which may take longer than the time-out below
+
     done = call("sync", run, "--json")
     assert (done.exit_code, json.loads(done.output)) == (0, [])
     # Nobody listens on the port of discarded things.
     nowhere = ["--to", "mlflow", "--option", "tracking_uri=http://127.0.0.1:9"]
-    done = call("sync", run, "--json", "--timeout", "1", *nowhere)
+    done = call("sync", run, "--json", "--timeout", "5", *nowhere)
     assert done.exit_code == 1
     (left,) = json.loads(done.stdout)
     assert (left["key"], left["events"]) == ("mlflow", 23)
