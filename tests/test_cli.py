@@ -203,6 +203,34 @@ def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
 
 
+@pytest.mark.parametrize("name", ["list", "show", "compare"])
+def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(run: Path, name: str) -> None:
+    with pte.Run(run, resume=True) as more:
+        more.log_metrics({"损失": 1.0}, 21)
+    done = subprocess.run(
+        [sys.executable, "-m", "pte_tracking.cli", name, *map(str, [run] if name != "compare" else [run, run])],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"loss" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["show"], ["export"], ["compare", "--json"]])
+def test_an_output_that_is_full_gets_one_line(run: Path, words: list[str]) -> None:
+    runs = [run] if words[0] != "compare" else [run, run]
+    done = subprocess.run(
+        ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking.cli", *words, *map(str, runs)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
+
+
 def test_compare_shows_params_that_differ_and_metrics_side_by_side(run: Path, tmp_path: Path) -> None:
     with pte.Run(tmp_path / "other", params={"lr": 0.2, "depth": 3}) as other:
         other.log_metrics({"loss": 2.0, "extra": 1}, 4)

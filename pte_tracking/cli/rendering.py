@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
@@ -20,7 +21,9 @@ _UNBOUNDED = 10_000
 
 
 def console() -> Console:
-    """The standard output."""
+    """The standard output; what cannot be written in its encoding is a question mark there."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
