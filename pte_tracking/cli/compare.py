@@ -23,19 +23,19 @@ def compare(
     with reading():
         params = {str(run): summarize(run).params for run in runs}
         metrics = {str(run): extremes(run) for run in runs}
-    different = _different(params)
-    if as_json:
-        print_json({"params": different, "metrics": msgspec.to_builtins(metrics)})
-        return
-    to = console()
-    print_table(to, "params that differ", [{"param": key, **values} for key, values in different.items()])
-    keys = list(dict.fromkeys(key for found in metrics.values() for key in found))
-    for what in ("last", "lowest", "highest"):
-        rows = [
-            {"metric": key} | {run: getattr(found.get(key), what, None) for run, found in metrics.items()}
-            for key in keys
-        ]
-        print_table(to, f"{what} values", rows)
+        different = _different(params)
+        if as_json:
+            print_json({"params": different, "metrics": msgspec.to_builtins(metrics)})
+            return
+        to = console()
+        print_table(to, "params that differ", [{"param": key, **values} for key, values in different.items()])
+        keys = list(dict.fromkeys(key for found in metrics.values() for key in found))
+        for what in ("last", "lowest", "highest"):
+            rows = [
+                {"metric": key} | {run: getattr(found.get(key), what, None) for run, found in metrics.items()}
+                for key in keys
+            ]
+            print_table(to, f"{what} values", rows)
 
 
 def _different(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -31,18 +31,18 @@ def list_runs(
                 found.append((summarize(run), _best(run, best)))
             except (NotARun, OSError) as error:
                 broken.append(error)
-    # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
-    broken = [one for one in broken if not isinstance(one, FileNotFoundError)]
-    for one in broken:
-        typer.echo(tell(one), err=True)
-    if not found and not broken:
-        fail(f"{directory}: no run here or below", 1)
-    if as_json:
-        print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
-    elif found:
-        print_table(console(), "", [_row(one, value) for one, value in found])
-    if broken:
-        raise typer.Exit(1)
+        # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
+        broken = [one for one in broken if not isinstance(one, FileNotFoundError)]
+        for one in broken:
+            typer.echo(tell(one), err=True)
+        if not found and not broken:
+            fail(f"{directory}: no run here or below", 1)
+        if as_json:
+            print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
+        elif found:
+            print_table(console(), "", [_row(one, value) for one, value in found])
+        if broken:
+            raise typer.Exit(1)
 
 
 def _best(run: Path, wanted: str | None) -> dict[str, Any] | None:
