@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from pte_tracking.runs import lock
 from pte_tracking.runs.events import Metrics
 from pte_tracking.runs.journal import Journal, effective
-from pte_tracking.runs.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, WRITER_LOCK
+from pte_tracking.runs.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.pending import pending
 from pte_tracking.runs.run import Run
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 HEAD = """
-import os, sys, time
+import os, select, sys, time
 import pte_tracking
 from pte_probe import ProbeSink
 
@@ -72,9 +73,17 @@ class Stage:
         self._trainers.append(process)
         return process
 
-    def train(self, body: str, code: int | None = 0) -> str:
-        """Runs a training script to its end; returns what it wrote to its standard error."""
+    def train(self, body: str, code: int | None = 0, once: Callable[[], object] | None = None) -> str:
+        """Runs a training script to its end; returns what it wrote to its standard error.
+
+        Args:
+            body: The script.
+            code: Its exit code.
+            once: Its standard input is open until this holds.
+        """
         process = self.trainer(body)
+        if once:
+            wait_until(once)
         _, said = process.communicate(timeout=60)
         assert code is None or process.returncode == code, said
         return said
@@ -88,6 +97,10 @@ class Stage:
     def wait_for_delivery(self) -> None:
         """Wait until everything is delivered, and nobody delivers any more."""
         wait_until(lambda: self.left == [] and self.delivery is None)
+
+    def is_told(self, problem: str) -> bool:
+        """Whether the delivery has tried, and failed so."""
+        return (self.directory / MANIFEST).exists() and any(problem in line for line in self.left)
 
     @property
     def left(self) -> list[str]:
@@ -106,7 +119,8 @@ class Stage:
             process.communicate()
         for path in self.directory.rglob(DELIVERY_LOCK):
             if holder := lock.holder(path):
-                os.kill(int(holder.split()[0]), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
+                    os.kill(int(holder.split()[0]), signal.SIGKILL)
 
 
 def recorded(directory: Path) -> list[tuple[str, int, Any]]:
@@ -179,7 +193,7 @@ def test_outside_of_any_block_the_interpreters_end_is_the_runs(stage: Stage, end
 
 def test_what_is_logged_is_there_soon(stage: Stage) -> None:
     stage.trainer("run = start()\nrows(run, 0, 50)\ntime.sleep(60)\n")
-    wait_until(lambda: len(stage.probe.points()) == 50, 10)
+    wait_until(lambda: len(stage.probe.points()) == 50)
 
 
 def test_the_delivery_process_imports_no_torch_and_is_nice(stage: Stage) -> None:
@@ -201,18 +215,23 @@ def test_a_module_in_the_users_folder_takes_no_name_from_the_delivery(stage: Sta
 
 
 def test_a_killed_delivery_is_started_again_and_nothing_is_lost_or_doubled(stage: Stage) -> None:
-    trainer = stage.trainer("with start() as run:\n    say('on')\n    rows(run, 0, 500, 0.01)\n")
-    assert line_of(trainer) == "on"
+    body = """
+    with start() as run:
+        step = 0
+        while not select.select([sys.stdin], [], [], 0.01)[0]:
+            rows(run, step, step + 1)
+            step += 1
+    """
+    trainer = stage.trainer(body)
     killed: set[int] = set()
-    while trainer.poll() is None and len(killed) < 3:
-        if stage.delivery and stage.delivery not in killed and len(stage.probe.points()) > 20:
-            killed.add(stage.delivery)
-            os.kill(stage.delivery, signal.SIGKILL)
-        time.sleep(0.05)
+    for _ in range(3):
+        got = len(stage.probe.points())
+        wait_until(lambda: stage.delivery not in (None, *killed) and len(stage.probe.points()) > got + 20)  # noqa: B023
+        killed.add(stage.delivery or 0)
+        os.kill(stage.delivery or 0, signal.SIGKILL)
     _, said = trainer.communicate(timeout=60)
-    assert len(killed) >= 2
     stage.wait_for_delivery()
-    stage.check(0, 500)
+    stage.check(0, len(recorded(stage.directory)))
     assert stage.probe.statuses == ["FINISHED"]
     assert "it is started again" in said
 
@@ -250,9 +269,10 @@ def test_both_killed_a_sync_delivers_the_rest(stage: Stage) -> None:
 
 def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(stage: Stage) -> None:
     stage.probe.control(fail="no route to host")
-    begun = time.monotonic()
-    said = stage.train("with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n")
-    assert time.monotonic() - begun < 15
+    said = stage.train(
+        "with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n    sys.stdin.read()\n",
+        once=lambda: stage.is_told("no route to host"),
+    )
     (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
     assert "to probe (Trouble: no route to host)" in line
     assert said.count("no route to host") == 1
@@ -268,9 +288,10 @@ def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(sta
 def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
     stage.probe.control(refuse="wrong password")
     stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+    wait_until(lambda: stage.is_told("wrong password"))
     first = stage.delivery
     assert first
-    assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
+    assert [one.key for one in sync(stage.directory, timeout=5)] == ["probe"]
     wait_until(lambda: stage.delivery not in (first, None))
     assert not psutil.pid_exists(first)
     stage.probe.control()
@@ -283,6 +304,7 @@ def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(
 def test_a_delivery_that_fails_otherwise_keeps_its_place(stage: Stage) -> None:
     stage.probe.control(fail="the server is away")
     stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+    wait_until(lambda: stage.is_told("the server is away"))
     first = stage.delivery
     assert first
     assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
@@ -292,17 +314,17 @@ def test_a_delivery_that_fails_otherwise_keeps_its_place(stage: Stage) -> None:
 
 
 def test_a_sink_that_hangs_holds_the_end_no_longer_than_that(stage: Stage) -> None:
-    stage.probe.control(hang=8)
+    stage.probe.control(hang=60)
     begun = time.monotonic()
     said = stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
-    assert time.monotonic() - begun < 7
+    assert time.monotonic() - begun < 30
     assert "not delivered yet: 102 events to probe" in said
 
 
 def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe]) -> None:
     dead, hanging = probes("dead"), probes("hanging")
     dead.control(fail="away")
-    hanging.control(hang=3)
+    hanging.control(hang=60)
     body = f"""
     others = [ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder={str(hanging.folder)!r})]
     run = pte_tracking.Run(out, sinks=["json", *others, ProbeSink(folder=folder)], close_timeout=0)
@@ -311,7 +333,7 @@ def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe
     time.sleep(60)
     """
     stage.trainer(body)
-    wait_until(lambda: len(stage.probe.points()) == 100, 8)
+    wait_until(lambda: len(stage.probe.points()) == 100)
     assert dead.points() == []
     dead.control()
     hanging.control()
@@ -421,7 +443,7 @@ def test_a_fresh_start_lets_the_earlier_run_be_delivered_from_where_it_was_moved
     stage.train(body % str(other.folder))
     aside = Stage(stage.directory / "previous" / first, stage.probe)
     assert Manifest.load(aside.directory).id == first
-    assert aside.delivery
+    wait_until(lambda: aside.delivery)
     assert len(other.points()) == 7
     stage.probe.control()
     (aside.directory / "delivery" / "wake").touch()

@@ -31,7 +31,8 @@ hook: Callable[[str], None] = lambda place: None  # noqa: E731
 class ProbeSink(Sink):
     """Leaves ``<folder>/<version>.jsonl``, the last of which counts, and notes in ``<folder>/notes.jsonl``.
 
-    Obeys ``<folder>/control.json``: ``{"fail": a message, "hang": seconds, "bad": [seq, ...], "closed": a reason}``.
+    Obeys ``<folder>/control.json``: ``{"fail": a message, "hang": seconds, "bad": [seq, ...], "closed": a reason}``. It
+    hangs no longer than until it is told otherwise.
     """
 
     name: ClassVar[str] = "probe"
@@ -130,17 +131,23 @@ class ProbeConnection:
 
     def _obey(self, place: str) -> dict[str, Any]:
         hook(place)
-        try:
-            control: dict[str, Any] = json.loads((self._folder / "control.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        time.sleep(control.get("hang", 0))
+        control = self._control()
+        until = time.monotonic() + control.get("hang", 0)
+        while time.monotonic() < until and self._control() == control:
+            time.sleep(0.05)
         if "closed" in control:
             raise SinkClosed(control["closed"])
         if "refuse" in control:
             raise PermissionError(control["refuse"])
         if "fail" in control:
             raise Trouble(control["fail"])
+        return control
+
+    def _control(self) -> dict[str, Any]:
+        try:
+            control: dict[str, Any] = json.loads((self._folder / "control.json").read_bytes())
+        except FileNotFoundError:
+            return {}
         return control
 
     def _note(self, what: str, **more: Any) -> None:
