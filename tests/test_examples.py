@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from pte_tracking.runs.sync import sync
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = [
@@ -32,6 +34,7 @@ def run(example: str, *arguments: str, folder: Path, store: str, launcher: Seque
         timeout=250,
     )
     assert done.returncode == 0, done.stderr
+    assert sync(folder / "result", timeout=60) == []
     return done.stdout
 
 

@@ -14,6 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pte_tracking.runs import lock
+from pte_tracking.runs.layout import DELIVERY_LOCK
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("mlflow_environment"),
@@ -106,6 +109,10 @@ run._close_timeout = 1
     assert "pte_tracking.runs.delivery" in done.stdout
     (pid,) = (int(line.split()[0]) for line in done.stdout.splitlines() if str(tmp_path) in line and "delivery" in line)
     os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    while lock.is_held(Path("result", DELIVERY_LOCK)):  # as long as it writes
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     written = [path.read_text() for path in Path("result").rglob("*") if path.is_file()]
     assert any("127.0.0.1" in text for text in written)
     assert not any("s3cret" in text for text in [*written, done.stdout, done.stderr])

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -110,7 +109,7 @@ def soon(get: Callable[[], Any], expected: Any) -> None:
     while found != expected and time.monotonic() < deadline:
         try:
             found = get()
-        except urllib.error.HTTPError as error:
+        except OSError as error:
             found = error
         if found != expected:
             time.sleep(0.3)

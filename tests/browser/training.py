@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pte_tracking.runs.sync import sync
 from tests import servers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
@@ -63,6 +64,7 @@ def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]
 def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Training:
     """Wait for the example and look up where it was delivered to."""
     assert training.wait(200) == 0, (folder / "output.txt").read_text()
+    assert sync(folder / "result", timeout=60) == []
     from mlflow import MlflowClient
 
     client = MlflowClient(server)

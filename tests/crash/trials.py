@@ -165,7 +165,7 @@ class Trial:
 
     def _kill_delivery(self) -> None:
         holder = lock.holder(self.folder / "result" / DELIVERY_LOCK)
-        if holder:
+        if holder and holder[0].isdigit():  # one that is only just taking its place has no name yet
             _kill(int(holder.split()[0]))
 
     def _settle(self) -> None:

@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.pending import pending, status
+from pte_tracking.runs.sync import sync
 from tests.ranks.scenarios import rows
 
 pytestmark = [
@@ -117,6 +118,7 @@ def test_a_group_that_is_restarted_goes_on_in_the_same_run(
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert status(tmp_path / "killed") == "FINISHED"
+    assert sync(tmp_path / "killed", timeout=60) == []
     assert not (tmp_path / "killed" / "previous").exists()
     run = the_run(mlflow_store)
     assert run.info.status == "FINISHED"

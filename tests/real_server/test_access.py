@@ -12,7 +12,7 @@ import time
 import urllib.request
 import uuid
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,11 +93,11 @@ def steps(database: Postgres, experiment: str) -> list[int]:
     return [step for (step,) in database.ask(query, "guarded")]
 
 
-def wait_for_points(directory: Path) -> None:
-    """Until the delivery has something stored."""
+def wait_until(holds: Callable[[], object]) -> None:
+    """Wait for what the delivery, which imports MLflow first, is about to do."""
     deadline = time.monotonic() + 60
-    while Progress.load(directory, "mlflow").seq < KILLED_IN:
-        assert time.monotonic() < deadline, Progress.load(directory, "mlflow")
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -111,7 +111,7 @@ def test_secrets_stay_in_the_environment(
         with subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as training:
-            wait_for_points(run)
+            wait_until(lambda: Progress.load(run, "mlflow").seq >= KILLED_IN)
             holder = lock.holder(run / DELIVERY_LOCK)
             assert holder is not None
             delivery = Path("/proc", holder.split()[0], "environ").read_text()
@@ -142,6 +142,7 @@ def test_a_wrong_password_is_one_plain_line_and_loses_nothing(
         [sys.executable, str(SCRIPT), str(run), "-"], env=env, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
+    wait_until(lambda: Progress.load(run, "mlflow").error)
     shown = pte("show", str(run), env=env).stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("not delivered")]
     assert f"{guarded_server.uri} does not accept the user name and password" in line
@@ -151,7 +152,7 @@ def test_a_wrong_password_is_one_plain_line_and_loses_nothing(
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1] == line
     # The process that delivers behind has the wrong one, for ever.
-    assert lock.holder(run / DELIVERY_LOCK)
+    wait_until(lambda: lock.is_held(run / DELIVERY_LOCK))
     synced = pte("sync", str(run), env=environment(guarded_server, "in the URI"))
     assert synced.returncode == 0, synced.stderr
     assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]

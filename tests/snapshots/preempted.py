@@ -1,4 +1,7 @@
-"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``."""
+"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
+
+It leaves a file ``waiting``, and goes on a minute later, or when there is a file ``signalled``.
+"""
 
 import signal
 import sys
@@ -15,6 +18,8 @@ if __name__ == "__main__":
     def wait(iteration: int) -> None:
         if iteration == ITERATION:
             (out / "waiting").touch()
-            time.sleep(0.5)  # a signal cuts it short for no one but the handler
+            deadline = time.monotonic() + 60
+            while not (out / "signalled").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     small.train(out, hook=wait, workers=2, ours=small.default_extensions(on_signal=signal.Signals[sys.argv[2]]))

@@ -40,6 +40,7 @@ def test_a_whole_group_that_is_preempted_saves_and_goes_on(name: str, tmp_path: 
     while not (tmp_path / "stopped" / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(training.pid, number)
+    (tmp_path / "stopped" / "signalled").touch()
     assert training.wait(60) == 128 + number
 
     ours = {"ours": small.default_extensions(on_signal=number), "workers": 2}
