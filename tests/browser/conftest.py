@@ -65,5 +65,5 @@ def mlflow(page: Page, trained: Training) -> pages.MLflow:
 
 @pytest.fixture(scope="module")
 def board_server(trained: Training, resumed: Training) -> Iterator[str]:
-    with pages.tensorboard(trained.folder.parent) as uri:
+    with pages.tensorboard(trained.folder.parent, runs=2) as uri:
         yield uri

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, ViewportSize
+
+_Seen = TypeVar("_Seen")
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 _FLAGS = [
@@ -77,9 +83,20 @@ def open_page() -> Iterator[Page]:
             browser.close()
 
 
+def at_rest(page: Page, look: Callable[[], _Seen]) -> _Seen:
+    """What is seen once it does not change any more: pages are drawn bit by bit, as the answers to them come."""
+    seen = look()
+    for _ in range(40):
+        page.wait_for_timeout(500)
+        before, seen = seen, look()
+        if seen == before:
+            return seen
+    raise TimeoutError(f"it changes all the time: {before!r}, then {seen!r}")
+
+
 @contextlib.contextmanager
-def tensorboard(folder: Path) -> Iterator[str]:
-    """A TensorBoard that shows a folder; its address."""
+def tensorboard(folder: Path, runs: int) -> Iterator[str]:
+    """A TensorBoard that has read a folder with so many finished runs; its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--host", "127.0.0.1", "--port", "0"]
     command += ["--load_fast", "auto" if importlib.util.find_spec("tensorboard_data_server") else "false"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
@@ -88,10 +105,25 @@ def tensorboard(folder: Path) -> Iterator[str]:
         found = next(filter(None, (re.search(r"at (http://\S+?)/? ", line) for line in server.stderr)), None)
         if found is None:
             raise RuntimeError(f"TensorBoard ended with {server.wait()}")
+        deadline = time.monotonic() + 60
+        while _finished(found[1]) < runs and time.monotonic() < deadline:
+            time.sleep(0.2)
         yield found[1]
     finally:
         server.terminate()
         server.communicate(timeout=20)
+
+
+def _finished(uri: str) -> int:
+    """How many runs a TensorBoard has read up to their ends, which are the last that stands in their files."""
+    asked = {"startIndex": 0, "sliceSize": 99, "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
+    request = urllib.request.Request(f"{uri}/data/plugin/hparams/session_groups", json.dumps(asked).encode())
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return len(json.load(answer).get("sessionGroups", []))
+    except urllib.error.HTTPError:  # before it has read anything
+        return 0
 
 
 class MLflow:
@@ -137,10 +169,9 @@ class MLflow:
         self.page.get_by_text("About this run").wait_for()
         self.page.get_by_text("Logged models (").wait_for()
         self.page.locator("[role=gridcell][col-id=name]").first.wait_for()
-        rows = self.page.evaluate(
-            """() => [...document.querySelectorAll("[role=row]")].map(
-                row => [...row.querySelectorAll("[role=cell]")].map(cell => cell.innerText.trim()))"""
-        )
+        script = """() => [...document.querySelectorAll("[role=row]")].map(
+            row => [...row.querySelectorAll("[role=cell]")].map(cell => cell.innerText.trim()))"""
+        rows = at_rest(self.page, lambda: self.page.evaluate(script))
         return {row[0]: row[1] for row in rows if len(row) > 1}
 
     def outputs(self) -> dict[str, str]:
@@ -165,7 +196,8 @@ class MLflow:
         card = self._card(section, title)
         plot = card.locator(".js-plotly-plot")
         plot.locator(".scatterlayer .trace").first.wait_for(state="attached")
-        traces = plot.evaluate("plot => plot.data.map(one => [Array.from(one.x), Array.from(one.y)])")
+        script = "plot => plot.data.map(one => [Array.from(one.x), Array.from(one.y)])"
+        traces = at_rest(self.page, lambda: plot.evaluate(script))
         # The same curve as it is and smoothed; MLflow does not smooth by default.
         assert all(trace == traces[0] for trace in traces), traces
         return list(zip(*traces[0], strict=True))
@@ -194,17 +226,15 @@ class MLflow:
 
     def _cells(self, rows: str) -> list[dict[str, str]]:
         """The cells of a grid, whose rows are each made of a part that stays and a part that scrolls."""
-        found: dict[str, dict[str, str]] = self.page.evaluate(
-            """rows => {
-                const found = {};
-                for (const row of document.querySelectorAll(rows))
-                    for (const cell of row.querySelectorAll("[role=gridcell]"))
-                        (found[row.getAttribute("row-index")] ??= {})[cell.getAttribute("col-id")]
-                            = cell.innerText.trim().split("\\n").pop();  // before a name stands its colour
-                return found;
-            }""",
-            rows,
-        )
+        script = """rows => {
+            const found = {};
+            for (const row of document.querySelectorAll(rows))
+                for (const cell of row.querySelectorAll("[role=gridcell]"))
+                    (found[row.getAttribute("row-index")] ??= {})[cell.getAttribute("col-id")]
+                        = cell.innerText.trim().split("\\n").pop();  // before a name stands its colour
+            return found;
+        }"""
+        found: dict[str, dict[str, str]] = at_rest(self.page, lambda: self.page.evaluate(script, rows))
         return [found[index] for index in sorted(found, key=int)]
 
 
@@ -223,6 +253,7 @@ class TensorBoard:
     def open_scalars(self) -> dict[str, list[str]]:
         """Open the scalars; returns the tags of each group."""
         self._open("scalars", "tf-scalar-card")
+        at_rest(self.page, self.page.locator("tf-category-paginated-view:has(.category-name)").count)
         groups = {}
         for group in self.page.locator("tf-category-paginated-view:has(.category-name)").all():
             name = group.locator(".category-name").inner_text()
@@ -236,7 +267,8 @@ class TensorBoard:
         """The points that the chart of a tag draws, by run; the scalars are open."""
         for card in self.page.locator("tf-scalar-card").all():
             if card.evaluate("card => card.tag") == tag:
-                series = card.locator("vz-line-chart2").evaluate(_SERIES)
+                chart = card.locator("vz-line-chart2")
+                series = at_rest(self.page, functools.partial(chart.evaluate, _SERIES))
                 return {json.loads(name)[-1]: [(step, value) for step, value in points] for name, points in series}
         raise LookupError(tag)
 
@@ -250,19 +282,21 @@ class TensorBoard:
         charts = {}
         for card in self.page.locator("tf-custom-scalar-multi-line-chart-card").all():
             card.locator("path.line").first.wait_for(state="attached")
-            texts = card.evaluate(_TEXTS)
+            texts = at_rest(self.page, functools.partial(card.evaluate, _TEXTS))
             charts[texts[0]] = sorted(text for text in texts if text.endswith(")") and "Matches" not in text)
         return charts
 
     def open_images(self) -> list[tuple[str, int, tuple[int, int]]]:
         """Open the images; returns tag, step and size of each that is shown."""
         self._open("images", "tf-image-loader img")
+        at_rest(self.page, self.page.locator("tf-image-loader img").count)
         cards = [(card, card.evaluate(_TEXTS)) for card in self.page.locator("tf-image-loader").all()]
         return [(texts[0], int(texts[texts.index("step") + 1]), _size(card.locator("img"))) for card, texts in cards]
 
     def open_histograms(self) -> dict[str, int]:
         """Open the histograms; returns how many are drawn for each tag that is in sight."""
         self._open("histograms", "tf-histogram-loader path")
+        at_rest(self.page, self.page.locator("tf-histogram-loader").count)
         drawn = {}
         for card in self.page.locator("tf-histogram-loader").all():
             histograms = card.locator("vz-histogram-timeseries g.histogram")
@@ -278,12 +312,14 @@ class TensorBoard:
         table = self.page.locator("tf-hparams-table-view")
         for group in groups:
             table.get_by_text(group["name"]).first.wait_for(state="attached")
-        return table.evaluate(_TEXTS), [session["status"] for group in groups for session in group["sessions"]]
+        texts = at_rest(self.page, lambda: table.evaluate(_TEXTS))
+        return texts, [session["status"] for group in groups for session in group["sessions"]]
 
     def open_texts(self) -> dict[str, str]:
         """Open the texts; returns them by tag."""
         self._open("text", "tf-text-loader")
-        return {texts[0]: " ".join(texts[1:]) for texts in self._texts("tf-text-loader")}
+        found = at_rest(self.page, lambda: self._texts("tf-text-loader"))
+        return {texts[0]: " ".join(texts[1:]) for texts in found}
 
     def _open(self, tab: str, what: str) -> None:
         self.page.goto("about:blank")

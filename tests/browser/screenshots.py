@@ -50,7 +50,7 @@ def photograph(folder: Path) -> None:
         shutil.copy(EXAMPLE, training.folder)
         seen = terminal.session(training.folder, "pte-tracking list .", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", seen)
-        with tensorboard(training.folder) as address:
+        with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoard(page, address))
         with notebook.jupyterlab(training.folder) as address:
             page.set_viewport_size({"width": 1000, "height": 2000})
