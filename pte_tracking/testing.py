@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.channel import Channel, Progress
 from pte_tracking.runs.events import AnyEvent, Number
 from pte_tracking.runs.journal import Journal, Mark
 from pte_tracking.runs.keys import map_key
@@ -115,6 +115,11 @@ class Recorded:
             process.kill()
             raise AssertionError(f"delivery took more than {_PATIENCE} s")
         assert process.exitcode == -signal.SIGKILL, "delivery failed in a process of its own; see its output"
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The events that the sink could not store, by ``seq``, with its reason."""
+        return Progress.load(self.directory, self.manifest.sinks[0].key).set_aside
 
     def end(self) -> None:
         """Deliver the rest, and the end of the run."""
@@ -226,6 +231,7 @@ class SinkContract(ABC):
             run.journal.append(kind, *fields)
         run.log(2, {"a": 2.0}, epoch=1)
         run.end()
+        assert not run.refused, "what a backend cannot show it skips: BadEvent is for what it should have stored"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
     def test_a_batch_that_comes_twice_leaves_what_one_leaves(self, tmp_path: Path) -> None:

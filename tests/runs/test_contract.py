@@ -1,0 +1,39 @@
+"""The contract of backends finds fault with those that do not keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pte_tracking.runs.sink import Sink
+from pte_tracking.testing import Points, SinkContract
+
+if TYPE_CHECKING:
+    from tests.runs.probe.pte_probe import Probe
+
+
+def contract(probe: Probe) -> SinkContract:
+    """That of a probe."""
+
+    class OfAProbe(SinkContract):
+        def make_sink(self, folder: Path) -> Sink:
+            return probe.sink()
+
+        def read_points(self, sink: Sink, run_directory: Path) -> Points:
+            points: Points = {}
+            for key, step, value in probe.points():
+                points.setdefault(key, []).append((step, value))
+            return points
+
+    return OfAProbe()
+
+
+def test_a_sink_that_refuses_an_event_does_not_keep_it(probes: Callable[[str], Probe], tmp_path: Path) -> None:
+    contract(probes("good")).test_every_kind_of_event_is_taken(tmp_path / "good-run")
+    refusing = probes("refusing")
+    refusing.control(bad=[5])
+    with pytest.raises(AssertionError, match="BadEvent"):
+        contract(refusing).test_every_kind_of_event_is_taken(tmp_path / "refusing-run")
