@@ -50,17 +50,19 @@ class Delivery:
             is_enough: Asked now and then, with the seconds since something was delivered last.
         """
         seen = None
-        while not is_enough(time.monotonic() - self._moved):
-            changed = modified(self._directory / MANIFEST)
-            if changed != seen or self._is_left_behind():
-                self._start_threads()
-                seen = changed
-            if not any(thread.is_alive() for thread in self._threads.values()):
-                return
-            time.sleep(_POLL / 2)
-        self._stop.set()
-        for thread in self._threads.values():
-            thread.join(_POLL * 2)
+        try:
+            while not is_enough(time.monotonic() - self._moved):
+                changed = modified(self._directory / MANIFEST)
+                if changed != seen or self._is_left_behind():
+                    self._start_threads()
+                    seen = changed
+                if not any(thread.is_alive() for thread in self._threads.values()):
+                    return
+                time.sleep(_POLL / 2)
+        finally:  # also where the run was removed: no thread goes on trying for ever
+            self._stop.set()
+            for thread in self._threads.values():
+                thread.join(_POLL * 2)
 
     def _is_left_behind(self) -> bool:
         """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
