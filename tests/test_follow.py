@@ -7,13 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import pte_tracking as pte
+from pte_mlflow import MLflowSink
+from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking.runs.lock import Lock, is_held
+from pte_tracking.runs.manifest import NotARun
 from tests import servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -32,15 +39,22 @@ with pte.Run(directory, sinks=["json", MLflowSink(uri, "followed")], resume=firs
 """
 
 
-def without_network() -> list[str]:
-    """What to put before a command so that it has no network but its own loopback, if that is possible here."""
-    words = ["unshare", "--net", "--"]
-    is_possible = shutil.which("unshare") and not subprocess.run([*words, "true"], capture_output=True).returncode
-    return words if is_possible else []
+#: An address where nobody answers.
+NOBODY = "http://127.0.0.1:9"
 
 
-def train(directory: Path, uri: str, first: int, last: int, ending: str = "end") -> subprocess.Popen[bytes]:
-    command = [*without_network(), sys.executable, "-c", TRAIN, str(directory), uri, str(first), str(last), ending]
+def if_possible(*words: str) -> list[str]:
+    """What to put before a command, if that is possible here."""
+    is_possible = shutil.which(words[0]) and not subprocess.run([*words, "true"], capture_output=True).returncode
+    return [*words] if is_possible else []
+
+
+def train(
+    directory: Path, uri: str, first: int, last: int, ending: str = "end", within: list[str] | None = None
+) -> subprocess.Popen[bytes]:
+    """By default without a network but the machine's own loopback."""
+    within = if_possible("unshare", "--net", "--") if within is None else within
+    command = [*within, sys.executable, "-c", TRAIN, str(directory), uri, str(first), str(last), ending]
     return subprocess.Popen(command, env={**os.environ, "PTE_TRACKING_DELIVERY": "off"})
 
 
@@ -95,3 +109,68 @@ def test_runs_without_a_network_are_delivered_as_they_come_and_go(
         said, _ = follower.communicate(timeout=20)
         assert follower.returncode == 0
         assert f"{runs / 'a'}: FINISHED, everything is delivered" in said
+
+
+def until(happened: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("host", ["this", "another"])
+def test_a_new_training_in_the_directory_of_one_that_is_being_delivered_leaves_the_delivery_of_all_others_alone(
+    host: str, follower: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "a"
+    on_host = if_possible("unshare", "--uts", "sh", "-c", 'hostname another && exec "$@"', "-")
+    if host == "another" and not on_host:
+        pytest.skip("no host name of its own for a process here")
+    within = on_host if host == "another" else []
+    assert train(run, NOBODY, 1, 3, "kill", within).wait(60) == -signal.SIGKILL
+    until(lambda: is_held(run / DELIVERY_LOCK))
+    assert train(run, NOBODY, 1, 3, within=within).wait(60) == 0
+    (earlier,) = (run / "previous").iterdir()
+    until(lambda: is_held(earlier / DELIVERY_LOCK) and is_held(run / DELIVERY_LOCK))
+    assert not (earlier / "delivery" / "log.txt").exists()  # no delivery process was started where none is wanted
+    follower.send_signal(signal.SIGTERM)
+    said, _ = follower.communicate(timeout=20)
+    assert follower.returncode == 0
+    assert f"{earlier}: delivering" in said
+
+
+def test_what_cannot_be_read_and_what_others_deliver_is_left_alone_and_said_once(
+    follower: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    (runs / "broken").mkdir()
+    (runs / "broken" / "run.json").symlink_to("run.json")
+    assert train(tmp_path / "theirs", NOBODY, 1, 1).wait(60) == 0
+    held = Lock(tmp_path / "theirs" / DELIVERY_LOCK)
+    (tmp_path / "theirs").rename(runs / "theirs")
+    ours = train(runs / "ours", NOBODY, 1, 400)
+    assert train(runs / "theirs", NOBODY, 2, 600).wait(60) == 0
+    assert ours.wait(60) == 0
+    assert is_held(runs / "ours" / DELIVERY_LOCK)
+    follower.send_signal(signal.SIGTERM)
+    said, _ = follower.communicate(timeout=20)
+    held.release()
+    assert follower.returncode == 0
+    assert said.count(f"{runs / 'theirs'}: another process delivers it\n") == 1
+
+
+def test_no_thread_goes_on_with_a_run_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
+    with pte.Run(tmp_path / "run", sinks=[MLflowSink(NOBODY, "x")]) as run:
+        run.log_metrics({"loss": 1.0}, 1)
+
+    def carry() -> None:
+        with pytest.raises(NotARun):
+            deliver(tmp_path / "run")
+
+    delivering = threading.Thread(target=carry)
+    delivering.start()
+    until(lambda: "deliver-mlflow" in [thread.name for thread in threading.enumerate()])
+    shutil.rmtree(tmp_path / "run")
+    delivering.join(30)
+    until(lambda: "deliver-mlflow" not in [thread.name for thread in threading.enumerate()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from pte_tracking.runs.pending import pending
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0
 _LONGEST_PAUSE = 60.0
+#: Seconds until whoever delivers has left; on another machine it may see a minute late that it is asked to, over NFS.
+_HERE_WITHIN, _ELSEWHERE_WITHIN = 5.0, 90.0
 
 #: Children that may outlive their run: whoever forgets them before they end leaves zombies behind.
 _living: list[subprocess.Popen[bytes]] = []
@@ -133,32 +136,49 @@ def wake(directory: Path) -> None:
     path.touch()
 
 
+def is_wanted() -> bool:
+    """Whether this machine delivers; one that only trains is told so by a variable, and another delivers."""
+    return os.environ.get("PTE_TRACKING_DELIVERY") != "off"
+
+
 def relieve(directory: Path) -> None:
-    """Let a living delivery process end, for another to go on. Whoever delivers in the foreground stays."""
+    """Let whoever delivers a run leave it to others; ``pte-tracking sync`` of this one run alone stays."""
     (directory / RELIEF).touch()
 
 
 def stop(directory: Path) -> bool:
-    """End a living delivery process of a directory; it loses nothing by that.
+    """End the delivery of a directory; it loses nothing by that.
+
+    Whoever delivers is asked first, since it may deliver other runs, too, and on another machine.
 
     Returns:
         Whether there was one.
+
+    Raises:
+        Locked: It is on another machine, and goes on.
     """
     path = directory / DELIVERY_LOCK
     holder = lock.holder(path)
     if holder is None:
         return False
     pid, _, host = holder.partition(" on ")
-    if host != os.uname().nodename or not pid.isdigit():
-        raise lock.Locked(path, holder)
-    try:
-        os.kill(int(pid), signal.SIGTERM)
-    except ProcessLookupError:
+    is_elsewhere = host != os.uname().nodename or not pid.isdigit()
+    relieve(directory)
+    if _is_free(path, _ELSEWHERE_WITHIN if is_elsewhere else _HERE_WITHIN):
         return True
-    deadline = time.monotonic() + 5
-    while lock.is_held(path) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    if is_elsewhere:
+        raise lock.Locked(path, holder)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(pid), signal.SIGTERM)
+        _is_free(path, _HERE_WITHIN)
     return True
+
+
+def _is_free(path: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (is_held := lock.is_held(path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_held
 
 
 def _size(path: Path) -> int:

@@ -88,7 +88,7 @@ def move_aside(directory: Path) -> None:
     for name in sorted(_belonging(directory, manifest), key=_moves):
         os.replace(directory / name, target / name)
     _logger.info("the earlier run %s was moved to %s", manifest.name, target)
-    if was_delivering:
+    if was_delivering and courier.is_wanted():
         courier.start(target)
 
 

@@ -16,8 +16,8 @@ from types import FrameType
 
 from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.files import modified
-from pte_tracking.runs.layout import JOURNAL, MANIFEST
-from pte_tracking.runs.lock import Locked
+from pte_tracking.runs.layout import DELIVERY_LOCK, JOURNAL, MANIFEST, RELIEF
+from pte_tracking.runs.lock import Locked, is_held
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pending import pending, status
 from pte_tracking.runs.summary import runs_below
@@ -60,50 +60,65 @@ class _Follower:
         self._threads: dict[Path, threading.Thread] = {}
         #: Runs of which nothing was left, or could not be delivered, at that mark and time.
         self._rested: dict[Path, tuple[_Mark, float]] = {}
+        #: Said already, as are the lines of warnings: a run that grows is looked at again and again.
+        self._left_alone: set[Path] = set()
+        self._failed: set[Path] = set()
         self._told: set[str] = set()
 
     def run(self) -> None:
         while not self._stop.is_set():
             self._threads = {run: thread for run, thread in self._threads.items() if thread.is_alive()}
             for run in runs_below(self._folder):
-                if run not in self._threads and not self._is_at_rest(run):
-                    self._take_up(run)
+                if run not in self._threads:
+                    self._look_at(run)
             self._stop.wait(_LOOK_EVERY)
         deadline = time.monotonic() + _PATIENCE
         for thread in self._threads.values():
             thread.join(max(deadline - time.monotonic(), 0))
 
-    def _is_at_rest(self, run: Path) -> bool:
-        if run not in self._rested:
-            return False
-        mark, until = self._rested[run]
-        return time.monotonic() < until and _mark(run) == mark
-
-    def _take_up(self, run: Path) -> None:
-        mark = _mark(run)
+    def _look_at(self, run: Path) -> None:
         try:
+            mark = _mark(run)
+            rested_at, until = self._rested.get(run, (None, 0.0))
+            if mark == rested_at and time.monotonic() < until:
+                return
             left = pending(run, Manifest.load(run))
             has_ended = status(run) != "RUNNING"
+            is_others = bool(left) and is_held(run / DELIVERY_LOCK)
+        except FileNotFoundError:  # just being made, or gone meanwhile
+            return
         except (NotARun, OSError) as error:
             self._tell(str(error))
-            left, has_ended = [], True
+            return
         if left or has_ended:
             # One that has ended, with nothing left, is looked at again only when something in it changes.
             self._rested[run] = mark, time.monotonic() + (_AGAIN_AFTER if left else float("inf"))
-        if left:
+        if is_others:
+            self._leave_alone(run)
+        elif left:
             self._threads[run] = threading.Thread(target=self._deliver, args=(run,), name=str(run), daemon=True)
             self._threads[run].start()
 
     def _deliver(self, run: Path) -> None:
-        self._say(f"{run}: delivering")
+        if run not in self._failed:
+            self._say(f"{run}: delivering")
+        begun_with = modified(run / RELIEF)
         try:
-            deliver(run, lambda _: self._stop.is_set())
+            deliver(run, lambda _: self._stop.is_set() or modified(run / RELIEF) != begun_with)
             left = pending(run, Manifest.load(run))
             self._say(f"{run}: {status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
+            self._failed.discard(run)
+            self._left_alone.discard(run)
         except Locked:
-            self._say(f"{run}: another process delivers it")
+            self._leave_alone(run)
         except Exception as error:  # the other runs go on
+            self._failed.add(run)
             self._tell(f"{run}: {error}")
+
+    def _leave_alone(self, run: Path) -> None:
+        if run not in self._left_alone:
+            self._left_alone.add(run)
+            self._say(f"{run}: another process delivers it")
 
     def _tell(self, line: str) -> None:
         if line not in self._told:
@@ -112,5 +127,8 @@ class _Follower:
 
 
 def _mark(run: Path) -> _Mark:
-    journal = run / JOURNAL
-    return journal.stat().st_size if journal.exists() else 0, modified(run / MANIFEST)
+    try:
+        size = (run / JOURNAL).stat().st_size
+    except FileNotFoundError:
+        size = 0
+    return size, modified(run / MANIFEST)
