@@ -68,6 +68,7 @@ def snapshot(
         target: Save this object instead; see :func:`snapshot_object`.
         trigger: When.
         condition: Called without arguments when the trigger fires; no snapshot is taken if it returns False.
+            Of several ranks, rank 0's answer counts.
         n_retains: How many of the newest files are kept. All if not positive; with ``keep_best``, the newest alone.
         keep_best: Keep these also: ``("val/loss", "min", 3)`` are the three with the lowest value. It is also what
             ``resume("best")`` looks at.
@@ -110,6 +111,7 @@ def snapshot_object(
         filename: The file's name in the run's directory, a format string for the manager.
         trigger: When.
         condition: Called without arguments when the trigger fires; nothing is saved if it returns False.
+            Of several ranks, rank 0's answer counts.
         n_retains: How many of the newest files are kept; all if not positive.
         autoload: Load the newest file, by the numbers in the names, into ``target`` when the training begins.
         snapshot_on_error: Save the state in which an error left it, too.
@@ -170,7 +172,8 @@ class Snapshot(Extension):
             remove(left_by_a_kill)
 
     def __call__(self, manager: Manager) -> None:
-        if self.policy.is_met:
+        # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
+        if self.policy.condition is None or manager.world.same(self.policy.is_met):
             self.save(manager)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
