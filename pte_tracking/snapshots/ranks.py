@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots import rng
-from pte_tracking.snapshots.sums import pooled, without_sums
+from pte_tracking.snapshots.sums import emptied, pooled
 from pte_tracking.world import World
 
 
@@ -101,7 +101,7 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
 
 def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
     """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
-    resized: dict[str, Any] = without_sums(first) if world.rank else pooled(first, others)
+    resized: dict[str, Any] = emptied(first) if world.rank else pooled(first, others)
     return resized
 
 

@@ -16,7 +16,7 @@ _FORM = SummaryState.__annotations__.keys()
 def pooled(state: Any, others: Sequence[Any]) -> Any:
     """A state with the sums of others added to its own; all else in it stays."""
     if _is_sum(state):
-        return {key: sum(one[key] for one in (state, *others)) for key in _FORM}
+        return {key: sum(one[key] for one in (state, *filter(_is_sum, others))) for key in _FORM}
     if not isinstance(state, dict):
         return state
     alike = [one for one in others if isinstance(one, dict)]
@@ -28,11 +28,13 @@ def pooled(state: Any, others: Sequence[Any]) -> Any:
     return found
 
 
-def without_sums(state: Any) -> Any:
-    """A state without the sums in it."""
+def emptied(state: Any) -> Any:
+    """A state with nothing in its sums."""
     if not isinstance(state, dict):
         return state
-    return {key: without_sums(value) for key, value in state.items() if not _is_sum(value)}
+    if _is_sum(state):
+        return dict.fromkeys(_FORM, 0)
+    return {key: emptied(value) for key, value in state.items()}
 
 
 def _is_sum(value: Any) -> bool:
