@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
-from pte_tracking.triggers import Trigger, get_trigger
+from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -92,8 +92,11 @@ class ExtensionList:
         return [entry for entry in self._entries if entry.is_here]
 
     def description(self) -> list[str]:
-        """What has to be alike on all ranks: each extension, its name, kind and place."""
-        return [f"{entry.name} ({type(entry.extension).__name__}, {entry.priority})" for entry in self._entries]
+        """What has to be alike on all ranks: each extension, its name, kind, place, and when it does something."""
+        return [
+            f"{entry.name} ({type(entry.extension).__name__}, {entry.priority}, {_when(entry)})"
+            for entry in self._entries
+        ]
 
     def names(self) -> list[str]:
         """What they are called."""
@@ -173,6 +176,13 @@ class ExtensionList:
             saved = state[entry.name]
             entry.extension.load_state_dict(saved["extension"])
             entry.trigger.load_state_dict(saved["trigger"])
+
+
+def _when(entry: ExtensionEntry) -> str:
+    inner = (value for value in vars(entry.extension).values() if isinstance(value, Trigger))
+    # Of the others it is not known what makes two of them alike.
+    known = (repr(one) if isinstance(one, IntervalTrigger) else type(one).__name__ for one in (entry.trigger, *inner))
+    return ", ".join(known)
 
 
 def _as_extension(extension: object) -> Extension:
