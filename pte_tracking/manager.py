@@ -372,7 +372,7 @@ class ExtensionsManager:
             raise RuntimeError(
                 f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
             )
-        if self._sinks_given and not self._extensions.has(LogReport):
+        if self._sinks_given and self.world.rank == 0 and not self._extensions.has(LogReport):
             warnings.warn(
                 "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
                 "add extensions.LogReport()",

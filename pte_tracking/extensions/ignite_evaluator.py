@@ -101,7 +101,8 @@ class IgniteEvaluator(Evaluation):
                 numbers[f"{self.name or self.default_name}/{key}"] = value
             elif key not in self._left_out:
                 self._left_out.add(key)
-                _log.warning(
-                    "IgniteEvaluator: the metric %r is not reported, for it is no single number: %r", key, value
-                )
+                if self._world.rank == 0:
+                    _log.warning(
+                        "IgniteEvaluator: the metric %r is not reported, for it is no single number: %r", key, value
+                    )
         return numbers

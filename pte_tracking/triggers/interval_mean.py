@@ -38,7 +38,7 @@ class IntervalMean:
             return None
         mean = self._shared.over(manager.world, self._summary).compute_mean().get(self.key)
         self._summary = DictSummary()
-        if mean is None and not self._has_warned:
+        if mean is None and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True
             known = ", ".join(map(repr, sorted(manager.observation))) or "nothing"
             warnings.warn(f"{self.key!r} was not reported in a whole interval; reported was {known}", stacklevel=2)

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,7 @@ def disagreements(folder: Path) -> Any:
         ("out_dir", {"out_dir": folder / "one"}, {"out_dir": folder / "other"}),
         ("sinks", {"sinks": ["json"]}, {"sinks": ["json", "tensorboard"]}),
         ("extensions", {}, {"extended": extensions.PrintReport()}),
+        ("extensions' triggers", {"log": (2, "iteration")}, {"log": (3, "iteration")}),
         ("models", {}, {"models": {"net": nn.Linear(1, 1)}}),
         ("iters_per_epoch", {}, {"iters_per_epoch": 2}),
         ("max_epochs", {}, {"max_epochs": 3}),
@@ -130,8 +132,8 @@ def disagreements(folder: Path) -> Any:
     ):
         options: dict[str, Any] = {"out_dir": folder / name, "models": nn.Linear(1, 1), "max_epochs": 1}
         options |= {"iters_per_epoch": 1, **(there if rank else here)}
-        extended = options.pop("extended", None)
-        manager = pte.ExtensionsManager(extensions=[extensions.LogReport()], **options)
+        extended, log = options.pop("extended", None), options.pop("log", (1, "epoch"))
+        manager = pte.ExtensionsManager(extensions=[extensions.LogReport(trigger=log)], **options)
         if extended is not None:
             manager.extend(extended)
         iterations = 0
@@ -340,6 +342,64 @@ def sums_pooled(folder: Path) -> Any:
         best = stop.state_dict()["best"]
     dist.barrier()
     return {"rows": rows(folder / "run"), "best": best} if resumed else None
+
+
+class OwnMean(pte.Extension):
+    """A user's extension that keeps a sum."""
+
+    trigger = (1, "iteration")
+
+    def __init__(self) -> None:
+        self.sum = pte.Summary()
+
+    def __call__(self, manager: Any) -> None:
+        self.sum.add(manager.observation["x"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.sum.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sum.load_state_dict(state["mean"])
+
+
+def own_sums(folder: Path) -> Any:
+    """An extension of the user's with a sum in its state, on other ranks; returns what is summed up."""
+    mean = OwnMean()
+    saved = extensions.snapshot(trigger=(2, "iteration"))
+    with manager_of(folder / "run", mean, saved, iters_per_epoch=4) as manager:
+        is_new = manager.resume() is None
+        while manager.iteration < (2 if is_new else 3):
+            with manager.run_iteration():
+                pte.report({"x": 1.0})
+    return mean.sum.state_dict()
+
+
+def on_condition(folder: Path) -> Any:
+    """A condition that holds on another rank in each iteration; returns what was saved."""
+    manager = manager_of(
+        folder / "run",
+        extensions.snapshot(trigger=(1, "iteration"), condition=lambda: manager.iteration % 2 == dist.get_rank()),
+        extensions.LogReport(trigger=(1, "iteration")),
+        iters_per_epoch=3,
+    )
+    with manager:
+        for _ in range(3):
+            with manager.run_iteration():
+                pte.report({"x": 1.0})
+    dist.barrier()
+    return [path.name for path in (folder / "run").glob("snapshot_*")]
+
+
+def warned(folder: Path) -> Any:
+    """What each rank is warned of that concerns all."""
+    stop = triggers.EarlyStoppingTrigger((1, "iteration"), "not reported", max_trigger=(2, "iteration"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with manager_of(folder / "run", stop_trigger=stop, sinks=["json"], iters_per_epoch=2) as manager:
+            while not manager.stop_trigger:
+                with manager.run_iteration():
+                    pass
+    return [str(one.message).partition(",")[0] for one in caught]
 
 
 def stops_exactly(folder: Path) -> Any:

@@ -68,10 +68,10 @@ def test_one_process_decides_alike_about_the_means_of_both(tmp_path: Path) -> No
 def test_ranks_that_disagree_are_all_told_before_the_first_iteration(tmp_path: Path) -> None:
     first, second = on_ranks("disagreements", 2, tmp_path)
     assert first == second
-    assert len(first) == 8
+    assert len(first) == 9
     for name, message in first.items():
         assert message.startswith("the ranks do not agree, at ")
-        assert f"{name.partition(' ')[0]}: rank 1 has " in message
+        assert f"{name.partition(' ')[0].strip(chr(39))}: rank 1 has " in message
         assert message.endswith("after 0")
 
 
@@ -84,6 +84,23 @@ def test_another_number_of_ranks_takes_over_the_sums_under_way(before: int, now:
         (row,) = result["rows"]
         assert row["x"] == row["ratio"] == mean
         assert result["best"] == -mean
+
+
+def test_sums_of_a_users_extension_are_taken_over_too(tmp_path: Path) -> None:
+    on_ranks("own_sums", 2, tmp_path)
+    summed = on_ranks("own_sums", 3, tmp_path)
+    assert [one["x"] for one in summed] == [5, 1, 1]
+
+
+def test_rank_0_decides_whether_a_condition_holds(tmp_path: Path) -> None:
+    assert on_ranks("on_condition", 2, tmp_path) == [["snapshot_iter_2"]] * 2
+
+
+def test_what_concerns_all_ranks_is_said_by_one(tmp_path: Path) -> None:
+    assert on_ranks("warned", 2, tmp_path) == [
+        ["sinks are given", "'not reported' was not reported in a whole interval; reported was nothing"],
+        [],
+    ]
 
 
 def test_a_stop_trigger_goes_on_exactly_on_each_rank(tmp_path: Path) -> None:
