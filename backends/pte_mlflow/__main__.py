@@ -12,7 +12,7 @@ from pte_mlflow.fetch import NOT_FOUND
 def main() -> int:
     """Fetch."""
     tracking_uri, uri, directory = sys.argv[1:]
-    product.prepare(None)
+    product.prepare()
     # These import MLflow, which has to be prepared before.
     from pte_mlflow.access import told_plainly
     from pte_mlflow.download import download

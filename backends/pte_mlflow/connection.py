@@ -17,6 +17,7 @@ from pte_mlflow import access, address, record, runs
 from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import Files
 from pte_mlflow.points import Points
+from pte_mlflow.product import artifacts_at
 from pte_mlflow.sink import MLflowSink
 from pte_mlflow.translation import Entities, Translation, dataset_input
 from pte_tracking.runs.events import (
@@ -76,7 +77,9 @@ class MLflowConnection:
         self._sink = sink
         self._run = run
         self._state = msgspec.convert(dict(state), State)
-        self._client = MlflowClient(address.with_secrets(address.find(sink.tracking_uri)))
+        uri = address.find(sink.tracking_uri)
+        with artifacts_at(None if uri.startswith("http") else sink.artifact_root):
+            self._client = MlflowClient(address.with_secrets(uri))
         with access.told_plainly(self._client.tracking_uri):
             shown = runs.take_up(self._client, sink, run, self._state.run_id)
         if not self._state.run_id:

@@ -99,7 +99,7 @@ class MLflowSink(Sink):
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the run, or begin it."""
         sink = self if self.tracking_uri else self.resolve()
-        product.prepare(sink.artifact_root)
+        product.prepare()
         # MLflow takes more than a second to import.
         from pte_mlflow.connection import MLflowConnection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_mlflow import MLflowSink, address
+from pte_mlflow.product import patience
 from pte_tracking.runs import events
 from pte_tracking.runs.manifest import Manifest, entries
 from pte_tracking.testing import Recorded
@@ -225,3 +227,37 @@ def test_a_new_store_keeps_its_artifacts_where_the_run_began(tmp_path: Path) -> 
     assert text.read_text() == "a text"
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.slow
+def test_stores_that_one_process_delivers_to_keep_their_artifacts_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.chdir(tmp_path / name)
+        recorded = Recorded(tmp_path / "runs" / name, MLflowSink())
+        recorded.journal.append(events.Text, "note", 1, name)
+    code = "import sys, pathlib; from pte_tracking.runs.delivery import deliver; "
+    code += "[deliver(pathlib.Path(one)) for one in sys.argv[1:]]"
+    folders = [str(tmp_path / "runs" / name) for name in ("a", "b")]
+    subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=tmp_path)
+    for name in ("a", "b"):
+        (text,) = (tmp_path / name / "mlruns").rglob("step_1.md")
+        assert text.read_text() == name
+
+
+@pytest.mark.parametrize("before", [None, "30"])
+def test_uploads_of_several_runs_at_once_leave_the_timeout_as_it_was(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv(name, before)
+    with contextlib.ExitStack() as large, contextlib.ExitStack() as small:
+        large.enter_context(patience(10**9))
+        small.enter_context(patience(0))
+        assert os.environ[name] == "260"
+        large.close()  # the one that began first ends first
+        assert os.environ[name] == "60"
+        small.close()
+        assert os.environ.get(name) == before
