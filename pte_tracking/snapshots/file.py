@@ -16,7 +16,7 @@ import torch
 
 from pte_tracking.runs.files import sync_directory, sync_file
 from pte_tracking.runs.integrity import problem
-from pte_tracking.runs.shards import MARKER, STATE, Part, part
+from pte_tracking.runs.shards import MARKER, STATE, Part, part, remove
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.world import ALONE, World
 
@@ -30,6 +30,8 @@ def write(path: Path, state: Mapping[str, Any]) -> Part:
     temporary = temporary_path(path)
     try:
         written = save(temporary, state)
+        if path.is_dir() and is_snapshot(path):  # in shards, by more ranks; no file can take the place of a folder
+            remove(path)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -108,6 +108,21 @@ def test_a_process_without_ranks_goes_on_from_shards(folder: Path) -> None:
     assert same(manager.models["main"].state_dict(), saved["models"]["main"])
 
 
+def test_files_take_the_places_of_folders_where_a_process_without_ranks_goes_back(folder: Path) -> None:
+    manager = alone(folder / "run")
+    manager.resume(folder / "run" / "snapshot_iter_4")
+    with manager:
+        while manager.iteration < 8:
+            with manager.run_iteration():
+                pass
+    assert [(one.path, (folder / "run" / one.path).is_dir()) for one in manager.run.checkpoints()] == [
+        ("snapshot_iter_2", True),
+        ("snapshot_iter_4", True),
+        ("snapshot_iter_6", False),
+        ("snapshot_iter_8", False),
+    ]
+
+
 def test_names_in_a_snapshot_of_ddp_have_no_prefix(tmp_path: Path) -> None:
     on_ranks("trained_ddp", 2, tmp_path)
     state = torch.load(tmp_path / "run" / "snapshot_iter_2")
