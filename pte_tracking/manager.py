@@ -54,7 +54,8 @@ class ExtensionsManager:
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
         transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel``, and any other as it is.
+            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
+            and any other as it is.
 
     Under ``torch.distributed`` every rank makes the same manager and the same calls. Rank 0 writes the one run.
 
@@ -97,7 +98,7 @@ class ExtensionsManager:
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         self.feeds = Feeds()
-        self.reporter = _named_reporter(self.models)
+        self.reporter = _named_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self._is_started = False
         self._is_ended = False
@@ -551,9 +552,11 @@ def _by_name(argument: str, given: Any) -> dict[str, Any]:
     return named
 
 
-def _named_reporter(models: Mapping[str, nn.Module]) -> Reporter:
-    """A reporter that knows the models and their parts, as ``main`` and ``main/encoder/0``."""
+def _named_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
+    """A reporter that knows the models, wrapped or not, and their parts, as ``main`` and ``main/encoder/0``."""
     reporter = Reporter()
+    for name, model in raw_models.items():
+        reporter.add_observer(name, model)
     for name, model in models.items():
         reporter.add_observer(name, model)
         parts = ((path.replace(".", "/"), part) for path, part in model.named_modules() if path)

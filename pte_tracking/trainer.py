@@ -36,7 +36,8 @@ class Trainer:
         run_name: The run's name, for people.
         close_timeout: Seconds that the end of the training waits for the delivery at most.
         transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel``, and any other as it is.
+            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
+            and any other as it is.
 
     Raises:
         TypeError: An argument is of the wrong type.

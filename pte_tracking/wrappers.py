@@ -1,4 +1,4 @@
-"""What torch wraps around a model to train it on several devices."""
+"""What torch wraps around a model: to train it on several devices, or to compile it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,26 @@ _Thing = TypeVar("_Thing")
 
 
 def without_wrapper(model: _Thing) -> _Thing:
-    """The model within a ``DistributedDataParallel`` or ``DataParallel``, whose names have no ``module.`` before them.
+    """The model within a ``DistributedDataParallel`` or ``DataParallel``, or what ``torch.compile`` made of one.
 
-    Anything else comes back as it is.
+    Its names have no ``module.`` and no ``_orig_mod.`` before them. Anything else comes back as it is.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        return cast(_Thing, cast(Any, model).module)
-    return model
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            within = cast(Any, model).module
+        else:
+            within = _compiled(model)
+        if within is None:
+            return model
+        model = cast(_Thing, within)
+
+
+def without_exchange(model: _Thing) -> _Thing:
+    """What to call in place of a model where ranks must not wait for one another: compiled, if the model is."""
+    bare = without_wrapper(model)
+    return model if _compiled(model) is bare else bare
+
+
+def _compiled(model: object) -> Any:
+    # Known by the name that its parameters get: to import the compiler, in order to ask for the type, takes a second.
+    return model._modules.get("_orig_mod") if isinstance(model, nn.Module) else None

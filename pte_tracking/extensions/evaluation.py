@@ -49,7 +49,8 @@ class Evaluation(Extension):
         progress_bar: bool,
     ) -> None:
         self._iterators = _check_iterators(iterator)
-        self._targets = {name: without_wrapper(each) for name, each in _check_targets(target).items()}
+        self._given = _check_targets(target)
+        self._targets = {name: without_wrapper(each) for name, each in self._given.items()}
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
@@ -78,6 +79,7 @@ class Evaluation(Extension):
         reporter = Reporter()
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
+            reporter.add_observer(prefix + name, self._given[name])
             reporter.add_observer(prefix + name, target)
             reporter.add_observers(f"{prefix}{name}/", [named for named in target.named_modules() if named[0]])
         self._world = ALONE if manager is None else manager.world

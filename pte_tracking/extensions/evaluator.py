@@ -11,7 +11,7 @@ from torch import nn
 from pte_tracking.extensions.batch import check_takes, example, mark_last, to_device, unpack
 from pte_tracking.extensions.evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
-from pte_tracking.wrappers import without_wrapper
+from pte_tracking.wrappers import without_exchange
 
 #: Called with a batch, what the evaluation function returned for it, and whether it is the last one.
 Metric: TypeAlias = Callable[[Any, Any, bool], object]
@@ -118,10 +118,10 @@ class Evaluator(Evaluation):
         if eval_func is not None:
             if not callable(eval_func):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
-            return without_wrapper(eval_func)
+            return without_exchange(eval_func)
         if "main" not in self._targets:
             raise ValueError(f"eval_func: needed unless a target is called 'main'; got targets {sorted(self._targets)}")
-        return self._targets["main"]
+        return without_exchange(self._given["main"])
 
     def _modules(self) -> list[nn.Module]:
         own = super()._modules()

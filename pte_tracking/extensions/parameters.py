@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pte_tracking.sharding import is_sharded
 from pte_tracking.world import World
+from pte_tracking.wrappers import without_wrapper
 
 
 def named_tensors(
@@ -26,6 +27,7 @@ def named_tensors(
             raise TypeError(
                 f"links: expected a torch.nn.Module or several, got {model!r} of type {type(model).__name__}"
             )
+    models = [without_wrapper(model) for model in models]
     names = Counter(name for model in models for name, _ in model.named_parameters())
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(
