@@ -81,7 +81,8 @@ class Evaluation(Extension):
         for name, target in self._targets.items():
             reporter.add_observer(prefix + name, self._given[name])
             reporter.add_observer(prefix + name, target)
-            reporter.add_observers(f"{prefix}{name}/", [named for named in target.named_modules() if named[0]])
+            parts = ((path.replace(".", "/"), part) for path, part in target.named_modules() if path)
+            reporter.add_observers(f"{prefix}{name}/", parts)
         self._world = ALONE if manager is None else manager.world
         with reporter, self.test_mode():
             means = self.evaluate()

@@ -57,6 +57,16 @@ def test_the_name_goes_before_the_names_of_the_models() -> None:
     assert evaluator()["test/main/loss"] == 1
 
 
+def test_a_part_of_a_model_has_the_name_that_it_has_in_training(tmp_path: Path) -> None:
+    body = nn.Sequential(nn.Sequential(nn.Identity()))
+    part = body[0][0]
+    evaluator = Evaluator([torch.ones(1)], body, lambda x: pte.report({"size": x.sum()}, part), name="val")
+    manager = pte.ExtensionsManager(body, 1, [evaluator], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    with manager.run_iteration():
+        pte.report({"size": 1}, part)
+    assert set(manager.observation) == {"main/0/0/size", "val/main/0/0/size"}
+
+
 def test_the_means_go_to_the_reporter_outside_and_nothing_else_does() -> None:
     reporter = Reporter()
     with reporter:
