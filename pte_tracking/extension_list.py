@@ -166,16 +166,26 @@ class ExtensionList:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each extension and of its trigger, by name."""
-        return {
-            entry.name: {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
-            for entry in self._entries
-        }
+        return {entry.name: _state(entry) for entry in self._entries}
+
+    def names_in(self, state: Mapping[str, Any]) -> list[str]:
+        """The names that a state has to have: what has no state may have come since it was taken, or gone."""
+        here = {entry.name: entry for entry in self._entries}
+        return [
+            *(name for name, entry in here.items() if name in state or any(_state(entry).values())),
+            *(name for name, saved in state.items() if name not in here and not any(saved.values())),
+        ]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` returned; an extension that has come since begins anew."""
         for entry in self._entries:
-            saved = state[entry.name]
-            entry.extension.load_state_dict(saved["extension"])
-            entry.trigger.load_state_dict(saved["trigger"])
+            if saved := state.get(entry.name):
+                entry.extension.load_state_dict(saved["extension"])
+                entry.trigger.load_state_dict(saved["trigger"])
+
+
+def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
+    return {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
 
 
 def _when(entry: ExtensionEntry) -> str:

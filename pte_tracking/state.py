@@ -99,10 +99,11 @@ class TrainingState:
 
         Raises:
             ValueError: It is that of other models, optimizers, extensions or state objects: each is named, and nothing
-                was restored.
+                was restored. An extension without a state may have come since, or gone.
         """
         check_format(state)
-        _check_names(state, {**self._parts, "extensions": self._extensions.names(), "manager": self._own()})
+        extensions = self._extensions.names_in(state.get("extensions", {}))
+        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._own()})
         check_fits(self._models, self._optimizers, state)
         self._world.join()
         # Before the run is opened: what was fetched has its place in the run's directory from then on.

@@ -79,12 +79,15 @@ class PrintReport(Extension):
             self._print()
 
     def state_dict(self) -> dict[str, Any]:
-        own = self._own()
-        return {"unprinted": list(self._rows), "log_report": own.state_dict() if own else None}
+        # Nothing at all where there is nothing: a training then goes on with it or without.
+        state: dict[str, Any] = {"unprinted": list(self._rows)} if self._rows else {}
+        if own := self._own():
+            state["log_report"] = own.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rows.clear()
-        self._rows.extend(state["unprinted"])
+        self._rows.extend(state.get("unprinted", ()))
         if own := self._own():
             own.load_state_dict(state["log_report"])
 

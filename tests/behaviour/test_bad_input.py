@@ -211,11 +211,11 @@ def test_a_key_that_never_came_is_one_warning_at_the_end(tmp_path: Path) -> None
 
 
 def test_a_state_of_other_extensions_is_told_one_by_one(tmp_path: Path) -> None:
-    with manager(tmp_path / "a", extensions.LogReport(), extensions.observe_value("x", lambda _: 1)) as other:
+    with manager(tmp_path / "a", extensions.LogReport(), extensions.MicroAverage("x", "y", "z")) as other:
         with other.run_iteration():
             pass
         state = other.state_dict()
     here = manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
-    with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'observe_value'"):
+    with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'MicroAverage'"):
         here.load_state_dict(state)
     assert here.iteration == 0

@@ -525,20 +525,30 @@ def test_a_state_is_restored(managed: Any) -> None:
     assert second.weight.equal(first.weight)
 
 
+class Counter(Extension):
+    """Has a state."""
+
+    def __call__(self, manager: Manager) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": 0}
+
+
 def test_a_state_of_another_training_is_told_name_by_name_and_changes_nothing(managed: Any) -> None:
     model = nn.Linear(1, 1)
-    manager = managed(Recorder("a", []), models={"old": nn.Linear(1, 1), "main": nn.Linear(1, 1)})
+    manager = managed(Counter(), models={"old": nn.Linear(1, 1), "main": nn.Linear(1, 1)})
     iterate(manager)
     state = manager.state_dict()
     manager.close()
     before = model.weight.clone()
     manager = managed(models=model, optimizers={"sgd": torch.optim.SGD(model.parameters())})
-    manager.extend(Recorder("b", []), name="new")
+    manager.extend(Counter(), name="new")
     with pytest.raises(ValueError, match="another training") as caught:
         manager.load_state_dict(state)
     assert str(caught.value).endswith(
         "models: unexpected 'old'; optimizers: missing 'sgd'; "
-        "extensions: missing 'new'; extensions: unexpected 'Recorder'"
+        "extensions: missing 'new'; extensions: unexpected 'Counter'"
     )
     assert model.weight.equal(before)
 

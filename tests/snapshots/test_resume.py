@@ -1,5 +1,7 @@
 """What a training goes on from."""
 
+import io
+import json
 import logging
 import os
 import shutil
@@ -433,6 +435,21 @@ def test_other_extensions_are_named_one_by_one(tmp_path: Path) -> None:
     run(make(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MicroAverage("a", "b", "c")), 2)
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value'; extensions: unexpected 'MicroAverage'"):
         make(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MinValue("loss")).resume()
+
+
+def test_extensions_without_a_state_come_and_go(tmp_path: Path) -> None:
+    """A bar that a job in a queue does not need is no reason to train again from the beginning."""
+    manager = make(tmp_path)
+    manager.extend(extensions.ProgressBar(out=io.StringIO()))
+    manager.extend(extensions.PrintReport(out=io.StringIO()))
+    run(manager, 2)
+    seen: list[int] = []
+    manager = make(tmp_path)
+    manager.extend(lambda manager: seen.append(manager.iteration), name="new", trigger=EVERY)
+    assert manager.resume()
+    run(manager, 1)
+    assert seen == [3]
+    assert [row["iteration"] for row in json.loads((tmp_path / "log").read_text())] == [1, 2, 3]
 
 
 def test_a_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
