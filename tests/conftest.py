@@ -8,11 +8,16 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 from tests.needs import need
 from tests.object_store import BUCKET, ObjectStore, object_store
 from tests.postgres import Postgres, missing, postgres
+
+# How fast the machine is, and how busy, is no property of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(operations, max_size=25))
 def test_the_log_is_the_effective_history_after_every_step(program: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

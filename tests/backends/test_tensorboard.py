@@ -173,7 +173,7 @@ NUMBERS = st.floats() | st.integers(-(2**63), 2**63 - 1)
 ROWS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), NUMBERS, max_size=5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(ROWS, min_size=1, max_size=8))
 def test_any_number_under_any_key_comes_back_as_a_32_bit_float(rows: list[dict[str, float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -688,7 +688,7 @@ class Life:
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host", True)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(EVENTS, min_size=1, max_size=12))
 def test_whatever_befalls_a_run_its_file_shows_the_effective_history(events: list[tuple[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 60
+_SECONDS = 120
 _rounds = 0
 
 

@@ -299,7 +299,7 @@ def test_a_rank_that_is_killed_at_any_place_leaves_enough_to_end_as_if_nobody_ha
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-5000:]
 

@@ -164,7 +164,7 @@ operations = st.one_of(
 
 
 @pytest.mark.parametrize("can_rewind", [True, False])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(program=st.lists(operations, min_size=3, max_size=25))
 def test_every_point_that_holds_is_there_once_whatever_interrupts(
     can_rewind: bool, program: list[tuple[Any, ...]]

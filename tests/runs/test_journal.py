@@ -118,7 +118,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(operations, min_size=5, max_size=30))
 def test_the_journal_and_its_readers_agree_with_a_model(program: list[tuple[Any, ...]]) -> None:
     logging.disable(logging.WARNING)
@@ -205,7 +205,7 @@ def test_a_journal_cut_at_any_byte_is_mended_to_its_last_whole_event(tmp_path: P
         opened.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 10_000))
 def test_a_flipped_bit_harms_no_line_but_its_own(place: int, bit: int, cut: int) -> None:
     logging.disable(logging.WARNING)

@@ -77,7 +77,7 @@ def test_a_state_that_cannot_be_saved_leaves_nothing(path: Path) -> None:
     assert os.listdir(path.parent) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_or_does_no_harm(path: Path, data: st.DataObject) -> None:
     written = file.write(path, STATE)
@@ -90,7 +90,7 @@ def test_a_flipped_bit_is_noticed_or_does_no_harm(path: Path, data: st.DataObjec
         assert same(file.load(path), STATE)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_file_is_noticed(path: Path, data: st.DataObject) -> None:
     file.write(path, STATE)

@@ -21,7 +21,7 @@ def test_killed_at_any_place_it_ends_alike(front_end: str, tmp_path: Path) -> No
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-5000:]
 
