@@ -18,7 +18,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
 ]
 

@@ -14,7 +14,7 @@ from tests.browser.training import Training
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LOSSES_AND_ACCURACY = ["train/loss", "val/loss", "val/accuracy"]
 

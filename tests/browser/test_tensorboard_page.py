@@ -13,7 +13,7 @@ from tests.browser.training import Training
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LAST = 45 * EPOCHS
 RUNS = ["killed/result", "whole/result"]
