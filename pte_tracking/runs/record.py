@@ -13,7 +13,7 @@ import msgspec
 
 from pte_tracking.runs import events
 from pte_tracking.runs.checkpoints import checkpoints, write_list
-from pte_tracking.runs.courier import Courier
+from pte_tracking.runs.courier import Courier, is_wanted
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
 from pte_tracking.runs.inline import Inline
 from pte_tracking.runs.journal import Journal, Mark
@@ -22,8 +22,6 @@ from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun, change
 
 _logger = logging.getLogger("pte_tracking")
-#: The variable that is "off" on a machine that only trains: another one delivers what it writes.
-_DELIVERY = "PTE_TRACKING_DELIVERY"
 
 
 class Point(TypedDict):
@@ -64,7 +62,7 @@ class Record:
         manifest, resumed = self.manifest, self._journal.mark.seq > 0
         sinks = [(entry, entry.build()) for entry in manifest.sinks]
         self._inline = [Inline(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
-        needs_delivery = not all(sink.inline for _, sink in sinks) and os.environ.get(_DELIVERY) != "off"
+        needs_delivery = not all(sink.inline for _, sink in sinks) and is_wanted()
         self._courier = Courier(self._directory) if needs_delivery else None
         if at:
             self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
