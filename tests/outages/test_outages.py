@@ -23,6 +23,8 @@ from pte_tracking.runs import lock
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.courier import stop, wake
 from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.pending import pending
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.sync import sync
 from tests.outages.training import value
@@ -78,7 +80,11 @@ def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
 
 
 def check_files(directory: Path, last: int) -> None:
-    """What needs no server is there already."""
+    """What needs no server does not wait for it."""
+    end = time.monotonic() + 60
+    while any(one.key == "tensorboard" for one in pending(directory, Manifest.load(directory))):
+        assert time.monotonic() < end
+        time.sleep(0.1)
     rows = json.loads((directory / "log").read_text())
     assert [(row["iteration"], row["loss"]) for row in rows] == [(i, value(i)) for i in range(1, last + 1)]
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
