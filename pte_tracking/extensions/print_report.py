@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -140,16 +141,17 @@ class _TextTable:
         self._has_header = False
 
     def show(self, rows: list[Row]) -> None:
-        out = sys.stdout if self._out is None else self._out
         for row in rows:
             if self._columns.find(row) or not self._has_header:
                 self._has_header = True
-                _write(self._columns.header(), out)
-            _write(self._columns.line(row), out)
-        if hasattr(out, "flush"):
-            out.flush()
+                self._write(self._columns.header())
+            self._write(self._columns.line(row))
 
-
-def _write(line: str, out: TextIO) -> None:
-    # Takes bars on the same terminal away and draws them again below the line.
-    tqdm.write(line, file=out)
+    def _write(self, line: str) -> None:
+        out = sys.stdout if self._out is None else self._out
+        # A full disk, or a terminal that is gone, costs the line and not the training.
+        with contextlib.suppress(OSError):
+            # Takes bars on the same terminal away and draws them again below the line.
+            tqdm.write(line, file=out)
+            if hasattr(out, "flush"):
+                out.flush()

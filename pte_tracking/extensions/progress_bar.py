@@ -66,7 +66,9 @@ class ProgressBar(Extension):
     def initialize(self, manager: Manager) -> None:
         out = sys.stderr if self._out is None else self._out
         self._total = self._iterations(manager)
-        if can_show(out):
+        if out is None:  # the standard error of a process that was started without one
+            self._display = None
+        elif can_show(out):
             self._display = BarDisplay(manager.iteration, self._total, self._bar_length, out)
         else:
             self._display = LineDisplay(manager.iteration, out)

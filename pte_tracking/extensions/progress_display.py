@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Protocol, TextIO
@@ -87,9 +88,11 @@ class LineDisplay:
             bar_format=_status(total, " "),
             postfix=_fitting(values, _VALUES_ROOM),
         )
-        self._out.write(f"{line}\n")
-        if hasattr(self._out, "flush"):
-            self._out.flush()
+        # A full disk, or a terminal that is gone, costs the line and not the training.
+        with contextlib.suppress(OSError):
+            self._out.write(f"{line}\n")
+            if hasattr(self._out, "flush"):
+                self._out.flush()
         self.rests_until = now + max(_LINE_EVERY, (now - self._started) * _LINE_GROWTH)
 
     def close(self) -> None:

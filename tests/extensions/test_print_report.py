@@ -185,3 +185,12 @@ def test_rows_do_not_tear_a_progress_bar(tmp_path: Path, terminal: Any) -> None:
     assert lines[:4] == ["epoch       done", "1           2.5", "2           6.5", "3           10.5"]
     assert lines[4].startswith("epoch 4/100    3%|")
     assert lines[5:] == [""]
+
+
+def test_a_full_disk_under_the_output_costs_lines_and_not_the_training(tmp_path: Path) -> None:
+    out = open("/dev/full", "w")  # noqa: SIM115
+    with manager_of(tmp_path, LogReport(), PrintReport(out=out)) as manager:
+        train(manager, 12)
+    assert manager.iteration == 12
+    with pytest.raises(OSError, match="No space left"):
+        out.close()

@@ -217,3 +217,20 @@ def test_it_may_look_more_seldom(tmp_path: Path) -> None:
 def test_lengths_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ProgressBar(**options)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_full_disk_under_the_output_costs_lines_and_not_the_training(tmp_path: Path) -> None:
+    out = open("/dev/full", "w")  # noqa: SIM115
+    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+        train(manager, 12)
+    assert manager.iteration == 12
+    with pytest.raises(OSError, match="No space left"):
+        out.close()
+
+
+def test_without_a_standard_error_nothing_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with manager_of(tmp_path, ProgressBar()) as manager:
+        train(manager, 12)
+    assert manager.iteration == 12
