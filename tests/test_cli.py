@@ -174,6 +174,17 @@ def test_show_draws_the_value_that_tells_most(run: Path) -> None:
     assert "loss" in lines[bottom + 2]
 
 
+def test_show_draws_every_peak_of_a_long_curve_and_its_end(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step in range(1, 2001):
+            run.log_metrics({"loss": {778: 5.0, 1501: -3.0}.get(step, 1.0)}, step)
+    lines = call("show", tmp_path).output.splitlines()
+    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
+    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
+    assert (lines[top + 1][-3:], lines[bottom - 1][-4:]) == ("│ 5", "│ -3")
+    assert lines[bottom + 1].split() == ["1", "2000"]
+
+
 def test_show_draws_no_curve_that_is_wider_than_numbers_go(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):

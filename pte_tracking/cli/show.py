@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
+import operator
 from pathlib import Path
 
 import msgspec
@@ -64,7 +66,7 @@ def _plot(console: Console, directory: Path) -> None:
         return
     from uniplot import plot_to_string
 
-    thinned = [curve[:: -(-len(curve) // _MOST_POINTS)] for curve in curves.values()]
+    thinned = [_thin(curve) for curve in curves.values()]
     width = max(min(console.width, 100) - 20, 20)
     top, *inside, bottom, legend = plot_to_string(
         xs=[[step for step, _ in curve] for curve in thinned],
@@ -85,3 +87,15 @@ def _plot(console: Console, directory: Path) -> None:
     first, last = str(min(steps)), str(max(steps))
     console.print()
     print(*(top, *inside, bottom, f" {first}{last:>{width - len(first)}}", legend), sep="\n")
+
+
+def _thin(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The ends, and of each piece the lowest and the highest point, so that no peak is lost."""
+    if len(curve) <= _MOST_POINTS:
+        return curve
+    size = -(-2 * len(curve) // _MOST_POINTS)
+    pieces = [curve[start : start + size] for start in range(0, len(curve), size)]
+    extremes = [
+        sorted({min(piece, key=operator.itemgetter(1)), max(piece, key=operator.itemgetter(1))}) for piece in pieces
+    ]
+    return [curve[0], *itertools.chain.from_iterable(extremes), curve[-1]]
