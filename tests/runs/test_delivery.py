@@ -90,13 +90,13 @@ class Stage:
 
     @property
     def delivery(self) -> int | None:
-        """The process that delivers."""
-        holder = lock.holder(self.directory / DELIVERY_LOCK)
-        return int(holder.split()[0]) if holder else None
+        """The process that delivers, once it has written its name."""
+        holder = lock.holder(self.directory / DELIVERY_LOCK) or ""
+        return int(holder.split()[0]) if holder[:1].isdigit() else None
 
     def wait_for_delivery(self) -> None:
         """Wait until everything is delivered, and nobody delivers any more."""
-        wait_until(lambda: self.left == [] and self.delivery is None)
+        wait_until(lambda: self.left == [] and not lock.is_held(self.directory / DELIVERY_LOCK))
 
     def is_told(self, problem: str) -> bool:
         """Whether the delivery has tried, and failed so."""
@@ -118,8 +118,9 @@ class Stage:
             process.kill()
             process.communicate()
         for path in self.directory.rglob(DELIVERY_LOCK):
-            if holder := lock.holder(path):
-                with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
+            holder = lock.holder(path) or ""
+            with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
+                if holder[:1].isdigit():
                     os.kill(int(holder.split()[0]), signal.SIGKILL)
 
 
