@@ -19,6 +19,9 @@ from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
+from pte_tracking.runs import journal
+from pte_tracking.runs.events import Rewound
+from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.pending import pending, status
 from pte_tracking.runs.sync import sync
@@ -112,9 +115,12 @@ def test_a_group_that_is_restarted_goes_on_in_the_same_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     assert torchrun(tmp_path / "whole", *kind).returncode == 0
-    again = ["--kill", "1", "6", "--once", "--resume", "--sinks", "json", "mlflow"]
+    # By then the first snapshot is whole: the second one has waited for it.
+    again = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
     done = torchrun(tmp_path / "killed", *kind, *again, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
+    rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
+    assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []
