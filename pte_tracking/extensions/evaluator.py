@@ -28,7 +28,8 @@ class Evaluator(Evaluation):
 
     Under ``torch.distributed`` each rank evaluates its own part of the data, and the means are over the batches
     of all ranks. Of a ``DistributedDataParallel`` the model within is evaluated: the wrapper would exchange
-    buffers at each batch, and wait for ever for a rank that has fewer.
+    buffers at each batch, and wait for ever for a rank that has fewer. A model in shards (``fully_shard``) needs
+    as many batches on each rank.
 
     A value that a model reports with itself as the observer goes by ``validation/main/key``: the evaluator's
     name, the model's name and the key. The name is by default ``"validation"`` in a manager, and left out
