@@ -132,6 +132,7 @@ class Channel:
         self._told: str | None = None
         #: Of the last batch: whether there is more, whether it was nothing but numbers, and the seconds that it took.
         self._was_full, self._was_small, self._took = False, False, 0.0
+        self._is_abandoned = False
         self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
         self._restore()
 
@@ -183,7 +184,7 @@ class Channel:
     def _announce(self, position: int) -> None:
         if position > self.progress.reaching:
             self.progress.reaching = position
-            self.progress.save(self._directory, self.key)
+            self._keep()
 
     def push(self, event: AnyEvent, position: int) -> None:
         """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
@@ -217,7 +218,7 @@ class Channel:
         self.progress.selection = self._selection.state()
         if not self._selection.remembers:
             self.progress.sent = []
-        self.progress.save(self._directory, self.key)
+        self._keep()
         self._told = None
 
     def failed(self, error: BaseException) -> None:
@@ -230,7 +231,7 @@ class Channel:
         try:
             self._restore()
             self.progress.error, self.progress.error_time = message, time.time()
-            self.progress.save(self._directory, self.key)
+            self._keep()
         except OSError as problem:
             _logger.debug("%s: what failed is not kept: %s", self.key, problem)
 
@@ -254,6 +255,14 @@ class Channel:
         self.progress.ended = status
         self.progress.error = self.progress.error_time = None
         self.save()
+
+    def abandon(self) -> None:
+        """Keep nothing from now on: what is under way may end when the directory is another run's."""
+        self._is_abandoned = True
+
+    def _keep(self) -> None:
+        if not self._is_abandoned:
+            self.progress.save(self._directory, self.key)
 
     def _restore(self) -> None:
         """Begin where the saved progress ends."""
@@ -280,7 +289,7 @@ class Channel:
     def _give_up(self, error: SinkClosed) -> None:
         _logger.error("%s: %s; nothing more is delivered there", self.key, error)
         self.progress.closed = str(error) or type(error).__name__
-        self.progress.save(self._directory, self.key)
+        self._keep()
         self._disconnect()
 
     def _batch(self, start: int, end: int) -> tuple[list[AnyEvent], int]:

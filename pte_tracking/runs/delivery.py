@@ -61,8 +61,10 @@ class Delivery:
                 time.sleep(_POLL / 2)
         finally:  # also where the run was removed: no thread goes on trying for ever
             self._stop.set()
-            for thread in self._threads.values():
+            for key, thread in self._threads.items():
                 thread.join(_POLL * 2)
+                if thread.is_alive():  # in a request that nobody answers
+                    self._channels[key].abandon()
 
     def _is_left_behind(self) -> bool:
         """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""

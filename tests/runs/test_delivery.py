@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import psutil
 import pytest
 
 from pte_tracking.runs import lock
+from pte_tracking.runs.channel import Progress, progress_path
+from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.events import Metrics
 from pte_tracking.runs.journal import Journal, effective
 from pte_tracking.runs.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
@@ -453,6 +456,20 @@ def test_a_fresh_start_lets_the_earlier_run_be_delivered_from_where_it_was_moved
     assert aside.left == []
     assert stage.probe.statuses == ["KILLED"]
     assert {note["run"] for note in stage.probe.notes("open")} == {first}
+
+
+def test_a_request_that_is_answered_when_the_delivery_was_given_up_keeps_nothing(stage: Stage) -> None:
+    stage.train("os.environ['PTE_TRACKING_DELIVERY'] = 'off'\nwith start() as run:\n    rows(run, 0, 10)\n")
+    stage.probe.control(hang=4)
+    deliver(stage.directory, lambda _: Progress.load(stage.directory, "probe").reaching > 0)
+    kept = progress_path(stage.directory, "probe").read_bytes()
+    # From here on the directory may be taken by another run, whose own progress has this name.
+    assert "deliver-probe" in [thread.name for thread in threading.enumerate()]
+    wait_until(lambda: "deliver-probe" not in [thread.name for thread in threading.enumerate()])
+    assert progress_path(stage.directory, "probe").read_bytes() == kept
+    stage.probe.control()
+    assert sync(stage.directory) == []
+    stage.check(0, 10)
 
 
 def test_workers_that_outlive_their_trainer_keep_nothing_of_it(stage: Stage) -> None:
