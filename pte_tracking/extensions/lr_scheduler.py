@@ -76,7 +76,7 @@ class LRScheduler(Extension):
 
     @staticmethod
     def step_by_value(key: str) -> Stepper:
-        """A stepper that hands the scheduler a reported value.
+        """A stepper that hands the scheduler a reported value, under ``torch.distributed`` its mean over the ranks.
 
         Raises:
             ValueError: When it is called: the value was not reported in this iteration.
@@ -84,13 +84,17 @@ class LRScheduler(Extension):
         check_key(key)
 
         def step(manager: Manager, scheduler: Any) -> None:
-            if key not in manager.observation:
+            # Of all ranks: with a value of its own each would go on at another rate, and the weights would part.
+            is_here = key in manager.observation
+            mine = to_number(key, manager.observation[key]) if is_here else 0.0
+            total, ranks = manager.world.sum([mine, is_here])
+            if not ranks:
                 known = ", ".join(map(repr, manager.observation)) or "nothing"
                 raise ValueError(
                     f"LRScheduler: {key!r} was not reported in this iteration; reported was {known}. Let it run when "
                     "the value comes (trigger=), or step by another: stepper=LRScheduler.step_by_value(key)"
                 )
-            scheduler.step(to_number(key, manager.observation[key]))
+            scheduler.step(total / ranks)
 
         return step
 

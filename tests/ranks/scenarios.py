@@ -374,6 +374,29 @@ def own_sums(folder: Path) -> Any:
     return mean.sum.state_dict()
 
 
+def plateau(folder: Path) -> Any:
+    """Ever better on rank 0, ever worse on rank 1, which reports nothing in the end; returns the learning rates."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    stepper = extensions.LRScheduler.step_by_value("loss")
+    rates = []
+    with manager_of(
+        folder / "run",
+        extensions.LRScheduler(scheduler, stepper=stepper, trigger=(1, "iteration")),
+        optimizers=optimizer,
+        iters_per_epoch=4,
+    ) as manager:
+        for value in [[8.0, 6, 4, 2], [0.0, 4, 8]][dist.get_rank()] + [None]:
+            if manager.stop_trigger:
+                break
+            with manager.run_iteration():
+                optimizer.step()
+                if value is not None:
+                    pte.report({"loss": value})
+            rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
 def on_condition(folder: Path) -> Any:
     """A condition that holds on another rank in each iteration; returns what was saved."""
     manager = manager_of(

@@ -92,6 +92,11 @@ def test_sums_of_a_users_extension_are_taken_over_too(tmp_path: Path) -> None:
     assert [one["x"] for one in summed] == [5, 1, 1]
 
 
+def test_a_plateau_is_one_of_all_ranks(tmp_path: Path) -> None:
+    # The means are 4, 5, 6 and 2: twice no better.
+    assert on_ranks("plateau", 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
+
+
 def test_rank_0_decides_whether_a_condition_holds(tmp_path: Path) -> None:
     assert on_ranks("on_condition", 2, tmp_path) == [["snapshot_iter_2"]] * 2
 
