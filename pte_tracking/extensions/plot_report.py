@@ -105,7 +105,7 @@ class PlotReport(Extension):
         self._picture.finish(manager, self._paint)
         under_way = self._summary.compute_mean()
         missing = [key for key, curve in self._curves.items() if not curve.count and key not in under_way]
-        if self._has_fired and missing:
+        if self._has_fired and missing and manager.world.rank == 0:
             nearest = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
             warnings.warn(
                 f"PlotReport: nothing was reported as {', '.join(map(repr, missing))} with its x {self._x_key!r}; "

@@ -76,7 +76,7 @@ class PrintReport(Extension):
             self._print()
 
     def finalize(self, manager: Manager) -> None:
-        if self._rows:
+        if self._rows and self._table is not None:  # on a rank that came later they are those of rank 0
             self._print()
 
     def state_dict(self) -> dict[str, Any]:

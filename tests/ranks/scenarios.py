@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -397,6 +398,20 @@ def plateau(folder: Path) -> Any:
     return rates
 
 
+def printed(folder: Path) -> Any:
+    """A snapshot between a row and its printing, on other ranks; returns what each prints."""
+    saved = extensions.snapshot(trigger=(2, "iteration"))
+    shown = io.StringIO()
+    report = pte.ExtensionEntry(extensions.PrintReport(["iteration"], out=shown), trigger=(4, "iteration"))
+    log = extensions.LogReport(trigger=(1, "iteration"))
+    with manager_of(folder / "run", log, report, saved, iters_per_epoch=8) as manager:
+        is_new = manager.resume() is None
+        while manager.iteration < (2 if is_new else 3):
+            with manager.run_iteration():
+                pte.report({"x": 1.0})
+    return shown.getvalue().split()
+
+
 def on_condition(folder: Path) -> Any:
     """A condition that holds on another rank in each iteration; returns what was saved."""
     manager = manager_of(
@@ -418,7 +433,8 @@ def warned(folder: Path) -> Any:
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "not reported", max_trigger=(2, "iteration"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with manager_of(folder / "run", stop_trigger=stop, sinks=["json"], iters_per_epoch=2) as manager:
+        plot = extensions.PlotReport("not reported either", trigger=(1, "iteration"))
+        with manager_of(folder / "run", plot, stop_trigger=stop, sinks=["json"], iters_per_epoch=2) as manager:
             while not manager.stop_trigger:
                 with manager.run_iteration():
                     pass

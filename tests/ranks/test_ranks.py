@@ -97,13 +97,23 @@ def test_a_plateau_is_one_of_all_ranks(tmp_path: Path) -> None:
     assert on_ranks("plateau", 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
 
 
+def test_rows_that_were_not_printed_yet_are_printed_by_rank_0(tmp_path: Path) -> None:
+    on_ranks("printed", 2, tmp_path)
+    assert on_ranks("printed", 3, tmp_path) == [["iteration", "1", "2", "3"], [], []]
+
+
 def test_rank_0_decides_whether_a_condition_holds(tmp_path: Path) -> None:
     assert on_ranks("on_condition", 2, tmp_path) == [["snapshot_iter_2"]] * 2
 
 
 def test_what_concerns_all_ranks_is_said_by_one(tmp_path: Path) -> None:
     assert on_ranks("warned", 2, tmp_path) == [
-        ["sinks are given", "'not reported' was not reported in a whole interval; reported was nothing"],
+        [
+            "sinks are given",
+            "'not reported' was not reported in a whole interval; reported was nothing",
+            "PlotReport: nothing was reported as 'not reported either' with its x 'iteration'; the nearest of the last "
+            "reported are none",
+        ],
         [],
     ]
 
