@@ -5,8 +5,9 @@ a switch, and a training waits for the slowest of its threads. Measured on two c
 and 2,500 points a second to MLflow: half as slow again at any priority, even the lowest; with this, not measurable.
 
 A server is short whenever it answers slowly, since hundreds of other runs may be there that nobody sees from here. Each
-keeps it busy one part in twenty at most, so that a thousand runs are fifty requests at a time, however slow it becomes:
-they then ask less often and send more at once, which costs it less for each point.
+keeps it busy one part in twenty at most, so that a thousand runs are fifty requests at a time, as long as it answers
+within three seconds: they ask less often then, once a minute in the end, and send more at once, which costs it less for
+each point.
 """
 
 from __future__ import annotations
