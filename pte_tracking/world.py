@@ -71,9 +71,10 @@ class World:
         # know devices only.
         if not self.is_alone:
             self._wait_for_all()
-        self._group = dist.new_group(backend="gloo")
+        timeout = _said_timeout()
+        self._group = dist.new_group(backend="gloo", timeout=timeout)
         self._snapshots = World(self.rank, self.size)
-        self._snapshots._group = dist.new_group(backend="gloo")
+        self._snapshots._group = dist.new_group(backend="gloo", timeout=timeout)
 
     @property
     def of_snapshots(self) -> World:
@@ -201,6 +202,14 @@ class World:
                 self.rank,
                 late,
             )
+
+
+def _said_timeout() -> timedelta | None:
+    """How long a rank may be late, where ``init_process_group`` was told: torch's further groups do not inherit it."""
+    group = dist.distributed_c10d._get_default_group()
+    options = getattr(group._get_backend(group._device_types[0]), "options", None)  # not every backend has them
+    said: timedelta | None = getattr(options, "_timeout", None)
+    return None if said == dist.distributed_c10d._get_default_timeout(dist.get_backend()) else said
 
 
 def _nothing() -> Any:
