@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
-from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
+from pte_tracking.triggers import Trigger, get_trigger
+from pte_tracking.triggers.described import described
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -190,9 +191,7 @@ def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
 
 def _when(entry: ExtensionEntry) -> str:
     inner = (value for value in vars(entry.extension).values() if isinstance(value, Trigger))
-    # Of the others it is not known what makes two of them alike.
-    known = (repr(one) if isinstance(one, IntervalTrigger) else type(one).__name__ for one in (entry.trigger, *inner))
-    return ", ".join(known)
+    return ", ".join(map(described, (entry.trigger, *inner)))
 
 
 def _as_extension(extension: object) -> Extension:

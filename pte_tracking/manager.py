@@ -26,6 +26,7 @@ from pte_tracking.snapshots import rng
 from pte_tracking.state import StateObject, TrainingState
 from pte_tracking.stopping import Stop
 from pte_tracking.triggers import get_trigger
+from pte_tracking.triggers.described import described
 from pte_tracking.world import World
 from pte_tracking.wrappers import without_wrapper
 
@@ -407,7 +408,7 @@ class ExtensionsManager:
                 "models": list(self.models),
                 "optimizers": list(self.optimizers),
                 "max_epochs": self.max_epochs,
-                "stop_trigger": f"{type(self._stop.trigger).__name__}, {self.training_length}",
+                "stop_trigger": f"{described(self._stop.trigger)}, {self.training_length}",
                 "iters_per_epoch": self.iters_per_epoch if self.updater.knows_epochs else None,
             },
         )

@@ -125,10 +125,12 @@ def disagreements(folder: Path) -> Any:
         ("sinks", {"sinks": ["json"]}, {"sinks": ["json", "tensorboard"]}),
         ("extensions", {}, {"extended": extensions.PrintReport()}),
         ("extensions' triggers", {"log": (2, "iteration")}, {"log": (3, "iteration")}),
+        ("extensions' triggers of values", {"extended": when_least(1)}, {"extended": when_least(2)}),
         ("models", {}, {"models": {"net": nn.Linear(1, 1)}}),
         ("iters_per_epoch", {}, {"iters_per_epoch": 2}),
         ("max_epochs", {}, {"max_epochs": 3}),
         ("stop_trigger", {}, {"stop_trigger": (1, "iteration")}),
+        ("stop_trigger of values", {"stop_trigger": early(1)}, {"stop_trigger": early(2)}),
         ("optimizers at resume()", {}, {"optimizers": torch.optim.SGD([torch.zeros(1)], 0.1)}),
     ):
         options: dict[str, Any] = {"out_dir": folder / name, "models": nn.Linear(1, 1), "max_epochs": 1}
@@ -146,6 +148,22 @@ def disagreements(folder: Path) -> Any:
         except ValueError as error:
             told[name] = f"{error} after {iterations}"
     return told
+
+
+def when_least(iterations: int) -> pte.ExtensionEntry:
+    trigger = triggers.MinValueTrigger("loss", (iterations, "iteration"))
+    return pte.ExtensionEntry(lambda manager: None, name="noted", trigger=trigger)
+
+
+def early(iterations: int) -> triggers.Trigger:
+    return triggers.EarlyStoppingTrigger((iterations, "iteration"), "loss", max_trigger=(8, "iteration"))
+
+
+def timeouts(folder: Path) -> Any:
+    """How many seconds the groups of the manager wait for a rank that is late."""
+    with manager_of(folder / "run", iters_per_epoch=1) as manager, manager.run_iteration():
+        groups = [manager.world.group, manager.world.of_snapshots.group]
+    return [each._get_backend(torch.device("cpu")).options._timeout.total_seconds() for each in groups if each]
 
 
 def torn(folder: Path) -> Any:

@@ -68,7 +68,7 @@ def test_one_process_decides_alike_about_the_means_of_both(tmp_path: Path) -> No
 def test_ranks_that_disagree_are_all_told_before_the_first_iteration(tmp_path: Path) -> None:
     first, second = on_ranks("disagreements", 2, tmp_path)
     assert first == second
-    assert len(first) == 9
+    assert len(first) == 11
     for name, message in first.items():
         assert message.startswith("the ranks do not agree, at ")
         assert f"{name.partition(' ')[0].strip(chr(39))}: rank 1 has " in message
@@ -90,6 +90,10 @@ def test_sums_of_a_users_extension_are_taken_over_too(tmp_path: Path) -> None:
     on_ranks("own_sums", 2, tmp_path)
     summed = on_ranks("own_sums", 3, tmp_path)
     assert [one["x"] for one in summed] == [5, 1, 1]
+
+
+def test_a_rank_that_is_late_is_waited_for_as_long_as_the_script_has_said(tmp_path: Path) -> None:
+    assert on_ranks("timeouts", 2, tmp_path) == [[30.0, 30.0]] * 2
 
 
 def test_a_plateau_is_one_of_all_ranks(tmp_path: Path) -> None:
