@@ -54,23 +54,23 @@ class StandardUpdater:
 
     Args:
         iterator: A ``DataLoader``, or several by name. A pass over ``"main"`` is an epoch.
-        optimizer: An optimizer, or several by name. The attribute ``target`` of each is the model that it trains:
+        optimizer: An optimizer, or several by any names. The attribute ``target`` of each is the model that it trains:
             ``optimizer.target = model``.
         converter: Called with a batch and the device; by default moves the batch there.
         device: Where the batches are needed.
         loss_func: Gives the loss of a batch, a tensor of one element; by default the target of the optimizer
-            ``"main"``.
+            ``"main"``. An :meth:`update_core` of one's own may do without.
         autocast: Around the computation of the loss.
         scaler: Scales the loss, so that its gradient does not vanish in half precision.
 
     Raises:
         TypeError: An argument is of the wrong type, or the loss function cannot be called with the batches.
-        ValueError: An optimizer has no target, or ``"main"`` is missing.
+        ValueError: An optimizer has no target, no loader is called ``"main"``, or there is no loss function.
 
     Attributes:
         optimizers: The optimizers by name.
         models: Their targets, by the names of the optimizers.
-        loss_func: The function that gives the loss.
+        loss_func: The function that gives the loss, if there is one.
         progress: How many updates were done; an updater in a Trainer has the Trainer's.
     """
 
@@ -88,7 +88,7 @@ class StandardUpdater:
         self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator, Iterable)
         self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer, optim.Optimizer)
         self.models = {name: _target(name, optimizer) for name, optimizer in self.optimizers.items()}
-        self.loss_func: Callable[..., Tensor] = loss_func or self.models["main"]
+        self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
         self._converter = converter or to_device
         self._device = device
         self._autocast = autocast or nullcontext()
@@ -96,9 +96,11 @@ class StandardUpdater:
         self._feeds = Feeds()
         self.progress = Progress(self.iters_per_epoch or None)
         self._passes: dict[str, Iterator[Any]] = {}
-        form = example(self._loaders["main"])
+        if type(self).update_core is not StandardUpdater.update_core:
+            return  # which may need no loss function, or call it otherwise
+        loss_func, form = self._loss_func(), example(self._loaders["main"])
         if converter is None and form is not None:
-            check_takes(self.loss_func, form, "loss_func")
+            check_takes(loss_func, form, "loss_func")
 
     @property
     def state_objects(self) -> Mapping[str, Any]:
@@ -171,8 +173,17 @@ class StandardUpdater:
 
     def update_core(self) -> None:
         """What an update is; for subclasses to override, with :meth:`next_batch` and :meth:`minimize`."""
+        loss_func = self._loss_func()
         args, kwargs = unpack(self.next_batch())
-        self.minimize(lambda: self.loss_func(*args, **kwargs), *self.optimizers.values())
+        self.minimize(lambda: loss_func(*args, **kwargs), *self.optimizers.values())
+
+    def _loss_func(self) -> Callable[..., Tensor]:
+        if self.loss_func is None:
+            raise ValueError(
+                "loss_func: needed unless an optimizer is called 'main', whose target it would be; there are "
+                f"{', '.join(map(repr, self.optimizers)) or 'none'}"
+            )
+        return self.loss_func
 
     def minimize(self, compute_loss: Callable[[], Tensor], *optimizers: optim.Optimizer) -> None:
         """Step optimizers down the gradient of a loss.
@@ -219,7 +230,7 @@ def _by_name(argument: str, given: Any, kind: type) -> dict[str, Any]:
                 f"{argument}: expected {'a DataLoader' if kind is Iterable else 'an optimizer'} as {name!r}, "
                 f"got {one!r} of type {type(one).__name__}; the order is StandardUpdater(iterator, optimizer)"
             )
-    if "main" not in named:
+    if kind is Iterable and "main" not in named:
         raise ValueError(
             f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, named)) or 'none'}"
         )

@@ -216,23 +216,22 @@ def test_several_optimizers_step_down_one_loss(train: Any) -> None:
 def test_an_update_of_ones_own_with_two_loaders_and_two_models(train: Any) -> None:
     class Adversaries(StandardUpdater):
         def update_core(self) -> None:
-            generator, critic = self.models["main"], self.models["critic"]
+            generator, critic = self.models["generator"], self.models["critic"]
             real, noise = self.next_batch(), self.next_batch("noise")
             seen.append((len(real[0]), len(noise)))
             self.minimize(
                 lambda: critic(generator(noise)).mean() - critic(real[0]).mean(), self.get_optimizer("critic")
             )
-            self.minimize(lambda: -critic(generator(noise)).mean(), self.get_optimizer())
+            self.minimize(lambda: -critic(generator(noise)).mean(), self.get_optimizer("generator"))
 
     seen: list[tuple[int, int]] = []
     generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
     updater = Adversaries(
         {"main": loader(), "noise": [torch.ones(1, 3), torch.ones(2, 3), torch.ones(3, 3)]},
-        {"main": targeted(generator), "critic": targeted(critic)},
-        loss_func=lambda *batch: batch[0],
+        {"generator": targeted(generator), "critic": targeted(critic)},
     )
     trainer = train(updater)
-    assert trainer.manager.models == {"main": generator, "critic": critic}
+    assert trainer.manager.models == {"generator": generator, "critic": critic}
     assert seen == [(4, 1), (4, 2), (4, 3), (4, 1), (4, 2), (4, 3), (4, 1), (4, 2)]
 
 
@@ -276,7 +275,7 @@ def test_what_is_not_finite_is_skipped_with_a_scaler(train: Any) -> None:
     [
         (lambda: StandardUpdater(loader(), torch.optim.SGD([torch.ones(1)])), ValueError, "optimizer.target = model"),
         (lambda: StandardUpdater({"train": loader()}, targeted(Regressor())), ValueError, "iterator.*'main'.*'train'"),
-        (lambda: StandardUpdater(loader(), {"sgd": targeted(Regressor())}), ValueError, "optimizer.*'main'.*'sgd'"),
+        (lambda: StandardUpdater(loader(), {"sgd": targeted(Regressor())}), ValueError, "loss_func.*'main'.*'sgd'"),
         (lambda: StandardUpdater(loader(), targeted(nn.Linear(2, 1))), TypeError, "loss_func.*part_1, part_2"),
     ],
 )
