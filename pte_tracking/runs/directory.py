@@ -29,7 +29,7 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class DirectoryInUse(RuntimeError):
-    """Another live process writes the run in this directory."""
+    """Another live process writes the run in this directory, or another part of this one."""
 
 
 def take(directory: Path) -> lock.Lock:
@@ -42,9 +42,11 @@ def take(directory: Path) -> lock.Lock:
     try:
         return lock.Lock(directory / WRITER_LOCK)
     except lock.Locked as error:
+        who, what_to_do = f"process {error.holder}", "end that one first"
+        if error.is_here:
+            who, what_to_do = "another manager or Run of this process", "call its close() first"
         raise DirectoryInUse(
-            f"out_dir {str(directory)!r} is being written by process {error.holder}; "
-            "end that one first, or give another out_dir"
+            f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
         ) from None
 
 

@@ -31,15 +31,17 @@ _guard = threading.Lock()
 
 
 class Locked(RuntimeError):
-    """Another live process holds the lock.
+    """Another live process holds the lock, or this one already.
 
     Attributes:
         holder: Its process id and host, as it wrote them, such as ``"4711 on node3"``.
+        is_here: It is this process itself.
     """
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(f"{path} is held by process {holder}")
         self.holder = holder
+        self.is_here = holder == _me()
 
 
 class Lock:
