@@ -220,6 +220,11 @@ def make_extension(
     """
 
     def decorate(function: Callable[[Manager], Any]) -> Extension:
+        if not callable(function):  # the manager: a decorator without parentheses was registered as an extension
+            raise TypeError(
+                "make_extension: expected a function that takes the manager, got "
+                f"{function!r}; with nothing to say, write @make_extension() with parentheses"
+            )
         extension = FunctionExtension(function)
         extension.trigger, extension.priority = trigger, priority
         hooks = {"default_name": default_name, "finalize": finalizer, "initialize": initializer, "on_error": on_error}

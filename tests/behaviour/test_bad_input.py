@@ -219,3 +219,17 @@ def test_a_state_of_other_extensions_is_told_one_by_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'MicroAverage'"):
         here.load_state_dict(state)
     assert here.iteration == 0
+
+
+def test_a_decorator_without_parentheses_is_told(tmp_path: Path) -> None:
+    """It was registered in place of the function, and did nothing."""
+
+    @pte.make_extension
+    def tell(manager: Any) -> None:
+        pass
+
+    with (
+        pytest.raises(TypeError, match=r"make_extension: .*@make_extension\(\) with parentheses"),
+        manager(tmp_path, tell).run_iteration(),
+    ):
+        pass
