@@ -373,6 +373,9 @@ class ExtensionsManager:
         if self._is_ended:
             raise RuntimeError(
                 f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
+                if self._stop.is_over
+                else f"the run has ended after iteration {self.iteration}, before the training was over; to go on with "
+                "it, make another manager and call its resume()"
             )
         if self._sinks_given and self.world.rank == 0 and not self._extensions.has(LogReport):
             warnings.warn(

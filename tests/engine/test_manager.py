@@ -525,6 +525,19 @@ def test_a_state_is_restored(managed: Any) -> None:
     assert second.weight.equal(first.weight)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_loop_that_is_run_again_after_an_interrupt_is_told_how_to_go_on(
+    managed: Any, error: type[BaseException]
+) -> None:
+    """As the cell of a notebook is; the training is not over, so the stop trigger says nothing."""
+    manager = managed()
+    iterate(manager)
+    with pytest.raises(error), manager.run_iteration():
+        raise error
+    with pytest.raises(RuntimeError, match=r"ended after iteration 1, before.*another manager.*resume\(\)"):
+        iterate(manager)
+
+
 class Counter(Extension):
     """Has a state."""
 
