@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import named_tensors, takes_part
-from pte_tracking.sharding import whole
+from pte_tracking.extensions.parameters import measurable, named_tensors, takes_part
 
 
 class ParameterHistogram(Extension):
@@ -45,5 +44,5 @@ class ParameterHistogram(Extension):
     def __call__(self, manager: Manager) -> None:
         tensors = dict(self._tensors())
         if takes_part(manager.world, tensors.values()):
-            for key, tensor in tensors.items():
-                manager.run.log_histogram(key, whole(tensor), manager.iteration)
+            for key, values in measurable(tensors):
+                manager.run.log_histogram(key, values, manager.iteration)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import named_tensors, takes_part
+from pte_tracking.extensions.parameters import measurable, named_tensors, takes_part
 from pte_tracking.reporter import DictSummary, report
-from pte_tracking.sharding import whole
 from pte_tracking.triggers import get_trigger
 
 #: Takes the flattened values of one parameter, and gives one number or several.
@@ -92,7 +91,7 @@ class ParameterStatistics(Extension):
         tensors = dict(self._tensors())
         if not takes_part(manager.world, tensors.values()):
             return
-        tensors = {key: whole(tensor) for key, tensor in tensors.items()}
+        tensors = dict(measurable(tensors))
         spoilt = _holding_nan(tensors) if self._skip_nan_params else set()
         numbers: dict[str, Any] = {}
         for key, tensor in tensors.items():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
-from pte_tracking.sharding import is_sharded
+from pte_tracking.sharding import is_sharded, whole
 from pte_tracking.world import World
 from pte_tracking.wrappers import without_wrapper
 
@@ -46,6 +47,20 @@ def named_tensors(
                     yield f"{start}{name}/grad", parameter.grad.detach()
 
     return tensors
+
+
+def measurable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """All values of each tensor, as dense real floats, as statistics need them; what is empty is left out.
+
+    A sparse gradient, such as an embedding's, has zeros where nothing is stored. Of complex numbers the real and the
+    imaginary parts stand beside one another.
+    """
+    for key, tensor in tensors.items():
+        values = whole(tensor)
+        values = values if values.layout is torch.strided else values.to_dense()
+        values = torch.view_as_real(values) if values.is_complex() else values
+        if values.numel():
+            yield key, values if values.is_floating_point() else values.float()
 
 
 def takes_part(world: World, tensors: Iterable[Tensor]) -> bool:

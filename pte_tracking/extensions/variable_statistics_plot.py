@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import takes_part
+from pte_tracking.extensions.parameters import measurable, takes_part
 from pte_tracking.extensions.picture import Picture
-from pte_tracking.sharding import whole
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -154,7 +153,8 @@ class VariableStatisticsPlot(Extension):
     def _describe(self, population: str) -> Tensor:
         device = self._variables[0].device
         tensors = [variable if population == "data" else variable.grad for variable in self._variables]
-        flat = [whole(tensor.detach()).to(device, torch.float32).flatten() for tensor in tensors if tensor is not None]
+        present = {str(index): tensor.detach() for index, tensor in enumerate(tensors) if tensor is not None}
+        flat = [values.to(device, torch.float32).flatten() for _, values in measurable(present)]
         values = torch.cat(flat) if flat else torch.empty(0, device=device)
         if not len(values):
             return torch.full((len(self._moments) + len(self._percentiles),), torch.nan, device=device)

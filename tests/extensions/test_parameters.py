@@ -1,0 +1,66 @@
+"""Weights and gradients of every kind can be looked at: a training does not end because of one that is unusual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking.extensions.parameters import measurable
+
+
+class Unusual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(4, 2, sparse=True)
+        self.waves = nn.Parameter(torch.tensor([1 + 2j, 3 + 4j]))
+        self.nothing = nn.Parameter(torch.zeros(0))
+        self.places = nn.Parameter(torch.tensor([1, 2, 3]), requires_grad=False)
+        self.mask = nn.Parameter(torch.tensor([True, False]), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.words(x).sum() + self.waves.abs().sum()
+
+
+@pytest.mark.parametrize(
+    "watch",
+    [
+        extensions.ParameterStatistics,
+        extensions.ParameterHistogram,
+        extensions.VariableStatisticsPlot,
+        lambda model: extensions.FailOnNonNumber(),
+        lambda model: extensions.ModelSummary(),
+    ],
+)
+def test_no_parameter_ends_the_training(tmp_path: Path, watch: Callable[[nn.Module], pte.Extension]) -> None:
+    model = Unusual()
+    manager = pte.ExtensionsManager(model, 1, [watch(model)], iters_per_epoch=2, out_dir=tmp_path, sinks=[])
+    for _ in range(2):
+        with manager.run_iteration():
+            model(torch.tensor([1, 1])).backward()
+    assert manager.is_ended
+
+
+def test_their_statistics(tmp_path: Path) -> None:
+    model = Unusual()
+    statistics = extensions.ParameterStatistics(model, {"sum": torch.sum})
+    manager = pte.ExtensionsManager(model, 1, [statistics], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    with manager.run_iteration():
+        model(torch.tensor([1, 1])).backward()
+    found = manager.observation
+    assert found["words.weight/grad/sum"] == 4.0
+    assert found["waves/data/sum"] == 10.0
+    assert found["places/data/sum"] == 6.0
+    assert found["mask/data/sum"] == 1.0
+    assert not [key for key in found if key.startswith("nothing")]
+
+
+def test_what_is_dense_and_real_is_not_copied() -> None:
+    weight = torch.ones(3)
+    ((_, values),) = measurable({"weight": weight})
+    assert values is weight
