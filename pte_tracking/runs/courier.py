@@ -14,7 +14,7 @@ from pathlib import Path
 from pte_tracking.runs import lock
 from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
 from pte_tracking.runs.manifest import Manifest, NotARun
-from pte_tracking.runs.pending import pending
+from pte_tracking.runs.pending import Pending, pending
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0
@@ -73,10 +73,17 @@ class Courier:
         wake(self._directory)
         deadline = time.monotonic() + timeout
         manifest = Manifest.load(self._directory)
-        while (left := pending(self._directory, manifest)) and time.monotonic() < deadline:
-            if time.time() > self.next_look:
-                self.look()
-            time.sleep(0.02)
+        left = pending(self._directory, manifest)
+        try:
+            while left and time.monotonic() < deadline:
+                if time.time() > self.next_look:
+                    self.look()
+                time.sleep(0.02)
+                left = pending(self._directory, manifest)
+        finally:  # also where somebody is tired of waiting
+            self._tell(left)
+
+    def _tell(self, left: list[Pending]) -> None:
         if left:
             _logger.warning(
                 "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "

@@ -289,6 +289,24 @@ def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(sta
     assert stage.probe.statuses == ["FINISHED"]
 
 
+def test_who_is_tired_of_waiting_is_told_what_is_left(stage: Stage) -> None:
+    stage.probe.control(fail="no route to host")
+    body = """
+        import signal
+
+        signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C
+        run = start(close_timeout=60)
+        rows(run, 0, 100)
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        run.close()
+    """
+    said = stage.train(body, code=None)
+    assert "KeyboardInterrupt" in said
+    (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
+    assert line.endswith(f"pte-tracking sync {stage.directory}")
+    assert stage.delivery
+
+
 def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
     stage.probe.control(refuse="wrong password")
     stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
