@@ -17,8 +17,8 @@ class ExponentialShift(Extension):
 
     Before the first iteration the option is set to its initial value; then it shifts after every iteration, or as
     often as ``extend(..., trigger=)`` says: after the n-th time it is ``init * rate**n`` exactly, after a resume as
-    well. It does so in all parameter groups of the optimizer, and reports nothing: see
-    :func:`~pte_tracking.extensions.observe_lr`.
+    well. It does so in all parameter groups of the optimizer; one that is added later shifts from the value that it has
+    then. It reports nothing: see :func:`~pte_tracking.extensions.observe_lr`.
 
     Args:
         attr: The option's name in the parameter groups, such as ``"lr"``, ``"momentum"`` or ``"weight_decay"``; it
@@ -33,7 +33,7 @@ class ExponentialShift(Extension):
         ValueError: The rate is negative or not finite. Before the first iteration: there is no such optimizer or
             option, or the target does not lie where the rate leads.
 
-    State in snapshots: the initial values and the number of shifts.
+    State in snapshots: the initial values and the numbers of shifts.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class ExponentialShift(Extension):
         self._optimizer: Optimizer | str = "main" if optimizer is None else optimizer
         check_optimizer("optimizer", self._optimizer)
         self._inits: list[float] = []
+        #: The shifts that were done before each group was there.
+        self._missed: list[int] = []
         self._shifts = 0
 
     def check(self, manager: Manager) -> None:
@@ -63,25 +65,34 @@ class ExponentialShift(Extension):
 
     def initialize(self, manager: Manager) -> None:
         optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
-        found = self._numbers(optimizer)
-        # Of a resumed optimizer the groups hold what they were shifted to.
-        self._inits = self._inits or (found if self._init is None else [self._init] * len(found))
+        if not self._inits and self._init is not None:
+            self._inits = [self._init] * len(optimizer.param_groups)
+            self._missed = [0] * len(self._inits)
+        self._take_in(optimizer)
         for init in self._inits:
             self._check_target(init)
         self._set(optimizer)
 
     def __call__(self, manager: Manager) -> None:
+        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        self._take_in(optimizer)
         self._shifts += 1
-        self._set(find_optimizer("ExponentialShift", manager, self._optimizer))
+        self._set(optimizer)
+
+    def _take_in(self, optimizer: Optimizer) -> None:
+        """Has groups that are new shift from what they hold; of a resumed optimizer that is what it was shifted to."""
+        for group in range(len(self._inits), len(optimizer.param_groups)):
+            self._inits.append(self._number(optimizer, group))
+            self._missed.append(self._shifts)
 
     def _numbers(self, optimizer: Optimizer) -> list[float]:
         return [self._number(optimizer, group) for group in range(len(optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"inits": self._inits, "shifts": self._shifts}
+        return {"inits": self._inits, "missed": self._missed, "shifts": self._shifts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._inits, self._shifts = list(state["inits"]), state["shifts"]
+        self._inits, self._missed, self._shifts = list(state["inits"]), list(state["missed"]), state["shifts"]
 
     def _number(self, optimizer: Optimizer, group: int) -> float:
         value = find_option("ExponentialShift", optimizer, group, self._attr)
@@ -99,16 +110,16 @@ class ExponentialShift(Extension):
             raise ValueError(f"target: a rate of {self._rate} never leads from {init} to {self._target}")
 
     def _set(self, optimizer: Optimizer) -> None:
-        for group, init in zip(optimizer.param_groups, self._inits, strict=True):
-            value = self._shifted(init)
+        for group, init, missed in zip(optimizer.param_groups, self._inits, self._missed, strict=True):
+            value = self._shifted(init, self._shifts - missed)
             if isinstance(group[self._attr], Tensor):
                 group[self._attr].fill_(value)  # compiled and captured optimizers read it from there
             else:
                 group[self._attr] = value
 
-    def _shifted(self, init: float) -> float:
+    def _shifted(self, init: float, shifts: int) -> float:
         try:
-            value = init * self._rate**self._shifts
+            value = init * self._rate**shifts
         except OverflowError:
             value = math.copysign(math.inf, init)
         if self._target is None:

@@ -113,9 +113,26 @@ def test_a_resumed_shift_is_exactly_that_of_an_uninterrupted_training(
     assert first + values(resumed, 10) == whole
 
 
+def test_a_group_that_is_added_later_shifts_from_what_it_has_then(tmp_path: Path) -> None:
+    """As when layers are thawed; and a training that goes on shifts all of them on."""
+    optimizer = sgd(1.0)
+    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
+    values(manager, 2)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 16.0})
+    values(manager, 3)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 8.0]
+    state = manager.state_dict()
+    manager.close()
+    optimizer = sgd(1.0, 1.0)
+    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
+    manager.load_state_dict(state)
+    values(manager, 4)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0625, 4.0]
+
+
 def test_it_never_overflows(tmp_path: Path) -> None:
     shift = ExponentialShift("lr", 2.0, target=3.0)
-    shift.load_state_dict({"inits": [1.0], "shifts": 10_000})
+    shift.load_state_dict({"inits": [1.0], "missed": [0], "shifts": 10_000})
     assert values(manager_of(tmp_path, shift, main=sgd(1.0)), 2) == [3.0, 3.0]
 
 
