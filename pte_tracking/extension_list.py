@@ -180,9 +180,17 @@ class ExtensionList:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what :meth:`state_dict` returned; an extension that has come since begins anew."""
         for entry in self._entries:
-            if saved := state.get(entry.name):
-                entry.extension.load_state_dict(saved["extension"])
-                entry.trigger.load_state_dict(saved["trigger"])
+            if not (saved := state.get(entry.name)):
+                continue
+            part: Extension | Trigger
+            for part, kind in ((entry.extension, "extension"), (entry.trigger, "trigger")):
+                try:
+                    part.load_state_dict(saved[kind])
+                except Exception as error:
+                    raise ValueError(
+                        f"state: the {kind} of {entry.name!r}, a {type(part).__name__} here, cannot take what was "
+                        f"saved of it ({type(error).__name__}: {error}); was it of another kind then?"
+                    ) from error
 
 
 def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
-from pte_tracking import extensions
+from pte_tracking import extensions, triggers
 from pte_tracking.runs import sink
 from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
 from pte_tracking.runs.journal import find
@@ -435,6 +435,20 @@ def test_other_extensions_are_named_one_by_one(tmp_path: Path) -> None:
     run(make(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MicroAverage("a", "b", "c")), 2)
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value'; extensions: unexpected 'MicroAverage'"):
         make(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MinValue("loss")).resume()
+
+
+def test_an_extension_that_cannot_take_its_state_is_named(tmp_path: Path) -> None:
+    def watch(trigger: Any) -> pte.ExtensionsManager:
+        manager = make(tmp_path)
+        manager.extend(lambda manager: None, name="watch", trigger=trigger)
+        return manager
+
+    run(watch(EVERY), 2)
+    manager = watch(triggers.MinValueTrigger("loss"))
+    with pytest.raises(
+        ValueError, match=r"trigger of 'watch', a MinValueTrigger here, .*KeyError: 'mean'.*another kind"
+    ):
+        manager.resume()
 
 
 def test_extensions_without_a_state_come_and_go(tmp_path: Path) -> None:
