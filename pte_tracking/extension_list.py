@@ -178,12 +178,17 @@ class ExtensionList:
         ]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` returned; an extension that has come since begins anew."""
+        """Takes back what :meth:`state_dict` returned.
+
+        An extension that has come since begins anew, and so does a trigger in place of one without a state.
+        """
         for entry in self._entries:
             if not (saved := state.get(entry.name)):
                 continue
             part: Extension | Trigger
             for part, kind in ((entry.extension, "extension"), (entry.trigger, "trigger")):
+                if kind == "trigger" and not saved[kind]:
+                    continue
                 try:
                     part.load_state_dict(saved[kind])
                 except Exception as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pte_tracking.extension import Manager
 from pte_tracking.progress import Progress
-from pte_tracking.triggers import IntervalTrigger, Trigger
+from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 
 class Stop:
@@ -35,10 +35,12 @@ class Stop:
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
         """Takes back what :meth:`state_dict` returned.
 
-        A length is compared with the progress again: the one given now counts, not that of the time of the snapshot.
+        A length, or a patience, is compared with the progress again: what is given now counts, not what was at the time
+        of the snapshot. A trigger that takes the place of one without a state begins anew.
         """
-        self.trigger.load_state_dict(state["stop_trigger"])
-        if isinstance(self.trigger, IntervalTrigger) and progress.knows_epochs:
+        if state["stop_trigger"]:
+            self.trigger.load_state_dict(state["stop_trigger"])
+        if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.knows_epochs:
             self.is_over = self.trigger.is_reached(progress)
         else:
             self.is_over = state["is_over"]

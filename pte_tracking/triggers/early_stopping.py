@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from pte_tracking.extension import Manager, TriggerLike
+from pte_tracking.progress import Progress
 from pte_tracking.triggers.base import Trigger
 from pte_tracking.triggers.conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
@@ -73,6 +74,10 @@ class EarlyStoppingTrigger(Trigger):
             best = self._sign * self._best
             print(f"early stopping at iteration {manager.iteration}: {self._mean.key} was best at {best}")
         return True
+
+    def is_reached(self, progress: Progress) -> bool:
+        """Whether it has fired, or would have if the patience and the most had been what they are."""
+        return self._in_vain >= self._patience or self._max_trigger.is_reached(progress)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self._mean.state_dict(), "best": self._best, "in_vain": self._in_vain}

@@ -443,12 +443,38 @@ def test_an_extension_that_cannot_take_its_state_is_named(tmp_path: Path) -> Non
         manager.extend(lambda manager: None, name="watch", trigger=trigger)
         return manager
 
-    run(watch(EVERY), 2)
+    run(watch(triggers.TimeTrigger(1)), 2)
     manager = watch(triggers.MinValueTrigger("loss"))
     with pytest.raises(
         ValueError, match=r"trigger of 'watch', a MinValueTrigger here, .*KeyError: 'mean'.*another kind"
     ):
         manager.resume()
+
+
+def test_a_trigger_in_place_of_one_without_a_state_begins_anew(tmp_path: Path) -> None:
+    run(make(tmp_path, extensions.snapshot(trigger=EVERY)), 2)
+    manager = make(tmp_path, extensions.snapshot(trigger=triggers.MinValueTrigger("loss", EVERY)))
+    assert manager.resume()
+    run(manager, 3, {3: 2.0, 4: 3.0, 5: 1.0})
+    assert [step for _, step in checkpoints(tmp_path)] == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        triggers.IntervalTrigger(2, "iteration"),
+        triggers.EarlyStoppingTrigger(EVERY, "loss", max_trigger=(2, "iteration")),
+        triggers.EarlyStoppingTrigger(EVERY, "loss", patience=1),
+    ],
+)
+def test_a_training_goes_on_with_more_patience_or_for_longer(tmp_path: Path, first: triggers.Trigger) -> None:
+    run(make(tmp_path, stop_trigger=first), 2)
+    stop = triggers.EarlyStoppingTrigger(EVERY, "loss", patience=3, max_trigger=(5, "iteration"))
+    manager = make(tmp_path, stop_trigger=stop)
+    assert manager.resume()
+    assert not manager.stop_trigger
+    run(manager, 3, {3: 0.3, 4: 0.2, 5: 0.1})
+    assert manager.stop_trigger
 
 
 def test_extensions_without_a_state_come_and_go(tmp_path: Path) -> None:
