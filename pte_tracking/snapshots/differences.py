@@ -12,6 +12,8 @@ from torch.nn.parameter import is_lazy
 FORMAT = 1
 
 _MOST_TOLD = 20
+#: What schedulers, and torch itself, add to an optimizer's groups.
+_OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
 
 
 def check_format(state: object) -> None:
@@ -81,6 +83,17 @@ def _of_optimizer(place: str, optimizer: optim.Optimizer, saved: Mapping[str, An
     here = [len(group["params"]) for group in optimizer.param_groups]
     if here != there:
         yield f"{place}: its groups have {there} parameters in the snapshot, {here} here"
+        return
+    for group, other in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
+        # A newer torch may have added some; only another kind of optimizer has others in their place.
+        missing = [name for name in optimizer.defaults if name not in other]
+        unexpected = [name for name in other if name not in group and name not in _OF_SCHEDULERS]
+        if missing and unexpected:
+            yield (
+                f"{place}: it was of another kind: its groups have {', '.join(unexpected)} in the snapshot, "
+                f"{', '.join(missing)} in {type(optimizer).__name__} here"
+            )
+            return
 
 
 def _fits(saved: object, here: object) -> bool:

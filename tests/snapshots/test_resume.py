@@ -431,6 +431,17 @@ def test_other_optimizer_groups_are_named(tmp_path: Path) -> None:
         make(tmp_path, model=model, optimizers=only_weight).resume()
 
 
+def test_another_kind_of_optimizer_is_named(tmp_path: Path) -> None:
+    """Adam would take the options of SGD for its own, and fail at its first step."""
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters())
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
+    run(make(tmp_path, model=model, optimizers=optimizer), 2)
+    with pytest.raises(ValueError, match=r"optimizers/main: .*another kind: .*momentum.*betas.* in Adam here"):
+        make(tmp_path, model=model, optimizers=torch.optim.Adam(model.parameters())).resume()
+    assert make(tmp_path, model=model, optimizers=torch.optim.SGD(model.parameters())).resume()
+
+
 def test_other_extensions_are_named_one_by_one(tmp_path: Path) -> None:
     run(make(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MicroAverage("a", "b", "c")), 2)
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value'; extensions: unexpected 'MicroAverage'"):
