@@ -182,6 +182,8 @@ def _alike(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
         for name, thing in things.items():
             with_tensors(thing.state_dict(), note, f"{kind}/{name}")
             groups = getattr(thing, "param_groups", ())
+            if not isinstance(groups, list):  # some, such as Ignite's metrics, have a function for every name
+                continue
             for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
                 note(parameter, f"{kind}/{name}/state/{number}")
     return found

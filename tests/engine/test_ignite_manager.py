@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events, State, create_supervised_trainer
+from ignite.metrics import RunningAverage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -333,6 +334,25 @@ def test_resume_of_the_manager_sets_the_engine(managed: Any, recorder: Recorder)
     final = engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == [4, 5, 6]
     assert (final.iteration, final.epoch) == (6, 2)
+
+
+def test_a_metric_may_be_a_state_object(managed: Any) -> None:
+    """Ignite's metrics have a function for every name that they are asked for, ``param_groups`` among them."""
+
+    def make() -> tuple[Engine, RunningAverage, pte.IgniteExtensionsManager]:
+        engine = doubler()
+        average = RunningAverage(output_transform=lambda output: output)
+        average.attach(engine, "average")
+        return engine, average, managed(engine, state_objects={"average": average})
+
+    engine, average, manager = make()
+    engine.run(LOADER, max_epochs=1)
+    state, expected = manager.state_dict(), average.state_dict()
+    manager.close()
+    _, average, manager = make()
+    assert average.state_dict() != expected
+    manager.load_state_dict(state)
+    assert average.state_dict() == expected
 
 
 def test_resume_by_ignites_own_state(managed: Any, recorder: Recorder) -> None:
