@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow import access, address, record, runs
+from pte_mlflow import access, address, record, runs, store
 from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import Files
 from pte_mlflow.points import Points
@@ -78,7 +78,7 @@ class MLflowConnection:
         self._run = run
         self._state = msgspec.convert(dict(state), State)
         uri = address.find(sink.tracking_uri)
-        with artifacts_at(None if uri.startswith("http") else sink.artifact_root):
+        with artifacts_at(None if uri.startswith("http") else sink.artifact_root), store.made_by_one(uri):
             self._client = MlflowClient(address.with_secrets(uri))
         with access.told_plainly(self._client.tracking_uri):
             shown = runs.take_up(self._client, sink, run, self._state.run_id)

@@ -261,3 +261,42 @@ def test_uploads_of_several_runs_at_once_leave_the_timeout_as_it_was(
         assert os.environ[name] == "60"
         small.close()
         assert os.environ.get(name) == before
+
+
+_FIRST = """if True:
+    import sys, time
+    from pathlib import Path
+    import pte_mlflow.connection  # MLflow takes seconds
+    from pte_mlflow import MLflowSink
+    from pte_tracking.testing import Recorded
+
+    folder = Path(sys.argv[1])
+    recorded = Recorded(folder, MLflowSink("sqlite:///one.db"))
+    recorded.log(1, {"a": 1.0})
+    print("ready", flush=True)
+    sys.stdin.readline()
+    recorded.end()
+"""
+
+
+@pytest.mark.slow
+def test_runs_that_start_at_one_moment_make_one_store(tmp_path: Path) -> None:
+    """The first runs of a sweep. MLflow alone leaves a store then that nobody can open."""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", _FIRST, str(tmp_path / str(number))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    assert [run.stdout.readline() for run in runs if run.stdout] == ["ready\n"] * 4
+    for run in runs:
+        assert run.stdin
+        run.stdin.write("\n")
+        run.stdin.flush()
+    for run in runs:
+        run.communicate(timeout=120)
+    assert [run.returncode for run in runs] == [0] * 4
+    assert [run.info.status for run in MlflowClient("sqlite:///one.db").search_runs(["0"])] == ["FINISHED"] * 4
