@@ -277,8 +277,8 @@ class ExtensionsManager:
                     break
             if self.updater.iteration == before:
                 raise RuntimeError(
-                    "batches(): a whole epoch went by without an iteration; is the loader empty, "
-                    "or 'with manager.run_iteration():' missing in the loop?"
+                    "batches(): a whole epoch went by without an iteration; is the loader empty (an iterator is, after "
+                    "one pass: give what it was made from), or 'with manager.run_iteration():' missing in the loop?"
                 )
         self.close()
 

@@ -164,7 +164,8 @@ class StandardUpdater:
             self._passes[name] = iter(self._feeds.feed(self._loaders[name], name))
             batch = next(self._passes[name], _END)
         if batch is _END:
-            raise ValueError(f"iterator: {name!r} is empty")
+            hint = "; an iterator gives one pass only: give what it was made from" if self.iteration else ""
+            raise ValueError(f"iterator: {name!r} is empty{hint}")
         return self._converter(batch, self._device)
 
     def update(self) -> None:

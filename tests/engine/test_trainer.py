@@ -294,3 +294,10 @@ def test_empty_data_are_told(tmp_path: Path) -> None:
         pte.Trainer(StandardUpdater([], targeted(Regressor())), (1, "epoch"), tmp_path)
     with pytest.raises(ValueError, match="iterator: 'main' is empty"):
         StandardUpdater([], targeted(Regressor())).update()
+
+
+def test_an_iterator_that_is_used_up_is_told(train: Any) -> None:
+    with pytest.raises(
+        ValueError, match="'main' is empty; an iterator gives one pass only: give what"
+    ):
+        train(StandardUpdater(iter(loader()), targeted(Regressor())))
