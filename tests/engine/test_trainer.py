@@ -297,7 +297,5 @@ def test_empty_data_are_told(tmp_path: Path) -> None:
 
 
 def test_an_iterator_that_is_used_up_is_told(train: Any) -> None:
-    with pytest.raises(
-        ValueError, match="'main' is empty; an iterator gives one pass only: give what"
-    ):
+    with pytest.raises(ValueError, match="'main' is empty; an iterator gives one pass only: give what"):
         train(StandardUpdater(iter(loader()), targeted(Regressor())))
