@@ -18,8 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWar
 
 class OnAStore(SinkContract):
     keeps_non_finite = False  # MLflow itself stores the infinities as the largest number
-    many_rows = 3000  # a million take minutes
-    many_values = 2
     generated_runs = 3
 
     @pytest.fixture(autouse=True)
@@ -41,7 +39,15 @@ class TestKeeping(OnAStore):
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store)
 
+    @pytest.mark.slow
+    @pytest.mark.timeout(900)  # MLflow itself takes minutes
+    def test_a_million_points(self, tmp_path: Path) -> None:
+        super().test_a_million_points(tmp_path)
+
 
 class TestForking(OnAStore):
+    many_rows = 3000  # with nothing to fork it is what keeps
+    many_values = 2
+
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store, on_rewind="fork")
