@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from pte_tracking.runs import lock, sink
+from pte_tracking.runs import lock
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.events import RunEnded, Status
 from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL, WRITER_LOCK
-from pte_tracking.runs.manifest import Manifest, SinkEntry
+from pte_tracking.runs.manifest import Manifest
 
 
 class Pending(NamedTuple):
@@ -19,7 +19,7 @@ class Pending(NamedTuple):
     Attributes:
         key: The sink's key in the run.
         events: How many events; 0 if only the news that the run ended is missing.
-        why: What the last attempt failed with; None if there was no failure.
+        why: What the last attempt failed with, or why there can be none; None if there was no failure.
     """
 
     key: str
@@ -58,13 +58,17 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
     has_ended = size is None and status(directory) != "RUNNING"
     found = []
     for entry in manifest.sinks:
-        if _is_inline(entry):
-            continue
+        trouble = None
+        try:
+            if entry.build().inline:
+                continue
+        except (TypeError, ValueError) as error:  # it is not installed here, or another version
+            trouble = str(error)
         progress = Progress.load(directory, entry.key)
         is_done = progress.position >= target and (progress.ended is not None or not has_ended)
         if progress.closed is None and not is_done:
             left = last.seq - progress.seq if last else 0
-            found.append(Pending(entry.key, left, progress.error))
+            found.append(Pending(entry.key, left, progress.error or trouble))
     return found
 
 
@@ -78,10 +82,3 @@ def lost(directory: Path, manifest: Manifest) -> list[str]:
         for key, position in reached.items()
         if position > end
     ]
-
-
-def _is_inline(entry: SinkEntry) -> bool:
-    try:
-        return sink.find(entry.name).inline
-    except (TypeError, ValueError):
-        return False

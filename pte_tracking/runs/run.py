@@ -71,6 +71,10 @@ class Run:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
+        if not isinstance(directory, str | os.PathLike):
+            raise TypeError(f"out_dir: expected the path of a directory, got {directory!r}")
+        if not os.fspath(directory):
+            raise ValueError("out_dir: expected the path of a directory, got ''; '.' is the current one")
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten(params or {})
@@ -357,6 +361,8 @@ class Run:
             FileNotFoundError: There is nothing at ``path``.
             ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
         """
+        if self._is_foreign:
+            return
         source = Path(os.path.abspath(path))
         if not source.exists():
             raise FileNotFoundError(f"path: {str(path)!r} does not exist")
@@ -364,8 +370,6 @@ class Run:
             raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
         if artifact_path:
             check_file(artifact_path, "artifact_path")
-        if self._is_foreign:
-            return
         self._opened()
         if self.directory not in source.parents:
             target = self.directory / ARTIFACTS / artifact_path / source.name

@@ -34,6 +34,8 @@ def manager(out: Path | str = "result", *more: Any, **rest: Any) -> pte.Extensio
 
 #: What is done, the error, and what its message must hold.
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "no directory": (lambda: manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
+    "directory without a name": (lambda: manager(""), ValueError, ["out_dir", "''", "'.'"]),
     "unit of an interval": (
         lambda: triggers.IntervalTrigger(1, "day"),
         *(ValueError, ["unit", "'day'", "'epoch' or 'iteration'"]),

@@ -392,6 +392,7 @@ def test_a_sink_that_is_not_installed_any_more_delays_no_other(stage: Stage) -> 
     path.write_text(json.dumps({**manifest, "sinks": [*manifest["sinks"], second]}))
     left = sync(stage.directory, timeout=1)
     assert sorted(one.key for one in left) == ["gone", "lost", "module", "needy", "odd", "unfit"]
+    assert all(one.why for one in left)
     assert (stage.probe.folder / "two" / "0.jsonl").read_text().count('"metrics"') == 10
 
 

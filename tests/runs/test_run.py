@@ -173,6 +173,12 @@ def test_what_is_odd_but_has_a_meaning_is_taken(tmp_path: Path) -> None:
     assert len(recorded(tmp_path)) == 9
 
 
+def test_other_ranks_need_not_have_what_rank_0_keeps(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", rank=1, world_size=2) as run:
+        run.log_artifact(tmp_path / "made by rank 0")
+    assert tree(tmp_path) == {}
+
+
 def test_a_thing_to_keep_of_a_wrong_kind_is_told(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         with pytest.raises(TypeError, match="figure: expected a matplotlib Figure"):
