@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking.resume import announce
+from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.run import Run
 from pte_tracking.runs.shards import Part, remove
 from pte_tracking.runs.values import to_numbers
@@ -244,6 +245,14 @@ class TrainingSnapshot(Snapshot):
         super().finalize(manager)
         if self._signal is not None:
             self._signal.restore()
+        mine = self._mine(manager.run)
+        if self.keep_best is not None and mine and not self.keep_best.ranked(mine):
+            _logger.warning(
+                "snapshot: keep_best: none of %d snapshots has a finite value of %r; take them in the iterations that "
+                "report it",
+                len(mine),
+                self.keep_best.key,
+            )
 
     def _check_shards(self) -> None:
         super()._check_shards()
@@ -278,9 +287,11 @@ class TrainingSnapshot(Snapshot):
 
         self._saver.save(path, capture, complete, publish, world)
 
+    def _mine(self, run: Run) -> list[Checkpoint]:
+        return [one for one in run.checkpoints() if self.template.matches(one.path)]
+
     def _prune(self, run: Run) -> None:
-        mine = [one for one in run.checkpoints() if self.template.matches(one.path)]
-        for one in excess(mine, self.policy.n_retains, self.keep_best):
+        for one in excess(self._mine(run), self.policy.n_retains, self.keep_best):
             # In this order: what a kill in between leaves is pruned the next time.
             if _remove(run.directory / one.path):
                 run.remove_checkpoint(one.path, one.step)

@@ -171,6 +171,8 @@ def stop(directory: Path) -> bool:
     pid, _, host = holder.partition(" on ")
     is_elsewhere = host != os.uname().nodename or not pid.isdigit()
     relieve(directory)
+    if is_elsewhere:
+        _logger.warning("%s: process %s delivers the earlier run; waits until it has left", directory, holder)
     if _is_free(path, _ELSEWHERE_WITHIN if is_elsewhere else _HERE_WITHIN):
         return True
     if is_elsewhere:

@@ -73,6 +73,10 @@ def move_aside(directory: Path) -> None:
     """Move the run in a directory to ``previous/<run id>/``; what it left there that is not its own stays.
 
     A killed process may have left the move half done: then it is finished.
+
+    Raises:
+        DirectoryInUse: A process on another machine delivers that run, and does not leave it.
+        NotARun: There is a run that this version cannot read.
     """
     try:
         manifest = existing(directory)
@@ -80,7 +84,13 @@ def move_aside(directory: Path) -> None:
         raise NotARun(f"{error}. Move it away, or give another out_dir") from error
     if manifest is None:
         return
-    was_delivering = courier.stop(directory)
+    try:
+        was_delivering = courier.stop(directory)
+    except lock.Locked as error:
+        raise DirectoryInUse(
+            f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
+            "that one first, or give another out_dir"
+        ) from None
     target = directory / PREVIOUS / manifest.id
     number = 1
     while (directory / JOURNAL).exists() and (target / JOURNAL).exists():

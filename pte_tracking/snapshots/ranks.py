@@ -8,6 +8,7 @@ it has seen. So a snapshot holds the state of rank 0, and beside it, under ``"ra
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
@@ -45,10 +46,11 @@ def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World)
     if world.is_alone:
         return []
     buffers = dict(_buffers(state, models))
-    first = world.first("the buffers in a snapshot", lambda: buffers)
+    digests = {place: _digest(tensor) for place, tensor in buffers.items()}
+    first = world.first("the buffers in a snapshot", lambda: digests)
     mine: dict[str, dict[str, Tensor]] = {}
     for (name, key), tensor in buffers.items():
-        if world.rank and not _is_same(tensor, first.get((name, key))):
+        if digests[name, key] != first.get((name, key)):
             mine.setdefault(name, {})[key] = tensor
     return world.gather("a snapshot", _part(state, mine))[1:]
 
@@ -105,8 +107,11 @@ def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) 
     return resized
 
 
-def _is_same(tensor: Tensor, other: Tensor | None) -> bool:
-    return other is not None and tensor.dtype == other.dtype and torch.equal(tensor, other)
+def _digest(tensor: Tensor) -> bytes:
+    """What tells a buffer from others: it may be large, and is mostly the same on all ranks."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _amended(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:

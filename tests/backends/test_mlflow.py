@@ -214,13 +214,12 @@ def test_an_event_that_mlflow_refuses_spoils_no_other(mlflow_store: str, recorde
         log(recorded, events.Metrics, step, {"a": float(step)})
         if step in (3, 11):
             recorded.journal.append(events.Metrics, step, {"early": 1.0}, at=-5.0)  # MLflow knows no time before 1970
-    log(recorded, events.Metrics, 2**70, {"far": 1.0})
-    log(recorded, events.Metrics, 20, {"huge": 10**400})
+    log(recorded, events.Metrics, 2**70, {"far": 1.0})  # no event at all: as damage, it is skipped before
     recorded.end()
     points = points_of(mlflow_store, the_run(mlflow_store, recorded))
     assert points == {"a": [(step, float(step)) for step in range(20)]}
     channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert len(channel.progress.set_aside) == 4
+    assert len(channel.progress.set_aside) == 2
 
 
 def test_histograms_are_skipped_and_said_once(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:

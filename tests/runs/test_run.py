@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 import torch
 
-from pte_tracking.runs import events
+from pte_tracking.runs import courier, events
 from pte_tracking.runs.confusion import confusion_figure
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import DirectoryInUse
 from pte_tracking.runs.endings import outcome
 from pte_tracking.runs.events import AnyEvent
 from pte_tracking.runs.journal import read
-from pte_tracking.runs.layout import MANIFEST_LOCK
+from pte_tracking.runs.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking.runs.lock import Lock
 from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry, check_sinks, entries
 from pte_tracking.runs.run import Run
@@ -321,6 +321,31 @@ def test_a_directory_has_one_writer_and_the_error_names_it(tmp_path: Path) -> No
         other.wait()
     with Run(tmp_path, resume=True) as run:
         run.log_metrics({"a": 1.0}, 1)
+
+
+def test_an_earlier_run_that_another_machine_goes_on_delivering_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(courier, "_ELSEWHERE_WITHIN", 0.1)
+    with Run(tmp_path):
+        pass
+    path = tmp_path / DELIVERY_LOCK
+    script = "import sys, pathlib; from pte_tracking.runs.lock import Lock; Lock(pathlib.Path(sys.argv[1])); "
+    script += "print(1, flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout
+    assert other.stdout.readline() == "1\n"
+    path.write_text("7 on elsewhere\n")
+    before = tree(tmp_path)
+    with pytest.raises(DirectoryInUse, match=rf"earlier run in out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
+        Run(tmp_path).open()
+    assert before.items() <= tree(tmp_path).items()
+    assert "process 7 on elsewhere delivers the earlier run; waits" in caplog.text
+    other.communicate()
+    with Run(tmp_path):
+        pass
 
 
 def test_one_process_writes_a_directory_once(tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ def test_the_best_are_kept_beside_the_newest(tmp_path: Path) -> None:
     assert files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_5", "snapshot_iter_8"]
 
 
+@pytest.mark.parametrize(("reported", "told"), [("loss", False), ("other", True)])
+def test_a_value_that_no_snapshot_has_is_told_at_the_end(
+    reported: str, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = extensions.snapshot(trigger=EVERY, n_retains=1, keep_best=("loss", "min", 2))
+    run(make(tmp_path, saved), 3, lambda i: {reported: i})
+    assert ("keep_best: none of 1 snapshots has a finite value of 'loss'" in caplog.text) == told
+
+
 def test_retention_leaves_the_files_of_others_alone(tmp_path: Path) -> None:
     tmp_path.joinpath("snapshot_iter_0.bak").touch()
     few = extensions.snapshot(trigger=EVERY, n_retains=1)
