@@ -105,6 +105,15 @@ class Stage:
         """Whether the delivery has tried, and failed so."""
         return (self.directory / MANIFEST).exists() and any(problem in line for line in self.left)
 
+    def left_failing(self, **trouble: str) -> int:
+        """The process that a training of 100 rows has left behind, once its probe has made it that trouble."""
+        self.probe.control(**trouble)
+        self.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+        wait_until(lambda: self.is_told(*trouble.values()))
+        process = self.delivery
+        assert process
+        return process
+
     @property
     def left(self) -> list[str]:
         return [str(one) for one in pending(self.directory, Manifest.load(self.directory))]
@@ -308,11 +317,7 @@ def test_who_is_tired_of_waiting_is_told_what_is_left(stage: Stage) -> None:
 
 
 def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
-    stage.probe.control(refuse="wrong password")
-    stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
-    wait_until(lambda: stage.is_told("wrong password"))
-    first = stage.delivery
-    assert first
+    first = stage.left_failing(refuse="wrong password")
     assert [one.key for one in sync(stage.directory, timeout=5)] == ["probe"]
     wait_until(lambda: stage.delivery not in (first, None))
     assert not psutil.pid_exists(first)
@@ -324,11 +329,7 @@ def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(
 
 
 def test_a_delivery_that_fails_otherwise_keeps_its_place(stage: Stage) -> None:
-    stage.probe.control(fail="the server is away")
-    stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
-    wait_until(lambda: stage.is_told("the server is away"))
-    first = stage.delivery
-    assert first
+    first = stage.left_failing(fail="the server is away")
     assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
     assert stage.delivery == first, "its environment is that of the training, ours may lack a password"
     stage.probe.control()
