@@ -38,11 +38,13 @@ class Found(NamedTuple):
         path: Its file.
         state: What it holds.
         fetched_to: The folder that was made for it, if it comes from a backend.
+        sha256: Its digest, if it was checked against that.
     """
 
     path: Path
     state: dict[str, Any]
     fetched_to: Path | None = None
+    sha256: str | None = None
 
     def clean_up(self) -> None:
         """Remove what was fetched and is not needed any more."""
@@ -104,7 +106,8 @@ def _candidates(
 
 
 def _load(candidate: _Candidate, world: World) -> Found:
-    return Found(candidate.path, load(candidate.path, candidate.sha256, world), candidate.fetched_to)
+    state = load(candidate.path, candidate.sha256, world)
+    return Found(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 
 def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint | None:
@@ -252,12 +255,15 @@ def _adopt(run: Run, found: Found) -> str:
     Returns:
         Its name in the run's directory.
     """
-    written = identity(found.path)
     if run.directory in found.path.parents and found.fetched_to is None:
         name = found.path.relative_to(run.directory).as_posix()
     else:
         name = _bring(found, run.directory)
-    if not any(one.path == name and one.sha256 == written.sha256 for one in run.checkpoints()):
+    known = [one.sha256 for one in run.checkpoints() if one.path == name]
+    if found.sha256 in known:
+        return name
+    written = identity(run.directory / name)
+    if written.sha256 not in known:
         manager = found.state["manager"]
         length = manager["iters_per_epoch"]
         epoch = manager["iteration"] / length if length else None
