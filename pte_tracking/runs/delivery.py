@@ -148,14 +148,20 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
         held.release()
 
 
+def relief(directory: Path) -> Callable[[float], bool]:
+    """Tells whether somebody has asked, from now on, that the run be left to others; for :func:`deliver`."""
+    begun_with = modified(directory / RELIEF)
+    return lambda _: modified(directory / RELIEF) != begun_with
+
+
 def main() -> int:
     """The delivery process."""
     os.nice(10)  # training comes first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     directory = Path(sys.argv[1])
-    begun_with = modified(directory / RELIEF)
+    is_enough = relief(directory)  # asked for while we wait for the lock, it counts
     try:
-        deliver(directory, lambda _: modified(directory / RELIEF) != begun_with)
+        deliver(directory, is_enough)
     except Locked:
         return 0
     except (NotARun, FileNotFoundError) as error:  # it was moved or deleted

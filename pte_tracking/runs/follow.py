@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.delivery import deliver, relief
 from pte_tracking.runs.files import modified
-from pte_tracking.runs.layout import DELIVERY_LOCK, JOURNAL, MANIFEST, RELIEF
+from pte_tracking.runs.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
 from pte_tracking.runs.lock import Locked, is_held
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pending import pending, status
@@ -102,9 +102,9 @@ class _Follower:
     def _deliver(self, run: Path) -> None:
         if run not in self._failed:
             self._say(f"{run}: delivering")
-        begun_with = modified(run / RELIEF)
+        is_relieved = relief(run)
         try:
-            deliver(run, lambda _: self._stop.is_set() or modified(run / RELIEF) != begun_with)
+            deliver(run, lambda idle: self._stop.is_set() or is_relieved(idle))
             left = pending(run, Manifest.load(run))
             self._say(f"{run}: {status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
             self._failed.discard(run)
