@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from pte_tracking.extension import Extension, Manager
 from pte_tracking.extensions.columns import Columns
+from pte_tracking.extensions.lines import writing
 from pte_tracking.extensions.log_report import LogReport, Row
 from pte_tracking.extensions.notebook import NotebookTable, in_notebook
 
@@ -149,9 +149,6 @@ class _TextTable:
 
     def _write(self, line: str) -> None:
         out = sys.stdout if self._out is None else self._out
-        # A full disk, or a terminal that is gone, costs the line and not the training.
-        with contextlib.suppress(OSError):
+        with writing(out):
             # Takes bars on the same terminal away and draws them again below the line.
             tqdm.write(line, file=out)
-            if hasattr(out, "flush"):
-                out.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Protocol, TextIO
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from pte_tracking.extensions.bar import IS_WIDGET, Bar
 from pte_tracking.extensions.columns import number
+from pte_tracking.extensions.lines import writing
 
 _REDRAWN_EVERY = 0.1  # seconds; more often nobody could read
 _LINE_EVERY = 10.0  # seconds at least between lines in a file,
@@ -88,11 +88,8 @@ class LineDisplay:
             bar_format=_status(total, " "),
             postfix=_fitting(values, _VALUES_ROOM),
         )
-        # A full disk, or a terminal that is gone, costs the line and not the training.
-        with contextlib.suppress(OSError):
+        with writing(self._out):
             self._out.write(f"{line}\n")
-            if hasattr(self._out, "flush"):
-                self._out.flush()
         self.rests_until = now + max(_LINE_EVERY, (now - self._started) * _LINE_GROWTH)
 
     def close(self) -> None:
