@@ -28,7 +28,7 @@ from pte_tracking.stopping import Stop
 from pte_tracking.triggers import get_trigger
 from pte_tracking.triggers.described import described
 from pte_tracking.world import World
-from pte_tracking.wrappers import without_wrapper
+from pte_tracking.wrappers import named_parts, without_wrapper
 
 _Batch = TypeVar("_Batch")
 
@@ -562,7 +562,5 @@ def _named_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn
     for name, model in raw_models.items():
         reporter.add_observer(name, model)
     for name, model in models.items():
-        reporter.add_observer(name, model)
-        parts = ((path.replace(".", "/"), part) for path, part in model.named_modules() if path)
-        reporter.add_observers(f"{name}/", parts)
+        reporter.add_observers("", named_parts(name, model))
     return reporter

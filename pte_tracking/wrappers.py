@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from torch import nn
@@ -22,6 +23,12 @@ def without_wrapper(model: _Thing) -> _Thing:
         if within is None:
             return model
         model = cast(_Thing, within)
+
+
+def named_parts(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A model and its parts, by the names that what they report goes by: ``main`` and ``main/encoder/0``."""
+    for path, part in model.named_modules():
+        yield f"{name}/{path.replace('.', '/')}" if path else name, part
 
 
 def without_exchange(model: _Thing) -> _Thing:

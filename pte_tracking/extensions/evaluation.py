@@ -16,7 +16,7 @@ from pte_tracking.extensions.bar import IS_WIDGET, Bar, can_show
 from pte_tracking.reporter import DictSummary, Reporter, report
 from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.world import ALONE
-from pte_tracking.wrappers import without_wrapper
+from pte_tracking.wrappers import named_parts, without_wrapper
 
 
 class Evaluation(Extension):
@@ -80,9 +80,7 @@ class Evaluation(Extension):
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
             reporter.add_observer(prefix + name, self._given[name])
-            reporter.add_observer(prefix + name, target)
-            parts = ((path.replace(".", "/"), part) for path, part in target.named_modules() if path)
-            reporter.add_observers(f"{prefix}{name}/", parts)
+            reporter.add_observers(prefix, named_parts(name, target))
         self._world = ALONE if manager is None else manager.world
         with reporter, self.test_mode():
             means = self.evaluate()
