@@ -23,11 +23,11 @@ from pte_tracking.runs.journal import Journal, Mark, effective, find, kept, read
 
 
 def write(path: Path, count: int) -> list[Mark]:
-    """Rows of the steps 1 to ``count``; returns the points behind them."""
+    """Rows of the steps 1 to ``count``, at times of one length each; returns the points behind them."""
     written = Journal(path)
     marks = []
     for step in range(1, count + 1):
-        written.append(Metrics, step, {"a": step / 7, "\n ü": float("nan")})
+        written.append(Metrics, step, {"a": step / 7, "\n ü": float("nan")}, at=1.7e9 + step)
         marks.append(written.mark)
     written.close()
     return marks
@@ -220,7 +220,8 @@ def test_a_flipped_bit_harms_no_line_but_its_own(place: int, bit: int, cut: int)
         opened = Journal(path)
         opened.append(Metrics, 99, {})
         opened.close()
-        found = steps(read(path))
+        # Its own line may still be an event, of another step: one bit makes a 2 a 6.
+        found = steps(one for one in read(path) if one[1] != marks[hit].position)
         assert found[-1] == 99
         intact = [step for index, step in enumerate(range(1, 7)) if index not in (hit, hit + 1)]
         assert [step for step in intact if marks[step - 1].position <= opened.position and step in found] == [
