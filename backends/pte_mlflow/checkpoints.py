@@ -13,9 +13,9 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_mlflow import runs
+from pte_mlflow.habits import LIMITS
 from pte_mlflow.points import Points
 from pte_mlflow.product import patience
-from pte_mlflow.sink import MLflowSink
 from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
 from pte_tracking.runs.keys import map_key
 from pte_tracking.runs.shards import identity
@@ -113,10 +113,10 @@ class Checkpoints:
         """
         metrics, tags = [], {}
         for key, value in event.values.items():
-            mapped = map_key(key, MLflowSink.limits)
+            mapped = map_key(key, LIMITS)
             point = self._points.find(mapped, event.step)
             if point is None or not math.isfinite(point.value):
-                tags[map_key(f"pte.value.{key}", MLflowSink.limits)] = str(value)
+                tags[map_key(f"pte.value.{key}", LIMITS)] = str(value)
             else:
                 metrics.append(Metric(mapped, point.value, point.timestamp, point.step, model_id=model.model_id))
         self._client.log_batch(self._run_id, metrics)

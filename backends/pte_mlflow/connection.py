@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 from pte_mlflow import access, address, record, runs, store
 from pte_mlflow.checkpoints import Checkpoints
 from pte_mlflow.files import Files
+from pte_mlflow.habits import Target
 from pte_mlflow.points import Points
 from pte_mlflow.product import artifacts_at
-from pte_mlflow.sink import MLflowSink
 from pte_mlflow.translation import Entities, Translation, dataset_input
 from pte_tracking.runs.events import (
     AnyEvent,
@@ -64,7 +64,7 @@ class MLflowConnection:
     """The open run.
 
     Args:
-        sink: Says where.
+        target: Server, experiment, and run to write to.
         run: The run.
         state: What an earlier connection returned from :meth:`state`.
 
@@ -73,15 +73,15 @@ class MLflowConnection:
         PermissionError: The server does not let this user in.
     """
 
-    def __init__(self, sink: MLflowSink, run: RunView, state: Mapping[str, Any]) -> None:
-        self._sink = sink
+    def __init__(self, target: Target, run: RunView, state: Mapping[str, Any]) -> None:
+        self._target = target
         self._run = run
         self._state = msgspec.convert(dict(state), State)
-        uri = address.find(sink.tracking_uri)
-        with artifacts_at(None if uri.startswith("http") else sink.artifact_root), store.made_by_one(uri):
+        uri = address.find(target.tracking_uri)
+        with artifacts_at(None if uri.startswith("http") else target.artifact_root), store.made_by_one(uri):
             self._client = MlflowClient(address.with_secrets(uri))
         with access.told_plainly(self._client.tracking_uri):
-            shown = runs.take_up(self._client, sink, run, self._state.run_id)
+            shown = runs.take_up(self._client, target, run, self._state.run_id)
         if not self._state.run_id:
             self._state.has_others = bool(shown.data.metrics)
         self._attach(shown)
@@ -112,7 +112,7 @@ class MLflowConnection:
 
     @property
     def _is_joined(self) -> bool:
-        return self._sink.is_joined and self._state.run_id == self._sink.run_id
+        return self._target.is_joined and self._state.run_id == self._target.run_id
 
     def _attach(self, shown: Run) -> None:
         self._state.run_id = shown.info.run_id

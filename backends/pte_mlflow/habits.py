@@ -1,49 +1,67 @@
-"""What a user of MLflow has said already: in the environment, and by a run that the script has started."""
+"""The MLflow run that a sink writes to, resolved from the environment and from a run that the script started."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import NamedTuple
 
 from pte_mlflow import address
+from pte_tracking.runs.sink import Limits
+
+LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)
 
 
-class Said(NamedTuple):
-    """What was said.
+class Target(NamedTuple):
+    """Server, experiment, and run to write to.
 
     Attributes:
-        experiment: An experiment's name.
-        experiment_id: An experiment's id, where no name was said.
-        run_id: The run to go on with.
-        is_joined: That run is the script's own, which ends it.
-        run_name: The name of a new run.
+        tracking_uri: Tracking URI of the server or store.
+        experiment: Name of the experiment.
+        experiment_id: ID of the experiment if no name is given.
+        run_id: ID of the MLflow run to continue.
+        is_joined: Whether the script started that run, and ends it.
+        run_name: Name of a new MLflow run.
+        artifact_root: Directory for the artifacts of a local store.
     """
 
+    tracking_uri: str
     experiment: str | None
     experiment_id: str | None
     run_id: str | None
     is_joined: bool
     run_name: str | None
+    artifact_root: str | None
 
 
-def said(tracking_uri: str) -> Said:
-    """What was said, as far as it concerns the store at ``tracking_uri``."""
+def resolve_target(tracking_uri: str) -> Target:
+    """Resolve the target from MLflow's environment variables and active run.
+
+    Args:
+        tracking_uri: Tracking URI. An active run of another store is ignored.
+
+    Returns:
+        The target.
+    """
     active = _active_run(tracking_uri)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
-    return Said(
+    return Target(
+        tracking_uri,
         experiment=name,
         experiment_id=None if name else os.environ.get("MLFLOW_EXPERIMENT_ID") or None,
         run_id=active or os.environ.get("MLFLOW_RUN_ID") or None,
         is_joined=active is not None,
         run_name=os.environ.get("MLFLOW_RUN_NAME") or None,
+        # MLflow's default for a local store, fixed here: the delivery process may run in another directory.
+        artifact_root=os.path.abspath("mlruns"),
     )
 
 
 def _active_run(tracking_uri: str) -> str | None:
-    # Without mlflow imported there is none; importing it only to learn that would cost a second.
-    ask = getattr(sys.modules.get("mlflow"), "active_run", None)
-    run = ask() if ask else None
+    # Without mlflow imported there is no active run. Importing it only to ask would take a second.
+    active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
+    run = active_run() if active_run else None
     if run is None or address.find(None) != tracking_uri:
         return None
     return str(run.info.run_id)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow.sink import MLflowSink
+from pte_mlflow.habits import Target
 from pte_mlflow.translation import run_name
 from pte_tracking.runs.sink import RunView, SinkClosed
 
@@ -31,12 +31,12 @@ _CONTEXT = {
 }
 
 
-def take_up(client: MlflowClient, sink: MLflowSink, run: RunView, known: str) -> Run:
+def take_up(client: MlflowClient, target: Target, run: RunView, known: str) -> Run:
     """The MLflow run that shows ``run``; created if there is none.
 
     Args:
         client: Talks to the store.
-        sink: Says where to look.
+        target: Experiment and run to look for.
         run: The run.
         known: The id that it had when it was last connected; ``""`` at first.
 
@@ -46,20 +46,20 @@ def take_up(client: MlflowClient, sink: MLflowSink, run: RunView, known: str) ->
     if known:
         found = get(client, known)
         ours = _search(client, found.info.experiment_id, run)
-    elif sink.run_id:
-        found = get(client, sink.run_id)
+    elif target.run_id:
+        found = get(client, target.run_id)
         ours = _search(client, found.info.experiment_id, run)
         found = min(ours, key=_rank, default=found)
     else:
-        experiment = _experiment(client, sink)
+        experiment = _experiment(client, target)
         ours = _search(client, experiment.experiment_id, run) or _search(client, experiment.experiment_id, run)
         if not ours:
-            found = create(client, experiment.experiment_id, run, sink.run_name or run.name)
+            found = create(client, experiment.experiment_id, run, target.run_name or run.name)
             _show_as_training(client, experiment)
             ours = [found, *_search(client, experiment.experiment_id, run)]
         found = min(ours, key=_rank)
     for other in ours:
-        if _part(other) == _part(found) and other.info.run_id not in (found.info.run_id, sink.run_id):
+        if _part(other) == _part(found) and other.info.run_id not in (found.info.run_id, target.run_id):
             _retire(client, other, found)
     if found.data.tags.get(RUN_ID) != run.id:
         client.set_tag(found.info.run_id, RUN_ID, run.id)
@@ -159,27 +159,27 @@ def _retire(client: MlflowClient, other: Run, by: Run) -> None:
     client.delete_run(other.info.run_id)
 
 
-def _experiment(client: MlflowClient, sink: MLflowSink) -> Experiment:
-    found = _find_experiment(client, sink)
-    if found is None and sink.experiment:
+def _experiment(client: MlflowClient, target: Target) -> Experiment:
+    found = _find_experiment(client, target)
+    if found is None and target.experiment:
         try:
-            client.create_experiment(sink.experiment, tags={_KIND: _TRAINING})
+            client.create_experiment(target.experiment, tags={_KIND: _TRAINING})
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
-        found = _find_experiment(client, sink)
+        found = _find_experiment(client, target)
     if found is None:
-        raise ConnectionError(f"the experiment {sink.experiment!r} was created and is not found")
+        raise ConnectionError(f"the experiment {target.experiment!r} was created and is not found")
     check_id(found.experiment_id)
     if found.lifecycle_stage == "deleted":
         raise SinkClosed(f"the experiment {found.name!r} was deleted at {client.tracking_uri}")
     return found
 
 
-def _find_experiment(client: MlflowClient, sink: MLflowSink) -> Experiment | None:
-    if sink.experiment:
-        return client.get_experiment_by_name(sink.experiment)
-    experiment_id = sink.experiment_id or _DEFAULT_EXPERIMENT
+def _find_experiment(client: MlflowClient, target: Target) -> Experiment | None:
+    if target.experiment:
+        return client.get_experiment_by_name(target.experiment)
+    experiment_id = target.experiment_id or _DEFAULT_EXPERIMENT
     try:
         return client.get_experiment(experiment_id)
     except MlflowException as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pte_mlflow import address, fetch, habits, product
+from pte_mlflow import address, fetch, product
+from pte_mlflow.habits import LIMITS, Target, resolve_target
 from pte_tracking.runs.sink import Connection, Limits, RunView, Sink
 
 
@@ -41,9 +40,7 @@ class MLflowSink(Sink):
     requires: ClassVar[str | None] = "mlflow"
     install: ClassVar[str] = "pip install 'pte-tracking[mlflow]'"
     schemes: ClassVar[tuple[str, ...]] = ("runs", "models")
-    limits: ClassVar[Limits] = Limits(
-        key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000
-    )
+    limits: ClassVar[Limits] = LIMITS
 
     tracking_uri: str | None = None
     experiment: str | None = None
@@ -79,17 +76,16 @@ class MLflowSink(Sink):
     def resolve(self) -> MLflowSink:
         """Fix the store, the experiment and the run."""
         uri = address.find(self.tracking_uri)
-        said = habits.said(uri)
+        target = resolve_target(uri)
         return dataclasses.replace(
             self,
             tracking_uri=uri,
-            experiment=self.experiment or said.experiment,
-            experiment_id=None if self.experiment else said.experiment_id,
-            run_id=said.run_id,
-            is_joined=said.is_joined,
-            run_name=self.run_name or said.run_name,
-            # Where MLflow puts the artifacts of a local store, also when that is first opened from another folder.
-            artifact_root=os.path.abspath("mlruns"),
+            experiment=self.experiment or target.experiment,
+            experiment_id=None if self.experiment else target.experiment_id,
+            run_id=target.run_id,
+            is_joined=target.is_joined,
+            run_name=self.run_name or target.run_name,
+            artifact_root=target.artifact_root,
         )
 
     def fetch(self, uri: str, directory: Path) -> Path:
@@ -103,4 +99,5 @@ class MLflowSink(Sink):
         # MLflow takes more than a second to import.
         from pte_mlflow.connection import MLflowConnection
 
-        return MLflowConnection(sink, run, state)
+        target = Target(**{field: getattr(sink, field) for field in Target._fields})
+        return MLflowConnection(target, run, state)

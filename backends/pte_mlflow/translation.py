@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mlflow.entities import Dataset as MLflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
-from pte_mlflow.sink import MLflowSink
+from pte_mlflow.habits import LIMITS
 from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Image, Metrics, Params, Tags
 from pte_tracking.runs.files import file_name
 from pte_tracking.runs.keys import map_key
@@ -116,7 +116,7 @@ class Translation:
                 params.append(Param(key, text))
             elif before != text:
                 # MLflow's params are for ever, and one that differs would spoil the whole request.
-                tag = map_key(f"pte.param.{key}", MLflowSink.limits)
+                tag = map_key(f"pte.param.{key}", LIMITS)
                 self._tell(key, "mlflow: the param %r was %s and now is %s: kept as the tag %s", key, before, text, tag)
                 tags.append(RunTag(tag, text))
         return Entities([], params, tags)

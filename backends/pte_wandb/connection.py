@@ -16,7 +16,6 @@ from wandb.proto import wandb_internal_pb2 as pb
 from pte_tracking.runs.events import AnyEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, Status
 from pte_tracking.runs.sink import BadEvent, RunView
 from pte_wandb import records, translation
-from pte_wandb.sink import WandbSink
 
 
 class State(msgspec.Struct):
@@ -45,13 +44,18 @@ class WandbConnection:
     """The open file.
 
     Args:
-        sink: What the user has configured.
+        project: Project name.
+        entity: Team or user that owns the project.
+        run_name: Display name of the run.
         run: The run.
         state: What an earlier connection returned from :meth:`state`.
     """
 
-    def __init__(self, sink: WandbSink, run: RunView, state: Mapping[str, Any]) -> None:
-        self._sink = sink
+    def __init__(
+        self, project: str, entity: str | None, run_name: str | None, run: RunView, state: Mapping[str, Any]
+    ) -> None:
+        self._project, self._entity = project, entity
+        self._run_name = run_name or run.name
         self._run = run
         self._state = msgspec.convert(dict(state), State)
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
@@ -96,8 +100,7 @@ class WandbConnection:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, records.BEGINNING, 0)
         self._state = State(size=len(records.BEGINNING))
-        name = self._sink.run_name or self._run.name
-        self._append(translation.beginning(self._run, self._sink.project or "", self._sink.entity, name))
+        self._append(translation.beginning(self._run, self._project, self._entity, self._run_name))
 
     def _make_again(self, upto_seq: int) -> None:
         self._begin()
@@ -138,7 +141,7 @@ class WandbConnection:
     def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
         if not (self._run.directory / event.path).exists():  # pruned already
             return
-        yield translation.checkpoint(event, self._run, self._sink.project or "", self._sink.entity)
+        yield translation.checkpoint(event, self._run, self._project, self._entity)
 
     def _append(self, added: Iterable[pb.Record]) -> None:
         data, number = self._framed(added)

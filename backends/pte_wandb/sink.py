@@ -53,4 +53,5 @@ class WandbSink(Sink):
         # Importing the product takes tens of megabytes.
         from pte_wandb.connection import WandbConnection
 
-        return WandbConnection(self.resolve(), run, state)
+        sink = self.resolve()
+        return WandbConnection(sink.project or "", sink.entity, sink.run_name, run, state)
