@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pte_tracking import extensions as extensions
     from pte_tracking import reporter as reporter
+    from pte_tracking import sinks as sinks
+    from pte_tracking import testing as testing
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
     from pte_tracking.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from pte_tracking.reporter import report as report
     from pte_tracking.reporter import report_scope as report_scope
     from pte_tracking.runs.run import Run as Run
-    from pte_tracking.runs.sink import Sink as Sink
     from pte_tracking.trainer import Trainer as Trainer
     from pte_tracking.triggers import Trigger as Trigger
     from pte_tracking.triggers import get_trigger as get_trigger
@@ -50,11 +51,10 @@ else:
         "manager": ("ExtensionsManager",),
         "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
         "runs.run": ("Run",),
-        "runs.sink": ("Sink",),
         "trainer": ("Trainer",),
         "triggers": ("Trigger", "get_trigger"),
     }
-    _MODULES = ("extensions", "reporter", "triggers", "updaters")
+    _MODULES = ("extensions", "reporter", "sinks", "testing", "triggers", "updaters")
     _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
     __all__ = sorted(["__version__", *_MODULES, *_HOME_OF])
 

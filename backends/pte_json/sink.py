@@ -10,9 +10,18 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, Status
-from pte_tracking.runs.layout import check_file
-from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Limits, RunView, Sink
+from pte_tracking.sinks import (
+    ANY_NUMBER,
+    AnyEvent,
+    BadEvent,
+    Limits,
+    Metrics,
+    Rewound,
+    RunView,
+    Sink,
+    Status,
+    check_file_name,
+)
 
 _END = b"\n]\n"
 _EMPTY = b"[]\n"
@@ -85,7 +94,7 @@ class JsonConnection:
 
     def _begin(self, row: Metrics) -> _Log:
         try:
-            name = check_file(row.log, "log")
+            name = check_file_name(row.log, "log")
         except ValueError as error:  # a journal from elsewhere
             raise BadEvent(row.seq, str(error)) from error
         log = _Log(self._run.directory / name)

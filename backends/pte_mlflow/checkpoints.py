@@ -16,10 +16,7 @@ from pte_mlflow import runs
 from pte_mlflow.habits import LIMITS
 from pte_mlflow.points import Points
 from pte_mlflow.product import patience
-from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
-from pte_tracking.runs.keys import map_key
-from pte_tracking.runs.shards import identity
-from pte_tracking.runs.sink import RunView
+from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
 
 _logger = logging.getLogger("pte_tracking")
 PATH = "pte.checkpoint"
@@ -46,7 +43,7 @@ class Checkpoints:
     def is_there(self, event: Checkpoint) -> bool:
         """Whether what lies there is still that event's snapshot: it may have been pruned or replaced by now."""
         try:
-            found = identity(self._run.directory / event.path)
+            found = checkpoint_digest(self._run.directory / event.path)
         except (FileNotFoundError, ValueError):
             return False
         return (found.sha256, found.size) == (event.sha256, event.size)

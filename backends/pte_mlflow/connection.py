@@ -20,9 +20,10 @@ from pte_mlflow.habits import Target
 from pte_mlflow.points import Points
 from pte_mlflow.product import artifacts_at
 from pte_mlflow.translation import Entities, Translation, dataset_input
-from pte_tracking.runs.events import (
+from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
+    BadEvent,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
@@ -31,10 +32,10 @@ from pte_tracking.runs.events import (
     Image,
     Rewound,
     RunStarted,
+    RunView,
     Status,
     Text,
 )
-from pte_tracking.runs.sink import BadEvent, RunView
 
 _logger = logging.getLogger("pte_tracking")
 _REFUSED = "INVALID_PARAMETER_VALUE"

@@ -12,13 +12,15 @@ from mlflow.exceptions import MlflowException
 
 from pte_mlflow import record, runs
 from pte_mlflow.checkpoints import PATH, SHA256, repository
-from pte_tracking.runs.checkpoints import checkpoints
-from pte_tracking.runs.events import Checkpoint
-from pte_tracking.runs.integrity import difference
-from pte_tracking.runs.journal import find
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.shards import remove
-from pte_tracking.runs.sink import SinkClosed
+from pte_tracking.sinks import (
+    JOURNAL,
+    Checkpoint,
+    SinkClosed,
+    delete_checkpoint,
+    find_events,
+    list_checkpoints,
+    verify_digest,
+)
 
 
 def download(tracking_uri: str, uri: str, directory: Path) -> str:
@@ -66,7 +68,7 @@ def _checkpoints_of(client: MlflowClient, run: Run) -> list[LoggedModel]:
 
 def _effective_first(models: list[LoggedModel], directory: Path) -> list[LoggedModel]:
     """The newest first, but those that were taken back after those that hold."""
-    holding = {(one.path, one.sha256) for one in checkpoints(directory)}
+    holding = {(one.path, one.sha256) for one in list_checkpoints(directory)}
     return sorted(
         models,
         key=lambda model: (
@@ -87,11 +89,11 @@ def _first_whole(client: MlflowClient, uri: str, models: list[LoggedModel], dire
         else:
             name = Path(model.tags[PATH]).name
             repository(client, model).download_artifacts(name, str(directory))
-            damage = difference(directory / name, model.tags[SHA256])
+            damage = verify_digest(directory / name, model.tags[SHA256])
             if damage is None:
                 _cut_journal(directory / JOURNAL, model)
                 return name
-            remove(directory / name)
+            delete_checkpoint(directory / name)
             reasons.append(f"{model.model_id}: {damage}")
     raise LookupError(f"{uri}: no whole checkpoint ({'; '.join(reasons) or 'there is none'})")
 
@@ -109,7 +111,7 @@ def _cut_journal(path: Path, model: LoggedModel) -> None:
     """End the journal with the checkpoint; without that in it, it is of no use."""
     ends = [
         behind
-        for event, behind in find(path, Checkpoint)
+        for event, behind in find_events(path, Checkpoint)
         if (event.path, event.sha256) == (model.tags[PATH], model.tags[SHA256])
     ]
     if ends:

@@ -12,8 +12,7 @@ from typing import Any
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_mlflow.product import patience
-from pte_tracking.runs.events import Artifact, Figure, Image, Text
-from pte_tracking.runs.sink import BadEvent, RunView
+from pte_tracking.sinks import Artifact, BadEvent, Figure, Image, RunView, Text
 
 
 class Files:

@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 from pte_mlflow import address
-from pte_tracking.runs.sink import Limits
+from pte_tracking.sinks import Limits
 
 LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)
 

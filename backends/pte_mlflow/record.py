@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from pte_mlflow.files import Files
-from pte_tracking.runs import journal
-from pte_tracking.runs.events import AnyEvent
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.sink import RunView
+from pte_tracking.sinks import JOURNAL, AnyEvent, RunView, find_events
 
 FOLDER = "pte/journal"
 _CHUNK = 1 << 20
@@ -32,7 +29,7 @@ def upload(run: RunView, files: Files, position: int, event: AnyEvent) -> int:
         Up to where it is stored now.
     """
     path = run.directory / JOURNAL
-    ends = (behind for found, behind in journal.find(path, type(event), position) if found.seq == event.seq)
+    ends = (behind for found, behind in find_events(path, type(event), position) if found.seq == event.seq)
     end = next(ends, None)
     if end is None:
         return position

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pte_mlflow.habits import Target
 from pte_mlflow.translation import run_name
-from pte_tracking.runs.sink import RunView, SinkClosed
+from pte_tracking.sinks import RunView, SinkClosed
 
 RUN_ID = "pte.run_id"
 PART = "pte.part"

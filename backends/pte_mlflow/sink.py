@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pte_mlflow import address, fetch, product
 from pte_mlflow.habits import LIMITS, Target, resolve_target
-from pte_tracking.runs.sink import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 
 @dataclasses.dataclass(frozen=True)

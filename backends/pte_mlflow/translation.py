@@ -12,10 +12,18 @@ from mlflow.entities import Dataset as MLflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from pte_mlflow.habits import LIMITS
-from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Image, Metrics, Params, Tags
-from pte_tracking.runs.files import file_name
-from pte_tracking.runs.keys import map_key
-from pte_tracking.runs.sink import BadEvent
+from pte_tracking.sinks import (
+    AnyEvent,
+    BadEvent,
+    Dataset,
+    Figure,
+    Image,
+    Metrics,
+    Params,
+    Tags,
+    map_key,
+    safe_file_name,
+)
 
 _logger = logging.getLogger("pte_tracking")
 _LONGEST_PARAM = 6000
@@ -127,7 +135,7 @@ class Translation:
     def _short(self, kind: str, key: str, value: str, most: int) -> str:
         if len(value) <= most:
             return _storable(value)
-        path = f"{kind}s/{'/'.join(map(file_name, key.split('/')))}.txt"
+        path = f"{kind}s/{'/'.join(map(safe_file_name, key.split('/')))}.txt"
         self._keep(path, value)
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
         self._tell(

@@ -22,10 +22,7 @@ from tensorboard.compat.proto import event_pb2
 
 from pte_tensorboard import records, values
 from pte_tensorboard.translation import Memory, Translation
-from pte_tracking.runs.events import AnyEvent, Rewound, RunStarted, Status
-from pte_tracking.runs.files import sync_directory
-from pte_tracking.runs.layout import PREVIOUS
-from pte_tracking.runs.sink import BadEvent, RunView
+from pte_tracking.sinks import PREVIOUS, AnyEvent, BadEvent, Rewound, RunStarted, RunView, Status, sync_directory
 
 _CHUNK = 1 << 20
 _DAY = 86_400

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pte_tracking.runs.sink import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,19 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from pte_tensorboard import values
 from pte_tensorboard.layout import charts, layout, subject
 from pte_tensorboard.records import record
-from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Params, Scalar, Text
-from pte_tracking.runs.sink import BadEvent, RunView
+from pte_tracking.sinks import (
+    AnyEvent,
+    BadEvent,
+    Dataset,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    Params,
+    RunView,
+    Scalar,
+    Text,
+)
 
 _MOST_CHARTED = 1000  # tags; a page with more charts is of no use, and the memory is saved after each batch
 

@@ -11,8 +11,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_p
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-from pte_tracking.runs.events import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Scalar, Text
-from pte_tracking.runs.sink import RunView
+from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, RunView, Scalar, Text
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
-from pte_tracking.runs.events import AnyEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, Status
-from pte_tracking.runs.sink import BadEvent, RunView
+from pte_tracking.sinks import AnyEvent, BadEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, RunView, Status
 from pte_wandb import records, translation
 
 

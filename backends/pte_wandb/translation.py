@@ -19,9 +19,10 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2 as pb
 
-from pte_tracking.runs.events import (
+from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
+    BadEvent,
     Checkpoint,
     Dataset,
     Figure,
@@ -29,12 +30,13 @@ from pte_tracking.runs.events import (
     Image,
     Metrics,
     Params,
+    RunView,
     Status,
     Tags,
     Text,
+    file_md5,
+    safe_file_name,
 )
-from pte_tracking.runs.files import file_name, md5
-from pte_tracking.runs.sink import BadEvent, RunView
 
 STEP = "iteration"
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
@@ -127,7 +129,7 @@ def checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None
     # As Weights & Biases reckons it: of the names and digests of all files.
     whole = hashlib.md5(b"wandb-artifact-manifest-v1\n")
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(md5(file)).decode()
+        name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(file_md5(file)).decode()
         manifest.contents.add(path=name, digest=digest, size=file.stat().st_size, local_path=str(file))
         whole.update(f"{name}:{digest}\n".encode())
     artifact.digest = whole.hexdigest()
@@ -167,7 +169,7 @@ def _media(
     about: dict[str, Any],
 ) -> list[pb.Record]:
     digest = hashlib.sha256(data).hexdigest()
-    path = Path("media", folder, f"{file_name(event.key)}_{event.step}_{digest[:20]}.{ending}")
+    path = Path("media", folder, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}.{ending}")
     (files / path).parent.mkdir(parents=True, exist_ok=True)
     (files / path).write_bytes(data)
     about = {**about, "sha256": digest, "size": len(data), "path": str(path), "format": ending}

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.runs.events import AnyEvent, Metrics, Params, Rewound, Status
-from pte_tracking.runs.sink import RunView, Sink
+from pte_tracking.sinks import AnyEvent, Metrics, Params, Rewound, RunView, Sink, Status
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, name TEXT, status TEXT);

@@ -219,5 +219,7 @@ def find(name: str) -> type[Sink]:
             f"sinks: {name!r} cannot be loaded from {point.value!r} ({error}); install its package again"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Sink)):
-        raise TypeError(f"entry point {name!r} of {ENTRY_POINTS!r} is {loaded!r}, not a subclass of pte_tracking.Sink")
+        raise TypeError(
+            f"entry point {name!r} of {ENTRY_POINTS!r} is {loaded!r}, not a subclass of pte_tracking.sinks.Sink"
+        )
     return loaded

@@ -84,7 +84,7 @@ def test_a_sink_whose_own_package_is_missing_is_told(tmp_path: Path) -> None:
 
 
 def test_an_entry_point_that_is_no_sink_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"entry point 'odd' .* not a subclass of pte_tracking.Sink"):
+    with pytest.raises(TypeError, match=r"entry point 'odd' .* not a subclass of pte_tracking.sinks.Sink"):
         Run(tmp_path, sinks=["odd"])
 
 

@@ -1,0 +1,86 @@
+"""Public interface for tracking backends.
+
+A backend imports this package and nothing else of pte_tracking: the sink contract, the events that a sink receives, and
+helpers to read a run directory.
+"""
+
+from __future__ import annotations
+
+from pte_tracking.runs.checkpoints import checkpoints as list_checkpoints
+from pte_tracking.runs.events import (
+    AnyEvent,
+    Artifact,
+    Checkpoint,
+    CheckpointRemoved,
+    Dataset,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    Number,
+    Params,
+    Rewound,
+    RunEnded,
+    RunStarted,
+    Scalar,
+    Status,
+    Tags,
+    Text,
+)
+from pte_tracking.runs.files import file_name as safe_file_name
+from pte_tracking.runs.files import md5 as file_md5
+from pte_tracking.runs.files import sync_directory
+from pte_tracking.runs.integrity import difference as verify_digest
+from pte_tracking.runs.journal import effective as read_effective
+from pte_tracking.runs.journal import find as find_events
+from pte_tracking.runs.keys import map_key
+from pte_tracking.runs.layout import JOURNAL, PREVIOUS
+from pte_tracking.runs.layout import check_file as check_file_name
+from pte_tracking.runs.shards import identity as checkpoint_digest
+from pte_tracking.runs.shards import remove as delete_checkpoint
+from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Connection, Limits, RunView, Sink, SinkClosed
+from pte_tracking.runs.sink import find as get_sink
+from pte_tracking.runs.sink import names as installed_sinks
+
+__all__ = [
+    "ANY_NUMBER",
+    "JOURNAL",
+    "PREVIOUS",
+    "AnyEvent",
+    "Artifact",
+    "BadEvent",
+    "Checkpoint",
+    "CheckpointRemoved",
+    "Connection",
+    "Dataset",
+    "Figure",
+    "Histogram",
+    "Image",
+    "Limits",
+    "Metrics",
+    "Number",
+    "Params",
+    "Rewound",
+    "RunEnded",
+    "RunStarted",
+    "RunView",
+    "Scalar",
+    "Sink",
+    "SinkClosed",
+    "Status",
+    "Tags",
+    "Text",
+    "check_file_name",
+    "checkpoint_digest",
+    "delete_checkpoint",
+    "file_md5",
+    "find_events",
+    "get_sink",
+    "installed_sinks",
+    "list_checkpoints",
+    "map_key",
+    "read_effective",
+    "safe_file_name",
+    "sync_directory",
+    "verify_digest",
+]
