@@ -20,7 +20,7 @@ import psutil
 from _measure import Figure, in_turns, spread
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import lock
 from pte_tracking.runs.layout import DELIVERY_LOCK
 from pte_tracking.runs.manifest import Manifest

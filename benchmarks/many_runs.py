@@ -45,7 +45,7 @@ def values(iteration: int) -> dict[str, float]:
 def train(directory: str, uri: str, experiment: str, seconds: float) -> None:
     """One of our runs; it ends when all is delivered."""
     import pte_tracking as pte
-    from pte_mlflow import MLflowSink
+    from pte_backends.mlflow import MLflowSink
 
     due = time.monotonic()
     with pte.Run(directory, sinks=[MLflowSink(uri, experiment)], close_timeout=_PATIENCE) as run:

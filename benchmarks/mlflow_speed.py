@@ -17,7 +17,7 @@ import mlflow
 from _measure import Figure, in_turns, ratios
 from mlflow.entities import Metric
 
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.testing import Recorded
 from tests import servers
 

@@ -18,7 +18,7 @@ import psutil
 from _measure import Figure
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import courier, lock
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.layout import DELIVERY_LOCK

@@ -53,7 +53,7 @@ def floor(folder: Path, store: str) -> Iterator[Log]:
 @contextmanager
 def ours(folder: Path, store: str) -> Iterator[Log]:
     import pte_tracking as pte
-    from pte_mlflow import MLflowSink
+    from pte_backends.mlflow import MLflowSink
 
     with pte.Run(folder / "run", sinks=["tensorboard", MLflowSink(tracking_uri=store)], close_timeout=60) as run:
         yield run.log_metrics
@@ -62,7 +62,7 @@ def ours(folder: Path, store: str) -> Iterator[Log]:
 @contextmanager
 def ours_with_engine(folder: Path, store: str) -> Iterator[Log]:
     import pte_tracking as pte
-    from pte_mlflow import MLflowSink
+    from pte_backends.mlflow import MLflowSink
     from pte_tracking import extensions
 
     manager = pte.ExtensionsManager(

@@ -23,7 +23,7 @@ from _measure import Figure, in_turns, ratios, spread
 from torch import nn
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 from pte_tracking.runs import lock
 from pte_tracking.runs.layout import DELIVERY_LOCK

@@ -29,7 +29,7 @@ optimizer = torch.optim.Adam(model.parameters())
 begin = time.perf_counter()
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 manager = pte.ExtensionsManager(
     {"main": model}, 1, [extensions.LogReport(trigger=(1, "iteration"))], optimizers={"main": optimizer},
     iters_per_epoch=9, out_dir=OUT, sinks=["json", "tensorboard", MLflowSink(STORE)],

@@ -18,7 +18,7 @@ import torch
 from _measure import Figure, in_turns
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 from tests import servers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, SinkContract
 

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.layout import DELIVERY_LOCK
 from pte_tracking.runs.lock import Lock, is_held
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 TRAIN = """
 import os, signal, sys, time
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 directory, uri, first, last, ending = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 with pte.Run(directory, sinks=["json", MLflowSink(uri, "followed")], resume=first > 1) as run:
     for step in range(first, last + 1):

@@ -21,7 +21,8 @@ else:
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-BACKENDS = {folder.name for folder in (ROOT / "backends").iterdir() if any(folder.glob("*.py"))}
+BACKENDS = {folder.parent.name for folder in (ROOT / "backends/pte_backends").glob("*/__init__.py")}
+PACKAGES = ["pte_tracking", "backends/pte_backends"]
 
 
 def sources(package: str) -> set[str]:
@@ -34,15 +35,14 @@ def test_the_version_is_said_alike() -> None:
     assert pte_tracking.__version__ == PROJECT["project"]["version"]
 
 
-def test_every_backend_goes_into_the_wheel() -> None:
-    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert packages == ["pte_tracking", *(f"backends/{name}" for name in sorted(BACKENDS))]
+def test_wheel_has_two_packages() -> None:
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == PACKAGES
 
 
 def test_every_backend_has_an_entry_point_of_its_name() -> None:
     points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
     modules = {name: target.partition(":")[0] for name, target in points.items()}
-    assert modules == {backend.removeprefix("pte_"): backend for backend in BACKENDS}
+    assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}
 
 
 def test_the_installed_entry_points_are_those_of_the_project_file() -> None:
@@ -52,12 +52,12 @@ def test_the_installed_entry_points_are_those_of_the_project_file() -> None:
 
 
 def test_type_checkers_and_import_linter_are_told_of_every_package() -> None:
-    packages = {"pte_tracking"} | BACKENDS
+    packages = {"pte_tracking", "pte_backends"}
     assert set(PROJECT["tool"]["mypy"]["packages"]) == packages
     assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == packages
 
 
-@pytest.mark.parametrize("package", ["pte_tracking", *(f"backends/{name}" for name in sorted(BACKENDS))])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_type_hints_are_for_users_too(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
@@ -81,6 +81,6 @@ def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    expected = sources("pte_tracking").union(*(sources(f"backends/{name}") for name in BACKENDS))
+    expected = set().union(*map(sources, PACKAGES))
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == expected

@@ -52,14 +52,14 @@ def test_an_unknown_name_is_told_as_python_tells_it() -> None:
 def test_importing_the_package_loads_no_torch_and_no_backend() -> None:
     loaded = modules_after("import pte_tracking")
     assert loaded.isdisjoint({"torch", "numpy", "mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})
-    assert loaded.isdisjoint({"pte_json", "pte_mlflow", "pte_tensorboard"})
+    assert loaded.isdisjoint({"pte_backends"})
 
 
 def test_the_delivery_process_loads_no_torch() -> None:
     assert modules_after("import pte_tracking.runs.delivery").isdisjoint({"torch", "numpy", "mlflow"})
 
 
-@pytest.mark.parametrize("backend", ["pte_json", "pte_mlflow", "pte_tensorboard"])
+@pytest.mark.parametrize("backend", ["pte_backends.json", "pte_backends.mlflow", "pte_backends.tensorboard"])
 def test_importing_a_backend_loads_neither_torch_nor_its_product(backend: str) -> None:
     loaded = modules_after(f"import {backend}")
     assert loaded.isdisjoint({"torch", "mlflow", "tensorboard", "numpy", "matplotlib"})

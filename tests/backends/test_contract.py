@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pte_json import JsonSink
-from pte_tensorboard import TensorBoardSink
+from pte_backends.json import JsonSink
+from pte_backends.tensorboard import TensorBoardSink
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, SinkContract
 

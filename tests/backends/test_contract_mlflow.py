@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pte_mlflow import MLflowSink
-from pte_mlflow.runs import RUN_ID
+from pte_backends.mlflow import MLflowSink
+from pte_backends.mlflow._runs import RUN_ID
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, SinkContract

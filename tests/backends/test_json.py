@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_json import JsonSink
+from pte_backends.json import JsonSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import Metrics

@@ -13,8 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 
-from pte_mlflow import MLflowSink, checkpoints
-from pte_mlflow.download import download
+from pte_backends.mlflow import MLflowSink, _checkpoints
+from pte_backends.mlflow._download import download
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.journal import Journal, Mark, read
@@ -63,7 +63,7 @@ def points(uri: str, run: Run) -> Points:
 def content(uri: str, model: LoggedModel, folder: Path) -> dict[str, bytes]:
     target = folder / f"read-{model.model_id}"
     target.mkdir(exist_ok=True)
-    repository = checkpoints.repository(MlflowClient(uri), model)
+    repository = _checkpoints.repository(MlflowClient(uri), model)
     return {
         one.path: Path(repository.download_artifacts(one.path, str(target))).read_bytes()
         for one in repository.list_artifacts()
@@ -147,9 +147,9 @@ def test_an_upload_that_was_interrupted_is_finished(
         elif stage == "finalize_logged_model":
             patched.setattr(MlflowClient, stage, stop)
         elif stage == "log_artifact":
-            patched.setattr(checkpoints, "repository", stop)
+            patched.setattr(_checkpoints, "repository", stop)
         else:
-            patched.setattr(checkpoints.Checkpoints, stage, stop)
+            patched.setattr(_checkpoints.Checkpoints, stage, stop)
         with pytest.raises(ConnectionError):
             recorded.deliver()
         assert {model.status for model in models(uri, recorded).values()} <= {"PENDING"}
@@ -170,7 +170,7 @@ def test_a_pruned_snapshot_vanishes_with_its_bytes(uri: str, recorded: Recorded,
     recorded.deliver(saved=False)
     recorded.end()
     assert models(uri, recorded).keys() == {"snapshot_iter_2"}
-    assert checkpoints.repository(MlflowClient(uri), gone).list_artifacts() == []
+    assert _checkpoints.repository(MlflowClient(uri), gone).list_artifacts() == []
 
 
 def test_a_snapshot_that_was_pruned_before_it_was_delivered_is_skipped(uri: str, recorded: Recorded) -> None:
@@ -193,7 +193,7 @@ def test_a_snapshot_that_replaces_one_of_its_name_takes_its_place(uri: str, reco
     recorded.end()
     model = models(uri, recorded)["snapshot_iter_2"]
     assert content(uri, model, tmp_path) == {"snapshot_iter_2": b"second pass"}
-    assert checkpoints.repository(MlflowClient(uri), old).list_artifacts() == []
+    assert _checkpoints.repository(MlflowClient(uri), old).list_artifacts() == []
     assert points(uri, the_run(uri, recorded)) == {"val/loss": [(1, 1.0), (2, 0.5)]}
 
 
@@ -272,7 +272,7 @@ def test_the_newest_checkpoint_of_a_run_comes_with_the_journal_up_to_it(
 
 def test_fetching_leaves_mlflow_to_another_process(uri: str, trained: Recorded, tmp_path: Path) -> None:
     run_id = the_run(uri, trained).info.run_id
-    code = "import sys, pathlib, pte_mlflow; sink = pte_mlflow.MLflowSink(sys.argv[1]); "
+    code = "import sys, pathlib, pte_backends.mlflow; sink = pte_backends.mlflow.MLflowSink(sys.argv[1]); "
     code += "print(sink.fetch(sys.argv[2], pathlib.Path(sys.argv[3])), 'mlflow' in sys.modules)"
     command = [sys.executable, "-c", code, uri, f"runs:/{run_id}", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -298,7 +298,7 @@ def test_pending_and_damaged_checkpoints_are_passed_over_or_refused(
     pending = client.create_logged_model(run.info.experiment_id, "p", run.info.run_id, tags, {"step": "9"})
     damaged = models(uri, trained)["snapshot_iter_6"]
     (tmp_path / "snapshot_iter_6").write_bytes(b"the state after step 5")
-    checkpoints.repository(client, damaged).log_artifact(str(tmp_path / "snapshot_iter_6"))
+    _checkpoints.repository(client, damaged).log_artifact(str(tmp_path / "snapshot_iter_6"))
     assert download_here(uri, f"runs:/{run.info.run_id}", tmp_path).name == "snapshot_iter_2"
     with pytest.raises(LookupError, match="PENDING"):
         download_here(uri, f"models:/{pending.model_id}", tmp_path)
@@ -339,7 +339,7 @@ def test_a_run_without_checkpoints_and_foreign_models_are_told(mlflow_store: str
 
 
 def test_journal_pieces_join_whatever_they_overlap(tmp_path: Path) -> None:
-    from pte_mlflow.record import join
+    from pte_backends.mlflow._journal import join
 
     whole = bytes(range(100))
     for first, last in [(0, 10), (0, 30), (10, 20), (30, 60), (50, 80), (90, 100)]:

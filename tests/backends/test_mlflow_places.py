@@ -12,8 +12,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pte_mlflow import MLflowSink, address
-from pte_mlflow.product import patience
+from pte_backends.mlflow import MLflowSink, _tracking_uri
+from pte_backends.mlflow._client import patience
 from pte_tracking.runs import events
 from pte_tracking.runs.manifest import Manifest, entries
 from pte_tracking.testing import Recorded
@@ -30,7 +30,9 @@ def _forget_what_mlflow_was_told() -> None:
 
 
 def test_resolving_imports_no_mlflow() -> None:
-    code = "import sys, pte_mlflow; pte_mlflow.MLflowSink().resolve(); sys.exit('mlflow' in sys.modules)"
+    code = (
+        "import sys, pte_backends.mlflow; pte_backends.mlflow.MLflowSink().resolve(); sys.exit('mlflow' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -101,10 +103,10 @@ def test_secrets_never_reach_the_manifest_but_the_connection(
     from_environment = stored(MLflowSink(), tmp_path / "environment")
     assert "s3cret" not in given + from_environment
     assert MLflowSink(uri).tracking_uri == bare
-    assert address.find(None) == bare
+    assert _tracking_uri.find(None) == bare
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    used = address.with_secrets(bare)
+    used = _tracking_uri.with_secrets(bare)
     if uri.startswith("http://me:"):
         assert (used, os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
             bare,
@@ -266,8 +268,8 @@ def test_uploads_of_several_runs_at_once_leave_the_timeout_as_it_was(
 _FIRST = """if True:
     import sys, time
     from pathlib import Path
-    import pte_mlflow.connection  # MLflow takes seconds
-    from pte_mlflow import MLflowSink
+    import pte_backends.mlflow._connection  # MLflow takes seconds
+    from pte_backends.mlflow import MLflowSink
     from pte_tracking.testing import Recorded
 
     folder = Path(sys.argv[1])

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pte_mlflow import MLflowSink
-from pte_mlflow.connection import MLflowConnection
+from pte_backends.mlflow import MLflowSink
+from pte_backends.mlflow._connection import MLflowConnection
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.keys import map_key
@@ -119,11 +119,11 @@ def test_a_fork_that_was_interrupted_is_finished_not_begun_again(
 
     with monkeypatch.context() as patched:
         if stage == "create":
-            patched.setattr("pte_mlflow.connection.runs.fork", stop)
+            patched.setattr("pte_backends.mlflow._connection._runs.fork", stop)
         elif stage == "copy":
             patched.setattr(MLflowConnection, "_copy", stop)
         elif stage == "supersede":
-            patched.setattr("pte_mlflow.connection.runs.supersede", stop)
+            patched.setattr("pte_backends.mlflow._connection._runs.supersede", stop)
         else:
             patched.setattr(Channel, "save", stop)
         channel = Channel(forking.directory, forking.manifest, forking.manifest.sinks[0])

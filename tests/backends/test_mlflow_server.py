@@ -16,7 +16,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
 from pte_tracking.testing import Recorded

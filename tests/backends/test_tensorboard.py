@@ -24,8 +24,8 @@ from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTH
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from pte_tensorboard import TensorBoardSink
-from pte_tensorboard.layout import subject
+from pte_backends.tensorboard import TensorBoardSink
+from pte_backends.tensorboard._custom_scalars import subject
 from pte_tracking.runs import journal
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.events import (
@@ -719,11 +719,11 @@ def test_whatever_befalls_a_run_its_file_shows_the_effective_history(events: lis
 
 def test_the_sink_is_imported_without_tensorboard_and_opened_without_torch_and_tensorflow(tmp_path: Path) -> None:
     code = (
-        "import sys, types, pte_tensorboard\n"
+        "import sys, types, pte_backends.tensorboard\n"
         "assert 'tensorboard' not in sys.modules and 'numpy' not in sys.modules\n"
         "from pathlib import Path\n"
         f"run = types.SimpleNamespace(directory=Path({str(tmp_path)!r}), id='0' * 32, start_time=1.0)\n"
-        "pte_tensorboard.TensorBoardSink().open(run, {})\n"
+        "pte_backends.tensorboard.TensorBoardSink().open(run, {})\n"
         "assert 'tensorboard' in sys.modules\n"
         "assert not {'torch', 'tensorflow', 'grpc'} & set(sys.modules)\n"
     )

@@ -229,11 +229,11 @@ def test_odd_numbers_and_keys_are_shown(tmp_path: Path, start: Callable[[], Serv
 
 def test_what_was_written_survives_the_death_of_its_writer(tmp_path: Path) -> None:
     code = (
-        "import sys, types, pte_tensorboard\n"
+        "import sys, types, pte_backends.tensorboard\n"
         "from pathlib import Path\n"
         "from pte_tracking.runs.events import Metrics\n"
         f"run = types.SimpleNamespace(directory=Path({str(tmp_path)!r}), id='0' * 32, start_time=1.0)\n"
-        "connection = pte_tensorboard.TensorBoardSink().open(run, {})\n"
+        "connection = pte_backends.tensorboard.TensorBoardSink().open(run, {})\n"
         "for seq in range(1, 10**6):\n"
         "    connection.write([Metrics(seq, float(seq), seq, {'a': seq / 3})])\n"
         "    print(seq, flush=True)\n"

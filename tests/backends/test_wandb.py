@@ -17,10 +17,10 @@ import pytest
 from wandb.proto import wandb_internal_pb2 as pb
 
 import pte_tracking as pte
+from pte_backends.wandb import WandbSink, _framing
 from pte_tracking.runs import events
 from pte_tracking.runs.sink import Sink
 from pte_tracking.testing import Points, Recorded, SinkContract
-from pte_wandb import WandbSink, records
 
 REAL = """
 import numpy, wandb
@@ -37,7 +37,7 @@ with wandb.init(project="p", id="real", mode="offline", config={"lr": 0.1}, sett
 
 def read(directory: Path) -> list[pb.Record]:
     (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
-    return [pb.Record.FromString(raw) for raw in records.parse(path.read_bytes())]
+    return [pb.Record.FromString(raw) for raw in _framing.parse(path.read_bytes())]
 
 
 def rows(found: list[pb.Record]) -> Iterator[dict[str, Any]]:
@@ -85,9 +85,9 @@ def test_records_are_framed_byte_for_byte_as_by_the_product(real: Path) -> None:
     (path,) = real.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
     assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
-    framed = records.BEGINNING
-    for record in records.parse(content):
-        framed += records.frame(record, len(framed))
+    framed = _framing.BEGINNING
+    for record in _framing.parse(content):
+        framed += _framing.frame(record, len(framed))
     assert framed == content
 
 
@@ -195,9 +195,9 @@ def test_a_training_leaves_files_and_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
 def test_a_damaged_file_is_told(tmp_path: Path, damage: bytes | None) -> None:
-    whole = records.BEGINNING + records.frame(b"record", len(records.BEGINNING))
+    whole = _framing.BEGINNING + _framing.frame(b"record", len(_framing.BEGINNING))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
-        records.parse(whole[:-1] + b"?" if damage is None else damage)
+        _framing.parse(whole[:-1] + b"?" if damage is None else damage)
 
 
 def test_a_wrong_argument_is_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.manifest import Manifest

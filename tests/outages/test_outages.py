@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Shown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import lock
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.courier import stop, wake

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import lock
 from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.layout import DELIVERY_LOCK
@@ -29,8 +29,8 @@ from tests.real_server.training import ITERATIONS, KILLED_IN
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 SCRIPT = Path(__file__).with_name("training.py")
 FETCH = """
-import pathlib, sys, pte_mlflow
-print(pte_mlflow.MLflowSink().fetch(sys.argv[1], pathlib.Path(sys.argv[2])).name)
+import pathlib, sys, pte_backends.mlflow
+print(pte_backends.mlflow.MLflowSink().fetch(sys.argv[1], pathlib.Path(sys.argv[2])).name)
 """
 
 
@@ -123,7 +123,7 @@ def test_secrets_stay_in_the_environment(
         fetched = fetch(f"runs:/{run_id}", tmp_path, env)
     assert fetched.stdout == f"snapshot_iter_{ITERATIONS}\n", fetched.stderr
     assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
-    for program in ("training.py", "pte_tracking.runs.delivery", "pte_mlflow"):
+    for program in ("training.py", "pte_tracking.runs.delivery", "pte_backends.mlflow"):
         assert any(program in line for line in seen), program
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert any(guarded_server.uri in text for text in written)

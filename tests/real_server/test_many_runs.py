@@ -17,7 +17,7 @@ RUNS, ITERATIONS = 8, 200
 TRAIN = f"""
 import sys, time
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 directory, uri, experiment = sys.argv[1:]
 with pte.Run(directory, sinks=[MLflowSink(uri, experiment)], close_timeout=0) as run:
     for step in range(1, {ITERATIONS + 1}):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pte_json import JsonSink
+from pte_backends.json import JsonSink
 from pte_tracking.runs import events, pending
 from pte_tracking.runs.channel import Channel
 from pte_tracking.runs.layout import JOURNAL

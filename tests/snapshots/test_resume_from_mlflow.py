@@ -7,7 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import pte_tracking as pte
-from pte_mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs.events import Checkpoint
 from tests.snapshots import small_training as small
 

@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow import record, runs
-from pte_mlflow.checkpoints import PATH, SHA256, repository
+from pte_backends.mlflow import _journal, _runs
+from pte_backends.mlflow._checkpoints import PATH, SHA256, repository
 from pte_tracking.sinks import (
     JOURNAL,
     Checkpoint,
@@ -24,7 +24,7 @@ from pte_tracking.sinks import (
 
 
 def download(tracking_uri: str, uri: str, directory: Path) -> str:
-    """Bring a checkpoint; see :func:`pte_mlflow.fetch.fetch`.
+    """Bring a checkpoint; see :func:`pte_backends.mlflow._fetch.fetch`.
 
     Returns:
         The name of the file, or of the folder of shards, in ``directory``.
@@ -44,9 +44,9 @@ def download(tracking_uri: str, uri: str, directory: Path) -> str:
             candidates = [model]
         else:
             run_id = identity
-            candidates = _checkpoints_of(client, runs.get(client, identity))
+            candidates = _checkpoints_of(client, _runs.get(client, identity))
         if run_id:
-            _download_journal(client, runs.get(client, run_id), directory)
+            _download_journal(client, _runs.get(client, run_id), directory)
     except (SinkClosed, MlflowException) as error:
         if isinstance(error, SinkClosed) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise LookupError(f"{uri}: {error}") from error
@@ -102,9 +102,9 @@ def _download_journal(client: MlflowClient, run: Run, directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         pieces = [
             Path(client.download_artifacts(run.info.run_id, piece.path, folder))
-            for piece in client.list_artifacts(run.info.run_id, record.FOLDER)
+            for piece in client.list_artifacts(run.info.run_id, _journal.FOLDER)
         ]
-        record.join(pieces, directory / JOURNAL)
+        _journal.join(pieces, directory / JOURNAL)
 
 
 def _cut_journal(path: Path, model: LoggedModel) -> None:

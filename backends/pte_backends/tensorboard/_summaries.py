@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
-from pte_tensorboard import values
-from pte_tensorboard.layout import charts, layout, subject
-from pte_tensorboard.records import record
+from pte_backends.tensorboard import _values
+from pte_backends.tensorboard._custom_scalars import charts, layout, subject
+from pte_backends.tensorboard._records import record
 from pte_tracking.sinks import (
     AnyEvent,
     BadEvent,
@@ -86,18 +86,18 @@ class Translation:
         start = self._event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
         events = [self._event(file_version="brain.Event:2"), start]
         if vanished:
-            nothing = [value for tag, plugin in vanished.items() for value in values.nothing(tag, plugin)]
+            nothing = [value for tag, plugin in vanished.items() for value in _values.nothing(tag, plugin)]
             events += [self._event(summary=summary_pb2.Summary(value=nothing)), start]
         memory = self.memory
-        emptied = {tag for tag, plugin in vanished.items() if plugin == values.IMAGES}
+        emptied = {tag for tag, plugin in vanished.items() if plugin == _values.IMAGES}
         memory.hollow = sorted(emptied.union(memory.hollow))
-        memory.has_layout |= values.LAYOUTS in vanished.values()
+        memory.has_layout |= _values.LAYOUTS in vanished.values()
         # TensorBoard's own reader fails on pictures and layouts that it has seen and that are there no more.
-        shown = [values.no_images(tag) for tag in memory.hollow]
+        shown = [_values.no_images(tag) for tag in memory.hollow]
         if memory.has_layout:
             shown.append(layout(memory.charted))
         if memory.params:
-            shown.append(values.session_start(self._run, memory.params))
+            shown.append(_values.session_start(self._run, memory.params))
         if shown:
             events.append(self._event(summary=summary_pb2.Summary(value=shown)))
         memory.is_shown, memory.is_stale = bool(memory.params), bool(vanished)
@@ -105,7 +105,7 @@ class Translation:
 
     def end(self, succeeded: bool) -> bytes:
         """The record of the run's end."""
-        value = values.session_end(succeeded, self.memory.time)
+        value = _values.session_end(succeeded, self.memory.time)
         return record(_summary(self.memory.time, 0, value))
 
     def translate(self, event: AnyEvent) -> bytes:
@@ -120,11 +120,11 @@ class Translation:
         if isinstance(event, Params):
             return self._params(event)
         if isinstance(event, Histogram):
-            return record(_summary(event.time, event.step, values.histogram(event)), event.seq)
+            return record(_summary(event.time, event.step, _values.histogram(event)), event.seq)
         if isinstance(event, Dataset):
-            event = values.note(event)
+            event = _values.note(event)
         if isinstance(event, Figure | Image | Text):
-            value = values.text(event) if isinstance(event, Text) else self._image(event)
+            value = _values.text(event) if isinstance(event, Text) else self._image(event)
             self._replace_earlier(event)
             return record(_summary(event.time, event.step, value), event.seq)
         return b""
@@ -156,8 +156,8 @@ class Translation:
         for key, value in event.values.items():
             add(tag=key, simple_value=value)
         memory = self.memory
-        if event.epoch is not None and event.step > memory.epoch_step and values.EPOCH not in event.values:
-            add(tag=values.EPOCH, simple_value=event.epoch)
+        if event.epoch is not None and event.step > memory.epoch_step and _values.EPOCH not in event.values:
+            add(tag=_values.EPOCH, simple_value=event.epoch)
             memory.epoch_step = event.step
         if self._chart(event):
             message.summary.value.append(layout(memory.charted))
@@ -180,12 +180,12 @@ class Translation:
             memory.is_stale = memory.is_stale or memory.params != before
             return b""
         memory.is_shown = True
-        value = values.session_start(self._run, memory.params)
+        value = _values.session_start(self._run, memory.params)
         return record(_summary(event.time, 0, value))
 
     def _image(self, event: Figure | Image) -> Any:
         try:
-            return values.image(event.key, self._run.directory / event.path)
+            return _values.image(event.key, self._run.directory / event.path)
         except (OSError, ValueError) as error:
             raise BadEvent(event.seq, str(error)) from error
 

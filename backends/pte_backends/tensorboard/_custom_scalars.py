@@ -10,7 +10,7 @@ from typing import Any
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-from pte_tensorboard.values import LAYOUTS, metadata_of, string
+from pte_backends.tensorboard._values import LAYOUTS, metadata_of, string
 
 _CATEGORY = "train and validation"
 _DATA = re.compile(r"(?:(?:train|training|val|valid|validation|test|eval|evaluation|dev|main)[/_])+", re.IGNORECASE)

@@ -13,13 +13,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow import access, address, record, runs, store
-from pte_mlflow.checkpoints import Checkpoints
-from pte_mlflow.files import Files
-from pte_mlflow.habits import Target
-from pte_mlflow.points import Points
-from pte_mlflow.product import artifacts_at
-from pte_mlflow.translation import Entities, Translation, dataset_input
+from pte_backends.mlflow import _errors, _journal, _runs, _store_lock, _tracking_uri
+from pte_backends.mlflow._artifacts import Files
+from pte_backends.mlflow._checkpoints import Checkpoints
+from pte_backends.mlflow._client import artifacts_at
+from pte_backends.mlflow._entities import Entities, Translation, dataset_input
+from pte_backends.mlflow._metrics import Points
+from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
@@ -78,11 +78,11 @@ class MLflowConnection:
         self._target = target
         self._run = run
         self._state = msgspec.convert(dict(state), State)
-        uri = address.find(target.tracking_uri)
-        with artifacts_at(None if uri.startswith("http") else target.artifact_root), store.made_by_one(uri):
-            self._client = MlflowClient(address.with_secrets(uri))
-        with access.told_plainly(self._client.tracking_uri):
-            shown = runs.take_up(self._client, target, run, self._state.run_id)
+        uri = _tracking_uri.find(target.tracking_uri)
+        with artifacts_at(None if uri.startswith("http") else target.artifact_root), _store_lock.made_by_one(uri):
+            self._client = MlflowClient(_tracking_uri.with_secrets(uri))
+        with _errors.told_plainly(self._client.tracking_uri):
+            shown = _runs.take_up(self._client, target, run, self._state.run_id)
         if not self._state.run_id:
             self._state.has_others = bool(shown.data.metrics)
         self._attach(shown)
@@ -125,12 +125,12 @@ class MLflowConnection:
 
     @contextlib.contextmanager
     def _noticing_deletion(self) -> Iterator[None]:
-        with access.told_plainly(self._client.tracking_uri):
+        with _errors.told_plainly(self._client.tracking_uri):
             try:
                 yield
             except MlflowException as error:
                 if error.error_code in (_REFUSED, "RESOURCE_DOES_NOT_EXIST"):
-                    runs.get(self._client, self._state.run_id)
+                    _runs.get(self._client, self._state.run_id)
                 raise
 
     def _write(self, events: Sequence[AnyEvent]) -> None:
@@ -140,17 +140,17 @@ class MLflowConnection:
 
     def _fork(self, rewound: Rewound) -> None:
         """Go on in a new run, with the history that still holds."""
-        shown = runs.get(self._client, self._state.run_id)
+        shown = _runs.get(self._client, self._state.run_id)
         # Failing half-way through is no harm: what comes again is found, and the copies are the same points.
-        if shown.data.tags.get(runs.PART) != str(rewound.seq):
-            shown = runs.fork(self._client, self._run, shown, rewound.seq)
+        if shown.data.tags.get(_runs.PART) != str(rewound.seq):
+            shown = _runs.fork(self._client, self._run, shown, rewound.seq)
             self._state.has_others = False
             self._attach(shown)
             self._state.epoch_step, self._state.journal = None, 0
         history = self._run.history(rewound.to_seq)
         while batch := list(itertools.islice(history, _COPIED_AT_ONCE)):
             self._copy(batch)
-        runs.supersede(self._client, shown.data.tags[runs.FORKED_FROM], shown.info.run_id)
+        _runs.supersede(self._client, shown.data.tags[_runs.FORKED_FROM], shown.info.run_id)
 
     def _copy(self, batch: list[AnyEvent]) -> None:
         while batch:
@@ -161,7 +161,7 @@ class MLflowConnection:
 
     def _log_batch(self, events: Sequence[AnyEvent]) -> None:
         if not self._is_translating:
-            held = runs.get(self._client, self._state.run_id).data.params
+            held = _runs.get(self._client, self._state.run_id).data.params
             self._translation.start(held, self._state.epoch_step)
         # Until the end of this, what is held at MLflow is not known for certain.
         self._is_translating = False
@@ -175,7 +175,7 @@ class MLflowConnection:
         except MlflowException as error:
             if error.error_code != _REFUSED:
                 raise
-            runs.get(self._client, self._state.run_id)
+            _runs.get(self._client, self._state.run_id)
             if len(parts) == 1:
                 raise BadEvent(parts[0][0], error.message) from error
             # A request is stored whole or not at all: halves of it tell which event spoils it.
@@ -203,7 +203,7 @@ class MLflowConnection:
                 return
             if error.error_code != _REFUSED:
                 raise
-            runs.get(self._client, self._state.run_id)
+            _runs.get(self._client, self._state.run_id)
             raise BadEvent(event.seq, error.message) from error
 
     def _store_what_is_alone(self, event: AnyEvent) -> None:
@@ -236,4 +236,4 @@ class MLflowConnection:
             _logger.warning("mlflow: %s; they are skipped", why)
 
     def _upload_journal(self, event: AnyEvent) -> None:
-        self._state.journal = record.upload(self._run, self._files, self._state.journal, event)
+        self._state.journal = _journal.upload(self._run, self._files, self._state.journal, event)

@@ -1,5 +1,5 @@
 """MLflow: a run with its metrics, params, tags, pictures and artifacts, and its snapshots as logged models."""
 
-from pte_mlflow.sink import MLflowSink
+from pte_backends.mlflow._sink import MLflowSink
 
 __all__ = ["MLflowSink"]

@@ -33,6 +33,6 @@ class TensorBoardSink(Sink):
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Go on with the run's event file, or begin one; a file that is missing or was cut short is made again."""
         # TensorBoard takes 0.2 s and 25 MB to import.
-        from pte_tensorboard.connection import TensorBoardConnection
+        from pte_backends.tensorboard._connection import TensorBoardConnection
 
         return TensorBoardConnection(run, state)

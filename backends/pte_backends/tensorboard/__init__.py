@@ -1,5 +1,5 @@
 """TensorBoard event files, written without TensorFlow and without torch."""
 
-from pte_tensorboard.sink import TensorBoardSink
+from pte_backends.tensorboard._sink import TensorBoardSink
 
 __all__ = ["TensorBoardSink"]

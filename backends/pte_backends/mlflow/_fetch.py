@@ -30,7 +30,7 @@ def fetch(tracking_uri: str, uri: str, directory: Path) -> Path:
         LookupError: There is none that is whole.
         ConnectionError: MLflow could not be asked.
     """
-    command = [sys.executable, "-m", "pte_mlflow", tracking_uri, uri, str(directory)]
+    command = [sys.executable, "-m", "pte_backends.mlflow", tracking_uri, uri, str(directory)]
     # Modules are not looked for in the current folder, where a file of the user's may have any name.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pte_mlflow import runs
-from pte_mlflow.habits import LIMITS
-from pte_mlflow.points import Points
-from pte_mlflow.product import patience
+from pte_backends.mlflow import _runs
+from pte_backends.mlflow._client import patience
+from pte_backends.mlflow._metrics import Points
+from pte_backends.mlflow._resolution import LIMITS
 from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
 
 _logger = logging.getLogger("pte_tracking")
@@ -77,10 +77,10 @@ class Checkpoints:
         quote = '"' if "'" in path else "'"
         found: list[LoggedModel] = self._client.search_logged_models(
             [self._experiment_id],
-            f"tags.`{runs.RUN_ID}` = '{self._run.id}' AND tags.`{PATH}` = {quote}{path}{quote}",
+            f"tags.`{_runs.RUN_ID}` = '{self._run.id}' AND tags.`{PATH}` = {quote}{path}{quote}",
         )
         for model in found:
-            runs.check_id(model.model_id)
+            _runs.check_id(model.model_id)
         return sorted(found, key=lambda model: (model.status != "READY", model.model_id))
 
     def _create(self, event: Checkpoint) -> None:
@@ -89,7 +89,7 @@ class Checkpoints:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.path),
             source_run_id=self._run_id,
-            tags=runs.origin(self._run) | {runs.RUN_ID: self._run.id, PATH: event.path, SHA256: event.sha256},
+            tags=_runs.origin(self._run) | {_runs.RUN_ID: self._run.id, PATH: event.path, SHA256: event.sha256},
             params={key: str(value) for key, value in params.items() if value is not None},
             model_type="checkpoint",
         )
@@ -121,7 +121,7 @@ class Checkpoints:
             self._client.set_logged_model_tags(model.model_id, tags)
 
     def _link(self, model: LoggedModel, step: int) -> None:
-        outputs = runs.get(self._client, self._run_id).outputs
+        outputs = _runs.get(self._client, self._run_id).outputs
         linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
         if model.model_id not in linked:
             self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step)])
@@ -139,5 +139,5 @@ class Checkpoints:
 
 def repository(client: MlflowClient, model: LoggedModel) -> Any:
     """Where a model's files are: an ``ArtifactRepository``, which has no types."""
-    runs.check_id(model.artifact_location)
+    _runs.check_id(model.artifact_location)
     return get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 from tensorboard.compat.proto import event_pb2
 
-from pte_tensorboard import records, values
-from pte_tensorboard.translation import Memory, Translation
+from pte_backends.tensorboard import _records, _values
+from pte_backends.tensorboard._summaries import Memory, Translation
 from pte_tracking.sinks import PREVIOUS, AnyEvent, BadEvent, Rewound, RunStarted, RunView, Status, sync_directory
 
 _CHUNK = 1 << 20
@@ -131,19 +131,19 @@ class TensorBoardConnection:
         if moved is None:
             return {}
         (self._run.directory / moved.name).touch()  # an empty file, where TensorBoard's own reader misses one
-        return values.shown(records.message(raw) for _, raw in records.read(moved))
+        return _values.shown(_records.message(raw) for _, raw in _records.read(moved))
 
     def _open(self, path: Path) -> None:
         known = self._state
         if path.name != known.file:
             known.file, known.size, known.last, known.is_ended = path.name, 0, 0, False
             known.memory.is_stale = True  # what the file begins with is not known
-        for seq, raw in records.read(path, known.size):
-            if not records.is_intact(raw):
+        for seq, raw in _records.read(path, known.size):
+            if not _records.is_intact(raw):
                 break
             known.size += len(raw)
             known.last = seq or known.last
-            known.is_ended |= seq == 0 and values.SESSION_END in raw
+            known.is_ended |= seq == 0 and _values.SESSION_END in raw
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(self._fd, known.size)
 
@@ -155,7 +155,7 @@ class TensorBoardConnection:
             view = view[written:]
 
     def _replace(self, kept: Iterable[tuple[int, bytes]], vanished: Mapping[str, str] | None = None) -> None:
-        """Go on with a new file that holds these labelled records."""
+        """Go on with a new file that holds these labelled _records."""
         last, old, path = 0, self._state.file, self._new_path()
         with open(self._temporary, "wb") as file:
             file.write(self._translation.begin(vanished or {}))
@@ -179,7 +179,7 @@ class TensorBoardConnection:
     def _kept(self, seq: int | None = None) -> Iterator[tuple[int, bytes]]:
         """The records of the history up to an event, less the replaced ones."""
         replaced = {old for old, _ in self._state.memory.replaced}
-        for label, raw in records.read(self._path):
+        for label, raw in _records.read(self._path):
             if label and (seq is None or label <= seq) and label not in replaced:
                 yield label, raw
 
@@ -252,16 +252,16 @@ class TensorBoardConnection:
 
     def _last_epoch(self, seq: int) -> int:
         """The last step up to an event at which an epoch is shown; -1 if there is none."""
-        last, needle = b"", values.needle(values.EPOCH)
+        last, needle = b"", _values.needle(_values.EPOCH)
         for _, raw in self._kept(seq):
             if needle in raw:
                 last = raw
-        return event_pb2.Event.FromString(records.message(last)).step if last else -1
+        return event_pb2.Event.FromString(_records.message(last)).step if last else -1
 
     def _vanished(self, rewound: Rewound) -> dict[str, str]:
         """The tags that lose all their points, each with the plugin that shows it."""
-        gone = {tag: plugin for event in self._run.superseded(rewound) for tag, plugin in values.tags(event).items()}
-        needles = {tag: values.needle(tag) for tag in gone}
+        gone = {tag: plugin for event in self._run.superseded(rewound) for tag, plugin in _values.tags(event).items()}
+        needles = {tag: _values.needle(tag) for tag in gone}
         for _, raw in self._kept(rewound.to_seq):
             for tag in [tag for tag, needle in needles.items() if needle in raw]:
                 del needles[tag]

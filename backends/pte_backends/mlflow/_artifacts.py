@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pte_mlflow.product import patience
+from pte_backends.mlflow._client import patience
 from pte_tracking.sinks import Artifact, BadEvent, Figure, Image, RunView, Text
 
 

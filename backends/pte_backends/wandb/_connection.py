@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
+from pte_backends.wandb import _framing, _records
 from pte_tracking.sinks import AnyEvent, BadEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, RunView, Status
-from pte_wandb import records, translation
 
 
 class State(msgspec.Struct):
@@ -89,7 +89,7 @@ class WandbConnection:
             if self._state.is_stale:
                 self._make_again(self._state.seq)
             seconds = max(self._state.last_time - self._run.start_time, 0.0)
-            end = [*translation.ending(self._state.summary, status, seconds)]
+            end = [*_records.ending(self._state.summary, status, seconds)]
             data, _ = self._framed(end)
             os.pwrite(self._fd, data, self._state.size)
             os.fsync(self._fd)
@@ -97,9 +97,9 @@ class WandbConnection:
 
     def _begin(self) -> None:
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, records.BEGINNING, 0)
-        self._state = State(size=len(records.BEGINNING))
-        self._append(translation.beginning(self._run, self._project, self._entity, self._run_name))
+        os.pwrite(self._fd, _framing.BEGINNING, 0)
+        self._state = State(size=len(_framing.BEGINNING))
+        self._append(_records.beginning(self._run, self._project, self._entity, self._run_name))
 
     def _make_again(self, upto_seq: int) -> None:
         self._begin()
@@ -131,8 +131,8 @@ class WandbConnection:
                 continue
             self._state.is_stale |= isinstance(event, CheckpointRemoved)
             if isinstance(event, Metrics):
-                self._state.summary.update(translation.finite(event.values))
-            found = translation.translate(event, self._state.rows, self._run, self._files)
+                self._state.summary.update(_records.finite(event.values))
+            found = _records.translate(event, self._state.rows, self._run, self._files)
             self._state.rows += sum(record.HasField("history") for record in found)
             self._state.last_time = max(self._state.last_time, event.time)
             yield from found
@@ -140,7 +140,7 @@ class WandbConnection:
     def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
         if not (self._run.directory / event.path).exists():  # pruned already
             return
-        yield translation.checkpoint(event, self._run, self._project, self._entity)
+        yield _records.checkpoint(event, self._run, self._project, self._entity)
 
     def _append(self, added: Iterable[pb.Record]) -> None:
         data, number = self._framed(added)
@@ -155,5 +155,5 @@ class WandbConnection:
         for record in added:
             number += 1
             record.num = number
-            data += records.frame(record.SerializeToString(), self._state.size + len(data))
+            data += _framing.frame(record.SerializeToString(), self._state.size + len(data))
         return bytes(data), number

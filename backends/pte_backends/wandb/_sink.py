@@ -51,7 +51,7 @@ class WandbSink(Sink):
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Cut the file to what the state knows of: what came after is delivered again."""
         # Importing the product takes tens of megabytes.
-        from pte_wandb.connection import WandbConnection
+        from pte_backends.wandb._connection import WandbConnection
 
         sink = self.resolve()
         return WandbConnection(sink.project or "", sink.entity, sink.run_name, run, state)

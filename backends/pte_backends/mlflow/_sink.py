@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pte_mlflow import address, fetch, product
-from pte_mlflow.habits import LIMITS, Target, resolve_target
+from pte_backends.mlflow import _client, _fetch, _tracking_uri
+from pte_backends.mlflow._resolution import LIMITS, Target, resolve_target
 from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 
@@ -61,12 +61,12 @@ class MLflowSink(Sink):
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
         if self.tracking_uri:
-            object.__setattr__(self, "tracking_uri", address.hide_secrets(self.tracking_uri))
+            object.__setattr__(self, "tracking_uri", _tracking_uri.hide_secrets(self.tracking_uri))
 
     @property
     def is_shared(self) -> bool:
         """All but files of one's own."""
-        return not address.find(self.tracking_uri).startswith(("file:", "sqlite:"))
+        return not _tracking_uri.find(self.tracking_uri).startswith(("file:", "sqlite:"))
 
     @property
     def rewinds(self) -> bool:
@@ -75,7 +75,7 @@ class MLflowSink(Sink):
 
     def resolve(self) -> MLflowSink:
         """Fix the store, the experiment and the run."""
-        uri = address.find(self.tracking_uri)
+        uri = _tracking_uri.find(self.tracking_uri)
         target = resolve_target(uri)
         return dataclasses.replace(
             self,
@@ -90,14 +90,14 @@ class MLflowSink(Sink):
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Bring ``models:/<model id>``, or the newest whole checkpoint of ``runs:/<run id>``."""
-        return fetch.fetch(address.find(self.tracking_uri), uri, directory)
+        return _fetch.fetch(_tracking_uri.find(self.tracking_uri), uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the run, or begin it."""
         sink = self if self.tracking_uri else self.resolve()
-        product.prepare()
+        _client.prepare()
         # MLflow takes more than a second to import.
-        from pte_mlflow.connection import MLflowConnection
+        from pte_backends.mlflow._connection import MLflowConnection
 
         target = Target(**{field: getattr(sink, field) for field in Target._fields})
         return MLflowConnection(target, run, state)

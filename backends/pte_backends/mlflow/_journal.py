@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from pte_mlflow.files import Files
+from pte_backends.mlflow._artifacts import Files
 from pte_tracking.sinks import JOURNAL, AnyEvent, RunView, find_events
 
 FOLDER = "pte/journal"

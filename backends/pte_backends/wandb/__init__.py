@@ -1,5 +1,5 @@
 """Weights & Biases in offline mode: files that ``wandb sync`` sends."""
 
-from pte_wandb.sink import WandbSink
+from pte_backends.wandb._sink import WandbSink
 
 __all__ = ["WandbSink"]

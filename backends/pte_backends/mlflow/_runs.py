@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from pte_mlflow.habits import Target
-from pte_mlflow.translation import run_name
+from pte_backends.mlflow._entities import run_name
+from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import RunView, SinkClosed
 
 RUN_ID = "pte.run_id"

@@ -1,0 +1,1 @@
+"""Backends of pte_tracking: JSON log, TensorBoard, MLflow, and Weights & Biases."""
