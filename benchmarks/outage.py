@@ -20,7 +20,7 @@ from _measure import Figure
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import courier, lock
-from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.layout import DELIVERY_LOCK
 from tests import servers
 

@@ -18,10 +18,10 @@ from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.resume import find, open_together
+from pte_tracking.runs.contract import Sink
 from pte_tracking.runs.endings import outcome
 from pte_tracking.runs.events import Checkpoint, Status
 from pte_tracking.runs.run import Run
-from pte_tracking.runs.sink import Sink
 from pte_tracking.snapshots import rng
 from pte_tracking.state import StateObject, TrainingState
 from pte_tracking.stopping import Stop

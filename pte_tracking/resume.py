@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pte_tracking.runs import sink
+from pte_tracking.runs import registry
+from pte_tracking.runs.checkpoint_files import identity, remove
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.journal import kept, seq_at
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.record import Point
 from pte_tracking.runs.run import Run
-from pte_tracking.runs.shards import identity, remove
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, peek, temporary_path
 from pte_tracking.snapshots.retention import Best
@@ -224,7 +224,7 @@ def _first_intact(candidates: Iterable[_Candidate], world: World) -> Found | Non
 
 def _fetch(run: Run, uri: str) -> _Candidate:
     scheme = uri.partition(":")[0]
-    installed = [sink.find(name) for name in sink.names()]
+    installed = [registry.find(name) for name in registry.names()]
     # The run's own sinks know where to look; others look where the environment says.
     able = [one for one in run.sinks if scheme in one.schemes]
     able += [one() for one in installed if scheme in one.schemes and not able]

@@ -30,13 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel, Progress
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.config import entries
+from pte_tracking.runs.contract import Sink
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.events import AnyEvent, Number
 from pte_tracking.runs.journal import Journal, Mark
 from pte_tracking.runs.keys import map_key
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest, entries
-from pte_tracking.runs.sink import Sink
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.values import to_numbers
 
 Points = dict[str, list[tuple[int, float]]]

@@ -12,9 +12,10 @@ from typer.core import TyperCommand
 
 from pte_tracking.cli.arguments import folder, reading
 from pte_tracking.cli.rendering import AsJson, fail, print_json
+from pte_tracking.runs.config import check_sinks
+from pte_tracking.runs.contract import Sink
 from pte_tracking.runs.follow import follow as follow_runs
-from pte_tracking.runs.manifest import check_sinks
-from pte_tracking.runs.sink import Sink, find
+from pte_tracking.runs.registry import find
 from pte_tracking.runs.sync import sync as sync_run
 
 

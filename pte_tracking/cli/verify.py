@@ -6,7 +6,7 @@ import typer
 
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json
-from pte_tracking.runs.manifest import find_run
+from pte_tracking.runs.discovery import find_run
 from pte_tracking.runs.pending import lost
 from pte_tracking.runs.verification import problems
 

@@ -11,8 +11,8 @@ from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.reporter import DictSummary
 from pte_tracking.runs import layout
 from pte_tracking.runs.events import Number
+from pte_tracking.runs.registry import find
 from pte_tracking.runs.run import Run
-from pte_tracking.runs.sink import find
 from pte_tracking.runs.values import to_numbers
 from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.triggers import get_trigger

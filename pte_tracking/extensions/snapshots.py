@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking.resume import announce
+from pte_tracking.runs.checkpoint_files import Part, remove
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.run import Run
-from pte_tracking.runs.shards import Part, remove
 from pte_tracking.runs.values import to_numbers
 from pte_tracking.sharding import is_sharded, whole
 from pte_tracking.snapshots.errors import SnapshotError

@@ -3,107 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from pte_tracking.runs import journal
+from pte_tracking.runs.config import build_sink
+from pte_tracking.runs.contract import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
 from pte_tracking.runs.course import Course
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.events import AnyEvent, Metrics, Rewound, RunStarted, Status
-from pte_tracking.runs.files import file_name, write_atomically
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
+from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
 from pte_tracking.runs.pace import turn
+from pte_tracking.runs.run_view import View
 from pte_tracking.runs.selection import Selection
-from pte_tracking.runs.sink import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
 
 _logger = logging.getLogger("pte_tracking")
 _MOST_SET_ASIDE = 1000
-
-
-class Progress(msgspec.Struct):
-    """How far a sink is, as it stands in ``delivery/<key>.json``.
-
-    Attributes:
-        position: Everything before it is durable in the backend.
-        seq: The last event before it.
-        state: What the connection needs to go on.
-        selection: What the selection needs to go on.
-        reaching: Where the batch under way ends. If a crash comes before its position is saved, that very batch comes
-            again before anything else, so that what the backend holds is known when a rewind takes some of it back.
-        sent: Pieces of the journal, from position to position, that the backend got before they were taken back, and
-            cannot forget.
-        ended: The status with which the backend was told that the run ended; None while it goes on.
-        closed: Why the backend will never take this run again.
-        error: What the last attempt failed with.
-        error_time: When that was.
-        set_aside: The events that the backend can never store, by seq, with its reason.
-    """
-
-    position: int = 0
-    seq: int = 0
-    state: dict[str, Any] = {}
-    selection: dict[str, Any] = {}
-    reaching: int = 0
-    sent: list[tuple[int, int]] = []
-    ended: Status | None = None
-    closed: str | None = None
-    error: str | None = None
-    error_time: float | None = None
-    set_aside: dict[str, str] = {}
-
-    @classmethod
-    def load(cls, directory: Path, key: str) -> Progress:
-        """Read it; a new one if there is none, or a damaged one (everything is delivered again then)."""
-        try:
-            return msgspec.json.decode(progress_path(directory, key).read_bytes(), type=cls)
-        except FileNotFoundError:
-            return cls()
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            _logger.warning("%s: damaged (%s); everything is delivered again", progress_path(directory, key), error)
-            return cls()
-
-    def save(self, directory: Path, key: str) -> None:
-        """Write it, whole or not at all."""
-        write_atomically(progress_path(directory, key), msgspec.json.encode(self))
-
-
-def progress_path(directory: Path, key: str) -> Path:
-    """Where a sink's progress is saved."""
-    return directory / DELIVERY / f"{file_name(key)}.json"
-
-
-class View:
-    """The run as a sink sees it; see :class:`pte_tracking.runs.sink.RunView`."""
-
-    def __init__(self, directory: Path, manifest: Manifest, selection: Selection) -> None:
-        self.directory = directory
-        self.id = manifest.id
-        self.name = manifest.name
-        self.start_time = manifest.start_time
-        self.context: Mapping[str, str] = manifest.context
-        self._journal = directory / JOURNAL
-        self._selection = selection
-        #: Up to where the sink had been given events when the rewind came.
-        self.given = 0
-
-    def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
-        """See :meth:`pte_tracking.runs.sink.RunView.history`."""
-        pieces = journal.kept(self._journal, upto_seq=upto_seq)
-        found = (event for piece in pieces for event, _ in journal.read(self._journal, *piece))
-        last = math.inf if upto_seq is None else upto_seq
-        return self._selection.afresh().select(itertools.takewhile(lambda event: event.seq <= last, found))
-
-    def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
-        """See :meth:`pte_tracking.runs.sink.RunView.superseded`."""
-        gone = journal.effective(self._journal, self.given, rewound.to_position)
-        return self._selection.afresh().select(event for event, _ in gone)
 
 
 class Channel:
@@ -120,7 +38,7 @@ class Channel:
 
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
-        self._sink = entry.build()
+        self._sink = build_sink(entry)
         self._is_shared = self._sink.is_shared
         self._directory = directory
         self._journal = directory / JOURNAL

@@ -21,7 +21,7 @@ from pte_tracking.runs.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, 
 from pte_tracking.runs.lock import Lock, Locked
 from pte_tracking.runs.manifest import Manifest, NotARun
 from pte_tracking.runs.pace import Pace
-from pte_tracking.runs.pending import status
+from pte_tracking.runs.status import status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL = 0.2  # seconds between two looks at the journal: a stat and a lock call

@@ -15,12 +15,13 @@ from pathlib import Path
 from types import FrameType
 
 from pte_tracking.runs.delivery import deliver, relief
+from pte_tracking.runs.discovery import runs_below
 from pte_tracking.runs.files import modified
 from pte_tracking.runs.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
 from pte_tracking.runs.lock import Locked, is_held
 from pte_tracking.runs.manifest import Manifest, NotARun
-from pte_tracking.runs.pending import pending, status
-from pte_tracking.runs.summary import runs_below
+from pte_tracking.runs.pending import pending
+from pte_tracking.runs.status import status
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0  # seconds between two looks for new runs and new events

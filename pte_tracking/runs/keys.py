@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import re
 
-from pte_tracking.runs.sink import Limits
+from pte_tracking.runs.contract import Limits
 
 _MAPPED = re.compile(r"-[0-9a-f]{8}\Z")
 _SUFFIX_LENGTH = 9

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from pte_tracking.runs import lock
-from pte_tracking.runs.channel import Progress
-from pte_tracking.runs.events import RunEnded, Status
+from pte_tracking.runs.config import build_sink
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.journal import tail
-from pte_tracking.runs.layout import JOURNAL, WRITER_LOCK
+from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
+from pte_tracking.runs.status import status
 
 
 class Pending(NamedTuple):
@@ -31,19 +31,6 @@ class Pending(NamedTuple):
         return f"{what} to {self.key}" + (f" ({self.why})" if self.why else "")
 
 
-def status(directory: Path) -> Status:
-    """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word.
-
-    FAILED if that was one of several processes: when one of them dies, the launcher ends the others, this one too.
-    """
-    if lock.is_held(directory / WRITER_LOCK):
-        return "RUNNING"
-    last, _ = tail(directory / JOURNAL)
-    if isinstance(last, RunEnded):
-        return last.status
-    return "KILLED" if Manifest.load(directory).world_size == 1 else "FAILED"
-
-
 def pending(directory: Path, manifest: Manifest, size: int | None = None) -> list[Pending]:
     """What is not delivered, sink by sink; sinks that have given the run up for ever are left out.
 
@@ -60,7 +47,7 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
     for entry in manifest.sinks:
         trouble = None
         try:
-            if entry.build().inline:
+            if build_sink(entry).inline:
                 continue
         except (TypeError, ValueError) as error:  # it is not installed here, or another version
             trouble = str(error)

@@ -13,6 +13,7 @@ import msgspec
 
 from pte_tracking.runs import events
 from pte_tracking.runs.checkpoints import checkpoints, write_list
+from pte_tracking.runs.config import build_sink
 from pte_tracking.runs.courier import Courier, is_wanted
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Status
 from pte_tracking.runs.inline import Inline
@@ -60,7 +61,7 @@ class Record:
 
     def _begin(self, at: Point | None) -> None:
         manifest, resumed = self.manifest, self._journal.mark.seq > 0
-        sinks = [(entry, entry.build()) for entry in manifest.sinks]
+        sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
         self._inline = [Inline(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_wanted()
         self._courier = Courier(self._directory) if needs_delivery else None

@@ -18,16 +18,17 @@ import msgspec
 
 from pte_tracking.runs import events, media, points, world
 from pte_tracking.runs.checkpoints import checkpoints
+from pte_tracking.runs.config import check_sinks, entries
 from pte_tracking.runs.confusion import confusion_figure
+from pte_tracking.runs.contract import Sink
 from pte_tracking.runs.directory import existing, is_half_moved, move_aside, take
 from pte_tracking.runs.endings import last_error, outcome
 from pte_tracking.runs.events import AnyEvent, Checkpoint, Number, Status
 from pte_tracking.runs.files import file_name, write_atomically
 from pte_tracking.runs.journal import read
 from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
-from pte_tracking.runs.manifest import Manifest, change, check_sinks, entries
+from pte_tracking.runs.manifest import Manifest, change
 from pte_tracking.runs.record import Point, Record
-from pte_tracking.runs.sink import Sink
 from pte_tracking.runs.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
 
 _logger = logging.getLogger("pte_tracking")

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
+from pte_tracking.runs.contract import Limits
 from pte_tracking.runs.events import AnyEvent, Metrics, Number, Params, Tags
 from pte_tracking.runs.keys import map_key
-from pte_tracking.runs.sink import Limits
 
 _logger = logging.getLogger("pte_tracking")
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from pte_tracking.runs.checkpoints import checkpoints
+from pte_tracking.runs.discovery import find_run
 from pte_tracking.runs.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking.runs.journal import find, kept, latest
-from pte_tracking.runs.layout import ARTIFACTS, DELIVERY, DELIVERY_LOG, FIGURES, IMAGES, JOURNAL, MANIFEST
-from pte_tracking.runs.manifest import find_run
-from pte_tracking.runs.pending import Pending, pending, status
+from pte_tracking.runs.layout import DELIVERY_LOG, JOURNAL
+from pte_tracking.runs.pending import Pending, pending
+from pte_tracking.runs.status import status
 
 _LAST_ROWS = 8
-_WITHOUT_RUNS = (ARTIFACTS, DELIVERY, FIGURES, IMAGES)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -79,21 +77,6 @@ def summarize(directory: Path) -> Summary:
         pending=pending(directory, manifest),
         said=_said(directory / DELIVERY_LOG),
     )
-
-
-def runs_below(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """The directories of all runs at or below a folder, earlier ones moved aside included.
-
-    Args:
-        directory: The folder.
-        on_error: Called for each folder that cannot be looked into; by default they are passed over.
-    """
-    for place, folders, files in os.walk(directory, onerror=on_error):
-        folders.sort()
-        if MANIFEST in files:
-            yield Path(place)
-            # A run keeps no other run there, and pictures by the thousand.
-            folders[:] = [name for name in folders if name not in _WITHOUT_RUNS]
 
 
 def _row(event: Metrics) -> dict[str, Number]:

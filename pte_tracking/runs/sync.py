@@ -8,15 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.config import entries
+from pte_tracking.runs.contract import Sink
 from pte_tracking.runs.courier import relieve, start, wake
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.delivery import deliver
+from pte_tracking.runs.discovery import find_run
 from pte_tracking.runs.journal import tail
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.lock import Locked
-from pte_tracking.runs.manifest import Manifest, change, entries, find_run
-from pte_tracking.runs.pending import Pending, pending, status
-from pte_tracking.runs.sink import Sink
+from pte_tracking.runs.manifest import Manifest, change
+from pte_tracking.runs.pending import Pending, pending
+from pte_tracking.runs.status import status
 
 
 def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> list[Pending]:

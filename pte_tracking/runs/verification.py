@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking.runs import events, integrity
+from pte_tracking.runs import checkpoint_files, events
 from pte_tracking.runs.checkpoints import checkpoints
 from pte_tracking.runs.events import Checkpoint
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import status
+from pte_tracking.runs.status import status
 
 _MOMENT = 5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
 
@@ -28,7 +28,7 @@ def problems(directory: Path) -> Iterator[str]:
     yield from _in_journal(directory / JOURNAL)
     for checkpoint in checkpoints(directory):
         path = directory / checkpoint.path
-        problem = integrity.problem(path, checkpoint.sha256)
+        problem = checkpoint_files.problem(path, checkpoint.sha256)
         if problem and not _is_being_replaced(directory, checkpoint):
             yield f"{path}: {problem}"
 

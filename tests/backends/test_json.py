@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from pte_backends.json import JsonSink
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.config import entries
 from pte_tracking.runs.events import Metrics
 from pte_tracking.runs.journal import Journal, Mark, effective
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.run import Run
 
 

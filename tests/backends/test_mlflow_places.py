@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from pte_backends.mlflow import MLflowSink, _tracking_uri
 from pte_backends.mlflow._client import patience
 from pte_tracking.runs import events
-from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.config import entries
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.testing import Recorded
 
 pytestmark = [

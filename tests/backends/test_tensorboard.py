@@ -28,6 +28,7 @@ from pte_backends.tensorboard import TensorBoardSink
 from pte_backends.tensorboard._custom_scalars import subject
 from pte_tracking.runs import journal
 from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.contract import BadEvent, Connection
 from pte_tracking.runs.events import (
     AnyEvent,
     Artifact,
@@ -46,7 +47,6 @@ from pte_tracking.runs.events import (
 )
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
 from pte_tracking.runs.manifest import Manifest, SinkEntry
-from pte_tracking.runs.sink import BadEvent, Connection
 
 TIME = 1_700_000_000.0
 

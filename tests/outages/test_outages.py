@@ -20,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import lock
-from pte_tracking.runs.channel import Progress
 from pte_tracking.runs.courier import stop, wake
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.layout import DELIVERY_LOCK
 from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.pending import pending

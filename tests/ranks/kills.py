@@ -24,7 +24,7 @@ PLACES = [
     (0, "pte_tracking.snapshots.shards:sync_directory:4:before"),
     (0, "pte_tracking.runs.run:Run.log_checkpoint:2:before"),
     (0, "pte_tracking.runs.run:Run.remove_checkpoint:1:before"),
-    (0, "pte_tracking.runs.shards:shutil.rmtree:1:before"),
+    (0, "pte_tracking.runs.checkpoint_files:shutil.rmtree:1:before"),
     (1, "torch.distributed.checkpoint.state_dict_saver:save:2:before"),
     (1, "torch.distributed.checkpoint.state_dict_saver:save:2:after"),
     (1, "pte_tracking.snapshots.shards:part:2:before"),

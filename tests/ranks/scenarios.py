@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking.runs import integrity
-from pte_tracking.runs.shards import Part
+from pte_tracking.runs import checkpoint_files
+from pte_tracking.runs.checkpoint_files import Part
 from pte_tracking.sharding import local, whole
 from pte_tracking.snapshots import shards
 from pte_tracking.snapshots.errors import SnapshotError
@@ -320,12 +320,12 @@ def checked_together(folder: Path) -> Any:
 
     def part(path: Path) -> Part:
         checked.setdefault(path.parent.name, []).append(path.name)
-        return integrity_part(path)
+        return original_part(path)
 
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("pte_tracking").addHandler(handler)
-    integrity_part, integrity.part = integrity.part, part
+    original_part, checkpoint_files.part = checkpoint_files.part, part
     net, optimizer = learner(shard)
     manager = learning(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
     resumed = manager.resume()

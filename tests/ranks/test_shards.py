@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking.cli import app
-from pte_tracking.runs import shards
+from pte_tracking.runs import checkpoint_files
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load
 from pte_tracking.snapshots.shards import together
@@ -212,8 +212,10 @@ def test_ranks_share_the_check_and_agree_on_its_result(damaged: str, folder: Pat
 def forge(snapshot: Path, name: str, content: bytes) -> None:
     """Replace a file, and make the marker fit, as whoever can write the folder is able to."""
     (snapshot / name).write_bytes(content)
-    marker = msgspec.json.decode((snapshot / shards.MARKER).read_bytes(), type=shards.Marker)
-    shards.write_marker(snapshot, {file: shards.part(snapshot / file) for file in {*marker.files, name}})
+    marker = msgspec.json.decode((snapshot / checkpoint_files.MARKER).read_bytes(), type=checkpoint_files.Marker)
+    checkpoint_files.write_marker(
+        snapshot, {file: checkpoint_files.part(snapshot / file) for file in {*marker.files, name}}
+    )
 
 
 class Evil:

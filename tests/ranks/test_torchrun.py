@@ -23,7 +23,8 @@ from pte_tracking.runs import journal
 from pte_tracking.runs.events import Rewound
 from pte_tracking.runs.layout import JOURNAL
 from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending, status
+from pte_tracking.runs.pending import pending
+from pte_tracking.runs.status import status
 from pte_tracking.runs.sync import sync
 from tests.ranks.scenarios import rows
 

@@ -19,7 +19,7 @@ import pytest
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking.runs import lock
-from pte_tracking.runs.channel import Progress
+from pte_tracking.runs.cursor import Progress
 from pte_tracking.runs.layout import DELIVERY_LOCK
 from pte_tracking.testing import Recorded
 from tests.postgres import Postgres

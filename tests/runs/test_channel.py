@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_tracking.runs import events, journal
-from pte_tracking.runs.channel import Channel, Progress, progress_path
+from pte_tracking.runs.channel import Channel
+from pte_tracking.runs.config import entries
+from pte_tracking.runs.contract import Sink
+from pte_tracking.runs.cursor import Progress, progress_path
 from pte_tracking.runs.events import Metrics, Status
 from pte_tracking.runs.journal import Journal, Mark, effective
 from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest, entries
+from pte_tracking.runs.manifest import Manifest
 from pte_tracking.runs.pending import pending
-from pte_tracking.runs.sink import Sink
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from pte_tracking.runs import lock
-from pte_tracking.runs.channel import Progress, progress_path
+from pte_tracking.runs.cursor import Progress, progress_path
 from pte_tracking.runs.delivery import deliver
 from pte_tracking.runs.events import Metrics
 from pte_tracking.runs.journal import Journal, effective

@@ -21,7 +21,9 @@ import pytest
 import torch
 
 from pte_tracking.runs import courier, events
+from pte_tracking.runs.config import check_sinks, entries
 from pte_tracking.runs.confusion import confusion_figure
+from pte_tracking.runs.contract import Connection, RunView, Sink
 from pte_tracking.runs.courier import Courier
 from pte_tracking.runs.directory import DirectoryInUse
 from pte_tracking.runs.endings import outcome
@@ -29,9 +31,8 @@ from pte_tracking.runs.events import AnyEvent
 from pte_tracking.runs.journal import read
 from pte_tracking.runs.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking.runs.lock import Lock
-from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry, check_sinks, entries
+from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry
 from pte_tracking.runs.run import Run
-from pte_tracking.runs.sink import Connection, RunView, Sink
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe

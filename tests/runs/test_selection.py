@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pte_tracking.runs import events
 from pte_tracking.runs.channel import _cut
+from pte_tracking.runs.contract import Limits
 from pte_tracking.runs.events import AnyEvent, Metrics
 from pte_tracking.runs.selection import Selection
-from pte_tracking.runs.sink import Limits
 
 rows = st.builds(
     Metrics,

@@ -15,10 +15,10 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking.runs import sink
+from pte_tracking.runs import registry
+from pte_tracking.runs.contract import Connection, RunView, Sink
 from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
 from pte_tracking.runs.journal import find
-from pte_tracking.runs.sink import Connection, RunView, Sink
 from pte_tracking.snapshots.errors import SnapshotError
 
 EVERY: Any = (1, "iteration")
@@ -364,9 +364,9 @@ class Shelf(Sink):
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Shelf.where = tmp_path / "shelf"
     run(make(Shelf.where), 5)
-    installed = sink.find
-    monkeypatch.setattr(sink, "names", lambda: ["json", "shelf"])
-    monkeypatch.setattr(sink, "find", lambda name: Shelf if name == "shelf" else installed(name))
+    installed = registry.find
+    monkeypatch.setattr(registry, "names", lambda: ["json", "shelf"])
+    monkeypatch.setattr(registry, "find", lambda name: Shelf if name == "shelf" else installed(name))
     return Shelf.where
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pte_tracking.runs import events as kinds
+from pte_tracking.runs.contract import BadEvent, Limits, RunView, Sink, SinkClosed
 from pte_tracking.runs.events import AnyEvent, Rewound, Status
-from pte_tracking.runs.sink import BadEvent, Limits, RunView, Sink, SinkClosed
 
 
 class Trouble(Exception):
