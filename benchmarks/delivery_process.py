@@ -21,10 +21,10 @@ from _measure import Figure, in_turns, spread
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import lock
-from pte_tracking.runs.layout import DELIVERY_LOCK
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
+from pte_tracking._store.manifest import Manifest
 from tests import servers
 
 ROUNDS = 5

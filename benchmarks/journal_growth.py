@@ -14,12 +14,12 @@ from pathlib import Path
 
 from _measure import Figure
 
-from pte_tracking.runs import events
-from pte_tracking.runs.journal import seq_at
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.record import Point
-from pte_tracking.runs.run import Run
-from pte_tracking.runs.summary import summarize
+from pte_tracking._runs.run import Run
+from pte_tracking._runs.summary import summarize
+from pte_tracking._runs.writer import Point
+from pte_tracking._store import events
+from pte_tracking._store.journal import seq_at
+from pte_tracking._store.layout import JOURNAL
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 

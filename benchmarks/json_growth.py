@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 from _measure import Figure, in_turns, ratios, spread
 
-from pte_tracking.runs.record import Point
-from pte_tracking.runs.run import Run
+from pte_tracking._runs.run import Run
+from pte_tracking._runs.writer import Point
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 

@@ -19,9 +19,10 @@ from _measure import Figure
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import courier, lock
-from pte_tracking.runs.cursor import Progress
-from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.cursor import Progress
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
 from tests import servers
 
 ROWS, EARLY = 40_000, 4_000
@@ -72,7 +73,7 @@ def measure(directory: Path, server: str) -> None:
     spent = (processor_seconds(delivery) - before_silence) / (time.perf_counter() - begin) * 100
     run.close()
     with servers.Proxy(urlsplit(server).port or 0, listen_on=port):
-        courier.wake(directory)
+        supervisor.wake(directory)
         wait(run, EARLY)
         begin, early = time.perf_counter(), peak(delivery)
         wait(run, ROWS)

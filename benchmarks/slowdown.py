@@ -25,8 +25,8 @@ from torch import nn
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
-from pte_tracking.runs import lock
-from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
 from tests import servers
 
 NAMES = [f"train/{name}" for name in "abcde"]

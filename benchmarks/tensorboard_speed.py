@@ -16,11 +16,11 @@ from _measure import Figure, in_turns, ratios, spread
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.events import Metrics, RunStarted
-from pte_tracking.runs.journal import Journal
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest, SinkEntry
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store.events import Metrics, RunStarted
+from pte_tracking._store.journal import Journal
+from pte_tracking._store.layout import DELIVERY, JOURNAL
+from pte_tracking._store.manifest import Manifest, SinkEntry
 
 ENTRY = SinkEntry("tensorboard", "tensorboard")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pte_tracking import testing as testing
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
+    from pte_tracking._runs.run import Run as Run
     from pte_tracking.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
     from pte_tracking.extension import PRIORITY_READER as PRIORITY_READER
     from pte_tracking.extension import PRIORITY_SNAPSHOT as PRIORITY_SNAPSHOT
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pte_tracking.reporter import get_current_reporter as get_current_reporter
     from pte_tracking.reporter import report as report
     from pte_tracking.reporter import report_scope as report_scope
-    from pte_tracking.runs.run import Run as Run
     from pte_tracking.trainer import Trainer as Trainer
     from pte_tracking.triggers import Trigger as Trigger
     from pte_tracking.triggers import get_trigger as get_trigger
@@ -50,7 +50,7 @@ else:
         "ignite": ("IgniteExtensionsManager",),
         "manager": ("ExtensionsManager",),
         "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
-        "runs.run": ("Run",),
+        "_runs.run": ("Run",),
         "trainer": ("Trainer",),
         "triggers": ("Trigger", "get_trigger"),
     }

@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar, cast, runtime_che
 import torch
 from torch import Tensor
 
-from pte_tracking.runs import world
+from pte_tracking._distributed import environment
 from pte_tracking.snapshots import rng
 
 _Batch = TypeVar("_Batch")
@@ -187,7 +187,7 @@ class Feed(Generic[_Batch]):
     def _start_workers(self) -> None:
         """Start persistent workers, as they were before the pass under way: starting them draws a random number."""
         iter(self.loader)
-        if world.rank() == 0:
+        if environment.rank() == 0:
             _logger.warning(
                 "loader: its persistent workers are new. The order of the data goes on exactly; random numbers that a "
                 "dataset draws inside of them do not, since they depend on all earlier passes. With "

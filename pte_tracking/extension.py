@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import nn, optim
 
+from pte_tracking._runs.run import Run
 from pte_tracking.progress import Progress
 from pte_tracking.reporter import Observation, Reporter
-from pte_tracking.runs.run import Run
 from pte_tracking.world import World
 
 # The order within an iteration, highest first; equal ones in order of registration.

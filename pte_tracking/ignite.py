@@ -12,7 +12,7 @@ from torch import nn, optim
 from pte_tracking.extension import TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
-from pte_tracking.runs.contract import Sink
+from pte_tracking.sinks import Sink
 from pte_tracking.state import StateObject
 
 if TYPE_CHECKING:

@@ -10,18 +10,19 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
+from pte_tracking._runs.outcome import outcome
+from pte_tracking._runs.run import Run
+from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.data import Feeds
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry, ExtensionList
 from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.progress import Progress
+from pte_tracking.reopen import open_together
 from pte_tracking.reporter import Observation, Reporter
-from pte_tracking.resume import find, open_together
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.endings import outcome
-from pte_tracking.runs.events import Checkpoint, Status
-from pte_tracking.runs.run import Run
+from pte_tracking.selection import find
+from pte_tracking.sinks import Sink
 from pte_tracking.snapshots import rng
 from pte_tracking.state import StateObject, TrainingState
 from pte_tracking.stopping import Stop

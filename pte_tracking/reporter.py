@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from pte_tracking.runs.values import check_key, to_number
+from pte_tracking._store.values import check_key, to_number
 
 #: An observed number; a tensor without dimensions where it still lies on another device.
 Value: TypeAlias = int | float | Tensor

@@ -7,12 +7,13 @@ from typing import Any, Protocol, cast
 
 from torch import nn, optim
 
+from pte_tracking._runs.run import Run
+from pte_tracking._store.events import Checkpoint
 from pte_tracking.data import Feeds
 from pte_tracking.extension_list import ExtensionList
 from pte_tracking.progress import Progress
-from pte_tracking.resume import Found, go_on, open_together
-from pte_tracking.runs.events import Checkpoint
-from pte_tracking.runs.run import Run
+from pte_tracking.reopen import go_on, open_together
+from pte_tracking.selection import Found
 from pte_tracking.snapshots import rng
 from pte_tracking.snapshots.differences import FORMAT, check_fits, check_format
 from pte_tracking.snapshots.plain import plain

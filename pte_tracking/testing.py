@@ -29,17 +29,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.config import entries
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.cursor import Progress
-from pte_tracking.runs.events import AnyEvent, Number
-from pte_tracking.runs.journal import Journal, Mark
-from pte_tracking.runs.keys import map_key
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.values import to_numbers
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Number
+from pte_tracking._store.journal import Journal, Mark
+from pte_tracking._store.layout import DELIVERY, JOURNAL
+from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.values import to_numbers
+from pte_tracking.sinks import Sink, map_key
 
 Points = dict[str, list[tuple[int, float]]]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from pte_tracking._store.events import Checkpoint
 from pte_tracking.extension import Extension, TriggerLike
 from pte_tracking.extension_list import ExtensionEntry
 from pte_tracking.manager import ExtensionsManager
 from pte_tracking.reporter import Observation, Reporter
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.events import Checkpoint
+from pte_tracking.sinks import Sink
 from pte_tracking.state import StateObject
 from pte_tracking.triggers import get_trigger
 from pte_tracking.updaters import Updater

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs.contract import Sink
+from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import pte_tracking as pte
+from pte_tracking._runs import verification
 from pte_tracking.cli import app
 from pte_tracking.cli.rendering import print_latest
-from pte_tracking.runs import verification
 
 
 def call(*words: object) -> Result:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.sync import sync
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs.delivery import deliver
-from pte_tracking.runs.layout import DELIVERY_LOCK
-from pte_tracking.runs.lock import Lock, is_held
-from pte_tracking.runs.manifest import NotARun
+from pte_tracking._delivery.process import deliver
+from pte_tracking._store.layout import DELIVERY_LOCK
+from pte_tracking._store.lock import Lock, is_held
+from pte_tracking._store.manifest import NotARun
 from tests import servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]

@@ -56,7 +56,7 @@ def test_importing_the_package_loads_no_torch_and_no_backend() -> None:
 
 
 def test_the_delivery_process_loads_no_torch() -> None:
-    assert modules_after("import pte_tracking.runs.delivery").isdisjoint({"torch", "numpy", "mlflow"})
+    assert modules_after("import pte_tracking._delivery.process").isdisjoint({"torch", "numpy", "mlflow"})
 
 
 @pytest.mark.parametrize("backend", ["pte_backends.json", "pte_backends.mlflow", "pte_backends.tensorboard"])

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from pte_tracking._store.manifest import NotARun
 from pte_tracking.cli.rendering import fail
-from pte_tracking.runs.manifest import NotARun
 
 # What may not be read is told as every other trouble is; Typer would take it for wrong use.
 folder = functools.partial(typer.Argument, show_default=False, readable=False)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from pte_tracking._runs.summary import summarize
+from pte_tracking._store.metrics import extremes
 from pte_tracking.cli.arguments import folder, reading
 from pte_tracking.cli.rendering import AsJson, console, fail, print_json, print_table
-from pte_tracking.runs.points import extremes
-from pte_tracking.runs.summary import summarize
 
 
 def compare(

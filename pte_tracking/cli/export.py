@@ -14,13 +14,13 @@ from typing import IO, Annotated, Any
 import msgspec
 import typer
 
+from pte_tracking._runs.summary import summarize
+from pte_tracking._store.events import Metrics
+from pte_tracking._store.journal import tail
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.metrics import rows
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import fail
-from pte_tracking.runs.events import Metrics
-from pte_tracking.runs.journal import tail
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.points import rows
-from pte_tracking.runs.summary import summarize
 
 _FIRST = ("log", "epoch", "iteration", "elapsed_time", "time")
 _AT_ONCE = 10_000  # rows in a piece of a Parquet file

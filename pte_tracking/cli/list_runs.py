@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from pte_tracking._runs.summary import Summary, summarize
+from pte_tracking._store.discovery import runs_below
+from pte_tracking._store.manifest import NotARun
+from pte_tracking._store.metrics import extremes, is_lower_better, main_key
 from pte_tracking.cli.arguments import folder, reading, tell
 from pte_tracking.cli.rendering import AsJson, console, fail, print_json, print_table
-from pte_tracking.runs.discovery import runs_below
-from pte_tracking.runs.manifest import NotARun
-from pte_tracking.runs.points import extremes, is_lower_better, main_key
-from pte_tracking.runs.summary import Summary, summarize
 
 
 def list_runs(

@@ -12,11 +12,11 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from pte_tracking._runs.summary import Summary, summarize
+from pte_tracking._store.metrics import extremes, main_key, rows
 from pte_tracking.cli import rendering
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json, print_latest, print_table
-from pte_tracking.runs.points import extremes, main_key, rows
-from pte_tracking.runs.summary import Summary, summarize
 
 _HEIGHT = 15
 _MOST_POINTS = 500

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from pte_tracking._delivery.follow import follow as follow_runs
+from pte_tracking._delivery.sink_entries import check_sinks
+from pte_tracking._delivery.sync import sync as sync_run
 from pte_tracking.cli.arguments import folder, reading
 from pte_tracking.cli.rendering import AsJson, fail, print_json
-from pte_tracking.runs.config import check_sinks
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.follow import follow as follow_runs
-from pte_tracking.runs.registry import find
-from pte_tracking.runs.sync import sync as sync_run
+from pte_tracking.sinks import Sink
+from pte_tracking.sinks._registry import find
 
 
 class InOrder(TyperCommand):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from pte_tracking._delivery.backlog import lost
+from pte_tracking._runs.verification import problems
+from pte_tracking._store.discovery import find_run
 from pte_tracking.cli.arguments import RunDir, reading
 from pte_tracking.cli.rendering import AsJson, print_json
-from pte_tracking.runs.discovery import find_run
-from pte_tracking.runs.pending import lost
-from pte_tracking.runs.verification import problems
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:

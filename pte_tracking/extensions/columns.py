@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pte_tracking.runs.events import Number
+from pte_tracking._store.events import Number
 
 _NARROWEST = 10  # characters, as in Chainer
 _CLOCKS = ("epoch", "iteration", "elapsed_time")

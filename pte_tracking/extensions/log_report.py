@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pte_tracking._runs.run import Run
+from pte_tracking._store import layout
+from pte_tracking._store.events import Number
+from pte_tracking._store.values import to_numbers
 from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.reporter import DictSummary
-from pte_tracking.runs import layout
-from pte_tracking.runs.events import Number
-from pte_tracking.runs.registry import find
-from pte_tracking.runs.run import Run
-from pte_tracking.runs.values import to_numbers
 from pte_tracking.shared_summary import SharedSummary
+from pte_tracking.sinks import get_sink
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -203,5 +203,5 @@ def _check_sinks(sinks: Sequence[str]) -> list[str]:
     if isinstance(sinks, str) or not all(isinstance(name, str) for name in sinks):
         raise TypeError(f"sinks: expected a list of names, such as ['json', 'mlflow'], got {sinks!r}")
     for name in sinks:
-        find(re.sub(r"-\d+$", "", name))  # a second sink of the kind is called mlflow-2
+        get_sink(re.sub(r"-\d+$", "", name))  # a second sink of the kind is called mlflow-2
     return list(sinks)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pte_tracking._store.values import check_key, to_number
 from pte_tracking.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
 from pte_tracking.reporter import SummaryState, Value, report
-from pte_tracking.runs.values import check_key, to_number
 from pte_tracking.triggers import get_trigger
 from pte_tracking.world import World
 

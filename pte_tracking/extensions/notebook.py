@@ -8,8 +8,8 @@ import time
 from collections import deque
 from typing import Any
 
+from pte_tracking._store.events import Number
 from pte_tracking.extensions.columns import Columns, number
-from pte_tracking.runs.events import Number
 
 _MOST_ROWS = 100  # a table of a million rows would be sent whole, again and again
 _PAUSE = 0.5  # seconds between two tables

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from pte_tracking._store.values import check_key
 from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking.extensions.optimizers import check_optimizer, find_optimizer, find_option
 from pte_tracking.reporter import report
-from pte_tracking.runs.values import check_key
 
 
 def observe_value(observation_key: str, target_func: Callable[[Manager], Any]) -> Extension:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pte_tracking._store.files import write_atomically
 from pte_tracking.extension import Manager
 from pte_tracking.extensions.notebook import NotebookOutput, in_notebook
-from pte_tracking.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

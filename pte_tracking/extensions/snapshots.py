@@ -11,12 +11,12 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from pte_tracking._runs.run import Run
+from pte_tracking._store.checkpoint_files import Part, remove
+from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.values import to_numbers
 from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
-from pte_tracking.resume import announce
-from pte_tracking.runs.checkpoint_files import Part, remove
-from pte_tracking.runs.events import Checkpoint
-from pte_tracking.runs.run import Run
-from pte_tracking.runs.values import to_numbers
+from pte_tracking.reopen import announce
 from pte_tracking.sharding import is_sharded, whole
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, temporary_path

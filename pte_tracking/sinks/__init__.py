@@ -6,12 +6,11 @@ helpers to read a run directory.
 
 from __future__ import annotations
 
-from pte_tracking.runs.checkpoint_files import difference as verify_digest
-from pte_tracking.runs.checkpoint_files import identity as checkpoint_digest
-from pte_tracking.runs.checkpoint_files import remove as delete_checkpoint
-from pte_tracking.runs.checkpoints import checkpoints as list_checkpoints
-from pte_tracking.runs.contract import ANY_NUMBER, BadEvent, Connection, Limits, RunView, Sink, SinkClosed
-from pte_tracking.runs.events import (
+from pte_tracking._store.checkpoint_files import difference as verify_digest
+from pte_tracking._store.checkpoint_files import identity as checkpoint_digest
+from pte_tracking._store.checkpoint_files import remove as delete_checkpoint
+from pte_tracking._store.checkpoints import checkpoints as list_checkpoints
+from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
     Checkpoint,
@@ -31,19 +30,22 @@ from pte_tracking.runs.events import (
     Tags,
     Text,
 )
-from pte_tracking.runs.files import file_name as safe_file_name
-from pte_tracking.runs.files import md5 as file_md5
-from pte_tracking.runs.files import sync_directory
-from pte_tracking.runs.journal import effective as read_effective
-from pte_tracking.runs.journal import find as find_events
-from pte_tracking.runs.keys import map_key
-from pte_tracking.runs.layout import JOURNAL, PREVIOUS
-from pte_tracking.runs.layout import check_file as check_file_name
-from pte_tracking.runs.registry import find as get_sink
-from pte_tracking.runs.registry import names as installed_sinks
+from pte_tracking._store.files import file_name as safe_file_name
+from pte_tracking._store.files import md5 as file_md5
+from pte_tracking._store.files import sync_directory
+from pte_tracking._store.journal import effective as read_effective
+from pte_tracking._store.journal import find as find_events
+from pte_tracking._store.layout import JOURNAL, PREVIOUS
+from pte_tracking._store.layout import check_file as check_file_name
+from pte_tracking.sinks._contract import ANY_NUMBER, BadEvent, Connection, Limits, RunView, Sink, SinkClosed
+from pte_tracking.sinks._keys import map_key
+from pte_tracking.sinks._registry import ENTRY_POINT_GROUP
+from pte_tracking.sinks._registry import find as get_sink
+from pte_tracking.sinks._registry import names as installed_sinks
 
 __all__ = [
     "ANY_NUMBER",
+    "ENTRY_POINT_GROUP",
     "JOURNAL",
     "PREVIOUS",
     "AnyEvent",

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from pte_tracking.runs.checkpoint_files import MARKER, STATE, Part, part, problem, remove
-from pte_tracking.runs.files import sync_directory, sync_file
+from pte_tracking._store.checkpoint_files import MARKER, STATE, Part, part, problem, remove
+from pte_tracking._store.files import sync_directory, sync_file
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.world import ALONE, World
 

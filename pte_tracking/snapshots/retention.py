@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pte_tracking.runs.events import Checkpoint
-from pte_tracking.runs.values import check_key
+from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.values import check_key
 
 
 class Best(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from pte_tracking.runs.checkpoint_files import Part
+from pte_tracking._store.checkpoint_files import Part
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots import file, shards
 from pte_tracking.snapshots.buffers import Buffers

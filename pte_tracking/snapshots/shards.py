@@ -2,7 +2,7 @@
 
 Such a snapshot is a folder: the shards and the ``.metadata`` as torch writes them, the rest of the state in
 ``state.pt`` (there, tensors without content stand in the places of those in the shards), and last its marker (see
-:mod:`pte_tracking.runs.checkpoint_files`). Any number of ranks reads it, a single process too.
+:mod:`pte_tracking._store.checkpoint_files`). Any number of ranks reads it, a single process too.
 
 torch pickles ``.metadata``, and would unpickle whatever it finds there and in entries that are no tensors. Here only
 the types that describe tensors are taken from it, and tensors alone are read.
@@ -20,8 +20,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pte_tracking.runs.checkpoint_files import STATE, Part, identity, part, remove, write_marker
-from pte_tracking.runs.files import sync_directory, sync_file
+from pte_tracking._store.checkpoint_files import STATE, Part, identity, part, remove, write_marker
+from pte_tracking._store.files import sync_directory, sync_file
 from pte_tracking.sharding import is_sharded
 from pte_tracking.snapshots.errors import SnapshotError
 from pte_tracking.snapshots.file import load, save, temporary_path

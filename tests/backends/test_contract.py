@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pte_backends.json import JsonSink
 from pte_backends.tensorboard import TensorBoardSink
-from pte_tracking.runs.contract import Sink
+from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 

@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink
 from pte_backends.mlflow._runs import RUN_ID
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.manifest import Manifest
+from pte_tracking._store.manifest import Manifest
+from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own

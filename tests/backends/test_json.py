@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_backends.json import JsonSink
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.config import entries
-from pte_tracking.runs.events import Metrics
-from pte_tracking.runs.journal import Journal, Mark, effective
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.run import Run
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._runs.run import Run
+from pte_tracking._store import events
+from pte_tracking._store.events import Metrics
+from pte_tracking._store.journal import Journal, Mark, effective
+from pte_tracking._store.layout import DELIVERY, JOURNAL
+from pte_tracking._store.manifest import Manifest
 
 
 def refuse(token: str) -> None:

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store import events
 from pte_tracking.testing import Points, Recorded
 
 pytestmark = [

@@ -15,9 +15,9 @@ from mlflow.entities import LoggedModel, Run
 
 from pte_backends.mlflow import MLflowSink, _checkpoints
 from pte_backends.mlflow._download import download
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.journal import Journal, Mark, read
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store import events
+from pte_tracking._store.journal import Journal, Mark, read
 from pte_tracking.testing import Points, Recorded
 
 pytestmark = [

@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pte_tracking.runs import lock
-from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,7 +106,7 @@ run._close_timeout = 1
     # Nobody listens at port 9, so that the error message with the address in it is written, too.
     done = run_script("http://me:s3cret@127.0.0.1:9", ending)
     assert done.returncode == 0
-    assert "pte_tracking.runs.delivery" in done.stdout
+    assert "pte_tracking._delivery.process" in done.stdout
     (pid,) = (int(line.split()[0]) for line in done.stdout.splitlines() if str(tmp_path) in line and "delivery" in line)
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 20

@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
 from pte_backends.mlflow._client import patience
-from pte_tracking.runs import events
-from pte_tracking.runs.config import entries
-from pte_tracking.runs.manifest import Manifest
+from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._store import events
+from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
 
 pytestmark = [
@@ -222,7 +222,7 @@ def test_a_new_store_keeps_its_artifacts_where_the_run_began(tmp_path: Path) -> 
     (tmp_path / "elsewhere").mkdir()
     recorded = Recorded(tmp_path / "run", MLflowSink())
     recorded.journal.append(events.Text, "note", 1, "a text")
-    code = "import sys, pathlib; from pte_tracking.runs.delivery import deliver; deliver(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; deliver(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(recorded.directory)]
     done = subprocess.run(command, check=True, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
     assert (tmp_path / "mlflow.db").exists()
@@ -239,7 +239,7 @@ def test_stores_that_one_process_delivers_to_keep_their_artifacts_apart(tmp_path
         os.chdir(tmp_path / name)
         recorded = Recorded(tmp_path / "runs" / name, MLflowSink())
         recorded.journal.append(events.Text, "note", 1, name)
-    code = "import sys, pathlib; from pte_tracking.runs.delivery import deliver; "
+    code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; "
     code += "[deliver(pathlib.Path(one)) for one in sys.argv[1:]]"
     folders = [str(tmp_path / "runs" / name) for name in ("a", "b")]
     subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=tmp_path)

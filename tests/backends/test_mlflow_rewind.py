@@ -12,9 +12,9 @@ from mlflow.entities import Run
 
 from pte_backends.mlflow import MLflowSink
 from pte_backends.mlflow._connection import MLflowConnection
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.keys import map_key
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store import events
+from pte_tracking.sinks import map_key
 from pte_tracking.testing import Recorded
 
 pytestmark = [

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store import events
 from pte_tracking.testing import Recorded
 from tests.mlflow_contract import AtAServer, points_in
 from tests.servers import Proxy

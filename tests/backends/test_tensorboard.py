@@ -26,10 +26,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from pte_backends.tensorboard import TensorBoardSink
 from pte_backends.tensorboard._custom_scalars import subject
-from pte_tracking.runs import journal
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.contract import BadEvent, Connection
-from pte_tracking.runs.events import (
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._store import journal
+from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
     Dataset,
@@ -45,8 +44,9 @@ from pte_tracking.runs.events import (
     Tags,
     Text,
 )
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest, SinkEntry
+from pte_tracking._store.layout import DELIVERY, JOURNAL
+from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking.sinks import BadEvent, Connection
 
 TIME = 1_700_000_000.0
 

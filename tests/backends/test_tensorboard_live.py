@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pte_tracking.runs.run import Run
+from pte_tracking._runs.run import Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -231,7 +231,7 @@ def test_what_was_written_survives_the_death_of_its_writer(tmp_path: Path) -> No
     code = (
         "import sys, types, pte_backends.tensorboard\n"
         "from pathlib import Path\n"
-        "from pte_tracking.runs.events import Metrics\n"
+        "from pte_tracking._store.events import Metrics\n"
         f"run = types.SimpleNamespace(directory=Path({str(tmp_path)!r}), id='0' * 32, start_time=1.0)\n"
         "connection = pte_backends.tensorboard.TensorBoardSink().open(run, {})\n"
         "for seq in range(1, 10**6):\n"

@@ -18,8 +18,8 @@ from wandb.proto import wandb_internal_pb2 as pb
 
 import pte_tracking as pte
 from pte_backends.wandb import WandbSink, _framing
-from pte_tracking.runs import events
-from pte_tracking.runs.contract import Sink
+from pte_tracking._store import events
+from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, Recorded, SinkContract
 
 REAL = """

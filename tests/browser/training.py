@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.sync import sync
 from tests import servers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"

@@ -3,7 +3,7 @@
 import os
 import sys
 
-if os.environ.get("PTE_TEST_KILL") and "pte_tracking.runs.delivery" in " ".join(sys.orig_argv):
+if os.environ.get("PTE_TEST_KILL") and "pte_tracking._delivery.process" in " ".join(sys.orig_argv):
     import killing
 
     killing.arm(os.environ["PTE_TEST_KILL"])

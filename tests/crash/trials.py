@@ -27,8 +27,8 @@ sys.path.insert(0, str(HERE))
 import killing  # noqa: E402
 import training  # noqa: E402  imports torch once, for all forked sessions
 
-from pte_tracking.runs import lock  # noqa: E402
-from pte_tracking.runs.layout import DELIVERY_LOCK  # noqa: E402
+from pte_tracking._store import lock  # noqa: E402
+from pte_tracking._store.layout import DELIVERY_LOCK  # noqa: E402
 
 OnRewind = Literal["keep", "fork"]
 _LONGEST_SESSION = 90.0  # seconds; a session takes about one
@@ -169,7 +169,7 @@ class Trial:
             _kill(int(holder.split()[0]))
 
     def _settle(self) -> None:
-        from pte_tracking.runs.sync import sync
+        from pte_tracking._delivery.sync import sync
 
         if left := sync(self.folder / "result", timeout=30):
             raise RuntimeError(f"not delivered: {left}")

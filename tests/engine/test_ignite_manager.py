@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pte_tracking as pte
-from pte_tracking.runs.events import RunEnded
-from pte_tracking.runs.journal import effective
+from pte_tracking._store.events import RunEnded
+from pte_tracking._store.journal import effective
 
 LOADER = [1.0, 2.0, 3.0]
 

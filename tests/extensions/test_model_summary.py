@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.events import Text
+from pte_tracking._store.journal import effective
 from pte_tracking.extensions import ModelSummary
-from pte_tracking.runs.events import Text
-from pte_tracking.runs.journal import effective
 
 
 def texts(out: Path) -> list[Text]:

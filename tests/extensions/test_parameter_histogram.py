@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.events import Histogram
+from pte_tracking._store.journal import read
 from pte_tracking.extensions import ParameterHistogram
-from pte_tracking.runs.events import Histogram
-from pte_tracking.runs.journal import read
 
 
 def histograms(out: Path, extension: ParameterHistogram) -> list[Histogram]:

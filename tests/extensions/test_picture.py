@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.events import Figure as FigureEvent
+from pte_tracking._store.journal import read
 from pte_tracking.extensions.picture import Picture, label
-from pte_tracking.runs.events import Figure as FigureEvent
-from pte_tracking.runs.journal import read
 
 
 def paint(figure: Figure) -> None:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 import pte_tracking as pte
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.events import Figure as FigureEvent
+from pte_tracking._store.journal import read
 from pte_tracking.extensions import PlotReport
-from pte_tracking.runs.events import Figure as FigureEvent
-from pte_tracking.runs.journal import read
 
 
 def manager_of(out: Path, plot: PlotReport, **kwargs: Any) -> ExtensionsManager:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.events import Figure as FigureEvent
+from pte_tracking._store.journal import read
 from pte_tracking.extensions import VariableStatisticsPlot
-from pte_tracking.runs.events import Figure as FigureEvent
-from pte_tracking.runs.journal import read
 
 
 def manager_of(out: Path, plot: VariableStatisticsPlot) -> ExtensionsManager:

@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
-from pte_tracking.runs.run import Run
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._runs.run import Run
+from pte_tracking._store import events
+from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
 from tests import servers
 from tests.disks import fill, grow, small_disk

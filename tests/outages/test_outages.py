@@ -19,14 +19,14 @@ from mlflow.entities import Run as Shown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import lock
-from pte_tracking.runs.courier import stop, wake
-from pte_tracking.runs.cursor import Progress
-from pte_tracking.runs.layout import DELIVERY_LOCK
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
-from pte_tracking.runs.run import Run
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.supervisor import stop, wake
+from pte_tracking._delivery.sync import sync
+from pte_tracking._runs.run import Run
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
+from pte_tracking._store.manifest import Manifest
 from tests.outages.training import value
 from tests.servers import Fate, Proxy, free_port
 

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking.runs import checkpoint_files
-from pte_tracking.runs.checkpoint_files import Part
+from pte_tracking._store import checkpoint_files
+from pte_tracking._store.checkpoint_files import Part
 from pte_tracking.sharding import local, whole
 from pte_tracking.snapshots import shards
 from pte_tracking.snapshots.errors import SnapshotError

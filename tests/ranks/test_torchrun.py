@@ -19,13 +19,13 @@ from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from pte_tracking.runs import journal
-from pte_tracking.runs.events import Rewound
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
-from pte_tracking.runs.status import status
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.sync import sync
+from pte_tracking._store import journal
+from pte_tracking._store.events import Rewound
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.status import status
 from tests.ranks.scenarios import rows
 
 pytestmark = [

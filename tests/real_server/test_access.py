@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import lock
-from pte_tracking.runs.cursor import Progress
-from pte_tracking.runs.layout import DELIVERY_LOCK
+from pte_tracking._delivery.cursor import Progress
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking.testing import Recorded
 from tests.postgres import Postgres
 from tests.real_server.conftest import Guarded
@@ -123,7 +123,7 @@ def test_secrets_stay_in_the_environment(
         fetched = fetch(f"runs:/{run_id}", tmp_path, env)
     assert fetched.stdout == f"snapshot_iter_{ITERATIONS}\n", fetched.stderr
     assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
-    for program in ("training.py", "pte_tracking.runs.delivery", "pte_backends.mlflow"):
+    for program in ("training.py", "pte_tracking._delivery.process", "pte_backends.mlflow"):
         assert any(program in line for line in seen), program
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert any(guarded_server.uri in text for text in written)

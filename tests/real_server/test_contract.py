@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs import events
+from pte_tracking._store import events
 from pte_tracking.testing import Recorded
 from tests.mlflow_contract import AtAServer
 

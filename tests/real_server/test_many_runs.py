@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.sync import sync
 from tests.postgres import Postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]

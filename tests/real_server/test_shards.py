@@ -10,7 +10,7 @@ import torch
 from mlflow import MlflowClient
 
 from pte_tracking import extensions
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.sync import sync
 from tests.object_store import ObjectStore
 from tests.ranks import scenarios
 from tests.ranks.forked import on_ranks

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.sync import sync
 from tests.object_store import ObjectStore
 from tests.postgres import Postgres
 from tests.real_server.training import ARTIFACT, ITERATIONS, KILLED_IN, value

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events, journal
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.config import entries
-from pte_tracking.runs.contract import Sink
-from pte_tracking.runs.cursor import Progress, progress_path
-from pte_tracking.runs.events import Metrics, Status
-from pte_tracking.runs.journal import Journal, Mark, effective
-from pte_tracking.runs.layout import DELIVERY, JOURNAL
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.cursor import Progress, progress_path
+from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._store import events, journal
+from pte_tracking._store.events import Metrics, Status
+from pte_tracking._store.journal import Journal, Mark, effective
+from pte_tracking._store.layout import DELIVERY, JOURNAL
+from pte_tracking._store.manifest import Manifest
+from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe

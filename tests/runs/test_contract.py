@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pte_tracking.runs.contract import Sink
+from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 if TYPE_CHECKING:

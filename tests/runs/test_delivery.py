@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from pte_tracking.runs import lock
-from pte_tracking.runs.cursor import Progress, progress_path
-from pte_tracking.runs.delivery import deliver
-from pte_tracking.runs.events import Metrics
-from pte_tracking.runs.journal import Journal, effective
-from pte_tracking.runs.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.pending import pending
-from pte_tracking.runs.run import Run
-from pte_tracking.runs.sync import sync
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.cursor import Progress, progress_path
+from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.sync import sync
+from pte_tracking._runs.run import Run
+from pte_tracking._store import lock
+from pte_tracking._store.events import Metrics
+from pte_tracking._store.journal import Journal, effective
+from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
+from pte_tracking._store.manifest import Manifest
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events
-from pte_tracking.runs.events import AnyEvent, decode, encode
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, decode, encode
 
 texts = st.text()
 keys = st.text(min_size=1)

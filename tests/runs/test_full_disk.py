@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pte_tracking.runs import inline, journal
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.events import Metrics
-from pte_tracking.runs.journal import Journal, effective, read
-from pte_tracking.runs.run import Run
+from pte_tracking._delivery import inline
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._runs.run import Run
+from pte_tracking._store import journal
+from pte_tracking._store.events import Metrics
+from pte_tracking._store.journal import Journal, effective, read
 from pte_tracking.testing import Recorded
 from tests.disks import fill, small_disk
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from pte_backends.json import JsonSink
-from pte_tracking.runs import events, pending
-from pte_tracking.runs.channel import Channel
-from pte_tracking.runs.layout import JOURNAL
-from pte_tracking.runs.manifest import Manifest
-from pte_tracking.runs.record import Point
-from pte_tracking.runs.run import Run
+from pte_tracking._delivery import backlog
+from pte_tracking._delivery.consumer import Channel
+from pte_tracking._runs.run import Run
+from pte_tracking._runs.writer import Point
+from pte_tracking._store import events
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
 
 SHORT, LONG = 8_000, 40_000
@@ -66,7 +67,7 @@ def go_on(directory: Path, point: Point) -> None:
 
 
 def ask_what_is_left(directory: Path, point: Point) -> None:
-    pending.pending(directory, Manifest.load(directory))
+    backlog.pending(directory, Manifest.load(directory))
 
 
 @pytest.mark.parametrize("act", [open_again, go_on, ask_what_is_left])

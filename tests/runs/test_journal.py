@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events
-from pte_tracking.runs.course import Course
-from pte_tracking.runs.events import AnyEvent, Metrics, Rewound
-from pte_tracking.runs.journal import Journal, Mark, effective, find, kept, read, route, seq_at
+from pte_tracking._delivery.history_reader import Course
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Metrics, Rewound
+from pte_tracking._store.journal import Journal, Mark, effective, find, kept, read, route, seq_at
 
 
 def write(path: Path, count: int) -> list[Mark]:

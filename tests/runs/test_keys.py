@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking.runs.contract import Limits
-from pte_tracking.runs.keys import map_key
+from pte_tracking.sinks import Limits, map_key
 
 MLFLOW = Limits(key_characters=re.compile(r"[\w\-./: ]"), key_length=250, key_is_path=True)
 LIMITS = [

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pte_tracking.runs import lock
-from pte_tracking.runs.lock import Lock, Locked
+from pte_tracking._store import lock
+from pte_tracking._store.lock import Lock, Locked
 
 # Forking is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
-HOLD = "import sys, pathlib, time; from pte_tracking.runs.lock import Lock; \
+HOLD = "import sys, pathlib, time; from pte_tracking._store.lock import Lock; \
 held = Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 

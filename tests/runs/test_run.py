@@ -20,19 +20,20 @@ import numpy as np
 import pytest
 import torch
 
-from pte_tracking.runs import courier, events
-from pte_tracking.runs.config import check_sinks, entries
-from pte_tracking.runs.confusion import confusion_figure
-from pte_tracking.runs.contract import Connection, RunView, Sink
-from pte_tracking.runs.courier import Courier
-from pte_tracking.runs.directory import DirectoryInUse
-from pte_tracking.runs.endings import outcome
-from pte_tracking.runs.events import AnyEvent
-from pte_tracking.runs.journal import read
-from pte_tracking.runs.layout import DELIVERY_LOCK, MANIFEST_LOCK
-from pte_tracking.runs.lock import Lock
-from pte_tracking.runs.manifest import Manifest, NotARun, SinkEntry
-from pte_tracking.runs.run import Run
+from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.sink_entries import check_sinks, entries
+from pte_tracking._delivery.supervisor import Courier
+from pte_tracking._runs.confusion_matrix import confusion_figure
+from pte_tracking._runs.directory import DirectoryInUse
+from pte_tracking._runs.outcome import outcome
+from pte_tracking._runs.run import Run
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent
+from pte_tracking._store.journal import read
+from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
+from pte_tracking._store.lock import Lock
+from pte_tracking._store.manifest import Manifest, NotARun, SinkEntry
+from pte_tracking.sinks import Connection, RunView, Sink
 
 if TYPE_CHECKING:
     from tests.runs.probe.pte_probe import Probe
@@ -327,11 +328,11 @@ def test_a_directory_has_one_writer_and_the_error_names_it(tmp_path: Path) -> No
 def test_an_earlier_run_that_another_machine_goes_on_delivering_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(courier, "_ELSEWHERE_WITHIN", 0.1)
+    monkeypatch.setattr(supervisor, "_ELSEWHERE_WITHIN", 0.1)
     with Run(tmp_path):
         pass
     path = tmp_path / DELIVERY_LOCK
-    script = "import sys, pathlib; from pte_tracking.runs.lock import Lock; Lock(pathlib.Path(sys.argv[1])); "
+    script = "import sys, pathlib; from pte_tracking._store.lock import Lock; Lock(pathlib.Path(sys.argv[1])); "
     script += "print(1, flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking.runs import events
-from pte_tracking.runs.channel import _cut
-from pte_tracking.runs.contract import Limits
-from pte_tracking.runs.events import AnyEvent, Metrics
-from pte_tracking.runs.selection import Selection
+from pte_tracking._delivery.consumer import _cut
+from pte_tracking._delivery.event_filter import Selection
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Metrics
+from pte_tracking.sinks import Limits
 
 rows = st.builds(
     Metrics,

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from pte_tracking.runs import events
-from pte_tracking.runs.events import Number
-from pte_tracking.runs.values import check_key, check_step, flatten, to_number, to_numbers, to_texts
+from pte_tracking._store import events
+from pte_tracking._store.events import Number
+from pte_tracking._store.values import check_key, check_step, flatten, to_number, to_numbers, to_texts
 
 NUMPY_TYPES = [
     *(np.dtype(name) for name in np.typecodes["AllInteger"]),

@@ -21,10 +21,10 @@ PLACES = [
     "os:fsync:3:before",
     "pte_tracking.snapshots.file:part:2:after",
     "pte_tracking.snapshots.file:sync_directory:1:before",
-    "pte_tracking.runs.run:Run.log_checkpoint:1:before",
-    "pte_tracking.runs.run:Run.log_checkpoint:2:after",
-    "pte_tracking.runs.run:Run.remove_checkpoint:1:before",
-    "pte_tracking.runs.run:Run.remove_checkpoint:1:after",
+    "pte_tracking._runs.run:Run.log_checkpoint:1:before",
+    "pte_tracking._runs.run:Run.log_checkpoint:2:after",
+    "pte_tracking._runs.run:Run.remove_checkpoint:1:before",
+    "pte_tracking._runs.run:Run.remove_checkpoint:1:after",
 ]
 
 

@@ -17,7 +17,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pte_tracking as pte
 from pte_tracking import extensions, updaters
-from pte_tracking.runs.events import Checkpoint
+from pte_tracking._store.events import Checkpoint
 
 ITERATIONS = 8  # in an epoch
 EPOCHS = 3

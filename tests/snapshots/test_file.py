@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pte_tracking.runs.checkpoint_files import part
+from pte_tracking._store.checkpoint_files import part
 from pte_tracking.snapshots import file
 from pte_tracking.snapshots.errors import SnapshotError
 

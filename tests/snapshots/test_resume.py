@@ -14,11 +14,10 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
-from pte_tracking import extensions, triggers
-from pte_tracking.runs import registry
-from pte_tracking.runs.contract import Connection, RunView, Sink
-from pte_tracking.runs.events import Checkpoint, CheckpointRemoved
-from pte_tracking.runs.journal import find
+from pte_tracking import extensions, selection, triggers
+from pte_tracking._store.events import Checkpoint, CheckpointRemoved
+from pte_tracking._store.journal import find
+from pte_tracking.sinks import Connection, RunView, Sink
 from pte_tracking.snapshots.errors import SnapshotError
 
 EVERY: Any = (1, "iteration")
@@ -364,9 +363,9 @@ class Shelf(Sink):
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Shelf.where = tmp_path / "shelf"
     run(make(Shelf.where), 5)
-    installed = registry.find
-    monkeypatch.setattr(registry, "names", lambda: ["json", "shelf"])
-    monkeypatch.setattr(registry, "find", lambda name: Shelf if name == "shelf" else installed(name))
+    installed = selection.get_sink
+    monkeypatch.setattr(selection, "installed_sinks", lambda: ["json", "shelf"])
+    monkeypatch.setattr(selection, "get_sink", lambda name: Shelf if name == "shelf" else installed(name))
     return Shelf.where
 
 

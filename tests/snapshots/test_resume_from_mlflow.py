@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.runs.events import Checkpoint
+from pte_tracking._store.events import Checkpoint
 from tests.snapshots import small_training as small
 
 STOPPED_IN = 13

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.runs import events as kinds
-from pte_tracking.runs.contract import BadEvent, Limits, RunView, Sink, SinkClosed
-from pte_tracking.runs.events import AnyEvent, Rewound, Status
+from pte_tracking._store import events as kinds
+from pte_tracking._store.events import AnyEvent, Rewound, Status
+from pte_tracking.sinks import BadEvent, Limits, RunView, Sink, SinkClosed
 
 
 class Trouble(Exception):

@@ -1,0 +1,283 @@
+"""One sink's way through the journal: its position, its state, its troubles."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.event_filter import Selection
+from pte_tracking._delivery.history_reader import Course
+from pte_tracking._delivery.run_view import View
+from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._delivery.throttle import turn
+from pte_tracking._store import journal
+from pte_tracking._store.events import AnyEvent, Metrics, Rewound, RunStarted, Status
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking.sinks import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
+
+_logger = logging.getLogger("pte_tracking")
+_MOST_SET_ASIDE = 1000
+
+
+class Channel:
+    """Carries the journal of a run to one sink.
+
+    Args:
+        directory: The run's directory, absolute.
+        manifest: The run's manifest.
+        entry: The sink.
+
+    Raises:
+        ValueError: The sink is not installed.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
+        self.key = entry.key
+        self._sink = build_sink(entry)
+        self._is_shared = self._sink.is_shared
+        self._directory = directory
+        self._journal = directory / JOURNAL
+        self._selection = Selection(self.key, entry.name, self._sink.limits)
+        self._view = View(directory, manifest, self._selection)
+        self._course = Course(self._journal)
+        self._connection: Connection | None = None
+        #: What it failed with last, as long as it fails.
+        self._told: str | None = None
+        #: Of the last batch: whether there is more, whether it was nothing but numbers, and the seconds that it took.
+        self._was_full, self._was_small, self._took = False, False, 0.0
+        self._is_abandoned = False
+        self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
+        self._restore()
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the training process writes this sink."""
+        return self._sink.inline
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the backend has given this run up for ever."""
+        return self.progress.closed is not None
+
+    @property
+    def rest(self) -> float:
+        """Seconds for which the backend should be left to others now, while the run goes on."""
+        if not self._is_shared or self._was_full:
+            return 0.0
+        return turn(self._took, is_small=self._was_small)
+
+    def pump(self) -> bool:
+        """Deliver the next batch.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            Exception: The backend could not be reached or did not take it: to be tried again later.
+        """
+        start, end = self.progress.position, self._journal.stat().st_size
+        if self.is_closed or end <= start:
+            return False
+        if start < self.progress.reaching < end:
+            end = self.progress.reaching
+        rewound, start, end = self._course.route(start, end)
+        if rewound:
+            self._announce(start)
+            self._take_back(rewound, start)
+            return True
+        events, position = self._batch(start, end)
+        if not events:
+            self._pass_over(position)
+            return False
+        self._announce(position)
+        self.deliver(events, position)
+        self.save()
+        return True
+
+    def _announce(self, position: int) -> None:
+        if position > self.progress.reaching:
+            self.progress.reaching = position
+            self._keep()
+
+    def push(self, event: AnyEvent, position: int) -> None:
+        """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
+        is_plain = self._takes_all and getattr(event, "sinks", None) is None
+        if self._connection is None or not is_plain:
+            self.deliver([event], position)
+            return
+        self._connection.write((event,))
+        self.progress.position, self.progress.seq = position, event.seq
+
+    def deliver(self, events: list[AnyEvent], position: int) -> None:
+        """Write events of the journal, the last of which ends at ``position``; progress is kept, but not saved."""
+        try:
+            connection = self._connect()
+            selected, begun = list(self._selection.select(events)), time.monotonic()
+            for batch in _cut(selected, self._sink.limits.batch_values):
+                self._write(connection, batch)
+            self._took = time.monotonic() - begun
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        if self.progress.ended and any(isinstance(event, RunStarted) for event in events):
+            self.progress.ended = None
+        self.progress.position, self.progress.seq = position, events[-1].seq
+        self.progress.error = self.progress.error_time = None
+
+    def save(self) -> None:
+        """Make position and state durable against the end of this process, together."""
+        if self._connection is not None:
+            self.progress.state = self._connection.state()
+        self.progress.selection = self._selection.state()
+        if not self._selection.remembers:
+            self.progress.sent = []
+        self._keep()
+        self._told = None
+
+    def failed(self, error: BaseException) -> None:
+        """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]  # one line, whatever it was
+        if message != self._told:
+            _logger.warning("%s: %s; it is tried again", self.key, message)
+            self._told = message
+        self._disconnect()
+        try:
+            self._restore()
+            self.progress.error, self.progress.error_time = message, time.time()
+            self._keep()
+        except OSError as problem:
+            _logger.debug("%s: what failed is not kept: %s", self.key, problem)
+
+    def finish(self, status: Status | None) -> None:
+        """Tell the backend that everything was delivered and how the run ended; None if it goes on elsewhere.
+
+        Raises:
+            Exception: The backend could not be reached: to be tried again later.
+        """
+        if self.is_closed or (status is not None and self.progress.ended == status):
+            return
+        if status is None and self._connection is None:
+            return
+        try:
+            connection = self._connect()
+            connection.close(status)
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        self.progress.state, self._connection = connection.state(), None
+        self.progress.ended = status
+        self.progress.error = self.progress.error_time = None
+        self.save()
+
+    def abandon(self) -> None:
+        """Keep nothing from now on: what is under way may end when the directory is another run's."""
+        self._is_abandoned = True
+
+    def _keep(self) -> None:
+        if not self._is_abandoned:
+            self.progress.save(self._directory, self.key)
+
+    def _restore(self) -> None:
+        """Begin where the saved progress ends."""
+        progress = Progress.load(self._directory, self.key)
+        if progress.position and journal.seq_at(self._journal, progress.position) != progress.seq:
+            _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
+            progress = Progress(closed=progress.closed)
+        self.progress = progress
+        self._selection.restore(progress.selection)
+        for first, last in progress.sent:
+            self._selection.remember(event for event, _ in journal.read(self._journal, first, last))
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._sink.open(self._view, self.progress.state)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it has failed already, and that was told
+                connection.close(None)
+
+    def _give_up(self, error: SinkClosed) -> None:
+        _logger.error("%s: %s; nothing more is delivered there", self.key, error)
+        self.progress.closed = str(error) or type(error).__name__
+        self._keep()
+        self._disconnect()
+
+    def _batch(self, start: int, end: int) -> tuple[list[AnyEvent], int]:
+        """The next events, as many as one write should carry, and the position behind them."""
+        events: list[AnyEvent] = []
+        values, limits = 0, self._sink.limits
+        self._was_full = False
+        for event, behind in journal.read(self._journal, start, end):
+            values += len(event.values) if isinstance(event, Metrics) else 0
+            if events and values > limits.batch_values:
+                self._was_full = True
+                break
+            events.append(event)
+            start = behind
+            if len(events) >= limits.batch_events:
+                self._was_full = True
+                break
+        self._was_small = all(isinstance(event, Metrics) for event in events)
+        return events, start
+
+    def _take_back(self, rewound: Rewound, behind: int) -> None:
+        """Follow a rewind that takes back what was delivered already."""
+        held, self._view.given = self.progress.position, self.progress.position
+        try:
+            if self._sink.rewinds:
+                self._write(self._connect(), [rewound])
+            else:
+                pieces = journal.kept(self._journal, held)
+                gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
+                self.progress.sent.extend(gone)
+                self._selection.remember(event for piece in gone for event, _ in journal.read(self._journal, *piece))
+        except SinkClosed as error:
+            self._give_up(error)
+            return
+        self._selection.rewind(journal.latest(self._journal, rewound.to_position))
+        self.progress.position, self.progress.seq, self.progress.ended = behind, rewound.seq, None
+        self.save()
+
+    def _pass_over(self, position: int) -> None:
+        """Step behind a rewind that takes nothing back here, as no event has come after it yet."""
+        seq = journal.seq_at(self._journal, position) if position > self.progress.position else None
+        if seq is not None:
+            self.progress.position, self.progress.seq = position, seq
+            self.save()
+
+    def _write(self, connection: Connection, batch: list[AnyEvent]) -> None:
+        while batch:
+            try:
+                connection.write(batch)
+            except BadEvent as error:
+                rest = [event for event in batch if event.seq != error.seq]
+                if len(rest) == len(batch):
+                    raise
+                _logger.error("%s: the event %d is refused and set aside: %s", self.key, error.seq, error.reason)
+                if len(self.progress.set_aside) < _MOST_SET_ASIDE:
+                    self.progress.set_aside[str(error.seq)] = error.reason
+                batch = rest
+            else:
+                return
+
+
+def _cut(events: list[AnyEvent], most_values: int) -> Iterator[list[AnyEvent]]:
+    batch: list[AnyEvent] = []
+    values = 0
+    for event in events:
+        more = len(event.values) if isinstance(event, Metrics) else 0
+        if batch and values + more > most_values:
+            yield batch
+            batch, values = [], 0
+        batch.append(event)
+        values += more
+    if batch:
+        yield batch

@@ -1,0 +1,67 @@
+"""Saved journal position and state of a sink."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pte_tracking._store.events import Status
+from pte_tracking._store.files import file_name, write_atomically
+from pte_tracking._store.layout import DELIVERY
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class Progress(msgspec.Struct):
+    """How far a sink is, as it stands in ``delivery/<key>.json``.
+
+    Attributes:
+        position: Everything before it is durable in the backend.
+        seq: The last event before it.
+        state: What the connection needs to go on.
+        selection: What the selection needs to go on.
+        reaching: Where the batch under way ends. If a crash comes before its position is saved, that very batch comes
+            again before anything else, so that what the backend holds is known when a rewind takes some of it back.
+        sent: Pieces of the journal, from position to position, that the backend got before they were taken back, and
+            cannot forget.
+        ended: The status with which the backend was told that the run ended; None while it goes on.
+        closed: Why the backend will never take this run again.
+        error: What the last attempt failed with.
+        error_time: When that was.
+        set_aside: The events that the backend can never store, by seq, with its reason.
+    """
+
+    position: int = 0
+    seq: int = 0
+    state: dict[str, Any] = {}
+    selection: dict[str, Any] = {}
+    reaching: int = 0
+    sent: list[tuple[int, int]] = []
+    ended: Status | None = None
+    closed: str | None = None
+    error: str | None = None
+    error_time: float | None = None
+    set_aside: dict[str, str] = {}
+
+    @classmethod
+    def load(cls, directory: Path, key: str) -> Progress:
+        """Read it; a new one if there is none, or a damaged one (everything is delivered again then)."""
+        try:
+            return msgspec.json.decode(progress_path(directory, key).read_bytes(), type=cls)
+        except FileNotFoundError:
+            return cls()
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            _logger.warning("%s: damaged (%s); everything is delivered again", progress_path(directory, key), error)
+            return cls()
+
+    def save(self, directory: Path, key: str) -> None:
+        """Write it, whole or not at all."""
+        write_atomically(progress_path(directory, key), msgspec.json.encode(self))
+
+
+def progress_path(directory: Path, key: str) -> Path:
+    """Where a sink's progress is saved."""
+    return directory / DELIVERY / f"{file_name(key)}.json"

@@ -1,0 +1,163 @@
+"""What one sink gets of the effective history: its own rows, one point per key and step, keys and sizes that fit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from pte_tracking._store.events import AnyEvent, Metrics, Number, Params, Tags
+from pte_tracking.sinks import Limits, map_key
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class Selection:
+    """Turns events of the journal into those that a sink is given.
+
+    Args:
+        key: The sink's key in the run.
+        name: The sink's name.
+        limits: What it can hold.
+    """
+
+    def __init__(self, key: str, name: str, limits: Limits) -> None:
+        self._names = {key, name}
+        self._key = key
+        self._limits = limits
+        self._step: int | None = None
+        self._keys: dict[str, str] = {}
+        #: Points that the backend has, though they were taken back: it cannot forget them.
+        self._sent: dict[tuple[str, int], Number] = {}
+        self._last_sent_step = -1
+        self._mapped: dict[str, str] = {}
+        self._told: set[str] = set()
+
+    def afresh(self) -> Selection:
+        """Another one at the beginning of the history, which does not tell again what this one has told."""
+        fresh = copy.copy(self)
+        fresh.restore({})
+        return fresh
+
+    def state(self) -> dict[str, Any]:
+        """What is needed to go on: the keys that the current step has had, each with its log."""
+        return {"step": self._step, "keys": self._keys}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned; nothing is remembered then."""
+        self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
+        self._sent, self._last_sent_step = {}, -1
+
+    def rewind(self, backwards: Iterable[AnyEvent]) -> None:
+        """Go on from an earlier point.
+
+        Args:
+            backwards: The history up to there, its last event first.
+        """
+        self._step, self._keys = None, {}
+        if self._limits.logs_apart:
+            return
+        for event in backwards:
+            if isinstance(event, Metrics) and self._is_ours(event):
+                if event.step != self._step is not None:
+                    return
+                self._step = event.step
+                self._keys.update(dict.fromkeys(event.values, event.log))
+
+    def remember(self, superseded: Iterable[AnyEvent]) -> None:
+        """Send none of these points a second time."""
+        for event in superseded:
+            if isinstance(event, Metrics) and self._is_ours(event):
+                self._last_sent_step = max(self._last_sent_step, event.step)
+                self._sent.update({(key, event.step): value for key, value in event.values.items()})  # type: ignore[misc]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether points are still held back."""
+        return bool(self._sent)
+
+    def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
+        """The events for the sink, in order."""
+        for event in events:
+            if isinstance(event, Metrics):
+                if self._is_ours(event):
+                    yield from self._metrics(event)
+            elif isinstance(event, Params | Tags):
+                yield self._with_values(event, {self._map(key): value for key, value in event.values.items()})
+            elif (key := getattr(event, "key", None)) is not None and (mapped := self._map(key)) != key:
+                yield msgspec.structs.replace(event, key=mapped)
+            else:
+                yield event
+
+    def _is_ours(self, event: Metrics) -> bool:
+        return event.sinks is None or not self._names.isdisjoint(event.sinks)
+
+    def _metrics(self, event: Metrics) -> Iterator[Metrics]:
+        values = event.values
+        if not self._limits.logs_apart:
+            values = self._first_come(event, values)
+        if self._sent:
+            values = self._unsent(event.step, values)
+        if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
+            values = {self._map(key): value for key, value in values.items()}
+        most = self._limits.batch_values
+        if values is event.values and len(values) <= most:
+            yield event
+            return
+        items = list(values.items())
+        for start in range(0, len(items), most):
+            yield self._with_values(event, dict(items[start : start + most]))
+
+    def _first_come(self, event: Metrics, values: dict[str, Any]) -> dict[str, Any]:
+        if event.step != self._step:
+            self._step, self._keys = event.step, {}
+        again = self._keys.keys() & values.keys()
+        for key in again:
+            self._tell(
+                f"again {key}",
+                "%s: %r of step %d was logged twice (by %r, then %r); the first counts",
+                key,
+                event.step,
+                self._keys[key],
+                event.log,
+            )
+        self._keys.update(dict.fromkeys(values.keys() - again, event.log))
+        return {key: value for key, value in values.items() if key not in again} if again else values
+
+    def _unsent(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        if step > self._last_sent_step:
+            self._sent.clear()
+            return values
+        for key in values:
+            old, new = self._sent.get((key, step)), values[key]
+            if old is not None and old != new and not (old != old and new != new):
+                self._tell(
+                    "differs",
+                    "%s: the run was rewound, and its second pass differs (%r at step %d: %r, first %r); "
+                    "this backend cannot take points back and keeps the first pass. "
+                    'A sink that starts a new run instead, such as MLflowSink(on_rewind="fork"), shows the second',
+                    key,
+                    step,
+                    new,
+                    old,
+                )
+        return {key: value for key, value in values.items() if (key, step) not in self._sent}
+
+    def _map(self, key: str) -> str:
+        mapped = self._mapped.get(key)
+        if mapped is None:
+            mapped = self._mapped[key] = map_key(key, self._limits)
+            if mapped != key:
+                self._tell(f"map {key}", "%s: the key %.300r is shown as %r there", key, mapped)
+        return mapped
+
+    def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
+        return event if values == event.values else msgspec.structs.replace(event, values=values)
+
+    def _tell(self, once: str, message: str, *args: object) -> None:
+        if once not in self._told:
+            self._told.add(once)
+            _logger.warning(message, self._key, *args)

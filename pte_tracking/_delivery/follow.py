@@ -1,0 +1,135 @@
+"""Deliver every run below a folder, as they grow: for machines that train without a way out.
+
+They write to a file system that a login node shares, and that delivers, with one process for all of them. Who trains
+and who delivers is told by locks of the file system, never by process numbers, which mean nothing on another machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.process import deliver, relief
+from pte_tracking._store.discovery import runs_below
+from pte_tracking._store.files import modified
+from pte_tracking._store.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
+from pte_tracking._store.lock import Locked, is_held
+from pte_tracking._store.manifest import Manifest, NotARun
+from pte_tracking._store.status import status
+
+_logger = logging.getLogger("pte_tracking")
+_LOOK_EVERY = 2.0  # seconds between two looks for new runs and new events
+_AGAIN_AFTER = 60.0  # seconds until a run is tried again of which something was left
+_PATIENCE = 5.0  # seconds that the end waits for a request under way
+
+#: What changes when there is something new: the size of the journal (times can be as coarse as a second on a shared
+#: file system), and the time of the manifest, whose sinks may change.
+_Mark = tuple[int, int]
+
+
+def follow(folder: Path, say: Callable[[str], object]) -> None:
+    """Deliver all runs below a folder until SIGINT or SIGTERM; what is left then is delivered next time.
+
+    Args:
+        folder: Where to look, with all folders below.
+        say: Takes a line whenever a run is taken up, or done.
+    """
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _Follower(folder.absolute(), say, stop).run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Follower:
+    def __init__(self, folder: Path, say: Callable[[str], object], stop: threading.Event) -> None:
+        self._folder = folder
+        self._say = say
+        self._stop = stop
+        self._threads: dict[Path, threading.Thread] = {}
+        #: Runs of which nothing was left, or could not be delivered, at that mark and time.
+        self._rested: dict[Path, tuple[_Mark, float]] = {}
+        #: Said already, as are the lines of warnings: a run that grows is looked at again and again.
+        self._left_alone: set[Path] = set()
+        self._failed: set[Path] = set()
+        self._told: set[str] = set()
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            self._threads = {run: thread for run, thread in self._threads.items() if thread.is_alive()}
+            for run in runs_below(self._folder):
+                if run not in self._threads:
+                    self._look_at(run)
+            self._stop.wait(_LOOK_EVERY)
+        deadline = time.monotonic() + _PATIENCE
+        for thread in self._threads.values():
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def _look_at(self, run: Path) -> None:
+        try:
+            mark = _mark(run)
+            rested_at, until = self._rested.get(run, (None, 0.0))
+            if mark == rested_at and time.monotonic() < until:
+                return
+            left = pending(run, Manifest.load(run))
+            has_ended = status(run) != "RUNNING"
+            is_others = bool(left) and is_held(run / DELIVERY_LOCK)
+        except FileNotFoundError:  # just being made, or gone meanwhile
+            return
+        except (NotARun, OSError) as error:
+            self._tell(str(error))
+            return
+        if left or has_ended:
+            # One that has ended, with nothing left, is looked at again only when something in it changes.
+            self._rested[run] = mark, time.monotonic() + (_AGAIN_AFTER if left else float("inf"))
+        if is_others:
+            self._leave_alone(run)
+        elif left:
+            self._threads[run] = threading.Thread(target=self._deliver, args=(run,), name=str(run), daemon=True)
+            self._threads[run].start()
+
+    def _deliver(self, run: Path) -> None:
+        if run not in self._failed:
+            self._say(f"{run}: delivering")
+        is_relieved = relief(run)
+        try:
+            deliver(run, lambda idle: self._stop.is_set() or is_relieved(idle))
+            left = pending(run, Manifest.load(run))
+            self._say(f"{run}: {status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
+            self._failed.discard(run)
+            self._left_alone.discard(run)
+        except Locked:
+            self._leave_alone(run)
+        except Exception as error:  # the other runs go on
+            self._failed.add(run)
+            self._tell(f"{run}: {error}")
+
+    def _leave_alone(self, run: Path) -> None:
+        if run not in self._left_alone:
+            self._left_alone.add(run)
+            self._say(f"{run}: another process delivers it")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            _logger.warning("%s", line)
+
+
+def _mark(run: Path) -> _Mark:
+    try:
+        size = (run / JOURNAL).stat().st_size
+    except FileNotFoundError:
+        size = 0
+    return size, modified(run / MANIFEST)

@@ -1,0 +1,197 @@
+"""The training process's hand on the delivery process: starts it, looks after it, waits for it at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pte_tracking._delivery.backlog import Pending, pending
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
+from pte_tracking._store.manifest import Manifest, NotARun
+
+_logger = logging.getLogger("pte_tracking")
+_LOOK_EVERY = 2.0
+_LONGEST_PAUSE = 60.0
+#: Seconds until whoever delivers has left; on another machine it may see a minute late that it is asked to, over NFS.
+_HERE_WITHIN, _ELSEWHERE_WITHIN = 5.0, 90.0
+
+#: Children that may outlive their run: whoever forgets them before they end leaves zombies behind.
+_living: list[subprocess.Popen[bytes]] = []
+
+
+class Courier:
+    """Keeps one delivery process alive for a run's directory.
+
+    Args:
+        directory: The run's directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        #: When to look next whether the process lives (by ``time.time``).
+        self.next_look = 0.0
+        self._log_start = _size(directory / DELIVERY_LOG)
+
+    def look(self) -> None:
+        """Start the process if none serves the directory."""
+        self.next_look = time.time() + _LOOK_EVERY
+        if self._process is not None and self._process.poll() is None:
+            return
+        if lock.is_held(self._directory / DELIVERY_LOCK):
+            return  # one that outlived an earlier trainer goes on with this one
+        if self._starts > 1:
+            pause = min(2.0**self._starts, _LONGEST_PAUSE)
+            self.next_look = time.time() + pause
+            _logger.warning("%s: the delivery process had ended; it is started again", self._directory)
+        self._starts += 1
+        try:
+            self._process = start(self._directory)
+        except OSError as error:
+            _logger.error("%s: the delivery process cannot be started: %s", self._directory, error)
+
+    def finish(self, timeout: float) -> None:
+        """Wait until everything is delivered, and say what is not.
+
+        Args:
+            timeout: Seconds to wait at most; delivery goes on behind afterwards.
+        """
+        try:
+            self._wait(timeout)
+        except (OSError, NotARun) as error:
+            _logger.error("%s: whether everything was delivered is not known: %s", self._directory, error)
+
+    def _wait(self, timeout: float) -> None:
+        wake(self._directory)
+        deadline = time.monotonic() + timeout
+        manifest = Manifest.load(self._directory)
+        left = pending(self._directory, manifest)
+        try:
+            while left and time.monotonic() < deadline:
+                if time.time() > self.next_look:
+                    self.look()
+                time.sleep(0.02)
+                left = pending(self._directory, manifest)
+        finally:  # also where somebody is tired of waiting
+            self._tell(left)
+
+    def _tell(self, left: list[Pending]) -> None:
+        if left:
+            _logger.warning(
+                "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
+                "pte-tracking sync %s",
+                "; ".join(map(str, left)),
+                self._directory,
+            )
+        self._repeat_warnings([one.why for one in left if one.why])
+        if self._process is not None and self._process.poll() is None:
+            self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
+
+    def _repeat_warnings(self, told: list[str]) -> None:
+        """What the delivery process said in this session, where the user looks; less what was told already."""
+        path = self._directory / DELIVERY_LOG
+        if _size(path) <= self._log_start:
+            return
+        with open(path, errors="replace") as file:
+            file.seek(self._log_start)
+            said = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
+            said = [line.strip() for line in said if line and not any(why in line for why in told)]
+        for line in said[:5]:
+            _logger.warning("delivery: %s", line)
+        if len(said) > 5:
+            _logger.warning("delivery: %d more such lines in %s", len(said) - 5, path)
+
+
+def start(directory: Path) -> subprocess.Popen[bytes]:
+    """Start a delivery process for a run's directory; it outlives this process."""
+    (directory / DELIVERY).mkdir(exist_ok=True)
+    _living[:] = [process for process in _living if process.poll() is None]
+    with open(directory / DELIVERY_LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pte_tracking._delivery.process", directory],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    _living.append(process)
+    return process
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # Modules are not looked for in the current folder, where a file of the user's may have any name.
+    environment["PYTHONSAFEPATH"] = "1"
+    # Warnings that the user has made errors would come from other people's products here, and end the delivery.
+    environment.pop("PYTHONWARNINGS", None)
+    return environment
+
+
+def wake(directory: Path) -> None:
+    """Let a living delivery process try again at once, whatever pause it is in."""
+    path = directory / WAKE
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def is_wanted() -> bool:
+    """Whether this machine delivers; one that only trains is told so by a variable, and another delivers."""
+    return os.environ.get("PTE_TRACKING_DELIVERY") != "off"
+
+
+def relieve(directory: Path) -> None:
+    """Let whoever delivers a run leave it to others; ``pte-tracking sync`` of this one run alone stays."""
+    (directory / RELIEF).touch()
+
+
+def stop(directory: Path) -> bool:
+    """End the delivery of a directory; it loses nothing by that.
+
+    Whoever delivers is asked first, since it may deliver other runs, too, and on another machine.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        Locked: It is on another machine, and goes on.
+    """
+    path = directory / DELIVERY_LOCK
+    holder = lock.holder(path)
+    if holder is None:
+        return False
+    pid, _, host = holder.partition(" on ")
+    is_elsewhere = host != os.uname().nodename or not pid.isdigit()
+    relieve(directory)
+    if is_elsewhere:
+        _logger.warning("%s: process %s delivers the earlier run; waits until it has left", directory, holder)
+    if _is_free(path, _ELSEWHERE_WITHIN if is_elsewhere else _HERE_WITHIN):
+        return True
+    if is_elsewhere:
+        raise lock.Locked(path, holder)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(pid), signal.SIGTERM)
+        _is_free(path, _HERE_WITHIN)
+    return True
+
+
+def _is_free(path: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (is_held := lock.is_held(path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_held
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

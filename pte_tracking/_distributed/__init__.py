@@ -1,0 +1,1 @@
+"""Processes that train together under ``torch.distributed``."""

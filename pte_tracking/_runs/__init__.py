@@ -1,0 +1,1 @@
+"""Write side and read side of one run. Does not import torch."""

@@ -1,0 +1,119 @@
+"""A run's directory: taken by one writer, and emptied for a new run by moving the earlier one aside, whole."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pte_tracking._delivery import supervisor
+from pte_tracking._store import lock
+from pte_tracking._store.layout import (
+    ARTIFACTS,
+    CHECKPOINTS,
+    DELIVERY,
+    FIGURES,
+    IMAGES,
+    JOURNAL,
+    MANIFEST,
+    PREVIOUS,
+    WRITER_LOCK,
+)
+from pte_tracking._store.manifest import Manifest, NotARun
+
+#: What every run leaves at the top of its directory.
+_OWN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class DirectoryInUse(RuntimeError):
+    """Another live process writes the run in this directory, or another part of this one."""
+
+
+def take(directory: Path) -> lock.Lock:
+    """Become the directory's writer; it is made if it is not there.
+
+    Raises:
+        DirectoryInUse: Another live process is.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        return lock.Lock(directory / WRITER_LOCK)
+    except lock.Locked as error:
+        who, what_to_do = f"process {error.holder}", "end that one first"
+        if error.is_here:
+            who, what_to_do = "another manager or Run of this process", "call its close() first"
+        raise DirectoryInUse(
+            f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
+        ) from None
+
+
+def existing(directory: Path) -> Manifest | None:
+    """The run in a directory, if there is one.
+
+    Raises:
+        NotARun: There is one that this version cannot read, or nothing but its journal.
+    """
+    if (directory / MANIFEST).exists():
+        return Manifest.load(directory)
+    journal = directory / JOURNAL
+    if journal.exists() and journal.stat().st_size:
+        raise NotARun(f"{journal} is that of a run whose {MANIFEST} is missing")
+    return None
+
+
+def is_half_moved(directory: Path, manifest: Manifest) -> bool:
+    """Whether a kill has cut short the moving aside of a run."""
+    return not (directory / JOURNAL).exists() and (directory / PREVIOUS / manifest.id / JOURNAL).exists()
+
+
+def move_aside(directory: Path) -> None:
+    """Move the run in a directory to ``previous/<run id>/``; what it left there that is not its own stays.
+
+    A killed process may have left the move half done: then it is finished.
+
+    Raises:
+        DirectoryInUse: A process on another machine delivers that run, and does not leave it.
+        NotARun: There is a run that this version cannot read.
+    """
+    try:
+        manifest = existing(directory)
+    except NotARun as error:
+        raise NotARun(f"{error}. Move it away, or give another out_dir") from error
+    if manifest is None:
+        return
+    try:
+        was_delivering = supervisor.stop(directory)
+    except lock.Locked as error:
+        raise DirectoryInUse(
+            f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
+            "that one first, or give another out_dir"
+        ) from None
+    target = directory / PREVIOUS / manifest.id
+    number = 1
+    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
+        number += 1  # a run that was made here again, from a snapshot of the one that lies there
+        target = target.with_name(f"{manifest.id}-{number}")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted(_belonging(directory, manifest), key=_moves):
+        os.replace(directory / name, target / name)
+    _logger.info("the earlier run %s was moved to %s", manifest.name, target)
+    if was_delivering and supervisor.is_wanted():
+        supervisor.start(target)
+
+
+def _belonging(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """The names at the top of a directory that are the run's."""
+    for name in os.listdir(directory):
+        is_named = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
+        if name in _OWN_FILES or (is_named and name not in (PREVIOUS, WRITER_LOCK)):
+            yield name
+
+
+def _moves(name: str) -> tuple[bool, bool]:
+    # The journal goes first, so that nobody goes on with what is half moved. The manifest goes last: it is what makes
+    # a folder a run.
+    return name == MANIFEST, name != JOURNAL

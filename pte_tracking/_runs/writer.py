@@ -1,0 +1,173 @@
+"""The record of a run while a process writes it: what is added here goes on to the sinks that are written at once."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, TypedDict
+
+import msgspec
+
+from pte_tracking._delivery.inline import Inline
+from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._delivery.supervisor import Courier, is_wanted
+from pte_tracking._store import events
+from pte_tracking._store.checkpoints import checkpoints, write_list
+from pte_tracking._store.events import AnyEvent, Checkpoint, Status
+from pte_tracking._store.journal import Journal, Mark
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.lock import Lock, Locked
+from pte_tracking._store.manifest import Manifest, NotARun, change
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class Point(TypedDict):
+    """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
+
+    id: str
+    name: str
+    start_time: float
+    step: int
+    seq: int
+    position: int
+
+
+class Record:
+    """An open journal, and all that follows from what is added to it.
+
+    Args:
+        directory: The run's directory.
+        held: Its lock, given up at the end.
+        manifest: What its ``run.json`` holds.
+        at: Go on from this point of the run, taking back what came after.
+    """
+
+    def __init__(self, directory: Path, held: Lock, manifest: Manifest, at: Point | None) -> None:
+        self.manifest = manifest
+        self._directory = directory
+        self._lock = held
+        self._order = threading.RLock()
+        self._is_noted = True
+        self._journal = Journal(directory / JOURNAL)
+        try:
+            self._begin(at)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def _begin(self, at: Point | None) -> None:
+        manifest, resumed = self.manifest, self._journal.mark.seq > 0
+        sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
+        self._inline = [Inline(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
+        needs_delivery = not all(sink.inline for _, sink in sinks) and is_wanted()
+        self._courier = Courier(self._directory) if needs_delivery else None
+        if at:
+            self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
+            for inline in self._inline:
+                inline.catch_up()
+        #: Those that hold, by path: the journal, which may be long, is read for them once.
+        self._checkpoints = {one.path: one for one in checkpoints(self._directory)}
+        self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+
+    def add(self, kind: type[AnyEvent], *fields: Any) -> None:
+        """Add an event.
+
+        Args:
+            kind: Its class.
+            fields: Its fields after ``seq`` and ``time``.
+        """
+        with self._order:
+            start = self._journal.position
+            event = self._journal.append(kind, *fields)
+            if event is None:
+                return
+            if kind is not events.Metrics:
+                self._follow_checkpoints(event)
+            for inline in self._inline:
+                inline.push(event, start, self._journal.position)
+        if self._courier and event.time > self._courier.next_look:
+            self._courier.look()
+
+    def point(self, step: int) -> Point:
+        """This moment, after ``step`` iterations."""
+        manifest, mark = self.manifest, self._journal.mark
+        return Point(
+            id=manifest.id,
+            name=manifest.name,
+            start_time=manifest.start_time,
+            step=step,
+            seq=mark.seq,
+            position=mark.position,
+        )
+
+    def sync(self) -> None:
+        """Make everything added so far durable. Any thread may do it while others add.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        self._journal.sync()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The snapshots that hold, by step."""
+        with self._order:
+            return sorted(self._checkpoints.values(), key=lambda event: event.step)
+
+    def list_checkpoints(self) -> None:
+        """Bring their list for people and scripts up to date."""
+        try:
+            write_list(self._directory, self.checkpoints())
+        except OSError as error:
+            _logger.error("%s: the list of checkpoints was not written: %s", self._directory, error)
+
+    def own(self, pattern: str) -> None:
+        """Say that files at the top of the directory belong to the run; see :meth:`.run.Run.own`."""
+        pattern = pattern.split("/")[0]
+        plain, files = pattern.replace("[[]", "["), self.manifest.files
+        if pattern in files or any(fnmatch.fnmatchcase(plain, known) for known in files):
+            return
+        self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
+        self._note_files()
+
+    def close(self, status: Status, timeout: float) -> None:
+        """Close it, after the event that says how the run has ended.
+
+        Args:
+            status: How.
+            timeout: Seconds that it waits for the backends at most.
+        """
+        try:
+            self._journal.sync()
+        except OSError as problem:
+            _logger.error("%s: %s", self._directory, problem)
+        for inline in self._inline:
+            inline.finish(status)
+        if not self._is_noted:
+            self._note_files()
+        self._journal.close()
+        self._lock.release()
+        if self._courier:
+            self._courier.finish(timeout)
+
+    def _follow_checkpoints(self, event: AnyEvent) -> None:
+        if isinstance(event, Checkpoint):
+            self._checkpoints[event.path] = event
+        elif isinstance(event, events.CheckpointRemoved):
+            self._checkpoints.pop(event.path, None)
+
+    def _note_files(self) -> None:
+        """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
+        files = self.manifest.files
+        try:
+            self.manifest = change(
+                self._directory,
+                lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
+            )
+            self._is_noted = True
+        except (OSError, Locked, NotARun) as error:
+            self._is_noted = False
+            _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)

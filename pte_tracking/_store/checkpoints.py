@@ -1,0 +1,37 @@
+"""The snapshots of a run that hold, and their list for people and scripts: ``checkpoints.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking._store.events import Checkpoint, CheckpointRemoved
+from pte_tracking._store.files import write_atomically
+from pte_tracking._store.journal import find, kept
+from pte_tracking._store.layout import CHECKPOINTS, JOURNAL
+
+
+def checkpoints(directory: Path) -> list[Checkpoint]:
+    """The snapshots in the effective history that were not pruned, by step."""
+    path = directory / JOURNAL
+    if not path.exists() or not path.stat().st_size:
+        return []
+    found: dict[str, Checkpoint] = {}
+    for first, last in kept(path):
+        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find(path, Checkpoint, first, last)]
+        made += [event for event, _ in find(path, CheckpointRemoved, first, last)]
+        for event in sorted(made, key=lambda event: event.seq):
+            if isinstance(event, Checkpoint):
+                found[event.path] = event
+            else:
+                found.pop(event.path, None)
+    return sorted(found.values(), key=lambda event: event.step)
+
+
+def write_list(directory: Path, held: Iterable[Checkpoint]) -> None:
+    """Bring ``checkpoints.json`` up to date."""
+    listed = [msgspec.to_builtins(event) for event in held]
+    data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
+    write_atomically(directory / CHECKPOINTS, data + b"\n")

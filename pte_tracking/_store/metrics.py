@@ -1,0 +1,75 @@
+"""The points of a run, read from its journal: its rows, and of each key the last and the best value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking._store.events import Metrics, Number
+from pte_tracking._store.journal import effective
+from pte_tracking._store.layout import JOURNAL
+
+
+class Extremes(msgspec.Struct):
+    """What is told of one key.
+
+    Attributes:
+        last: The last value.
+        last_step: Its step.
+        lowest: The lowest value; None if none was finite.
+        lowest_step: Its first step.
+        highest: The highest value; None if none was finite.
+        highest_step: Its first step.
+    """
+
+    last: Number
+    last_step: int
+    lowest: Number | None = None
+    lowest_step: int | None = None
+    highest: Number | None = None
+    highest_step: int | None = None
+
+    def take(self, value: Number, step: int) -> None:
+        """One more value."""
+        self.last, self.last_step = value, step
+        if not math.isfinite(value):
+            return
+        if self.lowest is None or value < self.lowest:
+            self.lowest, self.lowest_step = value, step
+        if self.highest is None or value > self.highest:
+            self.highest, self.highest_step = value, step
+
+
+def extremes(directory: Path) -> dict[str, Extremes]:
+    """Last, lowest and highest value of every key of a run."""
+    found: dict[str, Extremes] = {}
+    for row in rows(directory):
+        for key, value in row.values.items():
+            if key not in found:
+                found[key] = Extremes(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
+            found[key].take(value, row.step)  # type: ignore[arg-type]
+    return found
+
+
+def rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+    """The rows of a run that hold, of all logs, as they stand in the journal up to ``end`` (a position)."""
+    return (event for event, _ in effective(directory / JOURNAL, end) if isinstance(event, Metrics))
+
+
+def main_key(keys: Iterable[str]) -> str | None:
+    """The key that most tells how good a run is: a loss, or else an accuracy; of validation, if it may be."""
+    lower = {key: key.lower() for key in keys}
+    for what in ("loss", "accuracy"):
+        for part in ("val", "test", ""):
+            for key, name in lower.items():
+                if what in name and part in name:
+                    return key
+    return next(iter(lower), None)
+
+
+def is_lower_better(key: str) -> bool:
+    """What is usual for a key of that name."""
+    return not any(word in key.lower() for word in ("accuracy", "acc", "f1", "auc", "score", "precision", "recall"))
