@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from pte_tracking import testing as testing
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
+    from pte_tracking._engine.ignite import IgniteExtensionsManager as IgniteExtensionsManager
+    from pte_tracking._engine.manager import ExtensionsManager as ExtensionsManager
+    from pte_tracking._engine.registry import ExtensionEntry as ExtensionEntry
+    from pte_tracking._engine.trainer import Trainer as Trainer
+    from pte_tracking._interface.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
+    from pte_tracking._interface.extension import PRIORITY_READER as PRIORITY_READER
+    from pte_tracking._interface.extension import PRIORITY_SNAPSHOT as PRIORITY_SNAPSHOT
+    from pte_tracking._interface.extension import PRIORITY_WRITER as PRIORITY_WRITER
+    from pte_tracking._interface.extension import Extension as Extension
+    from pte_tracking._interface.extension import Manager as Manager
+    from pte_tracking._interface.extension import make_extension as make_extension
     from pte_tracking._runs.run import Run as Run
-    from pte_tracking.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
-    from pte_tracking.extension import PRIORITY_READER as PRIORITY_READER
-    from pte_tracking.extension import PRIORITY_SNAPSHOT as PRIORITY_SNAPSHOT
-    from pte_tracking.extension import PRIORITY_WRITER as PRIORITY_WRITER
-    from pte_tracking.extension import Extension as Extension
-    from pte_tracking.extension import Manager as Manager
-    from pte_tracking.extension import make_extension as make_extension
-    from pte_tracking.extension_list import ExtensionEntry as ExtensionEntry
-    from pte_tracking.ignite import IgniteExtensionsManager as IgniteExtensionsManager
-    from pte_tracking.manager import ExtensionsManager as ExtensionsManager
     from pte_tracking.reporter import DictSummary as DictSummary
     from pte_tracking.reporter import Reporter as Reporter
     from pte_tracking.reporter import Summary as Summary
     from pte_tracking.reporter import get_current_reporter as get_current_reporter
     from pte_tracking.reporter import report as report
     from pte_tracking.reporter import report_scope as report_scope
-    from pte_tracking.trainer import Trainer as Trainer
     from pte_tracking.triggers import Trigger as Trigger
     from pte_tracking.triggers import get_trigger as get_trigger
 else:
     # Loaded when first used: a backend, or the delivery process, comes through here and must not wait for torch.
     _HOMES = {
-        "extension": (
+        "_interface.extension": (
             "PRIORITY_EDITOR",
             "PRIORITY_READER",
             "PRIORITY_SNAPSHOT",
@@ -46,12 +46,12 @@ else:
             "Manager",
             "make_extension",
         ),
-        "extension_list": ("ExtensionEntry",),
-        "ignite": ("IgniteExtensionsManager",),
-        "manager": ("ExtensionsManager",),
+        "_engine.registry": ("ExtensionEntry",),
+        "_engine.ignite": ("IgniteExtensionsManager",),
+        "_engine.manager": ("ExtensionsManager",),
         "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
         "_runs.run": ("Run",),
-        "trainer": ("Trainer",),
+        "_engine.trainer": ("Trainer",),
         "triggers": ("Trigger", "get_trigger"),
     }
     _MODULES = ("extensions", "reporter", "sinks", "testing", "triggers", "updaters")

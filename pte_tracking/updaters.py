@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn, optim
 
-from pte_tracking.data import Feeds
-from pte_tracking.extensions.batch import check_takes, example, to_device, unpack
-from pte_tracking.progress import Progress
+from pte_tracking._data.batch import check_takes, example, to_device, unpack
+from pte_tracking._data.loader import Feeds
+from pte_tracking._interface.progress import Progress
 
 
 class Updater(Protocol):

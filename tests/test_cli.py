@@ -17,9 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import pte_tracking as pte
+from pte_tracking._cli import app
+from pte_tracking._cli.rendering import print_latest
 from pte_tracking._runs import verification
-from pte_tracking.cli import app
-from pte_tracking.cli.rendering import print_latest
 
 
 def call(*words: object) -> Result:
@@ -219,7 +219,7 @@ def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(run: Path, name
     with pte.Run(run, resume=True) as more:
         more.log_metrics({"损失": 1.0}, 21)
     done = subprocess.run(
-        [sys.executable, "-m", "pte_tracking.cli", name, *map(str, [run] if name != "compare" else [run, run])],
+        [sys.executable, "-m", "pte_tracking._cli", name, *map(str, [run] if name != "compare" else [run, run])],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         timeout=60,
@@ -232,7 +232,7 @@ def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(run: Path, name
 def test_an_output_that_is_full_gets_one_line(run: Path, words: list[str]) -> None:
     runs = [run] if words[0] != "compare" else [run, run]
     done = subprocess.run(
-        ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking.cli", *words, *map(str, runs)],
+        ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking._cli", *words, *map(str, runs)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 import pte_tracking
-from pte_tracking.cli import app
+from pte_tracking._cli import app
 from tests import servers
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -71,7 +71,7 @@ def test_the_backend_of_the_guide_is_installed_keeps_the_contract_and_shows_a_ru
     told = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "source/test_pte_sqlite.py")
     assert re.search(r"\d+ passed", told)
     run("-c", TRAIN, status=-signal.SIGKILL)
-    assert "everything of result is delivered" in run("-m", "pte_tracking.cli", "sync", "result")
+    assert "everything of result is delivered" in run("-m", "pte_tracking._cli", "sync", "result")
     with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
         assert database.execute("SELECT key, step, value FROM points ORDER BY step").fetchall() == [
             ("loss", 1, 0.25),

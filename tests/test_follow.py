@@ -61,7 +61,7 @@ def train(
 @pytest.fixture
 def follower(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "runs").mkdir()
-    command = [sys.executable, "-m", "pte_tracking.cli", "sync", "--follow", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "pte_tracking._cli", "sync", "--follow", str(tmp_path / "runs")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

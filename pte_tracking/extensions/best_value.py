@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from pte_tracking.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking.triggers.interval_mean import IntervalMean
 
 

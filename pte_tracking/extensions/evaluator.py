@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from pte_tracking.extensions.batch import check_takes, example, mark_last, to_device, unpack
-from pte_tracking.extensions.evaluation import Evaluation
+from pte_tracking._data.batch import check_takes, example, mark_last, to_device, unpack
+from pte_tracking._distributed.wrappers import without_exchange
+from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
-from pte_tracking.wrappers import without_exchange
 
 #: Called with a batch, what the evaluation function returned for it, and whether it is the last one.
 Metric: TypeAlias = Callable[[Any, Any, bool], object]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.optimizers import check_optimizer, find_optimizer, find_option
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer, find_option
 
 
 class ExponentialShift(Extension):

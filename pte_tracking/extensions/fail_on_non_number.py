@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import named_tensors
-from pte_tracking.sharding import local
+from pte_tracking._distributed.sharding import local
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking.extensions._parameters import named_tensors
 
 _MOST_NAMES = 10
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from pte_tracking.extensions.evaluation import Evaluation
+from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
 if TYPE_CHECKING:

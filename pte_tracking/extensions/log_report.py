@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pte_tracking._distributed.summary import SharedSummary
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._runs.run import Run
 from pte_tracking._store import layout
 from pte_tracking._store.events import Number
 from pte_tracking._store.values import to_numbers
-from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.reporter import DictSummary
-from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.sinks import get_sink
 from pte_tracking.triggers import get_trigger
 

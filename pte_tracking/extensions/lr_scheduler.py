@@ -8,8 +8,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._store.values import check_key, to_number
-from pte_tracking.extension import Extension, Manager, TriggerLike
 from pte_tracking.triggers import get_trigger
 
 #: Steps a scheduler.

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from pte_tracking._distributed.world import World
+from pte_tracking._interface.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
 from pte_tracking._store.values import check_key, to_number
-from pte_tracking.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
 from pte_tracking.reporter import SummaryState, Value, report
 from pte_tracking.triggers import get_trigger
-from pte_tracking.world import World
 
 
 class MicroAverage(Extension):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pte_tracking.extension import Extension, Manager
+from pte_tracking._interface.extension import Extension, Manager
 
 _MEGABYTE = 1e6
 

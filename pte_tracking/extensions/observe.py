@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking._store.values import check_key
-from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
-from pte_tracking.extensions.optimizers import check_optimizer, find_optimizer, find_option
+from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer, find_option
 from pte_tracking.reporter import report
 
 

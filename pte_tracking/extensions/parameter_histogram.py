@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.parameters import measurable, named_tensors, takes_part
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking.extensions._parameters import measurable, named_tensors, takes_part
 
 
 class ParameterHistogram(Extension):

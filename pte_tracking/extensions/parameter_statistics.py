@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import measurable, named_tensors, takes_part
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
+from pte_tracking.extensions._parameters import measurable, named_tensors, takes_part
 from pte_tracking.reporter import DictSummary, report
 from pte_tracking.triggers import get_trigger
 

@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.curve import Curve
-from pte_tracking.extensions.picture import Picture, label
+from pte_tracking._distributed.summary import SharedSummary
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking.extensions._curve import Curve
+from pte_tracking.extensions._picture import Picture, label
 from pte_tracking.reporter import DictSummary
-from pte_tracking.shared_summary import SharedSummary
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class PlotReport(Extension):
     It runs after every iteration, to take in what was reported. Whenever its inner trigger fires, the means of the
     values since the last time become one point of each curve, and the picture is drawn anew: ``filename`` in the run's
     directory is replaced, and every backend that shows figures gets it. After a hundred times it is drawn less often
-    (see :class:`~pte_tracking.extensions.picture.Picture`), and always at the end of the training. It reports nothing.
+    (see :class:`~pte_tracking.extensions._picture.Picture`), and always at the end of the training. It reports nothing.
     A key that never came is told once, at the end.
 
     However long the training is, a curve takes the same bounded room, in memory and in snapshots (see
-    :class:`~pte_tracking.extensions.curve.Curve`).
+    :class:`~pte_tracking.extensions._curve.Curve`).
 
     Args:
         y_keys: Keys of the values to plot, or one key.

@@ -9,11 +9,11 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.columns import Columns
-from pte_tracking.extensions.lines import writing
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking.extensions._columns import Columns
+from pte_tracking.extensions._lines import writing
+from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
-from pte_tracking.extensions.notebook import NotebookTable, in_notebook
 
 
 class PrintReport(Extension):

@@ -7,10 +7,10 @@ import sys
 import time
 from typing import TextIO
 
-from pte_tracking.extension import Extension, Manager
-from pte_tracking.extensions.bar import can_show
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking.extensions._bar import can_show
+from pte_tracking.extensions._progress_display import BarDisplay, Display, LineDisplay
 from pte_tracking.extensions.log_report import LogReport, Row
-from pte_tracking.extensions.progress_display import BarDisplay, Display, LineDisplay
 from pte_tracking.reporter import Value
 from pte_tracking.triggers import IntervalTrigger
 from pte_tracking.triggers.interval import exact_fraction

@@ -11,23 +11,23 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
+from pte_tracking._distributed.sharding import is_sharded, whole
+from pte_tracking._distributed.world import World
+from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._snapshots.file import load, temporary_path
+from pte_tracking._snapshots.plain_state import plain, with_tensors
+from pte_tracking._snapshots.rank_state import own
+from pte_tracking._snapshots.reopen import announce
+from pte_tracking._snapshots.retention import Best, excess
+from pte_tracking._snapshots.shards import fitted, has_shards
+from pte_tracking._snapshots.signals import SignalNote
+from pte_tracking._snapshots.template import Template
+from pte_tracking._snapshots.writer import Saver
 from pte_tracking._store.checkpoint_files import Part, remove
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import to_numbers
-from pte_tracking.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
-from pte_tracking.reopen import announce
-from pte_tracking.sharding import is_sharded, whole
-from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load, temporary_path
-from pte_tracking.snapshots.plain import plain, with_tensors
-from pte_tracking.snapshots.ranks import own
-from pte_tracking.snapshots.retention import Best, excess
-from pte_tracking.snapshots.saver import Saver
-from pte_tracking.snapshots.shards import fitted, has_shards
-from pte_tracking.snapshots.signals import SignalNote
-from pte_tracking.snapshots.template import Template
-from pte_tracking.world import World
 
 _logger = logging.getLogger("pte_tracking")
 

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from pte_tracking.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking.reporter import report
 
 _MEGABYTE = 1e6

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pte_tracking.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions.parameters import measurable, takes_part
-from pte_tracking.extensions.picture import Picture
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking.extensions._parameters import measurable, takes_part
+from pte_tracking.extensions._picture import Picture
 from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class VariableStatisticsPlot(Extension):
 
     Whenever its inner trigger fires, the picture is drawn anew: ``filename`` in the run's directory is replaced, and
     every backend that shows figures gets it. After a hundred times it is drawn less often (see
-    :class:`~pte_tracking.extensions.picture.Picture`). It reports nothing.
+    :class:`~pte_tracking.extensions._picture.Picture`). It reports nothing.
 
     Args:
         targets: A tensor, a module, or a list of them.

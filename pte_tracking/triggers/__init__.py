@@ -1,8 +1,8 @@
 """When an extension runs, or the training stops."""
 
-from pte_tracking.triggers.base import Trigger
+from pte_tracking.triggers._base import Trigger
+from pte_tracking.triggers._conversion import get_trigger
 from pte_tracking.triggers.best_value import BestValueTrigger, MaxValueTrigger, MinValueTrigger
-from pte_tracking.triggers.conversion import get_trigger
 from pte_tracking.triggers.early_stopping import EarlyStoppingTrigger
 from pte_tracking.triggers.function import FunctionTrigger
 from pte_tracking.triggers.interval import IntervalTrigger

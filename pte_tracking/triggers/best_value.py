@@ -7,8 +7,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from pte_tracking.extension import Manager, TriggerLike
-from pte_tracking.triggers.base import Trigger
+from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers.interval_mean import IntervalMean
 
 

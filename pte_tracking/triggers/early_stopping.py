@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pte_tracking.extension import Manager, TriggerLike
-from pte_tracking.progress import Progress
-from pte_tracking.triggers.base import Trigger
-from pte_tracking.triggers.conversion import get_trigger
+from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.progress import Progress
+from pte_tracking.triggers._base import Trigger
+from pte_tracking.triggers._conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
 from pte_tracking.triggers.interval_mean import IntervalMean
 

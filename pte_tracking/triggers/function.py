@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pte_tracking.extension import Manager, TriggerLike
-from pte_tracking.triggers.base import Trigger
-from pte_tracking.triggers.conversion import get_trigger
+from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking.triggers._base import Trigger
+from pte_tracking.triggers._conversion import get_trigger
 
 
 class FunctionTrigger(Trigger):

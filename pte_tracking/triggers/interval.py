@@ -6,9 +6,9 @@ import math
 from fractions import Fraction
 from numbers import Rational, Real
 
-from pte_tracking.extension import Manager
-from pte_tracking.progress import Progress
-from pte_tracking.triggers.base import Trigger
+from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.progress import Progress
+from pte_tracking.triggers._base import Trigger
 
 _UNITS = ("epoch", "iteration")
 

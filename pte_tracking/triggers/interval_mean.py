@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from pte_tracking._distributed.summary import SharedSummary
+from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._store.values import check_key
-from pte_tracking.extension import Manager, TriggerLike
 from pte_tracking.reporter import DictSummary
-from pte_tracking.shared_summary import SharedSummary
-from pte_tracking.triggers.conversion import get_trigger
+from pte_tracking.triggers._conversion import get_trigger
 
 
 class IntervalMean:

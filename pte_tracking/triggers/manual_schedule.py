@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pte_tracking.extension import Manager
-from pte_tracking.triggers.base import Trigger
+from pte_tracking._interface.extension import Manager
+from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers.interval import check_unit, exact_fraction
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking.wrappers import without_exchange, without_wrapper
+from pte_tracking._distributed.wrappers import without_exchange, without_wrapper
 
 ROWS = [(torch.ones(2, 3), torch.tensor([0, 1])), (torch.zeros(2, 3), torch.tensor([1, 0]))]
 

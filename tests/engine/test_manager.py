@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
+from pte_tracking._interface.extension import Extension, Manager, make_extension
 from pte_tracking._store.events import RunEnded
 from pte_tracking._store.journal import effective
-from pte_tracking.extension import Extension, Manager, make_extension
 
 
 def statuses(directory: Path) -> list[tuple[str, str | None]]:

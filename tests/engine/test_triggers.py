@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import pte_tracking as pte
 from pte_tracking import triggers
-from pte_tracking.extension import Manager
-from pte_tracking.progress import Progress
+from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.progress import Progress
 
 Make = Callable[[], Any]
 

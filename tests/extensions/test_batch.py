@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from pte_tracking.extensions.batch import check_takes, example, mark_last, to_device, unpack
+from pte_tracking._data.batch import check_takes, example, mark_last, to_device, unpack
 
 
 class Pair(NamedTuple):

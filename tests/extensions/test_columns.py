@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking.extensions.columns import Columns, number
+from pte_tracking.extensions._columns import Columns, number
 
 
 @given(st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(7, 12))

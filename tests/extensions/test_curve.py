@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking.extensions.curve import Curve, Point
+from pte_tracking.extensions._curve import Curve, Point
 
 
 def curve_of(values: list[float], capacity: int = 8) -> Curve:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pte_tracking.extensions.columns import Columns
-from pte_tracking.extensions.notebook import NotebookTable, in_notebook
+from pte_tracking.extensions._columns import Columns
+from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 
 CELL = """
 import pte_tracking as pte

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking.extensions.parameters import measurable
+from pte_tracking.extensions._parameters import measurable
 
 
 class Unusual(nn.Module):

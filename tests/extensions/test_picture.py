@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Figure as FigureEvent
 from pte_tracking._store.journal import read
-from pte_tracking.extensions.picture import Picture, label
+from pte_tracking.extensions._picture import Picture, label
 
 
 def paint(figure: Figure) -> None:

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
+from pte_tracking._distributed.sharding import local, whole
+from pte_tracking._snapshots import shards
+from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._snapshots.file import load
+from pte_tracking._snapshots.plain_state import with_tensors
 from pte_tracking._store import checkpoint_files
 from pte_tracking._store.checkpoint_files import Part
-from pte_tracking.sharding import local, whole
-from pte_tracking.snapshots import shards
-from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load
-from pte_tracking.snapshots.plain import with_tensors
 
 #: What each rank reports in each of six iterations; sums of these numbers are exact.
 SEEN: list[list[dict[str, float]]] = [

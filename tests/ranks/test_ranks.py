@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking.data import _same_place
-from pte_tracking.progress import Progress
+from pte_tracking._data.loader import _same_place
+from pte_tracking._interface.progress import Progress
 from tests.ranks import scenarios
 from tests.ranks.forked import on_ranks
 

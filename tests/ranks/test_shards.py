@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._cli import app
+from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._snapshots.file import load
+from pte_tracking._snapshots.shards import together
 from pte_tracking._store import checkpoint_files
-from pte_tracking.cli import app
-from pte_tracking.snapshots.errors import SnapshotError
-from pte_tracking.snapshots.file import load
-from pte_tracking.snapshots.shards import together
 from tests.ranks import scenarios
 from tests.ranks.forked import on_ranks
 

@@ -76,7 +76,7 @@ def environment(server: Guarded, where: str, password: str | None = None) -> dic
 
 
 def pte(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pte_tracking.cli", *words]
+    command = [sys.executable, "-m", "pte_tracking._cli", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 

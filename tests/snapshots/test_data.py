@@ -20,9 +20,9 @@ from torch.utils.data import (
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pte_tracking.data import Feed, Feeds
-from pte_tracking.snapshots import rng
-from pte_tracking.snapshots.plain import plain
+from pte_tracking._data.loader import Feed, Feeds
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.plain_state import plain
 
 BATCHES = 5  # in a pass, of 4 samples
 Seen = list[tuple[Any, float]]

@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pte_tracking._snapshots import file
+from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import part
-from pte_tracking.snapshots import file
-from pte_tracking.snapshots.errors import SnapshotError
 
 STATE = {"models": {"main": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}, "manager": {"iteration": 7}}
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pte_tracking.snapshots.buffers import Buffers
-from pte_tracking.snapshots.plain import plain, with_tensors
+from pte_tracking._snapshots.buffers import Buffers
+from pte_tracking._snapshots.plain_state import plain, with_tensors
 
 
 def through_a_file(state: Any) -> Any:

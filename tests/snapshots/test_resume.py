@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
-from pte_tracking import extensions, selection, triggers
+from pte_tracking import extensions, triggers
+from pte_tracking._snapshots import selection
+from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
 from pte_tracking._store.journal import find
 from pte_tracking.sinks import Connection, RunView, Sink
-from pte_tracking.snapshots.errors import SnapshotError
 
 EVERY: Any = (1, "iteration")
 

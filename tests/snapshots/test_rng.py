@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pte_tracking.snapshots import rng
-from pte_tracking.snapshots.plain import plain
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.plain_state import plain
 
 
 def draw() -> list[Any]:
@@ -59,7 +59,7 @@ def test_devices_that_are_not_here_are_left_out_and_said(caplog: Any) -> None:
 def test_numpy_is_not_loaded_for_it() -> None:
     code = (
         "import sys; sys.modules['numpy'] = None\n"
-        "from pte_tracking.snapshots import rng\n"
+        "from pte_tracking._snapshots import rng\n"
         "import random; state = rng.get_state(); assert 'numpy' not in state\n"
         "drawn = random.random(); rng.set_state(state | {'numpy': {}}); assert random.random() == drawn"
     )

@@ -17,8 +17,8 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._snapshots.retention import Best, excess
 from pte_tracking._store.events import Checkpoint
-from pte_tracking.snapshots.retention import Best, excess
 
 EVERY: Any = (1, "iteration")
 

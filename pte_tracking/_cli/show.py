@@ -1,0 +1,101 @@
+"""``pte-tracking show``."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import operator
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from pte_tracking._cli import rendering
+from pte_tracking._cli.arguments import RunDir, reading
+from pte_tracking._cli.rendering import AsJson, print_json, print_latest, print_table
+from pte_tracking._runs.summary import Summary, summarize
+from pte_tracking._store.metrics import extremes, main_key, rows
+
+_HEIGHT = 15
+_MOST_POINTS = 500
+
+
+def show(run: RunDir, as_json: AsJson = False) -> None:
+    """Show one run: params, last rows, a plot, checkpoints, what is not delivered and why."""
+    with reading():
+        summary = summarize(run)
+        if as_json:
+            print_json(msgspec.to_builtins(summary))
+            return
+        _print(run, summary)
+
+
+def _print(directory: Path, run: Summary) -> None:
+    console = rendering.console()
+    console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
+    started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
+    console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
+    print_latest(console, "last rows", run.rows)
+    _plot(console, directory)
+    snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
+    print_latest(console, "checkpoints", snapshots)
+    for one in run.pending:
+        console.print(f"not delivered: {one}", style="yellow", markup=False, soft_wrap=True)
+    for line in run.said:
+        console.print(f"delivery: {line}", style="dim", markup=False, soft_wrap=True)
+
+
+def _plot(console: Console, directory: Path) -> None:
+    """The curve of the value that tells most, beside the one of the same name in training."""
+    main = main_key(key for key, one in extremes(directory).items() if one.lowest is not None)
+    if main is None:
+        return
+    # Only what is drawn is held: a run may have a million rows of a hundred keys.
+    last_name = main.rpartition("/")[2]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows(directory):
+        for key, value in row.values.items():
+            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
+                curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
+    heights = [value for curve in curves.values() for _, value in curve]
+    if len(curves[main]) < 2 or not math.isfinite(max(heights) - min(heights)):
+        return
+    from uniplot import plot_to_string
+
+    thinned = [_thin(curve) for curve in curves.values()]
+    width = max(min(console.width, 100) - 20, 20)
+    top, *inside, bottom, legend = plot_to_string(
+        xs=[[step for step, _ in curve] for curve in thinned],
+        ys=[[value for _, value in curve] for curve in thinned],
+        lines=True,
+        color=console.is_terminal,
+        width=width,
+        height=_HEIGHT,
+        legend_labels=list(curves),
+        # It would round 0.5 beside 1 to 0: the ends of the axes are told here, as they are.
+        x_labels=False,
+        y_labels=False,
+    ).splitlines()
+    steps = [step for curve in thinned for step, _ in curve]
+    values = [value for curve in thinned for _, value in curve]
+    inside[0] += f" {max(values):.4g}"
+    inside[-1] += f" {min(values):.4g}"
+    first, last = str(min(steps)), str(max(steps))
+    console.print()
+    print(*(top, *inside, bottom, f" {first}{last:>{width - len(first)}}", legend), sep="\n")
+
+
+def _thin(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The ends, and of each piece the lowest and the highest point, so that no peak is lost."""
+    if len(curve) <= _MOST_POINTS:
+        return curve
+    size = -(-2 * len(curve) // _MOST_POINTS)
+    pieces = [curve[start : start + size] for start in range(0, len(curve), size)]
+    extremes = [
+        sorted({min(piece, key=operator.itemgetter(1)), max(piece, key=operator.itemgetter(1))}) for piece in pieces
+    ]
+    return [curve[0], *itertools.chain.from_iterable(extremes), curve[-1]]

@@ -1,0 +1,26 @@
+"""``pte-tracking verify``."""
+
+from __future__ import annotations
+
+import typer
+
+from pte_tracking._cli.arguments import RunDir, reading
+from pte_tracking._cli.rendering import AsJson, print_json
+from pte_tracking._delivery.backlog import lost
+from pte_tracking._runs.verification import problems
+from pte_tracking._store.discovery import find_run
+
+
+def verify(run: RunDir, as_json: AsJson = False) -> None:
+    """Check the journal, and every snapshot against its checksum."""
+    with reading():
+        found = [*lost(run, find_run(run)), *problems(run)]
+    if as_json:
+        print_json(found)
+    else:
+        for problem in found:
+            typer.echo(problem, err=True)
+    if found:
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo(f"{run}: journal and snapshots are whole")

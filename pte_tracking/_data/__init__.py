@@ -1,0 +1,1 @@
+"""Resumable data loaders and batch conversion."""

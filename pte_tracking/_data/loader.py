@@ -1,0 +1,303 @@
+"""Where in the data a training is, to the batch, and how to get there again.
+
+What a loader gave cannot be looked up in it, but it can be given again. So the state of the random generators at the
+beginning of a pass is kept, and how many batches were taken since. To resume, the pass is begun again from that state,
+and the batches already seen are really loaded and thrown away: the workers have then drawn as many random numbers as
+at the first time. This costs the time to load at most one pass, without the training. A loader that can say itself
+where it is (torchdata's StatefulDataLoader, anything with ``state_dict`` and ``load_state_dict``) is asked instead, and
+goes on at once.
+
+Exact are all loaders whose order and content follow from the random state at the beginning of the pass: samplers and
+datasets of torch, random augmentation in the training process or in workers, one's own generators, ``set_epoch``. Not
+exact are
+
+- random numbers drawn inside *persistent* workers after their first pass, since they depend on all passes before, and
+  those drawn inside the workers of a StatefulDataLoader, which begins them anew. The order is exact in both;
+- a sampler, or an iterable dataset without workers, that goes on drawing from the same generator as the training and
+  keeps what it drew (a shuffle buffer, say). With workers, or with a generator of its own, it is exact.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pte_tracking._distributed import environment
+from pte_tracking._snapshots import rng
+
+_Batch = TypeVar("_Batch")
+
+_logger = logging.getLogger("pte_tracking")
+_END: Any = object()
+
+
+class Randomness(TypedDict):
+    """The state of the global random generators, and of those that a loader has of its own."""
+
+    everywhere: rng.RandomState
+    own: list[Tensor]
+
+
+class FeedState(TypedDict):
+    """A place in the data.
+
+    Attributes:
+        passes: Passes begun.
+        taken: Batches taken in the pass under way; 0 between two passes.
+        start: The randomness when that pass began; None between two passes, and where the loader knows its place.
+        own: The states of the loader's own generators now.
+        workers_live: Its persistent workers were there before that pass, or are there for the next one.
+        loader: The state of a loader that knows its place.
+        length: Batches in a pass, if that is known.
+    """
+
+    passes: int
+    taken: int
+    start: Randomness | None
+    own: list[Tensor]
+    workers_live: bool
+    loader: dict[str, Any] | None
+    length: int | None
+
+
+class Feed(Generic[_Batch]):
+    """A loader that knows where it is. Iterating over it makes one pass; after a resume, the rest of the one under way.
+
+    Args:
+        loader: A DataLoader, or anything else that can be iterated over again and again.
+    """
+
+    def __init__(self, loader: Iterable[_Batch]) -> None:
+        self.loader = loader
+        self._passes = 0
+        self._taken = 0
+        self._start: Randomness | None = None
+        self._workers_live = False
+        self._saved: FeedState | None = None
+        self._is_resized = False
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.loader))
+
+    def __iter__(self) -> Iterator[_Batch]:
+        saved, self._saved = self._saved, None
+        batches = self._begin() if saved is None else self._go_on(saved)
+        length = _length(self.loader)
+        batch = next(batches, _END)
+        while batch is not _END:
+            self._taken += 1
+            # The end is looked for before the last batch is given out: a snapshot of its iteration then lies between
+            # two passes, has nothing to load again, and includes what a sampler draws at its end.
+            looked = self._taken == length
+            following = next(batches, _END) if looked else None
+            if following is _END:
+                self._end()
+            yield batch
+            batch = following if looked else next(batches, _END)
+        self._end()
+
+    def state_dict(self) -> FeedState:
+        """The place after the batch that was given out last."""
+        if self._saved is not None:
+            return self._saved
+        return FeedState(
+            passes=self._passes,
+            taken=self._taken,
+            start=self._start,
+            own=[generator.get_state() for generator in _generators(self.loader)],
+            workers_live=self._workers_live,
+            # Before the first pass, asking would make some loaders begin it.
+            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _KnowsItsPlace) else None,
+            length=_length(self.loader),
+        )
+
+    def load_state_dict(self, state: FeedState, is_resized: bool = False) -> None:
+        """Go to a place with the next pass; the global random generators have to stand as they did there by then.
+
+        Args:
+            state: The place.
+            is_resized: Other ranks share the data now: the place is the same part of a pass, not of batches.
+
+        Raises:
+            ValueError: It is the place in another kind of loader.
+        """
+        kind = type(self.loader).__name__
+        if state["loader"] is not None and not isinstance(self.loader, _KnowsItsPlace):
+            raise ValueError(
+                f"loader: the snapshot was taken with one that has state_dict() and load_state_dict(), {kind} has not"
+            )
+        generators = _generators(self.loader)
+        if len(generators) != len(state["own"]):
+            raise ValueError(
+                f"loader: the snapshot was taken with one that has {len(state['own'])} random generators of its own, "
+                f"this {kind} has {len(generators)}; give it the same generator= arguments"
+            )
+        for generator, own in zip(generators, state["own"], strict=True):
+            generator.set_state(own)
+        self._saved, self._is_resized = state, is_resized
+
+    def _begin(self) -> Iterator[_Batch]:
+        self._tell_pass(self._passes)
+        self._passes += 1
+        self._taken = 0
+        if not isinstance(self.loader, _KnowsItsPlace):
+            self._start = _randomness(self.loader)
+            return iter(self.loader)
+        # Such a loader draws more from the global generator when it begins after a resume. What follows must not depend
+        # on that; one number is drawn so that each pass begins with others.
+        torch.empty((), dtype=torch.int64).random_()
+        now = rng.get_state()
+        batches = iter(self.loader)
+        rng.set_state(now)
+        return batches
+
+    def _go_on(self, saved: FeedState) -> Iterator[_Batch]:
+        now = _randomness(self.loader)
+        self._passes = saved["passes"]
+        self._workers_live = saved["workers_live"]
+        self._taken = saved["taken"]
+        if self._is_resized:
+            self._taken = _same_place(saved["taken"], saved["length"], _length(self.loader))
+        # What a loader says of its place is about the batches of as many ranks.
+        place = None if self._is_resized else saved["loader"]
+        if place is not None:
+            cast(_KnowsItsPlace, self.loader).load_state_dict(place)
+            if not saved["taken"]:
+                iter(self.loader)  # takes the end of a pass in; the next one then draws as it would have
+        elif saved["workers_live"] and _keeps_workers(self.loader):
+            self._start_workers()
+        if not saved["taken"]:
+            _set_randomness(self.loader, now)
+            return self._begin()
+        if saved["start"] is not None:
+            self._start = saved["start"]
+            _set_randomness(self.loader, saved["start"])
+        if place is None:
+            self._tell_pass(self._passes - 1)
+        batches = iter(self.loader)
+        if place is None:
+            _skip(batches, self._taken)
+        _set_randomness(self.loader, now)
+        return batches
+
+    def _start_workers(self) -> None:
+        """Start persistent workers, as they were before the pass under way: starting them draws a random number."""
+        iter(self.loader)
+        if environment.rank() == 0:
+            _logger.warning(
+                "loader: its persistent workers are new. The order of the data goes on exactly; random numbers that a "
+                "dataset draws inside of them do not, since they depend on all earlier passes. With "
+                "persistent_workers=False they do"
+            )
+
+    def _tell_pass(self, index: int) -> None:
+        for part in _parts(self.loader):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(index)
+
+    def _end(self) -> None:
+        self._taken, self._start = 0, None
+        self._workers_live = _keeps_workers(self.loader)
+
+
+class Feeds:
+    """The loaders of a training by name, and their places."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[str, Feed[Any]] = {}
+        self._saved: dict[str, FeedState] = {}
+        self._is_resized = False
+        self._random_state: rng.RandomState | None = None
+
+    def feed(self, loader: Iterable[_Batch], name: str = "main") -> Feed[_Batch]:
+        """The feed of a loader; its first pass goes on at the place restored under that name, if there is one."""
+        feed = self._feeds.get(name)
+        if feed is None or feed.loader is not loader:
+            feed = self._feeds[name] = Feed(loader)
+            if name in self._saved:
+                feed.load_state_dict(self._saved.pop(name), self._is_resized)
+        return feed
+
+    def begin(self) -> None:
+        """The training begins: what was drawn since the state was restored, by making datasets, say, does not count."""
+        if self._random_state is not None:
+            rng.set_state(self._random_state)
+            self._random_state = None
+
+    def state_dict(self) -> dict[str, FeedState]:
+        """The places, those of loaders that are yet to come included."""
+        return {**self._saved, **{name: feed.state_dict() for name, feed in self._feeds.items()}}
+
+    def load_state_dict(
+        self, state: Mapping[str, FeedState], random_state: rng.RandomState, is_resized: bool = False
+    ) -> None:
+        """Go to these places, and draw from there on what was drawn then; see :meth:`Feed.load_state_dict`."""
+        self._saved, self._is_resized = dict(state), is_resized
+        self._random_state = random_state
+        rng.set_state(random_state)
+        for name, feed in self._feeds.items():
+            if name in self._saved:
+                feed.load_state_dict(self._saved.pop(name), is_resized)
+
+
+@runtime_checkable
+class _KnowsItsPlace(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
+
+
+def _length(loader: object) -> int | None:
+    try:
+        return len(cast(Sized, loader))
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _same_place(taken: int, before: int | None, now: int | None) -> int:
+    """How many batches make the same part of a pass, where more or fewer ranks share them."""
+    return taken if not before or not now else taken * now // before
+
+
+def _parts(loader: object) -> list[object]:
+    """Where torch's loaders and those made after them hide what draws and what is told the epoch."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = [
+        getattr(loader, "dataset", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+        getattr(loader, "sampler", None),
+    ]
+    return list({id(part): part for part in parts if part is not None}.values())
+
+
+def _generators(loader: object) -> list[torch.Generator]:
+    found = [getattr(part, "generator", None) for part in (loader, *_parts(loader))]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+def _keeps_workers(loader: object) -> bool:
+    return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
+
+
+def _randomness(loader: object) -> Randomness:
+    return Randomness(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
+
+
+def _set_randomness(loader: object, randomness: Randomness) -> None:
+    rng.set_state(randomness["everywhere"])
+    for generator, own in zip(_generators(loader), randomness["own"], strict=True):
+        generator.set_state(own)
+
+
+def _skip(batches: Iterator[Any], count: int) -> None:
+    for skipped in range(count):
+        if next(batches, _END) is _END:
+            raise ValueError(
+                f"loader: the snapshot was taken after {count} batches of a pass, but this pass ended after {skipped}: "
+                "is it the same data?"
+            )

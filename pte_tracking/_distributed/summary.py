@@ -1,0 +1,44 @@
+"""Means over everything that all ranks have seen."""
+
+from __future__ import annotations
+
+from pte_tracking._distributed.world import World
+from pte_tracking.reporter import DictSummary, SummaryState
+
+
+class SharedSummary:
+    """Adds up the summaries of all ranks, with one collective for all keys.
+
+    What is added up are counts and sums, so each value weighs the same on whichever rank it was seen: a rank with more
+    batches counts more, and one that has not seen a key does not count for it. Which keys there are is agreed upon when
+    a rank has a new one; that takes two collectives more.
+    """
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+
+    def over(self, world: World, summary: DictSummary) -> DictSummary:
+        """The summary of all ranks, the same on each.
+
+        Args:
+            world: The ranks.
+            summary: What this rank has seen.
+        """
+        if world.is_alone:
+            return summary
+        mine = summary.state_dict()
+        has_new = not mine.keys() <= set(self._keys)
+        seen = [mine.get(key, _NOTHING) for key in self._keys]
+        numbers = (number for one in seen for number in (one["n"], one["x"], one["x2"]))
+        anywhere_new, *sums = world.sum([has_new, *numbers])
+        if anywhere_new:
+            everywhere = world.gather("the keys of means", list(mine))
+            self._keys = list(dict.fromkeys([*self._keys, *(key for keys in everywhere for key in keys)]))
+            return self.over(world, summary)
+        total = DictSummary()
+        triples = zip(self._keys, *(iter(sums),) * 3, strict=True)
+        total.load_state_dict({key: SummaryState(n=n, x=x, x2=x2) for key, n, x, x2 in triples if n})
+        return total
+
+
+_NOTHING = SummaryState(n=0, x=0.0, x2=0.0)

@@ -1,0 +1,567 @@
+"""Extensions in your own training loop."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from types import TracebackType
+from typing import Any, TypeVar
+
+from torch import nn, optim
+
+from pte_tracking._data.loader import Feeds
+from pte_tracking._distributed.world import World
+from pte_tracking._distributed.wrappers import named_parts, without_wrapper
+from pte_tracking._engine.registry import ExtensionEntry, ExtensionList
+from pte_tracking._engine.state import StateObject, TrainingState
+from pte_tracking._engine.stopping import Stop
+from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.outcome import outcome
+from pte_tracking._runs.run import Run
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.reopen import open_together
+from pte_tracking._snapshots.selection import find
+from pte_tracking._store.events import Checkpoint, Status
+from pte_tracking.extensions.log_report import LogReport
+from pte_tracking.extensions.snapshots import TrainingSnapshot
+from pte_tracking.reporter import Observation, Reporter
+from pte_tracking.sinks import Sink
+from pte_tracking.triggers import get_trigger
+from pte_tracking.triggers.description import described
+
+_Batch = TypeVar("_Batch")
+
+
+class ExtensionsManager:
+    """Runs extensions around the iterations of a training loop, and keeps the record of the run.
+
+    In each iteration, after the user's update: the extensions run, by priority, each when its trigger fires; the stop
+    trigger decides; and then the snapshots are taken, of a state in which every trigger has decided.
+
+    Args:
+        models: A module, or modules by name.
+        max_epochs: Epochs after which the training stops, unless ``stop_trigger`` says otherwise.
+        extensions: The extensions; more can be added by :meth:`extend`.
+        optimizers: An optimizer, or optimizers by name.
+        iters_per_epoch: Iterations in one epoch.
+        out_dir: The directory of the run.
+        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
+            None.
+        params: Hyperparameters to be recorded; nested ones are flattened.
+        tags: Labels of the run.
+        stop_trigger: When the training stops: any trigger.
+        state_objects: What else belongs into snapshots, by name.
+        run_name: The run's name, for people.
+        close_timeout: Seconds that the end of the training waits for the delivery at most.
+        transform_model: Called with each name and model; what it returns is the model that extensions see and
+            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
+            and any other as it is.
+
+    Under ``torch.distributed`` every rank makes the same manager and the same calls. Rank 0 writes the one run.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument's value cannot be.
+    """
+
+    def __init__(
+        self,
+        models: nn.Module | Mapping[str, nn.Module],
+        max_epochs: float,
+        extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
+        *,
+        optimizers: optim.Optimizer | Mapping[str, optim.Optimizer] | None = None,
+        iters_per_epoch: int | None = None,
+        out_dir: str | os.PathLike[str] = "result",
+        sinks: Iterable[str | Sink] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        stop_trigger: TriggerLike = None,
+        state_objects: Mapping[str, StateObject] | None = None,
+        run_name: str | None = None,
+        close_timeout: float = 30.0,
+        transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
+    ) -> None:
+        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
+            raise TypeError(
+                f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
+                f"{type(self).__name__}(models, max_epochs, extensions, optimizers=...)"
+            )
+        if not max_epochs > 0:
+            raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
+        self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
+        transform = transform_model or (lambda name, model: without_wrapper(model))
+        self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
+        self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
+        self.max_epochs = max_epochs
+        #: The processes that train together.
+        self.world = World.current()
+        self.updater = Progress(iters_per_epoch)
+        self.feeds = Feeds()
+        self.reporter = _named_reporter(self.models, self.raw_models)
+        self.observation: Observation = {}
+        self._is_started = False
+        self._is_ended = False
+        #: All ranks know of the run.
+        self._is_shared = False
+        self._extensions = ExtensionList(self.world.rank)
+        if not isinstance(extensions, Iterable):
+            raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
+        for extension in extensions:
+            self.extend(extension)
+        self._stop = Stop(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._iteration_scope = _IterationScope(self)
+        self._sinks_given = bool(sinks)
+        self.run = Run(
+            out_dir,
+            sinks=("json",) if sinks is None else sinks,
+            params=params,
+            tags=tags,
+            name=run_name,
+            close_timeout=close_timeout,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        self._state = TrainingState(
+            self.models,
+            self.optimizers,
+            _by_name("state_objects", state_objects or {}),
+            extensions=self._extensions,
+            progress=self.updater,
+            stop=self._stop,
+            feeds=self.feeds,
+            run=self.run,
+            world=self.world,
+        )
+
+    # -- what extensions see -------------------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.updater.iteration
+
+    @property
+    def iters_per_epoch(self) -> int:
+        """Iterations in one epoch; RuntimeError if nobody has told yet."""
+        return self.updater.iters_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.updater.epoch
+
+    @property
+    def epoch_detail(self) -> float:
+        """Epochs done, with the fraction of the one under way."""
+        return self.updater.epoch_detail
+
+    @property
+    def elapsed_time(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.updater.elapsed_time
+
+    @property
+    def is_before_training(self) -> bool:
+        """Whether no iteration was done yet."""
+        return self.updater.iteration == 0
+
+    @property
+    def stop_trigger(self) -> bool:
+        """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
+        return self._stop.is_over
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run has ended: the training is over, or was closed, or has failed."""
+        return self._is_ended
+
+    @property
+    def training_length(self) -> tuple[float, str] | None:
+        """How long the training will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
+        return self._stop.trigger.training_length
+
+    @property
+    def out(self) -> str:
+        """The run's directory."""
+        return str(self.run.directory)
+
+    def extend(
+        self,
+        extension: Callable[..., Any] | ExtensionEntry,
+        name: str | None = None,
+        trigger: TriggerLike = None,
+        priority: int | None = None,
+        *,
+        call_before_training: bool | None = None,
+    ) -> None:
+        """Registers an extension; what is not given is taken from the extension itself.
+
+        Args:
+            extension: An extension, or any function that takes the manager.
+            name: What it is called; a number is added where the name is taken.
+            trigger: When it runs.
+            priority: Where in the order of an iteration, highest first.
+            call_before_training: Run it once before the first iteration, too.
+
+        Raises:
+            TypeError: It is no extension, or the trigger no trigger.
+            ValueError: The trigger's unit or period is wrong.
+            RuntimeError: The training has begun.
+        """
+        if self._is_started:
+            raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
+        entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
+        entry.extension.check(self)
+        self._extensions.add(entry.amended(name, priority, trigger, call_before_training))
+
+    def get_extension(self, name: str) -> Extension:
+        """The extension that was registered under a name; ValueError if there is none."""
+        return self._extensions.get(name)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run_iteration(
+        self,
+        *,
+        epoch: int | None = None,
+        iteration: int | None = None,
+        epoch_size: int | None = None,
+        step_optimizers: Sequence[str] = (),
+    ) -> _IterationScope:
+        """One iteration, as a ``with`` block around the update.
+
+        All arguments may be left out: the manager counts by itself.
+
+        Args:
+            epoch: The epoch that the iteration belongs to, from 0.
+            iteration: The number of this iteration, from 0 and over all epochs.
+            epoch_size: Iterations in one epoch, where the manager was not told.
+            step_optimizers: Optimizers whose ``zero_grad()`` is called before the block and ``step()`` after it.
+
+        Raises:
+            RuntimeError: The training is over.
+            ValueError: The numbers contradict each other, or what the manager has counted, or there is no such
+                optimizer.
+        """
+        if epoch_size is not None:
+            self.updater.set_iters_per_epoch("epoch_size", epoch_size)
+        if iteration is not None:
+            self._jump(iteration, epoch)
+        if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
+            raise ValueError(
+                f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
+                f"got {step_optimizers!r}"
+            )
+        self._iteration_scope.step_optimizers = step_optimizers
+        return self._iteration_scope
+
+    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The batches of a loader, epoch after epoch, until the training is over; then the run ends.
+
+        Args:
+            loader: A DataLoader or any other iterable that can be iterated over again and again.
+
+        Raises:
+            RuntimeError: A whole epoch went by without ``run_iteration()``.
+        """
+        if not self.updater.is_told and isinstance(loader, Sized):
+            self.updater.set_iters_per_epoch("len(loader)", len(loader))
+        self.begin()
+        while not self._stop.is_over:
+            before = self.updater.iteration
+            for batch in self.feeds.feed(loader):
+                yield batch
+                if self._stop.is_over:
+                    break
+            if self.updater.iteration == before:
+                raise RuntimeError(
+                    "batches(): a whole epoch went by without an iteration; is the loader empty (an iterator is, after "
+                    "one pass: give what it was made from), or 'with manager.run_iteration():' missing in the loop?"
+                )
+        self.close()
+
+    def close(self, status: Status | None = None) -> None:
+        """Ends the training and its run; called again, does nothing.
+
+        Args:
+            status: How it ended; by default FINISHED.
+        """
+        self._finish(None, status)
+
+    def __enter__(self) -> ExtensionsManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._fail(error)
+
+    # -- the state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the training: tensors and plain values only.
+
+        Raises:
+            TypeError: Something else is in the state of a part; its place is named.
+        """
+        return self._state.take()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state, in the run that it was taken in; before the first iteration.
+
+        Raises:
+            RuntimeError: The training has begun.
+            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
+                nothing was restored.
+        """
+        self._check_not_started("load_state_dict()")
+        self._is_shared = True
+        self.world.join()
+        self._check_alike("load_state_dict()")
+        self._state.give_back(state)
+
+    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Goes on from a snapshot as if the training had never stopped; before the first iteration.
+
+        Args:
+            what: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
+                ``snapshot(keep_best=...)`` says. A file. Or a tracked checkpoint, ``"runs:/<run id>"`` or
+                ``"models:/<model id>"`` with MLflow, also on another machine.
+
+        Returns:
+            What was resumed from; None if there is no snapshot yet. The run in the directory then begins again.
+
+        Raises:
+            SnapshotError: The file, or what was fetched, is damaged or no snapshot.
+            LookupError: There is no such checkpoint.
+            RuntimeError: The training has begun.
+            ValueError: The snapshot is that of another training.
+        """
+        self._check_not_started("resume()")
+        self._is_shared = True
+        self.world.join()
+        self._check_alike("resume()")
+        savers = self._training_snapshots()
+        best = next((one.keep_best for one in savers if one.keep_best), None)
+        found = find(self.run, what, [one.template for one in savers], best, self.world)
+        if found is None:
+            open_together(self.world, self.run, lambda: self.run.open(at=self.run.beginning()))
+            return None
+        try:
+            return self._state.give_back(found.state, found)
+        finally:
+            if self.world.rank == 0:
+                found.clean_up()
+
+    def _check_not_started(self, call: str) -> None:
+        if self._is_started:
+            raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Takes the directory and prepares the extensions, before the first iteration."""
+        if not self._is_ended:
+            self._take_directory()
+        if self._stop.is_over:  # what was restored was over already
+            self.close()
+        if self._is_ended:
+            raise RuntimeError(
+                f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
+                if self._stop.is_over
+                else f"the run has ended after iteration {self.iteration}, before the training was over; to go on with "
+                "it, make another manager and call its resume()"
+            )
+        if self._sinks_given and self.world.rank == 0 and not self._extensions.has(LogReport):
+            warnings.warn(
+                "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
+                "add extensions.LogReport()",
+                stacklevel=4,
+            )
+        self._check_alike("the first iteration")
+        self._is_started = True
+        # A loop that is left without close() ends with its run, at the latest with the interpreter.
+        self.run.before_close.append(self._finalize)
+        self.updater.start_clock()
+        self.observation = {}
+        random_state = rng.get_state()
+        try:
+            self._extensions.initialize(self)
+            with self.reporter.scope(self.observation):
+                self._extensions.call_before_training(self)
+            if not self.is_before_training:
+                rng.set_state(random_state)  # the training that goes on did this once, at its beginning
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _check_alike(self, topic: str) -> None:
+        """Checks that all ranks were given the same."""
+        self.world.check_alike(
+            topic,
+            {
+                "out_dir": str(self.run.directory),
+                "sinks": [repr(sink) for sink in self.run.sinks],
+                "extensions": self._extensions.description(),
+                "models": list(self.models),
+                "optimizers": list(self.optimizers),
+                "max_epochs": self.max_epochs,
+                "stop_trigger": f"{described(self._stop.trigger)}, {self.training_length}",
+                "iters_per_epoch": self.iters_per_epoch if self.updater.knows_epochs else None,
+            },
+        )
+
+    def begin(self) -> None:
+        """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
+        if not self._is_ended:
+            self._take_directory()
+            if not self._is_started and not self.stop_trigger:
+                self._start()
+        self.feeds.begin()
+
+    def _take_directory(self) -> None:
+        """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
+        if self.run.is_open and (self.world.is_alone or self._is_shared):
+            return
+        self._is_shared = True
+        self.world.join()
+        self._check_alike("the opening of the run")
+        # Where rank 0 has logged something already, it has opened it.
+        is_open = self.world.first("whether the run is open", lambda: self.run.is_open)
+        if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
+            self.resume()
+            return
+        open_together(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
+
+    def _training_snapshots(self) -> list[TrainingSnapshot]:
+        return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
+
+    def _after_update(self) -> None:
+        self.updater.iteration += 1
+        # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
+        for entry in self._extensions.running:
+            if entry.trigger.ask(self) and entry.is_here:
+                entry.extension(self)
+        saving = self._extensions.saving
+        # Both are asked, always: an answer may take all ranks, and be remembered.
+        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.ask(self)])]
+        self._stop.ask(self)
+        for entry in due:
+            if entry.is_here:
+                entry.extension(self)
+
+    def _on_stop(self) -> None:
+        """The stop trigger has fired."""
+        self.close()
+
+    def _jump(self, iteration: int, epoch: int | None) -> None:
+        if iteration < self.updater.iteration:
+            raise ValueError(
+                f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
+                "after a resume begin your loop at manager.iteration"
+            )
+        if epoch is not None and self.updater.knows_epochs and epoch != self.updater.epoch_at(iteration):
+            raise ValueError(
+                f"iteration: {iteration} is in epoch {self.updater.epoch_at(iteration)}, not {epoch}, for an epoch "
+                f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
+            )
+        self.updater.iteration = iteration
+
+    def _fail(self, error: BaseException) -> None:
+        if self._is_started and not self._is_ended and isinstance(error, Exception):
+            self._extensions.on_error(self, error)
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None, status: Status | None = None) -> None:
+        if self._is_ended:
+            return
+        first = self._finalize(error)
+        if first is None and status is not None:
+            self.run.close(status)
+        else:
+            self.run.close(*outcome(first))
+        if first is not None and first is not error:
+            raise first
+
+    def _finalize(self, error: BaseException | None = None) -> BaseException | None:
+        """Ends the extensions, once; returns the first error."""
+        if self._is_ended:
+            return error
+        self._is_ended = True
+        self.updater.stop_clock()
+        return self._extensions.finalize(self, error) if self._is_started else error
+
+
+class _IterationScope:
+    """The ``with`` block of an iteration; one object for all of them."""
+
+    def __init__(self, manager: ExtensionsManager) -> None:
+        self._manager = manager
+        self._report_scope = manager.reporter.scope({})
+        self._is_entered = False
+        self.step_optimizers: Sequence[str] = ()
+
+    def __enter__(self) -> None:
+        if self._is_entered:
+            raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
+        manager = self._manager
+        if not manager._is_started or manager._is_ended:
+            manager._start()
+        manager.observation = {}
+        self._report_scope.enter(manager.observation)
+        self._is_entered = True
+        for name in self.step_optimizers:
+            manager.optimizers[name].zero_grad()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        manager = self._manager
+        try:
+            if error is None and not manager._is_ended:
+                for name in self.step_optimizers:
+                    manager.optimizers[name].step()
+                manager._after_update()
+        except BaseException as problem:
+            manager._fail(problem)
+            raise
+        finally:
+            self.leave()
+        if error is not None:
+            manager._fail(error)
+        elif manager._stop.is_over:
+            manager._on_stop()
+
+    def leave(self) -> None:
+        """Reports no longer go to the iteration, however it ended."""
+        if self._is_entered:
+            self._is_entered = False
+            self._report_scope.__exit__(None, None, None)
+
+
+def _by_name(argument: str, given: Any) -> dict[str, Any]:
+    """Things with a state by name; a single one is called main."""
+    named = dict(given) if isinstance(given, Mapping) else {"main": given}
+    for name, thing in named.items():
+        if not isinstance(name, str) or not hasattr(thing, "state_dict") or not hasattr(thing, "load_state_dict"):
+            raise TypeError(
+                f"{argument}: expected one object with state_dict() and load_state_dict(), or a dictionary of such by "
+                f"name, got {name!r}: {thing!r}"
+            )
+    return named
+
+
+def _named_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
+    """A reporter that knows the models, wrapped or not, and their parts, as ``main`` and ``main/encoder/0``."""
+    reporter = Reporter()
+    for name, model in raw_models.items():
+        reporter.add_observer(name, model)
+    for name, model in models.items():
+        reporter.add_observers("", named_parts(name, model))
+    return reporter

@@ -1,0 +1,150 @@
+"""The state of a whole training: taken, and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+from torch import nn, optim
+
+from pte_tracking._data.loader import Feeds
+from pte_tracking._distributed.world import World
+from pte_tracking._engine.registry import ExtensionList
+from pte_tracking._engine.stopping import Stop
+from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.run import Run
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.compatibility import FORMAT, check_fits, check_format
+from pte_tracking._snapshots.plain_state import plain
+from pte_tracking._snapshots.rank_state import of_rank
+from pte_tracking._snapshots.reopen import go_on, open_together
+from pte_tracking._snapshots.selection import Found
+from pte_tracking._snapshots.shards import fitted
+from pte_tracking._store.events import Checkpoint
+
+
+class StateObject(Protocol):
+    """Anything whose state belongs into snapshots: a scheduler, a GradScaler, an average of weights."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+class TrainingState:
+    """Takes the state of everything that a training consists of, and gives it back.
+
+    Args:
+        models: The models by name.
+        optimizers: The optimizers by name.
+        state_objects: Whatever else has a state, by name.
+        extensions: The extensions.
+        progress: How far the training is.
+        stop: Whether it is over.
+        feeds: Where in the data it is.
+        run: The record of it.
+        world: The processes that train together.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Mapping[str, optim.Optimizer],
+        state_objects: Mapping[str, StateObject],
+        *,
+        extensions: ExtensionList,
+        progress: Progress,
+        stop: Stop,
+        feeds: Feeds,
+        run: Run,
+        world: World,
+    ) -> None:
+        self._models, self._optimizers = models, optimizers
+        self._parts: dict[str, Mapping[str, Any]] = {
+            "models": models,
+            "optimizers": optimizers,
+            "state_objects": state_objects,
+        }
+        self._extensions = extensions
+        self._progress = progress
+        self._stop = stop
+        self._feeds = feeds
+        self._run = run
+        self._world = world
+
+    def take(self) -> dict[str, Any]:
+        """The state: tensors and plain values only.
+
+        Raises:
+            TypeError: Something else is in the state of a part; its place is named.
+        """
+        state = {
+            "format": FORMAT,
+            **{part: _states(objects) for part, objects in self._parts.items()},
+            "extensions": self._extensions.state_dict(),
+            "manager": self._own(),
+            "rng": rng.get_state(),
+            "run": self._run.point(self._progress.iteration) if self._run.is_open and self._world.rank == 0 else None,
+        }
+        return cast(dict[str, Any], plain(state))
+
+    def give_back(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
+        """Restores a state, in the run that it was taken in.
+
+        Args:
+            state: The state.
+            found: Where it was found, if that is known.
+
+        Returns:
+            The snapshot in the record of the run, if it is known there.
+
+        Raises:
+            ValueError: It is that of other models, optimizers, extensions or state objects: each is named, and nothing
+                was restored. An extension without a state may have come since, or gone.
+        """
+        check_format(state)
+        extensions = self._extensions.names_in(state.get("extensions", {}))
+        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._own()})
+        check_fits(self._models, self._optimizers, state)
+        self._world.join()
+        # Before the run is opened: what was fetched has its place in the run's directory from then on.
+        path = None if found is None else found.path
+        fitting = fitted(of_rank(state, self._world), path, self._parts, self._world)
+        checkpoint = open_together(
+            self._world, self._run, lambda: None if self._run.is_open else go_on(self._run, state, found)
+        )
+        for part, objects in self._parts.items():
+            for name, thing in objects.items():
+                thing.load_state_dict(fitting[part][name])
+        self._extensions.load_state_dict(fitting["extensions"])
+        own = fitting["manager"]
+        is_resized = own["world_size"] != self._world.size
+        self._progress.load_state_dict(own, is_resized)
+        self._stop.load_state_dict(own, self._progress)
+        self._feeds.load_state_dict(own["data"], fitting["rng"], is_resized)
+        return checkpoint
+
+    def _own(self) -> dict[str, Any]:
+        return {
+            **self._progress.state_dict(),
+            **self._stop.state_dict(),
+            "data": self._feeds.state_dict(),
+            "world_size": self._world.size,
+        }
+
+
+def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: thing.state_dict() for name, thing in objects.items()}
+
+
+def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
+    """Checks that a state has the parts and names that are wanted, before anything of it is restored."""
+    complaints = [f"{part!r} is missing" for part in expected if part not in state]
+    for part, names in expected.items():
+        saved, here = list(state.get(part, names)), list(names)
+        if missing := [name for name in here if name not in saved]:
+            complaints.append(f"{part}: missing {', '.join(map(repr, missing))}")
+        if unexpected := [name for name in saved if name not in here]:
+            complaints.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
+    if complaints:
+        raise ValueError(f"state: it is that of another training: {'; '.join(complaints)}")

@@ -1,0 +1,77 @@
+"""A state copied at once, into memory that is used again for the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pte_tracking._distributed.sharding import local
+from pte_tracking._snapshots.plain_state import with_tensors
+
+
+class Buffers:
+    """Holds one copy of a state. The next one goes into the same memory, so the old one has to be done with by then.
+
+    Copies from CUDA devices are queued behind the work under way there, and before all that is queued later, into
+    page-locked memory: the host does not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Tensor] = {}  # by order in the state
+        self._copied: list[torch.cuda.Event] = []
+
+    def copy(self, state: Any) -> Any:
+        """A copy of a plain state, its tensors on the CPU; complete after :meth:`wait`."""
+        kept: dict[int, Tensor] = {}
+        copies: dict[int, tuple[Tensor, Tensor]] = {}  # by address: what was copied, and to where
+        devices: set[torch.device] = set()
+
+        def take(tensor: Tensor, path: str) -> Tensor:
+            if tensor.layout is not torch.strided:
+                return tensor.cpu().clone()
+            address = local(tensor).data_ptr()
+            if address in copies and _is_same(tensor, copies[address][0]):
+                return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
+            buffer = self._buffers.get(len(kept))
+            if buffer is None or not _is_like(buffer, tensor):
+                buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            kept[len(kept)] = buffer
+            copies[address] = tensor, buffer
+            if tensor.is_cuda:
+                devices.add(tensor.device)
+            local(buffer).copy_(local(tensor), non_blocking=tensor.is_cuda)
+            return buffer
+
+        copied = with_tensors(state, take)
+        self._buffers = kept
+        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+        return copied
+
+    def wait(self) -> None:
+        """Wait until what was queued on devices is done."""
+        for event in self._copied:
+            event.synchronize()
+        self._copied = []
+
+
+def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
+    """Whether a tensor fits into the memory of an earlier one."""
+    return (
+        type(buffer) is type(tensor)
+        and buffer.shape == tensor.shape
+        and local(buffer).shape == local(tensor).shape
+        and buffer.dtype == tensor.dtype
+    )
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors at the same address are one."""
+    return (
+        one.numel() > 0
+        and one.device == other.device
+        and one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )

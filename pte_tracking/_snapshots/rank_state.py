@@ -1,0 +1,122 @@
+"""What of a training's state belongs to one rank alone: its random generators, its place in the data, its sums.
+
+Models, optimizers and counts are alike on all ranks, but for buffers, such as the means that a BatchNorm keeps of what
+it has seen. So a snapshot holds the state of rank 0, and beside it, under ``"ranks"``, what is different on the ranks
+1, 2 and so on, in their order.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from pte_tracking._distributed.sharding import is_sharded
+from pte_tracking._distributed.world import World
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.summaries import emptied, pooled
+
+
+class OwnState(TypedDict):
+    """The state of one rank: its random generators, extensions, stop trigger, loaders, and buffers.
+
+    Attributes:
+        buffers: By the names of models and theirs; those alone that are others than on rank 0.
+    """
+
+    rng: rng.RandomState
+    extensions: dict[str, Any]
+    stop_trigger: dict[str, Any]
+    data: dict[str, Any]
+    buffers: dict[str, dict[str, Tensor]]
+
+
+def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[OwnState]:
+    """What of a state is each rank's own, of the ranks 1, 2 and so on; called on all of them.
+
+    Args:
+        state: The state here, a plain one.
+        models: The models that it is of, by name.
+        world: The ranks.
+    """
+    if world.is_alone:
+        return []
+    buffers = dict(_buffers(state, models))
+    digests = {place: _digest(tensor) for place, tensor in buffers.items()}
+    first = world.first("the buffers in a snapshot", lambda: digests)
+    mine: dict[str, dict[str, Tensor]] = {}
+    for (name, key), tensor in buffers.items():
+        if digests[name, key] != first.get((name, key)):
+            mine.setdefault(name, {})[key] = tensor
+    return world.gather("a snapshot", _part(state, mine))[1:]
+
+
+def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
+    """The state that a rank goes on from.
+
+    On another number of ranks, rank 0 takes over the sums of all, and the others begin with none. A rank that was not
+    there when the snapshot was taken begins where rank 0 was, but draws other random numbers.
+    """
+    others: list[OwnState] = state.get("ranks", [])
+    manager = state["manager"]
+    first = _part(state, {})
+    mine = first.copy()
+    if 0 < world.rank <= len(others):
+        mine = others[world.rank - 1].copy()
+    elif world.rank:
+        mine["rng"] = rng.of_new_rank(state["rng"], world.rank)
+    if len(others) + 1 != world.size:
+        mine["extensions"] = _resized(first["extensions"], [one["extensions"] for one in others], world)
+        mine["stop_trigger"] = _resized(first["stop_trigger"], [one["stop_trigger"] for one in others], world)
+    return {
+        **state,
+        "models": {name: _amended(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
+        "rng": mine["rng"],
+        "extensions": mine["extensions"],
+        "manager": {**manager, "data": mine["data"], "stop_trigger": mine["stop_trigger"]},
+    }
+
+
+def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> OwnState:
+    manager = state["manager"]
+    return OwnState(
+        rng=state["rng"],
+        extensions=state["extensions"],
+        stop_trigger=manager["stop_trigger"],
+        data=manager["data"],
+        buffers=buffers,
+    )
+
+
+def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[str, str], Tensor]]:
+    for name, model in models.items():
+        saved = state["models"][name]
+        for key, _ in model.named_buffers():
+            # One that is not persistent is not there, and a model may have names of its own for its state.
+            if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
+                yield (name, key), tensor.cpu()
+
+
+def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
+    """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
+    resized: dict[str, Any] = emptied(first) if world.rank else pooled(first, others)
+    return resized
+
+
+def _digest(tensor: Tensor) -> bytes:
+    """What tells a buffer from others: it may be large, and is mostly the same on all ranks."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _amended(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    if not buffers:
+        return model
+    amended = copy.copy(model)  # a model's state carries the versions of its modules along
+    amended.update(buffers)
+    return amended

@@ -1,0 +1,77 @@
+"""What is different in a Jupyter notebook: output can be replaced in place."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from pte_tracking._store.events import Number
+from pte_tracking.extensions._columns import Columns, number
+
+_MOST_ROWS = 100  # a table of a million rows would be sent whole, again and again
+_PAUSE = 0.5  # seconds between two tables
+
+
+def in_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+class NotebookOutput:
+    """One output below the cell, which is replaced in place."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, forms: dict[str, Any]) -> None:
+        """Shows something, given in one or several forms by their MIME types."""
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(forms, raw=True, display_id=True)
+        else:
+            self._handle.update(forms, raw=True)
+
+
+class NotebookTable:
+    """The newest rows of a log as one table below the cell.
+
+    Args:
+        columns: Its columns.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._rows: deque[dict[str, Number]] = deque(maxlen=_MOST_ROWS)
+        self._output = NotebookOutput()
+        self._rests_until = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may be shown again."""
+        return time.monotonic() >= self._rests_until
+
+    def show(self, rows: list[dict[str, Number]]) -> None:
+        """Adds rows."""
+        for row in rows:
+            self._columns.find(row)
+            self._rows.append(row)
+        self._output.show({"text/plain": self._text(), "text/html": self._html()})
+        self._rests_until = time.monotonic() + _PAUSE
+
+    def _text(self) -> str:
+        return "\n".join([self._columns.header(), *map(self._columns.line, self._rows)])
+
+    def _html(self) -> str:
+        keys = self._columns.keys
+        rows = [[number(row[key]) if key in row else "" for key in keys] for row in self._rows]
+        return f"<table>{_line('th', keys)}{''.join(_line('td', row) for row in rows)}</table>"
+
+
+def _line(tag: str, cells: list[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -1,0 +1,15 @@
+"""What two triggers have in common that fire at the same times."""
+
+from __future__ import annotations
+
+from pte_tracking.triggers._base import Trigger
+from pte_tracking.triggers.interval import IntervalTrigger
+from pte_tracking.triggers.interval_mean import IntervalMean
+
+
+def described(trigger: Trigger | IntervalMean) -> str:
+    """A trigger's kind and the intervals in it, such as ``MinValueTrigger (IntervalTrigger(1, 'epoch'))``."""
+    if isinstance(trigger, IntervalTrigger):
+        return repr(trigger)
+    parts = [described(value) for value in vars(trigger).values() if isinstance(value, Trigger | IntervalMean)]
+    return " ".join([type(trigger).__name__, *(f"({part})" for part in parts)])
