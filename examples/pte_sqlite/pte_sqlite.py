@@ -1,4 +1,4 @@
-"""Runs in an SQLite file: a row for each run, each of its params, and each point of its metrics."""
+"""SQLite backend with one row per run, per parameter and per data point."""
 
 import dataclasses
 import sqlite3
@@ -36,7 +36,7 @@ class SqliteConnection:
         self._database.commit()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        with self._database as database:  # all of a batch, or nothing
+        with self._database as database:  # one transaction per batch
             for event in events:
                 if isinstance(event, Metrics):
                     points = [(self._run, event.seq, k, event.step, v, event.time) for k, v in event.values.items()]
@@ -45,11 +45,11 @@ class SqliteConnection:
                     params = [(self._run, key, value) for key, value in event.values.items()]
                     database.executemany("INSERT OR REPLACE INTO params VALUES (?, ?, ?)", params)
                 elif isinstance(event, Rewound):
-                    gone = (self._run, event.to_seq, event.seq)
-                    database.execute("DELETE FROM points WHERE run = ? AND seq > ? AND seq < ?", gone)
+                    superseded = (self._run, event.to_seq, event.seq)
+                    database.execute("DELETE FROM points WHERE run = ? AND seq > ? AND seq < ?", superseded)
 
     def state(self) -> dict[str, Any]:
-        return {}  # a point is known by its run, seq and key: what comes again replaces itself
+        return {}  # run, seq and key identify a data point, so a redelivered batch replaces its rows
 
     def close(self, status: Status | None) -> None:
         if status:
