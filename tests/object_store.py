@@ -38,8 +38,8 @@ class ObjectStore:
     def objects(self, prefix: str = "") -> dict[str, int]:
         """The objects whose names begin so, a thousand at most, with their sizes."""
         with urllib.request.urlopen(f"{self._uri}/{BUCKET}?list-type=2&prefix={prefix}", timeout=10) as answer:
-            found = re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", answer.read().decode(), re.DOTALL)
-        return {unescape(key): int(size) for key, size in found}
+            matches = re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", answer.read().decode(), re.DOTALL)
+        return {unescape(key): int(size) for key, size in matches}
 
 
 @contextlib.contextmanager

@@ -93,9 +93,9 @@ def serve(
 
 @contextlib.contextmanager
 def process(
-    command: list[str], folder: Path, asked: str, environment: dict[str, str] | None = None
+    command: list[str], folder: Path, url: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a group of processes of its own, from when it answers at the address ``asked`` until the end."""
+    """A server in a group of processes of its own, from when it answers at the address ``url`` until the end."""
     with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(
             command,
@@ -106,7 +106,7 @@ def process(
             start_new_session=True,
         )
     try:
-        _wait_until_it_answers(server, asked, folder / "server.log")
+        _wait_until_ready(server, url, folder / "server.log")
         yield server
     finally:
         _end_group(server)
@@ -117,11 +117,11 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], asked: str, log: Path) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urllib.request.urlopen(asked, timeout=1):
+            with urllib.request.urlopen(url, timeout=1):
                 return
         except OSError:
             time.sleep(0.1)
@@ -212,13 +212,13 @@ class Proxy:
             if fate in _FAILURES:
                 client.sendall(b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % _FAILURES[fate])
                 return
-            answer = self._ask(request)
+            answer = self._forward(request)
             if fate == "cut":
                 client.sendall(answer[: answer.index(b"\r\n") + 12])
             elif fate == "pass":
                 client.sendall(answer)
 
-    def _ask(self, request: bytes) -> bytes:
+    def _forward(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._target), timeout=30) as server:
             server.sendall(request)
             answer = b""

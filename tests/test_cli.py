@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "result"
 
 
-def test_list_names_every_run_with_its_status_and_last_step(run: Path) -> None:
+def test_list_shows_status_and_last_step_of_each_run(run: Path) -> None:
     with pte.Run(run, sinks=[]) as second:
         second.log_metrics({"loss": 1.0}, 3)
     done = call("list", run.parent)
@@ -43,19 +43,19 @@ def test_list_names_every_run_with_its_status_and_last_step(run: Path) -> None:
     assert sorted(line[line.index("FINISHED") + 1] for line in lines) == ["20", "3"]
 
 
-def test_a_row_is_one_line_where_there_is_no_terminal(run: Path) -> None:
+def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
     with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
         second.log_metrics({"loss": 1.0}, 3)
     assert len(call("list", run.parent).output.splitlines()) == 3
 
 
-def test_show_gives_params_last_rows_and_sinks(run: Path) -> None:
+def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:
     output = call("show", run).output
     for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "sinks: json"):
         assert expected in output
 
 
-def test_json_is_strict_and_holds_the_same(run: Path) -> None:
+def test_json_option_prints_same_strict_json_in_list_and_show(run: Path) -> None:
     shown = json.loads(call("show", run, "--json").output, parse_constant=pytest.fail)
     assert shown["step"] == 20
     assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
@@ -63,14 +63,14 @@ def test_json_is_strict_and_holds_the_same(run: Path) -> None:
     assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
 
 
-def test_a_run_that_is_training_can_be_looked_at(tmp_path: Path) -> None:
+def test_show_and_sync_accept_running_run(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         run.log_metrics({"loss": 1.0}, 7)
         assert json.loads(call("show", tmp_path, "--json").output)["status"] == "RUNNING"
         assert call("sync", tmp_path).exit_code == 0
 
 
-def test_verify_finds_damage_in_the_journal(run: Path) -> None:
+def test_verify_damaged_journal_line_is_reported(run: Path) -> None:
     assert call("verify", run).exit_code == 0
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -80,9 +80,7 @@ def test_verify_finds_damage_in_the_journal(run: Path) -> None:
     assert "line 4 is no event" in done.output
 
 
-def test_verify_finds_no_fault_in_what_a_training_prunes_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pte.Run(tmp_path) as run:
         (tmp_path / "snapshot").write_bytes(b"state")
         run.log_checkpoint("snapshot", 1, "0" * 64, 5)
@@ -94,14 +92,14 @@ def test_verify_finds_no_fault_in_what_a_training_prunes_meanwhile(
         assert (done.exit_code, done.stderr) == (0, "")
         run.log_checkpoint("snapshot", 2, "0" * 64, 5)
         monkeypatch.setattr(verification, "_MOMENT", 0.2)
-        assert "there is no such file" in one_line("verify", tmp_path)
+        assert "there is no such file" in error_line("verify", tmp_path)
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "sync"])
 @pytest.mark.parametrize(
     "content", [None, "", "{}", "[1]", '{"format": 99}', "\0\0", '{"id": 1, "name": "x", "start_time": 0}']
 )
-def test_a_folder_that_is_no_run_of_ours_gets_one_line_and_a_non_zero_exit(
+def test_command_foreign_directory_exits_with_1_and_names_directory(
     tmp_path: Path, command: str, content: str | None
 ) -> None:
     if content is not None:
@@ -113,7 +111,7 @@ def test_a_folder_that_is_no_run_of_ours_gets_one_line_and_a_non_zero_exit(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         (["--to", "nowhere"], "installed are json, mlflow"),
         (["--option", "a=b"], "behind a --to"),
@@ -121,14 +119,14 @@ def test_a_folder_that_is_no_run_of_ours_gets_one_line_and_a_non_zero_exit(
         (["--follow", "--json"], "leave --json out"),
     ],
 )
-def test_wrong_use_of_sync_is_told_and_exits_with_2(run: Path, words: list[str], said: str) -> None:
+def test_sync_usage_error_exits_with_2(run: Path, words: list[str], reason: str) -> None:
     done = call("sync", run, *words)
     assert done.exit_code == 2
-    assert said in done.output
+    assert reason in done.output
 
 
 @pytest.mark.slow
-def test_sync_tells_scripts_what_is_left(run: Path) -> None:
+def test_sync_json_lists_pending_events(run: Path) -> None:
     import mlflow  # noqa: F401  which may take longer than the time-out below
 
     done = call("sync", run, "--json")
@@ -143,7 +141,7 @@ def test_sync_tells_scripts_what_is_left(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sync_adds_a_backend_that_was_not_there_when_the_run_was_trained(run: Path) -> None:
+def test_sync_to_new_sink_delivers_whole_run(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for _ in range(2):  # the second time there is nothing to do
@@ -156,7 +154,7 @@ def test_sync_adds_a_backend_that_was_not_there_when_the_run_was_trained(run: Pa
     ]
 
 
-def test_list_tells_the_best_value(run: Path) -> None:
+def test_list_shows_best_value(run: Path) -> None:
     (listed,) = json.loads(call("list", run, "--json").output)
     assert listed["best"] == {"key": "loss", "value": 0.05, "step": 20}
     assert "loss 0.05 (step 20)" in call("list", run).output
@@ -164,7 +162,7 @@ def test_list_tells_the_best_value(run: Path) -> None:
     assert odd["best"] == {"key": "odd", "value": None, "step": None}
 
 
-def test_show_draws_the_value_that_tells_most(run: Path) -> None:
+def test_show_plots_primary_metric(run: Path) -> None:
     lines = call("show", run).output.splitlines()
     (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
     (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
@@ -174,7 +172,7 @@ def test_show_draws_the_value_that_tells_most(run: Path) -> None:
     assert "loss" in lines[bottom + 2]
 
 
-def test_show_draws_every_peak_of_a_long_curve_and_its_end(tmp_path: Path) -> None:
+def test_show_long_curve_keeps_every_peak_and_end(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         for step in range(1, 2001):
             run.log_metrics({"loss": {778: 5.0, 1501: -3.0}.get(step, 1.0)}, step)
@@ -185,7 +183,7 @@ def test_show_draws_every_peak_of_a_long_curve_and_its_end(tmp_path: Path) -> No
     assert lines[bottom + 1].split() == ["1", "2000"]
 
 
-def test_show_draws_no_curve_that_is_wider_than_numbers_go(tmp_path: Path) -> None:
+def test_show_metric_range_beyond_float_max_succeeds(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):
             run.log_metrics({"loss": loss}, step)
@@ -194,7 +192,7 @@ def test_show_draws_no_curve_that_is_wider_than_numbers_go(tmp_path: Path) -> No
     assert "1.7e+308" in done.output
 
 
-def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(
+def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [
@@ -215,7 +213,7 @@ def test_rows_of_many_keys_stand_in_columns_where_the_terminal_is_too_narrow(
 
 
 @pytest.mark.parametrize("name", ["list", "show", "compare"])
-def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(run: Path, name: str) -> None:
+def test_command_unicode_key_in_ascii_terminal_succeeds(run: Path, name: str) -> None:
     with pte.Run(run, resume=True) as more:
         more.log_metrics({"损失": 1.0}, 21)
     done = subprocess.run(
@@ -229,7 +227,7 @@ def test_what_a_terminal_has_no_letters_for_is_told_all_the_same(run: Path, name
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["show"], ["export"], ["compare", "--json"]])
-def test_an_output_that_is_full_gets_one_line(run: Path, words: list[str]) -> None:
+def test_command_full_output_device_fails_with_one_line(run: Path, words: list[str]) -> None:
     runs = [run] if words[0] != "compare" else [run, run]
     done = subprocess.run(
         ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking._cli", *words, *map(str, runs)],
@@ -242,13 +240,13 @@ def test_an_output_that_is_full_gets_one_line(run: Path, words: list[str]) -> No
     assert "No space left on device" in line
 
 
-def test_compare_shows_params_that_differ_and_metrics_side_by_side(run: Path, tmp_path: Path) -> None:
+def test_compare_shows_differing_params_and_metrics_of_each_run(run: Path, tmp_path: Path) -> None:
     with pte.Run(tmp_path / "other", params={"lr": 0.2, "depth": 3}) as other:
         other.log_metrics({"loss": 2.0, "extra": 1}, 4)
     first, second = str(run), str(tmp_path / "other")
-    found = json.loads(call("compare", first, second, "--json").output)
-    assert found["params"] == {"lr": {first: 0.1, second: 0.2}, "depth": {first: None, second: 3}}
-    assert found["metrics"][first]["loss"] == {
+    parsed = json.loads(call("compare", first, second, "--json").output)
+    assert parsed["params"] == {"lr": {first: 0.1, second: 0.2}, "depth": {first: None, second: 3}}
+    assert parsed["metrics"][first]["loss"] == {
         "last": 0.05,
         "last_step": 20,
         "lowest": 0.05,
@@ -256,7 +254,7 @@ def test_compare_shows_params_that_differ_and_metrics_side_by_side(run: Path, tm
         "highest": 1.0,
         "highest_step": 1,
     }
-    assert found["metrics"][second]["extra"]["last"] == 1
+    assert parsed["metrics"][second]["extra"]["last"] == 1
     output = call("compare", first, second).output
     assert "params that differ" in output
     assert "lowest values" in output
@@ -278,7 +276,7 @@ def rewound(tmp_path: Path) -> Path:
     return tmp_path / "result"
 
 
-def test_export_gives_the_rows_that_hold_in_every_format(rewound: Path, tmp_path: Path) -> None:
+def test_export_writes_effective_history_in_every_format(rewound: Path, tmp_path: Path) -> None:
     import csv
     import math
 
@@ -292,8 +290,8 @@ def test_export_gives_the_rows_that_hold_in_every_format(rewound: Path, tmp_path
         ("log", "2", "1.0", ""),
         ("other", "3", "nan", "1"),
     ]
-    found = json.loads(call("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
-    assert [(row["iteration"], row["loss"]) for row in found] == [(1, 0.5), (2, 1.0), (3, None)]
+    parsed = json.loads(call("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
+    assert [(row["iteration"], row["loss"]) for row in parsed] == [(1, 0.5), (2, 1.0), (3, None)]
     file = tmp_path / "table.parquet"
     assert call("export", rewound, "--format", "parquet", "-o", file).exit_code == 0
     table = pandas.read_parquet(file)
@@ -305,7 +303,7 @@ def test_export_gives_the_rows_that_hold_in_every_format(rewound: Path, tmp_path
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "parquet"])
-def test_a_metric_that_is_called_like_a_clock_is_exported_beside_it(tmp_path: Path, format: str) -> None:
+def test_export_metric_named_like_clock_column_gets_prefix(tmp_path: Path, format: str) -> None:
     import pandas
 
     values = {"log": 0.5, "epoch": 1.5, "iteration": 2.5, "elapsed_time": 3.5, "time": 4.5, "loss": 5.5}
@@ -318,7 +316,7 @@ def test_a_metric_that_is_called_like_a_clock_is_exported_beside_it(tmp_path: Pa
     assert (row["log"], row["epoch"], row["iteration"]) == ("log", 6, 7)
 
 
-def test_a_run_without_rows_is_an_empty_table(tmp_path: Path) -> None:
+def test_export_run_without_rows_is_empty_table(tmp_path: Path) -> None:
     with pte.Run(tmp_path, params={"a": 1}):
         pass
     assert call("export", tmp_path).output == "log,epoch,iteration,elapsed_time,time\n"
@@ -326,7 +324,7 @@ def test_a_run_without_rows_is_an_empty_table(tmp_path: Path) -> None:
     assert call("show", tmp_path).exit_code == 0
 
 
-def damages(data: bytes) -> dict[str, bytes | None]:
+def damaged_contents(data: bytes) -> dict[str, bytes | None]:
     """What can become of a file."""
     half = len(data) // 2
     return {
@@ -341,12 +339,12 @@ def damages(data: bytes) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("name", ["run.json", "journal.jsonl", "checkpoints.json", "delivery/json.json", "log"])
-def test_no_command_ends_with_a_traceback_whatever_became_of_a_file(run: Path, tmp_path: Path, name: str) -> None:
+def test_command_damaged_file_exits_without_traceback(run: Path, tmp_path: Path, name: str) -> None:
     path = run / name
     if not path.exists():
         path.write_bytes(b'{"format": 1}')
-    whole = path.read_bytes()
-    for damage, data in damages(whole).items():
+    original = path.read_bytes()
+    for damage, data in damaged_contents(original).items():
         path.unlink(missing_ok=True)
         if data is not None:
             path.write_bytes(data)
@@ -357,14 +355,14 @@ def test_no_command_ends_with_a_traceback_whatever_became_of_a_file(run: Path, t
         done = call("compare", run, run)
         assert done.exit_code in (0, 1), damage
         assert isinstance(done.exception, SystemExit | None), (damage, done.exception)
-        path.write_bytes(whole)
+        path.write_bytes(original)
     assert call("verify", run).exit_code == 0
 
 
-READING = ("list", "show", "verify", "export", "compare", "sync")
+READING_COMMANDS = ("list", "show", "verify", "export", "compare", "sync")
 
 
-def one_line(command: str, run: Path) -> str:
+def error_line(command: str, run: Path) -> str:
     """What a command says of a run that it cannot read."""
     done = call(command, *([run] if command != "compare" else [run, run]))
     assert done.exit_code == 1, (command, done.output, done.exception)
@@ -374,7 +372,7 @@ def one_line(command: str, run: Path) -> str:
     return line
 
 
-def fifo(path: Path) -> None:
+def replace_with_fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
@@ -384,14 +382,14 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def link_to_itself(path: Path) -> None:
+def replace_with_self_link(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.name)
 
 
-@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("command", READING_COMMANDS)
 @pytest.mark.parametrize(
-    ("name", "spoil", "said"),
+    ("name", "damage_file", "reason"),
     [
         ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 7')), "format 7"),
@@ -401,35 +399,35 @@ def link_to_itself(path: Path) -> None:
             lambda path: path.write_text(re.sub('(start_time": )', r"\1 99999", path.read_text())),
             "start_time",
         ),
-        ("run.json", fifo, "damaged or not ours"),
+        ("run.json", replace_with_fifo, "damaged or not ours"),
         ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "holds no event"),
         ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "holds no event"),
         ("journal.jsonl", Path.unlink, "no file journal.jsonl"),
-        ("journal.jsonl", fifo, "no file journal.jsonl"),
+        ("journal.jsonl", replace_with_fifo, "no file journal.jsonl"),
         ("journal.jsonl", folder, "no file journal.jsonl"),
-        ("journal.jsonl", link_to_itself, "journal.jsonl"),
+        ("journal.jsonl", replace_with_self_link, "journal.jsonl"),
     ],
 )
-def test_a_run_that_cannot_be_read_gets_one_line(
-    run: Path, command: str, name: str, spoil: Callable[[Path], object], said: str
+def test_command_unreadable_run_prints_one_line(
+    run: Path, command: str, name: str, damage_file: Callable[[Path], object], reason: str
 ) -> None:
-    spoil(run / name)
-    line = one_line(command, run)
-    assert said in line
+    damage_file(run / name)
+    line = error_line(command, run)
+    assert reason in line
     assert str(run) in line
 
 
-def test_folders_that_lead_to_each_other_hold_no_run(tmp_path: Path) -> None:
+def test_command_symlink_loop_prints_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "up").symlink_to(tmp_path)
     (tmp_path / "itself").symlink_to("itself")
-    assert "no run here or below" in one_line("list", tmp_path)
-    for command in READING:
-        assert "Too many levels of symbolic links" in one_line(command, tmp_path / "itself")
+    assert "no run here or below" in error_line("list", tmp_path)
+    for command in READING_COMMANDS:
+        assert "Too many levels of symbolic links" in error_line(command, tmp_path / "itself")
 
 
 @contextlib.contextmanager
-def common_user() -> Iterator[None]:
+def unprivileged_user() -> Iterator[None]:
     """Not as root, who may read everything."""
     if os.geteuid() != 0:
         yield
@@ -441,9 +439,9 @@ def common_user() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("command", READING_COMMANDS)
 @pytest.mark.parametrize("name", [".", "run.json", "journal.jsonl"])
-def test_what_may_not_be_read_gets_one_line(
+def test_command_permission_denied_prints_one_line(
     run: Path, name: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
@@ -452,13 +450,13 @@ def test_what_may_not_be_read_gets_one_line(
     mode = path.stat().st_mode
     path.chmod(0)
     try:
-        with common_user():
-            assert "Permission denied" in one_line(command, Path(run.name))
+        with unprivileged_user():
+            assert "Permission denied" in error_line(command, Path(run.name))
     finally:
         path.chmod(mode)
 
 
-def test_list_shows_the_runs_beside_a_broken_one(run: Path) -> None:
+def test_list_damaged_run_still_shows_other_runs(run: Path) -> None:
     (run.parent / "broken").mkdir()
     (run.parent / "broken" / "run.json").write_text("{")
     done = call("list", run.parent)
@@ -468,15 +466,15 @@ def test_list_shows_the_runs_beside_a_broken_one(run: Path) -> None:
     assert "damaged" in line
 
 
-def test_verify_tells_that_the_end_of_a_journal_is_lost(run: Path) -> None:
+def test_verify_lost_journal_end_is_reported(run: Path) -> None:
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:10]))
     assert call("show", run).exit_code == 0
-    assert "its end is lost" in one_line("verify", run)
+    assert "its end is lost" in error_line("verify", run)
 
 
-def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_command_unknown_event_kind_warns_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open(run / "journal.jsonl", "a") as journal:
         journal.write('{"kind":"hologram","seq":999,"time":1.0}\n')
     for command in ("list", "show", "export"):
@@ -484,7 +482,7 @@ def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.L
         assert call(command, run).exit_code == 0
         (record,) = caplog.records
         assert "hologram" in record.message
-    assert "hologram" in one_line("verify", run)
+    assert "hologram" in error_line("verify", run)
 
 
 @pytest.mark.parametrize(
@@ -497,16 +495,16 @@ def test_a_line_of_a_newer_version_is_warned_of_once(run: Path, caplog: pytest.L
     ],
     ids=["step", "value", "position", "nested"],
 )
-def test_what_no_event_of_ours_holds_is_skipped(run: Path, fields: str) -> None:
+def test_command_invalid_event_fields_are_skipped(run: Path, fields: str) -> None:
     with open(run / "journal.jsonl", "a") as journal:
         journal.write(f'{{"seq":24,"time":1.0,{fields}}}\n')
     for command in ("list", "show", "export", "compare", "sync"):
         done = call(command, *([run] if command != "compare" else [run, run]))
         assert (done.exit_code, done.exception) == (0, None), command
-    assert "line 24 is no event" in one_line("verify", run)
+    assert "line 24 is no event" in error_line("verify", run)
 
 
-def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+def test_bash_completion_offers_commands_and_options(tmp_path: Path) -> None:
     script = """
         source <(pte-tracking --show-completion)
         complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pte_tracking_completion pte-tracking; }

@@ -47,14 +47,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_guide_shows_the_backend_as_it_is() -> None:
+def test_backend_guide_matches_example_files() -> None:
     for language, names in {"python": ["pte_sqlite.py", "test_pte_sqlite.py"], "toml": ["pyproject.toml"]}.items():
         assert blocks("write-a-backend.md", language) == [(BACKEND / name).read_text() for name in names]
     assert len((BACKEND / "pte_sqlite.py").read_text().splitlines()) <= 60
 
 
 @pytest.mark.slow
-def test_the_backend_of_the_guide_is_installed_keeps_the_contract_and_shows_a_run(tmp_path: Path) -> None:
+def test_example_backend_installs_passes_contract_and_delivers_run(tmp_path: Path) -> None:
     shutil.copytree(BACKEND, tmp_path / "source")
     target = tmp_path / "installed"
     # hatchling is installed with the tests, so that nothing is downloaded.
@@ -68,8 +68,10 @@ def test_the_backend_of_the_guide_is_installed_keeps_the_contract_and_shows_a_ru
         return done.stdout
 
     run("-m", *install)
-    told = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "source/test_pte_sqlite.py")
-    assert re.search(r"\d+ passed", told)
+    report = run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "source/test_pte_sqlite.py"
+    )
+    assert re.search(r"\d+ passed", report)
     run("-c", TRAIN, status=-signal.SIGKILL)
     assert "everything of result is delivered" in run("-m", "pte_tracking._cli", "sync", "result")
     with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
@@ -116,53 +118,53 @@ def run_page(script: str, folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+def test_page_code_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     run_page("\n".join(blocks(page)), tmp_path)
 
 
 @pytest.mark.slow
-def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
+def test_readme_code_is_short_and_runs(tmp_path: Path) -> None:
     (script,) = blocks("../README.md")
     assert len(script.splitlines()) <= 25
     run_page(script, tmp_path)
     assert (tmp_path / "result" / "log").exists()
 
 
-PAPERS = sorted(
+DOCUMENTS = sorted(
     path for folder in ("", "docs", "examples") for path in (DOCS.parent / folder).glob("*.md") if path.is_file()
 )
 
 
-def without_code(text: str) -> str:
+def strip_code(text: str) -> str:
     return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
     """The fragments by which GitHub and MyST reach the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", without_code(path.read_text()), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", strip_code(path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
-def test_links_between_papers_lead_somewhere(paper: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(paper.read_text())):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_document_links_resolve(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", strip_code(document.read_text())):
         if re.match(r"\w+:", link):
             continue
-        place, _, anchor = link.partition("#")
-        target = paper.parent / place if place else paper
+        link_path, _, anchor = link.partition("#")
+        target = document.parent / link_path if link_path else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_picture_is_shown_small_and_told_in_words() -> None:
-    shown = [one for paper in PAPERS for one in re.findall(r"!\[(.*?)\]\((.*?)\)", paper.read_text())]
+def test_pictures_are_used_small_and_have_alt_text() -> None:
+    shown = [picture for document in DOCUMENTS for picture in re.findall(r"!\[(.*?)\]\((.*?)\)", document.read_text())]
     assert all(len(words) > 10 for words, _ in shown)
     pictures = sorted((DOCS / "pictures").iterdir())
-    assert sorted({Path(place).name for _, place in shown}) == [path.name for path in pictures]
+    assert sorted({Path(link_path).name for _, link_path in shown}) == [path.name for path in pictures]
     assert {path.name: size for path in pictures if (size := path.stat().st_size) > 80_000} == {}
 
 
-def test_every_extension_is_told_of() -> None:
+def test_extensions_page_mentions_every_extension() -> None:
     page = (DOCS / "extensions.md").read_text()
     assert {name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page} == set()
 
@@ -171,24 +173,28 @@ def commands(text: str) -> list[str]:
     """What is to be typed, in blocks and within a sentence, but for what stands for several commands."""
     typed = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in typed for line in block.splitlines()]
-    within = re.findall(r"`([^`\n]+)`", without_code(text))
+    within = re.findall(r"`([^`\n]+)`", strip_code(text))
     return [line for line in lines + within if not re.search(r"\.\.\.|\||COMMAND|NAME", line)]
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
-def test_commands_of_the_papers_can_be_typed(paper: Path) -> None:
-    ours = typer.main.get_command(app)
-    assert isinstance(ours, TyperGroup)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_document_commands_are_valid(document: Path) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
     root = DOCS.parent
     sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", (root / "noxfile.py").read_text(), re.MULTILINE))
-    for line in commands(paper.read_text()):
+    for line in commands(document.read_text()):
         for command in line.split("&&"):
             words = shlex.split(command, comments=True)
             if words[:1] == ["pte-tracking"] and not words[1].startswith("-"):
-                _, found, rest = ours.resolve_command(ours.make_context("pte-tracking", [words[1]]), words[1:])
-                assert found is not None, command
+                _, subcommand, arguments = group.resolve_command(
+                    group.make_context("pte-tracking", [words[1]]), words[1:]
+                )
+                assert subcommand is not None, command
                 # Within a sentence the run is often left out.
-                found.make_context(words[1], [*rest, "RUN"] if all(word.startswith("-") for word in rest) else rest)
+                subcommand.make_context(
+                    words[1], [*arguments, "RUN"] if all(word.startswith("-") for word in arguments) else arguments
+                )
             elif words[:3] == ["python", "-m", "nox"]:
                 named = itertools.takewhile(lambda word: word != "--", words[words.index("-s") + 1 :])
                 assert set(named) <= sessions, command
@@ -196,7 +202,7 @@ def test_commands_of_the_papers_can_be_typed(paper: Path) -> None:
                 assert all((root / word).exists() for word in words[1:] if word.startswith("tests")), command
 
 
-def test_the_reference_lists_every_public_name() -> None:
+def test_api_reference_lists_every_public_name() -> None:
     text = (DOCS / "api.md").read_text()
     for module in (pte_tracking, pte_tracking.extensions, pte_tracking.triggers):
         for name in module.__all__:

@@ -49,7 +49,7 @@ def mlflow_runs(store: str) -> list[Any]:
     return list(client.search_runs([one.experiment_id for one in client.search_experiments()]))
 
 
-def test_digits_learns_and_shows_the_same_on_every_backend(tmp_path: Path, mlflow_store: str) -> None:
+def test_digits_learns_and_logs_same_metrics_to_every_sink(tmp_path: Path, mlflow_store: str) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     printed = run("digits.py", folder=tmp_path, store=mlflow_store)
@@ -69,14 +69,14 @@ def test_digits_learns_and_shows_the_same_on_every_backend(tmp_path: Path, mlflo
     assert accuracy == [(row["iteration"], pytest.approx(row["val/accuracy"])) for row in log]
 
 
-def test_digits_goes_on_as_the_same_run(tmp_path: Path, mlflow_store: str) -> None:
+def test_digits_resume_continues_same_run(tmp_path: Path, mlflow_store: str) -> None:
     run("digits.py", "--epochs", "1", folder=tmp_path, store=mlflow_store)
     run("digits.py", "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
     assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
     assert len(mlflow_runs(mlflow_store)) == 1
 
 
-def observed(folder: Path) -> list[dict[str, Any]]:
+def rows_without_measurements(folder: Path) -> list[dict[str, Any]]:
     """The log without what depends on the machine."""
     return [
         {key: value for key, value in row.items() if key != "elapsed_time" and not key.startswith("system/")}
@@ -84,13 +84,13 @@ def observed(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_front_end_logs_the_same_rows(tmp_path: Path, mlflow_store: str) -> None:
+def test_front_ends_log_equal_rows(tmp_path: Path, mlflow_store: str) -> None:
     logs = []
     for example in ("plain_loop.py", "trainer.py", "ignite_loop.py"):
         folder = tmp_path / example
         folder.mkdir()
         run(example, "--epochs", "2", folder=folder, store=mlflow_store)
-        logs.append(observed(folder))
+        logs.append(rows_without_measurements(folder))
         assert (folder / "result" / "loss.png").is_file()
     plain, trainer, ignite = logs
     assert len(plain) == 6
@@ -100,14 +100,14 @@ def test_every_front_end_logs_the_same_rows(tmp_path: Path, mlflow_store: str) -
 
 
 @pytest.mark.parametrize("example", ["plain_loop.py", "trainer.py", "ignite_loop.py"])
-def test_every_front_end_goes_on(example: str, tmp_path: Path, mlflow_store: str) -> None:
+def test_front_end_resume_continues_rows(example: str, tmp_path: Path, mlflow_store: str) -> None:
     run(example, "--epochs", "1", folder=tmp_path, store=mlflow_store)
     run(example, "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
     assert [row["iteration"] for row in rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
 
 
 @pytest.mark.parametrize("kind", [[], ["--fsdp"]])
-def test_two_processes_are_one_run_and_one_goes_on_with_it(kind: list[str], tmp_path: Path, mlflow_store: str) -> None:
+def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(kind: list[str], tmp_path: Path, mlflow_store: str) -> None:
     launcher = ["-m", "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     two, one = ([*launcher, "--nproc-per-node", number] for number in ("2", "1"))
     run("ddp.py", "--epochs", "3", *kind, folder=tmp_path, store=mlflow_store, launcher=two)
@@ -120,6 +120,6 @@ def test_two_processes_are_one_run_and_one_goes_on_with_it(kind: list[str], tmp_
     assert tracked.info.status == "FINISHED"
 
 
-def test_no_example_is_long() -> None:
+def test_examples_are_at_most_90_lines_long() -> None:
     for example in EXAMPLES.glob("*.py"):
         assert len(example.read_text().splitlines()) <= 90, example.name

@@ -40,21 +40,21 @@ with pte.Run(directory, sinks=["json", MLflowSink(uri, "followed")], resume=firs
 
 
 #: An address where nobody answers.
-NOBODY = "http://127.0.0.1:9"
+UNREACHABLE_URI = "http://127.0.0.1:9"
 
 
-def if_possible(*words: str) -> list[str]:
+def supported_prefix(*words: str) -> list[str]:
     """What to put before a command, if that is possible here."""
     is_possible = shutil.which(words[0]) and not subprocess.run([*words, "true"], capture_output=True).returncode
     return [*words] if is_possible else []
 
 
 def train(
-    directory: Path, uri: str, first: int, last: int, ending: str = "end", within: list[str] | None = None
+    directory: Path, uri: str, first: int, last: int, ending: str = "end", prefix: list[str] | None = None
 ) -> subprocess.Popen[bytes]:
     """By default without a network but the machine's own loopback."""
-    within = if_possible("unshare", "--net", "--") if within is None else within
-    command = [*within, sys.executable, "-c", TRAIN, str(directory), uri, str(first), str(last), ending]
+    prefix = supported_prefix("unshare", "--net", "--") if prefix is None else prefix
+    command = [*prefix, sys.executable, "-c", TRAIN, str(directory), uri, str(first), str(last), ending]
     return subprocess.Popen(command, env={**os.environ, "PTE_TRACKING_DELIVERY": "off"})
 
 
@@ -67,7 +67,7 @@ def follower(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def found(uri: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
+def delivered_runs(uri: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
     """Status and points of each run by the name of its directory."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("followed")
@@ -84,14 +84,17 @@ def found(uri: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
 
 def wait_for(uri: str, expected: dict[str, tuple[str, int]]) -> None:
     """Until each run has its status and all points up to its last step, each once."""
-    whole = {name: (how, [(step, step / 7) for step in range(1, last + 1)]) for name, (how, last) in expected.items()}
+    complete = {
+        name: (run_status, [(step, step / 7) for step in range(1, last + 1)])
+        for name, (run_status, last) in expected.items()
+    }
     end = time.monotonic() + 60
-    while (now := found(uri)) != whole and time.monotonic() < end:
+    while (current := delivered_runs(uri)) != complete and time.monotonic() < end:
         time.sleep(0.5)
-    assert now == whole
+    assert current == complete
 
 
-def test_runs_without_a_network_are_delivered_as_they_come_and_go(
+def test_follow_delivers_runs_that_start_and_end_without_network(
     follower: subprocess.Popen[str], mlflow_template: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
@@ -106,71 +109,71 @@ def test_runs_without_a_network_are_delivered_as_they_come_and_go(
         assert train(runs / "c", uri, 1, 50).wait(60) == 0
         wait_for(uri, {"a": ("FINISHED", 300), "b": ("FINISHED", 300), "c": ("FINISHED", 50)})
         follower.send_signal(signal.SIGTERM)
-        said, _ = follower.communicate(timeout=20)
+        output, _ = follower.communicate(timeout=20)
         assert follower.returncode == 0
-        assert f"{runs / 'a'}: FINISHED, everything is delivered" in said
+        assert f"{runs / 'a'}: FINISHED, everything is delivered" in output
 
 
-def until(happened: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not happened():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("host", ["this", "another"])
-def test_a_new_training_in_the_directory_of_one_that_is_being_delivered_leaves_the_delivery_of_all_others_alone(
+def test_follow_new_run_in_same_directory_delivers_both_runs(
     host: str, follower: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "a"
-    on_host = if_possible("unshare", "--uts", "sh", "-c", 'hostname another && exec "$@"', "-")
+    on_host = supported_prefix("unshare", "--uts", "sh", "-c", 'hostname another && exec "$@"', "-")
     if host == "another" and not on_host:
         pytest.skip("no host name of its own for a process here")
-    within = on_host if host == "another" else []
-    assert train(run, NOBODY, 1, 3, "kill", within).wait(60) == -signal.SIGKILL
-    until(lambda: is_held(run / DELIVERY_LOCK))
-    assert train(run, NOBODY, 1, 3, within=within).wait(60) == 0
+    prefix = on_host if host == "another" else []
+    assert train(run, UNREACHABLE_URI, 1, 3, "kill", prefix).wait(60) == -signal.SIGKILL
+    wait_until(lambda: is_held(run / DELIVERY_LOCK))
+    assert train(run, UNREACHABLE_URI, 1, 3, prefix=prefix).wait(60) == 0
     (earlier,) = (run / "previous").iterdir()
-    until(lambda: is_held(earlier / DELIVERY_LOCK) and is_held(run / DELIVERY_LOCK))
+    wait_until(lambda: is_held(earlier / DELIVERY_LOCK) and is_held(run / DELIVERY_LOCK))
     assert not (earlier / "delivery" / "log.txt").exists()  # no delivery process was started where none is wanted
     follower.send_signal(signal.SIGTERM)
-    said, _ = follower.communicate(timeout=20)
+    output, _ = follower.communicate(timeout=20)
     assert follower.returncode == 0
-    assert f"{earlier}: delivering" in said
+    assert f"{earlier}: delivering" in output
 
 
-def test_what_cannot_be_read_and_what_others_deliver_is_left_alone_and_said_once(
+def test_follow_skips_unreadable_and_locked_runs_with_one_message(
     follower: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     (runs / "broken").mkdir()
     (runs / "broken" / "run.json").symlink_to("run.json")
-    assert train(tmp_path / "theirs", NOBODY, 1, 1).wait(60) == 0
-    held = Lock(tmp_path / "theirs" / DELIVERY_LOCK)
+    assert train(tmp_path / "theirs", UNREACHABLE_URI, 1, 1).wait(60) == 0
+    held_lock = Lock(tmp_path / "theirs" / DELIVERY_LOCK)
     (tmp_path / "theirs").rename(runs / "theirs")
-    ours = train(runs / "ours", NOBODY, 1, 400)
-    assert train(runs / "theirs", NOBODY, 2, 600).wait(60) == 0
-    assert ours.wait(60) == 0
-    assert is_held(runs / "ours" / DELIVERY_LOCK)
+    readable = train(runs / "readable", UNREACHABLE_URI, 1, 400)
+    assert train(runs / "theirs", UNREACHABLE_URI, 2, 600).wait(60) == 0
+    assert readable.wait(60) == 0
+    assert is_held(runs / "readable" / DELIVERY_LOCK)
     follower.send_signal(signal.SIGTERM)
-    said, _ = follower.communicate(timeout=20)
-    held.release()
+    output, _ = follower.communicate(timeout=20)
+    held_lock.release()
     assert follower.returncode == 0
-    assert said.count(f"{runs / 'theirs'}: another process delivers it\n") == 1
+    assert output.count(f"{runs / 'theirs'}: another process delivers it\n") == 1
 
 
-def test_no_thread_goes_on_with_a_run_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliver_removed_run_ends_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
-    with pte.Run(tmp_path / "run", sinks=[MLflowSink(NOBODY, "x")]) as run:
+    with pte.Run(tmp_path / "run", sinks=[MLflowSink(UNREACHABLE_URI, "x")]) as run:
         run.log_metrics({"loss": 1.0}, 1)
 
-    def carry() -> None:
+    def deliver_removed_run() -> None:
         with pytest.raises(NotARun):
             deliver(tmp_path / "run")
 
-    delivering = threading.Thread(target=carry)
+    delivering = threading.Thread(target=deliver_removed_run)
     delivering.start()
-    until(lambda: "deliver-mlflow" in [thread.name for thread in threading.enumerate()])
+    wait_until(lambda: "deliver-mlflow" in [thread.name for thread in threading.enumerate()])
     shutil.rmtree(tmp_path / "run")
     delivering.join(30)
-    until(lambda: "deliver-mlflow" not in [thread.name for thread in threading.enumerate()])
+    wait_until(lambda: "deliver-mlflow" not in [thread.name for thread in threading.enumerate()])

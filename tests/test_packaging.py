@@ -31,7 +31,7 @@ def sources(package: str) -> set[str]:
     return {str(file.relative_to(folder.parent)) for file in files}
 
 
-def test_the_version_is_said_alike() -> None:
+def test_version_matches_project_file() -> None:
     assert pte_tracking.__version__ == PROJECT["project"]["version"]
 
 
@@ -39,48 +39,53 @@ def test_wheel_has_two_packages() -> None:
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == PACKAGES
 
 
-def test_every_backend_has_an_entry_point_of_its_name() -> None:
+def test_entry_points_name_every_backend() -> None:
     points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
     modules = {name: target.partition(":")[0] for name, target in points.items()}
     assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}
 
 
-def test_the_installed_entry_points_are_those_of_the_project_file() -> None:
+def test_installed_entry_points_match_project_file() -> None:
     points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
     installed = {point.name: point.value for point in points}
     assert installed == PROJECT["project"]["entry-points"]["pte_tracking.sinks"], "install the project again"
 
 
-def test_type_checkers_and_import_linter_are_told_of_every_package() -> None:
+def test_mypy_and_import_linter_cover_every_package() -> None:
     packages = {"pte_tracking", "pte_backends"}
     assert set(PROJECT["tool"]["mypy"]["packages"]) == packages
     assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == packages
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_type_hints_are_for_users_too(package: str) -> None:
+def test_package_has_py_typed_marker(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
-def test_all_is_the_sum_of_the_other_extras_but_for_the_one_that_is_large() -> None:
+def test_all_extra_combines_other_extras_except_wandb() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     assert extras["all"] == [f"pte-tracking[{','.join(name for name in extras if name not in ('all', 'wandb'))}]"]
 
 
-def test_what_nox_installs_is_pinned() -> None:
+def test_constraints_pin_every_dependency() -> None:
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
-    extras = [one for name, some in project["optional-dependencies"].items() if name != "all" for one in some]
-    installed = [one for group in groups.values() for one in group if isinstance(one, str)]
-    wanted = {re.split(r"[\[>]", one)[0] for one in (*project["dependencies"], *extras, *installed)}
+    extras = [
+        requirement
+        for name, requirements in project["optional-dependencies"].items()
+        if name != "all"
+        for requirement in requirements
+    ]
+    installed = [requirement for group in groups.values() for requirement in group if isinstance(requirement, str)]
+    required = {re.split(r"[\[>]", requirement)[0] for requirement in (*project["dependencies"], *extras, *installed)}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if not line.startswith("#")}
-    assert wanted == pinned
+    assert required == pinned
 
 
-def test_the_wheel_holds_every_file_of_every_package(tmp_path: Path) -> None:
+def test_wheel_contains_every_package_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     expected = set().union(*map(sources, PACKAGES))
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert held == expected
+    included = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert included == expected

@@ -27,44 +27,44 @@ def module(request: pytest.FixtureRequest) -> types.ModuleType:
     return importlib.import_module(request.param)
 
 
-def test_all_names_nothing_twice(module: types.ModuleType) -> None:
+def test_all_names_are_unique(module: types.ModuleType) -> None:
     assert len(module.__all__) == len(set(module.__all__))  # ruff checks the order
 
 
-def test_everything_in_all_can_be_had(module: types.ModuleType) -> None:
+def test_all_names_are_importable(module: types.ModuleType) -> None:
     missing = [name for name in module.__all__ if not hasattr(module, name)]
     assert missing == []
 
 
-def test_nothing_in_all_is_private(module: types.ModuleType) -> None:
+def test_all_contains_no_private_names(module: types.ModuleType) -> None:
     assert [name for name in module.__all__ if name.startswith("_") and name != "__version__"] == []
 
 
-def test_dir_lists_what_is_loaded_on_first_use(module: types.ModuleType) -> None:
+def test_dir_includes_lazily_loaded_names(module: types.ModuleType) -> None:
     assert set(module.__all__) <= set(dir(module))
 
 
-def test_an_unknown_name_is_told_as_python_tells_it() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"pte_tracking.*no_such_name"):
         pte_tracking.no_such_name  # type: ignore[attr-defined]
 
 
-def test_importing_the_package_loads_no_torch_and_no_backend() -> None:
+def test_import_package_loads_no_torch_and_no_backend() -> None:
     loaded = modules_after("import pte_tracking")
     assert loaded.isdisjoint({"torch", "numpy", "mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})
     assert loaded.isdisjoint({"pte_backends"})
 
 
-def test_the_delivery_process_loads_no_torch() -> None:
+def test_import_delivery_process_loads_no_torch() -> None:
     assert modules_after("import pte_tracking._delivery.process").isdisjoint({"torch", "numpy", "mlflow"})
 
 
 @pytest.mark.parametrize("backend", ["pte_backends.json", "pte_backends.mlflow", "pte_backends.tensorboard"])
-def test_importing_a_backend_loads_neither_torch_nor_its_product(backend: str) -> None:
+def test_import_backend_loads_no_torch_and_no_client_library(backend: str) -> None:
     loaded = modules_after(f"import {backend}")
     assert loaded.isdisjoint({"torch", "mlflow", "tensorboard", "numpy", "matplotlib"})
 
 
-def test_importing_everything_public_loads_no_product_but_torch() -> None:
+def test_import_public_names_loads_no_client_library() -> None:
     loaded = modules_after("\n".join(f"from {module} import *" for module in PUBLIC))
     assert loaded.isdisjoint({"mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})

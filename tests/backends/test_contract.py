@@ -37,4 +37,6 @@ class TestTensorBoard(SinkContract):
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         events = EventAccumulator(str(run_directory), size_guidance={"scalars": 0})
         events.Reload()
-        return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+        return {
+            tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        }

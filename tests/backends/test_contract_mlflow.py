@@ -16,7 +16,7 @@ from pte_tracking.testing import Points, SinkContract
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
 
 
-class OnAStore(SinkContract):
+class LocalStoreContract(SinkContract):
     keeps_non_finite = False  # MLflow itself stores the infinities as the largest number
     generated_runs = 3
 
@@ -26,16 +26,16 @@ class OnAStore(SinkContract):
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         client = MlflowClient(self.store)
-        found = client.search_runs(["0"], f"tags.`{RUN_ID}` = '{Manifest.load(run_directory).id}'")
+        tracked_runs = client.search_runs(["0"], f"tags.`{RUN_ID}` = '{Manifest.load(run_directory).id}'")
         # After a fork the superseded runs are there too.
-        (run,) = (run for run in found if "pte.superseded_by" not in run.data.tags)
+        (run,) = (run for run in tracked_runs if "pte.superseded_by" not in run.data.tags)
         return {
-            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+            key: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
             for key in run.data.metrics
         }
 
 
-class TestKeeping(OnAStore):
+class TestKeeping(LocalStoreContract):
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store)
 
@@ -45,7 +45,7 @@ class TestKeeping(OnAStore):
         super().test_a_million_points(tmp_path)
 
 
-class TestForking(OnAStore):
+class TestForking(LocalStoreContract):
     many_rows = 3000  # with nothing to fork it is what keeps
     many_values = 2
 

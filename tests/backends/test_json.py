@@ -42,8 +42,8 @@ class Recording:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / DELIVERY).mkdir(parents=True)
-        made = Manifest.new(directory, "test")
-        self.manifest = Manifest(made.id, "test", 0.0, entries([JsonSink()]))
+        created = Manifest.new(directory, "test")
+        self.manifest = Manifest(created.id, "test", 0.0, entries([JsonSink()]))
         self.journal = Journal(directory / JOURNAL)
         self.marks: list[Mark] = []
         self._channel: Channel | None = None
@@ -100,7 +100,7 @@ class Recording:
                 assert log(self.directory, name) == self.expected(name)
 
 
-def test_rows_are_those_of_chainers_log_report(tmp_path: Path) -> None:
+def test_log_rows_match_chainer_format(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_metrics({"main/loss": 0.5, "val/acc": 1}, 938, epoch=1, elapsed_time=2.5)
         run.log_metrics({"main/loss": 0.25}, 1876, epoch=2, elapsed_time=5.0)
@@ -112,7 +112,7 @@ def test_rows_are_those_of_chainers_log_report(tmp_path: Path) -> None:
     )
 
 
-def test_json_is_strict_where_numbers_are_not(tmp_path: Path) -> None:
+def test_log_non_finite_values_become_null(tmp_path: Path) -> None:
     values = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "tiny": 5e-324, "huge": 1.7e308, "int": 2**62}
     with Run(tmp_path) as run:
         run.log_metrics(values, 1)
@@ -136,7 +136,7 @@ operations = st.one_of(
 
 @settings(max_examples=100)
 @given(st.lists(operations, max_size=25))
-def test_the_log_is_the_effective_history_after_every_step(program: list[tuple[Any, ...]]) -> None:
+def test_log_after_every_operation_equals_effective_history(program: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         recording = Recording(Path(folder, "run"))
         for name, *arguments in program:
@@ -153,12 +153,12 @@ def test_the_log_is_the_effective_history_after_every_step(program: list[tuple[A
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Iterator[Recording]:
-    made = Recording(tmp_path / "run")
-    yield made
-    made.journal.close()
+    created = Recording(tmp_path / "run")
+    yield created
+    created.journal.close()
 
 
-def test_a_rewind_that_was_followed_but_not_saved_is_followed_again(recording: Recording) -> None:
+def test_rewind_without_saved_cursor_is_applied_again(recording: Recording) -> None:
     for step in range(50):
         recording.row(step, {"a": 1.0})
     recording.save()
@@ -171,7 +171,7 @@ def test_a_rewind_that_was_followed_but_not_saved_is_followed_again(recording: R
     recording.check()
 
 
-def test_a_log_that_is_rewound_to_its_beginning_is_an_empty_array(recording: Recording) -> None:
+def test_log_rewound_to_start_is_empty_array(recording: Recording) -> None:
     recording.journal.append(events.Tags, {"a": "b"})
     recording.marks.append(recording.journal.mark)
     for step in range(3):
@@ -183,7 +183,7 @@ def test_a_log_that_is_rewound_to_its_beginning_is_an_empty_array(recording: Rec
 
 
 @pytest.mark.parametrize("size", [10, 1 << 20, 3 << 20])
-def test_rows_of_any_length_are_cut_whole(recording: Recording, size: int) -> None:
+def test_rewind_removes_rows_of_any_length_whole(recording: Recording, size: int) -> None:
     for step in range(4):
         recording.row(step, {"k" * size: 1.0})
     recording.rewind(1)
@@ -192,22 +192,22 @@ def test_rows_of_any_length_are_cut_whole(recording: Recording, size: int) -> No
     assert [row["iteration"] for row in log(recording.directory)] == [0]
 
 
-def test_a_row_of_very_many_values_is_one_row(tmp_path: Path) -> None:
+def test_row_with_many_values_stays_one_row(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         for sinks in (None, ["json"]):
             run.log_metrics({f"key {index}": index for index in range(2500)}, 1, sinks=sinks)
     assert [len(row) for row in log(tmp_path)] == [2501, 2501]
 
 
-def test_a_row_costs_the_same_however_long_the_log_is(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_append_cost_is_independent_of_log_length(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     recording.row(0, {"a": 1.0})
     calls: list[str] = []
     for name in ("read", "pread", "write", "pwrite", "ftruncate", "open", "fsync"):
-        plain = getattr(os, name)
+        original = getattr(os, name)
 
-        def counted(*args: Any, name: str = name, plain: Any = plain) -> Any:
+        def counted(*args: Any, name: str = name, original: Any = original) -> Any:
             calls.append(f"{name} of {len(args[1])}" if name == "pwrite" else name)
-            return plain(*args)
+            return original(*args)
 
         monkeypatch.setattr(os, name, counted)
     costs = []
@@ -219,20 +219,20 @@ def test_a_row_costs_the_same_however_long_the_log_is(recording: Recording, monk
     assert set(costs) == {("write", f"pwrite of {len(row)}")}
 
 
-def test_an_old_log_of_another_program_does_not_show_through(tmp_path: Path) -> None:
+def test_log_existing_foreign_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(json.dumps([{"epoch": step} for step in range(1000)]))
     with Run(tmp_path) as run:
         run.log_metrics({"a": 1.0}, 1)
         assert log(tmp_path) == [{"a": 1.0, "iteration": 1}]
 
 
-def test_a_log_in_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_log_in_subdirectory_is_written(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_metrics({"a": 1.0}, 1, log="val/log.json")
     assert log(tmp_path, "val/log.json") == [{"a": 1.0, "iteration": 1}]
 
 
-def test_a_journal_from_elsewhere_overwrites_none_of_our_files(recording: Recording) -> None:
+def test_log_named_like_run_file_is_rejected(recording: Recording) -> None:
     channel = recording.channel
     for name in ("run.json", "journal.jsonl", "delivery/json.json"):
         recording.journal.append(Metrics, 1, {"a": 1.0}, None, None, name)
@@ -257,7 +257,7 @@ with pte_tracking.Run(sys.argv[1], resume=True) as run:
 """
 
 
-def test_a_kill_between_rows_leaves_a_valid_log_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_sigkill_between_rows_leaves_valid_and_complete_log(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     for _ in range(3):
         trainer = subprocess.Popen([sys.executable, "-c", TRAINER, directory], stdout=subprocess.PIPE)

@@ -43,13 +43,13 @@ def delivered(uri: str, status: str) -> Run:
     client = MlflowClient(uri)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = client.search_runs(["0"])
-        if len(found) == 1 and found[0].info.status == status:
-            history = client.get_metric_history(found[0].info.run_id, "loss")
+        result = client.search_runs(["0"])
+        if len(result) == 1 and result[0].info.status == status:
+            history = client.get_metric_history(result[0].info.run_id, "loss")
             assert sorted(point.step for point in history) == list(range(1, 101))
-            return found[0]
+            return result[0]
         time.sleep(0.2)
-    pytest.fail(f"not {status} after a minute: {[(run.info.status, run.data.metrics) for run in found]}")
+    pytest.fail(f"not {status} after a minute: {[(run.info.status, run.data.metrics) for run in result]}")
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,20 @@ def delivered(uri: str, status: str) -> Run:
         ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED", -signal.SIGKILL),
     ],
 )
-def test_a_script_ends_at_mlflow_as_it_did(mlflow_store: str, ending: str, status: str, code: int) -> None:
+def test_script_end_sets_run_status(mlflow_store: str, ending: str, status: str, code: int) -> None:
     done = run_script(mlflow_store, ending)
     assert done.returncode == code, done.stderr
-    found = delivered(mlflow_store, status)
-    assert found.data.params == {"lr": "0.1"}
+    result = delivered(mlflow_store, status)
+    assert result.data.params == {"lr": "0.1"}
 
 
-def test_a_killed_script_that_goes_on_is_one_run(mlflow_store: str) -> None:
+def test_killed_script_resumes_same_run(mlflow_store: str) -> None:
     run_script(mlflow_store, "os.kill(os.getpid(), signal.SIGKILL)")
     first = delivered(mlflow_store, "KILLED")
-    again = SCRIPT.replace("params=", "resume=True, params=").replace("0.1", "0.2").replace("range(1, 101)", "[]")
-    command = [sys.executable, "-c", again + "run.open(); run.close()"]
+    resume_script = (
+        SCRIPT.replace("params=", "resume=True, params=").replace("0.1", "0.2").replace("range(1, 101)", "[]")
+    )
+    command = [sys.executable, "-c", resume_script + "run.open(); run.close()"]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     subprocess.run(command, env=environment, timeout=100, check=True)
     second = delivered(mlflow_store, "FINISHED")
@@ -84,7 +86,7 @@ def test_a_killed_script_that_goes_on_is_one_run(mlflow_store: str) -> None:
     ("ending", "status"),
     [("", "FINISHED"), ("raise ValueError('x')", "FAILED"), ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED")],
 )
-def test_a_run_of_the_scripts_own_is_joined(mlflow_store: str, ending: str, status: str) -> None:
+def test_active_run_of_script_is_joined(mlflow_store: str, ending: str, status: str) -> None:
     close = "" if status == "KILLED" else "run.close()\n"
     script = "import mlflow\nwith mlflow.start_run(run_name='theirs'):\n"
     script += textwrap.indent(SCRIPT + close + ending, "    ")
@@ -96,7 +98,7 @@ def test_a_run_of_the_scripts_own_is_joined(mlflow_store: str, ending: str, stat
     assert delivered(mlflow_store, status).info.run_name == "theirs"
 
 
-def test_secrets_of_the_environment_stay_there(tmp_path: Path) -> None:
+def test_secrets_in_tracking_uri_are_never_written(tmp_path: Path) -> None:
     ending = """
 import subprocess, time
 time.sleep(5)

@@ -26,18 +26,18 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _forget_what_mlflow_was_told() -> None:
+def _reset_tracking_uri() -> None:
     mlflow.set_tracking_uri(None)
 
 
-def test_resolving_imports_no_mlflow() -> None:
+def test_resolve_does_not_import_mlflow() -> None:
     code = (
         "import sys, pte_backends.mlflow; pte_backends.mlflow.MLflowSink().resolve(); sys.exit('mlflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_default_is_mlflows_own(tmp_path: Path) -> None:
+def test_resolve_default_uri_matches_mlflow(tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     os.chdir(tmp_path / "a b")
     assert MLflowSink().resolve().tracking_uri == mlflow.get_tracking_uri()
@@ -49,7 +49,7 @@ def test_the_default_is_mlflows_own(tmp_path: Path) -> None:
     assert mlflow.get_tracking_uri().startswith("file:///")
 
 
-def test_the_order_is_argument_then_script_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_uri_prefers_argument_then_script_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
     assert MLflowSink().resolve().tracking_uri == "http://environment"
     mlflow.set_tracking_uri("http://script")
@@ -58,7 +58,7 @@ def test_the_order_is_argument_then_script_then_environment(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "result"),
     [
         ("sqlite:///x.db", "sqlite:///{cwd}/x.db"),
         ("sqlite:///./sub/x.db", "sqlite:///{cwd}/sub/x.db"),
@@ -73,8 +73,8 @@ def test_the_order_is_argument_then_script_then_environment(monkeypatch: pytest.
         ("http://host:5000/base", "http://host:5000/base"),
     ],
 )
-def test_relative_places_become_absolute_once(given: str, found: str, tmp_path: Path) -> None:
-    expected = found.format(cwd=tmp_path)
+def test_resolve_relative_uri_becomes_absolute(given: str, result: str, tmp_path: Path) -> None:
+    expected = result.format(cwd=tmp_path)
     resolved = MLflowSink(given).resolve()
     assert resolved.tracking_uri == expected
     assert resolved.resolve() == resolved
@@ -90,7 +90,7 @@ def test_relative_places_become_absolute_once(given: str, found: str, tmp_path: 
         ("https://host/?access_token=s3cret", "https://host/"),
     ],
 )
-def test_secrets_never_reach_the_manifest_but_the_connection(
+def test_secrets_in_uri_reach_connection_but_not_manifest(
     uri: str, bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stored(sink: MLflowSink, folder: Path) -> str:
@@ -118,40 +118,40 @@ def test_secrets_never_reach_the_manifest_but_the_connection(
         assert used == uri
 
 
-def test_experiment_and_run_name_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_reads_experiment_and_run_name_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
     monkeypatch.setenv("MLFLOW_RUN_NAME", "called so")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
-    found = MLflowSink().resolve()
-    assert (found.experiment, found.experiment_id, found.run_name) == ("by name", None, "called so")
+    result = MLflowSink().resolve()
+    assert (result.experiment, result.experiment_id, result.run_name) == ("by name", None, "called so")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     assert MLflowSink().resolve().experiment_id == "7"
     given = MLflowSink(experiment="given", run_name="mine").resolve()
     assert (given.experiment, given.experiment_id, given.run_name) == ("given", None, "mine")
 
 
-def test_a_bare_sink_shows_the_run_in_the_folders_own_store(tmp_path: Path, mlflow_template: Path) -> None:
+def test_default_sink_delivers_to_store_in_working_directory(tmp_path: Path, mlflow_template: Path) -> None:
     from tests.servers import copy_store
 
     copy_store(mlflow_template, tmp_path)
     recorded = Recorded(tmp_path / "run", MLflowSink())
     recorded.log(1, {"a": 1.0})
     recorded.end()
-    (found,) = MlflowClient().search_runs(["0"])
-    assert found.info.run_name == recorded.manifest.name
+    (result,) = MlflowClient().search_runs(["0"])
+    assert result.info.run_name == recorded.manifest.name
 
 
-def test_a_named_experiment_is_made_and_found_again(mlflow_store: str, tmp_path: Path) -> None:
+def test_named_experiment_is_created_once_and_reused(mlflow_store: str, tmp_path: Path) -> None:
     for name in "ab":
         Recorded(tmp_path / name, MLflowSink(mlflow_store, "mine", f"run {name}")).end()
     client = MlflowClient(mlflow_store)
     experiment = client.get_experiment_by_name("mine")
-    found = client.search_runs([experiment.experiment_id])
-    assert {run.info.run_name for run in found} == {"run a", "run b"}
+    result = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in result} == {"run a", "run b"}
 
 
-def test_the_run_of_the_environment_is_gone_on_with_and_ended(
+def test_run_id_from_environment_is_continued_and_ended(
     mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(mlflow_store)
@@ -163,12 +163,12 @@ def test_the_run_of_the_environment_is_gone_on_with_and_ended(
     recorded.deliver()
     assert client.get_run(run.info.run_id).info.status == "RUNNING"
     recorded.end()
-    found = client.get_run(run.info.run_id)
-    assert (found.info.status, found.info.run_name, found.data.metrics) == ("FINISHED", "theirs", {"a": 1.0})
+    result = client.get_run(run.info.run_id)
+    assert (result.info.status, result.info.run_name, result.data.metrics) == ("FINISHED", "theirs", {"a": 1.0})
     assert not client.search_runs(["0"])
 
 
-def test_a_run_that_the_script_has_started_is_joined_and_left_to_it(mlflow_store: str, tmp_path: Path) -> None:
+def test_active_run_of_script_is_joined_and_left_open(mlflow_store: str, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(mlflow_store)
     with mlflow.start_run() as active:
         mlflow.log_param("lr", 1)
@@ -178,12 +178,12 @@ def test_a_run_that_the_script_has_started_is_joined_and_left_to_it(mlflow_store
         client = MlflowClient(mlflow_store)
         assert client.get_run(active.info.run_id).info.status == "RUNNING"
         mlflow.log_metric("theirs", 2.0)
-    found = client.get_run(active.info.run_id)
-    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0, "theirs": 2.0})
+    result = client.get_run(active.info.run_id)
+    assert (result.info.status, result.data.metrics) == ("FINISHED", {"a": 1.0, "theirs": 2.0})
     assert len(client.search_runs(["0"])) == 1
 
 
-def test_an_active_run_of_another_store_is_not_joined(mlflow_store: str, tmp_path: Path, mlflow_template: Path) -> None:
+def test_active_run_of_other_store_is_not_joined(mlflow_store: str, tmp_path: Path, mlflow_template: Path) -> None:
     from tests.servers import copy_store
 
     mlflow.set_tracking_uri(mlflow_store)
@@ -192,7 +192,7 @@ def test_an_active_run_of_another_store_is_not_joined(mlflow_store: str, tmp_pat
         assert MLflowSink(other).resolve().run_id is None
 
 
-def test_the_scripts_active_model_gets_none_of_our_points(
+def test_active_model_of_script_receives_no_metrics(
     mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(mlflow_store)
@@ -205,20 +205,20 @@ def test_the_scripts_active_model_gets_none_of_our_points(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "message"),
     [
         ({"on_rewind": "forget"}, ValueError, "on_rewind.*forget"),
         ({"tracking_uri": Path("x")}, TypeError, "tracking_uri.*PosixPath"),
         ({"experiment": 7}, TypeError, "experiment.*7"),
     ],
 )
-def test_wrong_arguments_are_told_at_construction(arguments: dict[str, object], error: type, said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_sink_invalid_argument_raises_at_construction(arguments: dict[str, object], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         MLflowSink(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-def test_a_new_store_keeps_its_artifacts_where_the_run_began(tmp_path: Path) -> None:
+def test_new_store_keeps_artifacts_where_run_starts(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     recorded = Recorded(tmp_path / "run", MLflowSink())
     recorded.journal.append(events.Text, "note", 1, "a text")
@@ -233,7 +233,7 @@ def test_a_new_store_keeps_its_artifacts_where_the_run_began(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_stores_that_one_process_delivers_to_keep_their_artifacts_apart(tmp_path: Path) -> None:
+def test_stores_delivered_by_one_process_keep_separate_artifacts(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         os.chdir(tmp_path / name)
@@ -249,7 +249,7 @@ def test_stores_that_one_process_delivers_to_keep_their_artifacts_apart(tmp_path
 
 
 @pytest.mark.parametrize("before", [None, "30"])
-def test_uploads_of_several_runs_at_once_leave_the_timeout_as_it_was(
+def test_upload_timeout_overlapping_contexts_restore_environment(
     before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -266,7 +266,7 @@ def test_uploads_of_several_runs_at_once_leave_the_timeout_as_it_was(
         assert os.environ.get(name) == before
 
 
-_FIRST = """if True:
+_TRAIN = """if True:
     import sys, time
     from pathlib import Path
     import pte_backends.mlflow._connection  # MLflow takes seconds
@@ -283,11 +283,11 @@ _FIRST = """if True:
 
 
 @pytest.mark.slow
-def test_runs_that_start_at_one_moment_make_one_store(tmp_path: Path) -> None:
+def test_runs_starting_together_create_one_store(tmp_path: Path) -> None:
     """The first runs of a sweep. MLflow alone leaves a store then that nobody can open."""
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", _FIRST, str(tmp_path / str(number))],
+            [sys.executable, "-c", _TRAIN, str(tmp_path / str(number))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

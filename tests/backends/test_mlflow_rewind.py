@@ -39,8 +39,8 @@ def runs(uri: str) -> dict[str, Run]:
 
 
 def in_order(uri: str) -> list[Run]:
-    found = runs(uri)
-    return [found[part] for part in sorted(found, key=int)]
+    runs_by_part = runs(uri)
+    return [runs_by_part[part] for part in sorted(runs_by_part, key=int)]
 
 
 def train(recorded: Recorded, steps: range, scale: float = 1.0) -> list[Any]:
@@ -63,7 +63,7 @@ def forking(mlflow_store: str, tmp_path: Path) -> Recorded:
     return Recorded(tmp_path / "run", MLflowSink(mlflow_store, on_rewind="fork"))
 
 
-def test_keep_leaves_the_points_as_they_are(mlflow_store: str, keeping: Recorded) -> None:
+def test_rewind_keep_leaves_stored_metrics_unchanged(mlflow_store: str, keeping: Recorded) -> None:
     marks = train(keeping, range(1, 6))
     keeping.deliver()
     before = history(mlflow_store, runs(mlflow_store)["0"])
@@ -78,7 +78,7 @@ def test_keep_leaves_the_points_as_they_are(mlflow_store: str, keeping: Recorded
     assert run.info.status == "FINISHED"
 
 
-def test_fork_begins_a_run_with_the_history_that_holds_at_its_own_times(mlflow_store: str, forking: Recorded) -> None:
+def test_fork_copies_effective_history_with_original_times(mlflow_store: str, forking: Recorded) -> None:
     (forking.directory / "picture.png").write_bytes(b"a picture")
     forking.journal.append(events.Params, {"lr": 0.1})
     forking.journal.append(events.Tags, {"team": "vision"})
@@ -107,7 +107,7 @@ def test_fork_begins_a_run_with_the_history_that_holds_at_its_own_times(mlflow_s
 
 
 @pytest.mark.parametrize("stage", ["create", "copy", "supersede", "save"])
-def test_a_fork_that_was_interrupted_is_finished_not_begun_again(
+def test_interrupted_fork_is_completed_without_second_fork(
     mlflow_store: str, forking: Recorded, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     marks = train(forking, range(1, 6))
@@ -138,7 +138,7 @@ def test_a_fork_that_was_interrupted_is_finished_not_begun_again(
     assert "pte.superseded_by" in old.data.tags
 
 
-def test_a_second_fork_supersedes_the_first(mlflow_store: str, forking: Recorded) -> None:
+def test_second_fork_supersedes_first(mlflow_store: str, forking: Recorded) -> None:
     marks = train(forking, range(1, 6))
     forking.deliver()
     resume(forking, marks[3], 4)
@@ -156,7 +156,7 @@ def test_a_second_fork_supersedes_the_first(mlflow_store: str, forking: Recorded
     assert [step for step, _, _ in history(mlflow_store, third)["b"]] == [1, 2, 3]
 
 
-def test_a_fork_whose_position_was_lost_goes_on_in_the_newest_run(mlflow_store: str, forking: Recorded) -> None:
+def test_fork_with_lost_cursor_continues_in_newest_run(mlflow_store: str, forking: Recorded) -> None:
     marks = train(forking, range(1, 4))
     forking.deliver()
     resume(forking, marks[0], 1)
@@ -169,7 +169,7 @@ def test_a_fork_whose_position_was_lost_goes_on_in_the_newest_run(mlflow_store: 
     assert [step for step, _, _ in history(mlflow_store, new)["b"]] == [1, 2, 3, 4]
 
 
-def test_a_file_that_is_gone_does_not_stop_a_fork(mlflow_store: str, forking: Recorded) -> None:
+def test_fork_with_missing_file_completes(mlflow_store: str, forking: Recorded) -> None:
     (forking.directory / "picture.png").write_bytes(b"a picture")
     forking.journal.append(events.Figure, "loss", 1, "picture.png")
     marks = train(forking, range(1, 4))
@@ -181,7 +181,7 @@ def test_a_file_that_is_gone_does_not_stop_a_fork(mlflow_store: str, forking: Re
     assert [step for step, _, _ in history(mlflow_store, new)["b"]] == [1, 2]
 
 
-def test_a_joined_run_that_is_forked_is_followed_by_one_of_ours(mlflow_store: str, tmp_path: Path) -> None:
+def test_fork_of_joined_run_creates_own_run(mlflow_store: str, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(mlflow_store)
     with mlflow.start_run() as active:
         recorded = Recorded(tmp_path / "run", MLflowSink(on_rewind="fork"))

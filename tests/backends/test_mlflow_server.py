@@ -28,8 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
 def runs_in(uri: str, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     client = MlflowClient(uri)
-    found: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], "", view)
-    return found
+    tracked_runs: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], "", view)
+    return tracked_runs
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def experiment() -> str:
 
 @pytest.fixture
 def proxy(mlflow_server: str) -> Iterator[Proxy]:
-    with Proxy(urlsplit(mlflow_server).port or 0) as standing:
-        yield standing
+    with Proxy(urlsplit(mlflow_server).port or 0) as running_proxy:
+        yield running_proxy
 
 
 class TestContract(AtAServer):
@@ -49,7 +49,7 @@ class TestContract(AtAServer):
         return mlflow_server
 
 
-def test_files_go_through_the_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:
+def test_artifacts_are_uploaded_through_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_server, experiment))
     (recorded.directory / "picture.png").write_bytes(b"a picture")
     recorded.journal.append(events.Figure, "ü:1/b", 3, "picture.png")
@@ -66,7 +66,7 @@ def test_files_go_through_the_server(mlflow_server: str, experiment: str, tmp_pa
     assert Path(client.download_artifacts(run.info.run_id, text.path, str(tmp_path))).read_text() == "v" * 7000
 
 
-def deliver_patiently(recorded: Recorded) -> None:
+def deliver_with_retries(recorded: Recorded) -> None:
     """Deliver as the delivery process does, which tries again for ever."""
     channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     for _ in range(6):
@@ -86,7 +86,7 @@ def deliver_patiently(recorded: Recorded) -> None:
     "request_line",
     ["experiments/get-by-name", "runs/create", "runs/search", "runs/log-batch", "runs/get", "runs/update"],
 )
-def test_one_bad_answer_leaves_no_trace(
+def test_failed_response_causes_no_loss_or_duplicates(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, request_line: str, fate: str
 ) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
@@ -94,7 +94,7 @@ def test_one_bad_answer_leaves_no_trace(
         recorded.log(step, {"a": float(step)}, epoch=step)
     recorded.journal.append(events.RunEnded, "FINISHED", None)
     proxy.once(request_line, fate)  # type: ignore[arg-type]
-    deliver_patiently(recorded)
+    deliver_with_retries(recorded)
     assert any(request_line in line for line in proxy.requests)
     expected = [(step, float(step)) for step in range(3)]
     assert points_in(mlflow_server, experiment) == {"a": expected, "epoch": expected}
@@ -102,7 +102,7 @@ def test_one_bad_answer_leaves_no_trace(
     assert run.info.status == "FINISHED"
 
 
-def test_a_run_whose_creation_was_never_answered_is_found(
+def test_run_created_without_response_is_reused(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -111,22 +111,22 @@ def test_a_run_whose_creation_was_never_answered_is_found(
     proxy.once("runs/create", "lose")
     with pytest.raises(MlflowException):
         recorded.deliver()
-    deliver_patiently(recorded)
+    deliver_with_retries(recorded)
     assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
 
 
-def test_a_search_that_is_cut_short_makes_no_second_run(
+def test_truncated_search_response_creates_no_second_run(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     recorded.log(1, {"a": 1.0})
     recorded.deliver(saved=False)
     proxy.once("runs/search", "cut")
-    deliver_patiently(recorded)
+    deliver_with_retries(recorded)
     assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
 
 
-def test_a_server_that_hangs_holds_a_request_for_seconds(
+def test_hanging_server_request_times_out(
     proxy: Proxy, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -138,10 +138,10 @@ def test_a_server_that_hangs_holds_a_request_for_seconds(
     assert time.monotonic() - start < 30  # MLflow's own patience ends after 16 minutes
     proxy.fate = lambda _: "pass"
     recorded.log(1, {"a": 1.0})
-    deliver_patiently(recorded)
+    deliver_with_retries(recorded)
 
 
-def test_a_server_without_logged_models_gets_the_rest(
+def test_server_without_logged_models_receives_other_events(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
@@ -158,20 +158,20 @@ def test_a_server_without_logged_models_gets_the_rest(
     assert len([record for record in caplog.records if "checkpoints" in record.getMessage()]) == 1
 
 
-def test_a_run_that_goes_on_asks_once_a_second_at_most(proxy: Proxy, experiment: str, tmp_path: Path) -> None:
-    def asked() -> int:
+def test_active_run_sends_at_most_one_batch_per_second(proxy: Proxy, experiment: str, tmp_path: Path) -> None:
+    def batch_requests() -> int:
         return len([line for line in proxy.requests if "runs/log-batch" in line])
 
-    begun = time.monotonic()
+    start_time = time.monotonic()
     with pte.Run(tmp_path / "run", sinks=[MLflowSink(proxy.uri, experiment)]) as run:
         steps = itertools.count()
-        while asked() < 5 and time.monotonic() < begun + 60:
+        while batch_requests() < 5 and time.monotonic() < start_time + 60:
             run.log_metrics({"a": 1.0}, next(steps))
             time.sleep(0.01)
-    assert 5 <= asked() <= time.monotonic() - begun + 2
+    assert 5 <= batch_requests() <= time.monotonic() - start_time + 2
 
 
-def test_what_was_logged_while_the_server_was_away_arrives(
+def test_metrics_logged_during_outage_are_delivered(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
@@ -184,5 +184,5 @@ def test_what_was_logged_while_the_server_was_away_arrives(
     with pytest.raises(MlflowException):
         recorded.deliver()
     with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
-        deliver_patiently(recorded)
+        deliver_with_retries(recorded)
     assert points_in(mlflow_server, experiment)["a"] == [(step, float(step)) for step in range(50)]

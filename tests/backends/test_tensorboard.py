@@ -97,14 +97,14 @@ def read(run: Journal) -> EventAccumulator:
 
 def scalars(run: Journal) -> dict[str, list[tuple[int, str, float]]]:
     """The points of each tag: step, value (as text, since NaN differs from itself), time."""
-    found = read(run)
+    accumulator = read(run)
     return {
-        tag: [(event.step, repr(event.value), event.wall_time) for event in found.Scalars(tag)]
-        for tag in found.Tags()["scalars"]
+        tag: [(event.step, repr(event.value), event.wall_time) for event in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
     }
 
 
-def as_shown(value: float) -> str:
+def as_float32(value: float) -> str:
     with np.errstate(over="ignore"):
         return repr(float(np.float32(value)))
 
@@ -116,7 +116,7 @@ def expected(history: Iterable[AnyEvent]) -> dict[str, list[tuple[int, str, floa
         if isinstance(row, Metrics):
             epoch = {} if row.epoch is None or "epoch" in row.values else {"epoch": row.epoch}
             for key, value in (row.values | epoch).items():
-                point = row.step, as_shown(float(value)), row.time
+                point = row.step, as_float32(float(value)), row.time
                 if key in row.values or row.step not in [step for step, *_ in points.get(key, [])]:
                     points.setdefault(key, []).append(point)
     return points
@@ -142,10 +142,12 @@ def hparams(run: Journal) -> dict[str, Any]:
 
 
 def charts(run: Journal) -> dict[str, list[str]]:
-    found = read(run)
-    if "custom_scalars__config__" not in found.Tags()["tensors"]:
+    accumulator = read(run)
+    if "custom_scalars__config__" not in accumulator.Tags()["tensors"]:
         return {}
-    layout = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
+    layout = layout_pb2.Layout.FromString(
+        accumulator.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    )
     return {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
 
 
@@ -154,7 +156,7 @@ def event_files(run: Journal) -> list[Path]:
 
 
 @contextlib.contextmanager
-def room_for(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """As on a full disk, no file grows beyond a size."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -175,7 +177,7 @@ ROWS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_siz
 
 @settings(max_examples=50)
 @given(st.lists(ROWS, min_size=1, max_size=8))
-def test_any_number_under_any_key_comes_back_as_a_32_bit_float(rows: list[dict[str, float]]) -> None:
+def test_metrics_any_number_and_key_round_trip_as_float32(rows: list[dict[str, float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Journal(Path(folder))
         for step, row in enumerate(rows):
@@ -184,7 +186,7 @@ def test_any_number_under_any_key_comes_back_as_a_32_bit_float(rows: list[dict[s
         assert scalars(run) == expected(run.history())
 
 
-def test_the_epoch_stands_beside_the_values_once_for_each_step(run: Journal) -> None:
+def test_epoch_is_written_once_per_step(run: Journal) -> None:
     run.add(Metrics, 1, {"a": 1.0}, 0.5)
     run.add(Metrics, 1, {"b": 1.0}, 0.5, None, "other")
     run.add(Metrics, 2, {"a": 1.0})
@@ -193,7 +195,7 @@ def test_the_epoch_stands_beside_the_values_once_for_each_step(run: Journal) -> 
     assert [(step, value) for step, value, _ in scalars(run)["epoch"]] == [(1, "0.5"), (3, "7.0")]
 
 
-def test_a_histogram_comes_back_with_its_bins(run: Journal) -> None:
+def test_histogram_round_trips_with_bins(run: Journal) -> None:
     run.add(Histogram, "weights", 3, [-1.0, 0.0, 0.5, 2.0], [4.0, 0.0, 2.0], -1.0, 2.0, 1.5, 9.25)
     deliver(run)
     [event] = read(run).Histograms("weights")
@@ -204,14 +206,14 @@ def test_a_histogram_comes_back_with_its_bins(run: Journal) -> None:
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("P", 3), ("RGBA", 4)])
-def test_a_picture_comes_back_as_it_is_on_the_disk(run: Journal, mode: str, channels: int) -> None:
+def test_image_bytes_are_stored_unchanged(run: Journal, mode: str, channels: int) -> None:
     PIL.Image.new(mode, (7, 5)).save(run.directory / "picture.png")
     run.add(Image, "picture", 2, "picture.png")
     run.add(Figure, "figure", 3, "picture.png")
     deliver(run)
-    found = read(run)
+    accumulator = read(run)
     for tag, step in [("picture", 2), ("figure", 3)]:
-        [event] = found.Images(tag)
+        [event] = accumulator.Images(tag)
         assert (event.step, event.width, event.height) == (step, 7, 5)
         assert event.encoded_image_string == (run.directory / "picture.png").read_bytes()
     raw = event_files(run)[0].read_bytes()
@@ -219,7 +221,7 @@ def test_a_picture_comes_back_as_it_is_on_the_disk(run: Journal, mode: str, chan
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_a_picture_that_is_missing_or_damaged_is_refused_alone(run: Journal, content: bytes | None) -> None:
+def test_image_missing_or_damaged_raises_rejected_event_error(run: Journal, content: bytes | None) -> None:
     if content is not None:
         (run.directory / "picture.png").write_bytes(content)
     run.add(Metrics, 1, {"a": 1.0}, 0.5)
@@ -234,7 +236,7 @@ def test_a_picture_that_is_missing_or_damaged_is_refused_alone(run: Journal, con
     assert scalars(run) == expected(run.history())
 
 
-def test_a_dataset_is_a_text(run: Journal) -> None:
+def test_dataset_is_written_as_text(run: Journal) -> None:
     run.add(Dataset, "digits", "abc", "train", "https://example.org")
     deliver(run)
     [event] = read(run).Tensors("dataset/train/digits")
@@ -242,14 +244,14 @@ def test_a_dataset_is_a_text(run: Journal) -> None:
     assert (event.step, text) == (0, "- digest: `abc`\n- used for: train\n- source: https://example.org")
 
 
-def test_a_text_comes_back(run: Journal) -> None:
+def test_text_round_trips(run: Journal) -> None:
     run.add(Text, "note", 4, "# Grüße\n\n* 学習")
     deliver(run)
     [event] = read(run).Tensors("note")
     assert (event.step, event.tensor_proto.string_val[0].decode()) == (4, "# Grüße\n\n* 学習")
 
 
-def test_what_tensorboard_has_no_place_for_is_skipped(run: Journal) -> None:
+def test_tags_and_artifacts_are_skipped(run: Journal) -> None:
     run.add(Tags, {"team": "vision"})
     run.add(Artifact, "model.onnx")
     deliver(run, status="FINISHED")
@@ -262,7 +264,7 @@ def test_what_tensorboard_has_no_place_for_is_skipped(run: Journal) -> None:
 @pytest.mark.parametrize(
     ("status", "shown"), [("FINISHED", "STATUS_SUCCESS"), ("FAILED", "STATUS_FAILURE"), ("KILLED", "STATUS_FAILURE")]
 )
-def test_params_and_status_are_on_the_hparams_page(run: Journal, status: Status, shown: str) -> None:
+def test_params_and_status_appear_in_hparams(run: Journal, status: Status, shown: str) -> None:
     run.add(Params, {"lr": 0.1, "layers": 3, "amp": True, "optim/name": "Adam", "none": None, "seed": 2**60})
     run.add(RunEnded, status)
     deliver(run, status=status)
@@ -279,13 +281,13 @@ def test_params_and_status_are_on_the_hparams_page(run: Journal, status: Status,
     assert end.end_time_secs == run.events[-1].time
 
 
-def test_a_run_that_goes_on_shows_no_status(run: Journal) -> None:
+def test_running_run_has_no_status(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     deliver(run)
     assert status_of(run) is None
 
 
-def test_later_params_are_shown_when_the_run_ends(run: Journal) -> None:
+def test_changed_params_are_merged_at_run_end(run: Journal) -> None:
     run.add(Params, {"lr": 0.1, "layers": 3})
     run.add(Metrics, 1, {"a": 1.0})
     run.add(Params, {"lr": 0.2, "seed": 1})
@@ -295,14 +297,14 @@ def test_later_params_are_shown_when_the_run_ends(run: Journal) -> None:
     assert status_of(run) == "STATUS_SUCCESS"
 
 
-def test_the_same_params_again_make_no_new_file(run: Journal) -> None:
+def test_repeated_params_create_no_new_file(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     run.add(Params, {"lr": 0.1})
     deliver(run, status="FINISHED")
     assert len(event_files(run)) == 1
 
 
-def test_a_resumed_run_shows_how_it_ended_at_last(run: Journal) -> None:
+def test_resumed_run_shows_final_status(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     run.add(Metrics, 1, {"a": 1.0})
     state = deliver(run, status="FAILED")
@@ -315,7 +317,7 @@ def test_a_resumed_run_shows_how_it_ended_at_last(run: Journal) -> None:
     assert scalars(run) == expected(run.history())
 
 
-def test_a_status_whose_saving_was_cut_off_is_not_written_over_a_run_that_goes_on(run: Journal) -> None:
+def test_unsaved_end_status_is_replaced_on_resume(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     connection = connect(run)
     connection.write(run.events)
@@ -344,11 +346,11 @@ def test_a_status_whose_saving_was_cut_off_is_not_written_over_a_run_that_goes_o
         ("train/", None),
     ],
 )
-def test_subject(tag: str, of: str | None) -> None:
+def test_subject_strips_train_and_validation_prefix(tag: str, of: str | None) -> None:
     assert subject(tag) == of
 
 
-def test_train_and_validation_of_one_name_share_a_chart(run: Journal) -> None:
+def test_train_and_validation_metrics_share_chart(run: Journal) -> None:
     run.add(Metrics, 1, {"train/loss": 1.0, "lr": 0.1, "train/a+b": 1.0})
     connection = connect(run)
     connection.write(run.events)
@@ -361,7 +363,7 @@ def test_train_and_validation_of_one_name_share_a_chart(run: Journal) -> None:
     }
 
 
-def test_a_layout_that_was_taken_back_comes_again(run: Journal) -> None:
+def test_superseded_chart_layout_is_rebuilt(run: Journal) -> None:
     run.add(Metrics, 1, {"train/loss": 1.0})
     run.add(Metrics, 2, {"val/loss": 1.0})
     connection = connect(run)
@@ -379,7 +381,7 @@ def rows(run: Journal, steps: range) -> list[AnyEvent]:
     return [run.add(Metrics, step, {"train/loss": step / 7, "val/loss": math.nan}, step / 10) for step in steps]
 
 
-def test_a_batch_that_comes_again_after_a_crash_leaves_its_points_once(run: Journal) -> None:
+def test_batch_redelivered_after_crash_is_written_once(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     first, second = rows(run, range(5)), rows(run, range(5, 9))
     connection = connect(run)
@@ -392,7 +394,7 @@ def test_a_batch_that_comes_again_after_a_crash_leaves_its_points_once(run: Jour
     assert scalars(run) == expected(run.history())
 
 
-def test_everything_that_comes_again_since_the_state_was_lost_leaves_its_points_once(run: Journal) -> None:
+def test_lost_state_full_redelivery_writes_points_once(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     rows(run, range(9))
     deliver(run)
@@ -401,7 +403,7 @@ def test_everything_that_comes_again_since_the_state_was_lost_leaves_its_points_
 
 
 @pytest.mark.parametrize("missing", [1, 4, 5, 11, 12, 13, 50, 100])
-def test_a_file_that_was_cut_in_a_record_is_mended(run: Journal, missing: int) -> None:
+def test_file_truncated_within_record_is_repaired(run: Journal, missing: int) -> None:
     connection = connect(run)
     connection.write(rows(run, range(3)))
     state = connection.state()
@@ -414,8 +416,8 @@ def test_a_file_that_was_cut_in_a_record_is_mended(run: Journal, missing: int) -
     assert scalars(run) == expected(run.history())
 
 
-@pytest.mark.parametrize("left", [None, 0, 10, 200])
-def test_a_file_that_lost_what_was_delivered_is_made_again_from_the_journal(run: Journal, left: int | None) -> None:
+@pytest.mark.parametrize("remaining_bytes", [None, 0, 10, 200])
+def test_file_without_delivered_data_is_rebuilt_from_journal(run: Journal, remaining_bytes: int | None) -> None:
     PIL.Image.new("L", (2, 2)).save(run.directory / "picture.png")
     run.add(Params, {"lr": 0.1})
     run.add(Params, {"lr": 0.2})
@@ -426,10 +428,10 @@ def test_a_file_that_lost_what_was_delivered_is_made_again_from_the_journal(run:
     connection.write([event for event in run.events if not (isinstance(event, Image) and event.key == "gone")])
     state = connection.state()
     [path] = event_files(run)
-    if left is None:
+    if remaining_bytes is None:
         path.unlink()
     else:
-        os.truncate(path, left)
+        os.truncate(path, remaining_bytes)
     connection = connect(run, state)
     connection.write(rows(run, range(9, 12)))
     connection.close("FINISHED")
@@ -438,13 +440,13 @@ def test_a_file_that_lost_what_was_delivered_is_made_again_from_the_journal(run:
     assert hparams(run) == {"lr": 0.2}
 
 
-def test_a_full_disk_leaves_whole_records_and_the_batch_comes_again(run: Journal) -> None:
+def test_full_disk_keeps_whole_records_and_batch_is_retried(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(3)))
     [path] = event_files(run)
     before = scalars(run)
     state, again = connection.state(), rows(run, range(3, 9))
-    with room_for(path.stat().st_size + 150), pytest.raises(OSError, match="File too large"):
+    with limit_file_size(path.stat().st_size + 150), pytest.raises(OSError, match="File too large"):
         connection.write(again)
     assert scalars(run) == before
     connection.close(None)
@@ -454,12 +456,12 @@ def test_a_full_disk_leaves_whole_records_and_the_batch_comes_again(run: Journal
     assert scalars(run) == expected(run.history())
 
 
-def test_a_full_disk_during_a_rewind_leaves_the_file_as_it_was(run: Journal) -> None:
+def test_full_disk_during_rewind_leaves_file_unchanged(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(50)))
     before, state = scalars(run), connection.state()
     rewound = run.add(Rewound, 30, 0, 29)
-    with room_for(1000), pytest.raises(OSError, match="File too large"):
+    with limit_file_size(1000), pytest.raises(OSError, match="File too large"):
         connection.write([rewound])
     assert scalars(run) == before
     connection.close(None)
@@ -468,15 +470,15 @@ def test_a_full_disk_during_a_rewind_leaves_the_file_as_it_was(run: Journal) -> 
     assert scalars(run) == expected(run.history())
 
 
-def test_a_row_that_comes_in_parts_is_whole(run: Journal) -> None:
+def test_row_delivered_in_parts_is_complete(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(2)))
     first = run.add(Metrics, 2, {"a": 1.0}, 0.2)
-    rest = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
+    second_part = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
     connection.write([first])
     with pytest.raises(BadEvent):
-        connection.write([rest, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
-    connection.write([rest])
+        connection.write([second_part, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
+    connection.write([second_part])
     run.events[-1] = Metrics(first.seq, first.time, 2, {"a": 1.0, "b": 2.0}, 0.2)
     assert scalars(run) == expected(run.history())
 
@@ -484,7 +486,7 @@ def test_a_row_that_comes_in_parts_is_whole(run: Journal) -> None:
 # -- taken back --------------------------------------------------------------------------------------------------------
 
 
-def test_a_rewind_takes_points_of_all_kinds_back(run: Journal) -> None:
+def test_rewind_removes_superseded_events_of_all_kinds(run: Journal) -> None:
     PIL.Image.new("L", (2, 2)).save(run.directory / "picture.png")
     connection = connect(run)
     for step in range(1, 9):
@@ -496,15 +498,15 @@ def test_a_rewind_takes_points_of_all_kinds_back(run: Journal) -> None:
             kept = run.events[-1].seq
     connection.write(run.events)
     connection.write([run.add(Rewound, kept, 0, 5)])
-    found = read(run)
-    assert found.Tags()["scalars"] == ["a"]
-    assert [event.step for event in found.Scalars("a")] == [1, 2, 3, 4, 5]
-    assert [event.step for event in found.Images("picture")] == [1, 2, 3, 4, 5]
-    assert [event.step for event in found.Histograms("weights")] == [1, 2, 3, 4, 5]
-    assert [event.step for event in found.Tensors("note")] == [1, 2, 3, 4, 5]
+    accumulator = read(run)
+    assert accumulator.Tags()["scalars"] == ["a"]
+    assert [event.step for event in accumulator.Scalars("a")] == [1, 2, 3, 4, 5]
+    assert [event.step for event in accumulator.Images("picture")] == [1, 2, 3, 4, 5]
+    assert [event.step for event in accumulator.Histograms("weights")] == [1, 2, 3, 4, 5]
+    assert [event.step for event in accumulator.Tensors("note")] == [1, 2, 3, 4, 5]
 
 
-def test_a_reader_that_is_open_follows_a_rewind(run: Journal) -> None:
+def test_open_reader_follows_rewind(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(9)))
     reader = read(run)
@@ -514,7 +516,7 @@ def test_a_reader_that_is_open_follows_a_rewind(run: Journal) -> None:
     assert [event.step for event in reader.Scalars("train/loss")] == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_a_rewind_whose_saving_was_cut_off_comes_again(run: Journal) -> None:
+def test_rewind_without_saved_state_is_applied_again(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(9)))
     state = connection.state()
@@ -532,7 +534,7 @@ def test_a_rewind_whose_saving_was_cut_off_comes_again(run: Journal) -> None:
     assert [bool(path.stat().st_size) for path in event_files(run)] == [False, True]
 
 
-def test_params_that_were_taken_back_are_those_before(run: Journal) -> None:
+def test_superseded_params_revert_to_earlier_values(run: Journal) -> None:
     run.add(Params, {"lr": 0.1})
     rows(run, range(3))
     run.add(Params, {"lr": 0.2, "seed": 1})
@@ -544,7 +546,7 @@ def test_params_that_were_taken_back_are_those_before(run: Journal) -> None:
     assert hparams(run) == {"lr": 0.1}
 
 
-def test_a_rewind_to_where_the_file_ends_makes_no_new_one(run: Journal) -> None:
+def test_rewind_to_end_of_file_creates_no_new_file(run: Journal) -> None:
     connection = connect(run)
     connection.write(rows(run, range(3)))
     connection.write([run.add(RunEnded, "KILLED")])
@@ -554,7 +556,7 @@ def test_a_rewind_to_where_the_file_ends_makes_no_new_one(run: Journal) -> None:
     assert len(event_files(run)) == 1
 
 
-def test_names_sort_behind_every_earlier_file_whatever_the_clock_says(run: Journal) -> None:
+def test_event_file_names_sort_after_earlier_files(run: Journal) -> None:
     earlier = run.directory / "events.out.tfevents.9000000000.node.1.0"
     earlier.touch()
     connection = connect(run)
@@ -570,7 +572,7 @@ def test_names_sort_behind_every_earlier_file_whatever_the_clock_says(run: Journ
 
 
 @pytest.mark.parametrize("kind", ["figure", "text"])
-def test_of_two_at_one_step_the_later_one_is_left_at_the_end(run: Journal, kind: str) -> None:
+def test_repeated_step_keeps_last_effective_event(run: Journal, kind: str) -> None:
     connection = connect(run)
     for text in ["first", "second", "third"]:
         PIL.Image.new("L", (len(text), 1)).save(run.directory / f"{text}.png")
@@ -579,11 +581,11 @@ def test_of_two_at_one_step_the_later_one_is_left_at_the_end(run: Journal, kind:
     connection.write(run.events)
     connection.write([run.add(Rewound, 2, 0, 1)])
     connection.close("FINISHED")
-    found = read(run)
+    accumulator = read(run)
     if kind == "figure":
-        assert [event.width for event in found.Images("a")] == [len("second")]
+        assert [event.width for event in accumulator.Images("a")] == [len("second")]
     else:
-        assert [event.tensor_proto.string_val[0] for event in found.Tensors("a")] == [b"second"]
+        assert [event.tensor_proto.string_val[0] for event in accumulator.Tensors("a")] == [b"second"]
 
 
 EVENTS = st.one_of(
@@ -600,7 +602,7 @@ EVENTS = st.one_of(
 )
 
 
-class Life:
+class SimulatedRun:
     """A run in a real journal, its delivery, and what may befall them."""
 
     def __init__(self, directory: Path) -> None:
@@ -625,8 +627,8 @@ class Life:
     def history(self) -> list[AnyEvent]:
         return [event for event, _ in journal.effective(self.run.directory / JOURNAL)]
 
-    def befall(self, what: str, how: Any) -> None:
-        getattr(self, what.replace(" ", "_"))(how)
+    def befall(self, what: str, argument: Any) -> None:
+        getattr(self, what.replace(" ", "_"))(argument)
 
     def log(self, count: int) -> None:
         for _ in range(count):
@@ -690,34 +692,34 @@ class Life:
 
 @settings(max_examples=80)
 @given(st.lists(EVENTS, min_size=1, max_size=12))
-def test_whatever_befalls_a_run_its_file_shows_the_effective_history(events: list[tuple[str, Any]]) -> None:
+def test_event_file_after_random_faults_equals_effective_history(events: list[tuple[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        life = Life(Path(folder))
-        life.log(2)
-        life.deliver()
-        for what, how in events:
-            life.befall(what, how)
-        life.log(1)
-        life.deliver()
-        assert scalars(life.run) == expected(life.history())
-        life.channel.finish("FINISHED")
-        assert scalars(life.run) == expected(life.history())
+        simulated = SimulatedRun(Path(folder))
+        simulated.log(2)
+        simulated.deliver()
+        for what, argument in events:
+            simulated.befall(what, argument)
+        simulated.log(1)
+        simulated.deliver()
+        assert scalars(simulated.run) == expected(simulated.history())
+        simulated.channel.finish("FINISHED")
+        assert scalars(simulated.run) == expected(simulated.history())
         params: dict[str, Any] = {}
         pictures = set()
-        for event in life.history():
+        for event in simulated.history():
             params |= event.values if isinstance(event, Params) else {}
             pictures |= {event.step} if isinstance(event, Figure) else set()
-        found = read(life.run)
-        assert sorted(event.step for event in found.Images("picture")) == sorted(pictures) if pictures else True
-        assert not {"train/loss", "val/loss", "epoch"} & set(found.Tags()["tensors"])
-        assert params == (hparams(life.run) if params else {})
-        assert status_of(life.run) == ("STATUS_SUCCESS" if params else None)
+        accumulator = read(simulated.run)
+        assert sorted(event.step for event in accumulator.Images("picture")) == sorted(pictures) if pictures else True
+        assert not {"train/loss", "val/loss", "epoch"} & set(accumulator.Tags()["tensors"])
+        assert params == (hparams(simulated.run) if params else {})
+        assert status_of(simulated.run) == ("STATUS_SUCCESS" if params else None)
 
 
 # -- what it costs to have ---------------------------------------------------------------------------------------------
 
 
-def test_the_sink_is_imported_without_tensorboard_and_opened_without_torch_and_tensorflow(tmp_path: Path) -> None:
+def test_sink_import_and_open_load_no_heavy_packages(tmp_path: Path) -> None:
     code = (
         "import sys, types, pte_backends.tensorboard\n"
         "assert 'tensorboard' not in sys.modules and 'numpy' not in sys.modules\n"

@@ -26,13 +26,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
-def as_sent(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def as_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """With lists for tuples, as they come in JSON."""
-    plain: dict[str, list[Any]] = json.loads(json.dumps(shown))
-    return plain
+    converted: dict[str, list[Any]] = json.loads(json.dumps(shown))
+    return converted
 
 
 class Server:
@@ -44,14 +44,14 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
         for line in self.process.stderr:
-            if found := re.search(r"at (http://\S+?)/? ", line):
-                self.url = found[1]
+            if result := re.search(r"at (http://\S+?)/? ", line):
+                self.url = result[1]
                 return
         raise RuntimeError(f"TensorBoard ended with {self.process.wait()}")
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=PATIENCE)
+        self.process.communicate(timeout=TIMEOUT_SECONDS)
 
     def get(self, path: str, body: dict[str, Any] | None = None, **query: Any) -> Any:
         url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
@@ -74,7 +74,7 @@ class Server:
         for tag in self.get("text/tags").get("result", []):
             texts = self.get("text/text", run="result", tag=tag)
             points[tag] = [(text["step"], text["text"]) for text in texts]
-        return as_sent({tag: found for tag, found in points.items() if found})
+        return as_json({tag: result for tag, result in points.items() if result})
 
     def layout(self) -> list[dict[str, Any]]:
         categories = self.get("custom_scalars/layout").get("category", [])
@@ -102,18 +102,18 @@ class Server:
         return group["hparams"], group["sessions"][0]["status"], metrics
 
 
-def soon(get: Callable[[], Any], expected: Any) -> None:
+def wait_for_result(get: Callable[[], Any], expected: Any) -> None:
     """What a server shows after a while; while it reads it may fail."""
-    deadline = time.monotonic() + PATIENCE
-    found: Any = None
-    while found != expected and time.monotonic() < deadline:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    result: Any = None
+    while result != expected and time.monotonic() < deadline:
         try:
-            found = get()
+            result = get()
         except OSError as error:
-            found = error
-        if found != expected:
+            result = error
+        if result != expected:
             time.sleep(0.3)
-    assert found == expected
+    assert result == expected
 
 
 @pytest.fixture(params=["true", "false"], ids=["data server", "own reader"])
@@ -143,9 +143,9 @@ def log(run: Run, steps: range, shift: float = 0.0) -> None:
             run.log_text("note", f"{step + shift}", step)
 
 
-def points(first: range, then: range, shift: float) -> dict[str, list[Any]]:
-    """What TensorBoard is to show after ``log(run, first)`` and ``log(run, then, shift)``."""
-    steps = [(step, 0.0) for step in first] + [(step, shift) for step in then]
+def points(first: range, later_steps: range, shift: float) -> dict[str, list[Any]]:
+    """What TensorBoard is to show after ``log(run, first)`` and ``log(run, later_steps, shift)``."""
+    steps = [(step, 0.0) for step in first] + [(step, shift) for step in later_steps]
     late = [(step, plus) for step, plus in steps if step >= 5]
     shown: dict[str, list[Any]] = {
         "train/loss": [(step, step + plus) for step, plus in steps],
@@ -155,16 +155,14 @@ def points(first: range, then: range, shift: float) -> dict[str, list[Any]]:
         "weights": [step for step, _ in late],
         "note": [(step, f"<p>{step + plus}</p>") for step, plus in late],
     }
-    return {tag: found for tag, found in shown.items() if found}
+    return {tag: result for tag, result in shown.items() if result}
 
 
-def test_running_and_fresh_tensorboards_follow_a_run_through_a_rewind(
-    tmp_path: Path, start: Callable[[], Server]
-) -> None:
-    def shows(first: range, then: range = range(0), shift: float = 0.0) -> None:
-        expected = as_sent(points(first, then, shift))
+def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: Callable[[], Server]) -> None:
+    def shows(first: range, later_steps: range = range(0), shift: float = 0.0) -> None:
+        expected = as_json(points(first, later_steps, shift))
         for server in (running, start()):
-            soon(server.points, expected)
+            wait_for_result(server.points, expected)
 
     run = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
     log(run, range(1, 4))
@@ -172,9 +170,9 @@ def test_running_and_fresh_tensorboards_follow_a_run_through_a_rewind(
     log(run, range(4, 9))
     run.log_metrics({"gone/for ever": 1.0}, 8)
     running = start()
-    soon(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
+    wait_for_result(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
     run.close("FAILED")
-    soon(lambda: running.session()[:2], ({"lr": 0.5}, "STATUS_FAILURE"))
+    wait_for_result(lambda: running.session()[:2], ({"lr": 0.5}, "STATUS_FAILURE"))
     assert running.charts() == {"loss": ["train/loss", "val/loss"]}
 
     resumed = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
@@ -184,32 +182,30 @@ def test_running_and_fresh_tensorboards_follow_a_run_through_a_rewind(
     shows(range(1, 4), range(4, 7), 0.5)
     resumed.close()
     fresh = start()
-    soon(fresh.session, ({"lr": 0.5}, "STATUS_SUCCESS", {"train/loss": 6.5, "val/loss": 6.75, "epoch": 1.5}))
-    soon(fresh.charts, {"loss": ["train/loss", "val/loss"]})
-    soon(running.charts, {"loss": ["train/loss", "val/loss"]})
+    wait_for_result(fresh.session, ({"lr": 0.5}, "STATUS_SUCCESS", {"train/loss": 6.5, "val/loss": 6.75, "epoch": 1.5}))
+    wait_for_result(fresh.charts, {"loss": ["train/loss", "val/loss"]})
+    wait_for_result(running.charts, {"loss": ["train/loss", "val/loss"]})
     shows(range(1, 4), range(4, 7), 0.5)
 
 
-def test_a_running_tensorboard_follows_a_new_run_in_a_used_directory(
-    tmp_path: Path, start: Callable[[], Server]
-) -> None:
+def test_running_server_shows_new_run_in_reused_directory(tmp_path: Path, start: Callable[[], Server]) -> None:
     with Run(tmp_path / "result", sinks=["tensorboard"]) as earlier:
         log(earlier, range(1, 9))
         earlier.log_metrics({"gone/for ever": 1.0}, 8)
     running = start()
-    soon(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
-    expected = as_sent(points(range(0), range(2, 4), 0.5))
+    wait_for_result(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
+    expected = as_json(points(range(0), range(2, 4), 0.5))
     with Run(tmp_path / "result", sinks=["tensorboard"]) as run:
         log(run, range(2, 4), 0.5)
-        soon(running.points, expected)
+        wait_for_result(running.points, expected)
     for server in (running, start()):
         time.sleep(1.5)  # until it has looked again
-        soon(server.points, expected)
-        soon(server.chart_titles, ["loss"])  # that of the earlier run, in its new place
+        wait_for_result(server.points, expected)
+        wait_for_result(server.chart_titles, ["loss"])  # that of the earlier run, in its new place
 
 
-def test_odd_numbers_and_keys_are_shown(tmp_path: Path, start: Callable[[], Server]) -> None:
-    odd = {
+def test_non_finite_values_and_unusual_keys_are_shown(tmp_path: Path, start: Callable[[], Server]) -> None:
+    unusual_values = {
         "nan": float("nan"),
         "inf": float("inf"),
         "-inf": float("-inf"),
@@ -218,16 +214,16 @@ def test_odd_numbers_and_keys_are_shown(tmp_path: Path, start: Callable[[], Serv
         "a//b": 1e30,
     }
     run = Run(tmp_path / "result", sinks=["tensorboard"])
-    run.log_metrics(odd, 0)
+    run.log_metrics(unusual_values, 0)
     run.close()
     server = start()
-    soon(lambda: len(server.points()), len(odd))
+    wait_for_result(lambda: len(server.points()), len(unusual_values))
     shown = {tag: value for tag, [[_, value]] in server.points().items()}
     assert shown.pop("a//b") == pytest.approx(1e30)
     assert shown == {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity", "学習/損失 %&?#": 0.5, " ": 2.0}
 
 
-def test_what_was_written_survives_the_death_of_its_writer(tmp_path: Path) -> None:
+def test_written_events_survive_sigkill_of_writer(tmp_path: Path) -> None:
     code = (
         "import sys, types, pte_backends.tensorboard\n"
         "from pathlib import Path\n"
@@ -240,8 +236,8 @@ def test_what_was_written_survives_the_death_of_its_writer(tmp_path: Path) -> No
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout
-        told = [int(next(writer.stdout)) for _ in range(200)]
+        written_seqs = [int(next(writer.stdout)) for _ in range(200)]
         writer.send_signal(signal.SIGKILL)
-        told += map(int, writer.stdout)
-    found = EventAccumulator(str(tmp_path), {"scalars": 0}).Reload().Scalars("a")
-    assert [event.step for event in found][: len(told)] == told
+        written_seqs += map(int, writer.stdout)
+    result = EventAccumulator(str(tmp_path), {"scalars": 0}).Reload().Scalars("a")
+    assert [event.step for event in result][: len(written_seqs)] == written_seqs

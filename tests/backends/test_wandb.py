@@ -22,10 +22,10 @@ from pte_tracking._store import events
 from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, Recorded, SinkContract
 
-REAL = """
+REFERENCE_SCRIPT = """
 import numpy, wandb
 settings = wandb.Settings(console="off", x_disable_stats=True, x_disable_meta=True, disable_git=True, silent=True)
-with wandb.init(project="p", id="real", mode="offline", config={"lr": 0.1}, settings=settings) as run:
+with wandb.init(project="p", id="reference", mode="offline", config={"lr": 0.1}, settings=settings) as run:
     run.define_metric("*", step_metric="iteration")
     for step in range(200):
         run.log({"train/loss": 1 / (step + 1), "iteration": step, "x" * (step * 30 + 1): step})
@@ -40,8 +40,8 @@ def read(directory: Path) -> list[pb.Record]:
     return [pb.Record.FromString(raw) for raw in _framing.parse(path.read_bytes())]
 
 
-def rows(found: list[pb.Record]) -> Iterator[dict[str, Any]]:
-    for record in found:
+def rows(stored_records: list[pb.Record]) -> Iterator[dict[str, Any]]:
+    for record in stored_records:
         if record.HasField("history"):
             row: dict[str, Any] = {}
             for item in record.history.item:
@@ -72,17 +72,17 @@ class TestContract(SinkContract):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What Weights & Biases itself leaves in offline mode."""
-    folder = tmp_path_factory.mktemp("real")
+    folder = tmp_path_factory.mktemp("reference")
     env = {**os.environ, "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder)}
-    subprocess.run([sys.executable, "-c", REAL], cwd=folder, env=env, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", REFERENCE_SCRIPT], cwd=folder, env=env, check=True, timeout=100)
     return folder
 
 
 @pytest.mark.slow
-def test_records_are_framed_byte_for_byte_as_by_the_product(real: Path) -> None:
-    (path,) = real.glob("wandb/offline-run-*/run-*.wandb")
+def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
+    (path,) = reference.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
     assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
     framed = _framing.BEGINNING
@@ -92,7 +92,7 @@ def test_records_are_framed_byte_for_byte_as_by_the_product(real: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_stored_has_the_form_that_the_product_gives_it(real: Path, tmp_path: Path) -> None:
+def test_stored_values_have_same_shape_as_client_library(reference: Path, tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", WandbSink("p"))
     png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000006000000040802") + bytes(9)
     (recorded.directory / "p.png").write_bytes(png)
@@ -101,19 +101,19 @@ def test_what_is_stored_has_the_form_that_the_product_gives_it(real: Path, tmp_p
     recorded.journal.append(events.Histogram, "h", 2, [0.0, 1.0, 2.0], [1, 2], 0.0, 2.0, 3.0, 4.0)
     recorded.journal.append(events.Image, "p", 3, "p.png")
     recorded.end()
-    theirs, ours = read(real), read(recorded.directory)
+    theirs, ours = read(reference), read(recorded.directory)
 
-    def shape(found: list[pb.Record], key: str) -> tuple[set[str], set[str]]:
-        row = next(row for row in rows(found) if key in row)
+    def shape(stored_records: list[pb.Record], key: str) -> tuple[set[str], set[str]]:
+        row = next(row for row in rows(stored_records) if key in row)
         value = row[key]
         return set(row) - {"iteration", "epoch"}, set(value) if isinstance(value, dict) else set()
 
     for key in ("odd", "h", "p"):
         assert shape(ours, key) == shape(theirs, key)
-    for found in (theirs, ours):
-        (metric,) = (record.metric for record in found if record.HasField("metric"))
+    for stored_records in (theirs, ours):
+        (metric,) = (record.metric for record in stored_records if record.HasField("metric"))
         assert (metric.glob_name, metric.step_metric, metric.options.step_sync) == ("*", "iteration", True)
-        assert found[-1].exit.exit_code == 0
+        assert stored_records[-1].exit.exit_code == 0
     image = next(row["p"] for row in rows(ours) if "p" in row)
     assert (image["width"], image["height"], image["format"], image["_type"]) == (6, 4, "png", "image-file")
     (stored,) = recorded.directory.glob("wandb/*/files/media/images/*.png")
@@ -121,7 +121,7 @@ def test_what_is_stored_has_the_form_that_the_product_gives_it(real: Path, tmp_p
     assert stored.read_bytes() == png
 
 
-def test_a_run_from_begin_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_writes_params_metrics_artifacts_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "digits")
     recorded = Recorded(tmp_path / "run", WandbSink().resolve())
     snapshot = recorded.directory / "snapshot_iter_2"
@@ -134,23 +134,23 @@ def test_a_run_from_begin_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     recorded.journal.append(events.Checkpoint, "snapshot_iter_2", 2, "0" * 64, 5, 1, {"loss": 0.25})
     recorded.journal.append(events.Text, "note", 2, "<b>")
     recorded.end()
-    found = read(recorded.directory)
-    assert [record.num for record in found] == list(range(1, len(found) + 1))
-    (run,) = (record.run for record in found if record.HasField("run"))
+    stored_records = read(recorded.directory)
+    assert [record.num for record in stored_records] == list(range(1, len(stored_records) + 1))
+    (run,) = (record.run for record in stored_records if record.HasField("run"))
     assert (run.run_id, run.project) == (recorded.manifest.id, "digits")
-    config = {item.key: json.loads(item.value_json) for record in found for item in record.config.update}
+    config = {item.key: json.loads(item.value_json) for record in stored_records for item in record.config.update}
     digits = {"digest": "abc", "source": "sklearn"}
     assert config == {"lr": 0.1, "name": "ü", "tags/kind": "test", "datasets/train/digits": digits}
-    (artifact,) = (record.artifact for record in found if record.HasField("artifact"))
+    (artifact,) = (record.artifact for record in stored_records if record.HasField("artifact"))
     assert (artifact.type, list(artifact.aliases)) == ("model", ["latest", "step-2"])
     (entry,) = artifact.manifest.contents
     digest = base64.b64encode(hashlib.md5(b"state").digest()).decode()
     assert (entry.path, entry.digest, entry.size) == ("snapshot_iter_2", digest, 5)
-    summary = {item.nested_key[0]: json.loads(item.value_json) for item in found[-2].summary.update}
+    summary = {item.nested_key[0]: json.loads(item.value_json) for item in stored_records[-2].summary.update}
     assert summary == {"loss": 0.25, "count": 3}
 
 
-def test_what_was_taken_back_and_what_was_pruned_vanish(tmp_path: Path) -> None:
+def test_superseded_metrics_and_pruned_checkpoints_are_removed(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", WandbSink("p"))
     for step in (1, 2):
         (recorded.directory / f"s{step}").write_bytes(b"state")
@@ -169,7 +169,7 @@ def test_what_was_taken_back_and_what_was_pruned_vanish(tmp_path: Path) -> None:
     assert aliases == [["latest", "step-2"]]
 
 
-def test_a_file_that_was_deleted_or_cut_is_made_again(tmp_path: Path) -> None:
+def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", WandbSink("p"))
     for step in range(1, 50):
         recorded.log(step, {"loss": step / 7})
@@ -183,7 +183,7 @@ def test_a_file_that_was_deleted_or_cut_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_leaves_files_and_no_process(tmp_path: Path) -> None:
+def test_training_writes_files_and_leaves_no_process(tmp_path: Path) -> None:
     with pte.Run(tmp_path / "result", sinks=["wandb"], close_timeout=60) as run:
         for step in range(1, 101):
             run.log_metrics({"loss": step / 7}, step)
@@ -194,12 +194,12 @@ def test_a_training_leaves_files_and_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
-def test_a_damaged_file_is_told(tmp_path: Path, damage: bytes | None) -> None:
-    whole = _framing.BEGINNING + _framing.frame(b"record", len(_framing.BEGINNING))
+def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | None) -> None:
+    file_bytes = _framing.BEGINNING + _framing.frame(b"record", len(_framing.BEGINNING))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
-        _framing.parse(whole[:-1] + b"?" if damage is None else damage)
+        _framing.parse(file_bytes[:-1] + b"?" if damage is None else damage)
 
 
-def test_a_wrong_argument_is_told() -> None:
+def test_sink_invalid_project_raises_type_error() -> None:
     with pytest.raises(TypeError, match="project: expected a string"):
         WandbSink(project=3)  # type: ignore[arg-type]

@@ -34,117 +34,117 @@ def manager(out: Path | str = "result", *more: Any, **rest: Any) -> pte.Extensio
 
 #: What is done, the error, and what its message must hold.
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
-    "no directory": (lambda: manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
-    "directory without a name": (lambda: manager(""), ValueError, ["out_dir", "''", "'.'"]),
-    "unit of an interval": (
+    "missing directory": (lambda: manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
+    "empty directory name": (lambda: manager(""), ValueError, ["out_dir", "''", "'.'"]),
+    "interval unit": (
         lambda: triggers.IntervalTrigger(1, "day"),
         *(ValueError, ["unit", "'day'", "'epoch' or 'iteration'"]),
     ),
-    "unit of an extension's trigger": (
+    "extension trigger unit": (
         lambda: manager().extend(extensions.LogReport(), trigger=(1, "epochs")),
         *(ValueError, ["unit", "'epochs'", "'epoch' or 'iteration'"]),
     ),
-    "unit of an inner trigger": (
+    "inner trigger unit": (
         lambda: extensions.PlotReport(["loss"], trigger=(1, "second")),
         *(ValueError, ["unit", "'second'", "'epoch' or 'iteration'"]),
     ),
-    "unit of a stop trigger": (
+    "stop trigger unit": (
         lambda: manager(stop_trigger=(1, "hour")),
         *(ValueError, ["unit", "'hour'", "'epoch' or 'iteration'"]),
     ),
-    "unit of a schedule": (
+    "schedule unit": (
         lambda: triggers.ManualScheduleTrigger([1, 2], "step"),
         *(ValueError, ["unit", "'step'", "'epoch' or 'iteration'"]),
     ),
-    "period 0": (lambda: triggers.IntervalTrigger(0, "epoch"), ValueError, ["period", "0", "positive"]),
+    "zero period": (lambda: triggers.IntervalTrigger(0, "epoch"), ValueError, ["period", "0", "positive"]),
     "negative period": (lambda: pte.get_trigger((-3, "iteration")), ValueError, ["period", "-3", "positive"]),
-    "period that is nan": (
+    "NaN period": (
         lambda: extensions.LogReport(trigger=(float("nan"), "epoch")),
         *(ValueError, ["period", "nan", "positive"]),
     ),
-    "period that is text": (lambda: triggers.IntervalTrigger("2", "epoch"), TypeError, ["period", "'2'", "number"]),  # type: ignore[arg-type]
-    "seconds": (lambda: triggers.TimeTrigger(-1), ValueError, ["period", "-1", "positive"]),
-    "point of a schedule": (
+    "string period": (lambda: triggers.IntervalTrigger("2", "epoch"), TypeError, ["period", "'2'", "number"]),  # type: ignore[arg-type]
+    "negative seconds": (lambda: triggers.TimeTrigger(-1), ValueError, ["period", "-1", "positive"]),
+    "schedule point": (
         lambda: triggers.ManualScheduleTrigger([1, 0], "epoch"),
         *(ValueError, ["points", "0", "positive"]),
     ),
-    "trigger that is text": (lambda: pte.get_trigger("epoch"), TypeError, ["trigger", "'epoch'", "(period, "]),  # type: ignore[arg-type]
-    "trigger that is a class": (
+    "string trigger": (lambda: pte.get_trigger("epoch"), TypeError, ["trigger", "'epoch'", "(period, "]),  # type: ignore[arg-type]
+    "trigger class": (
         lambda: manager().extend(extensions.LogReport(), trigger=triggers.OnceTrigger),  # type: ignore[arg-type]
         *(TypeError, ["trigger", "class OnceTrigger", "OnceTrigger(...)"]),
     ),
-    "function of a trigger": (lambda: triggers.FunctionTrigger(3), TypeError, ["fn", "3", "function"]),  # type: ignore[arg-type]
-    "comparison of a trigger": (
+    "trigger function": (lambda: triggers.FunctionTrigger(3), TypeError, ["fn", "3", "function"]),  # type: ignore[arg-type]
+    "trigger comparison": (
         lambda: triggers.BestValueTrigger("loss", "min"),  # type: ignore[arg-type]
         *(TypeError, ["compare", "'min'", "function"]),
     ),
     "patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least one"]),
-    "patience that is no number": (
+    "string patience": (
         lambda: triggers.EarlyStoppingTrigger(patience="3"),  # type: ignore[arg-type]
         *(TypeError, ["patience", "'3'", "whole number"]),
     ),
-    "mode of early stopping": (
+    "early stopping mode": (
         lambda: triggers.EarlyStoppingTrigger(mode="least"),
         *(ValueError, ["mode", "'least'", "'auto', 'max' or 'min'"]),
     ),
-    "end of early stopping": (
+    "early stopping max_trigger": (
         lambda: triggers.EarlyStoppingTrigger(max_trigger=triggers.OnceTrigger()),
         *(TypeError, ["max_trigger", "OnceTrigger", "(100, 'epoch')"]),
     ),
-    "arity of eval_func": (
+    "eval_func arity": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func=test),
         *(TypeError, ["eval_func", "eval_func(part_1, part_2)", "test(args: ", "lambda data, target: test("]),
     ),
-    "eval_func that is none": (
+    "string eval_func": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
         *(TypeError, ["eval_func", "'test'", "function"]),
     ),
-    "swapped arguments of the evaluator": (
+    "swapped evaluator arguments": (
         lambda: extensions.Evaluator(nn.Identity(), PAIRS),  # type: ignore[arg-type]
         *(TypeError, ["iterator", "Identity", "DataLoader"]),
     ),
-    "target of the updater": (
+    "updater target": (
         lambda: StandardUpdater(PAIRS, optimizer()),
         *(ValueError, ["optimizer", "'main'", "optimizer.target = model"]),
     ),
-    "optimizer of the updater": (
+    "updater optimizer": (
         lambda: StandardUpdater(PAIRS, nn.Linear(1, 1)),  # type: ignore[arg-type]
         *(TypeError, ["optimizer", "Linear", "expected an optimizer"]),
     ),
-    "iterator of the updater": (
+    "updater iterator": (
         lambda: StandardUpdater(optimizer(), PAIRS),  # type: ignore[arg-type]
         *(TypeError, ["iterator", "SGD", "StandardUpdater(iterator, optimizer)"]),
     ),
-    "updater of the trainer": (
+    "trainer updater": (
         lambda: pte.Trainer(PAIRS, (1, "epoch")),  # type: ignore[arg-type]
         *(TypeError, ["updater", "StandardUpdater(loader, optimizer)", "tensor"]),
     ),
-    "the order of pytorch-pfn-extras": (
+    "pytorch-pfn-extras argument order": (
         lambda: pte.ExtensionsManager({}, {"main": optimizer()}, 10),  # type: ignore[arg-type]
         *(TypeError, ["max_epochs", "SGD", "(models, max_epochs, extensions, optimizers=...)"]),
     ),
-    "no epochs": (lambda: pte.ExtensionsManager({}, 0), ValueError, ["max_epochs", "0", "positive"]),
-    "length of an epoch": (
+    "zero epochs": (lambda: pte.ExtensionsManager({}, 0), ValueError, ["max_epochs", "0", "positive"]),
+    "epoch length": (
         lambda: pte.ExtensionsManager({}, 1, iters_per_epoch=0),
         *(ValueError, ["iters_per_epoch", "0", "at least one"]),
     ),
-    "models that have no state": (
+    "stateless model": (
         lambda: pte.ExtensionsManager({"net": 3}, 1),  # type: ignore[dict-item]
         *(TypeError, ["models", "'net'", "3", "state_dict()"]),
     ),
-    "optimizers without names": (
+    "unnamed optimizers": (
         lambda: manager(optimizers=[optimizer()]),
         *(TypeError, ["optimizers", "SGD", "dictionary"]),
     ),
-    "class of an extension": (
+    "extension class": (
         lambda: manager("result", extensions.LogReport),
         *(TypeError, ["extension", "class LogReport", "LogReport()"]),
     ),
-    "one extension": (
+    "single extension": (
         lambda: pte.ExtensionsManager({}, 1, extensions.LogReport()),  # type: ignore[arg-type]
         *(TypeError, ["extensions", "LogReport", "list"]),
     ),
-    "trigger in the place of the name": (
+    "trigger as name": (
         lambda: manager().extend(extensions.LogReport(), (1, "iteration")),  # type: ignore[arg-type]
         *(TypeError, ["name", "(1, 'iteration')", "trigger="]),
     ),
@@ -160,12 +160,12 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: extensions.ExponentialShift("lr", -1.0),
         *(ValueError, ["rate", "-1.0", "not negative"]),
     ),
-    "keys of a plot": (lambda: extensions.PlotReport([]), ValueError, ["y_keys", "[]", "['train/loss']"]),
-    "picture's format": (
+    "plot keys": (lambda: extensions.PlotReport([]), ValueError, ["y_keys", "[]", "['train/loss']"]),
+    "picture format": (
         lambda: extensions.PlotReport(["loss"], filename="plot.doc"),
         *(ValueError, ["filename", "'plot.doc'", ".png"]),
     ),
-    "no file for the log": (
+    "missing log filename": (
         lambda: extensions.LogReport(filename=None),  # type: ignore[arg-type]
         *(TypeError, ["filename", "None", "sinks="]),
     ),
@@ -177,10 +177,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_arguments_are_told_at_the_call(case: str) -> None:
-    do, error, words = CASES[case]
+def test_invalid_argument_error_names_argument_value_and_expectation(case: str) -> None:
+    action, error, words = CASES[case]
     with pytest.raises(error) as caught:
-        do()
+        action()
     assert [word for word in words if word not in str(caught.value)] == []
 
 
@@ -191,14 +191,14 @@ def test_wrong_arguments_are_told_at_the_call(case: str) -> None:
         (lambda: extensions.ExponentialShift("lr", 0.5, optimizer="generator"), "ExponentialShift"),
     ],
 )
-def test_an_optimizer_that_is_missing_is_told_with_those_that_there_are(
+def test_missing_optimizer_error_lists_available_optimizers(
     extension: Callable[[], pte.Extension], owner: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=rf"{owner}: no optimizer is called 'generator'; the manager has 'main'"):
         manager(tmp_path, extension(), optimizers={"main": optimizer()})
 
 
-def test_a_key_that_never_came_is_one_warning_at_the_end(tmp_path: Path) -> None:
+def test_plot_report_unreported_key_warns_once_at_end(tmp_path: Path) -> None:
     training = manager(tmp_path, extensions.PlotReport(["loss", "los"], trigger=(1, "iteration")))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -212,26 +212,26 @@ def test_a_key_that_never_came_is_one_warning_at_the_end(tmp_path: Path) -> None
     assert (tmp_path / "plot.png").exists()
 
 
-def test_a_state_of_other_extensions_is_told_one_by_one(tmp_path: Path) -> None:
+def test_load_state_dict_other_extensions_error_lists_differences(tmp_path: Path) -> None:
     with manager(tmp_path / "a", extensions.LogReport(), extensions.MicroAverage("x", "y", "z")) as other:
         with other.run_iteration():
             pass
         state = other.state_dict()
-    here = manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
+    restored = manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'MicroAverage'"):
-        here.load_state_dict(state)
-    assert here.iteration == 0
+        restored.load_state_dict(state)
+    assert restored.iteration == 0
 
 
-def test_a_decorator_without_parentheses_is_told(tmp_path: Path) -> None:
+def test_make_extension_missing_parentheses_raises_type_error(tmp_path: Path) -> None:
     """It was registered in place of the function, and did nothing."""
 
     @pte.make_extension
-    def tell(manager: Any) -> None:
+    def do_nothing(manager: Any) -> None:
         pass
 
     with (
         pytest.raises(TypeError, match=r"make_extension: .*@make_extension\(\) with parentheses"),
-        manager(tmp_path, tell).run_iteration(),
+        manager(tmp_path, do_nothing).run_iteration(),
     ):
         pass

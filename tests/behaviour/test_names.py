@@ -72,14 +72,14 @@ SIGNATURES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_the_first_arguments_are_those_that_are_known(name: str) -> None:
+def test_signature_leading_arguments_are_compatible(name: str) -> None:
     function, expected = SIGNATURES[name]
-    found = [
-        one.name if one.default is one.empty else f"{one.name}={one.default!r}"
-        for one in inspect.signature(function).parameters.values()
-        if one.kind is one.POSITIONAL_OR_KEYWORD
+    actual = [
+        parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default!r}"
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    assert ", ".join(found).startswith(expected)
+    assert ", ".join(actual).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_the_first_arguments_are_those_that_are_known(name: str) -> None:
         (lambda: extensions.snapshot(), "snapshot", EPOCH, -100),
     ],
 )
-def test_what_they_are_called_when_they_run_and_in_which_order(
+def test_extension_default_name_trigger_and_priority_are_compatible(
     extension: Any, name: str, trigger: Any, priority: int
 ) -> None:
     made = extension()
     assert (made.name or made.default_name, made.trigger, made.priority) == (name, trigger, priority)
 
 
-def test_files_have_the_names_that_are_looked_for(tmp_path: Path) -> None:
+def test_extension_default_filenames_are_compatible(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
     listed = [
         *(extensions.LogReport(), extensions.PlotReport(["loss"]), extensions.VariableStatisticsPlot(model)),
@@ -136,7 +136,7 @@ class Whole(nn.Module):
         return loss
 
 
-def test_a_models_own_values_go_by_its_name_and_an_evaluators_by_both(tmp_path: Path) -> None:
+def test_observation_keys_have_model_and_evaluator_prefixes(tmp_path: Path) -> None:
     model = Whole()
     data = [torch.ones(1), torch.ones(1)]
     listed = [extensions.Evaluator(data, model), extensions.Evaluator(data, model, name="test")]
@@ -150,7 +150,7 @@ def test_a_models_own_values_go_by_its_name_and_an_evaluators_by_both(tmp_path: 
     }
 
 
-def test_an_object_that_can_be_called_brings_its_name(tmp_path: Path) -> None:
+def test_callable_object_keeps_own_name_and_priority(tmp_path: Path) -> None:
     class Stamp:
         name = "stamp"
         priority = 7
@@ -161,10 +161,10 @@ def test_an_object_that_can_be_called_brings_its_name(tmp_path: Path) -> None:
     assert [manager.get_extension(name).priority for name in ("stamp", "stamp_1")] == [7, 7]
 
 
-def test_a_trainer_and_its_updater_tell_how_far_they_are(tmp_path: Path) -> None:
+def test_trainer_and_updater_expose_progress(tmp_path: Path) -> None:
     seen: list[tuple[int, int, float, bool]] = []
 
-    class Watching(StandardUpdater):
+    class RecordingUpdater(StandardUpdater):
         def update_core(self) -> None:
             seen.append((self.iteration, self.epoch, self.epoch_detail, self.is_new_epoch))
             super().update_core()
@@ -172,7 +172,7 @@ def test_a_trainer_and_its_updater_tell_how_far_they_are(tmp_path: Path) -> None
     model = Whole()
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.target = model
-    updater = Watching([torch.ones(1), torch.ones(1)], optimizer)
+    updater = RecordingUpdater([torch.ones(1), torch.ones(1)], optimizer)
     assert updater.iteration == 0
     trainer = pte.Trainer(updater, (2, "epoch"), tmp_path)
     assert trainer.is_before_training
@@ -186,28 +186,28 @@ def test_a_trainer_and_its_updater_tell_how_far_they_are(tmp_path: Path) -> None
     assert trainer.out == str(tmp_path)
 
 
-def test_extensions_and_snapshots_have_what_the_model_is_transformed_to(tmp_path: Path) -> None:
+def test_transform_model_applies_to_extensions_and_snapshots(tmp_path: Path) -> None:
     inner = nn.Linear(2, 1)
     outer = nn.DataParallel(inner)  # as DistributedDataParallel, it puts "module." before all names
 
-    def inside(name: str, model: nn.Module) -> nn.Module:
+    def unwrap_model(name: str, model: nn.Module) -> nn.Module:
         assert name == "main"
         assert isinstance(model, nn.DataParallel)
-        found: nn.Module = model.module
-        return found
+        actual: nn.Module = model.module
+        return actual
 
-    manager = pte.ExtensionsManager(outer, 1, out_dir=tmp_path, transform_model=inside)
+    manager = pte.ExtensionsManager(outer, 1, out_dir=tmp_path, transform_model=unwrap_model)
     assert manager.models["main"] is inner
     assert manager.raw_models["main"] is outer
     assert set(manager.state_dict()["models"]["main"]) == {"weight", "bias"}
 
     optimizer: Any = torch.optim.SGD(outer.parameters(), lr=0.1)
     optimizer.target = outer
-    trainer = pte.Trainer(StandardUpdater([1], optimizer), (1, "epoch"), tmp_path, transform_model=inside)
+    trainer = pte.Trainer(StandardUpdater([1], optimizer), (1, "epoch"), tmp_path, transform_model=unwrap_model)
     assert trainer.manager.models["main"] is inner
 
 
-def test_the_parts_of_a_state_are_the_seeds(tmp_path: Path) -> None:
+def test_state_dict_layout_is_compatible(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     manager = pte.ExtensionsManager(model, 1, optimizers=optimizer, out_dir=tmp_path)

@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         return loss
 
 
-def loader(examples: int = 12) -> DataLoader[tuple[Tensor, ...]]:
+def make_loader(examples: int = 12) -> DataLoader[tuple[Tensor, ...]]:
     x = torch.randn(examples, 4, generator=torch.Generator().manual_seed(1))
     return DataLoader(TensorDataset(x, x.argmax(1) % 3), batch_size=4)
 
@@ -69,12 +69,12 @@ def test(args: argparse.Namespace, model: nn.Module, device: torch.device, data:
 test.__test__ = False  # type: ignore[attr-defined]  # its name is the description's
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((folder / "log").read_text())
-    return found
+def read_rows(directory: Path) -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = json.loads((directory / "log").read_text())
+    return loaded
 
 
-def test_the_loop_without_a_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manager_explicit_loop_logs_and_prints_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     max_epoch = 3
     epoch_size = 4
@@ -91,27 +91,27 @@ def test_the_loop_without_a_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             current_it = epoch * epoch_size + i
             with manager.run_iteration(epoch=epoch, iteration=current_it, epoch_size=epoch_size):
                 reporter.report({"loss": i / 100 + epoch})
-    assert [(row["epoch"], row["iteration"]) for row in rows(tmp_path / "result")] == [(1, 4), (2, 8), (3, 12)]
-    assert [row["loss"] for row in rows(tmp_path / "result")] == pytest.approx([0.015, 1.015, 2.015])
+    assert [(row["epoch"], row["iteration"]) for row in read_rows(tmp_path / "result")] == [(1, 4), (2, 8), (3, 12)]
+    assert [row["loss"] for row in read_rows(tmp_path / "result")] == pytest.approx([0.015, 1.015, 2.015])
     header, *lines = printed.getvalue().splitlines()
     assert header.split() == ["epoch", "iteration", "loss"]
     assert [line.split() for line in lines] == [["1", "4", "0.015"], ["2", "8", "1.015"], ["3", "12", "2.015"]]
 
 
-def test_extend_works_too(tmp_path: Path) -> None:
+def test_manager_extend_registers_extension(tmp_path: Path) -> None:
     manager = ExtensionsManager({}, 1, out_dir=tmp_path, iters_per_epoch=2)
     manager.extend(extensions.LogReport())
     while not manager.stop_trigger:
         with manager.run_iteration():
             reporter.report({"loss": 1.0})
-    assert len(rows(tmp_path)) == 1
+    assert len(read_rows(tmp_path)) == 1
 
 
-def test_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trainer_run_logs_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     args = SimpleNamespace(lr=0.1, momentum=0.5, epochs=2)
     device = "cpu"
-    train_loader = loader()
+    train_loader = make_loader()
     my_extensions = [extensions.LogReport()]
 
     model = Classifier().to(device)
@@ -121,12 +121,12 @@ def test_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = pte.Trainer(updater, (args.epochs, "epoch"), extensions=my_extensions)
     trainer.run()
 
-    first, second = rows(tmp_path / "result")
+    first, second = read_rows(tmp_path / "result")
     assert (first["iteration"], second["iteration"]) == (3, 6)
     assert second["train/loss"] < first["train/loss"]
 
 
-def test_the_default_converter_moves_batches_and_does_nothing_else() -> None:
+def test_default_converter_moves_only_tensors() -> None:
     optimizer: Any = optim.SGD([torch.zeros(1, requires_grad=True)])
     optimizer.target = nn.Identity()
     batch = {"x": torch.ones(2), "names": ["a", "b"]}
@@ -141,9 +141,9 @@ def test_the_default_converter_moves_batches_and_does_nothing_else() -> None:
     assert seen["names"] == ["a", "b"]
 
 
-def test_the_evaluator_calls_the_test_function_once_per_batch(tmp_path: Path) -> None:
+def test_evaluator_eval_func_is_called_once_per_batch(tmp_path: Path) -> None:
     args, device, model = argparse.Namespace(), torch.device("cpu"), Net()
-    test_loader = loader(10)  # the last batch is shorter: an average of averages
+    test_loader = make_loader(10)  # the last batch is shorter: an average of averages
     evaluator = extensions.Evaluator(
         test_loader, model, eval_func=lambda data, target: test(args, model, device, data, target), progress_bar=True
     )
@@ -155,14 +155,14 @@ def test_the_evaluator_calls_the_test_function_once_per_batch(tmp_path: Path) ->
                 assert model.training
     with torch.no_grad():
         losses = [F.nll_loss(model(x), y).item() for x, y in test_loader]
-        rights = [(model(x).argmax(1) == y).double().mean().item() for x, y in test_loader]
-    (row,) = rows(tmp_path)
+        accuracies = [(model(x).argmax(1) == y).double().mean().item() for x, y in test_loader]
+    (row,) = read_rows(tmp_path)
     assert row["val/loss"] == pytest.approx(sum(losses) / 3)
-    assert row["val/acc"] == pytest.approx(sum(rights) / 3)
+    assert row["val/acc"] == pytest.approx(sum(accuracies) / 3)
     assert model.training
 
 
-def with_ignite(out: Path, more: list[Any]) -> tuple[Engine, pte.IgniteExtensionsManager, Net]:
+def make_ignite_training(out: Path, more: list[Any]) -> tuple[Engine, pte.IgniteExtensionsManager, Net]:
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     trainer = create_supervised_trainer(model, optimizer, F.nll_loss)
@@ -177,18 +177,18 @@ def with_ignite(out: Path, more: list[Any]) -> tuple[Engine, pte.IgniteExtension
     return trainer, manager, model
 
 
-def test_ignite_and_its_evaluator(tmp_path: Path) -> None:
+def test_ignite_manager_and_evaluator_log_metrics(tmp_path: Path) -> None:
     model = Net()
     evaluator = create_supervised_evaluator(model, metrics={"acc": Accuracy(), "loss": Loss(F.nll_loss)}, device="cpu")
-    more = [extensions.LogReport(), extensions.IgniteEvaluator(evaluator, loader(), model)]
-    trainer, _, _ = with_ignite(tmp_path, more)
-    trainer.run(loader(), max_epochs=2)
-    logged = rows(tmp_path)
+    more = [extensions.LogReport(), extensions.IgniteEvaluator(evaluator, make_loader(), model)]
+    trainer, _, _ = make_ignite_training(tmp_path, more)
+    trainer.run(make_loader(), max_epochs=2)
+    logged = read_rows(tmp_path)
     assert [row["iteration"] for row in logged] == [3, 6]
     assert all({"train/loss", "val/acc", "val/loss"} <= row.keys() for row in logged)
 
 
-def test_with_ignite_extensions_run_in_chainers_order_after_the_users_handlers(tmp_path: Path) -> None:
+def test_ignite_extensions_run_by_priority_after_handlers(tmp_path: Path) -> None:
     calls: list[str] = []
 
     @pte.make_extension(priority=pte.PRIORITY_WRITER)
@@ -203,17 +203,17 @@ def test_with_ignite_extensions_run_in_chainers_order_after_the_users_handlers(t
     def last(manager: Any) -> None:
         calls.append("reader")
 
-    trainer, _, _ = with_ignite(tmp_path, [last, between, first])
+    trainer, _, _ = make_ignite_training(tmp_path, [last, between, first])
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def handler(engine: Engine) -> None:
         calls.append("handler")
 
-    trainer.run(loader(4), max_epochs=1)
+    trainer.run(make_loader(4), max_epochs=1)
     assert calls == ["handler", "writer sees ['train/loss']", "editor in iteration 1", "reader"]
 
 
-def test_a_snapshot_is_loaded_by_torch_and_given_to_load_state_dict(tmp_path: Path) -> None:
+def test_snapshot_torch_load_and_load_state_dict_resume_run(tmp_path: Path) -> None:
     def training() -> tuple[ExtensionsManager, Net, optim.Optimizer]:
         model = Net()
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -224,7 +224,7 @@ def test_a_snapshot_is_loaded_by_torch_and_given_to_load_state_dict(tmp_path: Pa
 
     def train(manager: ExtensionsManager, model: Net, optimizer: optim.Optimizer, epochs: range) -> None:
         for epoch in epochs:
-            for i, (x, y) in enumerate(loader()):
+            for i, (x, y) in enumerate(make_loader()):
                 with manager.run_iteration(epoch=epoch, iteration=3 * epoch + i, epoch_size=3):
                     optimizer.zero_grad()
                     loss = F.nll_loss(model(x), y)
@@ -234,18 +234,18 @@ def test_a_snapshot_is_loaded_by_torch_and_given_to_load_state_dict(tmp_path: Pa
 
     manager, model, optimizer = training()
     train(manager, model, optimizer, range(4))
-    whole = [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in rows(tmp_path)]
+    whole = [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)]
     weights = model.layer.weight.clone()
 
     manager, model, optimizer = training()
     manager.load_state_dict(torch.load(tmp_path / "snapshot_iter_6"))
     assert manager.iteration == 6
     train(manager, model, optimizer, range(2, 4))
-    assert [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in rows(tmp_path)] == whole
+    assert [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)] == whole
     assert model.layer.weight.equal(weights)
 
 
-def test_a_snapshot_is_read_without_the_package(tmp_path: Path) -> None:
+def test_snapshot_loads_without_package(tmp_path: Path) -> None:
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.25)
     manager = ExtensionsManager(
@@ -275,5 +275,5 @@ def test_a_snapshot_is_read_without_the_package(tmp_path: Path) -> None:
         *("ParameterStatistics", "PlotReport", "observe_lr", "observe_value", "snapshot", "VariableStatisticsPlot"),
     ],
 )
-def test_every_extension_is_there(name: str) -> None:
+def test_extensions_module_exports_extension(name: str) -> None:
     assert callable(getattr(pte.extensions, name))

@@ -38,10 +38,10 @@ def main(out_dir: str) -> None:
         except RuntimeError:  # before the end of the first epoch
             return math.nan
 
-    def drawn(name: str, *keys: str, every: pte.extension.TriggerLike = (1, "epoch")) -> extensions.PlotReport:
-        return extensions.PlotReport(keys, filename=f"{name}.png", trigger=every, postprocess=small)
+    def make_plot(name: str, *keys: str, every: pte.extension.TriggerLike = (1, "epoch")) -> extensions.PlotReport:
+        return extensions.PlotReport(keys, filename=f"{name}.png", trigger=every, postprocess=shrink_figure)
 
-    def small(figure: object, axes: object, summary: object) -> None:
+    def shrink_figure(figure: object, axes: object, summary: object) -> None:
         figure.set_size_inches(6, 2.6)  # type: ignore[attr-defined]
 
     manager = pte.ExtensionsManager(
@@ -69,11 +69,11 @@ def main(out_dir: str) -> None:
             extensions.PrintReport(
                 ["epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/overlap"]
             ),
-            drawn("loss", "train/loss", "val/loss", every=(15, "iteration")),
-            drawn("accuracy", "train/accuracy", "val/accuracy", "val/accuracy/best", "val/overlap"),
-            drawn("schedules", "lr", "weight_decay", every=(5, "iteration")),
-            drawn("statistics", "0.weight/data/norm", "0.weight/grad/norm"),
-            drawn("system", "system/process_cpu_percentage", "system/system_memory_usage_percentage"),
+            make_plot("loss", "train/loss", "val/loss", every=(15, "iteration")),
+            make_plot("accuracy", "train/accuracy", "val/accuracy", "val/accuracy/best", "val/overlap"),
+            make_plot("schedules", "lr", "weight_decay", every=(5, "iteration")),
+            make_plot("statistics", "0.weight/data/norm", "0.weight/grad/norm"),
+            make_plot("system", "system/process_cpu_percentage", "system/system_memory_usage_percentage"),
             extensions.VariableStatisticsPlot(model, filename="variables.png"),
             extensions.ProgressBar(),
             extensions.snapshot(n_retains=3, keep_best=("val/accuracy", "max", 1)),

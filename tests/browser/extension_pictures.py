@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.browser import terminal
 
-HERE = Path(__file__).parent
+BROWSER_TESTS = Path(__file__).parent
 #: What PlotReport and VariableStatisticsPlot draw in every_extension.py.
-DRAWN = ("loss", "accuracy", "schedules", "statistics", "system", "variables")
+PLOT_NAMES = ("loss", "accuracy", "schedules", "statistics", "system", "variables")
 
 
 def draw(folder: Path, pictures: Path) -> None:
@@ -24,15 +24,15 @@ def draw(folder: Path, pictures: Path) -> None:
     """
     # The programs under the names, and in the place, that a user would give them.
     for program, name in (("every_extension", "train"), ("diverging", "diverging")):
-        shutil.copy(HERE / f"{program}.py", folder / f"{name}.py")
-    shutil.copy(HERE.parents[1] / "examples" / "digits.py", folder)
+        shutil.copy(BROWSER_TESTS / f"{program}.py", folder / f"{name}.py")
+    shutil.copy(BROWSER_TESTS.parents[1] / "examples" / "digits.py", folder)
 
     command = "python train.py result"
     seen = terminal.run(
         ["bash", "-c", command], folder, at=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
     )
     terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{seen}")
-    for name in DRAWN:
+    for name in PLOT_NAMES:
         with Image.open(folder / "result" / f"{name}.png") as picture:
             save(picture, pictures / f"{name}.png")
 

@@ -61,10 +61,10 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     assert server.stderr
     try:
-        found = next(filter(None, (re.search(r"(http://127\.0\.0\.1:\d+)/", line) for line in server.stderr)), None)
-        if found is None:
+        match = next(filter(None, (re.search(r"(http://127\.0\.0\.1:\d+)/", line) for line in server.stderr)), None)
+        if match is None:
             raise RuntimeError(f"JupyterLab ended with {server.wait()}")
-        yield f"{found[1]}/doc/tree/train.ipynb"
+        yield f"{match[1]}/doc/tree/train.ipynb"
     finally:
         server.terminate()
         server.communicate(timeout=60)

@@ -41,7 +41,7 @@ _MLFLOW_MEMORY = {
 }
 #: Large: columns and charts out of sight are not made.
 SIZE: ViewportSize = {"width": 2400, "height": 2000}
-_PATIENCE = 20_000  # milliseconds
+_TIMEOUT_MS = 20_000  # milliseconds
 #: All texts of an element, those within web components too.
 _TEXTS = """element => {
     const texts = [], hidden = ["STYLE", "SCRIPT", "TEMPLATE"];
@@ -75,7 +75,7 @@ def open_page() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
             context = browser.new_context(viewport=SIZE)
-            context.set_default_timeout(_PATIENCE)
+            context.set_default_timeout(_TIMEOUT_MS)
             for key, value in _MLFLOW_MEMORY.items():
                 context.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)})")
             yield context.new_page()
@@ -83,7 +83,7 @@ def open_page() -> Iterator[Page]:
             browser.close()
 
 
-def at_rest(page: Page, look: Callable[[], _Seen]) -> _Seen:
+def wait_until_stable(page: Page, look: Callable[[], _Seen]) -> _Seen:
     """What is seen once it does not change any more: pages are drawn bit by bit, as the answers to them come."""
     seen = look()
     for _ in range(40):
@@ -106,7 +106,7 @@ def tensorboard(folder: Path, runs: int) -> Iterator[str]:
         if found is None:
             raise RuntimeError(f"TensorBoard ended with {server.wait()}")
         deadline = time.monotonic() + 60
-        while _finished(found[1]) < runs and time.monotonic() < deadline:
+        while _count_finished_runs(found[1]) < runs and time.monotonic() < deadline:
             time.sleep(0.2)
         yield found[1]
     finally:
@@ -114,10 +114,10 @@ def tensorboard(folder: Path, runs: int) -> Iterator[str]:
         server.communicate(timeout=20)
 
 
-def _finished(uri: str) -> int:
+def _count_finished_runs(uri: str) -> int:
     """How many runs a TensorBoard has read up to their ends, which are the last that stands in their files."""
-    asked = {"startIndex": 0, "sliceSize": 99, "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
-    request = urllib.request.Request(f"{uri}/data/plugin/hparams/session_groups", json.dumps(asked).encode())
+    query = {"startIndex": 0, "sliceSize": 99, "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
+    request = urllib.request.Request(f"{uri}/data/plugin/hparams/session_groups", json.dumps(query).encode())
     request.add_header("Content-Type", "application/json")
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -150,10 +150,10 @@ class MLflow:
         """
         with self.page.expect_response(re.compile("/runs/search")) as answer:
             self.page.goto(f"{self._experiment}/runs")
-        told = json.loads(answer.value.text())["runs"]
+        runs_response = json.loads(answer.value.text())["runs"]
         self.toggle_columns(["Dataset", "Source", "Models", *columns])  # the first three are shown at first
         self.page.locator("[role=gridcell][col-id^=params]").first.wait_for()
-        return self._cells("[row-index]"), [run["info"]["status"] for run in told]
+        return self._cells("[row-index]"), [run["info"]["status"] for run in runs_response]
 
     def toggle_columns(self, columns: list[str]) -> None:
         """Show columns of an open list that are hidden, and hide those that are shown."""
@@ -171,7 +171,7 @@ class MLflow:
         self.page.locator("[role=gridcell][col-id=name]").first.wait_for()
         script = """() => [...document.querySelectorAll("[role=row]")].map(
             row => [...row.querySelectorAll("[role=cell]")].map(cell => cell.innerText.trim()))"""
-        rows = at_rest(self.page, lambda: self.page.evaluate(script))
+        rows = wait_until_stable(self.page, lambda: self.page.evaluate(script))
         return {row[0]: row[1] for row in rows if len(row) > 1}
 
     def outputs(self) -> dict[str, str]:
@@ -196,8 +196,8 @@ class MLflow:
         card = self._card(section, title)
         plot = card.locator(".js-plotly-plot")
         plot.locator(".scatterlayer .trace").first.wait_for(state="attached")
-        script = "plot => plot.data.map(one => [Array.from(one.x), Array.from(one.y)])"
-        traces = at_rest(self.page, lambda: plot.evaluate(script))
+        script = "plot => plot.data.map(trace_data => [Array.from(trace_data.x), Array.from(trace_data.y)])"
+        traces = wait_until_stable(self.page, lambda: plot.evaluate(script))
         # The same curve as it is and smoothed; MLflow does not smooth by default.
         assert all(trace == traces[0] for trace in traces), traces
         return list(zip(*traces[0], strict=True))
@@ -218,10 +218,10 @@ class MLflow:
         return _size(self.page.locator("img[src^='blob:']").first)
 
     def _card(self, section: str, title: str) -> Locator:
-        within = self.page.locator(".du-bois-light-collapse-item").filter(
+        section_locator = self.page.locator(".du-bois-light-collapse-item").filter(
             has=self.page.locator(".du-bois-light-collapse-header").filter(has_text=re.compile(rf"^\s*{section}\s*\("))
         )
-        card = within.get_by_test_id("experiment-view-compare-runs-card")
+        card = section_locator.get_by_test_id("experiment-view-compare-runs-card")
         return card.filter(has=self.page.get_by_text(title, exact=True)).first
 
     def _cells(self, rows: str) -> list[dict[str, str]]:
@@ -234,7 +234,7 @@ class MLflow:
                         = cell.innerText.trim().split("\\n").pop();  // before a name stands its colour
             return found;
         }"""
-        found: dict[str, dict[str, str]] = at_rest(self.page, lambda: self.page.evaluate(script, rows))
+        found: dict[str, dict[str, str]] = wait_until_stable(self.page, lambda: self.page.evaluate(script, rows))
         return [found[index] for index in sorted(found, key=int)]
 
 
@@ -253,7 +253,7 @@ class TensorBoard:
     def open_scalars(self) -> dict[str, list[str]]:
         """Open the scalars; returns the tags of each group."""
         self._open("scalars", "tf-scalar-card")
-        at_rest(self.page, self.page.locator("tf-category-paginated-view:has(.category-name)").count)
+        wait_until_stable(self.page, self.page.locator("tf-category-paginated-view:has(.category-name)").count)
         groups = {}
         for group in self.page.locator("tf-category-paginated-view:has(.category-name)").all():
             name = group.locator(".category-name").inner_text()
@@ -268,7 +268,7 @@ class TensorBoard:
         for card in self.page.locator("tf-scalar-card").all():
             if card.evaluate("card => card.tag") == tag:
                 chart = card.locator("vz-line-chart2")
-                series = at_rest(self.page, functools.partial(chart.evaluate, _SERIES))
+                series = wait_until_stable(self.page, functools.partial(chart.evaluate, _SERIES))
                 return {json.loads(name)[-1]: [(step, value) for step, value in points] for name, points in series}
         raise LookupError(tag)
 
@@ -282,21 +282,21 @@ class TensorBoard:
         charts = {}
         for card in self.page.locator("tf-custom-scalar-multi-line-chart-card").all():
             card.locator("path.line").first.wait_for(state="attached")
-            texts = at_rest(self.page, functools.partial(card.evaluate, _TEXTS))
+            texts = wait_until_stable(self.page, functools.partial(card.evaluate, _TEXTS))
             charts[texts[0]] = sorted(text for text in texts if text.endswith(")") and "Matches" not in text)
         return charts
 
     def open_images(self) -> list[tuple[str, int, tuple[int, int]]]:
         """Open the images; returns tag, step and size of each that is shown."""
         self._open("images", "tf-image-loader img")
-        at_rest(self.page, self.page.locator("tf-image-loader img").count)
+        wait_until_stable(self.page, self.page.locator("tf-image-loader img").count)
         cards = [(card, card.evaluate(_TEXTS)) for card in self.page.locator("tf-image-loader").all()]
         return [(texts[0], int(texts[texts.index("step") + 1]), _size(card.locator("img"))) for card, texts in cards]
 
     def open_histograms(self) -> dict[str, int]:
         """Open the histograms; returns how many are drawn for each tag that is in sight."""
         self._open("histograms", "tf-histogram-loader path")
-        at_rest(self.page, self.page.locator("tf-histogram-loader").count)
+        wait_until_stable(self.page, self.page.locator("tf-histogram-loader").count)
         drawn = {}
         for card in self.page.locator("tf-histogram-loader").all():
             histograms = card.locator("vz-histogram-timeseries g.histogram")
@@ -312,22 +312,22 @@ class TensorBoard:
         table = self.page.locator("tf-hparams-table-view")
         for group in groups:
             table.get_by_text(group["name"]).first.wait_for(state="attached")
-        texts = at_rest(self.page, lambda: table.evaluate(_TEXTS))
+        texts = wait_until_stable(self.page, lambda: table.evaluate(_TEXTS))
         return texts, [session["status"] for group in groups for session in group["sessions"]]
 
     def open_texts(self) -> dict[str, str]:
         """Open the texts; returns them by tag."""
         self._open("text", "tf-text-loader")
-        found = at_rest(self.page, lambda: self._texts("tf-text-loader"))
+        found = wait_until_stable(self.page, lambda: self._texts("tf-text-loader"))
         return {texts[0]: " ".join(texts[1:]) for texts in found}
 
-    def _open(self, tab: str, what: str) -> None:
+    def _open(self, tab: str, selector: str) -> None:
         self.page.goto("about:blank")
         self.page.goto(f"{self._uri}/#{tab}")
-        self.page.locator(what).first.wait_for(state="attached")
+        self.page.locator(selector).first.wait_for(state="attached")
 
-    def _texts(self, what: str) -> list[list[str]]:
-        return [found.evaluate(_TEXTS) for found in self.page.locator(what).all()]
+    def _texts(self, selector: str) -> list[list[str]]:
+        return [found.evaluate(_TEXTS) for found in self.page.locator(selector).all()]
 
 
 def _size(image: Locator) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 _COLUMNS, _ROWS = 100, 40
-_PATIENCE = 300.0  # seconds
+_TIMEOUT_SECONDS = 300.0  # seconds
 #: Where the cursor goes, as far as bars of tqdm send it.
 _MOVES = re.compile("(\r|\n|\x1b\\[A)")
 
@@ -34,24 +34,26 @@ def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None =
     Returns:
         What is to be seen, with codes for colours.
     """
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+    terminal_fd, program_fd = pty.openpty()
+    fcntl.ioctl(program_fd, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
     env = {**os.environ, "TERM": "xterm-256color"}
-    program = subprocess.Popen(command, cwd=folder, env=env, stdin=its, stdout=its, stderr=its, start_new_session=True)
-    os.close(its)
-    sent, found, deadline = b"", None, time.monotonic() + _PATIENCE
+    program = subprocess.Popen(
+        command, cwd=folder, env=env, stdin=program_fd, stdout=program_fd, stderr=program_fd, start_new_session=True
+    )
+    os.close(program_fd)
+    sent, captured, deadline = b"", None, time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
-            sent += os.read(ours, 1 << 16)
+            sent += os.read(terminal_fd, 1 << 16)
         except OSError:  # how the end of a terminal is told
             break
-        if found is None and at is not None and at(seen := screen(sent)):
-            found = seen
-    os.close(ours)
+        if captured is None and at is not None and at(seen := screen(sent)):
+            captured = seen
+    os.close(terminal_fd)
     status = program.wait(20)
-    if status or (at and found is None):
+    if status or (at and captured is None):
         raise RuntimeError(f"{command} ended with {status}:\n{screen(sent)}")
-    return found or screen(sent)
+    return captured or screen(sent)
 
 
 def session(folder: Path, *commands: str) -> str:

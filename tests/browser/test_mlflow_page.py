@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LOSSES_AND_ACCURACY = ["train/loss", "val/loss", "val/accuracy"]
 
 
-def test_the_list_shows_name_status_params_and_last_metrics(mlflow: MLflow, trained: Training) -> None:
+def test_run_list_shows_name_status_params_and_last_metrics(mlflow: MLflow, trained: Training) -> None:
     (run,), statuses = mlflow.list_runs([*LOSSES_AND_ACCURACY, "Parameters"])
     assert run["attributes.`Run Name`"] == trained.name
     assert statuses == ["FINISHED"]
@@ -32,7 +32,7 @@ def test_the_list_shows_name_status_params_and_last_metrics(mlflow: MLflow, trai
         assert float(run[f"metrics.`{key}`"]) == trained.rows[-1][key]
 
 
-def test_the_run_shows_details_params_metrics_data_and_checkpoints(mlflow: MLflow, trained: Training) -> None:
+def test_run_page_shows_details_params_metrics_data_and_checkpoints(mlflow: MLflow, trained: Training) -> None:
     table = mlflow.open_run(trained.run_id)
     assert {key: float(table[key]) for key in LOSSES_AND_ACCURACY} == {
         key: trained.rows[-1][key] for key in LOSSES_AND_ACCURACY
@@ -43,7 +43,7 @@ def test_the_run_shows_details_params_metrics_data_and_checkpoints(mlflow: MLflo
     assert mlflow.outputs() == {f"snapshot_iter_{step}": str(step) for step, _ in trained.curve("val/loss")}
 
 
-def test_the_checkpoints_stand_with_their_values(mlflow: MLflow, trained: Training) -> None:
+def test_checkpoint_list_shows_status_source_and_metrics(mlflow: MLflow, trained: Training) -> None:
     shown = {row["name"]: row for row in mlflow.list_checkpoints()}
     assert sorted(shown) == sorted(f"snapshot_iter_{row['iteration']}" for row in trained.rows)
     for row in trained.rows:
@@ -57,13 +57,13 @@ def test_the_checkpoints_stand_with_their_values(mlflow: MLflow, trained: Traini
         }
 
 
-def test_the_charts_draw_every_point(mlflow: MLflow, trained: Training) -> None:
+def test_charts_draw_every_data_point(mlflow: MLflow, trained: Training) -> None:
     mlflow.open_charts(trained.run_id)
     for key in LOSSES_AND_ACCURACY:
         assert mlflow.curve(key) == trained.curve(key)
 
 
-def test_pictures_are_shown_by_step_and_figures_among_the_artifacts(mlflow: MLflow, trained: Training) -> None:
+def test_images_are_shown_by_step_and_figures_as_artifacts(mlflow: MLflow, trained: Training) -> None:
     mlflow.open_charts(trained.run_id)
     figure = mlflow.picture("val/confusion", 90)
     assert min(figure) > 100
@@ -71,7 +71,7 @@ def test_pictures_are_shown_by_step_and_figures_among_the_artifacts(mlflow: MLfl
     assert mlflow.artifact(trained.run_id, "figures/val/confusion.png") == figure
 
 
-def test_a_resumed_run_is_one_run_with_one_clean_curve(page: Page, resumed: Training, trained: Training) -> None:
+def test_resumed_run_appears_once_with_uninterrupted_curves(page: Page, resumed: Training, trained: Training) -> None:
     mlflow = MLflow(page, resumed.server, resumed.experiment)
     (run,), statuses = mlflow.list_runs(["val/loss", "Parameters"])
     assert run["attributes.`Run Name`"] == resumed.name

@@ -24,7 +24,7 @@ def board(page: Page, board_server: str) -> TensorBoard:
     return TensorBoard(page, board_server)
 
 
-def test_scalars_are_grouped_and_every_run_is_one_clean_curve(
+def test_scalars_page_groups_tags_and_draws_one_curve_per_run(
     board: TensorBoard, trained: Training, resumed: Training
 ) -> None:
     assert board.open_scalars() == {
@@ -42,39 +42,39 @@ def test_scalars_are_grouped_and_every_run_is_one_clean_curve(
             assert drawn_values == pytest.approx(values)
 
 
-def test_one_chart_holds_the_losses_of_training_and_validation(board: TensorBoard) -> None:
+def test_custom_scalars_chart_combines_training_and_validation_loss(board: TensorBoard) -> None:
     assert board.open_layout() == {
         "loss": sorted(f"{key} ({run})" for key in ("train/loss", "val/loss") for run in RUNS)
     }
 
 
-def test_images_and_figures_are_shown(board: TensorBoard) -> None:
+def test_images_page_shows_last_images_and_figures(board: TensorBoard) -> None:
     shown = board.open_images()
     assert {(tag, step) for tag, step, _ in shown} == {("val/confusion", LAST), ("val/hardest", LAST)}
     assert len(shown) == 2 * len(RUNS)
     assert all(size == (128, 128) if tag == "val/hardest" else min(size) > 100 for tag, _, size in shown)
 
 
-def test_histograms_of_weights_and_gradients_are_drawn_at_every_epoch(board: TensorBoard) -> None:
+def test_histograms_page_shows_weights_and_gradients_of_every_epoch(board: TensorBoard) -> None:
     drawn = board.open_histograms()
     assert {"0.weight/data", "0.weight/grad"} <= drawn.keys()
     assert set(drawn.values()) == {EPOCHS}
 
 
-def test_hyperparameters_stand_with_the_last_values_and_the_status(
+def test_hparams_page_shows_values_last_metrics_and_status(
     board: TensorBoard, trained: Training, resumed: Training
 ) -> None:
     texts, statuses = board.open_hparams()
     assert statuses == ["STATUS_SUCCESS"] * 2
     assert {"epochs", "lr", "seed", "train/loss", "val/loss", "val/accuracy"} <= set(texts)
     for run in (trained, resumed):
-        at = texts.index(run.name)
-        assert [float(text) for text in texts[at + 1 : at + 4]] == [EPOCHS, 0.001, 0]
+        position = texts.index(run.name)
+        assert [float(text) for text in texts[position + 1 : position + 4]] == [EPOCHS, 0.001, 0]
         last = [run.rows[-1][key] for key in ("epoch", "train/loss", "val/accuracy", "val/loss")]
-        assert [float(text) for text in texts[at + 4 : at + 8]] == pytest.approx(last, rel=1e-4)
+        assert [float(text) for text in texts[position + 4 : position + 8]] == pytest.approx(last, rel=1e-4)
 
 
-def test_the_model_and_the_data_are_described(board: TensorBoard) -> None:
+def test_text_page_describes_model_and_dataset(board: TensorBoard) -> None:
     texts = board.open_texts()
     assert "21,578 parameters" in texts["model"]
     assert "Conv2d(1, 32, kernel_size=(3, 3)" in texts["model"]

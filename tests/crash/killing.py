@@ -59,13 +59,13 @@ def arm(place: str) -> None:
     for parent in parents:
         owner = getattr(owner, parent)
     original = getattr(owner, name)
-    left = int(count)
+    remaining_calls = int(count)
 
     @functools.wraps(original)
-    def deadly(*args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left != 0:
+    def call_or_kill(*args: Any, **kwargs: Any) -> Any:
+        nonlocal remaining_calls
+        remaining_calls -= 1
+        if remaining_calls != 0:
             return original(*args, **kwargs)
         if when == "middle":
             fd, data, *rest = args
@@ -74,4 +74,4 @@ def arm(place: str) -> None:
             original(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, deadly)
+    setattr(owner, name, call_or_kill)

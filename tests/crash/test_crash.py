@@ -14,13 +14,13 @@ KILLS = 36
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_places_and_resumed_a_run_is_bit_for_bit_the_one_that_nobody_killed() -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run() -> None:
     # A process of its own: it forks, and its sessions import what they like.
     trials = Path(__file__).with_name("trials.py")
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(trials), "--kills", str(KILLS), "--seed", "7"], capture_output=True, text=True, timeout=850
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"^(\d+) kills .* 0 runs differ", done.stdout, re.MULTILINE)
-    assert found, done.stdout
-    assert int(found[1]) >= KILLS
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    summary = re.search(r"^(\d+) kills .* 0 runs differ", completed.stdout, re.MULTILINE)
+    assert summary, completed.stdout
+    assert int(summary[1]) >= KILLS

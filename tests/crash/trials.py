@@ -31,25 +31,25 @@ from pte_tracking._store import lock  # noqa: E402
 from pte_tracking._store.layout import DELIVERY_LOCK  # noqa: E402
 
 OnRewind = Literal["keep", "fork"]
-_LONGEST_SESSION = 90.0  # seconds; a session takes about one
+_MAX_SESSION_SECONDS = 90.0  # seconds; a session takes about one
 
 
-def evidence(folder: Path) -> dict[str, Any]:
+def collect_evidence(folder: Path) -> dict[str, Any]:
     """All that a run leaves and that must not depend on kills."""
     return {
         "weights": json.loads((folder / "weights.json").read_text()),
-        "log": _json_log(folder / "result" / "log"),
-        "tensorboard": _tensorboard(folder / "result"),
-        "mlflow": _mlflow(folder),
+        "log": _read_json_log(folder / "result" / "log"),
+        "tensorboard": _read_tensorboard(folder / "result"),
+        "mlflow": _read_mlflow(folder),
     }
 
 
-def _json_log(path: Path) -> list[dict[str, Any]]:
+def _read_json_log(path: Path) -> list[dict[str, Any]]:
     rows = json.loads(path.read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in rows]
 
 
-def _tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def _read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -57,7 +57,7 @@ def _tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def _mlflow(folder: Path) -> dict[str, Any]:
+def _read_mlflow(folder: Path) -> dict[str, Any]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -97,17 +97,17 @@ class Trial:
     def run(self, kills: int) -> dict[str, Any]:
         """Kill the training ``kills`` times, let it end, and give the evidence."""
         for _ in range(kills):
-            self.kills.append(self._session_that_dies())
+            self.kills.append(self._run_killed_session())
             if (self.folder / "weights.json").exists():
                 break
         while not (self.folder / "weights.json").exists():
             status = self._wait(self._fork(lambda: None, "", log="last.txt"))
             if status != 0:
                 raise RuntimeError(f"the last session failed: {(self.folder / 'last.txt').read_text()[-3000:]}")
-        self._settle()
-        return evidence(self.folder)
+        self._deliver_pending()
+        return collect_evidence(self.folder)
 
-    def _session_that_dies(self) -> str:
+    def _run_killed_session(self) -> str:
         choice = self._random.random()
         places = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
         if choice < 0.35:
@@ -117,17 +117,17 @@ class Trial:
         delivery_place = self._random.choice(killing.DELIVERY).format(**places) if choice < 0.6 else ""
         child = self._fork(lambda: None, delivery_place)
         time.sleep(self._random.uniform(0.0, 0.6))
-        whom = self._random.choice(["trainer", "delivery", "both"])
-        if whom != "trainer":
+        target = self._random.choice(["trainer", "delivery", "both"])
+        if target != "trainer":
             self._kill_delivery()
-        if whom == "delivery":
+        if target == "delivery":
             time.sleep(self._random.uniform(0.0, 0.4))  # the training goes on for a while, then dies too
         _kill(child)
         self._wait(child)
         if delivery_place:
             # Give the delivery the time to come to its place.
             time.sleep(self._random.uniform(0.0, 2.0))
-        return f"{whom} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
+        return f"{target} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
 
     def _fork(self, arm: Callable[[], None], delivery_place: str, log: str = "sessions.txt") -> int:
         child = os.fork()
@@ -152,7 +152,7 @@ class Trial:
             os._exit(code)
 
     def _wait(self, child: int) -> int:
-        deadline = time.monotonic() + _LONGEST_SESSION
+        deadline = time.monotonic() + _MAX_SESSION_SECONDS
         while True:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
@@ -160,7 +160,7 @@ class Trial:
             if time.monotonic() > deadline:
                 _kill(child)
                 os.waitpid(child, 0)
-                raise TimeoutError(f"a session took more than {_LONGEST_SESSION} s: {self.kills}")
+                raise TimeoutError(f"a session took more than {_MAX_SESSION_SECONDS} s: {self.kills}")
             time.sleep(0.005)
 
     def _kill_delivery(self) -> None:
@@ -168,11 +168,11 @@ class Trial:
         if holder and holder[0].isdigit():  # one that is only just taking its place has no name yet
             _kill(int(holder.split()[0]))
 
-    def _settle(self) -> None:
+    def _deliver_pending(self) -> None:
         from pte_tracking._delivery.sync import sync
 
-        if left := sync(self.folder / "result", timeout=30):
-            raise RuntimeError(f"not delivered: {left}")
+        if undelivered := sync(self.folder / "result", timeout=30):
+            raise RuntimeError(f"not delivered: {undelivered}")
 
 
 def _kill(pid: int) -> None:
@@ -188,18 +188,18 @@ def make_store(path: Path) -> Path:
     return path
 
 
-def differences(expected: Any, found: Any, path: str = "") -> list[str]:
+def find_differences(expected: Any, actual: Any, path: str = "") -> list[str]:
     """Where two pieces of evidence differ, for people."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        keys = sorted(expected.keys() | found.keys())
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        keys = sorted(expected.keys() | actual.keys())
         return [
             line
             for key in keys
-            for line in differences(expected.get(key, "missing"), found.get(key, "missing"), f"{path}/{key}")
+            for line in find_differences(expected.get(key, "missing"), actual.get(key, "missing"), f"{path}/{key}")
         ]
-    if expected == found:
+    if expected == actual:
         return []
-    return [f"{path}:\n    expected {str(expected)[:700]}\n    found    {str(found)[:700]}"]
+    return [f"{path}:\n    expected {str(expected)[:700]}\n    actual   {str(actual)[:700]}"]
 
 
 def main() -> int:
@@ -211,21 +211,21 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="pte-crash-"))
     store = make_store(root / "store.db")
     expected = Trial(root / "reference", store, 0).run(0)
-    done, bad, where = 0, 0, collections.Counter[str]()
-    begun = time.monotonic()
+    kill_count, failed_runs, kills_by_target = 0, 0, collections.Counter[str]()
+    started = time.monotonic()
     number = 0
-    while done < args.kills:
+    while kill_count < args.kills:
         number += 1
         on_rewind: OnRewind = "keep" if number % 2 else "fork"
         trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number, on_rewind)
         try:
-            problems = differences(expected, trial.run(args.kills_per_run))
+            problems = find_differences(expected, trial.run(args.kills_per_run))
         except Exception as error:
             problems = [f"{type(error).__name__}: {error}"]
-        done += len(trial.kills)
-        where.update(kill.split(" at ")[0] for kill in trial.kills)
+        kill_count += len(trial.kills)
+        kills_by_target.update(kill.split(" at ")[0] for kill in trial.kills)
         if problems:
-            bad += 1
+            failed_runs += 1
             print(
                 f"run {number} in {trial.folder} (on_rewind={on_rewind!r}) differs after {trial.kills}:",
                 *problems,
@@ -235,9 +235,15 @@ def main() -> int:
         else:
             shutil.rmtree(trial.folder)
         if number % 10 == 0:
-            print(f"{done} kills in {number} runs, {bad} runs differ, {time.monotonic() - begun:.0f} s", flush=True)
-    print(f"{done} kills ({dict(where)}) in {number} runs: {bad} runs differ from the one that nobody killed")
-    return 1 if bad else 0
+            print(
+                f"{kill_count} kills in {number} runs, {failed_runs} runs differ, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+    print(
+        f"{kill_count} kills ({dict(kills_by_target)}) in {number} runs: "
+        f"{failed_runs} runs differ from the one that nobody killed"
+    )
+    return 1 if failed_runs else 0
 
 
 if __name__ == "__main__":

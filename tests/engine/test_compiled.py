@@ -25,7 +25,7 @@ class Net(nn.Module):
         return self.layer(x)
 
 
-def compiled(model: nn.Module) -> Any:
+def compile_model(model: nn.Module) -> Any:
     return torch.compile(model, backend="eager")
 
 
@@ -48,44 +48,49 @@ def train(model: Any, directory: Path, epochs: int) -> pte.ExtensionsManager:
     return manager
 
 
-def test_a_snapshot_and_the_log_have_the_names_of_the_model_within(tmp_path: Path) -> None:
-    manager = train(compiled(Net()), tmp_path, 1)
+def test_compiled_model_snapshot_and_log_omit_wrapper_prefix(tmp_path: Path) -> None:
+    manager = train(compile_model(Net()), tmp_path, 1)
     assert set(torch.load(tmp_path / "snapshot_iter_2")["models"]["main"]) == {"layer.weight", "layer.bias"}
     assert {"main/loss", "layer.weight/data/mean"} <= set(manager.observation)
     assert not [key for key in manager.observation if "_orig_mod" in key]
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_training_goes_on_compiled_or_not(tmp_path: Path, first: bool) -> None:
-    train(compiled(Net()) if first else Net(), tmp_path, 1)
-    there = torch.load(tmp_path / "snapshot_iter_2")["models"]["main"]["layer.bias"]
+@pytest.mark.parametrize("compile_first", [True, False])
+def test_resume_switches_between_compiled_and_plain_model(tmp_path: Path, compile_first: bool) -> None:
+    train(compile_model(Net()) if compile_first else Net(), tmp_path, 1)
+    saved_bias = torch.load(tmp_path / "snapshot_iter_2")["models"]["main"]["layer.bias"]
     model = Net()
-    manager = train(model if first else compiled(model), tmp_path, 2)
+    manager = train(model if compile_first else compile_model(model), tmp_path, 2)
     assert manager.iteration == 4
     assert manager.models == {"main": model}
-    assert not torch.equal(model.layer.bias, there)
+    assert not torch.equal(model.layer.bias, saved_bias)
 
 
-def test_wrappers_within_wrappers_are_taken_off() -> None:
+def test_unwrap_nested_wrappers_returns_inner_model() -> None:
     model = Net()
-    for wrapped in (nn.DataParallel(compiled(model)), compiled(nn.DataParallel(model)), compiled(model), model):
+    for wrapped in (
+        nn.DataParallel(compile_model(model)),
+        compile_model(nn.DataParallel(model)),
+        compile_model(model),
+        model,
+    ):
         assert without_wrapper(wrapped) is model
 
 
-def test_what_is_evaluated_stays_compiled_unless_ranks_would_wait_for_one_another() -> None:
+def test_rank_local_model_keeps_compilation_and_drops_data_parallel() -> None:
     model = Net()
-    fast = compiled(model)
-    assert without_exchange(fast) is fast
-    assert without_exchange(compiled(nn.DataParallel(model))) is model
-    assert extensions.Evaluator([torch.ones(1, 3)], fast).eval_func is fast
-    assert extensions.Evaluator([torch.ones(1, 3)], fast).get_target("main") is model
+    compiled_model = compile_model(model)
+    assert without_exchange(compiled_model) is compiled_model
+    assert without_exchange(compile_model(nn.DataParallel(model))) is model
+    assert extensions.Evaluator([torch.ones(1, 3)], compiled_model).eval_func is compiled_model
+    assert extensions.Evaluator([torch.ones(1, 3)], compiled_model).get_target("main") is model
 
 
-def test_an_evaluated_model_is_in_test_mode_within_and_afterwards_as_it_was() -> None:
+def test_evaluator_compiled_model_uses_eval_mode_and_restores_train_mode() -> None:
     model = Net()
     modes: list[bool] = []
-    fast = compiled(model)
-    evaluator = extensions.Evaluator([torch.ones(1, 3)], fast, lambda x: modes.append(model.training))
+    compiled_model = compile_model(model)
+    evaluator = extensions.Evaluator([torch.ones(1, 3)], compiled_model, lambda x: modes.append(model.training))
     evaluator()
     assert modes == [False]
-    assert [model.training, fast.training, model.layer.training] == [True] * 3
+    assert [model.training, compiled_model.training, model.layer.training] == [True] * 3

@@ -34,13 +34,13 @@ class Classifier(nn.Module):
         return loss
 
 
-def loader(shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+def make_loader(shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(50, 4, generator=generator)
     return DataLoader(TensorDataset(x, x.argmax(1) % 3), batch_size=8, shuffle=shuffle, generator=generator)
 
 
-def listed(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]:
+def build_extensions(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]:
     """All kinds of triggers, extensions that report, change the training and look at the models."""
 
     def evaluate(x: Tensor, y: Tensor) -> None:
@@ -57,7 +57,7 @@ def listed(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]:
 
     return [
         extensions.LogReport(trigger=(0.5, "epoch")),
-        extensions.Evaluator(loader(shuffle=False), model, eval_func=evaluate),
+        extensions.Evaluator(make_loader(shuffle=False), model, eval_func=evaluate),
         extensions.observe_lr(optimizer),
         extensions.ParameterStatistics(model, statistics={"mean": torch.mean}, trigger=(1, "iteration")),
         mark_best,
@@ -65,18 +65,20 @@ def listed(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]:
     ]
 
 
-def with_trainer(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
+def run_trainer(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
     optimizer.target = model
-    trainer = pte.Trainer(StandardUpdater(loader(shuffle=True), optimizer), stop, out, listed(model, optimizer))
+    trainer = pte.Trainer(
+        StandardUpdater(make_loader(shuffle=True), optimizer), stop, out, build_extensions(model, optimizer)
+    )
     trainer.run()
     return trainer.manager
 
 
-def with_batches(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
+def run_batches_loop(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
     manager = pte.ExtensionsManager(
-        model, EPOCHS, listed(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
+        model, EPOCHS, build_extensions(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
     )
-    for x, y in manager.batches(loader(shuffle=True)):
+    for x, y in manager.batches(make_loader(shuffle=True)):
         with manager.run_iteration():
             optimizer.zero_grad()
             model(x, y).backward()
@@ -84,10 +86,10 @@ def with_batches(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte
     return manager
 
 
-def with_the_seeds_loop(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
-    data = loader(shuffle=True)
+def run_explicit_loop(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
+    data = make_loader(shuffle=True)
     manager = pte.ExtensionsManager(
-        model, EPOCHS, listed(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
+        model, EPOCHS, build_extensions(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
     )
     for epoch in range(EPOCHS):
         for i, (x, y) in enumerate(data):
@@ -100,7 +102,7 @@ def with_the_seeds_loop(model: Classifier, optimizer: Any, stop: Any, out: Path)
     return manager
 
 
-def with_ignite(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
+def run_ignite(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.ExtensionsManager:
     def step(engine: Engine, batch: Any) -> float:
         optimizer.zero_grad()
         loss = model(*batch)
@@ -110,10 +112,10 @@ def with_ignite(model: Classifier, optimizer: Any, stop: Any, out: Path) -> pte.
 
     engine = Engine(step)
     manager = pte.IgniteExtensionsManager(
-        engine, model, EPOCHS, listed(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
+        engine, model, EPOCHS, build_extensions(model, optimizer), optimizers=optimizer, out_dir=out, stop_trigger=stop
     )
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: pte.report({"engine/output": engine.state.output}))
-    engine.run(loader(shuffle=True), max_epochs=EPOCHS)
+    engine.run(make_loader(shuffle=True), max_epochs=EPOCHS)
     return manager
 
 
@@ -135,21 +137,21 @@ def train(front_end: FrontEnd, stop: Any, out: Path) -> tuple[list[dict[str, flo
 
 STOPS: dict[str, Callable[[], Any]] = {
     "epochs": lambda: (EPOCHS, "epoch"),
-    "a fraction": lambda: (2.5, "epoch"),
+    "fraction": lambda: (2.5, "epoch"),
     "early stopping": lambda: triggers.EarlyStoppingTrigger(
         (1, "epoch"), "val/loss", patience=1, max_trigger=(EPOCHS, "epoch")
     ),
-    "a function": lambda: lambda manager: manager.iteration == 5,
+    "function": lambda: lambda manager: manager.iteration == 5,
 }
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("front_end", [with_trainer, with_the_seeds_loop, with_ignite])
-def test_every_front_end_gives_the_same_log_and_weights(front_end: FrontEnd, stop: str, tmp_path: Path) -> None:
-    expected_rows, expected_weights, expected_iterations = train(with_batches, STOPS[stop], tmp_path / "batches")
+@pytest.mark.parametrize("front_end", [run_trainer, run_explicit_loop, run_ignite])
+def test_front_ends_produce_identical_logs_and_weights(front_end: FrontEnd, stop: str, tmp_path: Path) -> None:
+    expected_rows, expected_weights, expected_iterations = train(run_batches_loop, STOPS[stop], tmp_path / "batches")
     rows, weights, iterations = train(front_end, STOPS[stop], tmp_path / "other")
     assert len(expected_rows) >= 1
-    assert "val/loss" in expected_rows[-1] or stop in ("a fraction", "a function")
+    assert "val/loss" in expected_rows[-1] or stop in ("fraction", "function")
     assert rows == expected_rows
     assert iterations == expected_iterations
-    assert all(one.equal(other) for one, other in zip(weights, expected_weights, strict=True))
+    assert all(weight.equal(other) for weight, other in zip(weights, expected_weights, strict=True))

@@ -48,7 +48,7 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def managed(tmp_path: Path, recorder: Recorder) -> Any:
+def make_manager(tmp_path: Path, recorder: Recorder) -> Any:
     def make(engine: Engine, epochs: float = 2, **options: Any) -> pte.IgniteExtensionsManager:
         options = {"out_dir": tmp_path, "sinks": [], **options}
         return pte.IgniteExtensionsManager(engine, {}, epochs, [recorder], **options)
@@ -56,16 +56,16 @@ def managed(tmp_path: Path, recorder: Recorder) -> Any:
     return make
 
 
-def doubler() -> Engine:
+def make_doubling_engine() -> Engine:
     return Engine(lambda engine, batch: batch * 2)
 
 
-def statuses(directory: Path) -> list[str]:
+def read_end_statuses(directory: Path) -> list[str]:
     events = [event for event, _ in effective(directory / "journal.jsonl")]
     return [event.status for event in events if isinstance(event, RunEnded)]
 
 
-def test_the_seeds_form(tmp_path: Path) -> None:
+def test_ignite_training_collects_reported_loss_each_iteration(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = create_supervised_trainer(model, optimizer, F.mse_loss)
@@ -89,23 +89,23 @@ def test_the_seeds_form(tmp_path: Path) -> None:
     assert seen[-1]["train/loss"] < seen[0]["train/loss"]
 
 
-def test_extensions_see_the_manager_with_its_engine(managed: Any) -> None:
-    engine, handed = doubler(), list[Any]()
-    manager = managed(engine)
-    manager.extend(lambda manager: handed.append((manager.engine, manager.iteration, manager.epoch_detail)))
+def test_extension_receives_manager_with_engine_and_progress(make_manager: Any) -> None:
+    engine, received = make_doubling_engine(), list[Any]()
+    manager = make_manager(engine)
+    manager.extend(lambda manager: received.append((manager.engine, manager.iteration, manager.epoch_detail)))
     engine.run(LOADER, max_epochs=2)
-    assert handed[-1] == (engine, 6, 2.0)
+    assert received[-1] == (engine, 6, 2.0)
     assert manager.stop_trigger
 
 
-def test_extensions_run_after_the_users_handlers_whenever_these_were_attached(managed: Any) -> None:
-    engine, order = doubler(), list[str]()
+def test_extensions_run_after_user_handlers_attached_at_any_time(make_manager: Any) -> None:
+    engine, order = make_doubling_engine(), list[str]()
 
     def note(label: str) -> Callable[[], None]:
         return lambda: order.append(label)
 
     engine.add_event_handler(Events.ITERATION_COMPLETED, note("before"))
-    managed(engine).extend(lambda manager: order.append("extension"))
+    make_manager(engine).extend(lambda manager: order.append("extension"))
     engine.add_event_handler(Events.ITERATION_COMPLETED, note("after"))
     for event in (Events.STARTED, Events.EPOCH_STARTED(once=1)):
         engine.add_event_handler(
@@ -115,39 +115,39 @@ def test_extensions_run_after_the_users_handlers_whenever_these_were_attached(ma
     assert order == ["before", "after", "while it runs", "while it runs", "extension"] * 2
 
 
-def test_values_reported_while_training_are_seen(managed: Any, recorder: Recorder) -> None:
+def test_report_in_engine_step_appears_in_observation(make_manager: Any, recorder: Recorder) -> None:
     def step(engine: Engine, batch: float) -> None:
         pte.report({"batch": batch})
 
     engine = Engine(step)
-    managed(engine, 1)
+    make_manager(engine, 1)
     engine.run(LOADER)
     assert recorder.observations == [{"batch": 1.0}, {"batch": 2.0}, {"batch": 3.0}]
     pte.report({"x": 1})  # after the end: nowhere
     assert recorder.observations[-1] == {"batch": 3.0}
 
 
-def test_the_end_comes_after_the_users_last_handlers(managed: Any, recorder: Recorder, tmp_path: Path) -> None:
-    engine = doubler()
-    manager = managed(engine)
-    open_at: list[bool] = []
+def test_run_closes_after_user_completion_handlers(make_manager: Any, recorder: Recorder, tmp_path: Path) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
+    open_flags: list[bool] = []
     for event in (Events.EPOCH_COMPLETED, Events.COMPLETED):
-        engine.add_event_handler(event, lambda: open_at.append(manager.run.is_open))
+        engine.add_event_handler(event, lambda: open_flags.append(manager.run.is_open))
     engine.run(LOADER, max_epochs=2)
-    assert open_at == [True] * 3
+    assert open_flags == [True] * 3
     assert recorder.calls == ["initialize", "finalize"]
-    assert statuses(tmp_path) == ["FINISHED"]
+    assert read_end_statuses(tmp_path) == ["FINISHED"]
 
 
 # -- run() again -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("second", [{"max_epochs": 4}, {"max_epochs": 2}])
-def test_a_second_run_goes_on_whether_the_engine_does_or_begins_anew(
-    managed: Any, recorder: Recorder, second: dict[str, int]
+def test_second_engine_run_continues_iteration_count(
+    make_manager: Any, recorder: Recorder, second: dict[str, int]
 ) -> None:
-    engine = doubler()
-    manager = managed(engine, 4)
+    engine = make_doubling_engine()
+    manager = make_manager(engine, 4)
     engine.run(LOADER, max_epochs=2)
     assert not manager.is_ended
     engine.run(LOADER, **second)
@@ -156,26 +156,26 @@ def test_a_second_run_goes_on_whether_the_engine_does_or_begins_anew(
     assert manager.is_ended
 
 
-def test_a_third_run_goes_on_too(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    managed(engine, 4)
+def test_third_engine_run_continues_iteration_count(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine, 4)
     engine.run(LOADER, max_epochs=1)
     engine.run(LOADER, max_epochs=1)
     engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == list(range(1, 10))
 
 
-def test_a_run_after_the_end_is_told(managed: Any) -> None:
-    engine = doubler()
-    managed(engine, 1)
+def test_engine_run_after_end_raises_runtime_error(make_manager: Any) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine, 1)
     engine.run(LOADER)
     with pytest.raises(RuntimeError, match="over since iteration 3"):
         engine.run(LOADER)
 
 
-def test_an_interrupted_run_goes_on(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    managed(engine)
+def test_engine_run_after_interrupt_continues_iteration_count(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.interrupt)
     engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == [1, 2]
@@ -186,21 +186,21 @@ def test_an_interrupted_run_goes_on(managed: Any, recorder: Recorder) -> None:
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["step", "user's handler", "extension"])
-def test_an_error_is_told_to_extensions_and_fails_the_run(
-    managed: Any, recorder: Recorder, tmp_path: Path, where: str
+@pytest.mark.parametrize("failure_site", ["step", "user handler", "extension"])
+def test_exception_in_engine_calls_on_error_and_fails_run(
+    make_manager: Any, recorder: Recorder, tmp_path: Path, failure_site: str
 ) -> None:
     def fail_at(place: str) -> None:
-        if place == where:
+        if place == failure_site:
             raise ZeroDivisionError
 
     engine = Engine(lambda engine, batch: fail_at("step"))
-    managed(engine).extend(lambda manager: fail_at("extension"))
-    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: fail_at("user's handler"))
+    make_manager(engine).extend(lambda manager: fail_at("extension"))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: fail_at("user handler"))
     with pytest.raises(ZeroDivisionError):
         engine.run(LOADER, max_epochs=2)
     assert recorder.calls == ["initialize", "on_error ZeroDivisionError", "finalize"]
-    assert statuses(tmp_path) == ["FAILED"]
+    assert read_end_statuses(tmp_path) == ["FAILED"]
     pte.report({"x": 1})
     assert len(recorder.observations) <= 1
 
@@ -210,9 +210,9 @@ def fail_in_second(engine: Engine, batch: float) -> None:
         raise ZeroDivisionError
 
 
-def test_an_error_that_the_users_handler_swallows_is_none(managed: Any, recorder: Recorder) -> None:
+def test_exception_handled_by_user_does_not_fail_run(make_manager: Any, recorder: Recorder) -> None:
     engine, handled = Engine(fail_in_second), list[Exception]()
-    managed(engine)
+    make_manager(engine)
     engine.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: handled.append(error))
     engine.run(LOADER, max_epochs=2)
     assert [type(error) for error in handled] == [ZeroDivisionError]
@@ -220,12 +220,12 @@ def test_an_error_that_the_users_handler_swallows_is_none(managed: Any, recorder
     assert recorder.iterations == [1, 3, 4, 5]  # Ignite goes on with the next epoch
 
 
-def test_an_error_that_the_users_handler_raises_again_is_one(managed: Any, recorder: Recorder) -> None:
+def test_exception_reraised_by_user_handler_calls_on_error(make_manager: Any, recorder: Recorder) -> None:
     def handle(engine: Engine, error: Exception) -> None:
         raise error
 
     engine = Engine(fail_in_second)
-    managed(engine)
+    make_manager(engine)
     engine.add_event_handler(Events.EXCEPTION_RAISED, handle)
     with pytest.raises(ZeroDivisionError):
         engine.run(LOADER, max_epochs=2)
@@ -235,21 +235,21 @@ def test_an_error_that_the_users_handler_raises_again_is_one(managed: Any, recor
 # -- stops -------------------------------------------------------------------------------------------------------------
 
 
-def test_terminate_leaves_the_run_open_for_more(managed: Any, recorder: Recorder, tmp_path: Path) -> None:
-    engine = doubler()
-    manager = managed(engine)
+def test_engine_terminate_keeps_run_open_until_close(make_manager: Any, recorder: Recorder, tmp_path: Path) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate)
     engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == [1, 2]
     assert not manager.is_ended
     manager.close()
     assert recorder.calls == ["initialize", "finalize"]
-    assert statuses(tmp_path) == ["FINISHED"]
+    assert read_end_statuses(tmp_path) == ["FINISHED"]
 
 
-def test_a_terminated_run_goes_on_as_the_engine_counts(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    managed(engine)
+def test_engine_run_after_terminate_follows_engine_iteration_count(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate)
     engine.run(LOADER, max_epochs=2)
     engine.run(LOADER, max_epochs=2)
@@ -257,9 +257,9 @@ def test_a_terminated_run_goes_on_as_the_engine_counts(managed: Any, recorder: R
     assert engine.state.iteration == 5
 
 
-def test_terminate_before_an_iteration_leaves_no_scope_behind(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    managed(engine).engine.add_event_handler(Events.ITERATION_STARTED(once=2), engine.terminate)
+def test_engine_terminate_before_iteration_leaves_no_active_scope(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine).engine.add_event_handler(Events.ITERATION_STARTED(once=2), engine.terminate)
     engine.run(LOADER, max_epochs=2)
     pte.report({"x": 1})
     assert recorder.observations == [{}]
@@ -268,11 +268,11 @@ def test_terminate_before_an_iteration_leaves_no_scope_behind(managed: Any, reco
 
 
 @pytest.mark.parametrize(("stop", "iterations", "epochs"), [((2, "iteration"), 2, 0), ((1, "epoch"), 3, 1)])
-def test_the_stop_trigger_ends_the_engine(
-    managed: Any, recorder: Recorder, stop: Any, iterations: int, epochs: int
+def test_stop_trigger_terminates_engine_and_ends_manager(
+    make_manager: Any, recorder: Recorder, stop: Any, iterations: int, epochs: int
 ) -> None:
-    engine, completed = doubler(), list[int]()
-    manager = managed(engine, 5, stop_trigger=stop)
+    engine, completed = make_doubling_engine(), list[int]()
+    manager = make_manager(engine, 5, stop_trigger=stop)
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: completed.append(engine.state.epoch))
     engine.run(LOADER, max_epochs=5)
     assert recorder.iterations[-1] == engine.state.iteration == iterations
@@ -280,9 +280,9 @@ def test_the_stop_trigger_ends_the_engine(
     assert manager.is_ended
 
 
-def test_a_normal_end_is_no_termination(managed: Any) -> None:
-    engine, terminated = doubler(), list[int]()
-    managed(engine)
+def test_normal_end_does_not_fire_terminate_event(make_manager: Any) -> None:
+    engine, terminated = make_doubling_engine(), list[int]()
+    make_manager(engine)
     engine.add_event_handler(Events.TERMINATE, lambda: terminated.append(1))
     engine.run(LOADER, max_epochs=2)
     assert terminated == []
@@ -291,59 +291,59 @@ def test_a_normal_end_is_no_termination(managed: Any) -> None:
 # -- epochs and resuming -----------------------------------------------------------------------------------------------
 
 
-def test_an_epoch_is_as_long_as_the_engine_says(managed: Any, recorder: Recorder) -> None:
+def test_epoch_length_follows_engine_run_argument(make_manager: Any, recorder: Recorder) -> None:
     engine, batches = Engine(lambda engine, batch: batches.append(batch)), list[float]()
-    manager = managed(engine)
+    manager = make_manager(engine)
     engine.run(LOADER, max_epochs=2, epoch_length=4)
     assert (manager.iteration, manager.epoch) == (8, 2)
     assert batches == [1, 2, 3, 1, 2, 3, 1, 2]
 
 
-def test_an_engine_without_data(managed: Any) -> None:
+def test_engine_without_data_counts_iterations_and_epochs(make_manager: Any) -> None:
     engine = Engine(lambda engine, batch: None)
-    manager = managed(engine)
+    manager = make_manager(engine)
     engine.run(max_epochs=2, epoch_length=4)
     assert (manager.iteration, manager.epoch) == (8, 2)
 
 
-def test_data_without_length(managed: Any) -> None:
-    engine = doubler()
-    manager = managed(engine, iters_per_epoch=3)
+def test_data_without_length_uses_iters_per_epoch(make_manager: Any) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine, iters_per_epoch=3)
     engine.run((value for value in LOADER), max_epochs=1)
     assert (manager.iteration, manager.epoch) == (3, 1)
 
 
-def test_iterations_as_the_end(managed: Any) -> None:
-    engine = doubler()
-    manager = managed(engine, 3, stop_trigger=(5, "iteration"))
+def test_engine_max_iters_with_iteration_stop_trigger_ends_manager(make_manager: Any) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine, 3, stop_trigger=(5, "iteration"))
     engine.run(LOADER, max_iters=5)
     assert manager.iteration == 5
     assert manager.is_ended
 
 
-def test_resume_of_the_manager_sets_the_engine(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    manager = managed(engine)
+def test_manager_load_state_dict_restores_engine_position(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     engine.run(LOADER, max_epochs=1)
     state = manager.state_dict()
     manager.close()
     recorder.iterations.clear()
-    engine = doubler()
-    manager = managed(engine)
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     manager.load_state_dict(state)
     final = engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == [4, 5, 6]
     assert (final.iteration, final.epoch) == (6, 2)
 
 
-def test_a_metric_may_be_a_state_object(managed: Any) -> None:
+def test_state_objects_ignite_metric_is_saved_and_restored(make_manager: Any) -> None:
     """Ignite's metrics have a function for every name that they are asked for, ``param_groups`` among them."""
 
     def make() -> tuple[Engine, RunningAverage, pte.IgniteExtensionsManager]:
-        engine = doubler()
+        engine = make_doubling_engine()
         average = RunningAverage(output_transform=lambda output: output)
         average.attach(engine, "average")
-        return engine, average, managed(engine, state_objects={"average": average})
+        return engine, average, make_manager(engine, state_objects={"average": average})
 
     engine, average, manager = make()
     engine.run(LOADER, max_epochs=1)
@@ -355,49 +355,49 @@ def test_a_metric_may_be_a_state_object(managed: Any) -> None:
     assert average.state_dict() == expected
 
 
-def test_resume_by_ignites_own_state(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    managed(engine)
+def test_engine_load_state_dict_sets_manager_iteration(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine)
     engine.load_state_dict({"iteration": 4, "max_epochs": 2, "epoch_length": 3})
     engine.run(LOADER)
     assert recorder.iterations == [5, 6]
 
 
-def test_resume_by_both_is_the_same(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    manager = managed(engine)
+def test_loading_manager_and_engine_states_resumes_at_same_iteration(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     engine.run(LOADER, max_epochs=1)
     states = manager.state_dict(), engine.state_dict()
     manager.close()
     recorder.iterations.clear()
-    engine = doubler()
-    manager = managed(engine)
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     manager.load_state_dict(states[0])
     engine.load_state_dict(states[1])
     engine.run(LOADER, max_epochs=2)
     assert recorder.iterations == [4, 5, 6]
 
 
-def test_a_finished_training_that_is_resumed_has_nothing_to_do(managed: Any, recorder: Recorder) -> None:
-    engine = doubler()
-    manager = managed(engine)
+def test_resume_finished_training_runs_no_iterations(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine)
     engine.run(LOADER, max_epochs=2)
     recorder.iterations.clear()
-    engine = doubler()
-    again = managed(engine)
-    again.load_state_dict(manager.state_dict())
+    engine = make_doubling_engine()
+    resumed_manager = make_manager(engine)
+    resumed_manager.load_state_dict(manager.state_dict())
     result = engine.run(LOADER, max_epochs=2)
     assert isinstance(result, State)
     assert recorder.iterations == []
-    assert again.is_ended
+    assert resumed_manager.is_ended
 
 
-def test_what_is_no_engine_is_told(managed: Any) -> None:
+def test_ignite_manager_non_engine_raises_type_error(make_manager: Any) -> None:
     with pytest.raises(TypeError, match=r"engine: expected an ignite\.engine\.Engine, got 5"):
-        managed(5)
+        make_manager(5)
 
 
-def test_the_weights_are_those_without_a_manager(tmp_path: Path) -> None:
+def test_ignite_manager_does_not_change_trained_weights(tmp_path: Path) -> None:
     def train(manage: bool) -> Tensor:
         torch.manual_seed(0)
         model = nn.Linear(2, 1)

@@ -20,13 +20,13 @@ from pte_tracking._store.events import RunEnded
 from pte_tracking._store.journal import effective
 
 
-def statuses(directory: Path) -> list[tuple[str, str | None]]:
+def read_end_statuses(directory: Path) -> list[tuple[str, str | None]]:
     events = [event for event, _ in effective(directory / "journal.jsonl")]
     return [(event.status, event.error) for event in events if isinstance(event, RunEnded)]
 
 
 @pytest.fixture
-def managed(tmp_path: Path) -> Any:
+def make_manager(tmp_path: Path) -> Any:
     def make(*extensions: Any, epochs: float = 5, **options: Any) -> pte.ExtensionsManager:
         options = {"iters_per_epoch": 4, "out_dir": tmp_path, "sinks": [], **options}
         return pte.ExtensionsManager(options.pop("models", {}), epochs, extensions, **options)
@@ -55,10 +55,10 @@ class Recorder(Extension):
     def __init__(self, label: str, calls: list[str], fails_in: str = "") -> None:
         self.label, self.calls, self.fails_in = label, calls, fails_in
 
-    def _note(self, what: str) -> None:
-        self.calls.append(f"{self.label}.{what}")
-        if what == self.fails_in:
-            raise RuntimeError(f"{self.label} failed in {what}")
+    def _note(self, hook: str) -> None:
+        self.calls.append(f"{self.label}.{hook}")
+        if hook == self.fails_in:
+            raise RuntimeError(f"{self.label} failed in {hook}")
 
     def initialize(self, manager: Manager) -> None:
         self._note("initialize")
@@ -76,7 +76,7 @@ class Recorder(Extension):
 # -- progress ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_seeds_own_loop(tmp_path: Path) -> None:
+def test_run_iteration_explicit_counts_drive_progress_and_stop(tmp_path: Path) -> None:
     seen = []
     manager = pte.ExtensionsManager({}, 3, [lambda m: seen.append((m.iteration, m.epoch))], out_dir=tmp_path)
     for epoch in range(3):
@@ -88,51 +88,51 @@ def test_the_seeds_own_loop(tmp_path: Path) -> None:
     assert seen == [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3)]
 
 
-def test_while_not_stop_trigger(managed: Any) -> None:
-    manager = managed(epochs=2)
+def test_stop_trigger_as_loop_condition_ends_after_max_epochs(make_manager: Any) -> None:
+    manager = make_manager(epochs=2)
     while not manager.stop_trigger:
         iterate(manager)
     assert (manager.iteration, manager.epoch, manager.epoch_detail) == (8, 2, 2.0)
 
 
-def test_batches_go_on_epoch_after_epoch_and_end_the_run(managed: Any, tmp_path: Path) -> None:
-    manager, seen = managed(epochs=1.5, iters_per_epoch=None), []
+def test_batches_repeats_epochs_and_finishes_run(make_manager: Any, tmp_path: Path) -> None:
+    manager, seen = make_manager(epochs=1.5, iters_per_epoch=None), []
     for batch in manager.batches([1, 2]):
         with manager.run_iteration():
             seen.append(batch)
     assert seen == [1, 2, 1]
-    assert statuses(tmp_path) == [("FINISHED", None)]
+    assert read_end_statuses(tmp_path) == [("FINISHED", None)]
 
 
-def test_batches_may_be_gathered_into_one_iteration(managed: Any) -> None:
-    manager, gathered = managed(epochs=2, iters_per_epoch=2), []
+def test_batches_several_per_iteration_yields_every_batch(make_manager: Any) -> None:
+    manager, collected = make_manager(epochs=2, iters_per_epoch=2), []
     for number, batch in enumerate(manager.batches([1, 2, 3, 4])):
-        gathered.append(batch)
+        collected.append(batch)
         if number % 2:
             iterate(manager)
-    assert gathered == [1, 2, 3, 4] * 2
+    assert collected == [1, 2, 3, 4] * 2
 
 
 @pytest.mark.parametrize("loader", [[], [1, 2]])
-def test_batches_without_iterations_do_not_go_on_for_ever(managed: Any, loader: list[int]) -> None:
-    manager = managed()
+def test_batches_without_run_iteration_raises_runtime_error(make_manager: Any, loader: list[int]) -> None:
+    manager = make_manager()
     with pytest.raises(RuntimeError, match=r"run_iteration\(\)"):
         collections.deque(manager.batches(loader))
 
 
-def test_a_loader_without_length_needs_the_length_of_an_epoch(managed: Any) -> None:
+def test_batches_unknown_epoch_length_raises_runtime_error(make_manager: Any) -> None:
     def numbers() -> Iterator[int]:
         yield from range(100)
 
-    manager = managed(epochs=1, iters_per_epoch=None)
+    manager = make_manager(epochs=1, iters_per_epoch=None)
     with pytest.raises(RuntimeError, match="iters_per_epoch"):
         iterate_over(manager, numbers())
 
 
-def test_what_extensions_see(managed: Any, tmp_path: Path) -> None:
+def test_manager_attributes_reflect_progress_and_arguments(make_manager: Any, tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters())
-    manager = managed(models=model, optimizers=optimizer, iters_per_epoch=4)
+    manager = make_manager(models=model, optimizers=optimizer, iters_per_epoch=4)
     assert manager.is_before_training
     iterate(manager, 5)
     assert not manager.is_before_training
@@ -145,25 +145,25 @@ def test_what_extensions_see(managed: Any, tmp_path: Path) -> None:
     assert manager.elapsed_time > 0
 
 
-def test_an_extension_sees_what_was_reported_in_its_iteration_only(managed: Any) -> None:
+def test_observation_contains_current_iteration_only(make_manager: Any) -> None:
     seen = []
-    manager = managed(lambda manager: seen.append(manager.observation))
+    manager = make_manager(lambda manager: seen.append(manager.observation))
     for value in (1, 2):
         with manager.run_iteration():
             pte.report({str(value): value})
     assert seen == [{"1": 1}, {"2": 2}]
 
 
-def test_an_extension_may_report(managed: Any) -> None:
-    manager = managed(lambda manager: pte.report({"x": 1}))
+def test_report_in_extension_is_added_to_observation(make_manager: Any) -> None:
+    manager = make_manager(lambda manager: pte.report({"x": 1}))
     iterate(manager)
     assert manager.observation == {"x": 1}
 
 
-def test_step_optimizers(managed: Any) -> None:
+def test_step_optimizers_clears_gradients_and_steps(make_manager: Any) -> None:
     weight = torch.ones(1, requires_grad=True)
     weight.grad = torch.ones(1)
-    manager = managed(optimizers=torch.optim.SGD([weight], lr=1.0))
+    manager = make_manager(optimizers=torch.optim.SGD([weight], lr=1.0))
     with manager.run_iteration(step_optimizers=["main"]):
         assert weight.grad is None
         weight.grad = torch.tensor([2.0])
@@ -171,8 +171,8 @@ def test_step_optimizers(managed: Any) -> None:
 
 
 @pytest.mark.parametrize("names", [["adam"], ["main", "adam"], "main"])
-def test_an_optimizer_to_step_that_is_not_there_is_told_before_the_iteration(managed: Any, names: Any) -> None:
-    manager = managed(optimizers=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0))
+def test_step_optimizers_invalid_names_raise_before_iteration(make_manager: Any, names: Any) -> None:
+    manager = make_manager(optimizers=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0))
     with pytest.raises(ValueError, match=r"step_optimizers: expected a list of names out of main, got"):
         manager.run_iteration(step_optimizers=names)
     iterate(manager)
@@ -182,9 +182,9 @@ def test_an_optimizer_to_step_that_is_not_there_is_told_before_the_iteration(man
 # -- order and names ---------------------------------------------------------------------------------------------------
 
 
-def test_higher_priorities_first_then_order_of_registration(managed: Any) -> None:
+def test_extensions_run_by_priority_then_registration_order(make_manager: Any) -> None:
     calls: list[str] = []
-    manager = managed()
+    manager = make_manager()
     for label, priority in [("a", 1), ("b", 300), ("c", 1), ("d", 0), ("e", -200), ("f", -100), ("g", -1), ("h", None)]:
         manager.extend(Recorder(label, calls), priority=priority)
     iterate(manager)
@@ -192,54 +192,54 @@ def test_higher_priorities_first_then_order_of_registration(managed: Any) -> Non
     assert [call for call in calls if call.endswith("initialize")] == [f"{label}.initialize" for label in "bhacdgfe"]
 
 
-def test_a_trigger_sees_what_an_earlier_extension_reported(managed: Any) -> None:
+def test_trigger_uses_value_reported_by_earlier_extension(make_manager: Any) -> None:
     fired: list[int] = []
-    manager = managed()
+    manager = make_manager()
     manager.extend(lambda m: fired.append(m.iteration), trigger=pte.triggers.MinValueTrigger("val", (1, "iteration")))
     manager.extend(lambda m: pte.report({"val": m.iteration % 2}), priority=pte.PRIORITY_WRITER)
     iterate(manager, 3)
     assert fired == [1, 2]
 
 
-def test_snapshots_hold_what_every_trigger_decided(managed: Any) -> None:
+def test_snapshot_state_includes_decisions_of_all_triggers(make_manager: Any) -> None:
     """Else a trigger would decide twice about the iteration of the snapshot, or never."""
     states: list[Any] = []
-    counts = pte.triggers.MaxValueTrigger("v", (2, "iteration"))
+    value_trigger = pte.triggers.MaxValueTrigger("v", (2, "iteration"))
     stop = pte.triggers.EarlyStoppingTrigger((1, "iteration"), "v", patience=9)
-    manager = managed(stop_trigger=stop)
-    for name, trigger in [("first", (1, "iteration")), ("second", counts)]:
+    manager = make_manager(stop_trigger=stop)
+    for name, trigger in [("first", (1, "iteration")), ("second", value_trigger)]:
         manager.extend(lambda m: states.append(m.state_dict()), name, trigger, pte.PRIORITY_SNAPSHOT)
     with manager.run_iteration():
         pte.report({"v": 7})
-    assert states[0]["extensions"]["second"]["trigger"] == counts.state_dict()
+    assert states[0]["extensions"]["second"]["trigger"] == value_trigger.state_dict()
     assert states[0]["manager"]["stop_trigger"] == stop.state_dict()
     assert stop.state_dict()["best"] == -7
 
 
-def test_equal_names_get_numbers(managed: Any) -> None:
-    manager = managed()
-    made = [Recorder(str(number), []) for number in range(4)]
-    manager.extend(made[0])
-    manager.extend(made[1])
-    manager.extend(made[2], name="Recorder")
-    manager.extend(made[3], name="mine")
-    assert [extension.name for extension in made] == ["Recorder", "Recorder_1", "Recorder_2", "mine"]
-    assert manager.get_extension("Recorder_1") is made[1]
-    with pytest.raises(ValueError, match=r"'other'.*Recorder, Recorder_1, Recorder_2, mine"):
+def test_extend_duplicate_names_get_numeric_suffixes(make_manager: Any) -> None:
+    manager = make_manager()
+    recorders = [Recorder(str(number), []) for number in range(4)]
+    manager.extend(recorders[0])
+    manager.extend(recorders[1])
+    manager.extend(recorders[2], name="Recorder")
+    manager.extend(recorders[3], name="custom")
+    assert [extension.name for extension in recorders] == ["Recorder", "Recorder_1", "Recorder_2", "custom"]
+    assert manager.get_extension("Recorder_1") is recorders[1]
+    with pytest.raises(ValueError, match=r"'other'.*Recorder, Recorder_1, Recorder_2, custom"):
         manager.get_extension("other")
 
 
-def test_names_of_functions(managed: Any) -> None:
-    def noted(manager: Manager) -> None: ...
+def test_extension_name_defaults_to_function_name(make_manager: Any) -> None:
+    def record_call(manager: Manager) -> None: ...
 
-    manager = managed(noted, lambda manager: None)
-    assert manager.get_extension("noted").name == "noted"
+    manager = make_manager(record_call, lambda manager: None)
+    assert manager.get_extension("record_call").name == "record_call"
     assert manager.get_extension("<lambda>").default_name == "<lambda>"
 
 
-def test_call_before_training(managed: Any) -> None:
+def test_call_before_training_runs_extension_before_first_iteration(make_manager: Any) -> None:
     calls: list[str] = []
-    manager = managed()
+    manager = make_manager()
     manager.extend(Recorder("a", calls), call_before_training=True, trigger=(2, "iteration"))
     manager.extend(Recorder("b", calls))
     with manager.run_iteration():
@@ -247,62 +247,62 @@ def test_call_before_training(managed: Any) -> None:
     assert calls[3:] == ["b.call"]
 
 
-def test_entries_say_it_beforehand(managed: Any) -> None:
+def test_extension_entry_settings_apply_to_extension(make_manager: Any) -> None:
     calls: list[str] = []
     entry = pte.ExtensionEntry(
         Recorder("a", calls), name="x", priority=0, trigger=(2, "iteration"), call_before_training=True
     )
-    manager = managed(entry)
+    manager = make_manager(entry)
     iterate(manager)
     assert calls == ["a.initialize", "a.call"]
     assert manager.get_extension("x") is entry.extension
 
 
-def test_what_an_entry_says_can_be_amended(managed: Any) -> None:
+def test_extend_arguments_override_extension_entry(make_manager: Any) -> None:
     calls: list[str] = []
     entry = pte.ExtensionEntry(Recorder("a", calls), name="x", priority=-2, call_before_training=True)
-    manager = managed(Recorder("b", calls))
+    manager = make_manager(Recorder("b", calls))
     manager.extend(entry, "y", (1, "iteration"), 200, call_before_training=False)
     iterate(manager)
     assert calls == ["a.initialize", "b.initialize", "a.call", "b.call"]
     assert manager.get_extension("y") is entry.extension
 
 
-def test_make_extension() -> None:
-    told: list[str] = []
+def test_make_extension_sets_attributes_and_hooks() -> None:
+    hook_calls: list[str] = []
 
     @make_extension(
         (2, "epoch"),
-        "mine",
+        "custom",
         50,
-        lambda m: told.append("final"),
-        lambda m: told.append("init"),
-        lambda *a: told.append("error"),
+        lambda m: hook_calls.append("final"),
+        lambda m: hook_calls.append("init"),
+        lambda *a: hook_calls.append("error"),
     )
     def function(manager: Manager) -> str:
         return "called"
 
-    assert (function.trigger, function.default_name, function.priority) == ((2, "epoch"), "mine", 50)
+    assert (function.trigger, function.default_name, function.priority) == ((2, "epoch"), "custom", 50)
     manager: Any = None
     function.initialize(manager)
     function.on_error(manager, ValueError(), None)
     function.finalize(manager)
-    assert told == ["init", "error", "final"]
+    assert hook_calls == ["init", "error", "final"]
     assert function(manager) == "called"
 
 
-def test_make_extension_by_default() -> None:
+def test_make_extension_without_arguments_uses_defaults() -> None:
     @make_extension()
     def function(manager: Manager) -> None: ...
 
     assert (function.trigger, function.default_name, function.priority) == ((1, "iteration"), "function", 100)
 
 
-def test_a_callable_object_brings_its_own_settings_and_state(managed: Any) -> None:
-    class Thing:
+def test_callable_object_attributes_and_state_are_used(make_manager: Any) -> None:
+    class CallCounter:
         trigger = (2, "iteration")
         priority = 7
-        default_name = "thing"
+        default_name = "call_counter"
 
         def __init__(self) -> None:
             self.count = 0
@@ -316,22 +316,22 @@ def test_a_callable_object_brings_its_own_settings_and_state(managed: Any) -> No
         def load_state_dict(self, state: dict[str, int]) -> None:
             self.count = state["count"]
 
-    manager = managed(Thing())
+    manager = make_manager(CallCounter())
     iterate(manager, 4)
     state = manager.state_dict()
-    assert state["extensions"]["thing"]["extension"] == {"count": 2}
+    assert state["extensions"]["call_counter"]["extension"] == {"count": 2}
     manager.close()
-    thing = Thing()
-    managed(thing).load_state_dict(state)
-    assert thing.count == 2
+    call_counter = CallCounter()
+    make_manager(call_counter).load_state_dict(state)
+    assert call_counter.count == 2
 
 
-def test_what_never_runs_is_not_initialized(managed: Any) -> None:
+def test_extension_with_spent_trigger_is_not_initialized(make_manager: Any) -> None:
     calls: list[str] = []
     state = {"is_due": False}
     trigger = pte.triggers.OnceTrigger()
     trigger.load_state_dict(state)
-    manager = managed()
+    manager = make_manager()
     manager.extend(Recorder("a", calls), trigger=trigger)
     iterate(manager)
     assert calls == []
@@ -340,48 +340,50 @@ def test_what_never_runs_is_not_initialized(managed: Any) -> None:
 # -- the ends ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_finalizes_once_in_order_and_nothing_runs_after_it(managed: Any, tmp_path: Path) -> None:
+def test_end_of_training_finalizes_once_and_rejects_iterations(make_manager: Any, tmp_path: Path) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls), Recorder("b", calls), epochs=0.25)
+    manager = make_manager(Recorder("a", calls), Recorder("b", calls), epochs=0.25)
     iterate(manager)
     assert calls == ["a.initialize", "b.initialize", "a.call", "b.call", "a.finalize", "b.finalize"]
     with pytest.raises(RuntimeError, match="over since iteration 1"):
         iterate(manager)
     manager.close()
     assert len(calls) == 6
-    assert statuses(tmp_path) == [("FINISHED", None)]
+    assert read_end_statuses(tmp_path) == [("FINISHED", None)]
 
 
-@pytest.mark.parametrize("where", ["body", "extension", "trigger", "stop trigger"])
-def test_an_error_is_told_to_all_and_fails_the_run(managed: Any, tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("failure_site", ["body", "extension", "trigger", "stop trigger"])
+def test_exception_in_iteration_calls_on_error_and_fails_run(
+    make_manager: Any, tmp_path: Path, failure_site: str
+) -> None:
     calls: list[str] = []
-    manager = managed(
+    manager = make_manager(
         *(Recorder("a", calls), Recorder("b", calls)),
-        stop_trigger=lambda manager: fail() if where == "stop trigger" else False,
+        stop_trigger=lambda manager: fail() if failure_site == "stop trigger" else False,
     )
-    manager.extend(lambda manager: fail() if where == "extension" else None)
-    manager.extend(lambda manager: None, trigger=lambda manager: fail() if where == "trigger" else False)
+    manager.extend(lambda manager: fail() if failure_site == "extension" else None)
+    manager.extend(lambda manager: None, trigger=lambda manager: fail() if failure_site == "trigger" else False)
     with pytest.raises(ZeroDivisionError), manager.run_iteration():
-        1 / (where != "body")
+        1 / (failure_site != "body")
     assert calls[-4:] == ["a.on_error", "b.on_error", "a.finalize", "b.finalize"]
-    assert [status for status, _ in statuses(tmp_path)] == ["FAILED"]
-    assert str(statuses(tmp_path)[0][1]).startswith("ZeroDivisionError: ")
+    assert [status for status, _ in read_end_statuses(tmp_path)] == ["FAILED"]
+    assert str(read_end_statuses(tmp_path)[0][1]).startswith("ZeroDivisionError: ")
 
 
-def test_an_error_in_initialize_is_told_to_all(managed: Any, tmp_path: Path) -> None:
+def test_exception_in_initialize_calls_on_error_and_fails_run(make_manager: Any, tmp_path: Path) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls, fails_in="initialize"), Recorder("b", calls))
+    manager = make_manager(Recorder("a", calls, fails_in="initialize"), Recorder("b", calls))
     with pytest.raises(RuntimeError, match="a failed in initialize"):
         iterate(manager)
     assert calls == ["a.initialize", "a.on_error", "b.on_error", "a.finalize", "b.finalize"]
-    assert statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in initialize")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in initialize")]
 
 
-def test_the_first_error_is_the_one_that_is_seen(
-    managed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_exceptions_in_error_hooks_are_logged_and_first_is_raised(
+    make_manager: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[str] = []
-    manager = managed(
+    manager = make_manager(
         Recorder("a", calls, fails_in="on_error"), Recorder("b", calls, fails_in="finalize"), Recorder("c", calls)
     )
     with caplog.at_level(logging.ERROR, "pte_tracking"), pytest.raises(ZeroDivisionError), manager.run_iteration():
@@ -391,65 +393,65 @@ def test_the_first_error_is_the_one_that_is_seen(
         "the extension 'Recorder' raised in on_error",
         "the extension 'Recorder_1' raised in finalize",
     ]
-    assert statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
 
 
-def test_an_error_in_finalize_is_seen_when_it_is_the_first(managed: Any, tmp_path: Path) -> None:
+def test_exception_in_finalize_is_raised_and_fails_run(make_manager: Any, tmp_path: Path) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls, fails_in="finalize"), Recorder("b", calls, fails_in="finalize"))
+    manager = make_manager(Recorder("a", calls, fails_in="finalize"), Recorder("b", calls, fails_in="finalize"))
     iterate(manager)
     with pytest.raises(RuntimeError, match="a failed in finalize"):
         manager.close()
     assert calls[-2:] == ["a.finalize", "b.finalize"]
-    assert statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in finalize")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in finalize")]
 
 
-def test_an_error_outside_of_the_iterations_fails_the_run_of_a_with_block(managed: Any, tmp_path: Path) -> None:
+def test_with_block_exception_outside_iteration_fails_run(make_manager: Any, tmp_path: Path) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls))
+    manager = make_manager(Recorder("a", calls))
     iterate(manager)
     with pytest.raises(ZeroDivisionError), manager:
         fail()
     assert calls == ["a.initialize", "a.call", "a.on_error", "a.finalize"]
-    assert statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
 
 
-def test_a_with_block_ends_the_run(managed: Any, tmp_path: Path) -> None:
-    with managed() as manager:
+def test_with_block_exit_finishes_run(make_manager: Any, tmp_path: Path) -> None:
+    with make_manager() as manager:
         iterate(manager)
-    assert statuses(tmp_path) == [("FINISHED", None)]
+    assert read_end_statuses(tmp_path) == [("FINISHED", None)]
 
 
-def test_control_c_finalizes_without_on_error(managed: Any, tmp_path: Path) -> None:
+def test_keyboard_interrupt_finalizes_without_on_error(make_manager: Any, tmp_path: Path) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls))
+    manager = make_manager(Recorder("a", calls))
     with pytest.raises(KeyboardInterrupt), manager.run_iteration():
         raise KeyboardInterrupt
     assert calls == ["a.initialize", "a.finalize"]
-    assert [status for status, _ in statuses(tmp_path)] == ["KILLED"]
+    assert [status for status, _ in read_end_statuses(tmp_path)] == ["KILLED"]
 
 
-def test_an_extension_may_end_the_training(managed: Any, tmp_path: Path) -> None:
+def test_close_with_status_in_extension_sets_run_status(make_manager: Any, tmp_path: Path) -> None:
     def leave(manager: Any) -> None:
         manager.close("KILLED")
         raise SystemExit(1)
 
     with pytest.raises(SystemExit):
-        iterate(managed(leave))
-    assert statuses(tmp_path) == [("KILLED", None)]
+        iterate(make_manager(leave))
+    assert read_end_statuses(tmp_path) == [("KILLED", None)]
 
 
-def test_a_training_that_is_closed_within_an_iteration_does_not_go_on(managed: Any) -> None:
+def test_close_within_iteration_skips_extension_calls(make_manager: Any) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls))
+    manager = make_manager(Recorder("a", calls))
     with manager.run_iteration():
         manager.close()
     assert calls == ["a.initialize", "a.finalize"]
 
 
-def test_extensions_end_with_the_run(managed: Any) -> None:
+def test_run_close_finalizes_extensions_and_ends_manager(make_manager: Any) -> None:
     calls: list[str] = []
-    manager = managed(Recorder("a", calls))
+    manager = make_manager(Recorder("a", calls))
     iterate(manager)
     manager.run.close()
     assert calls == ["a.initialize", "a.call", "a.finalize"]
@@ -457,7 +459,7 @@ def test_extensions_end_with_the_run(managed: Any) -> None:
 
 
 @pytest.mark.slow
-def test_extensions_end_with_the_interpreter(tmp_path: Path) -> None:
+def test_interpreter_exit_finalizes_extensions_and_finishes_run(tmp_path: Path) -> None:
     program = """
 import sys
 import pte_tracking as pte
@@ -470,26 +472,26 @@ with manager.run_iteration():
 """
     done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("finalized 1\n", "")
-    assert statuses(tmp_path) == [("FINISHED", None)]
+    assert read_end_statuses(tmp_path) == [("FINISHED", None)]
 
 
-def test_reports_after_a_failed_iteration_go_nowhere(managed: Any) -> None:
-    manager = managed()
+def test_report_after_failed_iteration_is_ignored(make_manager: Any) -> None:
+    manager = make_manager()
     with pytest.raises(ZeroDivisionError), manager.run_iteration():
         fail()
     pte.report({"x": 1})
     assert manager.reporter.observation == {}
 
 
-def test_a_manager_that_was_never_used_leaves_nothing(managed: Any, tmp_path: Path) -> None:
-    with managed(Recorder("a", calls := [])):
+def test_unused_manager_creates_no_files(make_manager: Any, tmp_path: Path) -> None:
+    with make_manager(Recorder("a", calls := [])):
         pass
     assert calls == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_end_is_bounded_in_a_loop_without_check(managed: Any) -> None:
-    manager = managed(epochs=1)
+def test_loop_without_stop_check_raises_after_max_epochs(make_manager: Any) -> None:
+    manager = make_manager(epochs=1)
     with pytest.raises(RuntimeError, match="stop_trigger"):
         iterate(manager, 5)
     assert manager.iteration == 4
@@ -498,11 +500,13 @@ def test_the_end_is_bounded_in_a_loop_without_check(managed: Any) -> None:
 # -- the state ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_state_names_its_parts(managed: Any) -> None:
+def test_state_dict_contains_named_parts(make_manager: Any) -> None:
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters())
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-    manager = managed(Recorder("a", []), models=model, optimizers=optimizer, state_objects={"scheduler": scheduler})
+    manager = make_manager(
+        Recorder("a", []), models=model, optimizers=optimizer, state_objects={"scheduler": scheduler}
+    )
     iterate(manager)
     state = manager.state_dict()
     assert state["models"]["main"].keys() == model.state_dict().keys()
@@ -512,25 +516,23 @@ def test_the_state_names_its_parts(managed: Any) -> None:
     assert state["manager"]["iteration"] == 1
 
 
-def test_a_state_is_restored(managed: Any) -> None:
+def test_load_state_dict_restores_iteration_and_weights(make_manager: Any) -> None:
     first = nn.Linear(1, 1)
-    manager = managed(models=first)
+    manager = make_manager(models=first)
     iterate(manager, 3)
     state = manager.state_dict()
     manager.close()
     second = nn.Linear(1, 1)
-    manager = managed(models=second)
+    manager = make_manager(models=second)
     manager.load_state_dict(state)
     assert manager.iteration == 3
     assert second.weight.equal(first.weight)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_a_loop_that_is_run_again_after_an_interrupt_is_told_how_to_go_on(
-    managed: Any, error: type[BaseException]
-) -> None:
+def test_iteration_after_interruption_raises_and_suggests_resume(make_manager: Any, error: type[BaseException]) -> None:
     """As the cell of a notebook is; the training is not over, so the stop trigger says nothing."""
-    manager = managed()
+    manager = make_manager()
     iterate(manager)
     with pytest.raises(error), manager.run_iteration():
         raise error
@@ -548,14 +550,14 @@ class Counter(Extension):
         return {"count": 0}
 
 
-def test_a_state_of_another_training_is_told_name_by_name_and_changes_nothing(managed: Any) -> None:
+def test_load_state_dict_name_mismatch_lists_names_and_changes_nothing(make_manager: Any) -> None:
     model = nn.Linear(1, 1)
-    manager = managed(Counter(), models={"old": nn.Linear(1, 1), "main": nn.Linear(1, 1)})
+    manager = make_manager(Counter(), models={"old": nn.Linear(1, 1), "main": nn.Linear(1, 1)})
     iterate(manager)
     state = manager.state_dict()
     manager.close()
     before = model.weight.clone()
-    manager = managed(models=model, optimizers={"sgd": torch.optim.SGD(model.parameters())})
+    manager = make_manager(models=model, optimizers={"sgd": torch.optim.SGD(model.parameters())})
     manager.extend(Counter(), name="new")
     with pytest.raises(ValueError, match="another training") as caught:
         manager.load_state_dict(state)
@@ -566,43 +568,43 @@ def test_a_state_of_another_training_is_told_name_by_name_and_changes_nothing(ma
     assert model.weight.equal(before)
 
 
-def test_a_state_of_something_else_is_told(managed: Any) -> None:
+def test_load_state_dict_foreign_state_raises(make_manager: Any) -> None:
     with pytest.raises(ValueError, match="'models' is missing"):
-        managed().load_state_dict({"weight": 1})
+        make_manager().load_state_dict({"weight": 1})
     with pytest.raises(TypeError, match="dictionary"):
-        managed().load_state_dict("snapshot.pt")
+        make_manager().load_state_dict("snapshot.pt")
 
 
-def test_a_state_comes_before_the_first_iteration(managed: Any) -> None:
-    manager = managed()
+def test_load_state_dict_after_first_iteration_raises_runtime_error(make_manager: Any) -> None:
+    manager = make_manager()
     iterate(manager)
     with pytest.raises(RuntimeError, match="begun"):
         manager.load_state_dict(manager.state_dict())
 
 
 @pytest.mark.parametrize(("epochs", "is_over"), [(1, True), (2, True), (3, False)])
-def test_after_a_resume_the_length_given_now_counts(managed: Any, epochs: int, is_over: bool) -> None:
-    manager = managed(epochs=2)
+def test_resume_uses_newly_given_max_epochs(make_manager: Any, epochs: int, is_over: bool) -> None:
+    manager = make_manager(epochs=2)
     while not manager.stop_trigger:
         iterate(manager)
     state = manager.state_dict()
-    manager = managed(epochs=epochs)
+    manager = make_manager(epochs=epochs)
     manager.load_state_dict(state)
     assert manager.stop_trigger is is_over
 
 
-def test_a_restored_training_that_was_over_does_no_more(managed: Any, tmp_path: Path) -> None:
-    manager = managed(epochs=1)
+def test_resume_finished_training_rejects_iterations(make_manager: Any, tmp_path: Path) -> None:
+    manager = make_manager(epochs=1)
     iterate(manager, 4)
-    again = managed(epochs=1)
-    again.load_state_dict(manager.state_dict())
+    resumed_manager = make_manager(epochs=1)
+    resumed_manager.load_state_dict(manager.state_dict())
     with pytest.raises(RuntimeError, match="over since iteration 4"):
-        iterate(again)
-    assert (again.iteration, statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
+        iterate(resumed_manager)
+    assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
 
 
-def test_a_length_that_was_passed_by_is_over(managed: Any) -> None:
-    manager = managed(epochs=1)
+def test_stop_trigger_iteration_beyond_end_fires(make_manager: Any) -> None:
+    manager = make_manager(epochs=1)
     with manager.run_iteration(iteration=2):
         pass
     assert not manager.stop_trigger
@@ -611,31 +613,33 @@ def test_a_length_that_was_passed_by_is_over(managed: Any) -> None:
     assert manager.stop_trigger
 
 
-def test_the_stop_trigger_is_asked_once_an_iteration(managed: Any) -> None:
-    asked: list[int] = []
-    manager = managed(stop_trigger=lambda manager: asked.append(manager.iteration) or len(asked) == 3)
+def test_stop_trigger_is_evaluated_once_per_iteration(make_manager: Any) -> None:
+    evaluated_at: list[int] = []
+    manager = make_manager(
+        stop_trigger=lambda manager: evaluated_at.append(manager.iteration) or len(evaluated_at) == 3
+    )
     while not manager.stop_trigger:
         iterate(manager)
-        assert not manager.stop_trigger or len(asked) == 3
-    assert asked == [1, 2, 3]
+        assert not manager.stop_trigger or len(evaluated_at) == 3
+    assert evaluated_at == [1, 2, 3]
 
 
-def test_the_decision_of_another_stop_trigger_is_kept(managed: Any) -> None:
-    manager = managed(stop_trigger=lambda manager: True)
+def test_resume_keeps_stop_decision_of_saved_trigger(make_manager: Any) -> None:
+    manager = make_manager(stop_trigger=lambda manager: True)
     iterate(manager)
     state = manager.state_dict()
-    manager = managed(stop_trigger=lambda manager: False)
+    manager = make_manager(stop_trigger=lambda manager: False)
     manager.load_state_dict(state)
     assert manager.stop_trigger
 
 
-def test_the_seeds_loop_goes_on_where_it_was(managed: Any) -> None:
-    manager = managed(iters_per_epoch=None, epochs=2)
+def test_run_iteration_before_resumed_position_raises_value_error(make_manager: Any) -> None:
+    manager = make_manager(iters_per_epoch=None, epochs=2)
     with manager.run_iteration(epoch=0, iteration=0, epoch_size=4):
         pass
     state = manager.state_dict()
     manager.close()
-    manager = managed(iters_per_epoch=None, epochs=2)
+    manager = make_manager(iters_per_epoch=None, epochs=2)
     manager.load_state_dict(state)
     assert not manager.stop_trigger
     with pytest.raises(ValueError, match=r"iteration: 0 lies behind, 1 are done; .*manager\.iteration"):
@@ -662,61 +666,61 @@ def test_the_seeds_loop_goes_on_where_it_was(managed: Any) -> None:
         ({"params": 5}, TypeError, "params"),
     ],
 )
-def test_bad_arguments_are_told_at_construction(
-    managed: Any, options: dict[str, Any], error: type[Exception], message: str
+def test_constructor_invalid_argument_raises(
+    make_manager: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        managed(**options)
+        make_manager(**options)
 
 
 @pytest.mark.parametrize(
     ("extension", "message"), [(5, "expected an Extension.*5"), (Recorder, r"class Recorder; write Recorder\(\)")]
 )
-def test_what_is_no_extension_is_told(managed: Any, extension: Any, message: str) -> None:
+def test_constructor_invalid_extension_raises_type_error(make_manager: Any, extension: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        managed(extension)
+        make_manager(extension)
 
 
-def test_extensions_come_before_the_first_iteration(managed: Any) -> None:
-    manager = managed()
+def test_extend_after_first_iteration_raises_runtime_error(make_manager: Any) -> None:
+    manager = make_manager()
     iterate(manager)
     with pytest.raises(RuntimeError, match="begun"):
         manager.extend(lambda manager: None)
 
 
-def test_iterations_do_not_nest(managed: Any) -> None:
-    manager = managed()
+def test_run_iteration_nested_raises_runtime_error(make_manager: Any) -> None:
+    manager = make_manager()
     with pytest.raises(RuntimeError, match="an iteration is running"), manager.run_iteration():
         iterate(manager)
 
 
-def test_contradictory_counts_are_told(managed: Any) -> None:
-    manager = managed(iters_per_epoch=4)
+def test_run_iteration_contradictory_counts_raise_value_error(make_manager: Any) -> None:
+    manager = make_manager(iters_per_epoch=4)
     with pytest.raises(ValueError, match=r"epoch_size.*4.*got 5"):
         manager.run_iteration(epoch_size=5)
     with pytest.raises(ValueError, match="is in epoch 0, not 1"):
         manager.run_iteration(epoch=1, iteration=1)
 
 
-def test_sinks_that_would_get_nothing_are_told_once(managed: Any) -> None:
-    manager = managed(sinks=["json"])
+def test_sinks_without_log_report_warn_once(make_manager: Any) -> None:
+    manager = make_manager(sinks=["json"])
     with pytest.warns(UserWarning, match=r"add extensions\.LogReport\(\)") as caught:
         iterate(manager, 2)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
 
-def test_sinks_with_a_log_report_are_well(managed: Any) -> None:
-    iterate(managed(pte.extensions.LogReport(), sinks=["json"]))
+def test_sinks_with_log_report_do_not_warn(make_manager: Any) -> None:
+    iterate(make_manager(pte.extensions.LogReport(), sinks=["json"]))
 
 
-def test_the_sinks_of_default_are_well_without_a_log_report(managed: Any) -> None:
-    iterate(managed(sinks=None))
+def test_default_sinks_without_log_report_do_not_warn(make_manager: Any) -> None:
+    iterate(make_manager(sinks=None))
 
 
-def test_an_extension_without_a_call_is_told(managed: Any) -> None:
+def test_extension_without_call_method_raises_not_implemented_error(make_manager: Any) -> None:
     class Idle(Extension):
         pass
 
     with pytest.raises(NotImplementedError, match="Idle"):
-        iterate(managed(Idle()))
+        iterate(make_manager(Idle()))

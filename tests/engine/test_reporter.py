@@ -24,17 +24,17 @@ from pte_tracking.reporter import DictSummary, Reporter, Summary, get_current_re
 class DistantTensor(Tensor):
     """Says it is on CUDA and computes on the CPU, for machines without one; counts how often the host waits for it."""
 
-    synchronisations = 0
+    synchronizations = 0
     operations = 0
     inner: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> DistantTensor:
-        made: DistantTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper: DistantTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, inner.shape, dtype=inner.dtype, device="cuda:0", requires_grad=inner.requires_grad
         )
-        made.inner = inner
-        return made
+        wrapper.inner = inner
+        return wrapper
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -45,12 +45,12 @@ class DistantTensor(Tensor):
             kwargs["device"] = torch.device("cpu")
         result = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
         if to_host or func is torch.ops.aten._local_scalar_dense.default:
-            cls.synchronisations += 1
+            cls.synchronizations += 1
             return result
         return tree_map(lambda item: cls(item) if isinstance(item, Tensor) else item, result)
 
 
-def distant(value: float, **options: Any) -> DistantTensor:
+def make_distant(value: float, **options: Any) -> DistantTensor:
     """A number on that device."""
     return DistantTensor(torch.tensor(value, **options))
 
@@ -59,7 +59,7 @@ def _inner(item: Any) -> Any:
     return item.inner if isinstance(item, DistantTensor) else item
 
 
-def observed(values: dict[str, Any]) -> dict[str, Any]:
+def observe(values: dict[str, Any]) -> dict[str, Any]:
     reporter = Reporter()
     reporter.report(values)
     return reporter.observation
@@ -67,7 +67,7 @@ def observed(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _count_from_zero() -> None:
-    DistantTensor.synchronisations = DistantTensor.operations = 0
+    DistantTensor.synchronizations = DistantTensor.operations = 0
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def _count_from_zero() -> None:
         (nn.Parameter(torch.tensor(0.5)), 0.5),
     ],
 )
-def test_values_are_plain_numbers_once_reported(value: Any, number: float) -> None:
-    result = observed({"x": value})["x"]
+def test_report_scalar_value_stores_plain_number(value: Any, number: float) -> None:
+    result = observe({"x": value})["x"]
     assert result == number
     assert type(result) in (int, float)
 
@@ -104,28 +104,28 @@ def test_values_are_plain_numbers_once_reported(value: Any, number: float) -> No
     ],
 )
 @pytest.mark.parametrize("make", [lambda tensor: tensor, DistantTensor])
-def test_tensors_of_every_dtype_are_numbers(dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> None:
+def test_report_tensor_of_any_dtype_is_averaged(dtype: torch.dtype, make: Callable[[Tensor], Tensor]) -> None:
     summary = DictSummary()
-    summary.add(observed({"x": make(torch.tensor(1.0).to(dtype))}))
+    summary.add(observe({"x": make(torch.tensor(1.0).to(dtype))}))
     assert summary.compute_mean() == {"x": 1.0}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_non_finite_values_are_kept(value: float) -> None:
-    np.testing.assert_equal(observed({"x": torch.tensor(value)})["x"], value)
+def test_report_non_finite_value_is_kept(value: float) -> None:
+    np.testing.assert_equal(observe({"x": torch.tensor(value)})["x"], value)
 
 
-def test_a_tensor_changed_in_place_keeps_the_reported_value() -> None:
+def test_report_tensor_changed_in_place_keeps_reported_value() -> None:
     loss = torch.tensor(1.0)
-    observation = observed({"loss": loss})
+    observation = observe({"loss": loss})
     loss.add_(1)
     assert observation == {"loss": 1.0}
 
 
-def test_no_graph_is_kept_alive() -> None:
+def test_report_tensor_does_not_keep_graph_alive() -> None:
     loss = torch.ones((), requires_grad=True) * 2
     reference = weakref.ref(loss)
-    observation = observed({"loss": loss})
+    observation = observe({"loss": loss})
     del loss
     gc.collect()
     assert reference() is None
@@ -146,34 +146,34 @@ def test_no_graph_is_kept_alive() -> None:
         ({"loss": torch.tensor(1j)}, TypeError, r"'loss'"),
     ],
 )
-def test_bad_values_are_told_at_the_call(values: dict[Any, Any], error: type[Exception], message: str) -> None:
+def test_report_invalid_value_raises(values: dict[Any, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        observed(values)
+        observe(values)
 
 
-def test_a_tensor_without_a_value_is_told() -> None:
+def test_report_meta_tensor_raises_runtime_error() -> None:
     with pytest.raises(RuntimeError, match="meta"):
-        observed({"x": torch.zeros((), device="meta")})
+        observe({"x": torch.zeros((), device="meta")})
 
 
 @pytest.mark.parametrize("value", [torch.zeros(3), torch.tensor(1j)])
-def test_bad_values_on_another_device_are_told_as_those_of_the_host(value: torch.Tensor) -> None:
-    with pytest.raises((TypeError, ValueError)) as here:
-        observed({"loss": value})
-    with pytest.raises(type(here.value), match="'loss'"):
-        observed({"loss": DistantTensor(value)})
+def test_report_invalid_device_value_raises_same_error_as_host(value: torch.Tensor) -> None:
+    with pytest.raises((TypeError, ValueError)) as host_result:
+        observe({"loss": value})
+    with pytest.raises(type(host_result.value), match="'loss'"):
+        observe({"loss": DistantTensor(value)})
 
 
-def test_any_other_text_is_a_key() -> None:
+def test_report_unusual_string_keys_are_accepted() -> None:
     keys = ["train/loss", "µ 損失", "a b", "x" * 500, "😀"]
-    assert list(observed(dict.fromkeys(keys, 1.0))) == keys
+    assert list(observe(dict.fromkeys(keys, 1.0))) == keys
 
 
-def test_reporting_outside_of_any_scope_is_quiet() -> None:
+def test_report_without_reporter_is_ignored() -> None:
     report({"x": 1}, observer=object())
 
 
-def test_reporters_nest() -> None:
+def test_nested_reporters_collect_separate_values() -> None:
     outer, inner = Reporter(), Reporter()
     with outer:
         with inner:
@@ -183,14 +183,14 @@ def test_reporters_nest() -> None:
     assert (outer.observation, inner.observation) == ({"y": 2}, {"x": 1})
 
 
-def test_asking_for_a_reporter_where_there_is_none_is_told() -> None:
+def test_get_current_reporter_without_reporter_raises_runtime_error() -> None:
     with pytest.raises(RuntimeError, match="no reporter is current"):
         get_current_reporter()
     with pytest.raises(RuntimeError, match="no reporter is current"):
         report_scope({})
 
 
-def test_each_thread_has_its_own_current_reporter() -> None:
+def test_current_reporter_is_thread_local() -> None:
     reporter = Reporter()
     with reporter:
         thread = threading.Thread(target=report, args=({"x": 1},))
@@ -199,7 +199,7 @@ def test_each_thread_has_its_own_current_reporter() -> None:
     assert reporter.observation == {}
 
 
-def test_a_scope_swaps_the_observation_and_restores_it_after_an_error() -> None:
+def test_scope_exception_restores_previous_observation() -> None:
     reporter, inner = Reporter(), dict[str, Any]()
     before = reporter.observation
     with contextlib.suppress(KeyError), reporter.scope(inner):
@@ -211,30 +211,30 @@ def test_a_scope_swaps_the_observation_and_restores_it_after_an_error() -> None:
         get_current_reporter()
 
 
-def test_report_scope_collects_apart() -> None:
-    reporter, apart = Reporter(), dict[str, Any]()
+def test_report_scope_collects_into_given_dictionary() -> None:
+    reporter, scoped = Reporter(), dict[str, Any]()
     with reporter:
-        with report_scope(apart):
+        with report_scope(scoped):
             report({"x": 1})
         report({"y": 2})
-    assert (apart, reporter.observation) == ({"x": 1}, {"y": 2})
+    assert (scoped, reporter.observation) == ({"x": 1}, {"y": 2})
 
 
-def test_observers_give_prefixes() -> None:
-    reporter, one, two = Reporter(), [], []
-    reporter.add_observer("one", one)
-    reporter.add_observers("more/", [("two", two)])
-    reporter.report({"x": 1}, one)
-    reporter.report({"x": 2}, two)
-    assert reporter.observation == {"one/x": 1, "more/two/x": 2}
+def test_report_with_observer_prefixes_keys() -> None:
+    reporter, first_observer, second_observer = Reporter(), [], []
+    reporter.add_observer("first_observer", first_observer)
+    reporter.add_observers("more/", [("second_observer", second_observer)])
+    reporter.report({"x": 1}, first_observer)
+    reporter.report({"x": 2}, second_observer)
+    assert reporter.observation == {"first_observer/x": 1, "more/second_observer/x": 2}
 
 
-def test_an_unknown_observer_is_told() -> None:
+def test_report_unknown_observer_raises_key_error() -> None:
     with pytest.raises(KeyError, match="add_observer"):
         Reporter().report({"x": 1}, observer=[])
 
 
-def test_the_manager_names_the_models_and_their_parts(tmp_path: Any) -> None:
+def test_manager_registers_models_and_submodules_as_observers(tmp_path: Any) -> None:
     model = nn.Sequential(nn.Linear(1, 1))
     manager = pte.ExtensionsManager({"net": model}, 1, out_dir=tmp_path)
     manager.reporter.report({"x": 1}, model)
@@ -245,33 +245,33 @@ def test_the_manager_names_the_models_and_their_parts(tmp_path: Any) -> None:
 # -- another device ----------------------------------------------------------------------------------------------------
 
 
-def test_a_value_on_another_device_is_copied_there_without_waiting() -> None:
-    loss = distant(1.0, requires_grad=True)
-    observation = observed({"loss": loss})
+def test_report_device_tensor_is_copied_without_synchronization() -> None:
+    loss = make_distant(1.0, requires_grad=True)
+    observation = observe({"loss": loss})
     loss.inner.detach().add_(1)
-    assert DistantTensor.synchronisations == 0
+    assert DistantTensor.synchronizations == 0
     assert isinstance(observation["loss"], DistantTensor)
     assert not observation["loss"].requires_grad
     assert observation["loss"].inner.item() == 1.0
 
 
-def test_an_interval_on_another_device_costs_one_copy_for_all_keys() -> None:
+def test_dict_summary_device_values_synchronize_once_per_interval() -> None:
     reporter, summary = Reporter(), DictSummary()
     for iteration in range(100):
-        reporter.report({"loss": distant(float(iteration)), "acc": distant([0.5]), "host": iteration})
+        reporter.report({"loss": make_distant(float(iteration)), "acc": make_distant([0.5]), "host": iteration})
         if iteration % 10 == 0:
-            reporter.report({"rare": distant(iteration, dtype=torch.int64)})
+            reporter.report({"rare": make_distant(iteration, dtype=torch.int64)})
         summary.add(reporter.observation)
         reporter.observation = {}
-    assert DistantTensor.synchronisations == 0
+    assert DistantTensor.synchronizations == 0
     assert summary.compute_mean() == {"loss": 49.5, "acc": 0.5, "host": 49.5, "rare": 45.0}
-    assert DistantTensor.synchronisations == 1
+    assert DistantTensor.synchronizations == 1
 
 
-def test_operations_on_another_device_do_not_grow_with_the_number_of_keys() -> None:
+def test_dict_summary_device_operations_do_not_grow_with_key_count() -> None:
     def operations(keys: int) -> int:
         reporter, summary = Reporter(), DictSummary()
-        reporter.report({str(key): distant(1.0) for key in range(keys)})
+        reporter.report({str(key): make_distant(1.0) for key in range(keys)})
         summary.add(reporter.observation)  # makes the sums
         before = DistantTensor.operations
         summary.add(reporter.observation)
@@ -280,25 +280,27 @@ def test_operations_on_another_device_do_not_grow_with_the_number_of_keys() -> N
     assert operations(2) == operations(20)
 
 
-def test_results_on_another_device_are_those_of_the_host() -> None:
-    here, there = DictSummary(), DictSummary()
+def test_dict_summary_device_results_equal_host_results() -> None:
+    host_result, device_result = DictSummary(), DictSummary()
     for value, weight in [(0.1, 1), (0.7, 2), (-3.3, 0.5)]:
-        here.add({"x": (value, weight), "y": value})
-        there.add({"x": (distant(value, dtype=torch.float64), weight), "y": distant(value, dtype=torch.float64)})
-    assert there.make_statistics() == here.make_statistics()
-    assert there.state_dict() == here.state_dict()
+        host_result.add({"x": (value, weight), "y": value})
+        device_result.add(
+            {"x": (make_distant(value, dtype=torch.float64), weight), "y": make_distant(value, dtype=torch.float64)}
+        )
+    assert device_result.make_statistics() == host_result.make_statistics()
+    assert device_result.state_dict() == host_result.state_dict()
 
 
-def test_half_precision_on_another_device_is_summed_in_double() -> None:
+def test_dict_summary_device_half_precision_is_summed_in_double() -> None:
     summary = DictSummary()
     for _ in range(5000):  # in float16 the sum would stick at 2048
-        summary.add({"x": distant(1.0, dtype=torch.float16)})
+        summary.add({"x": make_distant(1.0, dtype=torch.float16)})
     assert summary.state_dict()["x"]["x"] == 5000.0
 
 
-def test_here_and_there_mix_under_one_key() -> None:
+def test_dict_summary_device_and_host_values_share_one_key() -> None:
     summary = DictSummary()
-    summary.add({"x": distant(1.0)})
+    summary.add({"x": make_distant(1.0)})
     summary.add({"x": 3.0})
     assert summary.compute_mean() == {"x": 2.0}
 
@@ -306,7 +308,7 @@ def test_here_and_there_mix_under_one_key() -> None:
 # -- summaries ---------------------------------------------------------------------------------------------------------
 
 
-def test_summary_of_numbers() -> None:
+def test_summary_numbers_give_mean_and_standard_deviation() -> None:
     summary = Summary()
     for value in (1, 2.0, torch.tensor(3.0)):
         summary.add(value)
@@ -315,33 +317,33 @@ def test_summary_of_numbers() -> None:
     assert std == pytest.approx(math.sqrt(2 / 3))
 
 
-def test_summary_weights() -> None:
+def test_summary_weighted_values_give_weighted_mean() -> None:
     summary = Summary()
     summary.add(1.0, 3)
     summary.add(5.0, 1)
     assert summary.compute_mean() == 2.0
 
 
-def test_summary_of_nothing_is_nan() -> None:
+def test_summary_empty_returns_nan() -> None:
     assert math.isnan(Summary().compute_mean())
     assert all(map(math.isnan, Summary().make_statistics()))
 
 
-def test_nan_is_not_hidden() -> None:
+def test_dict_summary_nan_value_gives_nan() -> None:
     summary = DictSummary()
     summary.add({"x": 1.0})
     summary.add({"x": math.nan})
     assert all(map(math.isnan, summary.make_statistics().values()))
 
 
-def test_the_deviation_of_equal_values_is_not_negative_by_rounding() -> None:
+def test_summary_equal_values_have_zero_standard_deviation() -> None:
     summary = Summary()
     for _ in range(3):
         summary.add(0.1)
     assert summary.make_statistics()[1] == pytest.approx(0, abs=1e-8)
 
 
-def test_dict_summary_counts_each_key_for_itself() -> None:
+def test_dict_summary_averages_each_key_separately() -> None:
     summary = DictSummary()
     summary.add({"a": 3.0, "b": 1.0})
     summary.add({"a": 1.0, "b": 5.0, "c": np.float32(9.0)})
@@ -350,36 +352,36 @@ def test_dict_summary_counts_each_key_for_itself() -> None:
     assert set(summary.make_statistics()) == {"a", "a.std", "b", "b.std", "c", "c.std"}
 
 
-def test_dict_summary_takes_weights() -> None:
+def test_dict_summary_weighted_values_give_weighted_means() -> None:
     summary = DictSummary()
     summary.add({"a": (1.0, 3), "b": (np.float64(1.0), torch.tensor(1.0))})
     summary.add({"a": (5.0, 1), "b": (2.0, np.array(3))})
     assert summary.compute_mean() == {"a": 2.0, "b": 1.75}
 
 
-def test_dict_summary_tells_bad_values() -> None:
+def test_dict_summary_invalid_value_raises_type_error() -> None:
     with pytest.raises(TypeError, match="'x'"):
         DictSummary().add({"x": "1"})
 
 
-def test_a_million_values_lose_no_precision() -> None:
+def test_dict_summary_many_values_keep_precision() -> None:
     summary = DictSummary()
     for _ in range(100_000):
         summary.add({"x": torch.tensor(0.1, dtype=torch.float64)})
     assert summary.compute_mean()["x"] == pytest.approx(0.1, rel=1e-12)
 
 
-def test_state_goes_through_torch_safe_load_and_continues() -> None:
-    whole, first, second = DictSummary(), DictSummary(), DictSummary()
+def test_dict_summary_state_loaded_with_weights_only_continues() -> None:
+    expected_summary, first, second = DictSummary(), DictSummary(), DictSummary()
     rows = [{"a/b": 0.1, "": 1}, {"a/b": 0.2}, {"a/b": torch.tensor(0.3), "c": 2}]
     for row in rows:
-        whole.add(row)
+        expected_summary.add(row)
     for row in rows[:2]:
         first.add(row)
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second.add({"gone": 1.0})
+    second.add({"obsolete": 1.0})
     second.load_state_dict(torch.load(file, weights_only=True))
     second.add(rows[2])
-    assert second.make_statistics() == whole.make_statistics()
+    assert second.make_statistics() == expected_summary.make_statistics()

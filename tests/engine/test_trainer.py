@@ -36,11 +36,13 @@ def data(batches: int = 4) -> TensorDataset:
     return TensorDataset(x, x.sum(1, keepdim=True))
 
 
-def loader(batches: int = 4) -> DataLoader[tuple[Tensor, ...]]:
+def make_loader(batches: int = 4) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(data(batches), batch_size=4)
 
 
-def targeted(model: nn.Module, kind: Callable[..., torch.optim.Optimizer] = torch.optim.SGD) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, kind: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+) -> torch.optim.Optimizer:
     optimizer = kind(model.parameters(), lr=0.1)
     optimizer.target = model  # type: ignore[attr-defined]
     return optimizer
@@ -56,12 +58,12 @@ def train(tmp_path: Path) -> Any:
     return run
 
 
-def test_the_seeds_form(train: Any) -> None:
+def test_run_trains_model_and_exposes_models_and_optimizers(train: Any) -> None:
     model = Regressor()
-    optimizer = targeted(model)
+    optimizer = make_optimizer(model)
     seen: list[float] = []
     trainer = train(
-        pte.updaters.StandardUpdater(loader(), optimizer, device="cpu"),
+        pte.updaters.StandardUpdater(make_loader(), optimizer, device="cpu"),
         (2, "epoch"),
         lambda manager: seen.append(manager.observation["main/loss"]),
     )
@@ -72,25 +74,27 @@ def test_the_seeds_form(train: Any) -> None:
     assert trainer.stop_trigger
 
 
-def test_the_weights_are_those_of_a_plain_loop(train: Any) -> None:
+def test_run_weights_equal_plain_loop_weights(train: Any) -> None:
     plain, managed = Regressor(), Regressor()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     for _ in range(2):
-        for x, y in loader():
+        for x, y in make_loader():
             optimizer.zero_grad()
             plain(x, y).backward()
             optimizer.step()
-    train(StandardUpdater(loader(), targeted(managed)))
+    train(StandardUpdater(make_loader(), make_optimizer(managed)))
     assert managed.predictor.weight.equal(plain.predictor.weight)
 
 
-def test_extensions_are_handed_the_manager(tmp_path: Path) -> None:
-    handed: list[Any] = []
-    trainer = pte.Trainer(StandardUpdater(loader(), targeted(Regressor())), (1, "iteration"), tmp_path, sinks=[])
-    trainer.extend(handed.append, "mine", (1, "iteration"), 7)
-    assert trainer.get_extension("mine").name == "mine"
+def test_extension_receives_manager(tmp_path: Path) -> None:
+    received: list[Any] = []
+    trainer = pte.Trainer(
+        StandardUpdater(make_loader(), make_optimizer(Regressor())), (1, "iteration"), tmp_path, sinks=[]
+    )
+    trainer.extend(received.append, "custom", (1, "iteration"), 7)
+    assert trainer.get_extension("custom").name == "custom"
     trainer.run()
-    assert handed == [trainer.manager]
+    assert received == [trainer.manager]
     assert trainer.out == str(tmp_path)
 
 
@@ -98,13 +102,13 @@ def test_extensions_are_handed_the_manager(tmp_path: Path) -> None:
     ("stop", "iterations"),
     [((1.5, "epoch"), 6), ((3, "iteration"), 3), (pte.triggers.ManualScheduleTrigger(5, "iteration"), 5)],
 )
-def test_any_trigger_stops_it(train: Any, stop: Any, iterations: int) -> None:
-    assert train(StandardUpdater(loader(), targeted(Regressor())), stop).manager.iteration == iterations
+def test_stop_trigger_of_any_kind_ends_training(train: Any, stop: Any, iterations: int) -> None:
+    assert train(StandardUpdater(make_loader(), make_optimizer(Regressor())), stop).manager.iteration == iterations
 
 
-def test_the_length_is_told_in_epochs(tmp_path: Path) -> None:
+def test_max_epochs_is_derived_from_stop_trigger(tmp_path: Path) -> None:
     def epochs(stop: Any) -> float:
-        updater = StandardUpdater(loader(), targeted(Regressor()))
+        updater = StandardUpdater(make_loader(), make_optimizer(Regressor()))
         return pte.Trainer(updater, stop, tmp_path).manager.max_epochs
 
     assert epochs((3, "epoch")) == 3
@@ -112,46 +116,52 @@ def test_the_length_is_told_in_epochs(tmp_path: Path) -> None:
     assert epochs(lambda manager: True) == math.inf
 
 
-def test_an_error_fails_the_run_and_is_told_to_extensions(train: Any) -> None:
-    class Told(pte.Extension):
+def test_exception_in_loss_function_is_raised_and_calls_on_error(train: Any) -> None:
+    class ErrorRecorder(pte.Extension):
         trigger = None
 
         def on_error(self, manager: Any, exc: Exception, tb: Any) -> None:
-            told.append(exc)
+            errors.append(exc)
 
-    def broken(x: Tensor, y: Tensor) -> Tensor:
+    def raise_error(x: Tensor, y: Tensor) -> Tensor:
         raise ZeroDivisionError
 
-    told: list[Exception] = []
+    errors: list[Exception] = []
     with pytest.raises(ZeroDivisionError):
-        train(StandardUpdater(loader(), targeted(Regressor()), loss_func=broken), (1, "epoch"), Told())
-    assert [type(error) for error in told] == [ZeroDivisionError]
+        train(
+            StandardUpdater(make_loader(), make_optimizer(Regressor()), loss_func=raise_error),
+            (1, "epoch"),
+            ErrorRecorder(),
+        )
+    assert [type(error) for error in errors] == [ZeroDivisionError]
 
 
-def test_it_runs_once(train: Any) -> None:
-    trainer = train(StandardUpdater(loader(), targeted(Regressor())))
+def test_run_second_call_raises_runtime_error(train: Any) -> None:
+    trainer = train(StandardUpdater(make_loader(), make_optimizer(Regressor())))
     with pytest.raises(RuntimeError, match="has ended"):
         trainer.run()
 
 
-def test_state_goes_to_another_trainer(tmp_path: Path) -> None:
+def test_load_state_dict_in_new_trainer_continues_training(tmp_path: Path) -> None:
     def trainer(out: str, stop: Any) -> pte.Trainer:
-        return pte.Trainer(StandardUpdater(loader(), targeted(Regressor())), stop, tmp_path / out, sinks=[])
+        return pte.Trainer(StandardUpdater(make_loader(), make_optimizer(Regressor())), stop, tmp_path / out, sinks=[])
 
-    first, whole = trainer("first", (4, "iteration")), trainer("whole", (2, "epoch"))
+    first, uninterrupted = trainer("first", (4, "iteration")), trainer("uninterrupted", (2, "epoch"))
     first.run()
     second = trainer("first", (2, "epoch"))
     second.load_state_dict(first.state_dict())
     assert second.manager.iteration == 4
     second.run()
-    whole.run()
-    weights = [trainer.manager.models["main"].state_dict()["predictor.weight"] for trainer in (second, whole)]
+    uninterrupted.run()
+    weights = [trainer.manager.models["main"].state_dict()["predictor.weight"] for trainer in (second, uninterrupted)]
     assert weights[0].equal(weights[1])
 
 
-def test_a_finished_training_that_is_resumed_has_nothing_to_do(tmp_path: Path) -> None:
+def test_run_resumed_finished_training_runs_no_iterations(tmp_path: Path) -> None:
     def trainer() -> pte.Trainer:
-        return pte.Trainer(StandardUpdater(loader(), targeted(Regressor())), (1, "epoch"), tmp_path, sinks=[])
+        return pte.Trainer(
+            StandardUpdater(make_loader(), make_optimizer(Regressor())), (1, "epoch"), tmp_path, sinks=[]
+        )
 
     first, second = trainer(), trainer()
     first.run()
@@ -163,37 +173,37 @@ def test_a_finished_training_that_is_resumed_has_nothing_to_do(tmp_path: Path) -
 # -- the updater -------------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_function_besides_the_model(train: Any) -> None:
+def test_updater_loss_func_trains_model(train: Any) -> None:
     model = nn.Linear(2, 1)
     before = model.weight.clone()
-    train(StandardUpdater(loader(), targeted(model), loss_func=lambda x, y: F.mse_loss(model(x), y)))
+    train(StandardUpdater(make_loader(), make_optimizer(model), loss_func=lambda x, y: F.mse_loss(model(x), y)))
     assert not model.weight.equal(before)
 
 
-def test_batches_that_are_dictionaries_go_by_name(train: Any) -> None:
+def test_updater_dict_batch_is_passed_as_keyword_arguments(train: Any) -> None:
     named = DataLoader([{"y": torch.ones(1), "x": torch.ones(2)}] * 8, batch_size=4)  # type: ignore[arg-type]
-    assert train(StandardUpdater(named, targeted(Regressor()))).manager.iteration == 4
+    assert train(StandardUpdater(named, make_optimizer(Regressor()))).manager.iteration == 4
 
 
-def test_a_converter_makes_the_batch(train: Any) -> None:
+def test_updater_converter_prepares_every_batch(train: Any) -> None:
     devices: list[Any] = []
 
     def convert(batch: list[Tensor], device: Any) -> dict[str, Tensor]:
         devices.append(device)
         return {"x": batch[0] * 2, "y": batch[1]}
 
-    train(StandardUpdater(loader(), targeted(Regressor()), convert, "cpu"))
+    train(StandardUpdater(make_loader(), make_optimizer(Regressor()), convert, "cpu"))
     assert devices == ["cpu"] * 8
 
 
-def test_closure_optimizers(train: Any) -> None:
+def test_updater_closure_optimizer_minimizes_loss(train: Any) -> None:
     model = Regressor()
-    train(StandardUpdater(loader(1), targeted(model, torch.optim.LBFGS)), (5, "epoch"))
+    train(StandardUpdater(make_loader(1), make_optimizer(model, torch.optim.LBFGS)), (5, "epoch"))
     assert model(*data(1).tensors).item() < 1e-6
 
 
-def test_several_optimizers_step_down_one_loss(train: Any) -> None:
-    class Two(nn.Module):
+def test_updater_several_optimizers_minimize_one_loss(train: Any) -> None:
+    class TwoLayers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.body, self.head = nn.Linear(2, 2), nn.Linear(2, 1)
@@ -201,7 +211,7 @@ def test_several_optimizers_step_down_one_loss(train: Any) -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return F.mse_loss(self.head(self.body(x)), y)
 
-    model = Two()
+    model = TwoLayers()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizers = {
         "main": torch.optim.SGD(model.body.parameters(), lr=0.1),
@@ -209,11 +219,11 @@ def test_several_optimizers_step_down_one_loss(train: Any) -> None:
     }
     for optimizer in optimizers.values():
         optimizer.target = model  # type: ignore[attr-defined]
-    train(StandardUpdater(loader(), optimizers))
+    train(StandardUpdater(make_loader(), optimizers))
     assert not any(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
-def test_an_update_of_ones_own_with_two_loaders_and_two_models(train: Any) -> None:
+def test_updater_subclass_uses_two_loaders_and_two_models(train: Any) -> None:
     class Adversaries(StandardUpdater):
         def update_core(self) -> None:
             generator, critic = self.models["generator"], self.models["critic"]
@@ -227,15 +237,15 @@ def test_an_update_of_ones_own_with_two_loaders_and_two_models(train: Any) -> No
     seen: list[tuple[int, int]] = []
     generator, critic = nn.Linear(3, 2), nn.Linear(2, 1)
     updater = Adversaries(
-        {"main": loader(), "noise": [torch.ones(1, 3), torch.ones(2, 3), torch.ones(3, 3)]},
-        {"generator": targeted(generator), "critic": targeted(critic)},
+        {"main": make_loader(), "noise": [torch.ones(1, 3), torch.ones(2, 3), torch.ones(3, 3)]},
+        {"generator": make_optimizer(generator), "critic": make_optimizer(critic)},
     )
     trainer = train(updater)
     assert trainer.manager.models == {"generator": generator, "critic": critic}
     assert seen == [(4, 1), (4, 2), (4, 3), (4, 1), (4, 2), (4, 3), (4, 1), (4, 2)]
 
 
-def test_mixed_precision_by_arguments(tmp_path: Path) -> None:
+def test_updater_autocast_and_scaler_train_in_mixed_precision(tmp_path: Path) -> None:
     dtypes: list[torch.dtype] = []
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
@@ -247,7 +257,11 @@ def test_mixed_precision_by_arguments(tmp_path: Path) -> None:
     before = model.predictor.weight.clone()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=4)
     updater = StandardUpdater(
-        loader(), targeted(model), loss_func=loss, autocast=torch.autocast("cpu", torch.bfloat16), scaler=scaler
+        make_loader(),
+        make_optimizer(model),
+        loss_func=loss,
+        autocast=torch.autocast("cpu", torch.bfloat16),
+        scaler=scaler,
     )
     trainer = pte.Trainer(updater, (1, "epoch"), tmp_path, sinks=[])
     trainer.run()
@@ -257,12 +271,12 @@ def test_mixed_precision_by_arguments(tmp_path: Path) -> None:
     assert scaler.get_scale() == 2048.0
 
 
-def test_what_is_not_finite_is_skipped_with_a_scaler(train: Any) -> None:
+def test_updater_scaler_skips_non_finite_gradients(train: Any) -> None:
     model = Regressor()
     before = model.predictor.weight.clone()
     updater = StandardUpdater(
-        loader(),
-        targeted(model),
+        make_loader(),
+        make_optimizer(model),
         loss_func=lambda x, y: model.predictor(x).sum() * math.inf,
         scaler=torch.amp.GradScaler("cpu"),
     )
@@ -273,29 +287,45 @@ def test_what_is_not_finite_is_skipped_with_a_scaler(train: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: StandardUpdater(loader(), torch.optim.SGD([torch.ones(1)])), ValueError, "optimizer.target = model"),
-        (lambda: StandardUpdater({"train": loader()}, targeted(Regressor())), ValueError, "iterator.*'main'.*'train'"),
-        (lambda: StandardUpdater(loader(), {"sgd": targeted(Regressor())}), ValueError, "loss_func.*'main'.*'sgd'"),
-        (lambda: StandardUpdater(loader(), targeted(nn.Linear(2, 1))), TypeError, "loss_func.*part_1, part_2"),
+        (
+            lambda: StandardUpdater(make_loader(), torch.optim.SGD([torch.ones(1)])),
+            ValueError,
+            "optimizer.target = model",
+        ),
+        (
+            lambda: StandardUpdater({"train": make_loader()}, make_optimizer(Regressor())),
+            ValueError,
+            "iterator.*'main'.*'train'",
+        ),
+        (
+            lambda: StandardUpdater(make_loader(), {"sgd": make_optimizer(Regressor())}),
+            ValueError,
+            "loss_func.*'main'.*'sgd'",
+        ),
+        (
+            lambda: StandardUpdater(make_loader(), make_optimizer(nn.Linear(2, 1))),
+            TypeError,
+            "loss_func.*part_1, part_2",
+        ),
     ],
 )
-def test_bad_arguments_are_told_at_construction(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_updater_invalid_argument_raises(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_a_loss_function_that_returns_nothing_is_told(train: Any) -> None:
+def test_updater_loss_func_returning_none_raises_type_error(train: Any) -> None:
     with pytest.raises(TypeError, match="loss_func: expected it to return the loss as a tensor, got None"):
-        train(StandardUpdater(loader(), targeted(Regressor()), loss_func=lambda x, y: None))  # type: ignore[arg-type, return-value]
+        train(StandardUpdater(make_loader(), make_optimizer(Regressor()), loss_func=lambda x, y: None))  # type: ignore[arg-type, return-value]
 
 
-def test_empty_data_are_told(tmp_path: Path) -> None:
+def test_updater_empty_data_raises_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"iters_per_epoch.*is the data empty"):
-        pte.Trainer(StandardUpdater([], targeted(Regressor())), (1, "epoch"), tmp_path)
+        pte.Trainer(StandardUpdater([], make_optimizer(Regressor())), (1, "epoch"), tmp_path)
     with pytest.raises(ValueError, match="iterator: 'main' is empty"):
-        StandardUpdater([], targeted(Regressor())).update()
+        StandardUpdater([], make_optimizer(Regressor())).update()
 
 
-def test_an_iterator_that_is_used_up_is_told(train: Any) -> None:
+def test_updater_exhausted_iterator_raises_value_error(train: Any) -> None:
     with pytest.raises(ValueError, match="'main' is empty; an iterator gives one pass only: give what"):
-        train(StandardUpdater(iter(loader()), targeted(Regressor())))
+        train(StandardUpdater(iter(make_loader()), make_optimizer(Regressor())))

@@ -25,29 +25,31 @@ from pte_tracking._interface.progress import Progress
 Make = Callable[[], Any]
 
 
-def manager_of(directory: Path, trigger: Any, length: int, fired: list[int]) -> pte.ExtensionsManager:
+def make_manager(directory: Path, trigger: Any, length: int, fired: list[int]) -> pte.ExtensionsManager:
     manager = pte.ExtensionsManager({}, 10_000, iters_per_epoch=length, out_dir=directory, sinks=[])
     manager.extend(lambda manager: fired.append(manager.iteration), "recorder", trigger=trigger)
     return manager
 
 
-def through_torch(state: dict[str, Any]) -> dict[str, Any]:
+def save_and_load(state: dict[str, Any]) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return dict(torch.load(file, weights_only=True))
 
 
-def fired_in(tmp_path: Path, make: Make, length: int, values: Sequence[Any], cut: int | None = None) -> list[int]:
-    """The iterations in which a trigger fires, with a resume after iteration ``cut``."""
+def record_firings(
+    tmp_path: Path, make: Make, length: int, values: Sequence[Any], resume_after: int | None = None
+) -> list[int]:
+    """The iterations in which a trigger fires, with a resume after iteration ``resume_after``."""
     directory = tmp_path / f"run{next(_numbers)}"
     fired: list[int] = []
-    manager = manager_of(directory, make(), length, fired)
+    manager = make_manager(directory, make(), length, fired)
     for done, value in enumerate(values):
-        if done == cut:
-            state = through_torch(manager.state_dict())
+        if done == resume_after:
+            state = save_and_load(manager.state_dict())
             manager.close()
-            manager = manager_of(directory, make(), length, fired)
+            manager = make_manager(directory, make(), length, fired)
             manager.load_state_dict(state)
         with manager.run_iteration():
             pte.report({"v": value} if value is not None else {"other": 1})
@@ -60,25 +62,25 @@ _numbers: Iterator[int] = itertools.count()
 CASES: dict[str, tuple[Make, int, Sequence[Any], list[int]]] = {
     "iterations": (lambda: (2, "iteration"), 5, range(7), [2, 4, 6]),
     "epochs": (lambda: (3, "epoch"), 1, range(7), [3, 6]),
-    "epochs and a half": (lambda: (1.5, "epoch"), 2, range(7), [3, 6]),
-    "half an odd epoch": (lambda: (0.5, "epoch"), 5, range(10), [3, 5, 8, 10]),
-    "less than an iteration": (lambda: (0.1, "epoch"), 2, range(4), [1, 2, 3, 4]),
-    "iterations and a half": (lambda: (1.5, "iteration"), 5, range(7), [2, 3, 5, 6]),
+    "fractional epochs": (lambda: (1.5, "epoch"), 2, range(7), [3, 6]),
+    "fractional odd epoch": (lambda: (0.5, "epoch"), 5, range(10), [3, 5, 8, 10]),
+    "subiteration interval": (lambda: (0.1, "epoch"), 2, range(4), [1, 2, 3, 4]),
+    "fractional iterations": (lambda: (1.5, "iteration"), 5, range(7), [2, 3, 5, 6]),
     "never": (lambda: pte.triggers.Trigger.__new__(_Never), 5, range(5), []),
-    "a function of the manager": (lambda: lambda manager: manager.iteration in (2, 3), 5, range(5), [2, 3]),
-    "a schedule": (lambda: triggers.ManualScheduleTrigger([2, 4], "iteration"), 5, range(6), [2, 4]),
-    "one point": (lambda: triggers.ManualScheduleTrigger(1.5, "epoch"), 2, range(6), [3]),
+    "manager function": (lambda: lambda manager: manager.iteration in (2, 3), 5, range(5), [2, 3]),
+    "schedule": (lambda: triggers.ManualScheduleTrigger([2, 4], "iteration"), 5, range(6), [2, 4]),
+    "single point": (lambda: triggers.ManualScheduleTrigger(1.5, "epoch"), 2, range(6), [3]),
     "points between iterations": (lambda: triggers.ManualScheduleTrigger((0.5, 1.1), "epoch"), 5, range(8), [3, 6]),
     "once": (triggers.OnceTrigger, 5, range(6), [1]),
     "max": (lambda: triggers.MaxValueTrigger("v", (1, "iteration")), 5, [0.5, 0.5, 0.4, 0.6], [1, 4]),
     "min": (lambda: triggers.MinValueTrigger("v", (1, "iteration")), 5, [0.5, 0.5, 0.4, 0.6], [1, 3]),
-    "max of means": (lambda: triggers.MaxValueTrigger("v", (2, "iteration")), 5, [5, 5, 6, 2, 9, 3], [2, 6]),
-    "min of epochs": (lambda: triggers.MinValueTrigger("v"), 2, [5, 5, 6, 2, 9, 3], [2, 4]),
+    "max, means": (lambda: triggers.MaxValueTrigger("v", (2, "iteration")), 5, [5, 5, 6, 2, 9, 3], [2, 6]),
+    "min, epochs": (lambda: triggers.MinValueTrigger("v"), 2, [5, 5, 6, 2, 9, 3], [2, 4]),
     "best": (
         lambda: triggers.BestValueTrigger("v", lambda best, new: abs(new) < abs(best), (1, "iteration")),
         *(2, [0.5, -0.5, -0.6, 0.4, -0.4, -0.3], [1, 4, 6]),
     ),
-    "nan is never best": (
+    "nan value": (
         lambda: triggers.MaxValueTrigger("v", (1, "iteration")),
         *(5, [1.0, math.nan, 2.0], [1, 3]),
     ),
@@ -90,11 +92,11 @@ CASES: dict[str, tuple[Make, int, Sequence[Any], list[int]]] = {
         lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=3, mode="max"),
         *(1, [0.5, 0.5, 0.6, 0.7, 0.6, 0.4, 0.3, 0.2], [7, 8]),
     ),
-    "early stopping at the latest": (
+    "early stopping, max trigger": (
         lambda: triggers.EarlyStoppingTrigger(monitor="v", max_trigger=(3, "iteration")),
         *(2, [5, 4, 3, 2], [3, 4]),
     ),
-    "early stopping of means": (
+    "early stopping, means": (
         lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1),
         *(2, [5, 5, 9, 0, 9, 9], [6]),
     ),
@@ -107,20 +109,20 @@ class _Never(triggers.Trigger):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_trigger_fires_when_it_should(name: str, tmp_path: Path) -> None:
+def test_trigger_fires_at_expected_iterations(name: str, tmp_path: Path) -> None:
     make, length, values, expected = CASES[name]
-    assert fired_in(tmp_path, make, length, values) == expected
+    assert record_firings(tmp_path, make, length, values) == expected
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_resume_at_any_iteration_changes_nothing(name: str, tmp_path: Path) -> None:
+def test_trigger_resumed_at_any_iteration_fires_identically(name: str, tmp_path: Path) -> None:
     make, length, values, expected = CASES[name]
-    for cut in range(1, len(values)):
-        assert fired_in(tmp_path, make, length, values, cut) == expected
+    for resume_after in range(1, len(values)):
+        assert record_firings(tmp_path, make, length, values, resume_after) == expected
 
 
 @given(numerator=st.integers(1, 40), denominator=st.integers(1, 40), length=st.integers(1, 300))
-def test_fractions_of_an_epoch_fire_exactly(numerator: int, denominator: int, length: int) -> None:
+def test_interval_trigger_epoch_fraction_fires_exactly(numerator: int, denominator: int, length: int) -> None:
     trigger = triggers.IntervalTrigger(numerator / denominator, "epoch")
     progress = Progress(length)
     manager: Any = SimpleNamespace(updater=progress)
@@ -133,7 +135,7 @@ def test_fractions_of_an_epoch_fire_exactly(numerator: int, denominator: int, le
     assert fired == sorted(expected)
 
 
-def test_ten_tenths_of_an_epoch_are_ten_even_after_very_many() -> None:
+def test_interval_trigger_high_iteration_numbers_stay_exact() -> None:
     trigger, progress = triggers.IntervalTrigger(0.1, "epoch"), Progress(1000)
     manager: Any = SimpleNamespace(updater=progress)
     fired = []
@@ -144,11 +146,11 @@ def test_ten_tenths_of_an_epoch_are_ten_even_after_very_many() -> None:
 
 
 @pytest.mark.parametrize("number", [np.int64(2), np.float32(0.5), Fraction(1, 3), 2])
-def test_any_number_is_a_period(number: Any) -> None:
+def test_interval_trigger_period_accepts_any_number_type(number: Any) -> None:
     assert triggers.IntervalTrigger(number, "epoch").period is number
 
 
-def test_an_interval_tells_what_it_is() -> None:
+def test_interval_trigger_str_shows_period_and_unit() -> None:
     assert str(triggers.IntervalTrigger(1.5, "epoch")) == "IntervalTrigger(1.5, 'epoch')"
 
 
@@ -174,12 +176,12 @@ def test_an_interval_tells_what_it_is() -> None:
         (lambda: triggers.get_trigger((1,)), TypeError, r"trigger.*\(1,\)"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_arguments_are_told_at_construction(make: Make, error: type[Exception], message: str) -> None:
+def test_trigger_invalid_argument_raises(make: Make, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_get_trigger_leaves_triggers_alone_and_makes_the_others() -> None:
+def test_get_trigger_returns_triggers_and_converts_other_values() -> None:
     trigger = triggers.OnceTrigger()
     assert triggers.get_trigger(trigger) is trigger
     assert isinstance(triggers.get_trigger((1, "epoch")), triggers.IntervalTrigger)
@@ -192,45 +194,45 @@ class _EveryOther:
     """A callable with a state."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self, manager: Manager) -> bool:
-        self.asked += 1
-        return self.asked % 2 == 0
+        self.calls += 1
+        return self.calls % 2 == 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"asked": self.asked}
+        return {"calls": self.calls}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.asked = state["asked"]
+        self.calls = state["calls"]
 
 
-def test_the_state_of_a_callable_is_kept_and_it_is_asked_once_an_iteration(tmp_path: Path) -> None:
-    for cut in range(1, 6):
-        assert fired_in(tmp_path, _EveryOther, 3, range(6), cut) == [2, 4, 6]
+def test_callable_trigger_resumed_keeps_state_and_fires_identically(tmp_path: Path) -> None:
+    for resume_after in range(1, 6):
+        assert record_firings(tmp_path, _EveryOther, 3, range(6), resume_after) == [2, 4, 6]
 
 
-def test_once_may_fire_again_after_a_resume(tmp_path: Path) -> None:
-    assert fired_in(tmp_path, lambda: triggers.OnceTrigger(call_on_resume=True), 3, range(6), 4) == [1, 5]
+def test_once_trigger_call_on_resume_fires_after_resume(tmp_path: Path) -> None:
+    assert record_firings(tmp_path, lambda: triggers.OnceTrigger(call_on_resume=True), 3, range(6), 4) == [1, 5]
 
 
-def test_a_function_trigger_is_asked_when_its_own_trigger_fires(tmp_path: Path) -> None:
-    asked: list[tuple[int, int]] = []
+def test_function_trigger_is_evaluated_when_its_inner_trigger_fires(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
 
     def decide(a: int, b: int) -> bool:
-        asked.append((a, b))
-        return len(asked) == 2
+        calls.append((a, b))
+        return len(calls) == 2
 
     trigger = triggers.FunctionTrigger(decide, [1], {"b": 2}, trigger=(2, "iteration"))
-    assert fired_in(tmp_path, lambda: trigger, 3, range(6)) == [4]
-    assert asked == [(1, 2)] * 3
+    assert record_firings(tmp_path, lambda: trigger, 3, range(6)) == [4]
+    assert calls == [(1, 2)] * 3
 
 
 class _Elapsed:
     elapsed_time = 0.0
 
 
-def test_time_fires_after_each_multiple_and_does_not_make_up_for_missed_ones() -> None:
+def test_time_trigger_fires_at_multiples_and_skips_missed_ones() -> None:
     trigger, clock = triggers.TimeTrigger(1), _Elapsed()
     seconds = [0.0, 0.9, 1.2, 1.3, 2.1, 2.2, 7.5, 7.6, 8.0]
     fired = []
@@ -240,18 +242,18 @@ def test_time_fires_after_each_multiple_and_does_not_make_up_for_missed_ones() -
     assert fired == [1.2, 2.1, 7.5, 8.0]
 
 
-def test_time_goes_on_after_a_resume() -> None:
+def test_time_trigger_resumed_does_not_fire_again() -> None:
     clock = _Elapsed()
     first, second = triggers.TimeTrigger(1), triggers.TimeTrigger(1)
     clock.elapsed_time = 1.2
     assert first(clock)  # type: ignore[arg-type]
-    second.load_state_dict(through_torch(first.state_dict()))
+    second.load_state_dict(save_and_load(first.state_dict()))
     assert not second(clock)  # type: ignore[arg-type]
 
 
-def test_the_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
+def test_time_trigger_includes_time_of_earlier_sessions(tmp_path: Path) -> None:
     fired: list[int] = []
-    manager = manager_of(tmp_path, triggers.TimeTrigger(1000), 5, fired)
+    manager = make_manager(tmp_path, triggers.TimeTrigger(1000), 5, fired)
     state = manager.state_dict()
     state["manager"]["elapsed_time"] = 1000.5
     manager.load_state_dict(state)
@@ -264,23 +266,23 @@ def test_the_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: triggers.MinValueTrigger("v"), lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1)]
 )
-def test_a_value_that_never_came_is_told_once_with_those_that_came(make: Make, tmp_path: Path) -> None:
+def test_trigger_unreported_value_warns_once_with_reported_names(make: Make, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="'v' was not reported in a whole interval; reported was 'other'") as caught:
-        assert fired_in(tmp_path, make, 2, [None] * 6) == []
+        assert record_firings(tmp_path, make, 2, [None] * 6) == []
     assert len(caught) == 1
 
 
-def test_a_value_reported_at_times_counts_where_it_was_reported(tmp_path: Path) -> None:
+def test_min_value_trigger_uses_only_reported_values(tmp_path: Path) -> None:
     values = [5, None, None, 4, 3, None]
-    assert fired_in(tmp_path, lambda: triggers.MinValueTrigger("v"), 2, values) == [2, 4, 6]
+    assert record_firings(tmp_path, lambda: triggers.MinValueTrigger("v"), 2, values) == [2, 4, 6]
 
 
-def test_early_stopping_says_so_if_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fired_in(tmp_path, lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, verbose=True), 1, [1, 2])
+def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record_firings(tmp_path, lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, verbose=True), 1, [1, 2])
     assert capsys.readouterr().out == "early stopping at iteration 2: v was best at 1.0\n"
 
 
-def test_accuracy_is_best_high_in_automatic_mode(tmp_path: Path) -> None:
+def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
     manager = pte.ExtensionsManager(
         {}, 1, iters_per_epoch=1, out_dir=tmp_path, stop_trigger=triggers.EarlyStoppingTrigger(monitor="accuracy")
     )
@@ -291,7 +293,7 @@ def test_accuracy_is_best_high_in_automatic_mode(tmp_path: Path) -> None:
     assert manager.stop_trigger
 
 
-def test_a_trigger_without_a_decision_is_told() -> None:
+def test_trigger_without_call_method_raises_not_implemented_error() -> None:
     class Empty(triggers.Trigger):
         pass
 

@@ -42,7 +42,7 @@ class Terminal:
     columns = 80
 
     def __init__(self) -> None:
-        self._eye, end = pty.openpty()
+        self._controller_fd, end = pty.openpty()
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
         self.out: TextIO = os.fdopen(end, "w", encoding="utf-8")
         self._written = bytearray()
@@ -52,7 +52,7 @@ class Terminal:
     def close(self) -> None:
         self.out.close()
         self._reader.join()
-        os.close(self._eye)
+        os.close(self._controller_fd)
 
     def written(self) -> str:
         """All that was written; closes the terminal."""
@@ -79,7 +79,7 @@ class Terminal:
 
     def _read(self) -> None:
         try:
-            while chunk := os.read(self._eye, 4096):
+            while chunk := os.read(self._controller_fd, 4096):
                 self._written += chunk
         except OSError:
             pass  # Linux's word for: the other end was closed

@@ -21,9 +21,9 @@ class Pair(NamedTuple):
     y: Any
 
 
-def test_all_that_can_be_moved_is_moved_and_the_rest_stays() -> None:
-    one = torch.ones(1)
-    moved = to_device({"a": [one, (one, "name")], "b": Pair(one, 3)}, "meta")
+def test_to_device_moves_tensors_and_keeps_other_values() -> None:
+    tensor = torch.ones(1)
+    moved = to_device({"a": [tensor, (tensor, "name")], "b": Pair(tensor, 3)}, "meta")
     assert moved["a"][0].is_meta
     assert moved["a"][1][0].is_meta
     assert moved["a"][1][1] == "name"
@@ -33,7 +33,7 @@ def test_all_that_can_be_moved_is_moved_and_the_rest_stays() -> None:
     assert type(moved["a"]) is list
 
 
-def test_without_a_device_a_batch_is_left_as_it_is() -> None:
+def test_to_device_none_returns_same_batch() -> None:
     batch = [torch.ones(1)]
     assert to_device(batch, None) is batch
 
@@ -48,12 +48,12 @@ def test_without_a_device_a_batch_is_left_as_it_is() -> None:
         ("text", (("text",), {})),
     ],
 )
-def test_a_batch_is_handed_over_in_its_parts(batch: Any, arguments: Any) -> None:
+def test_unpack_splits_batch_into_arguments(batch: Any, arguments: Any) -> None:
     assert unpack(batch) == arguments
 
 
 @given(st.lists(st.none() | st.integers()))
-def test_the_last_batch_is_known(batches: list[int | None]) -> None:
+def test_mark_last_flags_final_batch(batches: list[int | None]) -> None:
     marked = list(mark_last(batches))
     assert [batch for batch, _ in marked] == batches
     assert [is_last for _, is_last in marked] == [False] * (len(batches) - 1) + [True] * bool(batches)
@@ -62,10 +62,10 @@ def test_the_last_batch_is_known(batches: list[int | None]) -> None:
 def evaluate(args: object, model: object, data: object, target: object) -> None: ...
 
 
-def only_named(*, data: object) -> None: ...
+def accept_keyword_only(*, data: object) -> None: ...
 
 
-class Taking(nn.Module):
+class OptionalTargetModel(nn.Module):
     def forward(self, data: object, target: object = None) -> None: ...
 
 
@@ -77,12 +77,12 @@ class Taking(nn.Module):
         lambda data, target, weight=1: None,
         partial(evaluate, 1, 2),
         partial(evaluate, args=1, model=2),
-        Taking(),
+        OptionalTargetModel(),
         print,
         max,
     ],
 )
-def test_what_can_be_called_with_a_batch_passes(function: Any) -> None:
+def test_check_takes_compatible_function_passes(function: Any) -> None:
     if getattr(function, "keywords", None):
         check_takes(function, {"data": 1, "target": 2}, "eval_func")
     else:
@@ -95,13 +95,13 @@ def test_what_can_be_called_with_a_batch_passes(function: Any) -> None:
         (evaluate, [1, 2], r"as eval_func\(part_1, part_2\); evaluate\(args.*target.*\) -> .*missing.*'data'"),
         (lambda data: None, [1, 2], r"<lambda>\(data\) cannot be called so: too many positional"),
         (lambda: None, 1, r"as eval_func\(part_1\)"),
-        (only_named, [1], r"only_named.*too many positional"),
+        (accept_keyword_only, [1], r"accept_keyword_only.*too many positional"),
         (lambda data: None, {"x": 1, "y": 2}, r"as eval_func\(x=\.\.\., y=\.\.\.\)"),
         (partial(evaluate, 1), [1, 2], r"partial.*missing a required argument: 'target'"),
-        (Taking(), [1, 2, 3], r"Taking\(data.*too many positional"),
+        (OptionalTargetModel(), [1, 2, 3], r"OptionalTargetModel\(data.*too many positional"),
     ],
 )
-def test_what_cannot_is_told_the_call_that_it_must_take(function: Any, batch: Any, message: str) -> None:
+def test_check_takes_incompatible_function_raises_type_error(function: Any, batch: Any, message: str) -> None:
     with pytest.raises(TypeError, match=r"(?s)eval_func: it is called with each batch unpacked.*" + message):
         check_takes(function, batch, "eval_func")
 
@@ -128,14 +128,14 @@ PAIRS = TensorDataset(torch.zeros(4, 3), torch.zeros(4))
         (range(3), None),
     ],
 )
-def test_the_form_of_a_batch_is_that_of_what_lies_in_memory(loader: Any, expected: int | None) -> None:
+def test_example_returns_batch_form_of_in_memory_data(loader: Any, expected: int | None) -> None:
     form = example(loader)
     assert parts(form) == expected
     first = next(iter(loader), None)
     assert expected is None or parts(first) == expected
 
 
-class Unreadable(Dataset[int]):
+class UnreadableDataset(Dataset[int]):
     def __len__(self) -> int:
         return 1
 
@@ -148,6 +148,6 @@ class UnreadableStream(IterableDataset[int]):
         raise AssertionError("read")
 
 
-@pytest.mark.parametrize("dataset", [Unreadable(), UnreadableStream()])
-def test_no_other_dataset_is_read_for_it(dataset: Any) -> None:
+@pytest.mark.parametrize("dataset", [UnreadableDataset(), UnreadableStream()])
+def test_example_other_datasets_are_not_read(dataset: Any) -> None:
     assert example(DataLoader(dataset)) is None

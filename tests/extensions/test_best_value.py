@@ -16,7 +16,7 @@ ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 Best = tuple[float, int | None, int]
 
 
-def best_after_each_epoch(out: Path, best: BestValue, values: list[float], **options: Any) -> list[Best]:
+def train_and_collect_best(out: Path, best: BestValue, values: list[float], **options: Any) -> list[Best]:
     """Reports a value at the end of each epoch."""
     observe = observe_value("value", lambda manager: values[manager.iteration // 3 - 1])
     options = {"iters_per_epoch": 3, "out_dir": out, "sinks": [], **options}
@@ -30,32 +30,32 @@ def best_after_each_epoch(out: Path, best: BestValue, values: list[float], **opt
     return seen
 
 
-def test_the_lowest(tmp_path: Path) -> None:
-    seen = best_after_each_epoch(tmp_path, MinValue("value"), [4.0, 4.5, 3.0, 3.5])
+def test_min_value_tracks_lowest_value(tmp_path: Path) -> None:
+    seen = train_and_collect_best(tmp_path, MinValue("value"), [4.0, 4.5, 3.0, 3.5])
     assert seen == [(4.0, 1, 3), (4.0, 1, 3), (3.0, 3, 9), (3.0, 3, 9)]
 
 
-def test_the_highest(tmp_path: Path) -> None:
-    seen = best_after_each_epoch(tmp_path, MaxValue("value"), [3.0, 4.5, 4.0, 5.0])
+def test_max_value_tracks_highest_value(tmp_path: Path) -> None:
+    seen = train_and_collect_best(tmp_path, MaxValue("value"), [3.0, 4.5, 4.0, 5.0])
     assert seen == [(3.0, 1, 3), (4.5, 2, 6), (4.5, 2, 6), (5.0, 4, 12)]
 
 
-def test_the_best_by_ones_own_measure(tmp_path: Path) -> None:
+def test_best_value_custom_compare_selects_best(tmp_path: Path) -> None:
     nearest_to_one = BestValue("value", lambda best, new: abs(new - 1) < abs(best - 1))
-    seen = best_after_each_epoch(tmp_path, nearest_to_one, [3.0, 0.5, -1.0, 1.25])
+    seen = train_and_collect_best(tmp_path, nearest_to_one, [3.0, 0.5, -1.0, 1.25])
     assert [value for value, _, _ in seen] == [3.0, 0.5, 0.5, 1.25]
 
 
-def test_nan_is_never_the_best(tmp_path: Path) -> None:
-    seen = best_after_each_epoch(tmp_path, MinValue("value"), [2.0, math.nan, 1.0])
+def test_best_value_nan_is_ignored(tmp_path: Path) -> None:
+    seen = train_and_collect_best(tmp_path, MinValue("value"), [2.0, math.nan, 1.0])
     assert [value for value, _, _ in seen] == [2.0, 2.0, 1.0]
     late = MaxValue("value")
     with pytest.raises(RuntimeError, match="'value' has no best value yet"):
-        best_after_each_epoch(tmp_path, late, [math.nan])
-    assert best_after_each_epoch(tmp_path, late, [1.0]) == [(1.0, 1, 3)]
+        train_and_collect_best(tmp_path, late, [math.nan])
+    assert train_and_collect_best(tmp_path, late, [1.0]) == [(1.0, 1, 3)]
 
 
-def test_it_is_the_mean_of_an_interval_that_counts(tmp_path: Path) -> None:
+def test_best_value_compares_interval_means(tmp_path: Path) -> None:
     best = MinValue("value", (2, "iteration"))
     manager = pte.ExtensionsManager({}, 9, [best], iters_per_epoch=6, out_dir=tmp_path, sinks=[])
     for value in (1, 9, 4, 4, 8, 2):
@@ -64,7 +64,7 @@ def test_it_is_the_mean_of_an_interval_that_counts(tmp_path: Path) -> None:
     assert (best.best_value, best.best_iteration, best.best_epoch) == (4, 4, 0)
 
 
-def test_a_loop_without_epochs_has_no_best_one(tmp_path: Path) -> None:
+def test_best_value_unset_epoch_length_has_none_as_best_epoch(tmp_path: Path) -> None:
     best = MinValue("value", (2, "iteration"))
     manager = pte.ExtensionsManager({}, 9, [best], stop_trigger=(2, "iteration"), out_dir=tmp_path, sinks=[])
     while not manager.stop_trigger:
@@ -74,23 +74,21 @@ def test_a_loop_without_epochs_has_no_best_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_a_resumed_best_is_that_of_an_uninterrupted_training(
-    tmp_path: Path, cut: int, through_a_file: ThroughAFile
-) -> None:
+def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
     def train(manager: pte.ExtensionsManager, until: int) -> None:
         while manager.iteration < until:
             with manager.run_iteration():
                 pte.report({"value": (manager.iteration * 7) % 5})
 
-    def manager_of(best: BestValue, name: str) -> pte.ExtensionsManager:
+    def make_manager(best: BestValue, name: str) -> pte.ExtensionsManager:
         return pte.ExtensionsManager({}, 9, [best], iters_per_epoch=2, out_dir=tmp_path / name, sinks=[])
 
-    train(manager_of(whole := MinValue("value"), "whole"), 8)
-    killed = manager_of(MinValue("value"), "parts")
+    train(make_manager(whole := MinValue("value"), "whole"), 8)
+    killed = make_manager(MinValue("value"), "parts")
     train(killed, cut)
     state = through_a_file(killed.state_dict())
     killed.close("KILLED")
-    resumed = manager_of(best := MinValue("value"), "parts")
+    resumed = make_manager(best := MinValue("value"), "parts")
     resumed.load_state_dict(state)
     train(resumed, 8)
     assert best.state_dict() == whole.state_dict()
@@ -98,16 +96,16 @@ def test_a_resumed_best_is_that_of_an_uninterrupted_training(
 
 
 @pytest.mark.parametrize("attribute", ["best_value", "best_iteration", "best_epoch"])
-def test_before_the_first_there_is_none(attribute: str) -> None:
+def test_best_value_before_first_interval_raises_runtime_error(attribute: str) -> None:
     with pytest.raises(RuntimeError, match="'value' has no best value yet: no interval with a value of it is over"):
         getattr(MaxValue("value"), attribute)
 
 
-def test_their_names_are_those_of_pytorch_pfn_extras() -> None:
+def test_best_value_default_names_match_pytorch_pfn_extras() -> None:
     named = [BestValue("value", max), MaxValue("value"), MinValue("value")]
     assert [each.default_name for each in named] == ["best_value", "max_value", "min_value"]
 
 
-def test_compare_must_be_a_function() -> None:
+def test_best_value_non_function_compare_raises_type_error() -> None:
     with pytest.raises(TypeError, match="compare: expected a function of the best value and a new one, got 'min'"):
         BestValue("value", "min")  # type: ignore[arg-type]

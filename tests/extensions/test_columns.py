@@ -12,20 +12,20 @@ from pte_tracking.extensions._columns import Columns, number
 
 
 @given(st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(7, 12))
-def test_a_fraction_fits_its_column_and_keeps_its_size(value: float, most: int) -> None:
-    text = number(value, most)
-    assert len(text) <= most
+def test_number_float_fits_width_and_keeps_magnitude(value: float, max_width: int) -> None:
+    text = number(value, max_width)
+    assert len(text) <= max_width
     assert math.isnan(value) or float(text) == pytest.approx(value, rel=0.6)
 
 
-def test_whole_numbers_keep_all_digits() -> None:
+def test_number_integer_keeps_all_digits() -> None:
     assert number(12_345_678) == "12345678"
 
 
 @given(
     st.dictionaries(st.sampled_from(["epoch", "train/loss", "a_very_long_name"]), st.floats() | st.integers(0, 10**9))
 )
-def test_each_cell_begins_below_its_name(row: dict[str, float]) -> None:
+def test_columns_cells_align_with_header(row: dict[str, float]) -> None:
     columns = Columns(["epoch", "train/loss", "a_very_long_name"], "epoch")
     header, line = columns.header(), columns.line(row)
     ends = [header.index(key) + max(10, len(key)) for key in columns.keys]
@@ -34,11 +34,11 @@ def test_each_cell_begins_below_its_name(row: dict[str, float]) -> None:
         assert cell == (number(row[key], max(10, len(key))) if key in row else "")
 
 
-def test_the_header_is_that_of_chainer() -> None:
+def test_columns_header_matches_chainer() -> None:
     assert Columns(["epoch", "elapsed_time"], "epoch").header() == "epoch       elapsed_time"
 
 
-def test_columns_that_are_found_begin_with_the_clock_of_the_rows_and_end_with_the_time() -> None:
+def test_columns_detected_keys_put_unit_first_and_time_last() -> None:
     row = ["loss", "epoch", "iteration", "elapsed_time", "accuracy"]
     for unit in ("epoch", "iteration"):
         columns = Columns(None, unit)
@@ -47,20 +47,20 @@ def test_columns_that_are_found_begin_with_the_clock_of_the_rows_and_end_with_th
         assert not columns.find(row)
 
 
-def test_without_epochs_the_iteration_leads() -> None:
+def test_columns_missing_epoch_puts_iteration_first() -> None:
     columns = Columns(None, "epoch")
     assert columns.find(["loss", "iteration"])
     assert columns.keys == ["iteration", "loss"]
 
 
-def test_a_new_key_is_a_new_column() -> None:
+def test_columns_new_key_adds_column() -> None:
     columns = Columns(None, "epoch")
     assert columns.find(["epoch", "loss"])
     assert columns.find(["epoch", "val/loss"])
     assert columns.keys == ["epoch", "loss", "val/loss"]
 
 
-def test_columns_that_are_given_stay() -> None:
+def test_columns_given_keys_stay_unchanged() -> None:
     columns = Columns(["loss"], "epoch")
     assert not columns.find(["epoch", "val/loss"])
     assert columns.keys == ["loss"]

@@ -17,18 +17,18 @@ from pte_tracking.extensions import ExponentialShift
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def sgd(*rates: float | Tensor, **options: Any) -> torch.optim.SGD:
+def make_sgd(*rates: float | Tensor, **options: Any) -> torch.optim.SGD:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
     return torch.optim.SGD(groups, **options)
 
 
-def manager_of(out: Path, shift: ExponentialShift, trigger: Any = None, **optimizers: Any) -> pte.ExtensionsManager:
+def make_manager(out: Path, shift: ExponentialShift, trigger: Any = None, **optimizers: Any) -> pte.ExtensionsManager:
     manager = pte.ExtensionsManager({}, 100, optimizers=optimizers, iters_per_epoch=4, out_dir=out, sinks=[])
     manager.extend(shift, trigger=trigger)
     return manager
 
 
-def values(manager: pte.ExtensionsManager, until: int, attr: str = "lr", name: str = "main") -> list[float]:
+def record_values(manager: pte.ExtensionsManager, until: int, attr: str = "lr", name: str = "main") -> list[float]:
     """The option as it was during each iteration."""
     seen = []
     while manager.iteration < until:
@@ -53,127 +53,127 @@ def values(manager: pte.ExtensionsManager, until: int, attr: str = "lr", name: s
     ],
 )
 @pytest.mark.parametrize("is_given", [True, False])
-def test_it_shifts_from_its_first_value_to_its_target(
+def test_exponential_shift_moves_from_init_to_target(
     tmp_path: Path, init: float, rate: float, target: float | None, expected: list[float], is_given: bool
 ) -> None:
-    optimizer = sgd(0.1)
+    optimizer = make_sgd(0.1)
     optimizer.param_groups[0]["momentum"] = 0.9 if is_given else init
     shift = ExponentialShift("momentum", rate, init if is_given else None, target)
-    manager = manager_of(tmp_path, shift, (4, "iteration"), main=optimizer)
-    assert values(manager, 12, "momentum") == [value for value in expected for _ in range(4)]
+    manager = make_manager(tmp_path, shift, (4, "iteration"), main=optimizer)
+    assert record_values(manager, 12, "momentum") == [value for value in expected for _ in range(4)]
 
 
-def test_by_default_it_shifts_in_each_iteration(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.1), main=sgd(1.0))
-    assert values(manager, 4) == [1.0 * 0.1**n for n in range(4)]
+def test_exponential_shift_default_trigger_shifts_each_iteration(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.1), main=make_sgd(1.0))
+    assert record_values(manager, 4) == [1.0 * 0.1**n for n in range(4)]
 
 
-def test_each_group_shifts_from_its_own_value(tmp_path: Path) -> None:
-    optimizer = sgd(1.0, 10.0)
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5, target=2), main=optimizer)
+def test_exponential_shift_param_groups_shift_independently(tmp_path: Path) -> None:
+    optimizer = make_sgd(1.0, 10.0)
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=2), main=optimizer)
     with pytest.raises(ValueError, match=r"target: a rate of 0.5 never leads from 1.0 to 2"):
-        values(manager, 1)
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5, target=0.5), main=optimizer)
-    values(manager, 3)
+        record_values(manager, 1)
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=0.5), main=optimizer)
+    record_values(manager, 3)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1.25]
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_another_optimizer_is_named_or_handed_over(tmp_path: Path, by_name: bool) -> None:
-    main, other = sgd(1.0), sgd(1.0)
+def test_exponential_shift_accepts_optimizer_by_name_or_object(tmp_path: Path, by_name: bool) -> None:
+    main, other = make_sgd(1.0), make_sgd(1.0)
     shift = ExponentialShift("lr", 0.5, optimizer="other" if by_name else other)
-    manager = manager_of(tmp_path, shift, main=main, other=other)
-    assert values(manager, 2, name="other") == [1.0, 0.5]
+    manager = make_manager(tmp_path, shift, main=main, other=other)
+    assert record_values(manager, 2, name="other") == [1.0, 0.5]
     assert main.param_groups[0]["lr"] == 1.0
 
 
-def test_a_learning_rate_that_is_a_tensor_is_changed_in_place(tmp_path: Path) -> None:
+def test_exponential_shift_tensor_learning_rate_changes_in_place(tmp_path: Path) -> None:
     rate = torch.tensor(1.0)
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5), main=sgd(rate))
-    values(manager, 2)
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5), main=make_sgd(rate))
+    record_values(manager, 2)
     assert manager.optimizers["main"].param_groups[0]["lr"] is rate
     assert rate == 0.25
 
 
 @pytest.mark.parametrize("init", [None, 0.3])
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_a_resumed_shift_is_exactly_that_of_an_uninterrupted_training(
+def test_exponential_shift_resumed_matches_uninterrupted_run(
     tmp_path: Path, cut: int, init: float | None, through_a_file: ThroughAFile
 ) -> None:
     def shift() -> ExponentialShift:
         return ExponentialShift("lr", 0.7, init)
 
-    whole = values(manager_of(tmp_path / "whole", shift(), (2, "iteration"), main=sgd(0.1)), 10)
-    killed = manager_of(tmp_path / "parts", shift(), (2, "iteration"), main=sgd(0.1))
-    first = values(killed, cut)
+    whole = record_values(make_manager(tmp_path / "whole", shift(), (2, "iteration"), main=make_sgd(0.1)), 10)
+    killed = make_manager(tmp_path / "parts", shift(), (2, "iteration"), main=make_sgd(0.1))
+    first = record_values(killed, cut)
     state = through_a_file(killed.state_dict())
     killed.close("KILLED")
-    resumed = manager_of(tmp_path / "parts", shift(), (2, "iteration"), main=sgd(123.0))
+    resumed = make_manager(tmp_path / "parts", shift(), (2, "iteration"), main=make_sgd(123.0))
     resumed.load_state_dict(state)
-    assert first + values(resumed, 10) == whole
+    assert first + record_values(resumed, 10) == whole
 
 
-def test_a_group_that_is_added_later_shifts_from_what_it_has_then(tmp_path: Path) -> None:
+def test_exponential_shift_late_param_group_shifts_from_current_value(tmp_path: Path) -> None:
     """As when layers are thawed; and a training that goes on shifts all of them on."""
-    optimizer = sgd(1.0)
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
-    values(manager, 2)
+    optimizer = make_sgd(1.0)
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
+    record_values(manager, 2)
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 16.0})
-    values(manager, 3)
+    record_values(manager, 3)
     assert [group["lr"] for group in optimizer.param_groups] == [0.125, 8.0]
     state = manager.state_dict()
     manager.close()
-    optimizer = sgd(1.0, 1.0)
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
+    optimizer = make_sgd(1.0, 1.0)
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
     manager.load_state_dict(state)
-    values(manager, 4)
+    record_values(manager, 4)
     assert [group["lr"] for group in optimizer.param_groups] == [0.0625, 4.0]
 
 
-def test_it_never_overflows(tmp_path: Path) -> None:
+def test_exponential_shift_large_shift_count_does_not_overflow(tmp_path: Path) -> None:
     shift = ExponentialShift("lr", 2.0, target=3.0)
     shift.load_state_dict({"inits": [1.0], "missed": [0], "shifts": 10_000})
-    assert values(manager_of(tmp_path, shift, main=sgd(1.0)), 2) == [3.0, 3.0]
+    assert record_values(make_manager(tmp_path, shift, main=make_sgd(1.0)), 2) == [3.0, 3.0]
 
 
-def test_an_optimizer_that_is_missing_is_told_when_the_extension_is_registered(tmp_path: Path) -> None:
+def test_exponential_shift_missing_optimizer_raises_at_registration(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"ExponentialShift: no optimizer is called 'main'; the manager has 'generator', 'critic'. "
         r"Give it one by optimizers=\{'main': optimizer\}, or name another here",
     ):
-        manager_of(tmp_path, ExponentialShift("lr", 0.5), generator=sgd(1.0), critic=sgd(1.0))
+        make_manager(tmp_path, ExponentialShift("lr", 0.5), generator=make_sgd(1.0), critic=make_sgd(1.0))
     with pytest.raises(ValueError, match="'main'; the manager has none"):
-        manager_of(tmp_path, ExponentialShift("lr", 0.5))
+        make_manager(tmp_path, ExponentialShift("lr", 0.5))
 
 
-def test_an_option_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_exponential_shift_missing_option_raises_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="SGD has no option 'learning_rate'; it has 'lr', 'momentum', 'dampening'"):
-        manager_of(tmp_path, ExponentialShift("learning_rate", 0.5), main=sgd(1.0))
+        make_manager(tmp_path, ExponentialShift("learning_rate", 0.5), main=make_sgd(1.0))
 
 
-def test_only_numbers_shift(tmp_path: Path) -> None:
+def test_exponential_shift_non_numeric_option_raises_type_error(tmp_path: Path) -> None:
     adam = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
     with pytest.raises(TypeError, match=r"only a number can be shifted; the option 'betas' is \(0.9, 0.999\)"):
-        values(manager_of(tmp_path, ExponentialShift("betas", 0.5), main=adam), 1)
+        record_values(make_manager(tmp_path, ExponentialShift("betas", 0.5), main=adam), 1)
     with pytest.raises(TypeError, match="only a number can be shifted; the option 'nesterov' is False"):
-        values(manager_of(tmp_path, ExponentialShift("nesterov", 0.5), main=sgd(1.0)), 1)
+        record_values(make_manager(tmp_path, ExponentialShift("nesterov", 0.5), main=make_sgd(1.0)), 1)
 
 
 @pytest.mark.parametrize("target", [-1.0, 3.0])
-def test_a_target_that_lies_elsewhere_is_told(tmp_path: Path, target: float) -> None:
-    manager = manager_of(tmp_path, ExponentialShift("lr", 0.5, target=target), main=sgd(1.0))
+def test_exponential_shift_unreachable_target_raises_value_error(tmp_path: Path, target: float) -> None:
+    manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=target), main=make_sgd(1.0))
     with pytest.raises(ValueError, match=f"target: a rate of 0.5 never leads from 1.0 to {target}"):
-        values(manager, 1)
+        record_values(manager, 1)
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
-def test_a_rate_must_be_a_factor(rate: float) -> None:
+def test_exponential_shift_invalid_rate_raises_value_error(rate: float) -> None:
     with pytest.raises(ValueError, match="rate: expected a factor that is finite and not negative, got"):
         ExponentialShift("lr", rate)
 
 
-def test_arguments_must_be_numbers_and_an_optimizer() -> None:
+def test_exponential_shift_invalid_argument_types_raise_type_error() -> None:
     with pytest.raises(TypeError, match=r"rate: expected a number, got '0.5' of type str"):
         ExponentialShift("lr", "0.5")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="target: expected a number, got True of type bool"):

@@ -13,12 +13,12 @@ import pte_tracking as pte
 from pte_tracking.extensions import FailOnNonNumber
 
 
-def manager_of(out: Path, models: dict[str, nn.Module], check_grad: bool = True) -> pte.ExtensionsManager:
+def make_manager(out: Path, models: dict[str, nn.Module], check_grad: bool = True) -> pte.ExtensionsManager:
     extensions = [FailOnNonNumber(check_grad=check_grad)]
     return pte.ExtensionsManager(models, 9, extensions, iters_per_epoch=2, out_dir=out, sinks=[])
 
 
-def linear() -> nn.Linear:
+def make_linear() -> nn.Linear:
     layer = nn.Linear(2, 2)
     layer(torch.ones(1, 2)).sum().backward()
     return layer
@@ -29,15 +29,15 @@ def iterate(manager: pte.ExtensionsManager) -> None:
         pass
 
 
-def test_finite_numbers_pass(tmp_path: Path) -> None:
-    models = {"main": linear(), "empty": nn.ReLU(), "fresh": nn.Linear(2, 2), "whole": nn.Linear(1, 1).half()}
-    iterate(manager_of(tmp_path, models))
+def test_fail_on_non_number_finite_parameters_pass(tmp_path: Path) -> None:
+    models = {"main": make_linear(), "empty": nn.ReLU(), "fresh": nn.Linear(2, 2), "whole": nn.Linear(1, 1).half()}
+    iterate(make_manager(tmp_path, models))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_weight_that_is_no_number_ends_the_training(tmp_path: Path, value: float) -> None:
-    models = {"encoder": linear(), "decoder": nn.Sequential(linear(), linear())}
-    manager = manager_of(tmp_path, models)
+def test_fail_on_non_number_non_finite_weight_raises_runtime_error(tmp_path: Path, value: float) -> None:
+    models = {"encoder": make_linear(), "decoder": nn.Sequential(make_linear(), make_linear())}
+    manager = make_manager(tmp_path, models)
     iterate(manager)
     with torch.no_grad():
         models["decoder"][1].weight[1, 0] = value
@@ -47,41 +47,41 @@ def test_a_weight_that_is_no_number_ends_the_training(tmp_path: Path, value: flo
         iterate(manager)
 
 
-def test_gradients_are_looked_at_unless_that_is_refused(tmp_path: Path) -> None:
-    layer = linear()
+def test_fail_on_non_number_check_grad_controls_gradient_check(tmp_path: Path) -> None:
+    layer = make_linear()
     assert layer.bias.grad is not None
     layer.bias.grad[0] = math.nan
     with pytest.raises(RuntimeError, match=r"in main/bias/grad$"):
-        iterate(manager_of(tmp_path / "a", {"main": layer}))
-    iterate(manager_of(tmp_path / "b", {"main": layer}, check_grad=False))
+        iterate(make_manager(tmp_path / "a", {"main": layer}))
+    iterate(make_manager(tmp_path / "b", {"main": layer}, check_grad=False))
 
 
-def test_sparse_gradients_are_understood(tmp_path: Path) -> None:
+def test_fail_on_non_number_sparse_gradients_are_checked(tmp_path: Path) -> None:
     embedding = nn.Embedding(4, 2, sparse=True)
     embedding(torch.tensor([1, 1])).sum().backward()
-    iterate(manager_of(tmp_path / "a", {"main": embedding}))
+    iterate(make_manager(tmp_path / "a", {"main": embedding}))
     embedding.zero_grad()
     (embedding(torch.tensor([1, 1])) * math.inf).sum().backward()
     with pytest.raises(RuntimeError, match="main/weight/grad"):
-        iterate(manager_of(tmp_path / "b", {"main": embedding}))
+        iterate(make_manager(tmp_path / "b", {"main": embedding}))
 
 
-def test_a_long_list_is_cut(tmp_path: Path) -> None:
+def test_fail_on_non_number_long_parameter_list_is_truncated(tmp_path: Path) -> None:
     layers = nn.Sequential(*(nn.Linear(1, 1) for _ in range(8)))
     with torch.no_grad():
         for parameter in layers.parameters():
             parameter.fill_(math.nan)
     with pytest.raises(RuntimeError, match=r"main/0.weight/data, .*, main/4.bias/data and 6 more$"):
-        iterate(manager_of(tmp_path, {"main": layers}))
+        iterate(make_manager(tmp_path, {"main": layers}))
 
 
-def test_no_snapshot_is_taken_of_such_a_model(tmp_path: Path) -> None:
-    taken = []
-    layer = linear()
+def test_fail_on_non_number_diverged_model_is_not_saved(tmp_path: Path) -> None:
+    snapshots = []
+    layer = make_linear()
     with torch.no_grad():
         layer.weight.fill_(math.nan)
-    manager = manager_of(tmp_path, {"main": layer})
-    manager.extend(lambda _: taken.append(1), "snapshot", (1, "iteration"), pte.PRIORITY_SNAPSHOT)
+    manager = make_manager(tmp_path, {"main": layer})
+    manager.extend(lambda _: snapshots.append(1), "snapshot", (1, "iteration"), pte.PRIORITY_SNAPSHOT)
     with pytest.raises(RuntimeError, match="diverged"):
         iterate(manager)
-    assert taken == []
+    assert snapshots == []

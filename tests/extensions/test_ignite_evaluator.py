@@ -22,7 +22,7 @@ ignite_metrics = pytest.importorskip("ignite.metrics")
 LOADER = DataLoader(TensorDataset(torch.randn(10, 2), torch.zeros(10, dtype=torch.long)), batch_size=3)
 
 
-class Counting(nn.Module):
+class CountingModel(nn.Module):
     """Reports how often it was called, from 0; finds all samples to be of class 0."""
 
     def __init__(self) -> None:
@@ -37,50 +37,50 @@ class Counting(nn.Module):
         return torch.tensor([[1.0, 0.0]]).expand(len(data), 2)
 
 
-def engine_of(model: nn.Module, **metrics: Any) -> Any:
+def make_engine(model: nn.Module, **metrics: Any) -> Any:
     return ignite_engine.create_supervised_evaluator(model, metrics={"acc": ignite_metrics.Accuracy(), **metrics})
 
 
-def test_metrics_and_reported_values_come_together() -> None:
-    model = Counting()
-    assert IgniteEvaluator(engine_of(model), LOADER, model)() == {"main/x": 1.5, "val/acc": 1.0}
+def test_ignite_evaluator_returns_metrics_and_reported_values() -> None:
+    model = CountingModel()
+    assert IgniteEvaluator(make_engine(model), LOADER, model)() == {"main/x": 1.5, "val/acc": 1.0}
 
 
-def test_the_name_goes_before_both() -> None:
-    model = Counting()
-    assert IgniteEvaluator(engine_of(model), LOADER, model, name="test")() == {"test/main/x": 1.5, "test/acc": 1.0}
+def test_ignite_evaluator_name_prefixes_all_keys() -> None:
+    model = CountingModel()
+    assert IgniteEvaluator(make_engine(model), LOADER, model, name="test")() == {"test/main/x": 1.5, "test/acc": 1.0}
 
 
-def test_in_a_manager_it_is_called_val(tmp_path: Path) -> None:
-    model = Counting()
-    extensions = [IgniteEvaluator(engine_of(model), LOADER, model), IgniteEvaluator(engine_of(model), LOADER, {})]
+def test_ignite_evaluator_in_manager_uses_val_prefix(tmp_path: Path) -> None:
+    model = CountingModel()
+    extensions = [IgniteEvaluator(make_engine(model), LOADER, model), IgniteEvaluator(make_engine(model), LOADER, {})]
     manager = ExtensionsManager({}, 1, extensions, iters_per_epoch=1, out_dir=tmp_path, sinks=[])
-    with pytest.raises(KeyError, match="Counting is not known"), manager.run_iteration():
+    with pytest.raises(KeyError, match="CountingModel is not known"), manager.run_iteration():
         pass
     assert manager.observation == {"val/main/x": 1.5, "val/acc": 1.0}
 
 
-def test_every_part_is_afterwards_in_the_mode_that_it_was_in() -> None:
-    model = Counting()
-    IgniteEvaluator(engine_of(model), LOADER, model)()
+def test_ignite_evaluator_restores_module_modes() -> None:
+    model = CountingModel()
+    IgniteEvaluator(make_engine(model), LOADER, model)()
     assert [module.training for module in model.modules()] == [True, False]
 
 
-def test_it_can_run_again_and_leaves_no_handlers_behind() -> None:
-    model = Counting()
-    engine = engine_of(model)
+def test_ignite_evaluator_rerun_leaves_handlers_unchanged() -> None:
+    model = CountingModel()
+    engine = make_engine(model)
     evaluator = IgniteEvaluator(engine, LOADER, model)
-    handlers = {event: len(there) for event, there in engine._event_handlers.items()}
+    handlers = {event: len(registered) for event, registered in engine._event_handlers.items()}
     assert evaluator()["main/x"] == 1.5
     assert evaluator()["main/x"] == 5.5
-    assert {event: len(there) for event, there in engine._event_handlers.items() if there} == {
+    assert {event: len(registered) for event, registered in engine._event_handlers.items() if registered} == {
         event: count for event, count in handlers.items() if count
     }
 
 
-def test_what_handlers_report_is_averaged_over_the_iterations() -> None:
-    model = Counting()
-    engine = engine_of(model)
+def test_ignite_evaluator_handler_reports_are_averaged() -> None:
+    model = CountingModel()
+    engine = make_engine(model)
     evaluator = IgniteEvaluator(engine, LOADER, model)
     events = ignite_engine.Events
     engine.add_event_handler(events.ITERATION_STARTED, lambda: pte.report({"started": engine.state.iteration}))
@@ -92,9 +92,9 @@ def test_what_handlers_report_is_averaged_over_the_iterations() -> None:
     assert reporter.observation == means
 
 
-def test_an_error_in_the_engine_leaves_everything_as_it_was() -> None:
-    model = Counting()
-    engine = engine_of(model)
+def test_ignite_evaluator_engine_error_restores_state() -> None:
+    model = CountingModel()
+    engine = make_engine(model)
     failing = True
 
     def fail() -> None:
@@ -112,33 +112,33 @@ def test_an_error_in_the_engine_leaves_everything_as_it_was() -> None:
     assert evaluator()["val/acc"] == 1
 
 
-def test_a_metric_that_is_no_single_number_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    model = Counting()
-    engine = engine_of(model, matrix=ignite_metrics.ConfusionMatrix(2))
+def test_ignite_evaluator_non_scalar_metric_is_skipped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = CountingModel()
+    engine = make_engine(model, matrix=ignite_metrics.ConfusionMatrix(2))
     evaluator = IgniteEvaluator(engine, LOADER, model)
     with caplog.at_level(logging.WARNING, "pte_tracking"):
         assert set(evaluator()) == set(evaluator()) == {"main/x", "val/acc"}
     assert caplog.text.count("'matrix' is not reported") == 1
 
 
-def test_the_hook_is_called_first_and_a_bar_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    model = Counting()
+def test_ignite_evaluator_eval_hook_runs_and_bar_needs_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    model = CountingModel()
     called: list[IgniteEvaluator] = []
-    evaluator = IgniteEvaluator(engine_of(model), LOADER, model, eval_hook=called.append, progress_bar=True)
+    evaluator = IgniteEvaluator(make_engine(model), LOADER, model, eval_hook=called.append, progress_bar=True)
     evaluator()
     assert called == [evaluator]
     assert capsys.readouterr().err == ""
 
 
-def test_the_engine_comes_first() -> None:
+def test_ignite_evaluator_swapped_arguments_raise_type_error() -> None:
     with pytest.raises(TypeError, match=r"evaluator: expected an ignite.engine.Engine, got .*DataLoader.*comes second"):
-        IgniteEvaluator(LOADER, Counting(), Counting())  # type: ignore[arg-type]
+        IgniteEvaluator(LOADER, CountingModel(), CountingModel())  # type: ignore[arg-type]
 
 
-def test_beside_a_trainer_of_ignite_its_metrics_are_observed_each_epoch(tmp_path: Path) -> None:
+def test_ignite_evaluator_in_ignite_manager_reports_each_epoch(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     trainer = ignite_engine.create_supervised_trainer(model, torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy)
-    evaluator = engine_of(model, loss=ignite_metrics.Loss(F.cross_entropy))
+    evaluator = make_engine(model, loss=ignite_metrics.Loss(F.cross_entropy))
     observed: list[set[str]] = []
 
     @pte.make_extension(trigger=(1, "iteration"))

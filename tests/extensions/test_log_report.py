@@ -19,7 +19,7 @@ from pte_tracking.extensions import LogReport, PrintReport
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def manager_of(out: Path, *extensions: Any, **options: Any) -> pte.ExtensionsManager:
+def make_manager(out: Path, *extensions: Any, **options: Any) -> pte.ExtensionsManager:
     options = {"iters_per_epoch": 4, "out_dir": out, "sinks": ["json"], **options}
     return pte.ExtensionsManager({}, 10_000, extensions, **options)
 
@@ -41,12 +41,12 @@ def rows(out: Path, name: str = "log") -> list[dict[str, Any]]:
     return loaded
 
 
-def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def drop_elapsed_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in rows]
 
 
-def test_a_row_holds_the_means_of_its_interval_and_when_it_was(tmp_path: Path) -> None:
-    with manager_of(tmp_path, LogReport()) as manager:
+def test_log_report_row_contains_interval_means_and_counters(tmp_path: Path) -> None:
+    with make_manager(tmp_path, LogReport()) as manager:
         train(manager, 8)
     first, second = rows(tmp_path)
     assert first.keys() == {"loss", "done", "rare", "epoch", "iteration", "elapsed_time"}
@@ -58,99 +58,99 @@ def test_a_row_holds_the_means_of_its_interval_and_when_it_was(tmp_path: Path) -
     assert 0 < first["elapsed_time"] < second["elapsed_time"]
 
 
-def test_the_file_is_whole_after_every_row(tmp_path: Path) -> None:
-    with manager_of(tmp_path, LogReport()) as manager:
+def test_log_report_file_is_complete_after_every_row(tmp_path: Path) -> None:
+    with make_manager(tmp_path, LogReport()) as manager:
         for epoch in range(1, 4):
             train(manager, 4 * epoch)
             assert [row["epoch"] for row in rows(tmp_path)] == list(range(1, epoch + 1))
 
 
-def test_rows_come_also_when_nothing_was_reported(tmp_path: Path) -> None:
-    with manager_of(tmp_path, LogReport()) as manager:
+def test_log_report_empty_observation_still_writes_row(tmp_path: Path) -> None:
+    with make_manager(tmp_path, LogReport()) as manager:
         for _ in range(4):
             with manager.run_iteration():
                 pass
-    assert without_time(rows(tmp_path)) == [{"epoch": 1, "iteration": 4}]
+    assert drop_elapsed_time(rows(tmp_path)) == [{"epoch": 1, "iteration": 4}]
 
 
-def test_a_last_interval_that_is_not_over_is_not_logged(tmp_path: Path) -> None:
-    with manager_of(tmp_path, LogReport()) as manager:
+def test_log_report_unfinished_interval_is_not_logged(tmp_path: Path) -> None:
+    with make_manager(tmp_path, LogReport()) as manager:
         train(manager, 7)
     assert [row["iteration"] for row in rows(tmp_path)] == [4]
 
 
 @pytest.mark.parametrize("keys", ["loss", ["loss", "never"], iter(["loss"])])
-def test_keys_choose_what_is_logged(tmp_path: Path, keys: Any) -> None:
-    with manager_of(tmp_path, LogReport(keys)) as manager:
+def test_log_report_keys_select_logged_metrics(tmp_path: Path, keys: Any) -> None:
+    with make_manager(tmp_path, LogReport(keys)) as manager:
         train(manager, 8)
     assert [row.keys() for row in rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
 
 
-def test_its_two_triggers_say_what_counts_and_when_rows_are_made(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path)
+def test_log_report_outer_trigger_samples_and_inner_trigger_logs(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
     manager.extend(LogReport("done", trigger=(4, "iteration")), trigger=(2, "iteration"))
     train(manager, 8)
     manager.close()
     assert [row["done"] for row in rows(tmp_path)] == [3, 7]
 
 
-def test_postprocess_changes_the_row(tmp_path: Path) -> None:
+def test_log_report_postprocess_changes_row(tmp_path: Path) -> None:
     def postprocess(row: dict[str, Any]) -> None:
         row["perplexity"] = torch.tensor(row.pop("loss")).exp()
         row["epoch"] += 0.5
         del row["elapsed_time"]
 
     report = LogReport("loss", postprocess=postprocess)
-    with manager_of(tmp_path, report) as manager:
+    with make_manager(tmp_path, report) as manager:
         train(manager, 4)
     assert rows(tmp_path) == [{"perplexity": pytest.approx(1.6835, abs=1e-4), "epoch": 1.5, "iteration": 4}]
     assert report.log == rows(tmp_path)
 
 
-def test_postprocess_that_makes_no_number_is_told(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, LogReport(postprocess=lambda row: row.update(note="good")))
+def test_log_report_non_numeric_postprocess_result_raises_type_error(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, LogReport(postprocess=lambda row: row.update(note="good")))
     with pytest.raises(TypeError, match=r"values\['note'\]: expected a real number, got 'good' of type str"):
         train(manager, 4)
 
 
-def test_several_reports_have_their_own_files(tmp_path: Path) -> None:
+def test_log_report_multiple_reports_write_separate_files(tmp_path: Path) -> None:
     often = LogReport("done", trigger=(2, "iteration"), filename="logs/often")
-    with manager_of(tmp_path, often, LogReport("loss")) as manager:
+    with make_manager(tmp_path, often, LogReport("loss")) as manager:
         train(manager, 4)
     assert [row["done"] for row in rows(tmp_path, "logs/often")] == [1.5, 3.5]
     assert [row.keys() for row in rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}]
     assert often.log == rows(tmp_path, "logs/often")
 
 
-def test_sinks_choose_who_gets_the_rows(tmp_path: Path) -> None:
+def test_log_report_sinks_option_selects_destinations(tmp_path: Path) -> None:
     silent = LogReport(filename="silent", sinks=[])
-    with manager_of(tmp_path, silent, LogReport(sinks=["json"])) as manager:
+    with make_manager(tmp_path, silent, LogReport(sinks=["json"])) as manager:
         train(manager, 4)
     assert not (tmp_path / "silent").exists()
     assert len(rows(tmp_path)) == len(silent.log) == 1
 
 
-def test_called_before_training_its_first_row_is_of_iteration_0(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path)
+def test_log_report_call_before_training_starts_at_iteration_zero(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
     manager.extend(lambda _: pte.report({"loss": 2.0}), "first", (9, "epoch"), 300, call_before_training=True)
     manager.extend(LogReport("loss"), call_before_training=True)
     train(manager, 4)
     manager.close()
-    assert without_time(rows(tmp_path))[0] == {"loss": 2.0, "epoch": 0, "iteration": 0}
+    assert drop_elapsed_time(rows(tmp_path))[0] == {"loss": 2.0, "epoch": 0, "iteration": 0}
 
 
-def test_a_loop_without_epochs_has_none_in_its_rows(tmp_path: Path) -> None:
+def test_log_report_unset_epoch_length_omits_epoch(tmp_path: Path) -> None:
     report = LogReport("done", trigger=(2, "iteration"))
-    manager = manager_of(tmp_path, report, iters_per_epoch=None, stop_trigger=(4, "iteration"))
+    manager = make_manager(tmp_path, report, iters_per_epoch=None, stop_trigger=(4, "iteration"))
     train(manager, 4)
-    assert without_time(rows(tmp_path)) == [{"done": 1.5, "iteration": 2}, {"done": 3.5, "iteration": 4}]
+    assert drop_elapsed_time(rows(tmp_path)) == [{"done": 1.5, "iteration": 2}, {"done": 3.5, "iteration": 4}]
     assert report.log == rows(tmp_path)
 
 
-def test_numbers_that_are_not_finite_are_strict_json_and_survive_in_the_record(tmp_path: Path) -> None:
+def test_log_report_non_finite_values_are_null_in_file_only(tmp_path: Path) -> None:
     report = LogReport(trigger=(1, "iteration"))
     values = [math.nan, math.inf, -math.inf]
-    with manager_of(tmp_path, report) as manager:
+    with make_manager(tmp_path, report) as manager:
         for value in values:
             with manager.run_iteration():
                 pte.report({"loss": value})
@@ -158,9 +158,9 @@ def test_numbers_that_are_not_finite_are_strict_json_and_survive_in_the_record(t
     assert [repr(row["loss"]) for row in report.log] == ["nan", "inf", "-inf"]
 
 
-def test_the_log_is_read_back_as_rows_and_as_a_table(tmp_path: Path) -> None:
+def test_log_report_log_and_dataframe_return_rows(tmp_path: Path) -> None:
     report = LogReport()
-    with manager_of(tmp_path, report) as manager:
+    with make_manager(tmp_path, report) as manager:
         train(manager, 8)
         during = report.log
     assert report.log == during == rows(tmp_path)
@@ -169,17 +169,17 @@ def test_the_log_is_read_back_as_rows_and_as_a_table(tmp_path: Path) -> None:
     assert set(table.columns) == {"loss", "done", "rare", "epoch", "iteration", "elapsed_time"}
 
 
-def test_the_log_of_no_training_is_an_error() -> None:
+def test_log_report_log_before_training_raises_runtime_error() -> None:
     with pytest.raises(RuntimeError, match="the training has not begun"):
         LogReport().log
 
 
-def test_subscribers_get_each_row_as_it_is_made(tmp_path: Path) -> None:
+def test_log_report_subscribers_receive_each_row_once(tmp_path: Path) -> None:
     report = LogReport()
     got: list[dict[str, Any]] = []
     report.subscribe(got.append)
     report.subscribe(got.append)
-    with manager_of(tmp_path, report) as manager:
+    with make_manager(tmp_path, report) as manager:
         train(manager, 7)
         assert [row["iteration"] for row in got] == [4]
         train(manager, 8)
@@ -187,42 +187,40 @@ def test_subscribers_get_each_row_as_it_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 10))
-def test_a_resumed_log_is_that_of_an_uninterrupted_training(
-    tmp_path: Path, cut: int, through_a_file: ThroughAFile
-) -> None:
-    with manager_of(tmp_path / "whole", LogReport(trigger=(3, "iteration"))) as manager:
+def test_log_report_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+    with make_manager(tmp_path / "whole", LogReport(trigger=(3, "iteration"))) as manager:
         train(manager, 12)
-    killed = manager_of(tmp_path / "parts", LogReport(trigger=(3, "iteration")))
+    killed = make_manager(tmp_path / "parts", LogReport(trigger=(3, "iteration")))
     train(killed, cut)
     state = through_a_file(killed.state_dict())
     train(killed, cut + 2)  # rows that the resumed training makes again
     killed.close("KILLED")
     report = LogReport(trigger=(3, "iteration"))
-    with manager_of(tmp_path / "parts", report) as resumed:
+    with make_manager(tmp_path / "parts", report) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 12)
-    assert without_time(rows(tmp_path / "parts")) == without_time(rows(tmp_path / "whole"))
-    assert without_time(report.log) == without_time(rows(tmp_path / "whole"))
+    assert drop_elapsed_time(rows(tmp_path / "parts")) == drop_elapsed_time(rows(tmp_path / "whole"))
+    assert drop_elapsed_time(report.log) == drop_elapsed_time(rows(tmp_path / "whole"))
 
 
-def test_a_snapshot_does_not_grow_with_the_log(tmp_path: Path) -> None:
+def test_log_report_snapshot_size_is_independent_of_log_length(tmp_path: Path) -> None:
     def size() -> int:
         file = io.BytesIO()
         torch.save(report.state_dict(), file)
         return len(file.getvalue())
 
     report = LogReport(trigger=(1, "iteration"))
-    with manager_of(tmp_path, report) as manager:
+    with make_manager(tmp_path, report) as manager:
         train(manager, 10)
         before = size()
         train(manager, 1000)
         assert size() == before
 
 
-def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+def test_log_report_memory_is_independent_of_log_length(tmp_path: Path) -> None:
     out = io.StringIO()
     report = LogReport(trigger=(1, "iteration"))
-    with manager_of(tmp_path, report, PrintReport(out=out)) as manager:
+    with make_manager(tmp_path, report, PrintReport(out=out)) as manager:
         train(manager, 2000)
         out.truncate(0)
         tracemalloc.start()
@@ -238,25 +236,25 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("filename", ["", ".", "/tmp/log", "../log", "logs/../../log"])
-def test_a_file_outside_the_runs_directory_is_refused(filename: str) -> None:
+def test_log_report_filename_outside_run_directory_raises_value_error(filename: str) -> None:
     with pytest.raises(ValueError, match="filename: expected a file in the run's directory, such as 'log', got"):
         LogReport(filename=filename)
 
 
 @pytest.mark.parametrize("filename", ["journal.jsonl", "run.json", "delivery/log", "checkpoints.json", ".lock"])
-def test_the_records_own_files_are_not_taken(filename: str) -> None:
+def test_log_report_reserved_filename_raises_value_error(filename: str) -> None:
     with pytest.raises(ValueError, match="is where the record of the run keeps its own"):
         LogReport(filename=filename)
 
 
-def test_templates_and_none_are_told_apart_from_file_names() -> None:
+def test_log_report_template_or_none_filename_raises_error() -> None:
     with pytest.raises(ValueError, match=r"'log_{iteration}' is no template; all rows of a log go to one file"):
         LogReport(filename="log_{iteration}")
     with pytest.raises(TypeError, match="filename: expected a string such as 'log', got None"):
         LogReport(filename=None)  # type: ignore[arg-type]
 
 
-def test_sinks_must_be_names_that_exist() -> None:
+def test_log_report_invalid_sinks_raise_errors() -> None:
     with pytest.raises(TypeError, match=r"sinks: expected a list of names, such as \['json', 'mlflow'\], got 'json'"):
         LogReport(sinks="json")
     with pytest.raises(ValueError, match="no sink is called 'tensorbord'; installed are"):

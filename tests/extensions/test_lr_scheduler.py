@@ -17,16 +17,16 @@ from pte_tracking.extensions import LRScheduler
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def sgd() -> torch.optim.SGD:
+def make_sgd() -> torch.optim.SGD:
     return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
 
 
-def manager_of(out: Path, extension: LRScheduler) -> pte.ExtensionsManager:
+def make_manager(out: Path, extension: LRScheduler) -> pte.ExtensionsManager:
     optimizer = extension.scheduler.optimizer
     return pte.ExtensionsManager({}, 100, [extension], optimizers=optimizer, iters_per_epoch=4, out_dir=out, sinks=[])
 
 
-def rates(manager: pte.ExtensionsManager, until: int, **values: float) -> list[float]:
+def record_rates(manager: pte.ExtensionsManager, until: int, **values: float) -> list[float]:
     """The learning rate as it was during each iteration."""
     seen = []
     while manager.iteration < until:
@@ -36,14 +36,14 @@ def rates(manager: pte.ExtensionsManager, until: int, **values: float) -> list[f
     return seen
 
 
-def test_by_default_it_steps_at_the_end_of_each_epoch(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, LRScheduler(lr_scheduler.StepLR(sgd(), 1, 0.5)))
-    assert rates(manager, 9) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
+def test_lr_scheduler_default_trigger_steps_at_epoch_end(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, LRScheduler(lr_scheduler.StepLR(make_sgd(), 1, 0.5)))
+    assert record_rates(manager, 9) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 
-def test_it_steps_when_its_trigger_says(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, LRScheduler(lr_scheduler.StepLR(sgd(), 1, 0.5), trigger=(2, "iteration")))
-    assert rates(manager, 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+def test_lr_scheduler_custom_trigger_steps_when_fired(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, LRScheduler(lr_scheduler.StepLR(make_sgd(), 1, 0.5), trigger=(2, "iteration")))
+    assert record_rates(manager, 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
 SCHEDULERS: list[Callable[[torch.optim.Optimizer], Any]] = [
@@ -61,74 +61,74 @@ SCHEDULERS: list[Callable[[torch.optim.Optimizer], Any]] = [
 
 
 @pytest.mark.parametrize("cut", [1, 4, 6])
-@pytest.mark.parametrize("make", SCHEDULERS, ids=lambda make: type(make(sgd())).__name__)
-def test_a_resumed_schedule_is_that_of_an_uninterrupted_training(
+@pytest.mark.parametrize("make", SCHEDULERS, ids=lambda make: type(make(make_sgd())).__name__)
+def test_lr_scheduler_resumed_matches_uninterrupted_run(
     tmp_path: Path, make: Callable[[Any], Any], cut: int, through_a_file: ThroughAFile
 ) -> None:
     def extension() -> LRScheduler:
-        return LRScheduler(make(sgd()), trigger=(1, "iteration"))
+        return LRScheduler(make(make_sgd()), trigger=(1, "iteration"))
 
     values = {"val/loss": 1.0}
-    whole = rates(manager_of(tmp_path / "whole", extension()), 10, **values)
-    killed = manager_of(tmp_path / "parts", extension())
-    first = rates(killed, cut, **values)
+    whole = record_rates(make_manager(tmp_path / "whole", extension()), 10, **values)
+    killed = make_manager(tmp_path / "parts", extension())
+    first = record_rates(killed, cut, **values)
     state = through_a_file(killed.state_dict())
     killed.close("KILLED")
-    resumed = manager_of(tmp_path / "parts", extension())
+    resumed = make_manager(tmp_path / "parts", extension())
     resumed.load_state_dict(state)
-    assert first + rates(resumed, 10, **values) == whole
+    assert first + record_rates(resumed, 10, **values) == whole
     assert len(set(whole)) > 1
 
 
-def test_a_plateau_is_one_of_the_validation_loss_or_of_another_value(tmp_path: Path) -> None:
-    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(sgd(), patience=1), trigger=(1, "iteration"))
-    assert rates(manager_of(tmp_path / "a", plateau), 4, **{"val/loss": 1.0}) == [1, 1, 1, 0.1]
+def test_lr_scheduler_plateau_uses_val_loss_or_selected_metric(tmp_path: Path) -> None:
+    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(make_sgd(), patience=1), trigger=(1, "iteration"))
+    assert record_rates(make_manager(tmp_path / "a", plateau), 4, **{"val/loss": 1.0}) == [1, 1, 1, 0.1]
     stepper = LRScheduler.step_by_value("accuracy")
-    scheduler = lr_scheduler.ReduceLROnPlateau(sgd(), "max", patience=1)
+    scheduler = lr_scheduler.ReduceLROnPlateau(make_sgd(), "max", patience=1)
     by_other = LRScheduler(scheduler, stepper=stepper, trigger=(1, "iteration"))
-    assert rates(manager_of(tmp_path / "b", by_other), 4, accuracy=0.5) == [1, 1, 1, 0.1]
+    assert record_rates(make_manager(tmp_path / "b", by_other), 4, accuracy=0.5) == [1, 1, 1, 0.1]
 
 
-def test_a_value_that_was_not_reported_is_told(tmp_path: Path) -> None:
-    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(sgd()), trigger=(1, "iteration"))
+def test_lr_scheduler_unreported_plateau_metric_raises_value_error(tmp_path: Path) -> None:
+    plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(make_sgd()), trigger=(1, "iteration"))
     with pytest.raises(ValueError, match="'val/loss' was not reported in this iteration; reported was 'loss'"):
-        rates(manager_of(tmp_path, plateau), 1, loss=1.0)
+        record_rates(make_manager(tmp_path, plateau), 1, loss=1.0)
 
 
-def test_a_stepper_of_ones_own_gets_the_manager_and_the_scheduler(tmp_path: Path) -> None:
+def test_lr_scheduler_custom_stepper_receives_manager_and_scheduler(tmp_path: Path) -> None:
     calls = []
-    scheduler = lr_scheduler.StepLR(sgd(), 1)
+    scheduler = lr_scheduler.StepLR(make_sgd(), 1)
     extension = LRScheduler(scheduler, stepper=lambda manager, given: calls.append((manager.iteration, given)))
-    rates(manager_of(tmp_path, extension), 8)
+    record_rates(make_manager(tmp_path, extension), 8)
     assert calls == [(4, scheduler), (8, scheduler)]
 
 
-def test_it_can_wait_for_the_optimizers_first_step(tmp_path: Path, through_a_file: ThroughAFile) -> None:
-    def waiting() -> LRScheduler:
-        scheduler = lr_scheduler.StepLR(sgd(), 1, 0.5)
+def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+    def make_extension() -> LRScheduler:
+        scheduler = lr_scheduler.StepLR(make_sgd(), 1, 0.5)
         return LRScheduler(scheduler, trigger=(1, "iteration"), wait_for_first_optimizer_step=True)
 
-    manager = manager_of(tmp_path, waiting())
+    manager = make_manager(tmp_path, make_extension())
     for _ in range(3):
         with manager.run_iteration():
             pass
-    assert rates(manager, 5) == [1, 0.5]
+    assert record_rates(manager, 5) == [1, 0.5]
     state = through_a_file(manager.state_dict())
     manager.close("KILLED")
-    resumed = manager_of(tmp_path, waiting())
+    resumed = make_manager(tmp_path, make_extension())
     resumed.load_state_dict(state)
     for _ in range(2):
         with resumed.run_iteration():
             pass
-    assert rates(resumed, 8) == [0.0625]
+    assert record_rates(resumed, 8) == [0.0625]
 
 
-@pytest.mark.parametrize("scheduler", [lr_scheduler.StepLR, 0.1, sgd()])
-def test_what_is_no_scheduler_is_told(scheduler: Any) -> None:
+@pytest.mark.parametrize("scheduler", [lr_scheduler.StepLR, 0.1, make_sgd()])
+def test_lr_scheduler_invalid_scheduler_raises_type_error(scheduler: Any) -> None:
     with pytest.raises(TypeError, match=r"scheduler: expected one of torch.optim.lr_scheduler, such as StepLR"):
         LRScheduler(scheduler)
 
 
-def test_what_is_no_stepper_is_told() -> None:
+def test_lr_scheduler_invalid_stepper_raises_type_error() -> None:
     with pytest.raises(TypeError, match="stepper: expected a function of the manager and the scheduler, got"):
-        LRScheduler(lr_scheduler.StepLR(sgd(), 1), stepper="val/loss")  # type: ignore[arg-type]
+        LRScheduler(lr_scheduler.StepLR(make_sgd(), 1), stepper="val/loss")  # type: ignore[arg-type]

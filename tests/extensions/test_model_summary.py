@@ -12,21 +12,21 @@ from pte_tracking._store.journal import effective
 from pte_tracking.extensions import ModelSummary
 
 
-def texts(out: Path) -> list[Text]:
+def read_texts(out: Path) -> list[Text]:
     return [event for event, _ in effective(out / "journal.jsonl") if isinstance(event, Text)]
 
 
-def manager_of(out: Path, *models: nn.Module) -> ExtensionsManager:
+def make_manager(out: Path, *models: nn.Module) -> ExtensionsManager:
     named = {f"net{index}": model for index, model in enumerate(models)}
     return ExtensionsManager(named, 2, [ModelSummary()], iters_per_epoch=2, out_dir=out, sinks=[])
 
 
-def test_it_lists_layers_and_counts_parameters(tmp_path: Path) -> None:
+def test_model_summary_lists_layers_and_counts_parameters(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 1, bias=False)))
     model[0].bias.requires_grad_(False)
-    with manager_of(tmp_path, model) as manager, manager.run_iteration():
+    with make_manager(tmp_path, model) as manager, manager.run_iteration():
         pass
-    (text,) = texts(tmp_path)
+    (text,) = read_texts(tmp_path)
     assert (text.key, text.step) == ("model", 0)
     assert text.text.splitlines() == [
         "**net0**: 10 parameters, 8 of them trained, 0.00 MB",
@@ -39,38 +39,38 @@ def test_it_lists_layers_and_counts_parameters(tmp_path: Path) -> None:
     ]
 
 
-def test_tied_weights_count_once_and_lazy_ones_not_yet(tmp_path: Path) -> None:
+def test_model_summary_counts_tied_weights_once_and_omits_lazy_weights(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     tied[1].weight = tied[0].weight
-    with manager_of(tmp_path, tied, nn.LazyLinear(3)) as manager, manager.run_iteration():
+    with make_manager(tmp_path, tied, nn.LazyLinear(3)) as manager, manager.run_iteration():
         pass
-    (text,) = texts(tmp_path)
+    (text,) = read_texts(tmp_path)
     assert "**net0**: 4 parameters" in text.text
     assert "**net1**: 0 parameters" in text.text
 
 
-def test_without_a_model_there_is_no_text(tmp_path: Path) -> None:
-    with manager_of(tmp_path) as manager, manager.run_iteration():
+def test_model_summary_empty_models_log_no_text(tmp_path: Path) -> None:
+    with make_manager(tmp_path) as manager, manager.run_iteration():
         pass
-    assert texts(tmp_path) == []
+    assert read_texts(tmp_path) == []
 
 
-def test_a_training_that_goes_on_keeps_its_one_text(tmp_path: Path) -> None:
-    with manager_of(tmp_path, nn.Linear(1, 1)) as manager:
+def test_model_summary_resumed_run_keeps_single_text(tmp_path: Path) -> None:
+    with make_manager(tmp_path, nn.Linear(1, 1)) as manager:
         with manager.run_iteration():
             pass
         state = manager.state_dict()
-    with manager_of(tmp_path, nn.Linear(1, 1)) as manager:
+    with make_manager(tmp_path, nn.Linear(1, 1)) as manager:
         manager.load_state_dict(state)
         with manager.run_iteration():
             pass
-    assert len(texts(tmp_path)) == 1
+    assert len(read_texts(tmp_path)) == 1
 
 
-def test_a_training_that_begins_anew_has_its_text_again(tmp_path: Path) -> None:
+def test_model_summary_new_run_logs_text_again(tmp_path: Path) -> None:
     for _ in range(2):
-        with manager_of(tmp_path, nn.Linear(1, 1)) as manager:
+        with make_manager(tmp_path, nn.Linear(1, 1)) as manager:
             assert manager.resume() is None
             with manager.run_iteration():
                 pass
-    assert len(texts(tmp_path)) == 1
+    assert len(read_texts(tmp_path)) == 1

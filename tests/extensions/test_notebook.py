@@ -28,7 +28,7 @@ for _ in manager.batches(range(20)):
 
 
 @pytest.mark.slow
-def test_a_notebook_has_one_table_one_plot_and_two_bars(tmp_path: Path) -> None:
+def test_notebook_shows_one_table_one_plot_and_two_bars(tmp_path: Path) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipywidgets")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"OUT = {str(tmp_path)!r}{CELL}")])
@@ -56,7 +56,7 @@ def test_a_notebook_has_one_table_one_plot_and_two_bars(tmp_path: Path) -> None:
     assert "validation: 100%" in texts
 
 
-def test_a_table_holds_the_newest_rows_only() -> None:
+def test_notebook_table_keeps_newest_rows_only() -> None:
     pytest.importorskip("IPython")
     table = NotebookTable(Columns(None, "iteration"))
     table.show([{"iteration": iteration} for iteration in range(10_000)])
@@ -65,5 +65,5 @@ def test_a_table_holds_the_newest_rows_only() -> None:
     assert "<td>9999</td>" in table._html()
 
 
-def test_a_test_is_no_notebook() -> None:
+def test_in_notebook_outside_notebook_returns_false() -> None:
     assert not in_notebook()

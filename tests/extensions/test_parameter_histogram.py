@@ -15,7 +15,7 @@ from pte_tracking._store.journal import read
 from pte_tracking.extensions import ParameterHistogram
 
 
-def histograms(out: Path, extension: ParameterHistogram) -> list[Histogram]:
+def record_histograms(out: Path, extension: ParameterHistogram) -> list[Histogram]:
     with ExtensionsManager({}, 2, [extension], iters_per_epoch=2, out_dir=out, sinks=[]) as manager:
         for _ in range(4):
             with manager.run_iteration():
@@ -23,10 +23,10 @@ def histograms(out: Path, extension: ParameterHistogram) -> list[Histogram]:
     return [event for event, _ in read(out / "journal.jsonl") if isinstance(event, Histogram)]
 
 
-def test_each_epoch_has_one_of_each_weight_and_gradient(tmp_path: Path) -> None:
+def test_parameter_histogram_logs_each_tensor_every_epoch(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     model.weight.grad = torch.tensor([[0.0, 1.0, 2.0], [3.0, math.nan, math.inf]])
-    events = histograms(tmp_path, ParameterHistogram(model, prefix="net"))
+    events = record_histograms(tmp_path, ParameterHistogram(model, prefix="net"))
     keys = ["net/weight/data", "net/weight/grad", "net/bias/data"]
     assert [(event.key, event.step) for event in events] == [(key, step) for step in (2, 4) for key in keys]
     gradient = events[1]
@@ -34,20 +34,22 @@ def test_each_epoch_has_one_of_each_weight_and_gradient(tmp_path: Path) -> None:
     assert sum(events[0].counts) == 6
 
 
-def test_only_what_is_chosen_is_logged(tmp_path: Path) -> None:
+def test_parameter_histogram_logs_selected_kinds_only(tmp_path: Path) -> None:
     model = nn.Linear(1, 1, bias=False)
     model.weight.grad = torch.ones(1, 1)
-    assert {event.key for event in histograms(tmp_path / "a", ParameterHistogram(model, False))} == {"weight/grad"}
-    assert {event.key for event in histograms(tmp_path / "b", ParameterHistogram(model, True, False))} == {
+    assert {event.key for event in record_histograms(tmp_path / "a", ParameterHistogram(model, False))} == {
+        "weight/grad"
+    }
+    assert {event.key for event in record_histograms(tmp_path / "b", ParameterHistogram(model, True, False))} == {
         "weight/data"
     }
 
 
-def test_low_precision_weights_are_logged_too(tmp_path: Path) -> None:
-    events = histograms(tmp_path, ParameterHistogram(nn.Linear(2, 2, bias=False, dtype=torch.bfloat16)))
+def test_parameter_histogram_low_precision_weights_are_logged(tmp_path: Path) -> None:
+    events = record_histograms(tmp_path, ParameterHistogram(nn.Linear(2, 2, bias=False, dtype=torch.bfloat16)))
     assert sum(events[0].counts) == 4
 
 
-def test_models_whose_parameters_share_names_are_an_error_at_once() -> None:
+def test_parameter_histogram_colliding_names_raise_value_error() -> None:
     with pytest.raises(ValueError, match=r"links: 'weight' would be reported by several modules"):
         ParameterHistogram([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)])

@@ -26,14 +26,14 @@ def observe(out: Path, statistics: ParameterStatistics, iterations: int = 4) -> 
         return manager.observation
 
 
-def linear() -> nn.Linear:
+def make_linear() -> nn.Linear:
     model = nn.Linear(3, 2)
     model(torch.ones(3)).sum().backward()
     return model
 
 
-def test_the_default_statistics_of_every_weight_and_gradient(tmp_path: Path) -> None:
-    model = linear()
+def test_parameter_statistics_defaults_cover_weights_and_gradients(tmp_path: Path) -> None:
+    model = make_linear()
     observed = observe(tmp_path, ParameterStatistics(model))
     weights = model.weight.detach().double().numpy()
     assert observed["weight/data/mean"] == pytest.approx(weights.mean())
@@ -47,23 +47,23 @@ def test_the_default_statistics_of_every_weight_and_gradient(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("params", "grads", "expected"), [(True, True, 4), (False, True, 2), (True, False, 2)])
 @pytest.mark.parametrize("prefix", [None, "test"])
-def test_what_is_chosen_goes_under_its_key(
+def test_parameter_statistics_selected_kinds_use_prefixed_keys(
     tmp_path: Path, params: bool, grads: bool, expected: int, prefix: str | None
 ) -> None:
-    observed = observe(tmp_path, ParameterStatistics(linear(), {"least": torch.min}, params, grads, prefix))
+    observed = observe(tmp_path, ParameterStatistics(make_linear(), {"least": torch.min}, params, grads, prefix))
     start = f"{prefix}/" if prefix else ""
     kinds = [*["data"] * params, *["grad"] * grads]
     assert set(observed) == {f"{start}{name}/{kind}/least" for name in ("weight", "bias") for kind in kinds}
     assert len(observed) == expected
 
 
-def test_nothing_chosen_reports_nothing(tmp_path: Path) -> None:
-    assert observe(tmp_path / "a", ParameterStatistics(linear(), report_params=False, report_grads=False)) == {}
-    assert observe(tmp_path / "b", ParameterStatistics(linear(), None)) == {}
+def test_parameter_statistics_empty_selection_reports_no_metrics(tmp_path: Path) -> None:
+    assert observe(tmp_path / "a", ParameterStatistics(make_linear(), report_params=False, report_grads=False)) == {}
+    assert observe(tmp_path / "b", ParameterStatistics(make_linear(), None)) == {}
 
 
-def test_statistics_can_be_registered_later(tmp_path: Path) -> None:
-    statistics = ParameterStatistics(linear(), None, report_grads=False)
+def test_register_statistics_adds_statistic(tmp_path: Path) -> None:
+    statistics = ParameterStatistics(make_linear(), None, report_grads=False)
     statistics.register_statistics("one", lambda values: 1.0)
     assert observe(tmp_path, statistics) == {"weight/data/one": 1.0, "bias/data/one": 1.0}
 
@@ -76,8 +76,8 @@ def test_statistics_can_be_registered_later(tmp_path: Path) -> None:
         lambda values: np.percentile(values.numpy(), (0, 100)),
     ],
 )
-def test_several_numbers_are_counted(tmp_path: Path, several: Any) -> None:
-    model = linear()
+def test_parameter_statistics_sequence_result_gets_indexed_keys(tmp_path: Path, several: Any) -> None:
+    model = make_linear()
     observed = observe(tmp_path, ParameterStatistics(model, {"range": several}, report_grads=False))
     assert observed["bias/data/range/0"] == model.bias.min().item()
     assert observed["bias/data/range/1"] == model.bias.max().item()
@@ -85,23 +85,23 @@ def test_several_numbers_are_counted(tmp_path: Path, several: Any) -> None:
 
 
 @pytest.mark.parametrize("one", [lambda values: 3, lambda values: np.float32(3), lambda values: torch.tensor([3.0])])
-def test_one_number_of_any_kind_keeps_the_key(tmp_path: Path, one: Any) -> None:
-    observed = observe(tmp_path, ParameterStatistics(linear(), {"one": one}, report_grads=False))
+def test_parameter_statistics_single_number_keeps_key(tmp_path: Path, one: Any) -> None:
+    observed = observe(tmp_path, ParameterStatistics(make_linear(), {"one": one}, report_grads=False))
     assert observed == {"weight/data/one": 3, "bias/data/one": 3}
 
 
-def test_functions_get_flat_values_outside_any_graph(tmp_path: Path) -> None:
+def test_parameter_statistics_functions_receive_flat_detached_tensors(tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
 
     def look(values: Tensor) -> float:
         seen.append((values.ndim, values.requires_grad))
         return 0.0
 
-    observe(tmp_path, ParameterStatistics(linear(), {"look": look}))
+    observe(tmp_path, ParameterStatistics(make_linear(), {"look": look}))
     assert set(seen) == {(1, False)}
 
 
-def test_the_mean_over_the_interval_is_reported_when_the_inner_trigger_fires(tmp_path: Path) -> None:
+def test_parameter_statistics_inner_trigger_reports_interval_mean(tmp_path: Path) -> None:
     calls = iter(range(1, 100))
     model = nn.Linear(1, 1, bias=False)
     statistics = ParameterStatistics(model, {"count": lambda values: next(calls)}, trigger=(2, "iteration"))
@@ -112,19 +112,19 @@ def test_the_mean_over_the_interval_is_reported_when_the_inner_trigger_fires(tmp
     assert observe(tmp_path / "c", statistics, 4) == {"weight/data/count": 6.5}
 
 
-def test_a_parameter_without_gradient_has_no_statistics_of_it(tmp_path: Path) -> None:
+def test_parameter_statistics_missing_gradient_is_omitted(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     model.bias.grad = torch.zeros(2)
     observed = observe(tmp_path, ParameterStatistics(model, {"zeros": lambda values: (values == 0).sum()}))
     assert set(observed) == {"weight/data/zeros", "bias/data/zeros", "bias/grad/zeros"}
 
 
-def test_a_single_value_varies_by_nothing(tmp_path: Path) -> None:
+def test_parameter_statistics_single_value_has_zero_std(tmp_path: Path) -> None:
     model = nn.Linear(1, 1, bias=False)
     assert observe(tmp_path, ParameterStatistics(model))["weight/data/std"] == 0
 
 
-def test_a_parameter_with_a_nan_can_be_left_alone(tmp_path: Path) -> None:
+def test_parameter_statistics_skip_nan_params_skips_function(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     with torch.no_grad():
         model.weight[0, 0] = math.nan
@@ -141,43 +141,43 @@ def test_a_parameter_with_a_nan_can_be_left_alone(tmp_path: Path) -> None:
     assert set(sizes) == {2}
 
 
-def test_nan_is_reported_as_it_comes_otherwise(tmp_path: Path) -> None:
+def test_parameter_statistics_nan_parameter_reports_nan_mean(tmp_path: Path) -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, math.nan)
     assert math.isnan(observe(tmp_path, ParameterStatistics(model))["weight/data/mean"])
 
 
-def test_parameters_that_are_added_later_are_seen(tmp_path: Path) -> None:
+def test_parameter_statistics_late_parameter_is_reported(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     statistics = ParameterStatistics(model, {"one": lambda values: 1})
     model.late = nn.Parameter(torch.zeros(1))
     assert "late/data/one" in observe(tmp_path, statistics)
 
 
-def test_several_models_report_side_by_side(tmp_path: Path) -> None:
+def test_parameter_statistics_multiple_models_are_all_reported(tmp_path: Path) -> None:
     models = nn.Linear(1, 1, bias=False), nn.Sequential(nn.Linear(1, 1, bias=False))
     observed = observe(tmp_path, ParameterStatistics(models, {"one": lambda values: 1}))
     assert set(observed) == {"weight/data/one", "0.weight/data/one"}
 
 
-def test_models_whose_parameters_share_names_are_an_error_at_once() -> None:
+def test_parameter_statistics_colliding_names_raise_value_error() -> None:
     with pytest.raises(ValueError, match=r"links: 'weight', 'bias' would be reported .* different prefixes"):
         ParameterStatistics([nn.Linear(1, 1), nn.Linear(1, 1)])
 
 
-def test_what_is_no_model_is_an_error_at_once() -> None:
+def test_parameter_statistics_non_module_raises_type_error() -> None:
     with pytest.raises(TypeError, match=r"links: expected a torch.nn.Module or several, got 'main' of type str"):
         ParameterStatistics(["main"])  # type: ignore[list-item]
 
 
-def test_what_is_no_function_is_an_error_at_once() -> None:
+def test_parameter_statistics_non_function_raises_type_error() -> None:
     with pytest.raises(
         TypeError, match=r"statistics: 'mean' must be a function of a one-dimensional tensor, got 'mean'"
     ):
         ParameterStatistics(nn.Linear(1, 1), {"mean": "mean"})  # type: ignore[dict-item]
 
 
-def test_resumed_statistics_are_those_of_an_uninterrupted_training(tmp_path: Path) -> None:
+def test_parameter_statistics_resumed_matches_uninterrupted_run(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
 
     def train(manager: ExtensionsManager, until: int) -> None:
@@ -185,18 +185,18 @@ def test_resumed_statistics_are_those_of_an_uninterrupted_training(tmp_path: Pat
             with manager.run_iteration(), torch.no_grad():
                 model.weight.fill_(0.1 * iteration)
 
-    def manager_of(name: str) -> ExtensionsManager:
+    def make_manager(name: str) -> ExtensionsManager:
         statistics = ParameterStatistics(model, trigger=(3, "iteration"))
         return ExtensionsManager({}, 9, [statistics], iters_per_epoch=4, out_dir=tmp_path / name, sinks=[])
 
-    with manager_of("whole") as whole:
+    with make_manager("whole") as whole:
         train(whole, 6)
     file = io.BytesIO()
-    with manager_of("parts") as manager:
+    with make_manager("parts") as manager:
         train(manager, 5)
         torch.save(manager.state_dict(), file)
     file.seek(0)
-    with manager_of("resumed") as resumed:
+    with make_manager("resumed") as resumed:
         resumed.load_state_dict(torch.load(file, weights_only=True))
         train(resumed, 6)
     assert resumed.observation == whole.observation

@@ -14,7 +14,7 @@ from pte_tracking import extensions
 from pte_tracking.extensions._parameters import measurable
 
 
-class Unusual(nn.Module):
+class UnusualModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(4, 2, sparse=True)
@@ -37,8 +37,10 @@ class Unusual(nn.Module):
         lambda model: extensions.ModelSummary(),
     ],
 )
-def test_no_parameter_ends_the_training(tmp_path: Path, watch: Callable[[nn.Module], pte.Extension]) -> None:
-    model = Unusual()
+def test_parameter_extensions_accept_unusual_parameters(
+    tmp_path: Path, watch: Callable[[nn.Module], pte.Extension]
+) -> None:
+    model = UnusualModel()
     manager = pte.ExtensionsManager(model, 1, [watch(model)], iters_per_epoch=2, out_dir=tmp_path, sinks=[])
     for _ in range(2):
         with manager.run_iteration():
@@ -46,21 +48,21 @@ def test_no_parameter_ends_the_training(tmp_path: Path, watch: Callable[[nn.Modu
     assert manager.is_ended
 
 
-def test_their_statistics(tmp_path: Path) -> None:
-    model = Unusual()
+def test_parameter_statistics_unusual_parameters_are_measured(tmp_path: Path) -> None:
+    model = UnusualModel()
     statistics = extensions.ParameterStatistics(model, {"sum": torch.sum})
     manager = pte.ExtensionsManager(model, 1, [statistics], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
     with manager.run_iteration():
         model(torch.tensor([1, 1])).backward()
-    found = manager.observation
-    assert found["words.weight/grad/sum"] == 4.0
-    assert found["waves/data/sum"] == 10.0
-    assert found["places/data/sum"] == 6.0
-    assert found["mask/data/sum"] == 1.0
-    assert not [key for key in found if key.startswith("nothing")]
+    observed = manager.observation
+    assert observed["words.weight/grad/sum"] == 4.0
+    assert observed["waves/data/sum"] == 10.0
+    assert observed["places/data/sum"] == 6.0
+    assert observed["mask/data/sum"] == 1.0
+    assert not [key for key in observed if key.startswith("nothing")]
 
 
-def test_what_is_dense_and_real_is_not_copied() -> None:
+def test_measurable_dense_real_tensor_is_not_copied() -> None:
     weight = torch.ones(3)
     ((_, values),) = measurable({"weight": weight})
     assert values is weight

@@ -24,15 +24,15 @@ def manager(tmp_path: Path) -> ExtensionsManager:
     return ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=tmp_path / "run", sinks=[])
 
 
-def test_the_first_versions_are_all_drawn_and_a_million_make_a_thousand_figures(manager: ExtensionsManager) -> None:
+def test_picture_million_offers_draw_about_thousand_figures(manager: ExtensionsManager) -> None:
     drawn: list[int] = []
 
-    class Instant(Picture):
+    class InstantPicture(Picture):
         def _draw(self, manager: object, paint: object) -> None:
             self._drawn = self._offered
             drawn.append(self._offered)
 
-    picture = Instant("Test", "a.png")
+    picture = InstantPicture("Test", "a.png")
     for _ in range(1_000_000):
         picture.offer(manager, paint)
     assert drawn[:100] == list(range(1, 101))
@@ -42,7 +42,7 @@ def test_the_first_versions_are_all_drawn_and_a_million_make_a_thousand_figures(
     assert drawn[-1] == 1_000_000
 
 
-def test_it_rests_after_a_drawing_once_there_are_many(manager: ExtensionsManager) -> None:
+def test_picture_offers_after_first_hundred_are_throttled(manager: ExtensionsManager) -> None:
     picture = Picture("Test", "a.png")
     picture.load_state_dict({"offered": 100, "drawn": 50})
     for _ in range(50):
@@ -53,7 +53,7 @@ def test_it_rests_after_a_drawing_once_there_are_many(manager: ExtensionsManager
     manager.close()
 
 
-def test_the_last_version_is_drawn_once(manager: ExtensionsManager) -> None:
+def test_picture_finish_draws_last_version_once(manager: ExtensionsManager) -> None:
     painted: list[Figure] = []
     picture = Picture("Test", "a.png")
     picture.finish(manager, painted.append)
@@ -63,7 +63,7 @@ def test_the_last_version_is_drawn_once(manager: ExtensionsManager) -> None:
     manager.close()
 
 
-def test_the_file_and_the_run_get_the_same_picture(manager: ExtensionsManager) -> None:
+def test_picture_file_and_run_figure_are_identical(manager: ExtensionsManager) -> None:
     Picture("Test", "some/where.png").offer(manager, paint)
     manager.close()
     out = Path(manager.out)
@@ -73,7 +73,7 @@ def test_the_file_and_the_run_get_the_same_picture(manager: ExtensionsManager) -
     assert (out / event.path).read_bytes().startswith(b"\x89PNG")
 
 
-def test_another_format_is_for_the_file_alone(manager: ExtensionsManager) -> None:
+def test_picture_pdf_file_is_logged_as_png(manager: ExtensionsManager) -> None:
     Picture("Test", "a.pdf").offer(manager, paint)
     manager.close()
     assert (Path(manager.out) / "a.pdf").read_bytes().startswith(b"%PDF")
@@ -81,7 +81,7 @@ def test_another_format_is_for_the_file_alone(manager: ExtensionsManager) -> Non
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_file_that_cannot_be_written_does_not_reach_the_training(
+def test_picture_unwritable_file_is_logged_and_not_raised(
     manager: ExtensionsManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path(manager.out).mkdir()
@@ -91,17 +91,20 @@ def test_a_file_that_cannot_be_written_does_not_reach_the_training(
     manager.close()
 
 
-def test_the_picture_is_moved_aside_with_its_run(manager: ExtensionsManager) -> None:
+def test_picture_file_is_archived_with_run(manager: ExtensionsManager) -> None:
     Picture("Test", "a.png").offer(manager, paint)
     manager.close()
     out = Path(manager.out)
-    with ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=out, sinks=[]) as afresh, afresh.run_iteration():
+    with (
+        ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=out, sinks=[]) as next_manager,
+        next_manager.run_iteration(),
+    ):
         pass
     assert not (out / "a.png").exists()
     assert len(list(out.glob("previous/*/a.png"))) == 1
 
 
-def test_many_threads_draw_the_same(tmp_path: Path) -> None:
+def test_picture_concurrent_threads_draw_identical_files(tmp_path: Path) -> None:
     def draw(name: str) -> None:
         manager = ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=tmp_path / name, sinks=[])
         for _ in range(3):
@@ -118,17 +121,17 @@ def test_many_threads_draw_the_same(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/a.png"))) == 4
 
 
-def test_an_unknown_format_is_an_error_at_once() -> None:
+def test_picture_unknown_format_raises_value_error() -> None:
     with pytest.raises(ValueError, match=r"filename: 'a\.docx' must end in one of .*\.pdf.*\.png"):
         Picture("Test", "a.docx")
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_missing_matplotlib_raises_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(ImportError, match=r"Test draws with matplotlib.*pip install 'pte-tracking\[plot\]'"):
         Picture("Test", "a.png")
 
 
-def test_keys_are_shown_literally() -> None:
+def test_label_special_characters_are_escaped() -> None:
     assert label("a$b$") == r"a\$b\$"
     assert label("_hidden") == " _hidden"

@@ -22,7 +22,7 @@ from pte_tracking._store.journal import read
 from pte_tracking.extensions import PlotReport
 
 
-def manager_of(out: Path, plot: PlotReport, **kwargs: Any) -> ExtensionsManager:
+def make_manager(out: Path, plot: PlotReport, **kwargs: Any) -> ExtensionsManager:
     return ExtensionsManager({}, 3, [plot], iters_per_epoch=4, out_dir=out, sinks=[], **kwargs)
 
 
@@ -33,49 +33,49 @@ def train(manager: ExtensionsManager, iterations: int) -> None:
             pte.report({"loss": 1 / done, "gain": done, "late": done} if done > 4 else {"loss": 1 / done, "gain": done})
 
 
-def points_of(plot: PlotReport, key: str) -> list[list[float]]:
+def get_points(plot: PlotReport, key: str) -> list[list[float]]:
     points: list[list[float]] = plot.state_dict()["curves"][key]["points"].tolist()
     return points
 
 
-def figures(out: Path) -> list[tuple[str, int]]:
+def read_figures(out: Path) -> list[tuple[str, int]]:
     return [(event.key, event.step) for event, _ in read(out / "journal.jsonl") if isinstance(event, FigureEvent)]
 
 
-def test_a_point_is_the_mean_of_its_interval(tmp_path: Path) -> None:
+def test_plot_report_point_is_interval_mean(tmp_path: Path) -> None:
     plot = PlotReport(["loss", "late"])
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, 12)
-    assert points_of(plot, "loss")[0] == [4, pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)]
-    assert [x for x, _ in points_of(plot, "loss")] == [4, 8, 12]
-    assert points_of(plot, "late") == [[8, 6.5], [12, 10.5]]
+    assert get_points(plot, "loss")[0] == [4, pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)]
+    assert [x for x, _ in get_points(plot, "loss")] == [4, 8, 12]
+    assert get_points(plot, "late") == [[8, 6.5], [12, 10.5]]
 
 
-def test_each_new_point_replaces_the_file_and_gives_the_run_a_figure(tmp_path: Path) -> None:
-    with manager_of(tmp_path, PlotReport("loss")) as manager:
+def test_plot_report_new_point_replaces_file_and_logs_figure(tmp_path: Path) -> None:
+    with make_manager(tmp_path, PlotReport("loss")) as manager:
         train(manager, 4)
         first = (tmp_path / "plot.png").read_bytes()
         train(manager, 8)
     assert first.startswith(b"\x89PNG")
     assert (tmp_path / "plot.png").read_bytes() != first
-    assert figures(tmp_path) == [("plot", 4), ("plot", 8), ("plot", 12)]
+    assert read_figures(tmp_path) == [("plot", 4), ("plot", 8), ("plot", 12)]
     assert [path.name for path in tmp_path.glob(".*.tmp")] == []
 
 
 @pytest.mark.parametrize(
     ("x_key", "xs"), [("iteration", [2, 4]), ("epoch", [0, 1]), ("epoch_detail", [0.5, 1]), ("gain", [1.5, 3.5])]
 )
-def test_it_may_be_plotted_over_anything(tmp_path: Path, x_key: str, xs: list[float]) -> None:
+def test_plot_report_x_key_selects_x_values(tmp_path: Path, x_key: str, xs: list[float]) -> None:
     plot = PlotReport("loss", x_key, (2, "iteration"), filename="over.png")
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, 4)
-    assert [x for x, _ in points_of(plot, "loss")] == xs
+    assert [x for x, _ in get_points(plot, "loss")] == xs
 
 
-def test_postprocess_sees_the_figure_its_axes_and_the_newest_means(tmp_path: Path) -> None:
+def test_plot_report_postprocess_receives_figure_axes_and_means(tmp_path: Path) -> None:
     seen: list[tuple[Figure, Axes, dict[str, float]]] = []
     plot = PlotReport("gain", postprocess=lambda *given: seen.append((given[0], given[1], given[2].compute_mean())))
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, 8)
     assert [means for _, _, means in seen] == [{"gain": 2.5}, {"gain": 6.5}]
     figure, axes, _ = seen[0]
@@ -84,87 +84,87 @@ def test_postprocess_sees_the_figure_its_axes_and_the_newest_means(tmp_path: Pat
     assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[2.5]]
 
 
-def test_a_key_that_never_came_is_one_warning_at_the_end(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, PlotReport(["loss", "los", "valid/loss"]))
+def test_plot_report_unreported_keys_warn_once_at_end(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, PlotReport(["loss", "los", "valid/loss"]))
     train(manager, 8)
-    with pytest.warns(UserWarning, match=r"as 'los', 'valid/loss' with its x 'iteration'; .* 'loss'") as told:
+    with pytest.warns(UserWarning, match=r"as 'los', 'valid/loss' with its x 'iteration'; .* 'loss'") as caught:
         manager.close()
-    assert len(told) == 1
+    assert len(caught) == 1
 
 
-def test_nothing_to_plot_leaves_no_file(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, PlotReport("nothing"))
+def test_plot_report_unreported_key_leaves_no_file(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, PlotReport("nothing"))
     train(manager, 8)
     with pytest.warns(UserWarning, match="'nothing'"):
         manager.close()
     assert not (tmp_path / "plot.png").exists()
-    assert figures(tmp_path) == []
+    assert read_figures(tmp_path) == []
 
 
-def test_a_training_that_ends_before_the_first_point_warns_of_nothing(tmp_path: Path) -> None:
-    with manager_of(tmp_path, PlotReport("nothing")) as manager:
+def test_plot_report_run_ending_before_first_point_does_not_warn(tmp_path: Path) -> None:
+    with make_manager(tmp_path, PlotReport("nothing")) as manager:
         train(manager, 2)
 
 
-def test_called_before_training_it_begins_at_zero(tmp_path: Path) -> None:
+def test_plot_report_call_before_training_starts_at_zero(tmp_path: Path) -> None:
     plot = PlotReport("loss")
     manager = ExtensionsManager({}, 3, iters_per_epoch=4, out_dir=tmp_path, sinks=[])
     manager.extend(lambda _: pte.report({"loss": 2.0}), "first", (9, "epoch"), 300, call_before_training=True)
     manager.extend(plot, call_before_training=True)
     train(manager, 4)
     manager.close()
-    assert points_of(plot, "loss")[0] == [0, 2.0]
+    assert get_points(plot, "loss")[0] == [0, 2.0]
 
 
-def test_gaps_and_odd_keys_are_drawn(tmp_path: Path) -> None:
+def test_plot_report_non_finite_values_and_odd_keys_are_drawn(tmp_path: Path) -> None:
     keys = ["a$b", "_under", "train/loss", "größe"]
-    with manager_of(tmp_path, PlotReport(keys, trigger=(1, "iteration"), marker=None, grid=False)) as manager:
+    with make_manager(tmp_path, PlotReport(keys, trigger=(1, "iteration"), marker=None, grid=False)) as manager:
         for value in (1.0, math.nan, math.inf, -math.inf, 2.0):
             with manager.run_iteration():
                 pte.report(dict.fromkeys(keys, value))
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_resumed_plot_is_that_of_an_uninterrupted_training(tmp_path: Path) -> None:
+def test_plot_report_resumed_matches_uninterrupted_run(tmp_path: Path) -> None:
     def plot() -> PlotReport:
         return PlotReport(["loss", "late"], trigger=(3, "iteration"))
 
-    with manager_of(tmp_path / "whole", whole := plot()) as manager:
+    with make_manager(tmp_path / "whole", whole := plot()) as manager:
         train(manager, 12)
     file = io.BytesIO()
-    with manager_of(tmp_path / "parts", plot()) as manager:
+    with make_manager(tmp_path / "parts", plot()) as manager:
         train(manager, 5)
         torch.save(manager.state_dict(), file)
     file.seek(0)
-    with manager_of(tmp_path / "resumed", resumed := plot()) as manager:
+    with make_manager(tmp_path / "resumed", resumed := plot()) as manager:
         manager.load_state_dict(torch.load(file, weights_only=True))
         train(manager, 7)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
     assert (tmp_path / "resumed/plot.png").read_bytes() == (tmp_path / "whole/plot.png").read_bytes()
-    assert figures(tmp_path / "resumed") == figures(tmp_path / "whole")[1:]
+    assert read_figures(tmp_path / "resumed") == read_figures(tmp_path / "whole")[1:]
 
 
-def test_the_last_points_are_drawn_at_the_end(tmp_path: Path) -> None:
+def test_plot_report_close_draws_last_points(tmp_path: Path) -> None:
     plot = PlotReport("loss", trigger=(1, "iteration"))
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, 1)
         plot.load_state_dict({**plot.state_dict(), "picture": {"offered": 500, "drawn": 500}})
         train(manager, 2)
-        assert figures(tmp_path) == [("plot", 1)]
-    assert figures(tmp_path) == [("plot", 1), ("plot", 3)]
+        assert read_figures(tmp_path) == [("plot", 1)]
+    assert read_figures(tmp_path) == [("plot", 1), ("plot", 3)]
 
 
 @pytest.mark.parametrize("y_keys", [[], [1], ["loss", None]])
-def test_keys_must_be_given(y_keys: Any) -> None:
+def test_plot_report_invalid_y_keys_raise_value_error(y_keys: Any) -> None:
     with pytest.raises(ValueError, match=r"y_keys: expected keys of reported values, such as \['train/loss'\], got"):
         PlotReport(y_keys)
 
 
-def test_available_tells_whether_it_can_be_used() -> None:
+def test_plot_report_available_returns_true() -> None:
     assert PlotReport.available() is True
 
 
-def test_pyplot_is_never_touched(tmp_path: Path) -> None:
+def test_plot_report_does_not_import_pyplot(tmp_path: Path) -> None:
     program = f"""
 import sys
 import pte_tracking as pte

@@ -15,7 +15,7 @@ from pte_tracking.extensions import LogReport, PrintReport, ProgressBar
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def manager_of(out: Path, *extensions: Any) -> pte.ExtensionsManager:
+def make_manager(out: Path, *extensions: Any) -> pte.ExtensionsManager:
     return pte.ExtensionsManager({}, 100, extensions, iters_per_epoch=4, out_dir=out)
 
 
@@ -29,9 +29,9 @@ def printed(out: io.StringIO) -> list[list[str]]:
     return [line.split() for line in out.getvalue().splitlines()]
 
 
-def test_rows_are_printed_as_they_are_made(tmp_path: Path) -> None:
+def test_print_report_prints_rows_when_logged(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, LogReport(), PrintReport(["epoch", "iteration", "done"], out=out)) as manager:
+    with make_manager(tmp_path, LogReport(), PrintReport(["epoch", "iteration", "done"], out=out)) as manager:
         train(manager, 3)
         assert out.getvalue() == ""
         train(manager, 4)
@@ -40,9 +40,9 @@ def test_rows_are_printed_as_they_are_made(tmp_path: Path) -> None:
     assert out.getvalue() == "epoch       iteration   done\n1           4           2.5\n2           8           6.5\n"
 
 
-def test_without_entries_all_values_are_printed(tmp_path: Path) -> None:
+def test_print_report_default_entries_print_all_values(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, LogReport(trigger=(2, "iteration")), PrintReport(out=out)) as manager:
+    with make_manager(tmp_path, LogReport(trigger=(2, "iteration")), PrintReport(out=out)) as manager:
         train(manager, 2)
         with manager.run_iteration():
             pte.report({"val/loss": 3})
@@ -54,23 +54,23 @@ def test_without_entries_all_values_are_printed(tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
-def test_a_key_that_is_not_in_a_row_leaves_a_blank(tmp_path: Path) -> None:
+def test_print_report_missing_key_leaves_blank_cell(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, LogReport("done"), PrintReport(["loss", "done"], out=out)) as manager:
+    with make_manager(tmp_path, LogReport("done"), PrintReport(["loss", "done"], out=out)) as manager:
         train(manager, 4)
     assert out.getvalue().splitlines() == ["loss        done", "            2.5"]
 
 
-def test_the_standard_output_is_that_of_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with manager_of(tmp_path, LogReport(), PrintReport(["epoch"])) as manager:
+def test_print_report_default_output_is_current_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_manager(tmp_path, LogReport(), PrintReport(["epoch"])) as manager:
         train(manager, 4)
     assert capsys.readouterr().out == "epoch\n1\n"
 
 
-def test_another_log_is_named_or_handed_over(tmp_path: Path) -> None:
+def test_print_report_accepts_log_report_by_name_or_object(tmp_path: Path) -> None:
     by_name, by_object = io.StringIO(), io.StringIO()
     other = LogReport(trigger=(3, "iteration"), filename="other")
-    manager = manager_of(tmp_path, LogReport())
+    manager = make_manager(tmp_path, LogReport())
     manager.extend(other, name="other")
     manager.extend(PrintReport(["iteration", "done"], "other", by_name))
     manager.extend(PrintReport(["iteration", "done"], other, by_object))
@@ -82,60 +82,60 @@ def test_another_log_is_named_or_handed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [2, 3, 4])
-def test_a_log_that_is_not_registered_is_run_by_it(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_print_report_unregistered_log_report_is_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
     def report() -> PrintReport:
         return PrintReport(["iteration", "done"], LogReport(trigger=(3, "iteration")), out)
 
     out = io.StringIO()
-    manager = manager_of(tmp_path, report())
+    manager = make_manager(tmp_path, report())
     train(manager, cut)
     state = through_a_file(manager.state_dict())
     manager.close("KILLED")
-    with manager_of(tmp_path, report()) as resumed:
+    with make_manager(tmp_path, report()) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 6)
     assert [line for line in printed(out) if line[0] != "iteration"] == [["3", "2"], ["6", "5"]]
 
 
-def test_rows_of_a_resumed_run_are_not_printed_twice(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, through_a_file: ThroughAFile) -> None:
     first, second = io.StringIO(), io.StringIO()
-    manager = manager_of(tmp_path, LogReport(), PrintReport(["epoch"], out=first))
+    manager = make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=first))
     train(manager, 9)
     state = through_a_file(manager.state_dict())
     manager.close("KILLED")
-    with manager_of(tmp_path, LogReport(), PrintReport(["epoch"], out=second)) as resumed:
+    with make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=second)) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 16)
     assert printed(first) == [["epoch"], ["1"], ["2"]]
     assert printed(second) == [["epoch"], ["3"], ["4"]]
 
 
-def test_its_own_trigger_says_when_to_print(tmp_path: Path, through_a_file: ThroughAFile) -> None:
-    def managed(out: io.StringIO) -> pte.ExtensionsManager:
-        manager = manager_of(tmp_path, LogReport(trigger=(1, "iteration")))
+def test_print_report_own_trigger_sets_print_times(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+    def make_print_manager(out: io.StringIO) -> pte.ExtensionsManager:
+        manager = make_manager(tmp_path, LogReport(trigger=(1, "iteration")))
         manager.extend(PrintReport(["iteration"], out=out), trigger=(1, "epoch"))
         return manager
 
     first, second = io.StringIO(), io.StringIO()
-    manager = managed(first)
+    manager = make_print_manager(first)
     train(manager, 6)
     assert printed(first) == [["iteration"], ["1"], ["2"], ["3"], ["4"]]
     state = through_a_file(manager.state_dict())
     manager.close("KILLED")
-    with managed(second) as resumed:
+    with make_print_manager(second) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 8)
     assert printed(second) == [["iteration"], ["5"], ["6"], ["7"], ["8"]]
 
 
-def test_the_last_row_is_printed_also_where_it_runs_before_the_log(tmp_path: Path) -> None:
+def test_print_report_before_log_report_prints_last_row(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, PrintReport(["epoch"], out=out), LogReport()) as manager:
+    with make_manager(tmp_path, PrintReport(["epoch"], out=out), LogReport()) as manager:
         train(manager, 8)
     assert printed(out) == [["epoch"], ["1"], ["2"]]
 
 
-def test_a_stream_need_only_be_written_to(tmp_path: Path) -> None:
+def test_print_report_write_only_stream_is_accepted(tmp_path: Path) -> None:
     class Stream:
         text = ""
 
@@ -143,27 +143,27 @@ def test_a_stream_need_only_be_written_to(tmp_path: Path) -> None:
             self.text += text
 
     out: Any = Stream()
-    with manager_of(tmp_path, LogReport(), PrintReport(["epoch"], out=out)) as manager:
+    with make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=out)) as manager:
         train(manager, 4)
     assert out.text == "epoch\n1\n"
 
 
-def test_rows_are_flushed(tmp_path: Path) -> None:
+def test_print_report_rows_are_flushed(tmp_path: Path) -> None:
     with (tmp_path / "printed").open("w") as out:
-        manager = manager_of(tmp_path / "run", LogReport(), PrintReport(["epoch"], out=out))
+        manager = make_manager(tmp_path / "run", LogReport(), PrintReport(["epoch"], out=out))
         train(manager, 4)
         assert (tmp_path / "printed").read_text() == "epoch\n1\n"
         manager.close()
 
 
-def test_without_a_log_it_says_so(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, PrintReport())
+def test_print_report_missing_log_report_raises_value_error(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, PrintReport())
     with pytest.raises(ValueError, match=r"add extensions.LogReport\(\) or name another: .*'LogReport'"):
         train(manager, 1)
 
 
-def test_something_else_is_no_log(tmp_path: Path) -> None:
-    manager = manager_of(tmp_path, PrintReport(log_report="ProgressBar"), ProgressBar(out=io.StringIO()))
+def test_print_report_invalid_log_report_raises_type_error(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, PrintReport(log_report="ProgressBar"), ProgressBar(out=io.StringIO()))
     with pytest.raises(TypeError, match="log_report: 'ProgressBar' is a ProgressBar, not a LogReport"):
         train(manager, 1)
     with pytest.raises(TypeError, match="log_report: expected a LogReport or the name of one, got 3 of type int"):
@@ -171,14 +171,14 @@ def test_something_else_is_no_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entries", ["epoch", [1]])
-def test_entries_must_be_keys(entries: Any) -> None:
+def test_print_report_invalid_entries_raise_type_error(entries: Any) -> None:
     with pytest.raises(TypeError, match=r"entries: expected a list of keys, such as \['epoch', 'train/loss'\], got"):
         PrintReport(entries)
 
 
-def test_rows_do_not_tear_a_progress_bar(tmp_path: Path, terminal: Any) -> None:
+def test_print_report_rows_keep_progress_bar_intact(tmp_path: Path, terminal: Any) -> None:
     printing, bar = PrintReport(["epoch", "done"], out=terminal.out), ProgressBar(out=terminal.out)
-    with manager_of(tmp_path, LogReport(), printing, bar) as manager:
+    with make_manager(tmp_path, LogReport(), printing, bar) as manager:
         train(manager, 12)
     assert terminal.written().count("epoch 4/100") >= 1
     lines = terminal.screen()
@@ -187,9 +187,9 @@ def test_rows_do_not_tear_a_progress_bar(tmp_path: Path, terminal: Any) -> None:
     assert lines[5:] == [""]
 
 
-def test_a_full_disk_under_the_output_costs_lines_and_not_the_training(tmp_path: Path) -> None:
+def test_print_report_full_disk_does_not_stop_training(tmp_path: Path) -> None:
     out = open("/dev/full", "w")  # noqa: SIM115
-    with manager_of(tmp_path, LogReport(), PrintReport(out=out)) as manager:
+    with make_manager(tmp_path, LogReport(), PrintReport(out=out)) as manager:
         train(manager, 12)
     assert manager.iteration == 12
     with pytest.raises(OSError, match="No space left"):

@@ -17,12 +17,12 @@ from tqdm import tqdm
 import pte_tracking as pte
 from pte_tracking.extensions import Evaluator, LogReport, ProgressBar
 from pte_tracking.extensions import _progress_display as display
-from tests.engine.test_reporter import DistantTensor, distant
+from tests.engine.test_reporter import DistantTensor, make_distant
 
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def manager_of(out: Path, *extensions: Any, epochs: float = 3, **options: Any) -> pte.ExtensionsManager:
+def make_manager(out: Path, *extensions: Any, epochs: float = 3, **options: Any) -> pte.ExtensionsManager:
     return pte.ExtensionsManager({}, epochs, extensions, **{"iters_per_epoch": 4, "out_dir": out, **options})
 
 
@@ -33,16 +33,16 @@ def train(manager: pte.ExtensionsManager, until: int, **values: Any) -> None:
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def show_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shows every iteration."""
     monkeypatch.setattr(display, "_REDRAWN_EVERY", 0)
     monkeypatch.setattr(display, "_LINE_EVERY", 0)
     monkeypatch.setattr(display, "_LINE_GROWTH", 0)
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_a_terminal_shows_one_bar_for_the_whole_training(tmp_path: Path, terminal: Any) -> None:
-    with manager_of(tmp_path, ProgressBar(out=terminal.out)) as manager:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_terminal_shows_single_bar_for_run(tmp_path: Path, terminal: Any) -> None:
+    with make_manager(tmp_path, ProgressBar(out=terminal.out)) as manager:
         train(manager, 12, loss=0.25)
     written = terminal.written()
     for epoch, percent, done in [(1, 8, 1), (1, 25, 3), (2, 33, 4), (3, 67, 8), (3, 100, 12)]:
@@ -53,10 +53,10 @@ def test_a_terminal_shows_one_bar_for_the_whole_training(tmp_path: Path, termina
     assert rest == ""
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_a_file_gets_plain_lines(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_file_receives_plain_lines(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+    with make_manager(tmp_path, ProgressBar(out=out)) as manager:
         train(manager, 12, loss=0.25)
     lines = out.getvalue().splitlines()
     assert "\r" not in out.getvalue()
@@ -65,20 +65,20 @@ def test_a_file_gets_plain_lines(tmp_path: Path) -> None:
     assert re.findall(r"(\d+)/12", out.getvalue()) == [str(iteration) for iteration in range(1, 13)]
 
 
-def test_a_file_gets_no_thousand_lines(tmp_path: Path) -> None:
+def test_progress_bar_file_output_is_throttled(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar(out=out), epochs=1000) as manager:
+    with make_manager(tmp_path, ProgressBar(out=out), epochs=1000) as manager:
         train(manager, 4000)
     assert len(out.getvalue().splitlines()) == 1
 
 
-def test_a_terminal_is_not_written_to_at_every_iteration(tmp_path: Path, terminal: Any) -> None:
-    with manager_of(tmp_path, ProgressBar(out=terminal.out), epochs=1000) as manager:
+def test_progress_bar_terminal_output_is_throttled(tmp_path: Path, terminal: Any) -> None:
+    with make_manager(tmp_path, ProgressBar(out=terminal.out), epochs=1000) as manager:
         train(manager, 4000)
     assert terminal.written().count("\r") < 400
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("show_every_iteration")
 @pytest.mark.parametrize(
     ("bar", "options", "expected"),
     [
@@ -92,63 +92,63 @@ def test_a_terminal_is_not_written_to_at_every_iteration(tmp_path: Path, termina
         ({"training_length": (0.1, "epoch")}, {"iters_per_epoch": 30, "epochs": 1}, "epoch 1/1  100%  7/7 "),
     ],
 )
-def test_the_length_is_what_is_given_or_what_the_stop_trigger_knows(
+def test_progress_bar_length_comes_from_argument_or_stop_trigger(
     tmp_path: Path, bar: dict[str, Any], options: dict[str, Any], expected: str
 ) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar(out=out, **bar), **options) as manager:
+    with make_manager(tmp_path, ProgressBar(out=out, **bar), **options) as manager:
         train(manager, 7)
     assert out.getvalue().splitlines()[-1].partition("[")[0] == expected
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_a_fraction_of_an_epoch_is_counted_exactly(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_fractional_training_length_is_exact(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar((0.1, "epoch"), out=out), iters_per_epoch=30) as manager:
+    with make_manager(tmp_path, ProgressBar((0.1, "epoch"), out=out), iters_per_epoch=30) as manager:
         train(manager, 1)
     assert "1/3 [" in out.getvalue()
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("show_every_iteration")
 @pytest.mark.parametrize("cut", [1, 5])
-def test_a_resumed_training_goes_on_where_it_was(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_progress_bar_resumed_run_continues_count(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
     out = io.StringIO()
-    manager = manager_of(tmp_path, ProgressBar(out=io.StringIO()))
+    manager = make_manager(tmp_path, ProgressBar(out=io.StringIO()))
     train(manager, cut)
     state = through_a_file(manager.state_dict())
     manager.close("KILLED")
-    with manager_of(tmp_path, ProgressBar(out=out)) as resumed:
+    with make_manager(tmp_path, ProgressBar(out=out)) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 12)
     assert f" {cut + 1}/12 [" in out.getvalue().splitlines()[0]
     assert " 12/12 [" in out.getvalue().splitlines()[-1]
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_the_newest_values_stay_beside_it(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_shows_newest_values(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+    with make_manager(tmp_path, ProgressBar(out=out)) as manager:
         train(manager, 1, loss=0.5, accuracy=1)
         train(manager, 2, loss=0.25)
     assert out.getvalue().splitlines()[-1].endswith("loss=0.25, accuracy=1]")
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_values_on_another_device_are_not_fetched_but_shown_when_they_are_logged(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_device_values_are_shown_once_logged(tmp_path: Path) -> None:
     out = io.StringIO()
-    manager = manager_of(tmp_path, LogReport(), ProgressBar(out=out))
-    before = DistantTensor.synchronisations
-    train(manager, 3, loss=distant(0.5))
-    assert DistantTensor.synchronisations == before
+    manager = make_manager(tmp_path, LogReport(), ProgressBar(out=out))
+    before = DistantTensor.synchronizations
+    train(manager, 3, loss=make_distant(0.5))
+    assert DistantTensor.synchronizations == before
     assert "loss" not in out.getvalue()
-    train(manager, 5, loss=distant(0.5))
-    assert DistantTensor.synchronisations == before + 1
+    train(manager, 5, loss=make_distant(0.5))
+    assert DistantTensor.synchronizations == before + 1
     assert out.getvalue().splitlines()[-1].endswith("loss=0.5]")
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_what_there_is_no_room_for_is_left_out(tmp_path: Path, terminal: Any) -> None:
-    with manager_of(tmp_path, ProgressBar(out=terminal.out, bar_length=25)) as manager:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_values_exceeding_width_are_omitted(tmp_path: Path, terminal: Any) -> None:
+    with make_manager(tmp_path, ProgressBar(out=terminal.out, bar_length=25)) as manager:
         train(manager, 12, **{f"a_rather_long_name_{i}": i for i in range(100)})
     lines = re.findall(r"[^\r\n]+", terminal.written())
     assert max(map(len, lines)) <= terminal.columns
@@ -156,13 +156,13 @@ def test_what_there_is_no_room_for_is_left_out(tmp_path: Path, terminal: Any) ->
     assert "name" not in terminal.screen()[0]
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_an_evaluation_has_a_bar_of_its_own_below_while_it_lasts(
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_evaluation_shows_temporary_bar_below(
     tmp_path: Path, terminal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", terminal.out)
     evaluator = Evaluator([torch.zeros(1)] * 5, nn.Identity(), progress_bar=True)
-    with manager_of(tmp_path, ProgressBar(), evaluator) as manager:
+    with make_manager(tmp_path, ProgressBar(), evaluator) as manager:
         train(manager, 12, loss=0.25)
     assert len(re.findall(r"\n\r *validation: +0%\|.*?\| 0/5", terminal.written())) == 3
     line, *rest = terminal.screen()
@@ -170,8 +170,8 @@ def test_an_evaluation_has_a_bar_of_its_own_below_while_it_lasts(
     assert "".join(rest) == ""
 
 
-def test_an_error_leaves_the_bar_where_it_was_and_a_line_of_its_own(tmp_path: Path, terminal: Any) -> None:
-    manager = manager_of(tmp_path, ProgressBar(out=terminal.out))
+def test_progress_bar_error_keeps_bar_and_ends_line(tmp_path: Path, terminal: Any) -> None:
+    manager = make_manager(tmp_path, ProgressBar(out=terminal.out))
     train(manager, 5)
     with pytest.raises(ZeroDivisionError), manager.run_iteration():
         1 / 0
@@ -181,25 +181,25 @@ def test_an_error_leaves_the_bar_where_it_was_and_a_line_of_its_own(tmp_path: Pa
     assert rest == ""
 
 
-def test_it_starts_no_thread(tmp_path: Path, terminal: Any) -> None:
+def test_progress_bar_does_not_start_thread(tmp_path: Path, terminal: Any) -> None:
     before = tqdm.monitor
-    with manager_of(tmp_path, ProgressBar(out=terminal.out)) as manager:
+    with make_manager(tmp_path, ProgressBar(out=terminal.out)) as manager:
         train(manager, 1)
         assert tqdm.monitor is before
 
 
-def test_it_is_shown_on_the_standard_error_of_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with manager_of(tmp_path, ProgressBar()) as manager:
+def test_progress_bar_default_output_is_current_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_manager(tmp_path, ProgressBar()) as manager:
         train(manager, 12)
     captured = capsys.readouterr()
     assert "12/12" in captured.err
     assert captured.out == ""
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_it_may_look_more_seldom(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_update_interval_reduces_output(tmp_path: Path) -> None:
     out = io.StringIO()
-    with manager_of(tmp_path, ProgressBar(update_interval=5, out=out)) as manager:
+    with make_manager(tmp_path, ProgressBar(update_interval=5, out=out)) as manager:
         train(manager, 12)
     assert re.findall(r"(\d+)/12", out.getvalue()) == ["5", "10", "12"]
 
@@ -214,23 +214,25 @@ def test_it_may_look_more_seldom(tmp_path: Path) -> None:
         ({"bar_length": 2.5}, ValueError, "bar_length: expected a positive whole number, got 2.5"),
     ],
 )
-def test_lengths_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_progress_bar_invalid_arguments_raise_errors(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         ProgressBar(**options)
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_a_full_disk_under_the_output_costs_lines_and_not_the_training(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_full_disk_does_not_stop_training(tmp_path: Path) -> None:
     out = open("/dev/full", "w")  # noqa: SIM115
-    with manager_of(tmp_path, ProgressBar(out=out)) as manager:
+    with make_manager(tmp_path, ProgressBar(out=out)) as manager:
         train(manager, 12)
     assert manager.iteration == 12
     with pytest.raises(OSError, match="No space left"):
         out.close()
 
 
-def test_without_a_standard_error_nothing_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_missing_stderr_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    with manager_of(tmp_path, ProgressBar()) as manager:
+    with make_manager(tmp_path, ProgressBar()) as manager:
         train(manager, 12)
     assert manager.iteration == 12

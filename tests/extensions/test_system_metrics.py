@@ -14,8 +14,8 @@ import pytest
 from pte_tracking import ExtensionsManager
 from pte_tracking.extensions import SystemMetrics
 
-OWN = {"system/process_cpu_percentage", "system/process_memory_peak_megabytes"}
-MACHINE = {
+PROCESS_KEYS = {"system/process_cpu_percentage", "system/process_memory_peak_megabytes"}
+MACHINE_KEYS = {
     "system/cpu_utilization_percentage",
     "system/system_memory_usage_megabytes",
     "system/system_memory_usage_percentage",
@@ -31,20 +31,20 @@ def observe(out: Path, work: float = 0) -> Mapping[str, Any]:
         return manager.observation
 
 
-def test_it_reports_the_process_and_the_machine(tmp_path: Path) -> None:
+def test_system_metrics_report_process_and_machine(tmp_path: Path) -> None:
     observed = observe(tmp_path, work=0.05)
-    assert set(observed) >= OWN | MACHINE
+    assert set(observed) >= PROCESS_KEYS | MACHINE_KEYS
     assert observed["system/process_cpu_percentage"] > 1
     assert observed["system/process_memory_peak_megabytes"] > 10
     assert 0 <= observed["system/cpu_utilization_percentage"] <= 100
     assert 0 < observed["system/system_memory_usage_percentage"] <= 100
 
 
-def test_without_psutil_it_reports_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_missing_psutil_reports_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
 
     def without(name: str, package: str | None = None) -> ModuleSpec | None:
         return None if name == "psutil" else find(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    assert set(observe(tmp_path)) == OWN
+    assert set(observe(tmp_path)) == PROCESS_KEYS

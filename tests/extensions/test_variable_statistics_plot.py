@@ -17,7 +17,7 @@ from pte_tracking._store.journal import read
 from pte_tracking.extensions import VariableStatisticsPlot
 
 
-def manager_of(out: Path, plot: VariableStatisticsPlot) -> ExtensionsManager:
+def make_manager(out: Path, plot: VariableStatisticsPlot) -> ExtensionsManager:
     return ExtensionsManager({}, 5, [plot], iters_per_epoch=4, out_dir=out, sinks=[])
 
 
@@ -27,24 +27,24 @@ def train(manager: ExtensionsManager, variable: torch.Tensor, iterations: int) -
             variable.copy_(torch.linspace(0, manager.iteration + 1, variable.numel()).reshape(variable.shape))
 
 
-def test_it_leaves_a_picture_and_gives_the_run_a_figure(tmp_path: Path) -> None:
+def test_variable_statistics_plot_writes_file_and_logs_figure(tmp_path: Path) -> None:
     variable = torch.rand(1, 2, 3)
     plot = VariableStatisticsPlot(variable, trigger=(1, "iteration"), filename="spread.png")
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, variable, 2)
     assert (tmp_path / "spread.png").read_bytes().startswith(b"\x89PNG")
     events = [event for event, _ in read(tmp_path / "journal.jsonl") if isinstance(event, FigureEvent)]
     assert [(event.key, event.step) for event in events] == [("spread", 1), ("spread", 2)]
 
 
-def test_a_sample_holds_the_moments_and_the_percentiles_of_all_variables_together(tmp_path: Path) -> None:
+def test_variable_statistics_plot_sample_has_moments_and_percentiles(tmp_path: Path) -> None:
     model = nn.Linear(5, 3)
     extra = torch.tensor([7.0])
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     percentiles = (0, 2.28, 50, 99.87, 100)
     plot = VariableStatisticsPlot([model, [extra]], percentile_sigmas=percentiles)
-    with manager_of(tmp_path, plot) as manager, manager.run_iteration():
+    with make_manager(tmp_path, plot) as manager, manager.run_iteration():
         pass
     data, grad = plot.state_dict()["samples"][0].numpy()
     weights = np.concatenate([parameter.detach().numpy().ravel() for parameter in model.parameters()])
@@ -54,9 +54,9 @@ def test_a_sample_holds_the_moments_and_the_percentiles_of_all_variables_togethe
         np.testing.assert_allclose(sample, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_single_value_varies_by_nothing_and_no_gradient_is_a_gap(tmp_path: Path) -> None:
+def test_variable_statistics_plot_scalar_has_zero_std_and_nan_gradient(tmp_path: Path) -> None:
     plot = VariableStatisticsPlot(torch.tensor(3.0), percentile_sigmas=50, trigger=(1, "iteration"))
-    with manager_of(tmp_path, plot) as manager, manager.run_iteration():
+    with make_manager(tmp_path, plot) as manager, manager.run_iteration():
         pass
     (data, grad) = plot.state_dict()["samples"][0].tolist()
     assert data == [3, 0, 3]
@@ -64,10 +64,10 @@ def test_a_single_value_varies_by_nothing_and_no_gradient_is_a_gap(tmp_path: Pat
     assert (tmp_path / "statistics.png").exists()
 
 
-def test_samples_lie_at_equal_distances_in_bounded_room(tmp_path: Path) -> None:
+def test_variable_statistics_plot_samples_are_evenly_spaced(tmp_path: Path) -> None:
     variable = torch.zeros(3)
     plot = VariableStatisticsPlot(variable, max_sample_size=4)
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         train(manager, variable, 20)
     state = plot.state_dict()
     assert state["iterations"] == [1, 9, 17]
@@ -75,9 +75,9 @@ def test_samples_lie_at_equal_distances_in_bounded_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
-def test_there_are_never_more_samples_than_said_nor_fewer_than_half(tmp_path: Path, size: int) -> None:
+def test_variable_statistics_plot_sample_count_stays_in_bounds(tmp_path: Path, size: int) -> None:
     plot = VariableStatisticsPlot(torch.zeros(1), size, percentile_sigmas=(), trigger=None)
-    with manager_of(tmp_path, plot) as manager:
+    with make_manager(tmp_path, plot) as manager:
         for iteration in range(1, 21):
             with manager.run_iteration():
                 pass
@@ -86,29 +86,29 @@ def test_there_are_never_more_samples_than_said_nor_fewer_than_half(tmp_path: Pa
             assert len(set(np.diff(kept))) <= 1
 
 
-def test_it_draws_no_random_numbers(tmp_path: Path) -> None:
+def test_variable_statistics_plot_does_not_change_rng_state(tmp_path: Path) -> None:
     variable = torch.zeros(3)
     before = torch.get_rng_state(), repr(np.random.get_state())
-    with manager_of(tmp_path, VariableStatisticsPlot(variable, max_sample_size=2)) as manager:
+    with make_manager(tmp_path, VariableStatisticsPlot(variable, max_sample_size=2)) as manager:
         train(manager, variable, 20)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert repr(np.random.get_state()) == before[1]
 
 
-def test_a_resumed_plot_is_that_of_an_uninterrupted_training(tmp_path: Path) -> None:
+def test_variable_statistics_plot_resumed_matches_uninterrupted_run(tmp_path: Path) -> None:
     variable = torch.zeros(5, requires_grad=True)
 
     def plot() -> VariableStatisticsPlot:
         return VariableStatisticsPlot(variable, max_sample_size=4)
 
-    with manager_of(tmp_path / "whole", whole := plot()) as manager:
+    with make_manager(tmp_path / "whole", whole := plot()) as manager:
         train(manager, variable, 20)
     file = io.BytesIO()
-    with manager_of(tmp_path / "parts", plot()) as manager:
+    with make_manager(tmp_path / "parts", plot()) as manager:
         train(manager, variable, 7)
         torch.save(manager.state_dict(), file)
     file.seek(0)
-    with manager_of(tmp_path / "resumed", resumed := plot()) as manager:
+    with make_manager(tmp_path / "resumed", resumed := plot()) as manager:
         manager.load_state_dict(torch.load(file, weights_only=True))
         train(manager, variable, 13)
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0, equal_nan=True)
@@ -126,9 +126,9 @@ def test_a_resumed_plot_is_that_of_an_uninterrupted_training(tmp_path: Path) -> 
         {"plot_mean": False, "plot_std": False, "percentile_sigmas": 50, "figsize": (3, 2)},
     ],
 )
-def test_every_choice_can_be_drawn(tmp_path: Path, chosen: dict[str, Any]) -> None:
+def test_variable_statistics_plot_every_option_is_drawn(tmp_path: Path, chosen: dict[str, Any]) -> None:
     variable = torch.zeros(4)
-    with manager_of(tmp_path, VariableStatisticsPlot(variable, **chosen)) as manager:
+    with make_manager(tmp_path, VariableStatisticsPlot(variable, **chosen)) as manager:
         train(manager, variable, 4)
     assert (tmp_path / "statistics.png").read_bytes().startswith(b"\x89PNG")
 
@@ -145,15 +145,15 @@ def test_every_choice_can_be_drawn(tmp_path: Path, chosen: dict[str, Any]) -> No
         ({"percentile_sigmas": (0, 101)}, "percentile_sigmas: expected ascending numbers from 0 to 100"),
     ],
 )
-def test_what_cannot_be_plotted_is_an_error_at_once(arguments: dict[str, Any], message: str) -> None:
+def test_variable_statistics_plot_invalid_options_raise_value_error(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VariableStatisticsPlot(**{"targets": torch.zeros(1), **arguments})
 
 
-def test_targets_of_another_kind_are_an_error_at_once() -> None:
+def test_variable_statistics_plot_invalid_targets_raise_type_error() -> None:
     with pytest.raises(TypeError, match=r"targets: expected a tensor, a module or a list of them, got 3"):
         VariableStatisticsPlot([3])  # type: ignore[list-item]
 
 
-def test_available_tells_whether_it_can_be_used() -> None:
+def test_variable_statistics_plot_available_returns_true() -> None:
     assert VariableStatisticsPlot.available() is True

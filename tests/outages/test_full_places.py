@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("mlflow_environment")
 @pytest.fixture
 def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
     """A disk with an MLflow store on it and 400 kB beside it."""
-    with small_disk(tmp_path / "disk", mlflow_template.stat().st_size + 400_000) as made:
-        servers.copy_store(mlflow_template, made)
-        yield made
+    with small_disk(tmp_path / "disk", mlflow_template.stat().st_size + 400_000) as mount:
+        servers.copy_store(mlflow_template, mount)
+        yield mount
 
 
 def attempt(channel: Channel, times: int) -> list[str]:
@@ -47,13 +47,13 @@ def attempt(channel: Channel, times: int) -> list[str]:
     return problems
 
 
-@pytest.mark.parametrize("when", ["from the beginning", "later"])
-def test_a_store_on_a_full_disk_gets_everything_later(disk: Path, tmp_path: Path, when: str) -> None:
+@pytest.mark.parametrize("full_from", ["start", "first delivery"])
+def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp_path: Path, full_from: str) -> None:
     uri = f"sqlite:///{disk / 'mlflow.db'}"
     recorded = Recorded(tmp_path / "run", MLflowSink(uri))
     channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(0, {"a": 0.0})
-    if when == "later":
+    if full_from == "first delivery":
         assert not attempt(channel, 1)
     filler = fill(disk)
     for step in range(1, 4000):
@@ -77,7 +77,9 @@ def test_a_store_on_a_full_disk_gets_everything_later(disk: Path, tmp_path: Path
     assert figure.file_size == 100_000
 
 
-def test_a_run_whose_own_disk_was_full_is_delivered_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_delivery_run_disk_full_completes_after_space_is_freed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         with Run(disk / "run", sinks=["json", "tensorboard"]) as run:
             filler = fill(disk)  # before the delivery process has found its feet
@@ -87,8 +89,8 @@ def test_a_run_whose_own_disk_was_full_is_delivered_whole(tmp_path: Path, caplog
             filler.unlink()
             grow(disk, 20 << 20)
         assert not pending(run.directory, Manifest.load(run.directory))
-        found = EventAccumulator(str(run.directory), size_guidance={"scalars": 0})
-        found.Reload()
-        assert [(event.step, event.value) for event in found.Scalars("a")] == [(i, float(i)) for i in range(3000)]
+        accumulator = EventAccumulator(str(run.directory), size_guidance={"scalars": 0})
+        accumulator.Reload()
+        assert [(event.step, event.value) for event in accumulator.Scalars("a")] == [(i, float(i)) for i in range(3000)]
         assert [row["a"] for row in json.loads((run.directory / "log").read_text())] == [*map(float, range(3000))]
     assert len(caplog.records) < 10, caplog.text

@@ -45,8 +45,8 @@ def experiment(mlflow_server: str) -> str:
 
 @pytest.fixture
 def proxy(mlflow_server: str) -> Iterator[Proxy]:
-    with Proxy(urlsplit(mlflow_server).port or 0) as standing:
-        yield standing
+    with Proxy(urlsplit(mlflow_server).port or 0) as server_proxy:
+        yield server_proxy
 
 
 def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> list[str]:
@@ -57,18 +57,18 @@ def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> 
     return done.stderr.splitlines()
 
 
-def the_run(uri: str, experiment: str) -> Shown | None:
+def get_run(uri: str, experiment: str) -> Shown | None:
     client = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    runs: list[Shown] = client.search_runs([found.experiment_id])
+    experiment_info = client.get_experiment_by_name(experiment)
+    assert experiment_info is not None
+    runs: list[Shown] = client.search_runs([experiment_info.experiment_id])
     assert len(runs) <= 1
     return runs[0] if runs else None
 
 
 def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
     """Each point is there, once; and each snapshot as a checkpoint."""
-    run = the_run(uri, experiment)
+    run = get_run(uri, experiment)
     assert run is not None
     assert run.info.status == status
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
@@ -82,7 +82,7 @@ def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
 def check_files(directory: Path, last: int) -> None:
     """What needs no server does not wait for it."""
     end = time.monotonic() + 60
-    while any(one.key == "tensorboard" for one in pending(directory, Manifest.load(directory))):
+    while any(backlog.key == "tensorboard" for backlog in pending(directory, Manifest.load(directory))):
         assert time.monotonic() < end
         time.sleep(0.1)
     rows = json.loads((directory / "log").read_text())
@@ -92,10 +92,10 @@ def check_files(directory: Path, last: int) -> None:
     assert [event.step for event in events.Scalars("loss")] == list(range(1, last + 1))
 
 
-def deliver_the_rest(directory: Path) -> None:
+def deliver_pending(directory: Path) -> None:
     end = time.monotonic() + 90
-    while left := sync(directory, timeout=20):
-        assert time.monotonic() < end, left
+    while undelivered := sync(directory, timeout=20):
+        assert time.monotonic() < end, undelivered
 
 
 def slow(line: str) -> Fate:
@@ -103,67 +103,67 @@ def slow(line: str) -> Fate:
     return "pass"
 
 
-def always(fate: Fate) -> Callable[[str], Fate]:
+def make_fate(fate: Fate) -> Callable[[str], Fate]:
     return lambda line: fate
 
 
-@pytest.mark.parametrize("trouble", ["fail", "busy", "cut", "lose", "hang"])
-def test_a_server_in_trouble_for_the_whole_run_gets_everything_later_and_once(
-    trouble: Fate, proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+@pytest.mark.parametrize("failure", ["fail", "busy", "cut", "lose", "hang"])
+def test_delivery_failing_server_is_completed_by_sync_without_duplicates(
+    failure: Fate, proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    proxy.fate = always(trouble)
-    said = train(tmp_path / "run", proxy.uri, experiment)
-    assert len([line for line in said if "not delivered yet" in line and "pte-tracking sync" in line]) == 1
-    assert len(said) <= 3, said
+    proxy.fate = make_fate(failure)
+    log_lines = train(tmp_path / "run", proxy.uri, experiment)
+    assert len([line for line in log_lines if "not delivered yet" in line and "pte-tracking sync" in line]) == 1
+    assert len(log_lines) <= 3, log_lines
     check_files(tmp_path / "run", ITERATIONS)
-    proxy.fate = always("pass")
-    deliver_the_rest(tmp_path / "run")
+    proxy.fate = make_fate("pass")
+    deliver_pending(tmp_path / "run")
     check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
 
 
-def test_a_slow_server_gets_everything_behind_the_end(
+def test_delivery_slow_server_completes_after_training_ends(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     proxy.fate = slow
-    said = train(tmp_path / "run", proxy.uri, experiment)
-    assert len([line for line in said if "not delivered yet" in line]) == len(said) == 1
+    log_lines = train(tmp_path / "run", proxy.uri, experiment)
+    assert len([line for line in log_lines if "not delivered yet" in line]) == len(log_lines) == 1
     check_files(tmp_path / "run", ITERATIONS)
     end = time.monotonic() + 60
-    while (run := the_run(mlflow_server, experiment)) is None or run.info.status != "FINISHED":
+    while (run := get_run(mlflow_server, experiment)) is None or run.info.status != "FINISHED":
         assert time.monotonic() < end
         time.sleep(0.5)
     check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
 
 
-def test_trouble_that_comes_and_goes_doubles_and_loses_nothing(
+def test_delivery_intermittent_failures_lose_and_duplicate_nothing(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     fates: list[Fate] = ["pass", "lose", "fail", "pass", "cut", "overload", "pass", "busy"]
     proxy.fate = lambda line: fates[len(proxy.requests) % len(fates)]
     train(tmp_path / "run", proxy.uri, experiment)
-    proxy.fate = always("pass")
-    deliver_the_rest(tmp_path / "run")
+    proxy.fate = make_fate("pass")
+    deliver_pending(tmp_path / "run")
     check_files(tmp_path / "run", ITERATIONS)
     check_mlflow(mlflow_server, experiment, ITERATIONS, "FINISHED")
 
 
 @pytest.mark.parametrize(("ending", "last", "status"), [("close", 300, "FINISHED"), ("kill", 150, "KILLED")])
-def test_a_server_that_is_away_gets_everything_when_it_is_back(
+def test_delivery_unreachable_server_is_completed_once_available(
     ending: str, last: int, status: str, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     port = free_port()
     train(tmp_path / "run", f"http://127.0.0.1:{port}", experiment, ending)
     with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
-        deliver_the_rest(tmp_path / "run")
+        deliver_pending(tmp_path / "run")
     check_files(tmp_path / "run", last)
     check_mlflow(mlflow_server, experiment, last, status)
 
 
-def test_an_outage_of_a_million_points_takes_no_memory(tmp_path: Path) -> None:
+def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) -> None:
     values = dict.fromkeys("abcde", 0.123456789)
     run = Run(tmp_path / "run", sinks=[MLflowSink(f"http://127.0.0.1:{free_port()}")], close_timeout=0)
 
-    def memory_behind(first: int, last: int) -> list[int]:
+    def measure_memory(first: int, last: int) -> list[int]:
         """Of the training's process and of the delivery's, in bytes, once that has tried again."""
         for step in range(first, last):
             run.log_metrics(values, step)
@@ -176,9 +176,9 @@ def test_an_outage_of_a_million_points_takes_no_memory(tmp_path: Path) -> None:
         assert holder is not None
         return [psutil.Process(int(pid)).memory_full_info().uss for pid in (os.getpid(), holder.split()[0])]
 
-    memory_behind(0, 1000)
-    early = memory_behind(1000, 10_000)
-    late = memory_behind(10_000, 200_000)
+    measure_memory(0, 1000)
+    early = measure_memory(1000, 10_000)
+    late = measure_memory(10_000, 200_000)
     run.close()
     assert stop(run.directory)
     assert (run.directory / "journal.jsonl").stat().st_size > 20 << 20

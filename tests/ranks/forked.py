@@ -43,7 +43,7 @@ def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int,
     for rank in range(ranks):
         child = os.fork()
         if not child:
-            _be(rank, ranks, function, folder)
+            _run_rank(rank, ranks, function, folder)
         children[child] = rank
     failed: dict[int, int | None] = {}
     deadline = time.monotonic() + _SECONDS
@@ -71,7 +71,7 @@ def main(scenario: str, ranks: int, folder: Path) -> int:
     return len(failed)
 
 
-def _be(rank: int, ranks: int, function: Any, folder: Path) -> None:
+def _run_rank(rank: int, ranks: int, function: Any, folder: Path) -> None:
     import torch.distributed as dist
 
     code = 1

@@ -48,7 +48,7 @@ def result(folder: Path) -> dict[str, Any]:
     return {
         "snapshots": snapshots,
         "rows": scenarios.rows(run),
-        "listed": [one["path"] for one in json.loads((run / "checkpoints.json").read_text())],
+        "listed": [entry["path"] for entry in json.loads((run / "checkpoints.json").read_text())],
         "weights": {key: tensor.tolist() for key, tensor in saved["models"]["main"].items()},
         "ranks": [each["buffers"]["main"]["layers.1.running_mean"].tolist() for each in saved["ranks"]],
     }
@@ -58,19 +58,19 @@ def main(folder: Path) -> None:
     (folder / "whole").mkdir()
     assert fork(train, 2, folder / "whole") == {}
     for number, (rank, place) in enumerate(PLACES):
-        here = folder / str(number)
-        here.mkdir()
+        attempt = folder / str(number)
+        attempt.mkdir()
 
-        def die(out: Path, rank: int = rank, place: str = place) -> None:
+        def train_until_killed(out: Path, rank: int = rank, place: str = place) -> None:
             if dist.get_rank() == rank:
                 killing.arm(place)
             train(out)
 
-        ended = fork(die, 2, here)
+        ended = fork(train_until_killed, 2, attempt)
         assert ended[rank] == -signal.SIGKILL, (place, ended)
         assert None not in ended.values(), f"{place}: the other rank hung"
-        assert fork(train, 2, here) == {}, place
-        assert result(here) == result(folder / "whole"), place
+        assert fork(train, 2, attempt) == {}, place
+        assert result(attempt) == result(folder / "whole"), place
 
 
 if __name__ == "__main__":

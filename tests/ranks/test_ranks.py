@@ -19,35 +19,37 @@ from tests.ranks.forked import on_ranks
 pytestmark = pytest.mark.slow
 
 
-def test_means_weigh_each_value_the_same_on_whichever_rank_it_was_seen(tmp_path: Path) -> None:
+def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
     first, second = on_ranks("means", 2, tmp_path)
     assert first == second
     # One process that sees the same values, one after the other, has the same means to the last bit.
-    alone = []
+    single_process_rows = []
     for interval in (slice(0, 3), slice(3, 6)):
-        seen = [values for rank in scenarios.SEEN for values in rank[interval]]
+        interval_values = [values for rank in scenarios.SEEN for values in rank[interval]]
         out = tmp_path / str(interval.start)
-        with pte.ExtensionsManager({}, 1, [extensions.LogReport()], iters_per_epoch=len(seen), out_dir=out) as manager:
-            for values in seen:
+        with pte.ExtensionsManager(
+            {}, 1, [extensions.LogReport()], iters_per_epoch=len(interval_values), out_dir=out
+        ) as manager:
+            for values in interval_values:
                 with manager.run_iteration():
                     pte.report(values)
-        alone += scenarios.rows(out)
+        single_process_rows += scenarios.rows(out)
     evaluated = [value for rank in scenarios.EVALUATED for value in rank]
-    alone[1]["val/x"] = sum(evaluated) / len(evaluated)
+    single_process_rows[1]["val/x"] = sum(evaluated) / len(evaluated)
     clocks = {"epoch", "iteration"}
     assert [{key: row[key] for key in row.keys() - clocks} for row in first] == [
-        {key: row[key] for key in row.keys() - clocks} for row in alone
+        {key: row[key] for key in row.keys() - clocks} for row in single_process_rows
     ]
     assert [row["iteration"] for row in first] == [3, 6]
 
 
-def test_a_row_costs_one_collective_and_an_iteration_without_one_none(tmp_path: Path) -> None:
+def test_row_uses_one_collective_and_other_iterations_none(tmp_path: Path) -> None:
     for counted in on_ranks("collectives", 2, tmp_path):
         assert counted[2:] == [{}, {"all_reduce": 1}] * 3
         assert sum(counted[1].values()) <= 4  # the first one agrees upon the keys
 
 
-def test_triggers_and_the_stop_are_decided_for_all_ranks(tmp_path: Path) -> None:
+def test_triggers_and_stop_are_decided_for_all_ranks(tmp_path: Path) -> None:
     first, second = on_ranks("decisions", 2, tmp_path)
     assert first == second
     assert first["best"] == [1, 2, 3]
@@ -55,7 +57,7 @@ def test_triggers_and_the_stop_are_decided_for_all_ranks(tmp_path: Path) -> None
     assert first["stopped"] == 6, "three intervals after the best mean of both"
 
 
-def test_one_process_decides_alike_about_the_means_of_both(tmp_path: Path) -> None:
+def test_early_stopping_in_single_process_matches_two_ranks(tmp_path: Path) -> None:
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "loss", patience=3, mode="min", max_trigger=(8, "iteration"))
     manager = pte.ExtensionsManager({}, 1, stop_trigger=stop, iters_per_epoch=8, out_dir=tmp_path)
     for value in (5.5, 5, 2.5, 3.5, 4.5, 6, 7.5, 9):
@@ -65,7 +67,7 @@ def test_one_process_decides_alike_about_the_means_of_both(tmp_path: Path) -> No
     assert manager.iteration == 6
 
 
-def test_ranks_that_disagree_are_all_told_before_the_first_iteration(tmp_path: Path) -> None:
+def test_disagreeing_ranks_raise_before_first_iteration(tmp_path: Path) -> None:
     first, second = on_ranks("disagreements", 2, tmp_path)
     assert first == second
     assert len(first) == 11
@@ -75,42 +77,42 @@ def test_ranks_that_disagree_are_all_told_before_the_first_iteration(tmp_path: P
         assert message.endswith("after 0")
 
 
-@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (2, 3)])
-def test_another_number_of_ranks_takes_over_the_sums_under_way(before: int, now: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
+def test_resume_on_other_world_size_merges_partial_sums(before: int, after: int, tmp_path: Path) -> None:
     on_ranks("sums_pooled", before, tmp_path)
-    values = [float(rank) for rank in range(before)] * 3 + [10.0 + rank for rank in range(now)]
+    values = [float(rank) for rank in range(before)] * 3 + [10.0 + rank for rank in range(after)]
     mean = sum(values) / len(values)
-    for result in on_ranks("sums_pooled", now, tmp_path):
+    for result in on_ranks("sums_pooled", after, tmp_path):
         (row,) = result["rows"]
         assert row["x"] == row["ratio"] == mean
         assert result["best"] == -mean
 
 
-def test_sums_of_a_users_extension_are_taken_over_too(tmp_path: Path) -> None:
+def test_resume_on_other_world_size_merges_sums_of_user_extension(tmp_path: Path) -> None:
     on_ranks("own_sums", 2, tmp_path)
     summed = on_ranks("own_sums", 3, tmp_path)
     assert [one["x"] for one in summed] == [5, 1, 1]
 
 
-def test_a_rank_that_is_late_is_waited_for_as_long_as_the_script_has_said(tmp_path: Path) -> None:
+def test_manager_groups_use_default_group_timeout(tmp_path: Path) -> None:
     assert on_ranks("timeouts", 2, tmp_path) == [[30.0, 30.0]] * 2
 
 
-def test_a_plateau_is_one_of_all_ranks(tmp_path: Path) -> None:
+def test_plateau_scheduler_uses_mean_of_all_ranks(tmp_path: Path) -> None:
     # The means are 4, 5, 6 and 2: twice no better.
     assert on_ranks("plateau", 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
 
 
-def test_rows_that_were_not_printed_yet_are_printed_by_rank_0(tmp_path: Path) -> None:
+def test_print_report_pending_rows_are_printed_by_rank_0(tmp_path: Path) -> None:
     on_ranks("printed", 2, tmp_path)
     assert on_ranks("printed", 3, tmp_path) == [["iteration", "1", "2", "3"], [], []]
 
 
-def test_rank_0_decides_whether_a_condition_holds(tmp_path: Path) -> None:
+def test_snapshot_condition_is_decided_by_rank_0(tmp_path: Path) -> None:
     assert on_ranks("on_condition", 2, tmp_path) == [["snapshot_iter_2"]] * 2
 
 
-def test_what_concerns_all_ranks_is_said_by_one(tmp_path: Path) -> None:
+def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
     assert on_ranks("warned", 2, tmp_path) == [
         [
             "sinks are given",
@@ -122,34 +124,34 @@ def test_what_concerns_all_ranks_is_said_by_one(tmp_path: Path) -> None:
     ]
 
 
-def test_a_stop_trigger_goes_on_exactly_on_each_rank(tmp_path: Path) -> None:
-    for uninterrupted, again in on_ranks("stops_exactly", 2, tmp_path):
-        assert again == uninterrupted
+def test_stop_trigger_resumes_exactly_on_each_rank(tmp_path: Path) -> None:
+    for uninterrupted, resumed in on_ranks("stops_exactly", 2, tmp_path):
+        assert resumed == uninterrupted
 
 
-def test_what_is_logged_before_a_state_is_restored_does_no_harm(tmp_path: Path) -> None:
+def test_logging_before_restore_does_not_prevent_resume(tmp_path: Path) -> None:
     assert on_ranks("logged_before", 2, tmp_path) == [{"load_state_dict": 2, "autoload": 1}] * 2
 
 
-def test_an_extension_for_rank_0_may_have_a_trigger_that_needs_all(tmp_path: Path) -> None:
+def test_rank_0_extension_with_collective_trigger_runs(tmp_path: Path) -> None:
     assert on_ranks("statistics", 2, tmp_path) == [2, 2]
 
 
-def test_a_signal_to_one_rank_saves_on_all_and_they_leave_together(tmp_path: Path) -> None:
+def test_signal_to_one_rank_saves_and_exits_on_all_ranks(tmp_path: Path) -> None:
     status = 128 + signal.SIGUSR1
     assert on_ranks("signalled", 2, tmp_path) == [{"status": status, "iteration": 3, "is there": True}] * 2
 
 
-@given(before=st.integers(1, 50), now=st.integers(1, 50), done=st.integers(0, 200))
-def test_a_place_in_the_data_and_the_progress_stay_in_step_on_other_ranks(before: int, now: int, done: int) -> None:
+@given(before=st.integers(1, 50), after=st.integers(1, 50), completed=st.integers(0, 200))
+def test_progress_and_data_position_agree_on_other_world_size(before: int, after: int, completed: int) -> None:
     saved = Progress(before)
-    saved.iteration = done
-    resized = Progress(now)
+    saved.iteration = completed
+    resized = Progress(after)
     resized.load_state_dict(saved.state_dict(), is_resized=True)
-    assert resized.position % now == _same_place(done % before, before, now)
+    assert resized.position % after == _same_place(completed % before, before, after)
     assert resized.epoch == saved.epoch
 
 
-def test_more_ranks_than_values_do_no_harm(tmp_path: Path) -> None:
+def test_value_reported_on_one_rank_is_logged(tmp_path: Path) -> None:
     results = on_ranks("reported_by_one", 3, tmp_path)
     assert results == [[{"x": 4.0, "epoch": 1, "iteration": 2}]] * 3

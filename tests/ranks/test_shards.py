@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of two ranks, whose snapshots are those of steps 2, 4, 6 and 8."""
     folder = tmp_path_factory.mktemp("by-two")
     on_ranks("trained", 2, folder)
@@ -40,9 +40,9 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(by_two: Path, tmp_path: Path) -> Path:
+def folder(two_rank_run: Path, tmp_path: Path) -> Path:
     """A copy of it for the test alone."""
-    shutil.copytree(by_two / "run", tmp_path / "run")
+    shutil.copytree(two_rank_run / "run", tmp_path / "run")
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     for result in on_ranks("exact", 2, tmp_path):
         assert result["differing"] == []
         assert result["same log"]
@@ -71,35 +71,33 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "before", "now"),
+    ("kind", "before", "after"),
     [("", 1, 2), ("", 2, 1), ("", 2, 4), ("", 2, 2), ("_ddp", 1, 2), ("_ddp", 2, 1), ("_ddp", 2, 4)],
 )
-def test_another_number_of_ranks_goes_on_with_the_same_weights(
-    kind: str, before: int, now: int, tmp_path: Path
-) -> None:
+def test_resume_on_other_world_size_restores_same_weights(kind: str, before: int, after: int, tmp_path: Path) -> None:
     first = on_ranks(f"trained{kind}", before, tmp_path)
     newest = tmp_path / "run" / ("snapshot_iter_8" if before == 2 else "snapshot_iter_16")
     saved = load(newest) if kind else together(newest)
-    results = on_ranks(f"went_on{kind}", now, tmp_path)
+    results = on_ranks(f"went_on{kind}", after, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
     steps = 16 // before
     for result in results:
-        assert result == {"step": steps, "id": first[0], "iterations": steps + 8 // now, "epoch": 3}
-    assert [row["iteration"] for row in scenarios.rows(tmp_path / "run")] == list(range(1, steps + 8 // now + 1))
+        assert result == {"step": steps, "id": first[0], "iterations": steps + 8 // after, "epoch": 3}
+    assert [row["iteration"] for row in scenarios.rows(tmp_path / "run")] == list(range(1, steps + 8 // after + 1))
 
 
-@pytest.mark.parametrize(("before", "now"), [("trained", "went_on_ddp"), ("trained_ddp", "went_on")])
-def test_shards_and_whole_models_go_on_from_each_other(before: str, now: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before", "after"), [("trained", "went_on_ddp"), ("trained_ddp", "went_on")])
+def test_resume_between_sharded_and_ddp_models_restores_weights(before: str, after: str, tmp_path: Path) -> None:
     on_ranks(before, 2, tmp_path)
     newest = tmp_path / "run" / "snapshot_iter_8"
     saved = together(newest) if newest.is_dir() else load(newest)
-    on_ranks(now, 2, tmp_path)
+    on_ranks(after, 2, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
 
 
-def test_a_process_without_ranks_goes_on_from_shards(folder: Path) -> None:
+def test_single_process_resumes_from_sharded_snapshot(folder: Path) -> None:
     saved = together(folder / "run" / "snapshot_iter_8")
     manager = alone(folder / "run")
     resumed = manager.resume()
@@ -108,7 +106,7 @@ def test_a_process_without_ranks_goes_on_from_shards(folder: Path) -> None:
     assert same(manager.models["main"].state_dict(), saved["models"]["main"])
 
 
-def test_files_take_the_places_of_folders_where_a_process_without_ranks_goes_back(folder: Path) -> None:
+def test_single_process_rewind_replaces_sharded_snapshots_by_files(folder: Path) -> None:
     manager = alone(folder / "run")
     manager.resume(folder / "run" / "snapshot_iter_4")
     with manager:
@@ -123,13 +121,13 @@ def test_files_take_the_places_of_folders_where_a_process_without_ranks_goes_bac
     ]
 
 
-def test_names_in_a_snapshot_of_ddp_have_no_prefix(tmp_path: Path) -> None:
+def test_ddp_snapshot_parameter_names_have_no_prefix(tmp_path: Path) -> None:
     on_ranks("trained_ddp", 2, tmp_path)
     state = torch.load(tmp_path / "run" / "snapshot_iter_2")
     assert list(state["models"]["main"]) == list(scenarios.Learner().state_dict())
 
 
-def test_one_command_makes_one_file_that_torch_reads_and_a_run_goes_on_from(folder: Path) -> None:
+def test_convert_writes_file_that_torch_loads_and_run_resumes_from(folder: Path) -> None:
     snapshot, file = folder / "run" / "snapshot_iter_4", folder / "one.pt"
     done = CliRunner().invoke(app, ["convert", str(snapshot), str(file)])
     assert done.exit_code == 0, done.output
@@ -152,38 +150,40 @@ def test_one_command_makes_one_file_that_torch_reads_and_a_run_goes_on_from(fold
         (["run/snapshot_iter_2", "no/such/folder/one.pt"], 1, "No such file or directory"),
     ],
 )
-def test_what_cannot_be_converted_is_told_in_one_line(words: list[str], code: int, reason: str, folder: Path) -> None:
+def test_convert_invalid_arguments_fail_with_one_line(words: list[str], code: int, reason: str, folder: Path) -> None:
     done = CliRunner().invoke(app, ["convert", *(str(folder / word) for word in words)])
     assert done.exit_code == code
     assert reason in done.output
     assert len(done.output.splitlines()) == 1
 
 
-def flip(path: Path) -> None:
+def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "marker missing": ("snapshot.json", Path.unlink, "not whole, snapshot.json is missing in it"),
-    "marker damaged": ("snapshot.json", lambda path: path.write_text("{"), "SHA-256|snapshot.json is damaged"),
-    "shard missing": ("__1_0.distcp", Path.unlink, "not whole, __1_0.distcp is missing in it"),
-    "shard damaged": ("__0_0.distcp", flip, "__0_0.distcp in it is damaged"),
-    "shard cut": ("__0_0.distcp", lambda path: os.truncate(path, 10), r"__0_0.distcp in it is damaged \(10 bytes"),
-    "metadata damaged": (".metadata", flip, ".metadata in it is damaged"),
-    "rest missing": ("state.pt", Path.unlink, "not whole, state.pt is missing in it"),
-    "rest damaged": ("state.pt", flip, "state.pt in it is damaged"),
+    "missing index": ("snapshot.json", Path.unlink, "not whole, snapshot.json is missing in it"),
+    "damaged index": ("snapshot.json", lambda path: path.write_text("{"), "SHA-256|snapshot.json is damaged"),
+    "missing shard": ("__1_0.distcp", Path.unlink, "not whole, __1_0.distcp is missing in it"),
+    "damaged shard": ("__0_0.distcp", flip_bit, "__0_0.distcp in it is damaged"),
+    "truncated shard": (
+        "__0_0.distcp",
+        lambda path: os.truncate(path, 10),
+        r"__0_0.distcp in it is damaged \(10 bytes",
+    ),
+    "damaged metadata": (".metadata", flip_bit, ".metadata in it is damaged"),
+    "missing state": ("state.pt", Path.unlink, "not whole, state.pt is missing in it"),
+    "damaged state": ("state.pt", flip_bit, "state.pt in it is damaged"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_snapshot_that_is_not_whole_is_not_loaded_and_it_is_said_which(
-    damage: str, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    name, harm, reason = DAMAGES[damage]
+def test_damaged_snapshot_is_skipped_and_named(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name, damage_file, reason = DAMAGES[damage]
     newest = folder / "run" / "snapshot_iter_8"
-    harm(newest / name)
+    damage_file(newest / name)
     with pytest.raises(SnapshotError, match=f"^{newest}: .*({reason})"):
         load(newest)
     verified = CliRunner().invoke(app, ["verify", str(folder / "run")])
@@ -196,9 +196,9 @@ def test_a_snapshot_that_is_not_whole_is_not_loaded_and_it_is_said_which(
 
 
 @pytest.mark.parametrize("damaged", [".metadata", "__0_0.distcp", "__1_0.distcp", "state.pt"])
-def test_ranks_share_the_check_and_agree_on_its_result(damaged: str, folder: Path) -> None:
+def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path) -> None:
     newest = folder / "run" / "snapshot_iter_8"
-    flip(newest / damaged)
+    flip_bit(newest / damaged)
     first, second = on_ranks("checked_together", 2, folder)
     assert first["step"] == second["step"] == 6
     assert first["checked"]["snapshot_iter_6"] == [".metadata", "__1_0.distcp"]
@@ -218,7 +218,7 @@ def forge(snapshot: Path, name: str, content: bytes) -> None:
     )
 
 
-class Evil:
+class CommandOnUnpickle:
     def __reduce__(self) -> Any:
         return os.system, ("touch executed",)
 
@@ -228,38 +228,36 @@ def metadata(snapshot: Path) -> Any:
         return pickle.load(file)
 
 
-def with_path(snapshot: Path) -> bytes:
-    found = metadata(snapshot)
-    for entry in found.storage_data.values():
+def metadata_with_outside_path(snapshot: Path) -> bytes:
+    checkpoint_metadata = metadata(snapshot)
+    for entry in checkpoint_metadata.storage_data.values():
         entry.relative_path = "../../outside.distcp"
-    return pickle.dumps(found)
+    return pickle.dumps(checkpoint_metadata)
 
 
-def with_any_object(snapshot: Path) -> bytes:
+def metadata_with_any_object(snapshot: Path) -> bytes:
     """The state itself is named as an entry that torch would unpickle."""
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-    found = metadata(snapshot)
-    for name in found.state_dict_metadata:
-        found.state_dict_metadata[name] = BytesStorageMetadata()
-    return pickle.dumps(found)
+    checkpoint_metadata = metadata(snapshot)
+    for name in checkpoint_metadata.state_dict_metadata:
+        checkpoint_metadata.state_dict_metadata[name] = BytesStorageMetadata()
+    return pickle.dumps(checkpoint_metadata)
 
 
 FORGED: dict[str, tuple[str, Callable[[Path], bytes]]] = {
-    "a command": (".metadata", lambda _: pickle.dumps(Evil())),
-    "a way out of the folder": (".metadata", with_path),
-    "any object": (".metadata", with_any_object),
-    "a changed type": (".metadata", lambda _: b"cpathlib\nPosixPath\n(N}S'name'\nS'../../x'\nstb."),
-    "no metadata": (".metadata", lambda _: pickle.dumps({"x": 1})),
-    "a shard with a command": ("__0_0.distcp", lambda _: pickle.dumps(Evil()) * 4000),
-    "a rest with a command": ("state.pt", lambda _: pickle.dumps(Evil())),
+    "command in metadata": (".metadata", lambda _: pickle.dumps(CommandOnUnpickle())),
+    "outside path": (".metadata", metadata_with_outside_path),
+    "arbitrary object": (".metadata", metadata_with_any_object),
+    "patched type": (".metadata", lambda _: b"cpathlib\nPosixPath\n(N}S'name'\nS'../../x'\nstb."),
+    "invalid metadata": (".metadata", lambda _: pickle.dumps({"x": 1})),
+    "command in shard": ("__0_0.distcp", lambda _: pickle.dumps(CommandOnUnpickle()) * 4000),
+    "command in state": ("state.pt", lambda _: pickle.dumps(CommandOnUnpickle())),
 }
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_nothing_that_stands_in_a_forged_folder_is_executed(
-    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forged_snapshot_executes_no_code(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     name, make = FORGED[kind]
     snapshot = folder / "run" / "snapshot_iter_8"
@@ -270,7 +268,7 @@ def test_nothing_that_stands_in_a_forged_folder_is_executed(
     assert snapshot.name == "snapshot_iter_8", "no class of this process was changed"
 
 
-def test_a_marker_that_names_files_elsewhere_is_refused(folder: Path) -> None:
+def test_snapshot_index_with_outside_path_raises(folder: Path) -> None:
     snapshot = folder / "run" / "snapshot_iter_8"
     content = json.loads((snapshot / "snapshot.json").read_text())
     content["files"]["../../../log"] = content["files"]["state.pt"]
@@ -279,22 +277,22 @@ def test_a_marker_that_names_files_elsewhere_is_refused(folder: Path) -> None:
         load(snapshot)
 
 
-def test_what_changes_while_it_is_written_is_not_in_it(tmp_path: Path) -> None:
+def test_snapshot_excludes_changes_made_during_write(tmp_path: Path) -> None:
     assert on_ranks("torn", 2, tmp_path) == [[[1.0], [2.0], [3.0]]] * 2
 
 
-def test_several_snapshots_of_one_iteration_do_not_wait_for_each_other_for_ever(tmp_path: Path) -> None:
+def test_several_snapshots_in_one_iteration_do_not_deadlock(tmp_path: Path) -> None:
     first, _ = on_ranks("two_at_once", 2, tmp_path)
     assert first == ["one_1", "one_2", "one_3", "one_4", "other_3", "other_4", "weights_4"]
 
 
-def test_a_rank_with_a_full_disk_costs_the_snapshot_and_nothing_else(tmp_path: Path) -> None:
+def test_full_disk_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
     first, second = on_ranks("full_disk", 2, tmp_path)
     assert first["iterations"] == second["iterations"] == 3
     assert first["announced"] == first["left"] == ["snapshot_iter_3"]
 
 
-def test_a_rank_that_is_killed_at_any_place_leaves_enough_to_end_as_if_nobody_had_killed_it(tmp_path: Path) -> None:
+def test_rank_killed_during_snapshot_resumes_to_same_result(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.ranks.kills", tmp_path],
         cwd=Path(__file__).parents[2],
@@ -306,21 +304,21 @@ def test_a_rank_that_is_killed_at_any_place_leaves_enough_to_end_as_if_nobody_ha
     assert done.returncode == 0, done.stderr[-5000:]
 
 
-def test_a_rank_without_memory_for_its_copy_costs_the_snapshot_and_nothing_else(tmp_path: Path) -> None:
+def test_memory_error_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
     for result in on_ranks("no_memory", 2, tmp_path):
         assert result == {"iterations": 3, "announced": ["snapshot_iter_2", "snapshot_iter_3"]}
 
 
-def test_what_shards_do_not_allow_is_said_at_the_first_iteration(tmp_path: Path) -> None:
-    for told in on_ranks("not_possible", 2, tmp_path):
-        assert [message.partition(":")[0] for message in told] == ["filename", "snapshot_on_error"]
+def test_unsupported_snapshot_options_raise_at_first_iteration(tmp_path: Path) -> None:
+    for messages in on_ranks("not_possible", 2, tmp_path):
+        assert [message.partition(":")[0] for message in messages] == ["filename", "snapshot_on_error"]
 
 
-def test_the_file_of_one_object_is_whole_and_loaded_into_shards(tmp_path: Path) -> None:
+def test_object_snapshot_is_loaded_into_sharded_model(tmp_path: Path) -> None:
     assert on_ranks("object_is_loaded", 2, tmp_path) == [True, True]
 
 
-def test_mlflow_tracks_a_folder_of_shards_and_a_run_goes_on_from_it_elsewhere(
+def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient

@@ -66,7 +66,7 @@ def the_run(store: str) -> Run:
     return run
 
 
-def test_there_is_one_run_and_rank_0_alone_writes_and_prints_the_same_in_every_front_end(tmp_path: Path) -> None:
+def test_front_ends_write_equal_rows_on_rank_0_only(tmp_path: Path) -> None:
     logs = []
     for front_end in ("loop", "trainer", "ignite"):
         out = tmp_path / front_end
@@ -84,13 +84,13 @@ def test_there_is_one_run_and_rank_0_alone_writes_and_prints_the_same_in_every_f
     assert logs[0] == logs[1] == logs[2]
 
 
-@pytest.mark.parametrize("trouble", ["--kill 1 5", "--kill 0 5", "--raise-in 1 5"])
-def test_a_rank_that_dies_ends_the_run_as_failed_on_every_backend(
-    trouble: str, tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", ["--kill 1 5", "--kill 0 5", "--raise-in 1 5"])
+def test_failing_rank_ends_run_as_failed_in_every_sink(
+    failure: str, tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     out = tmp_path / "run"
-    done = torchrun(out, *trouble.split(), "--sinks", "json", "tensorboard", "mlflow")
+    done = torchrun(out, *failure.split(), "--sinks", "json", "tensorboard", "mlflow")
     assert done.returncode != 0
     end = time.monotonic() + 60
     while pending(out, Manifest.load(out)) and time.monotonic() < end:
@@ -111,7 +111,7 @@ def test_a_rank_that_dies_ends_the_run_as_failed_on_every_backend(
 
 
 @pytest.mark.parametrize("kind", [[], ["--sharded"]])
-def test_a_group_that_is_restarted_goes_on_in_the_same_run(
+def test_restarted_group_resumes_same_run(
     kind: list[str], tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)

@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.Adam(net.parameters(), 0.01)
     batches = loader()
 
-    def trouble(manager: Any) -> None:
+    def inject_failure(manager: Any) -> None:
         if args.once and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             return
         if args.kill == [rank, manager.iteration]:
@@ -96,7 +96,7 @@ def train(args: argparse.Namespace) -> None:
         extensions.PrintReport(),
         extensions.ProgressBar(),
         extensions.snapshot(trigger=(4, "iteration")),
-        trouble,
+        inject_failure,
     ]
     common: dict[str, Any] = {"out_dir": args.out, "sinks": args.sinks, "params": {"lr": 0.01}}
     if args.front_end == "trainer":

@@ -47,13 +47,13 @@ def command_lines() -> Iterator[set[str]]:
     seen: set[str] = set()
     stop = threading.Event()
 
-    def look() -> None:
+    def collect() -> None:
         while not stop.wait(0.02):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     seen.add(path.read_text(errors="replace").replace("\0", " "))
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=collect)
     watcher.start()
     try:
         yield seen
@@ -93,16 +93,16 @@ def steps(database: Postgres, experiment: str) -> list[int]:
     return [step for (step,) in database.ask(query, "guarded")]
 
 
-def wait_until(holds: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     """Wait for what the delivery, which imports MLflow first, is about to do."""
     deadline = time.monotonic() + 60
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("where", ["in variables", "in the URI"])
-def test_secrets_stay_in_the_environment(
+def test_secrets_stay_in_environment(
     where: str, guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
 ) -> None:
     run, env = tmp_path / "run", environment(guarded_server, where)
@@ -127,13 +127,13 @@ def test_secrets_stay_in_the_environment(
         assert any(program in line for line in seen), program
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert any(guarded_server.uri in text for text in written)
-    told = [said, synced.stdout, synced.stderr, shown.stdout, shown.stderr, fetched.stdout, fetched.stderr]
+    outputs = [said, synced.stdout, synced.stderr, shown.stdout, shown.stderr, fetched.stdout, fetched.stderr]
     for secret in (guarded_server.password, guarded_server.user):
         assert secret in delivery
-        assert not [text for text in [*written, *told, *seen] if secret in text]
+        assert not [text for text in [*written, *outputs, *seen] if secret in text]
 
 
-def test_a_wrong_password_is_one_plain_line_and_loses_nothing(
+def test_wrong_password_prints_one_line_and_loses_nothing(
     guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
 ) -> None:
     run, wrong = tmp_path / "run", f"wrong-{uuid.uuid4().hex}"
@@ -158,11 +158,11 @@ def test_a_wrong_password_is_one_plain_line_and_loses_nothing(
     assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
     assert "not delivered" not in pte("show", str(run), env=env).stdout
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
-    told = [done.stderr, shown, failed.stderr, synced.stderr]
-    assert not [text for text in [*written, *told] if wrong in text or guarded_server.password in text]
+    outputs = [done.stderr, shown, failed.stderr, synced.stderr]
+    assert not [text for text in [*written, *outputs] if wrong in text or guarded_server.password in text]
 
 
-def test_a_checkpoint_that_a_wrong_password_asks_for_is_one_plain_line(
+def test_fetch_with_wrong_password_prints_one_line(
     guarded_server: Guarded, mlflow_environment: None, tmp_path: Path
 ) -> None:
     env = environment(guarded_server, "in variables", "wrong")
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_a_wrong_password_asks_for_is_one_plain_line(
     assert "does not accept the user name and password" in last
 
 
-def test_a_user_who_may_not_write_is_told_so(
+def test_user_without_write_permission_raises_permission_error(
     guarded_server: Guarded, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deliver(name: str, user: str, password: str) -> None:
@@ -186,8 +186,8 @@ def test_a_user_who_may_not_write_is_told_so(
     body = json.dumps({"username": guest, "password": "a long password"}).encode()
     request = urllib.request.Request(f"{guarded_server.uri}/api/2.0/mlflow/users/create", body)
     request.add_header("Content-Type", "application/json")
-    word = b64encode(f"{guarded_server.user}:{guarded_server.password}".encode()).decode()
-    request.add_header("Authorization", f"Basic {word}")
+    credentials = b64encode(f"{guarded_server.user}:{guarded_server.password}".encode()).decode()
+    request.add_header("Authorization", f"Basic {credentials}")
     urllib.request.urlopen(request, timeout=10).close()
     with pytest.raises(PermissionError, match="does not let this user write"):
         deliver("ours", guest, "a long password")

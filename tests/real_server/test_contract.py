@@ -22,7 +22,7 @@ def experiment() -> str:
     return uuid.uuid4().hex
 
 
-def the_run(uri: str, experiment: str) -> Run:
+def find_run(uri: str, experiment: str) -> Run:
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return run
@@ -35,7 +35,7 @@ class TestContract(AtAServer):
 
 
 @pytest.mark.parametrize("kind", [events.Params, events.Tags])
-def test_texts_that_postgres_refuses_hold_nothing_up(
+def test_texts_rejected_by_postgres_are_replaced_and_delivered(
     kind: type[events.Params | events.Tags], real_server: str, experiment: str, tmp_path: Path
 ) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment))
@@ -44,14 +44,14 @@ def test_texts_that_postgres_refuses_hold_nothing_up(
     recorded.journal.append(events.Dataset, "a\0b", "\0", "\0", "\0")
     recorded.log(1, {"a": 1.0})
     recorded.end()
-    run = the_run(real_server, experiment)
+    run = find_run(real_server, experiment)
     assert run.data.metrics == {"a": 1.0}
     shown = run.data.params if kind is events.Params else run.data.tags
     assert {key: shown[key] for key in texts} == texts | {"zero": "a␀b"}
-    assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["a␀b"]
+    assert [dataset_input.dataset.name for dataset_input in run.inputs.dataset_inputs] == ["a␀b"]
 
 
-def test_a_run_has_a_name_of_any_length(real_server: str, experiment: str, tmp_path: Path) -> None:
+def test_run_name_beyond_limit_is_truncated(real_server: str, experiment: str, tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment, run_name="\0" + "ü" * 300))
     recorded.end()
-    assert the_run(real_server, experiment).info.run_name == "␀" + "ü" * 249
+    assert find_run(real_server, experiment).info.run_name == "␀" + "ü" * 249

@@ -26,7 +26,9 @@ with pte.Run(directory, sinks=[MLflowSink(uri, experiment)], close_timeout=0) as
 """
 
 
-def test_nothing_is_lost_or_doubled(real_server: str, database: Postgres, tmp_path: Path) -> None:
+def test_concurrent_runs_are_delivered_without_loss_or_duplicates(
+    real_server: str, database: Postgres, tmp_path: Path
+) -> None:
     experiment = uuid.uuid4().hex
     folders = [tmp_path / str(number) for number in range(RUNS)]
     trainings = [
@@ -45,7 +47,7 @@ def test_nothing_is_lost_or_doubled(real_server: str, database: Postgres, tmp_pa
     assert len({run for run, *_ in rows}) == RUNS
     assert len(rows) == 2 * RUNS
     steps = [*range(1, ITERATIONS + 1)]
-    for _, key, found, values, status in rows:
-        assert found == steps
+    for _, key, stored_steps, values, status in rows:
+        assert stored_steps == steps
         assert values == [step / {"loss": 7, "accuracy": 3}[key] for step in steps]
         assert status == "FINISHED"

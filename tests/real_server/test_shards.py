@@ -18,7 +18,7 @@ from tests.ranks.forked import on_ranks
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
 
-def test_a_training_goes_on_from_shards_that_were_tracked_there(
+def test_training_resumes_from_tracked_sharded_snapshot(
     real_server: str, bucket: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = uuid.uuid4().hex
@@ -31,12 +31,12 @@ def test_a_training_goes_on_from_shards_that_were_tracked_there(
 
     client = MlflowClient(real_server)
     experiment_id = client.get_experiment_by_name(experiment).experiment_id
-    held = {
+    stored_objects = {
         tuple(name.split("/")[-2:]): size
         for name, size in bucket.objects(f"{experiment_id}/").items()
         if "/models/" in name
     }
-    assert held == {
+    assert stored_objects == {
         (path.parent.name, path.name): path.stat().st_size
         for step in (6, 8)
         for path in (tmp_path / "run" / f"snapshot_iter_{step}").iterdir()

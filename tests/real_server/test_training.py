@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("training.py")
     ("ending", "last", "status", "snapshots"),
     [("close", ITERATIONS, "FINISHED", {250, 300}), ("kill", KILLED_IN, "KILLED", {100, 150})],
 )
-def test_everything_arrives_once(
+def test_training_events_are_stored_exactly_once(
     ending: str,
     last: int,
     status: str,
@@ -61,16 +61,16 @@ def test_everything_arrives_once(
     assert {(model.name, model.status) for model in models} == {
         (f"snapshot_iter_{step}", "READY") for step in snapshots
     }
-    held = bucket.objects(f"{experiment_id}/")
-    kept = {name.rpartition("/")[2]: size for name, size in held.items() if "/models/" in name}
-    assert kept == {
+    stored_objects = bucket.objects(f"{experiment_id}/")
+    stored_snapshots = {name.rpartition("/")[2]: size for name, size in stored_objects.items() if "/models/" in name}
+    assert stored_snapshots == {
         f"snapshot_iter_{step}": (tmp_path / f"run/snapshot_iter_{step}").stat().st_size for step in snapshots
     }
 
-    for found, here in {
+    for artifact_name, local_path in {
         "figures/plot.png": f"figures/plot/step_{last // 100 * 100}.png",
         f"a folder/{ARTIFACT}": ARTIFACT,
     }.items():
-        assert f"{experiment_id}/{run.info.run_id}/artifacts/{found}" in held
-        fetched = Path(client.download_artifacts(run.info.run_id, found, str(tmp_path)))
-        assert fetched.read_bytes() == (tmp_path / "run" / here).read_bytes()
+        assert f"{experiment_id}/{run.info.run_id}/artifacts/{artifact_name}" in stored_objects
+        fetched = Path(client.download_artifacts(run.info.run_id, artifact_name, str(tmp_path)))
+        assert fetched.read_bytes() == (tmp_path / "run" / local_path).read_bytes()

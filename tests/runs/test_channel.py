@@ -93,25 +93,25 @@ class Interruptions:
     def __call__(self, place: str) -> None:
         if not self._plan:
             return
-        most, is_deadly = self._plan[-1]
+        max_passes, is_deadly = self._plan[-1]
         self._passed += 1
-        if self._passed > most:
+        if self._passed > max_passes:
             self._passed = 0
             self._plan.pop()
             raise Killed(place) if is_deadly else OSError(place)
 
 
-def points(found: Iterator[tuple[Any, int]]) -> list[tuple[str, int, float]]:
+def points(contents: Iterator[tuple[Any, int]]) -> list[tuple[str, int, float]]:
     """The points of a history: the first of each key and step counts."""
     first: dict[tuple[str, int], float] = {}
-    for event, _ in found:
+    for event, _ in contents:
         if isinstance(event, Metrics):
             for key, value in event.values.items():
                 first.setdefault((key, event.step), value)  # type: ignore[arg-type]
     return [(key, step, value) for (key, step), value in first.items()]
 
 
-class Life:
+class SimulatedRun:
     """A run whose delivery is interrupted again and again."""
 
     def __init__(self, folder: Path, can_rewind: bool) -> None:
@@ -168,37 +168,35 @@ operations = st.one_of(
 @pytest.mark.parametrize("can_rewind", [True, False])
 @settings(max_examples=60)
 @given(program=st.lists(operations, min_size=3, max_size=25))
-def test_every_point_that_holds_is_there_once_whatever_interrupts(
-    can_rewind: bool, program: list[tuple[Any, ...]]
-) -> None:
+def test_consumer_after_any_interruption_delivers_points_once(can_rewind: bool, program: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder, silence():
-        life = Life(Path(folder), can_rewind)
+        simulated = SimulatedRun(Path(folder), can_rewind)
         for name, *arguments in program:
-            getattr(life, name)(*arguments)
-        life.recording.finish()
-        life.recording.journal.close()
-        check_points(life, can_rewind)
+            getattr(simulated, name)(*arguments)
+        simulated.recording.finish()
+        simulated.recording.journal.close()
+        check_points(simulated, can_rewind)
 
 
-def check_points(life: Life, can_rewind: bool) -> None:
-    expected = points(effective(life.recording.path))
-    found = life.probe.points()
+def check_points(simulated: SimulatedRun, can_rewind: bool) -> None:
+    expected = points(effective(simulated.recording.path))
+    contents = simulated.probe.points()
     if can_rewind:
-        assert found == expected
+        assert contents == expected
         return
-    places = [(key, step) for key, step, _ in found]
+    places = [(key, step) for key, step, _ in contents]
     assert len(set(places)) == len(places), "a point is there twice"
     assert {(key, step) for key, step, _ in expected} <= set(places)
 
 
 @pytest.fixture
 def recording(tmp_path: Path, probe: Probe) -> Iterator[Recording]:
-    made = Recording(tmp_path / "run", probe.sink())
-    yield made
-    made.journal.close()
+    created = Recording(tmp_path / "run", probe.sink())
+    yield created
+    created.journal.close()
 
 
-def test_a_failing_write_costs_no_point_of_its_step(recording: Recording, probe: Probe) -> None:
+def test_failed_write_loses_no_point_of_its_step(recording: Recording, probe: Probe) -> None:
     recording.pump()
     recording.row(1, {"a": 1.0})
     probe.control(fail="away")
@@ -210,7 +208,7 @@ def test_a_failing_write_costs_no_point_of_its_step(recording: Recording, probe:
     assert probe.points() == [("a", 1, 1.0)]
 
 
-def test_what_went_wrong_is_kept_until_it_goes_well(
+def test_cursor_keeps_error_until_delivery_succeeds(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
     probe.control(fail="no route to host")
@@ -228,7 +226,7 @@ def test_what_went_wrong_is_kept_until_it_goes_well(
     assert Progress.load(recording.directory, "probe").error is None
 
 
-def test_a_bad_event_is_set_aside_and_told_and_the_rest_goes_on(
+def test_rejected_event_is_logged_and_rest_is_delivered(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in range(1, 10):
@@ -242,7 +240,7 @@ def test_a_bad_event_is_set_aside_and_told_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_sink_that_closes_for_ever_is_given_up_once(
+def test_permanently_closed_sink_stops_delivery_and_logs_once(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     if when == "after":
@@ -261,7 +259,7 @@ def test_a_sink_that_closes_for_ever_is_given_up_once(
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", '{"position": "x"}', "\xff"])
-def test_a_damaged_position_delivers_all_again(recording: Recording, probe: Probe, damage: str) -> None:
+def test_damaged_cursor_redelivers_all_events(recording: Recording, probe: Probe, damage: str) -> None:
     recording.row(1, {"a": 1.0})
     recording.pump()
     progress_path(recording.directory, "probe").write_text(damage, encoding="latin-1")
@@ -271,7 +269,7 @@ def test_a_damaged_position_delivers_all_again(recording: Recording, probe: Prob
     assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0)]
 
 
-def test_a_journal_that_lost_what_was_delivered_is_delivered_again(recording: Recording, probe: Probe) -> None:
+def test_journal_truncated_and_regrown_is_redelivered(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"a": 1.0})
     end = recording.journal.position
     recording.row(2, {"a": 2.0})
@@ -287,7 +285,7 @@ def test_a_journal_that_lost_what_was_delivered_is_delivered_again(recording: Re
     assert probe.points() == [("a", 1, 1.0), ("a longer key", 3, 3.0), ("a", 4, 4.0)]
 
 
-def test_a_torn_line_at_the_end_is_nothing_that_is_left(recording: Recording, probe: Probe) -> None:
+def test_torn_last_line_is_not_a_pending_event(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"a": 1.0})
     with open(recording.path, "ab") as file:
         file.write(b'{"kind":"metrics","seq":3,')
@@ -297,7 +295,7 @@ def test_a_torn_line_at_the_end_is_nothing_that_is_left(recording: Recording, pr
     assert pending(recording.directory, recording.manifest) == []
 
 
-def test_a_rewind_that_nothing_follows_is_nothing_that_is_left(recording: Recording, probe: Probe) -> None:
+def test_rewind_at_journal_end_is_not_a_pending_event(recording: Recording, probe: Probe) -> None:
     mark = recording.row(1, {"a": 1.0})
     recording.pump()
     recording.row(2, {"a": 2.0})
@@ -308,7 +306,7 @@ def test_a_rewind_that_nothing_follows_is_nothing_that_is_left(recording: Record
     assert pending(recording.directory, recording.manifest) == []
 
 
-def test_a_rewound_sink_is_told_what_it_was_given(recording: Recording, probe: Probe) -> None:
+def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"a": 1.0})
     mark = recording.row(2, {"a": 2.0})
     recording.row(3, {"a": 3.0})
@@ -325,7 +323,7 @@ def test_a_rewound_sink_is_told_what_it_was_given(recording: Recording, probe: P
     assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0), ("a", 3, 30.0)]
 
 
-def test_a_step_that_is_entered_again_in_its_middle_has_each_key_once(recording: Recording, probe: Probe) -> None:
+def test_rewind_within_step_delivers_each_key_once(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"b": 0.0})
     recording.row(2, {"a": 1.0})
     mark = recording.row(2, {"b": 2.0})
@@ -337,7 +335,7 @@ def test_a_step_that_is_entered_again_in_its_middle_has_each_key_once(recording:
     assert probe.points() == [("b", 1, 0.0), ("a", 2, 1.0), ("b", 2, 2.0), ("c", 2, 30.0)]
 
 
-def test_history_is_what_it_was_at_that_event(recording: Recording) -> None:
+def test_history_up_to_event_matches_state_at_that_event(recording: Recording) -> None:
     marks = [recording.row(step, {"a": float(step)}) for step in range(1, 6)]
     recording.journal.rewind(marks[1], 2)
     recording.row(9, {"a": 9.0}, sinks=["json"])
@@ -354,7 +352,7 @@ def test_history_is_what_it_was_at_that_event(recording: Recording) -> None:
     assert steps(0) == []
 
 
-def test_a_row_of_very_many_values_comes_in_parts(recording: Recording, probe: Probe) -> None:
+def test_row_with_many_values_is_delivered_in_parts(recording: Recording, probe: Probe) -> None:
     values = {f"key {index}": float(index) for index in range(180)}
     recording.row(1, {"a": 0.0})
     recording.row(2, values)
@@ -363,24 +361,24 @@ def test_a_row_of_very_many_values_comes_in_parts(recording: Recording, probe: P
     assert probe.points() == [("a", 1, 0.0), *((key, 2, value) for key, value in values.items()), ("a", 3, 0.0)]
 
 
-def test_a_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in range(1000):
         recording.row(step, {"a": 1.0})
-    looked = 0
-    plain = journal.find
+    bytes_read = 0
+    original = journal.find
 
     def count(path: Path, kind: Any, start: int = 0, end: int | None = None) -> Any:
-        nonlocal looked
-        looked += (path.stat().st_size if end is None else end) - start
-        return plain(path, kind, start, end)
+        nonlocal bytes_read
+        bytes_read += (path.stat().st_size if end is None else end) - start
+        return original(path, kind, start, end)
 
     monkeypatch.setattr(journal, "find", count)
     recording.finish()
     assert len(probe.points()) == 1000
-    assert looked <= 3 * recording.path.stat().st_size
+    assert bytes_read <= 3 * recording.path.stat().st_size
 
 
-def test_an_end_is_told_once_and_again_after_the_run_went_on(recording: Recording, probe: Probe) -> None:
+def test_end_status_is_sent_once_and_again_after_resume(recording: Recording, probe: Probe) -> None:
     statuses: list[Status] = ["KILLED", "KILLED", "FINISHED"]
     for status in statuses:
         recording.pump()

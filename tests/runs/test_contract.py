@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def contract(probe: Probe) -> SinkContract:
     """That of a probe."""
 
-    class OfAProbe(SinkContract):
+    class ProbeContract(SinkContract):
         def make_sink(self, folder: Path) -> Sink:
             return probe.sink()
 
@@ -28,10 +28,10 @@ def contract(probe: Probe) -> SinkContract:
                 points.setdefault(key, []).append((step, value))
             return points
 
-    return OfAProbe()
+    return ProbeContract()
 
 
-def test_a_sink_that_refuses_an_event_does_not_keep_it(probes: Callable[[str], Probe], tmp_path: Path) -> None:
+def test_sink_contract_rejecting_sink_fails(probes: Callable[[str], Probe], tmp_path: Path) -> None:
     contract(probes("good")).test_every_kind_of_event_is_taken(tmp_path / "good-run")
     refusing = probes("refusing")
     refusing.control(bad=[5])

@@ -49,7 +49,7 @@ def rows(run, first, last, pause=0.0):
         run.log_metrics({"a": step / 7}, step)
         time.sleep(pause)
 
-def say(word):
+def announce(word):
     print(word, flush=True)
 
 """
@@ -87,9 +87,9 @@ class Stage:
         process = self.trainer(body)
         if once:
             wait_until(once)
-        _, said = process.communicate(timeout=60)
-        assert code is None or process.returncode == code, said
-        return said
+        _, error_output = process.communicate(timeout=60)
+        assert code is None or process.returncode == code, error_output
+        return error_output
 
     @property
     def delivery(self) -> int | None:
@@ -101,15 +101,15 @@ class Stage:
         """Wait until everything is delivered, and nobody delivers any more."""
         wait_until(lambda: self.left == [] and not lock.is_held(self.directory / DELIVERY_LOCK))
 
-    def is_told(self, problem: str) -> bool:
+    def is_reported(self, problem: str) -> bool:
         """Whether the delivery has tried, and failed so."""
         return (self.directory / MANIFEST).exists() and any(problem in line for line in self.left)
 
-    def left_failing(self, **trouble: str) -> int:
-        """The process that a training of 100 rows has left behind, once its probe has made it that trouble."""
-        self.probe.control(**trouble)
+    def start_failing_run(self, **failure: str) -> int:
+        """The process that a training of 100 rows has left behind, once its probe has made it that failure."""
+        self.probe.control(**failure)
         self.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
-        wait_until(lambda: self.is_told(*trouble.values()))
+        wait_until(lambda: self.is_reported(*failure.values()))
         process = self.delivery
         assert process
         return process
@@ -180,7 +180,7 @@ def stage(tmp_path: Path, probe: Probe) -> Iterator[Stage]:
         ("run.close('FAILED', 'a word')", 0, "FAILED"),
     ],
 )
-def test_all_is_delivered_and_the_end_is_told_as_it_was(stage: Stage, end: str, code: int, status: str) -> None:
+def test_run_end_delivers_all_events_and_status(stage: Stage, end: str, code: int, status: str) -> None:
     stage.train(f"with start() as run:\n    rows(run, 0, 100)\n    {end or 'pass'}\n", code)
     stage.wait_for_delivery()
     stage.check(0, 100)
@@ -197,19 +197,19 @@ def test_all_is_delivered_and_the_end_is_told_as_it_was(stage: Stage, end: str, 
         ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    pass", 0, "FINISHED"),
     ],
 )
-def test_outside_of_any_block_the_interpreters_end_is_the_runs(stage: Stage, end: str, code: int, status: str) -> None:
+def test_interpreter_exit_without_with_block_ends_run(stage: Stage, end: str, code: int, status: str) -> None:
     stage.train(f"run = start()\nrows(run, 0, 100)\n{end}\n", code)
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses == [status]
 
 
-def test_what_is_logged_is_there_soon(stage: Stage) -> None:
+def test_logged_rows_are_delivered_during_training(stage: Stage) -> None:
     stage.trainer("run = start()\nrows(run, 0, 50)\ntime.sleep(60)\n")
     wait_until(lambda: len(stage.probe.points()) == 50)
 
 
-def test_the_delivery_process_imports_no_torch_and_is_nice(stage: Stage) -> None:
+def test_delivery_process_has_low_priority_and_no_torch(stage: Stage) -> None:
     stage.trainer("import torch\nrun = start()\nrows(run, 0, 5)\nsay('on')\ntime.sleep(60)\n")
     wait_until(lambda: stage.probe.notes("open"))
     (note,) = stage.probe.notes("open")
@@ -218,7 +218,7 @@ def test_the_delivery_process_imports_no_torch_and_is_nice(stage: Stage) -> None
     assert os.getpriority(os.PRIO_PROCESS, note["pid"]) >= 10
 
 
-def test_a_module_in_the_users_folder_takes_no_name_from_the_delivery(stage: Stage, tmp_path: Path) -> None:
+def test_module_in_working_directory_does_not_shadow_delivery_imports(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "msgspec.py").write_text("raise RuntimeError('not this one')")
     stage.train(f"os.chdir({str(tmp_path)!r})\nwith start() as run:\n    rows(run, 0, 5)\n")
     stage.check(0, 5)
@@ -227,7 +227,7 @@ def test_a_module_in_the_users_folder_takes_no_name_from_the_delivery(stage: Sta
 # -- kills of the delivery ---------------------------------------------------------------------------------------------
 
 
-def test_a_killed_delivery_is_started_again_and_nothing_is_lost_or_doubled(stage: Stage) -> None:
+def test_killed_delivery_process_restarts_without_loss_or_duplicates(stage: Stage) -> None:
     body = """
     with start() as run:
         step = 0
@@ -238,19 +238,19 @@ def test_a_killed_delivery_is_started_again_and_nothing_is_lost_or_doubled(stage
     trainer = stage.trainer(body)
     killed: set[int] = set()
     for _ in range(3):
-        got = len(stage.probe.points())
-        wait_until(lambda: stage.delivery not in (None, *killed) and len(stage.probe.points()) > got + 20)  # noqa: B023
+        before = len(stage.probe.points())
+        wait_until(lambda: stage.delivery not in (None, *killed) and len(stage.probe.points()) > before + 20)  # noqa: B023
         killed.add(stage.delivery or 0)
         os.kill(stage.delivery or 0, signal.SIGKILL)
-    _, said = trainer.communicate(timeout=60)
+    _, error_output = trainer.communicate(timeout=60)
     stage.wait_for_delivery()
     stage.check(0, len(recorded(stage.directory)))
     assert stage.probe.statuses == ["FINISHED"]
-    assert "it is started again" in said
+    assert "it is started again" in error_output
 
 
-def test_a_delivery_that_was_told_to_stop_loses_nothing(stage: Stage) -> None:
-    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 100)\n    say('on')\n    time.sleep(60)\n")
+def test_delivery_process_after_sigterm_loses_nothing(stage: Stage) -> None:
+    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 100)\n    announce('on')\n    time.sleep(60)\n")
     assert line_of(trainer) == "on"
     wait_until(lambda: stage.delivery)
     os.kill(stage.delivery or 0, signal.SIGTERM)
@@ -261,9 +261,9 @@ def test_a_delivery_that_was_told_to_stop_loses_nothing(stage: Stage) -> None:
     assert stage.probe.statuses[-1] == "KILLED"
 
 
-def test_both_killed_a_sync_delivers_the_rest(stage: Stage) -> None:
+def test_sync_after_both_processes_are_killed_delivers_rest(stage: Stage) -> None:
     stage.probe.control(fail="away")
-    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 300)\n    say('on')\n    time.sleep(60)\n")
+    trainer = stage.trainer("with start() as run:\n    rows(run, 0, 300)\n    announce('on')\n    time.sleep(60)\n")
     assert line_of(trainer) == "on"
     wait_until(lambda: stage.delivery)
     os.kill(stage.delivery or 0, signal.SIGKILL)
@@ -280,15 +280,15 @@ def test_both_killed_a_sync_delivers_the_rest(stage: Stage) -> None:
 # -- outages -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(stage: Stage) -> None:
+def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> None:
     stage.probe.control(fail="no route to host")
-    said = stage.train(
+    error_output = stage.train(
         "with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n    sys.stdin.read()\n",
-        once=lambda: stage.is_told("no route to host"),
+        once=lambda: stage.is_reported("no route to host"),
     )
-    (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
+    (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
     assert "to probe (Trouble: no route to host)" in line
-    assert said.count("no route to host") == 1
+    assert error_output.count("no route to host") == 1
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
     stage.probe.control()
@@ -298,7 +298,7 @@ def test_the_end_waits_no_longer_than_it_is_told_and_delivery_goes_on_behind(sta
     assert stage.probe.statuses == ["FINISHED"]
 
 
-def test_who_is_tired_of_waiting_is_told_what_is_left(stage: Stage) -> None:
+def test_interrupted_close_reports_pending_events(stage: Stage) -> None:
     stage.probe.control(fail="no route to host")
     body = """
         import signal
@@ -309,15 +309,15 @@ def test_who_is_tired_of_waiting_is_told_what_is_left(stage: Stage) -> None:
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         run.close()
     """
-    said = stage.train(body, code=None)
-    assert "KeyboardInterrupt" in said
-    (line,) = [line for line in said.splitlines() if "not delivered yet" in line]
+    error_output = stage.train(body, code=None)
+    assert "KeyboardInterrupt" in error_output
+    (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
 
 
-def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(stage: Stage) -> None:
-    first = stage.left_failing(refuse="wrong password")
+def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> None:
+    first = stage.start_failing_run(refuse="wrong password")
     assert [one.key for one in sync(stage.directory, timeout=5)] == ["probe"]
     wait_until(lambda: stage.delivery not in (first, None))
     assert not psutil.pid_exists(first)
@@ -328,23 +328,23 @@ def test_a_delivery_that_is_refused_is_relieved_by_a_sync_and_goes_on_behind_it(
     assert stage.probe.statuses[-1] == "FINISHED"
 
 
-def test_a_delivery_that_fails_otherwise_keeps_its_place(stage: Stage) -> None:
-    first = stage.left_failing(fail="the server is away")
+def test_sync_after_other_error_keeps_delivery_process(stage: Stage) -> None:
+    first = stage.start_failing_run(fail="the server is away")
     assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
     assert stage.delivery == first, "its environment is that of the training, ours may lack a password"
     stage.probe.control()
     assert sync(stage.directory, timeout=20) == []
 
 
-def test_a_sink_that_hangs_holds_the_end_no_longer_than_that(stage: Stage) -> None:
+def test_close_with_hanging_sink_returns_after_timeout(stage: Stage) -> None:
     stage.probe.control(hang=60)
     begun = time.monotonic()
-    said = stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
+    error_output = stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
     assert time.monotonic() - begun < 30
-    assert "not delivered yet: 102 events to probe" in said
+    assert "not delivered yet: 102 events to probe" in error_output
 
 
-def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe]) -> None:
+def test_failing_and_hanging_sinks_do_not_delay_other_sinks(stage: Stage, probes: Callable[[str], Probe]) -> None:
     dead, hanging = probes("dead"), probes("hanging")
     dead.control(fail="away")
     hanging.control(hang=60)
@@ -352,7 +352,7 @@ def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe
     others = [ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder={str(hanging.folder)!r})]
     run = pte_tracking.Run(out, sinks=["json", *others, ProbeSink(folder=folder)], close_timeout=0)
     rows(run, 0, 100)
-    say("on")
+    announce("on")
     time.sleep(60)
     """
     stage.trainer(body)
@@ -365,23 +365,23 @@ def test_a_dead_sink_delays_no_other(stage: Stage, probes: Callable[[str], Probe
     wait_until(lambda: len(hanging.points()) == 100)
 
 
-def test_a_sink_that_closes_for_ever_does_not_hold_the_end(stage: Stage) -> None:
+def test_permanently_closed_sink_does_not_delay_close(stage: Stage) -> None:
     stage.probe.control(closed="the run was deleted there")
-    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+    error_output = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
     stage.wait_for_delivery()
-    assert said.count("the run was deleted there; nothing more is delivered there") == 1
-    assert "not delivered yet" not in said
+    assert error_output.count("the run was deleted there; nothing more is delivered there") == 1
+    assert "not delivered yet" not in error_output
 
 
-def test_bad_events_are_told_at_the_end(stage: Stage) -> None:
+def test_rejected_events_are_reported_at_close(stage: Stage) -> None:
     stage.probe.control(bad=[5])
-    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+    error_output = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
     stage.wait_for_delivery()
-    assert "the event 5 is refused and set aside: the control file says so" in said
+    assert "the event 5 is refused and set aside: the control file says so" in error_output
     assert [step for _, step, _ in stage.probe.points()] == [step for step in range(100) if step != 3]
 
 
-def test_a_sink_that_is_not_installed_any_more_delays_no_other(stage: Stage) -> None:
+def test_unavailable_sinks_do_not_delay_other_sinks(stage: Stage) -> None:
     stage.train("with start() as run:\n    rows(run, 0, 10)\n    os.kill(os.getpid(), 9)\n", -9)
     stage.wait_for_delivery()
     path = stage.directory / "run.json"
@@ -400,13 +400,13 @@ def test_a_sink_that_is_not_installed_any_more_delays_no_other(stage: Stage) -> 
 # -- a run that goes on, and one that begins anew ----------------------------------------------------------------------
 
 
-def test_a_resumed_run_goes_on_with_the_delivery_that_still_lives(stage: Stage) -> None:
+def test_resumed_run_reuses_running_delivery_process(stage: Stage) -> None:
     stage.probe.control(fail="away")
     stage.train("with start() as run:\n    rows(run, 0, 50)\n    os.kill(os.getpid(), 9)\n", -9)
     wait_until(lambda: stage.delivery)
     old = stage.delivery
     trainer = stage.trainer(
-        "with start(resume=True) as run:\n    rows(run, 50, 100)\n    say('on')\n    sys.stdin.read()\n"
+        "with start(resume=True) as run:\n    rows(run, 50, 100)\n    announce('on')\n    sys.stdin.read()\n"
     )
     assert line_of(trainer) == "on"
     stage.probe.control()
@@ -420,9 +420,7 @@ def test_a_resumed_run_goes_on_with_the_delivery_that_still_lives(stage: Stage) 
     assert {note["run"] for note in stage.probe.notes("open")} == {Manifest.load(stage.directory).id}
 
 
-def test_a_sink_that_was_done_goes_on_with_a_trainer_that_comes_later(
-    stage: Stage, probes: Callable[[str], Probe]
-) -> None:
+def test_finished_sink_receives_events_of_later_training_process(stage: Stage, probes: Callable[[str], Probe]) -> None:
     dead = probes("dead")
     dead.control(fail="away")
     body = f"""
@@ -445,7 +443,7 @@ def test_a_sink_that_was_done_goes_on_with_a_trainer_that_comes_later(
     assert dead.points() == stage.probe.points() == recorded(stage.directory)
 
 
-def test_a_run_resumed_again_and_again_is_one_run(stage: Stage) -> None:
+def test_run_resumed_repeatedly_is_delivered_as_one_run(stage: Stage) -> None:
     for first in range(0, 200, 40):
         stage.train(f"with start(resume=True) as run:\n    rows(run, {first}, {first + 40})\n    os._exit(0)\n")
     stage.train("with start(resume=True) as run:\n    rows(run, 200, 240)\n")
@@ -455,9 +453,7 @@ def test_a_run_resumed_again_and_again_is_one_run(stage: Stage) -> None:
     assert set(stage.probe.statuses) <= {"KILLED", "FINISHED", None}
 
 
-def test_a_fresh_start_lets_the_earlier_run_be_delivered_from_where_it_was_moved(
-    stage: Stage, probes: Callable[[str], Probe]
-) -> None:
+def test_archived_run_is_delivered_after_new_run_starts(stage: Stage, probes: Callable[[str], Probe]) -> None:
     stage.probe.control(fail="away")
     stage.train("with start() as run:\n    rows(run, 0, 50)\n    os.kill(os.getpid(), 9)\n", -9)
     wait_until(lambda: stage.delivery)
@@ -478,7 +474,7 @@ def test_a_fresh_start_lets_the_earlier_run_be_delivered_from_where_it_was_moved
     assert {note["run"] for note in stage.probe.notes("open")} == {first}
 
 
-def test_a_request_that_is_answered_when_the_delivery_was_given_up_keeps_nothing(stage: Stage) -> None:
+def test_abandoned_request_does_not_save_cursor(stage: Stage) -> None:
     stage.train("os.environ['PTE_TRACKING_DELIVERY'] = 'off'\nwith start() as run:\n    rows(run, 0, 10)\n")
     stage.probe.control(hang=4)
     deliver(stage.directory, lambda _: Progress.load(stage.directory, "probe").reaching > 0)
@@ -492,14 +488,14 @@ def test_a_request_that_is_answered_when_the_delivery_was_given_up_keeps_nothing
     stage.check(0, 10)
 
 
-def test_workers_that_outlive_their_trainer_keep_nothing_of_it(stage: Stage) -> None:
+def test_workers_outliving_training_process_hold_no_lock(stage: Stage) -> None:
     body = """
     run = start()
     rows(run, 0, 10)
     if not os.fork():
         time.sleep(60)
         os._exit(0)
-    say(os.getpid())
+    announce(os.getpid())
     os.kill(os.getpid(), 9)
     """
     trainer = stage.trainer(body)
@@ -517,7 +513,7 @@ def test_workers_that_outlive_their_trainer_keep_nothing_of_it(stage: Stage) -> 
                 process.kill()
 
 
-def test_the_workers_of_a_data_loader_neither_write_nor_hold_anything(stage: Stage) -> None:
+def test_data_loader_workers_write_nothing_and_hold_no_lock(stage: Stage) -> None:
     body = """
     import torch
     from torch.utils.data import DataLoader, Dataset
@@ -541,8 +537,8 @@ def test_the_workers_of_a_data_loader_neither_write_nor_hold_anything(stage: Sta
     assert stage.probe.statuses == ["FINISHED"]
 
 
-def test_a_trainer_that_says_little_leaves_a_quiet_log(stage: Stage) -> None:
-    said = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
+def test_successful_run_leaves_delivery_log_empty(stage: Stage) -> None:
+    error_output = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
     stage.wait_for_delivery()
-    assert said == ""
+    assert error_output == ""
     assert (stage.directory / DELIVERY_LOG).read_text() == ""

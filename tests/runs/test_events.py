@@ -63,14 +63,14 @@ def bits(value: Any) -> Any:
 
 
 @given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
-def test_an_event_comes_back_as_it_was(event: AnyEvent) -> None:
-    found = decode(encode(event).removesuffix(b"\n"))
-    assert type(found) is type(event)
-    assert bits(msgspec.structs.asdict(found)) == bits(msgspec.structs.asdict(event))
+def test_encode_decode_round_trips_event(event: AnyEvent) -> None:
+    decoded = decode(encode(event).removesuffix(b"\n"))
+    assert type(decoded) is type(event)
+    assert bits(msgspec.structs.asdict(decoded)) == bits(msgspec.structs.asdict(event))
 
 
 @given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
-def test_a_line_is_one_line_of_strict_json(event: AnyEvent) -> None:
+def test_encode_event_is_one_line_of_strict_json(event: AnyEvent) -> None:
     def refuse(token: str) -> None:
         raise AssertionError(f"{token} is no JSON")
 
@@ -81,7 +81,7 @@ def test_a_line_is_one_line_of_strict_json(event: AnyEvent) -> None:
 
 
 @given(st.floats())
-def test_a_number_that_json_lacks_stands_as_a_word(value: float) -> None:
+def test_encode_non_finite_number_becomes_string(value: float) -> None:
     written = json.loads(encode(events.Metrics(1, 0.0, 1, {"a": value, "null": 1})))["values"]["a"]
     assert written == value if math.isfinite(value) else written in ("NaN", "Infinity", "-Infinity")
 
@@ -101,13 +101,13 @@ def test_a_number_that_json_lacks_stands_as_a_word(value: float) -> None:
         b"\0\0\0\0",
     ],
 )
-def test_what_is_no_event_is_refused(line: bytes) -> None:
+def test_decode_invalid_line_raises(line: bytes) -> None:
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         decode(line)
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "a\\u0000b"])
-def test_no_event_names_a_file_outside_of_its_run(path: str) -> None:
+def test_decode_path_outside_run_directory_raises(path: str) -> None:
     for line in [
         '{"kind":"artifact","seq":1,"time":1,"path":"%s"}',
         '{"kind":"image","seq":1,"time":1,"key":"a","step":1,"path":"%s"}',
@@ -119,6 +119,6 @@ def test_no_event_names_a_file_outside_of_its_run(path: str) -> None:
             decode((line % path).encode())
 
 
-def test_a_field_of_a_later_version_is_passed_over() -> None:
+def test_decode_unknown_field_is_ignored() -> None:
     event = decode(b'{"kind":"metrics","seq":1,"time":2.0,"step":3,"values":{"a":1.5},"colour":"blue"}')
     assert event == events.Metrics(1, 2.0, 3, {"a": 1.5})

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "disk", 256 << 10) as made:
-        yield made
+    with small_disk(tmp_path / "disk", 256 << 10) as created:
+        yield created
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +42,16 @@ def log(directory: Path) -> Any:
     return json.loads((directory / "log").read_text())
 
 
-def test_a_journal_waits_for_space_and_stays_readable(disk: Path) -> None:
+def test_journal_on_full_disk_buffers_events_and_stays_readable(disk: Path) -> None:
     path = disk / "journal.jsonl"
     opened = Journal(path)
     opened.append(Metrics, 0, {"a": 1.0})
     filler = fill(disk)
     for step in range(1, 500):
         assert opened.append(Metrics, step, {"a": 1.0})
-        found = steps(path)
-        assert found == list(range(len(found)))
-    assert 0 < len(found) < 500
+        steps_read = steps(path)
+        assert steps_read == list(range(len(steps_read)))
+    assert 0 < len(steps_read) < 500
     with pytest.raises(OSError, match=r"journal\.jsonl: \d+ bytes of events wait for space"):
         opened.sync()
     filler.unlink()
@@ -61,7 +61,7 @@ def test_a_journal_waits_for_space_and_stays_readable(disk: Path) -> None:
     opened.close()
 
 
-def test_what_waits_is_bounded_and_what_is_lost_is_told(
+def test_journal_buffer_is_bounded_and_dropped_events_are_logged(
     disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(journal, "_MOST_PENDING", 10_000)
@@ -80,9 +80,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_told(
     assert [event.seq for event, _ in effective(path)] == list(range(1, len(appended) + 2))
 
 
-def test_an_event_larger_than_what_may_wait_is_written_where_there_is_space(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_journal_event_larger_than_buffer_is_written(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_MOST_PENDING", 1000)
     opened = Journal(disk / "journal.jsonl")
     assert opened.append(Metrics, 1, {"a" * 2000: 1.0})
@@ -90,24 +88,24 @@ def test_an_event_larger_than_what_may_wait_is_written_where_there_is_space(
     assert steps(disk / "journal.jsonl") == [1]
 
 
-@pytest.mark.parametrize("begin", [0, 100])
-def test_training_goes_on_and_all_is_there_once_there_is_space(
-    disk: Path, tmp_path: Path, begin: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("first_step", [0, 100])
+def test_training_on_full_disk_continues_and_writes_all_later(
+    disk: Path, tmp_path: Path, first_step: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = disk / "run"
     (tmp_path / "artifact").write_bytes(b"x" * 10_000)
     with Run(directory, params={"lr": 1}) as run:
-        for step in range(begin):
+        for step in range(first_step):
             run.log_metrics({"a": 1.0}, step)
         filler = fill(disk)
-        for step in range(begin, 300):
+        for step in range(first_step, 300):
             run.log_metrics({"a": 1.0}, step)
             recorded = steps(directory / "journal.jsonl")
             assert recorded == list(range(len(recorded)))
             if (directory / "log").exists() and (directory / "log").stat().st_size:
                 rows = [row["iteration"] for row in log(directory)]
                 assert rows == list(range(len(rows)))
-                assert len(rows) >= begin, "rows were lost that had been there"
+                assert len(rows) >= first_step, "rows were lost that had been there"
         run.log_metrics({"b": 1.0}, 300, log="another")
         run.log_figure("a", b"\x89PNG" * 5000, 300)
         run.log_artifact(tmp_path / "artifact")
@@ -131,7 +129,7 @@ def test_training_goes_on_and_all_is_there_once_there_is_space(
     assert "another" in json.loads((directory / "run.json").read_text())["files"]
 
 
-def test_a_delivery_that_cannot_save_its_position_delivers_once_there_is_space(disk: Path, probe: Probe) -> None:
+def test_delivery_with_unsaved_cursor_delivers_after_space_is_freed(disk: Path, probe: Probe) -> None:
     recorded = Recorded(disk / "run", probe.sink())
     for step in range(60):
         recorded.log(step, {"a": 1.0})
@@ -148,7 +146,7 @@ def test_a_delivery_that_cannot_save_its_position_delivers_once_there_is_space(d
     recorded.journal.close()
 
 
-def test_a_run_that_ends_on_a_full_disk_goes_on_later(disk: Path) -> None:
+def test_run_ended_on_full_disk_can_be_resumed(disk: Path) -> None:
     directory = disk / "run"
     with Run(directory) as run:
         for step in range(10):
@@ -156,15 +154,15 @@ def test_a_run_that_ends_on_a_full_disk_goes_on_later(disk: Path) -> None:
         filler = fill(disk)
         for step in range(10, 500):
             run.log_metrics({"a": 1.0}, step)
-    kept = len(steps(directory / "journal.jsonl"))
-    assert 10 <= kept < 500
+    kept_rows = len(steps(directory / "journal.jsonl"))
+    assert 10 <= kept_rows < 500
     filler.unlink()
     with Run(directory, resume=True) as run:
         run.log_metrics({"a": 1.0}, 1000)
-    assert [row["iteration"] for row in log(directory)] == [*range(kept), 1000]
+    assert [row["iteration"] for row in log(directory)] == [*range(kept_rows), 1000]
 
 
-def test_a_run_cannot_begin_on_a_full_disk_and_leaves_it_free(disk: Path) -> None:
+def test_run_open_on_full_disk_raises_and_releases_directory(disk: Path) -> None:
     filler = fill(disk)
     with pytest.raises(OSError, match="No space left"):
         Run(disk / "run").open()

@@ -22,7 +22,7 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
 
 SHORT, LONG = 8_000, 40_000
-AGAIN = 100  # rows that a resume takes back
+REWOUND_ROWS = 100  # rows that a resume takes back
 
 
 @pytest.fixture
@@ -48,30 +48,30 @@ def trained(directory: Path, rows: int) -> Point:
     """A run of so many rows; returns a point shortly before its end."""
     run = Run(directory)
     for step in range(rows):
-        if step == rows - AGAIN:
+        if step == rows - REWOUND_ROWS:
             point = run.point(step)
         run.log_metrics({"a": 1.0}, step)
     run.close()
     return point
 
 
-def open_again(directory: Path, point: Point) -> None:
+def resume_run(directory: Path, point: Point) -> None:
     with Run(directory, resume=True):
         pass
 
 
-def go_on(directory: Path, point: Point) -> None:
+def rewind_run(directory: Path, point: Point) -> None:
     run = Run(directory)
     run.open(point)
     run.close()
 
 
-def ask_what_is_left(directory: Path, point: Point) -> None:
+def read_backlog(directory: Path, point: Point) -> None:
     backlog.pending(directory, Manifest.load(directory))
 
 
-@pytest.mark.parametrize("act", [open_again, go_on, ask_what_is_left])
-def test_a_run_is_taken_up_at_its_end_however_long_it_is(
+@pytest.mark.parametrize("act", [resume_run, rewind_run, read_backlog])
+def test_reopen_cost_is_independent_of_run_length(
     tmp_path: Path, work: Counter[str], act: Callable[[Path, Point], None]
 ) -> None:
     costs = []
@@ -82,11 +82,11 @@ def test_a_run_is_taken_up_at_its_end_however_long_it_is(
         act(directory, point)
         costs.append(dict(work))
     short, long = costs
-    assert long["decoded"] == short["decoded"] <= 3 * AGAIN
+    assert long["decoded"] == short["decoded"] <= 3 * REWOUND_ROWS
     assert long["read"] < 2 << 20 < (tmp_path / str(LONG) / JOURNAL).stat().st_size
 
 
-def test_a_backlog_of_any_length_is_delivered_in_the_same_memory(tmp_path: Path) -> None:
+def test_delivery_memory_is_independent_of_backlog_length(tmp_path: Path) -> None:
     peaks = []
     for rows in (SHORT, LONG):
         recorded = Recorded(tmp_path / f"run of {rows}", JsonSink())

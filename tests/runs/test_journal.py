@@ -33,28 +33,30 @@ def write(path: Path, count: int) -> list[Mark]:
     return marks
 
 
-def steps(found: Any) -> list[int]:
-    return [event.step for event, _ in found if isinstance(event, Metrics)]
+def steps(items: Any) -> list[int]:
+    return [event.step for event, _ in items if isinstance(event, Metrics)]
 
 
 class Reader:
     """Follows the journal in pieces, as a sink's channel does, keeping what it holds of the history."""
 
-    def __init__(self, path: Path, find_way: Callable[[int, int], tuple[Rewound | None, int, int]]) -> None:
+    def __init__(self, path: Path, locate_range: Callable[[int, int], tuple[Rewound | None, int, int]]) -> None:
         self.path = path
         self.position = 0
         self.steps: list[int] = []
-        self._find_way = find_way
+        self._locate_range = locate_range
 
-    def read(self, most: int) -> bool:
-        rewound, start, end = self._find_way(self.position, self.path.stat().st_size)
+    def read(self, max_events: int) -> bool:
+        rewound, start, end = self._locate_range(self.position, self.path.stat().st_size)
         if rewound:
-            gone = steps(effective(self.path, self.position, rewound.to_position))
-            assert self.steps[len(self.steps) - len(gone) :] == gone, "what is taken back is not what was read"
-            del self.steps[len(self.steps) - len(gone) :]
+            superseded = steps(effective(self.path, self.position, rewound.to_position))
+            assert self.steps[len(self.steps) - len(superseded) :] == superseded, (
+                "what is taken back is not what was read"
+            )
+            del self.steps[len(self.steps) - len(superseded) :]
             self.position = start
             return True
-        taken = list(itertools.islice(read(self.path, start, end), most))
+        taken = list(itertools.islice(read(self.path, start, end), max_events))
         self.steps += steps(taken)
         self.position = taken[-1][1] if taken else start
         return bool(taken)
@@ -90,9 +92,9 @@ class Model:
             file.write(tail)
         self.journal = Journal(self.path)
 
-    def read(self, index: int, times: int, most: int) -> None:
+    def read(self, index: int, times: int, max_events: int) -> None:
         for _ in range(times):
-            self.readers[index].read(most)
+            self.readers[index].read(max_events)
 
     def check(self) -> None:
         assert steps(effective(self.path)) == self.history
@@ -120,7 +122,7 @@ operations = st.one_of(
 
 @settings(max_examples=150)
 @given(st.lists(operations, min_size=5, max_size=30))
-def test_the_journal_and_its_readers_agree_with_a_model(program: list[tuple[Any, ...]]) -> None:
+def test_journal_and_readers_match_model(program: list[tuple[Any, ...]]) -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         model = Model(Path(folder, "journal.jsonl"))
@@ -131,7 +133,7 @@ def test_the_journal_and_its_readers_agree_with_a_model(program: list[tuple[Any,
     logging.disable(logging.NOTSET)
 
 
-def test_a_point_that_was_taken_back_is_reached_again(tmp_path: Path) -> None:
+def test_rewind_to_superseded_position_restores_its_history(tmp_path: Path) -> None:
     model = Model(tmp_path / "journal.jsonl")
     model.append(5)
     model.rewind(1)
@@ -145,7 +147,7 @@ def test_a_point_that_was_taken_back_is_reached_again(tmp_path: Path) -> None:
     model.finish()
 
 
-def test_a_rewind_that_is_half_written_is_seen_once_it_is_whole(tmp_path: Path) -> None:
+def test_half_written_rewind_is_applied_when_complete(tmp_path: Path) -> None:
     model = Model(tmp_path / "journal.jsonl")
     model.append(3)
     model.read(1, 9, 9)
@@ -158,7 +160,7 @@ def test_a_rewind_that_is_half_written_is_seen_once_it_is_whole(tmp_path: Path) 
     assert model.readers[1].steps == [1]
 
 
-def test_events_that_hold_again_keep_their_times(tmp_path: Path) -> None:
+def test_restored_events_keep_their_times(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     written = Journal(path)
     first = written.append(Metrics, 1, {"a": float("nan")}, 0.5, 2.0, "log", ["json"], at=10.0)
@@ -175,7 +177,7 @@ def test_events_that_hold_again_keep_their_times(tmp_path: Path) -> None:
     written.close()
 
 
-def test_a_point_beyond_the_journal_takes_nothing_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rewind_to_invalid_position_supersedes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 3)
     opened = Journal(path)
@@ -188,7 +190,7 @@ def test_a_point_beyond_the_journal_takes_nothing_back(tmp_path: Path, caplog: p
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 5000, b"\xff\xfe", b"{}", b"\n", b"null\n\n", b'{"kind":"metrics"}\n'])
-def test_a_journal_cut_at_any_byte_is_mended_to_its_last_whole_event(tmp_path: Path, tail: bytes) -> None:
+def test_open_truncated_journal_is_repaired_to_last_whole_event(tmp_path: Path, tail: bytes) -> None:
     whole = tmp_path / "whole"
     ends = [mark.position for mark in write(whole, 3)]
     data = whole.read_bytes()
@@ -207,7 +209,7 @@ def test_a_journal_cut_at_any_byte_is_mended_to_its_last_whole_event(tmp_path: P
 
 @settings(max_examples=100)
 @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 10_000))
-def test_a_flipped_bit_harms_no_line_but_its_own(place: int, bit: int, cut: int) -> None:
+def test_flipped_bit_damages_only_its_line(place: int, bit: int, cut: int) -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "journal.jsonl")
@@ -221,19 +223,17 @@ def test_a_flipped_bit_harms_no_line_but_its_own(place: int, bit: int, cut: int)
         opened.append(Metrics, 99, {})
         opened.close()
         # Its own line may still be an event, of another step: one bit makes a 2 a 6.
-        found = steps(one for one in read(path) if one[1] != marks[hit].position)
-        assert found[-1] == 99
+        items = steps(one for one in read(path) if one[1] != marks[hit].position)
+        assert items[-1] == 99
         intact = [step for index, step in enumerate(range(1, 7)) if index not in (hit, hit + 1)]
-        assert [step for step in intact if marks[step - 1].position <= opened.position and step in found] == [
-            step for step in found if step in intact
+        assert [step for step in intact if marks[step - 1].position <= opened.position and step in items] == [
+            step for step in items if step in intact
         ]
-        assert found[:hit] == list(range(1, hit + 1))[: len(found[:hit])]
+        assert items[:hit] == list(range(1, hit + 1))[: len(items[:hit])]
     logging.disable(logging.NOTSET)
 
 
-def test_a_damaged_line_between_whole_ones_is_passed_over_and_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_line_between_events_is_skipped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "journal.jsonl"
     marks = write(path, 5)
     data = bytearray(path.read_bytes())
@@ -245,7 +245,7 @@ def test_a_damaged_line_between_whole_ones_is_passed_over_and_told(
     assert seq_at(path, marks[3].position) == 4
 
 
-def test_a_torn_line_is_left_to_grow(tmp_path: Path) -> None:
+def test_read_torn_last_line_is_ignored_until_complete(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 2)
     line = events.encode(Metrics(3, 0.0, 3, {"a": 1.0}))
@@ -256,7 +256,7 @@ def test_a_torn_line_is_left_to_grow(tmp_path: Path) -> None:
     assert steps(read(path)) == [1, 2, 3]
 
 
-def test_lines_larger_than_any_buffer_are_read_and_mended(tmp_path: Path) -> None:
+def test_lines_larger_than_read_buffer_are_read_and_repaired(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     opened = Journal(path)
     opened.append(events.Text, "a", 1, "x" * 3_000_000)
@@ -274,14 +274,14 @@ def test_lines_larger_than_any_buffer_are_read_and_mended(tmp_path: Path) -> Non
     opened.close()
 
 
-def test_appending_costs_one_write_of_the_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_append_makes_one_write_of_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Journal(tmp_path / "journal.jsonl")
     written: list[bytes] = []
-    plain = os.write
+    original = os.write
 
     def count(fd: int, data: bytes) -> int:
         written.append(data)
-        return plain(fd, data)
+        return original(fd, data)
 
     monkeypatch.setattr(os, "write", count)
     for step in range(3):
@@ -292,17 +292,17 @@ def test_appending_costs_one_write_of_the_line_alone(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("is_written", [True, False])
-def test_an_interruption_leaves_the_journal_in_step_with_its_file(
+def test_interrupted_append_keeps_position_consistent_with_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
     path = tmp_path / "journal.jsonl"
     opened = Journal(path)
     opened.append(Metrics, 1, {"a": 1.0})
-    plain = os.write
+    original = os.write
 
     def interrupted(fd: int, data: bytes) -> int:
         if is_written:
-            plain(fd, data)
+            original(fd, data)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -316,7 +316,7 @@ def test_an_interruption_leaves_the_journal_in_step_with_its_file(
     opened.close()
 
 
-def test_a_closed_journal_writes_into_no_other_file(tmp_path: Path) -> None:
+def test_append_after_close_writes_nothing(tmp_path: Path) -> None:
     opened = Journal(tmp_path / "journal.jsonl")
     opened.append(Metrics, 1, {"a": 1.0})
     opened.close()
@@ -326,11 +326,11 @@ def test_a_closed_journal_writes_into_no_other_file(tmp_path: Path) -> None:
         assert other.read() == b""
 
 
-def kinds(found: list[AnyEvent]) -> list[str]:
-    return [type(event).__name__ for event in found]
+def kinds(items: list[AnyEvent]) -> list[str]:
+    return [type(event).__name__ for event in items]
 
 
-def test_events_of_one_kind_are_found_wherever_they_stand(tmp_path: Path) -> None:
+def test_find_returns_all_events_of_one_kind(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     opened = Journal(path)
     positions = []

@@ -22,7 +22,7 @@ LIMITS = [
 keys = st.text(min_size=1) | st.text("ab./-_0@ ", min_size=1, max_size=30) | st.text("aé@", min_size=240, max_size=260)
 
 
-def is_held(key: str, limits: Limits) -> bool:
+def is_allowed(key: str, limits: Limits) -> bool:
     parts = key.split("/")
     return (
         (limits.key_length is None or len(key) <= limits.key_length)
@@ -35,28 +35,28 @@ def is_held(key: str, limits: Limits) -> bool:
 
 @pytest.mark.parametrize("limits", LIMITS)
 @given(key=keys)
-def test_a_mapped_key_is_one_that_the_backend_takes(limits: Limits, key: str) -> None:
-    assert is_held(map_key(key, limits), limits)
+def test_map_key_result_satisfies_limits(limits: Limits, key: str) -> None:
+    assert is_allowed(map_key(key, limits), limits)
 
 
 @pytest.mark.parametrize("limits", LIMITS)
-@given(some=st.lists(keys, unique=True, min_size=2))
-def test_no_two_keys_meet(limits: Limits, some: list[str]) -> None:
-    mapped = [map_key(key, limits) for key in some]
-    assert len(set(mapped)) == len(some)
+@given(distinct_keys=st.lists(keys, unique=True, min_size=2))
+def test_map_key_distinct_keys_never_collide(limits: Limits, distinct_keys: list[str]) -> None:
+    mapped = [map_key(key, limits) for key in distinct_keys]
+    assert len(set(mapped)) == len(distinct_keys)
     # Somebody may well log a key that looks like a mapped one.
-    for key, likeness in zip(some, mapped, strict=True):
-        assert key == likeness or map_key(likeness, limits) != likeness
+    for key, mapped_key in zip(distinct_keys, mapped, strict=True):
+        assert key == mapped_key or map_key(mapped_key, limits) != mapped_key
 
 
 @given(key=keys)
-def test_a_backend_without_rules_gets_every_key_as_it_is(key: str) -> None:
+def test_map_key_without_limits_keeps_key(key: str) -> None:
     assert map_key(key, Limits()) == key
     assert map_key(key, Limits(logs_apart=True, batch_values=7)) == key
 
 
 @pytest.mark.parametrize("key", ["loss", "train/loss", "val/top-5 acc.", "a-b-c", "x" * 250, "lr-0123abcd-x"])
-def test_a_key_that_is_allowed_stays(key: str) -> None:
+def test_map_key_allowed_key_is_unchanged(key: str) -> None:
     assert map_key(key, MLFLOW) == key
 
 
@@ -73,5 +73,5 @@ def test_a_key_that_is_allowed_stays(key: str) -> None:
         ("x" * 251, "x" * 241 + "-"),
     ],
 )
-def test_a_key_that_is_refused_stays_recognisable(key: str, mapped: str) -> None:
+def test_map_key_disallowed_key_stays_recognizable(key: str, mapped: str) -> None:
     assert re.fullmatch(re.escape(mapped) + "[0-9a-f]{8}", map_key(key, MLFLOW))

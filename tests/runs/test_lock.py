@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "lock"
 
 
-def test_another_process_holds_it_until_it_dies_however_it_dies(path: Path) -> None:
+def test_lock_of_other_process_is_released_by_sigkill(path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
     assert other.stdout
     with other.stdout:
@@ -58,7 +58,7 @@ def test_another_process_holds_it_until_it_dies_however_it_dies(path: Path) -> N
     Lock(path, patience=1).release()
 
 
-def test_one_process_takes_it_once(path: Path) -> None:
+def test_lock_twice_in_one_process_raises(path: Path) -> None:
     held = Lock(path)
     with pytest.raises(Locked, match=f"held by process {os.getpid()} on "):
         Lock(path)
@@ -70,7 +70,7 @@ def test_one_process_takes_it_once(path: Path) -> None:
     Lock(path).release()
 
 
-def test_asking_and_trying_again_do_not_lose_it(path: Path) -> None:
+def test_lock_survives_queries_and_failed_attempts(path: Path) -> None:
     held = Lock(path)
     for _ in range(3):
         lock.holder(path)
@@ -80,7 +80,7 @@ def test_asking_and_trying_again_do_not_lose_it(path: Path) -> None:
     held.release()
 
 
-def test_a_forked_child_holds_none_of_its_parents_locks(path: Path) -> None:
+def test_lock_is_not_inherited_by_forked_child(path: Path) -> None:
     held = Lock(path)
 
     def try_in_child() -> bool:
@@ -97,7 +97,7 @@ def test_a_forked_child_holds_none_of_its_parents_locks(path: Path) -> None:
     held.release()
 
 
-def test_a_living_child_keeps_no_lock_of_a_dead_parent(path: Path) -> None:
+def test_lock_of_dead_parent_is_not_kept_by_running_child(path: Path) -> None:
     pipe_in, pipe_out = os.pipe()
     parent = os.fork()
     if not parent:
@@ -119,7 +119,7 @@ def test_a_living_child_keeps_no_lock_of_a_dead_parent(path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["", f"1 on {os.uname().nodename}\n"])
-def test_a_holder_does_not_stand_under_the_name_of_the_one_before_it(path: Path, before: str) -> None:
+def test_holder_never_reports_previous_holder(path: Path, before: str) -> None:
     path.write_text(before)
     pipe_in, pipe_out = os.pipe()
     other = os.fork()
@@ -149,7 +149,7 @@ def test_a_holder_does_not_stand_under_the_name_of_the_one_before_it(path: Path,
     assert not lock.is_held(path)
 
 
-def test_a_process_that_has_another_id_in_its_container_is_called_as_it_calls_itself(path: Path) -> None:
+def test_holder_in_container_keeps_name_from_lock_file(path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
     assert other.stdout
     with other.stdout:
@@ -160,12 +160,12 @@ def test_a_process_that_has_another_id_in_its_container_is_called_as_it_calls_it
     other.wait()
 
 
-def test_nobody_holds_a_lock_without_a_file(path: Path) -> None:
+def test_holder_without_lock_file_is_none(path: Path) -> None:
     assert lock.holder(path) is None
     assert not path.exists()
 
 
-def test_a_full_disk_leaves_no_lock_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_on_full_disk_raises_and_holds_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_no_lock_behind(path: Path, monkeypatch: pytest.Monke
     Lock(path).release()
 
 
-def test_threads_that_ask_while_others_take_and_release_lose_no_lock(path: Path) -> None:
+def test_lock_is_kept_during_concurrent_queries(path: Path) -> None:
     stop = threading.Event()
 
     def ask() -> None:

@@ -62,52 +62,52 @@ class StrangeSink(Sink):
 
 
 @dataclasses.dataclass(frozen=True)
-class FalseJson(StrangeSink):
+class MisnamedSink(StrangeSink):
     name: ClassVar[str] = "json"
 
 
 # -- what is refused at construction -----------------------------------------------------------------------------------
 
 
-def test_an_unknown_sink_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+def test_run_unknown_sink_raises_with_installed_sinks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sinks: no sink is called 'mlfow'; installed are .*json.*probe"):
         Run(tmp_path / "run", sinks=["json", "mlfow"])
     assert not (tmp_path / "run").exists()
 
 
-def test_a_sink_whose_product_is_missing_is_told_with_how_to_get_it(tmp_path: Path) -> None:
+def test_run_sink_without_client_library_raises_with_install_hint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'needy' needs .*a_product_that_nobody_has.*pip install a-product"):
         Run(tmp_path, sinks=["needy"])
 
 
-def test_a_sink_whose_own_package_is_missing_is_told(tmp_path: Path) -> None:
+def test_run_sink_with_missing_package_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sinks: 'gone' cannot be loaded from 'pte_gone:GoneSink' .*install"):
         Run(tmp_path, sinks=["gone"])
 
 
-def test_an_entry_point_that_is_no_sink_is_told(tmp_path: Path) -> None:
+def test_run_entry_point_that_is_not_a_sink_raises(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"entry point 'odd' .* not a subclass of pte_tracking.sinks.Sink"):
         Run(tmp_path, sinks=["odd"])
 
 
-@pytest.mark.parametrize("sink", [StrangeSink(), FalseJson()], ids=["unknown name", "another one's name"])
-def test_a_sink_that_the_delivery_could_not_find_is_told(tmp_path: Path, sink: Sink) -> None:
+@pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unknown name", "foreign name"])
+def test_run_sink_without_matching_entry_point_raises(tmp_path: Path, sink: Sink) -> None:
     with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not what the entry point .*pyproject"):
         Run(tmp_path, sinks=[sink])
 
 
 @pytest.mark.parametrize("sinks", ["json", [1], [None], [dict]])
-def test_what_is_no_sink_is_told(tmp_path: Path, sinks: Any) -> None:
+def test_run_invalid_sinks_argument_raises(tmp_path: Path, sinks: Any) -> None:
     with pytest.raises(TypeError, match=r"sinks: expected "):
         Run(tmp_path, sinks=sinks)
 
 
-def test_options_that_run_json_cannot_hold_are_told(tmp_path: Path, probe: Probe) -> None:
+def test_run_sink_option_without_json_form_raises(tmp_path: Path, probe: Probe) -> None:
     with pytest.raises(TypeError, match=r"sinks: 'probe' .* plain JSON"):
         Run(tmp_path, sinks=[probe.sink(can_rewind=object())])
 
 
-def test_a_name_or_tags_or_params_of_a_wrong_kind_are_told(tmp_path: Path) -> None:
+def test_run_invalid_name_tags_or_params_raise(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="params: expected a mapping"):
         Run(tmp_path, params=["lr"])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="tags: expected a mapping"):
@@ -121,7 +121,7 @@ def test_a_name_or_tags_or_params_of_a_wrong_kind_are_told(tmp_path: Path) -> No
 # -- what is refused when it is logged ---------------------------------------------------------------------------------
 
 
-def test_bad_rows_are_told_and_leave_nothing(tmp_path: Path) -> None:
+def test_log_metrics_invalid_row_raises_and_writes_nothing(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         before = (tmp_path / "journal.jsonl").read_bytes()
         good: dict[str, Any] = {"values": {"a": 1.0}, "step": 1}
@@ -148,7 +148,7 @@ def test_bad_rows_are_told_and_leave_nothing(tmp_path: Path) -> None:
         *("run.json", "journal.jsonl", "checkpoints.json", ".lock", "delivery/x", "previous", "figures/x", "artifacts"),
     ],
 )
-def test_a_log_may_only_lie_in_the_directory_and_over_nothing_of_ours(tmp_path: Path, name: str) -> None:
+def test_log_metrics_invalid_log_name_raises_and_writes_nothing(tmp_path: Path, name: str) -> None:
     with Run(tmp_path / "run") as run:
         before = tree(tmp_path)
         with pytest.raises(ValueError, match=r"^log: "):
@@ -156,7 +156,7 @@ def test_a_log_may_only_lie_in_the_directory_and_over_nothing_of_ours(tmp_path: 
         assert tree(tmp_path) == before
 
 
-def test_what_is_odd_but_has_a_meaning_is_taken(tmp_path: Path) -> None:
+def test_log_methods_unusual_valid_values_are_accepted(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         odd: Any = torch.tensor(2.0)
         run.log_metrics({"a": np.float32(0.5)}, True, epoch=np.float64(0.5), elapsed_time=odd)
@@ -175,13 +175,13 @@ def test_what_is_odd_but_has_a_meaning_is_taken(tmp_path: Path) -> None:
     assert len(recorded(tmp_path)) == 9
 
 
-def test_other_ranks_need_not_have_what_rank_0_keeps(tmp_path: Path) -> None:
+def test_log_artifact_on_other_rank_ignores_missing_file(tmp_path: Path) -> None:
     with Run(tmp_path / "run", rank=1, world_size=2) as run:
         run.log_artifact(tmp_path / "made by rank 0")
     assert tree(tmp_path) == {}
 
 
-def test_a_thing_to_keep_of_a_wrong_kind_is_told(tmp_path: Path) -> None:
+def test_log_methods_invalid_arguments_raise(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         with pytest.raises(TypeError, match="figure: expected a matplotlib Figure"):
             run.log_figure("a", "picture", 1)
@@ -197,7 +197,7 @@ def test_a_thing_to_keep_of_a_wrong_kind_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "..", "/", "日本" * 100, "x" * 300, "\0\n", ".hidden", "con:"])
-def test_a_picture_of_any_key_is_kept(tmp_path: Path, key: str) -> None:
+def test_log_figure_any_key_is_stored_in_figures_directory(tmp_path: Path, key: str) -> None:
     with Run(tmp_path / "run") as run:
         run.log_figure(key, b"\x89PNG", 1)
     (event,) = recorded(tmp_path / "run", events.Figure)
@@ -224,26 +224,26 @@ def test_a_picture_of_any_key_is_kept(tmp_path: Path, key: str) -> None:
     ],
     ids=repr,
 )
-def test_a_histogram_of_any_numbers_is_finite_and_whole(tmp_path: Path, values: Any) -> None:
+def test_log_histogram_any_values_is_finite_and_complete(tmp_path: Path, values: Any) -> None:
     with Run(tmp_path) as run:
         run.log_histogram("weights", values, 1)
-    (found,) = recorded(tmp_path, events.Histogram)
+    (histogram,) = recorded(tmp_path, events.Histogram)
     flat = values.detach().double().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
     finite = flat[np.isfinite(flat)]
-    assert sum(found.counts) == len(finite)
-    assert len(found.edges) == len(found.counts) + 1
-    assert all(one < other for one, other in zip(found.edges, found.edges[1:], strict=False))
-    assert found.edges[0] <= found.min <= found.max <= found.edges[-1]
+    assert sum(histogram.counts) == len(finite)
+    assert len(histogram.edges) == len(histogram.counts) + 1
+    assert all(one < other for one, other in zip(histogram.edges, histogram.edges[1:], strict=False))
+    assert histogram.edges[0] <= histogram.min <= histogram.max <= histogram.edges[-1]
 
 
-def test_a_histogram_of_nothing_finite_is_left_out(tmp_path: Path) -> None:
+def test_log_histogram_without_finite_values_is_skipped(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_histogram("weights", [math.nan], 1)
         run.log_histogram("weights", [], 1)
     assert not recorded(tmp_path, events.Histogram)
 
 
-def test_a_confusion_matrix_becomes_a_figure(tmp_path: Path) -> None:
+def test_log_confusion_matrix_writes_figure(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_confusion_matrix("val/confusion", torch.tensor([[3, 1], [0, 2]]), 5, ["cat", "dog"])
         run.log_confusion_matrix("many", np.zeros((30, 30)), 5)
@@ -253,7 +253,7 @@ def test_a_confusion_matrix_becomes_a_figure(tmp_path: Path) -> None:
         assert (tmp_path / event.path).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_confusion_matrix_shows_the_counts_and_names() -> None:
+def test_confusion_figure_shows_counts_and_labels() -> None:
     figure = confusion_figure([[3, 1], [0, 2]], ["cat", "dog"])
     axes = figure.axes[0]
     assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
@@ -275,12 +275,12 @@ def test_a_confusion_matrix_shows_the_counts_and_names() -> None:
         ([[1]], ["a", "b"], "labels: expected 1 names, one for each class, got 2"),
     ],
 )
-def test_what_is_no_confusion_matrix_is_refused(tmp_path: Path, matrix: Any, labels: Any, message: str) -> None:
+def test_log_confusion_matrix_invalid_input_raises(tmp_path: Path, matrix: Any, labels: Any, message: str) -> None:
     with Run(tmp_path) as run, pytest.raises(ValueError, match=message):
         run.log_confusion_matrix("confusion", matrix, 1, labels)
 
 
-def test_a_dataset_is_recorded_by_its_identity(tmp_path: Path) -> None:
+def test_log_dataset_records_name_digest_and_source(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_dataset("digits", "abc")
         run.log_dataset("digits", "def", context="val", source="https://example.org")
@@ -297,12 +297,12 @@ def test_a_dataset_is_recorded_by_its_identity(tmp_path: Path) -> None:
 # -- its directory -----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_taken_at_construction(tmp_path: Path) -> None:
+def test_run_construction_creates_no_directory(tmp_path: Path) -> None:
     Run(tmp_path / "run", params={"lr": 1})
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_has_one_writer_and_the_error_names_it(tmp_path: Path) -> None:
+def test_open_directory_of_other_process_raises_with_its_id(tmp_path: Path) -> None:
     script = "import sys, time, pte_tracking; run = pte_tracking.Run(sys.argv[1]); run.open(); print(1, flush=True)"
     other = subprocess.Popen(
         [sys.executable, "-c", script + "; time.sleep(60)", tmp_path], stdout=subprocess.PIPE, text=True
@@ -325,7 +325,7 @@ def test_a_directory_has_one_writer_and_the_error_names_it(tmp_path: Path) -> No
         run.log_metrics({"a": 1.0}, 1)
 
 
-def test_an_earlier_run_that_another_machine_goes_on_delivering_is_told(
+def test_open_earlier_run_delivered_by_other_host_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "_ELSEWHERE_WITHIN", 0.1)
@@ -350,7 +350,7 @@ def test_an_earlier_run_that_another_machine_goes_on_delivering_is_told(
         pass
 
 
-def test_one_process_writes_a_directory_once(tmp_path: Path) -> None:
+def test_second_run_in_same_process_and_directory_raises(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         with pytest.raises(DirectoryInUse, match=r"another manager or Run of this process; call its close\(\) first"):
             Run(tmp_path).log_metrics({"a": 1.0}, 1)
@@ -358,7 +358,7 @@ def test_one_process_writes_a_directory_once(tmp_path: Path) -> None:
     assert len(log(tmp_path)) == 1
 
 
-def test_a_fresh_start_moves_the_earlier_run_aside_whole(tmp_path: Path) -> None:
+def test_new_run_archives_all_files_of_earlier_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("the user's own")
     with Run(tmp_path) as run:
         first = run.id
@@ -371,15 +371,15 @@ def test_a_fresh_start_moves_the_earlier_run_aside_whole(tmp_path: Path) -> None
     before = {name: data for name, data in tree(tmp_path).items() if name not in ("notes.txt", ".lock")}
     with Run(tmp_path) as run:
         second = run.id
-    aside = tmp_path / "previous" / first
+    archived = tmp_path / "previous" / first
     assert first != second
-    assert tree(aside) == before
+    assert tree(archived) == before
     assert set(tree(tmp_path)) - {f"previous/{first}/{name}" for name in before} == {
         *("notes.txt", ".lock", "run.json", "journal.jsonl", "delivery/json.json"),
     } | {name for name in tree(tmp_path) if name == "delivery/run.json.lock"}
 
 
-def test_a_move_that_a_kill_has_cut_short_is_finished(tmp_path: Path) -> None:
+def test_interrupted_archive_is_completed(tmp_path: Path) -> None:
     for resume in (False, True):
         directory = tmp_path / str(resume)
         with Run(directory) as run:
@@ -396,7 +396,7 @@ def test_a_move_that_a_kill_has_cut_short_is_finished(tmp_path: Path) -> None:
         assert log(directory) == [{"a": 2.0, "iteration": 1}]
 
 
-def test_a_journal_that_lost_its_run_is_not_written_on(tmp_path: Path) -> None:
+def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_metrics({"a": 1.0}, 1)
     (tmp_path / "run.json").unlink()
@@ -422,7 +422,7 @@ def test_a_journal_that_lost_its_run_is_not_written_on(tmp_path: Path) -> None:
         ({"start_time": None}, "damaged or not ours"),
     ],
 )
-def test_a_run_json_that_cannot_be_read_stops_the_start_and_is_left_alone(
+def test_open_unreadable_manifest_raises_and_changes_nothing(
     tmp_path: Path, resume: bool, content: Any, match: str
 ) -> None:
     with Run(tmp_path) as run:
@@ -439,7 +439,7 @@ def test_a_run_json_that_cannot_be_read_stops_the_start_and_is_left_alone(
 
 
 @pytest.mark.parametrize("name", ["os", "os:system", "pte_probe:ProbeSink", "tests.runs.test_run:StrangeSink", "this"])
-def test_run_json_can_name_installed_sinks_only(tmp_path: Path, name: str) -> None:
+def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, name: str) -> None:
     with Run(tmp_path):
         pass
     path = tmp_path / "run.json"
@@ -457,7 +457,7 @@ def test_run_json_can_name_installed_sinks_only(tmp_path: Path, name: str) -> No
         pass
 
 
-def test_run_json_moves_nothing_but_what_lies_in_its_directory(tmp_path: Path) -> None:
+def test_archive_moves_only_files_within_run_directory(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     (tmp_path / "precious").write_text("not the run's")
     with Run(directory) as run:
@@ -474,7 +474,7 @@ def test_run_json_moves_nothing_but_what_lies_in_its_directory(tmp_path: Path) -
     assert (directory / "previous" / first / "delivery" / "json.json").exists()
 
 
-def test_a_run_that_is_gone_on_with_is_the_same_run(tmp_path: Path) -> None:
+def test_resumed_run_keeps_id_and_name(tmp_path: Path) -> None:
     with Run(tmp_path, name="test", params={"lr": 1}) as run:
         first = run.id
         run.log_metrics({"a": 1.0}, 1)
@@ -488,7 +488,7 @@ def test_a_run_that_is_gone_on_with_is_the_same_run(tmp_path: Path) -> None:
     assert not (tmp_path / "previous").exists()
 
 
-def test_a_sink_that_was_given_alike_is_the_same_sink(probe: Probe) -> None:
+def test_equal_sinks_share_one_entry(probe: Probe) -> None:
     known: list[SinkEntry] = []
     for _ in range(2):
         sinks = check_sinks(["json", "probe", probe.sink(), dataclasses.replace(probe.sink())])
@@ -497,7 +497,7 @@ def test_a_sink_that_was_given_alike_is_the_same_sink(probe: Probe) -> None:
         known = msgspec.json.decode(msgspec.json.encode(known), type=list[SinkEntry])
 
 
-def test_a_run_goes_on_from_a_point(tmp_path: Path) -> None:
+def test_open_at_position_rewinds_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.log_metrics({"a": 1.0}, 1)
     point = run.point(1)
@@ -512,7 +512,7 @@ def test_a_run_goes_on_from_a_point(tmp_path: Path) -> None:
     assert [row.values for row in run.rows()] == [{"a": 1.0}, {"a": 20.0}]
 
 
-def test_a_finished_run_that_is_taken_back_keeps_its_log_in_step(tmp_path: Path) -> None:
+def test_rewound_finished_run_keeps_log_and_cursor_consistent(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.log_metrics({"a": 0.0}, 0)
     point = run.point(0)
@@ -528,7 +528,7 @@ def test_a_finished_run_that_is_taken_back_keeps_its_log_in_step(tmp_path: Path)
         assert [row["iteration"] for row in log(tmp_path)] == [0, 1, 2, 3, 4]
 
 
-def test_a_point_of_another_run_moves_the_one_that_is_there_aside(tmp_path: Path) -> None:
+def test_open_at_position_of_other_run_archives_existing_run(tmp_path: Path) -> None:
     with Run(tmp_path / "one") as one:
         one.log_metrics({"a": 1.0}, 1)
         point = one.point(1)
@@ -560,7 +560,7 @@ def test_a_point_of_another_run_moves_the_one_that_is_there_aside(tmp_path: Path
     ],
     ids=repr,
 )
-def test_a_block_ends_the_run_as_it_ends(tmp_path: Path, error: BaseException | None, status: str) -> None:
+def test_exit_maps_exception_to_status(tmp_path: Path, error: BaseException | None, status: str) -> None:
     run = Run(tmp_path)
     run.open()
     run.__exit__(None if error is None else type(error), error, None)
@@ -569,15 +569,15 @@ def test_a_block_ends_the_run_as_it_ends(tmp_path: Path, error: BaseException | 
     assert (event.error is None) == (status == "FINISHED")
 
 
-def test_an_error_that_cannot_be_told_ends_the_run_all_the_same() -> None:
-    class Mute(Exception):
+def test_outcome_of_unprintable_error_is_failed() -> None:
+    class UnprintableError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    assert outcome(Mute())[0] == "FAILED"
+    assert outcome(UnprintableError())[0] == "FAILED"
 
 
-def test_a_run_that_ended_takes_nothing_more(tmp_path: Path) -> None:
+def test_log_metrics_after_close_raises(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_metrics({"a": 1.0}, 1)
     before = tree(tmp_path)
@@ -588,7 +588,7 @@ def test_a_run_that_ended_takes_nothing_more(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_a_directory_that_vanishes_does_not_stop_the_training(tmp_path: Path) -> None:
+def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     with Run(directory) as run:
         run.log_metrics({"a": 1.0}, 1)
@@ -600,14 +600,14 @@ def test_a_directory_that_vanishes_does_not_stop_the_training(tmp_path: Path) ->
         run.log_text("a", "b")
 
 
-def test_a_directory_that_vanishes_does_not_stop_the_end(tmp_path: Path) -> None:
+def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     courier = Courier(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     courier.finish(0.1)
 
 
-def test_threads_may_log_at_once_even_the_first_things(tmp_path: Path) -> None:
+def test_concurrent_first_logging_from_threads_loses_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path)
     barrier = threading.Barrier(4)
 
@@ -627,24 +627,26 @@ def test_threads_may_log_at_once_even_the_first_things(tmp_path: Path) -> None:
     assert len(recorded(tmp_path)) == 202
 
 
-def test_a_sink_that_is_added_while_a_run_opens_is_not_forgotten(tmp_path: Path) -> None:
+def test_sink_added_during_open_is_kept_in_manifest(tmp_path: Path) -> None:
     with Run(tmp_path, sinks=["json"]):
         pass
-    held = Lock(tmp_path / MANIFEST_LOCK)
+    held_lock = Lock(tmp_path / MANIFEST_LOCK)
     run = Run(tmp_path, sinks=["tensorboard"], resume=True, close_timeout=0)
     opening = threading.Thread(target=run.open)
     opening.start()
-    now = Manifest.load(tmp_path)
+    current_manifest = Manifest.load(tmp_path)
     opening.join(0.3)  # it waits for us
-    msgspec.structs.replace(now, sinks=[*now.sinks, SinkEntry("json-2", "json")]).save(tmp_path)
-    held.release()
+    msgspec.structs.replace(current_manifest, sinks=[*current_manifest.sinks, SinkEntry("json-2", "json")]).save(
+        tmp_path
+    )
+    held_lock.release()
     opening.join()
     run.close()
     assert [entry.key for entry in Manifest.load(tmp_path).sinks] == ["json", "json-2", "tensorboard"]
 
 
 @pytest.mark.parametrize(("given", "status"), [(None, "FAILED"), ("FINISHED", "FAILED"), ("KILLED", "KILLED")])
-def test_a_run_whose_last_things_fail_has_ended_all_the_same(tmp_path: Path, given: Any, status: str) -> None:
+def test_close_with_failing_callback_ends_run(tmp_path: Path, given: Any, status: str) -> None:
     run = Run(tmp_path)
     run.before_close.append(lambda: run.log_metrics({"last": 1.0}, 2))
     run.before_close.append(lambda: 1 / 0)
@@ -659,7 +661,7 @@ def test_a_run_whose_last_things_fail_has_ended_all_the_same(tmp_path: Path, giv
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+def test_forked_child_writes_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     (tmp_path / "file").touch()
     with Run(directory) as run:
@@ -690,7 +692,7 @@ def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     assert [row["a"] for row in log(directory)] == [1.0, 3.0]
 
 
-def test_an_artifact_is_kept_wherever_it_comes_from(tmp_path: Path) -> None:
+def test_log_artifact_from_any_location_is_kept(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     (tmp_path / "folder" / "deep" / "file").write_text("content")
@@ -713,7 +715,7 @@ def test_an_artifact_is_kept_wherever_it_comes_from(tmp_path: Path) -> None:
     assert (directory / "artifacts/data/folder/deep/file").read_text() == "content"
 
 
-def test_what_was_said_is_said_to_the_log_of_the_package(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_archived_run_is_reported_by_package_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "pte_tracking"):
         with Run(tmp_path, name="first"):
             pass

@@ -25,79 +25,82 @@ rows = st.builds(
 )
 
 
-def points(found: list[AnyEvent]) -> list[tuple[str, int, object]]:
+def points(selected: list[AnyEvent]) -> list[tuple[str, int, object]]:
     return [
-        (key, event.step, value) for event in found if isinstance(event, Metrics) for key, value in event.values.items()
+        (key, event.step, value)
+        for event in selected
+        if isinstance(event, Metrics)
+        for key, value in event.values.items()
     ]
 
 
 @given(st.lists(rows), st.integers(1, 5))
-def test_each_key_of_a_step_comes_once_and_only_from_rows_for_this_sink(history: list[Metrics], most: int) -> None:
+def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[Metrics], max_values: int) -> None:
     history.sort(key=lambda event: event.step)
-    selection = Selection("mine-2", "mine", Limits(batch_values=most))
-    found = list(selection.select(history))
+    selection = Selection("mine-2", "mine", Limits(batch_values=max_values))
+    selected = list(selection.select(history))
     expected: dict[tuple[str, int], object] = {}
     for event in history:
         if event.sinks is None or {"mine", "mine-2"} & set(event.sinks):
             for key, value in event.values.items():
                 expected.setdefault((key, event.step), value)
-    assert points(found) == [(key, step, value) for (key, step), value in expected.items()]
-    for batch in _cut(found, most):
-        assert len(points(batch)) <= most
+    assert points(selected) == [(key, step, value) for (key, step), value in expected.items()]
+    for batch in _cut(selected, max_values):
+        assert len(points(batch)) <= max_values
 
 
 @given(st.lists(rows), st.integers(1, 3))
-def test_logs_that_are_kept_apart_come_whole(history: list[Metrics], most: int) -> None:
-    selection = Selection("mine", "mine", Limits(logs_apart=True, batch_values=most))
-    ours = [event for event in history if event.sinks is None or "mine" in event.sinks]
-    assert points(list(selection.select(history))) == points(list(ours))
+def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_values: int) -> None:
+    selection = Selection("mine", "mine", Limits(logs_apart=True, batch_values=max_values))
+    own_rows = [event for event in history if event.sinks is None or "mine" in event.sinks]
+    assert points(list(selection.select(history))) == points(list(own_rows))
 
 
 @given(st.lists(rows), st.integers(0, 20))
-def test_a_selection_goes_on_where_another_one_stopped(history: list[Metrics], place: int) -> None:
+def test_event_filter_restored_state_continues_selection(history: list[Metrics], split_index: int) -> None:
     history.sort(key=lambda event: event.step)
     limits = Limits()
     first = Selection("mine", "mine", limits)
-    found = list(first.select(history[:place]))
+    selected = list(first.select(history[:split_index]))
     second = Selection("mine", "mine", limits)
     second.restore(first.state())
-    found += second.select(history[place:])
-    assert points(found) == points(list(Selection("mine", "mine", limits).select(history)))
+    selected += second.select(history[split_index:])
+    assert points(selected) == points(list(Selection("mine", "mine", limits).select(history)))
 
 
-def test_a_key_that_two_logs_give_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     selection = Selection("mine", "mine", Limits())
     for step in range(3):
         list(selection.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
     assert caplog.messages == ["mine: 'a' of step 0 was logged twice (by 'log', then 'other'); the first counts"]
 
 
-def test_keys_are_mapped_in_every_kind_of_event_and_that_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
     limits = Limits(key_characters=re.compile(r"[\w-]"))
-    some: list[AnyEvent] = [
+    mapped_events: list[AnyEvent] = [
         Metrics(1, 0.0, 1, {"a@": 1}),
         events.Params(2, 0.0, {"a@": 1}),
         events.Tags(3, 0.0, {"a@": "1"}),
         events.Text(4, 0.0, "a@", 1, "text"),
         events.Figure(5, 0.0, "a@", 1, "path@"),
     ]
-    found = list(Selection("mine", "mine", limits).select(some))
-    mapped = {key for event in found for key in getattr(event, "values", {getattr(event, "key", ""): None})}
+    selected = list(Selection("mine", "mine", limits).select(mapped_events))
+    mapped = {key for event in selected for key in getattr(event, "values", {getattr(event, "key", ""): None})}
     assert len(mapped) == 1
     assert re.fullmatch("a_-[0-9a-f]{8}", mapped.pop())
     assert len(caplog.messages) == 1
 
 
-def test_points_that_cannot_be_forgotten_are_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
     selection = Selection("mine", "mine", Limits())
     nan = float("nan")
     selection.remember([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
-    again: list[AnyEvent] = [
+    repeated_rows: list[AnyEvent] = [
         Metrics(4, 0.0, 1, {"a": 1, "b": 1, "n": nan}),
         Metrics(5, 0.0, 2, {"a": 9}),
         Metrics(6, 0.0, 3, {"a": 3}),
     ]
-    assert points(list(selection.select(again))) == [("b", 1, 1), ("a", 3, 3)]
+    assert points(list(selection.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
     assert len(caplog.messages) == 1
     assert "its second pass differs ('a' at step 2: 9, first 2)" in caplog.text
     assert not selection.remembers

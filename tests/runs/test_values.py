@@ -24,7 +24,9 @@ NUMPY_TYPES = [
     *(np.dtype(name) for name in np.typecodes["Float"]),
     np.dtype(bool),
 ]
-TORCH_TYPES = sorted({found for name in dir(torch) if isinstance(found := getattr(torch, name), torch.dtype)}, key=str)
+TORCH_TYPES = sorted(
+    {result for name in dir(torch) if isinstance(result := getattr(torch, name), torch.dtype)}, key=str
+)
 
 
 def is_real(dtype: torch.dtype) -> bool:
@@ -35,20 +37,20 @@ def is_real(dtype: torch.dtype) -> bool:
         return False
 
 
-def same(one: Number, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
+def same(candidate: Number, other: float) -> bool:
+    return candidate == other or (math.isnan(candidate) and math.isnan(other))
 
 
 def is_plain(number: Number) -> bool:
     """Whether it is a number that a line can hold, exactly."""
-    found = events.decode(events.encode(events.Metrics(1, 0.0, 1, {"a": number})))
-    assert isinstance(found, events.Metrics)
-    back = found.values["a"]
-    return type(number) in (int, float) and type(back) is type(number) and (back == number or number != number)
+    result = events.decode(events.encode(events.Metrics(1, 0.0, 1, {"a": number})))
+    assert isinstance(result, events.Metrics)
+    restored = result.values["a"]
+    return type(number) in (int, float) and type(restored) is type(number) and (restored == number or number != number)
 
 
 @given(st.floats() | st.integers() | st.booleans() | st.floats(width=16) | st.integers(10**300, 10**320))
-def test_any_python_number_can_be_written(value: float) -> None:
+def test_to_number_accepts_any_python_number(value: float) -> None:
     number = to_number("a", value)
     assert is_plain(number)
     if isinstance(value, float) or -(2**63) <= value < 2**63:
@@ -56,17 +58,17 @@ def test_any_python_number_can_be_written(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**64, 10**30, -(10**300)])
-def test_an_int_beyond_64_bits_is_the_nearest_float(value: int) -> None:
+def test_to_number_int_beyond_64_bits_becomes_nearest_float(value: int) -> None:
     assert to_number("a", value) == float(value)
 
 
-def test_an_int_beyond_all_floats_is_infinite() -> None:
+def test_to_number_int_beyond_float_range_becomes_infinity() -> None:
     assert to_number("a", 10**400) == math.inf
     assert to_number("a", -(10**400)) == -math.inf
 
 
 @given(st.sampled_from(NUMPY_TYPES).flatmap(lambda dtype: numpy_strategies.from_dtype(dtype)), st.integers(0, 3))
-def test_a_numpy_scalar_or_array_of_one_element_is_its_number(scalar: Any, dimensions: int) -> None:
+def test_to_number_accepts_single_element_numpy_values(scalar: Any, dimensions: int) -> None:
     with np.errstate(all="ignore"):  # a long double may be too large for a double
         expected = float(scalar)
         for value in (scalar, np.full((1,) * dimensions, scalar)):
@@ -75,8 +77,8 @@ def test_a_numpy_scalar_or_array_of_one_element_is_its_number(scalar: Any, dimen
             assert same(float(number), expected)
 
 
-@pytest.mark.parametrize("dtype", [one for one in TORCH_TYPES if is_real(one)], ids=str)
-def test_a_tensor_of_one_element_is_its_number(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [candidate for candidate in TORCH_TYPES if is_real(candidate)], ids=str)
+def test_to_number_accepts_single_element_tensors(dtype: torch.dtype) -> None:
     for shape in [(), (1,), (1, 1, 1)]:
         number = to_number("a", torch.ones(shape, dtype=dtype))
         assert is_plain(number)
@@ -84,14 +86,14 @@ def test_a_tensor_of_one_element_is_its_number(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_a_tensor_that_requires_grad_is_its_number(dtype: torch.dtype) -> None:
+def test_to_number_accepts_tensors_that_require_grad(dtype: torch.dtype) -> None:
     leaf = torch.tensor(0.5, dtype=dtype, requires_grad=True)
     assert to_number("a", leaf) == 0.5
     assert to_number("a", leaf * 2) == 1.0
     assert to_number("a", torch.nn.Parameter(torch.tensor([math.inf], dtype=dtype))) == math.inf
 
 
-def test_other_kinds_of_numbers_count_too() -> None:
+def test_to_number_accepts_decimal_and_fraction() -> None:
     assert to_number("a", decimal.Decimal("0.1")) == 0.1
     assert to_number("a", fractions.Fraction(1, 4)) == 0.25
 
@@ -101,7 +103,7 @@ def test_other_kinds_of_numbers_count_too() -> None:
     [torch.zeros(2), torch.zeros(0), np.zeros((1, 2)), np.zeros(0)],
     ids=["tensor", "empty tensor", "array", "empty array"],
 )
-def test_several_elements_are_no_number(value: Any) -> None:
+def test_to_number_several_elements_raise_value_error(value: Any) -> None:
     with pytest.raises(ValueError, match=r"values\['train/loss'\].*a single number.*of shape \(.*\.mean\(\)"):
         to_number("train/loss", value)
 
@@ -111,25 +113,25 @@ def test_several_elements_are_no_number(value: Any) -> None:
     ["0.5", None, [0.5], {"a": 1}, 1j, np.complex64(1), torch.tensor(1j), np.str_("a"), np.array(None), object(), max],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_real_number_is_told_so(value: Any) -> None:
+def test_to_numbers_non_number_raises_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"values\['a'\].*expected a real number, got .* of type "):
         to_numbers({"a": value})
 
 
 @pytest.mark.parametrize("key", [1, None, b"loss", ("a",), 0.5])
-def test_a_key_that_is_no_string_is_told_so(key: Any) -> None:
+def test_to_numbers_non_string_key_raises_type_error(key: Any) -> None:
     with pytest.raises(TypeError, match=r"values: expected a string, got .* of type"):
         to_numbers({key: 1.0})
 
 
 @pytest.mark.parametrize("key", ["", "\ud800", "loss\udfff"])
-def test_a_key_that_names_nothing_is_told_so(key: str) -> None:
+def test_to_numbers_empty_or_surrogate_key_raises_value_error(key: str) -> None:
     with pytest.raises(ValueError, match=r"^values: "):
         to_numbers({key: 1.0})
 
 
 @given(st.text(min_size=1))
-def test_every_other_string_is_a_key(key: str) -> None:
+def test_to_numbers_accepts_any_other_string_key(key: str) -> None:
     assert to_numbers({key: 1.0}) == {key: 1.0}
 
 
@@ -138,32 +140,32 @@ class Name(str):
 
 
 @pytest.mark.parametrize("kind", [Name, np.str_])
-def test_a_key_of_a_kind_of_its_own_is_a_plain_string(kind: Callable[[str], str]) -> None:
+def test_string_subclass_key_becomes_plain_string(kind: Callable[[str], str]) -> None:
     (key,) = to_numbers({kind("loss"): 1.0})
     assert type(key) is str
     assert type(check_key(kind("loss"))) is str
 
 
 @pytest.mark.parametrize("values", [None, 0.5, ["loss"], "loss", {"loss"}])
-def test_a_row_is_a_mapping(values: Any) -> None:
+def test_to_numbers_non_mapping_raises_type_error(values: Any) -> None:
     with pytest.raises(TypeError, match=r"values: expected a mapping .*, got "):
         to_numbers(values)
 
 
 @pytest.mark.parametrize("step", [3, True, np.int64(3), np.uint8(3), torch.tensor(3), 2**63 - 1, -1])
-def test_a_step_is_a_plain_int(step: Any) -> None:
+def test_check_step_returns_plain_int(step: Any) -> None:
     assert type(check_step(step)) is int
     assert check_step(step) == int(step)
 
 
 @pytest.mark.parametrize("step", [1.0, "1", None, torch.tensor(1.0), torch.zeros(2)])
-def test_a_step_that_is_no_int_is_told_so(step: Any) -> None:
+def test_check_step_non_integer_raises_type_error(step: Any) -> None:
     with pytest.raises(TypeError, match=r"step: expected an int, got "):
         check_step(step)
 
 
 @pytest.mark.parametrize("step", [2**63, -(2**63) - 1])
-def test_a_step_that_no_backend_can_hold_is_told_so(step: int) -> None:
+def test_check_step_beyond_64_bits_raises_value_error(step: int) -> None:
     with pytest.raises(ValueError, match=r"step: expected .* 64 bits.*, got "):
         check_step(step)
 
@@ -177,7 +179,7 @@ plain_params: st.SearchStrategy[Any] = st.recursive(
 
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(min_size=1), plain_params))
-def test_any_params_become_one_level_of_plain_values(params: dict[str, Any]) -> None:
+def test_flatten_any_params_become_encodable_values(params: dict[str, Any]) -> None:
     try:
         flat = flatten(params)
     except ValueError:  # two names meet
@@ -186,7 +188,7 @@ def test_any_params_become_one_level_of_plain_values(params: dict[str, Any]) -> 
     assert events.decode(events.encode(event)) == event
 
 
-def test_nested_params_are_joined_and_odd_ones_kept_as_text() -> None:
+def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:
     params: dict[Any, Any] = {
         "optim": {"lr": np.float32(0.5), "betas": (0.9, 0.99)},
         "net": {},
@@ -204,18 +206,18 @@ def test_nested_params_are_joined_and_odd_ones_kept_as_text() -> None:
     }
 
 
-def test_params_that_meet_in_one_name_are_told_so() -> None:
+def test_flatten_colliding_names_raise_value_error() -> None:
     with pytest.raises(ValueError, match=r"params: 'a/b' is there twice"):
         flatten({"a": {"b": 1}, "a/b": 2})
 
 
 @pytest.mark.parametrize("params", [[("lr", 1)], "lr", 1])
-def test_params_and_tags_are_mappings(params: Any) -> None:
+def test_params_and_tags_non_mapping_raises_type_error(params: Any) -> None:
     with pytest.raises(TypeError, match=r"params: expected a mapping, got .*vars\(args\)"):
         flatten(params)
     with pytest.raises(TypeError, match=r"tags: expected a mapping, got"):
         to_texts(params)
 
 
-def test_a_tag_that_is_no_unicode_is_escaped() -> None:
+def test_to_texts_lone_surrogate_is_escaped() -> None:
     assert to_texts({"a": "\ud800", "b": 3}) == {"a": "\\ud800", "b": "3"}

@@ -28,7 +28,7 @@ PLACES = [
 ]
 
 
-def die_in(iteration: int) -> small.Hook:
+def kill_in(iteration: int) -> small.Hook:
     def hook(current: int) -> None:
         if current == iteration:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -59,7 +59,7 @@ def train(out: Path, front_end: str, hook: small.Hook) -> None:
     (out / "weights.json").write_text(json.dumps(weights))
 
 
-def result(out: Path) -> dict[str, Any]:
+def read_result(out: Path) -> dict[str, Any]:
     return {
         "weights": json.loads((out / "weights.json").read_text()),
         "rows": small.rows(out),
@@ -70,17 +70,17 @@ def result(out: Path) -> dict[str, Any]:
 def main(front_end: str, folder: Path) -> None:
     # In this process: it imports what torch imports late, once for all children.
     train(folder / "whole", front_end, lambda iteration: None)
-    ended = []
+    exit_codes = []
     for place in PLACES:
         out = folder / place.replace(":", "_")
-        ended.append(session(out, front_end, lambda place=place: killing.arm(place)))
+        exit_codes.append(session(out, front_end, lambda place=place: killing.arm(place)))
         assert session(out, front_end) == 0, place
-        assert result(out) == result(folder / "whole"), place
+        assert read_result(out) == read_result(folder / "whole"), place
     out = folder / "iterations"
-    ended += [session(out, front_end, hook=die_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
+    exit_codes += [session(out, front_end, hook=kill_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
     assert session(out, front_end) == 0
-    assert result(out) == result(folder / "whole")
-    assert ended == [-signal.SIGKILL] * len(ended), ended
+    assert read_result(out) == read_result(folder / "whole")
+    assert exit_codes == [-signal.SIGKILL] * len(exit_codes), exit_codes
 
 
 if __name__ == "__main__":

@@ -159,9 +159,9 @@ def train(
     **parts: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
     """Train, or go on; returns the weights and what it went on from."""
-    made = Parts(**parts)
-    resumed = FRONT_ENDS[front_end](out, made, default_extensions() if ours is None else ours, hook, what)
-    return made.weights(), resumed
+    components = Parts(**parts)
+    resumed = FRONT_ENDS[front_end](out, components, default_extensions() if ours is None else ours, hook, what)
+    return components.weights(), resumed
 
 
 def train_until(out: Path, iteration: int, **options: Any) -> None:

@@ -74,21 +74,21 @@ def stateful(**options: Any) -> Iterable[Any]:
         return StatefulDataLoader(Numbers(), batch_size=4, **options)
 
 
-def own_generator(seed: int = 5) -> torch.Generator:
+def make_generator(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 LOADERS: dict[str, Callable[[], Iterable[Any]]] = {
     "list": lambda: [[i] for i in range(BATCHES)],
-    "in order": lambda: DataLoader(Noisy(), batch_size=4),
+    "sequential": lambda: DataLoader(Noisy(), batch_size=4),
     "shuffled": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True),
     "incomplete": lambda: DataLoader(Noisy(), batch_size=3, shuffle=True),
-    "own generator": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True, generator=own_generator()),
-    "sampler with its generator": lambda: DataLoader(
-        Noisy(), batch_size=4, sampler=RandomSampler(Numbers(), generator=own_generator())
+    "own generator": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True, generator=make_generator()),
+    "sampler generator": lambda: DataLoader(
+        Noisy(), batch_size=4, sampler=RandomSampler(Numbers(), generator=make_generator())
     ),
-    "with replacement": lambda: DataLoader(
-        Noisy(), batch_size=4, sampler=WeightedRandomSampler([1.0, 2.0] * 10, 20, generator=own_generator())
+    "weighted sampler": lambda: DataLoader(
+        Noisy(), batch_size=4, sampler=WeightedRandomSampler([1.0, 2.0] * 10, 20, generator=make_generator())
     ),
     "batch sampler": lambda: DataLoader(Noisy(), batch_sampler=BatchSampler(RandomSampler(Numbers()), 4, False)),
     "set_epoch": lambda: DataLoader(Noisy(), batch_size=4, sampler=EpochSampler()),
@@ -97,22 +97,22 @@ LOADERS: dict[str, Callable[[], Iterable[Any]]] = {
     ),
     "iterable": lambda: DataLoader(Stream(), batch_size=4),
     "stateful": lambda: stateful(shuffle=True),
-    "stateful, own generator": lambda: stateful(shuffle=True, generator=own_generator()),
+    "stateful, own generator": lambda: stateful(shuffle=True, generator=make_generator()),
     "workers": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True, num_workers=2),
 }
 WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
     "prefetch": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True, num_workers=2, prefetch_factor=4),
     "workers, own generator": lambda: DataLoader(
-        Noisy(), batch_size=4, shuffle=True, num_workers=1, generator=own_generator()
+        Noisy(), batch_size=4, shuffle=True, num_workers=1, generator=make_generator()
     ),
-    "iterable with workers": lambda: DataLoader(Stream(), batch_size=2, num_workers=2),
-    "stateful with workers": lambda: stateful(shuffle=True, num_workers=2),
+    "iterable, workers": lambda: DataLoader(Stream(), batch_size=2, num_workers=2),
+    "stateful, workers": lambda: stateful(shuffle=True, num_workers=2),
     # Random numbers inside of persistent workers are the documented exception, so these give the order only.
     "persistent workers": lambda: DataLoader(
         Numbers(), batch_size=4, shuffle=True, num_workers=2, persistent_workers=True
     ),
     "persistent, own generator": lambda: DataLoader(
-        Numbers(), batch_size=4, shuffle=True, num_workers=2, persistent_workers=True, generator=own_generator()
+        Numbers(), batch_size=4, shuffle=True, num_workers=2, persistent_workers=True, generator=make_generator()
     ),
 }
 
@@ -134,21 +134,21 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)
 
 
-def through_a_file(state: Any) -> Any:
+def save_and_load(state: Any) -> Any:
     buffer = io.BytesIO()
     torch.save(plain(state), buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
 
-def check(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
+def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
     seed_everything(1)
     feeds = Feeds()
-    whole: Seen = []
+    uninterrupted: Seen = []
     saved = {}
     for seen in train(feeds.feed(make()), 3 * BATCHES):
-        whole.append(seen)
-        saved[len(whole)] = through_a_file([feeds.state_dict(), rng.get_state()])
+        uninterrupted.append(seen)
+        saved[len(uninterrupted)] = save_and_load([feeds.state_dict(), rng.get_state()])
     for stop in stops:
         seed_everything(99)
         feeds = Feeds()
@@ -156,98 +156,98 @@ def check(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
         feed = feeds.feed(make())
         torch.rand(7), random.random(), np.random.rand()  # whoever draws before the training begins
         feeds.begin()
-        assert list(train(feed, 3 * BATCHES - stop)) == whole[stop:], f"after {stop} batches"
+        assert list(train(feed, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_it_goes_on_exactly_after_any_batch(kind: str) -> None:
+def test_resumable_loader_resumes_exactly_after_any_batch(kind: str) -> None:
     stops = [2, BATCHES, BATCHES + 1] if kind == "workers" else range(1, 3 * BATCHES)
-    check(LOADERS[kind], stops)
+    check_resume(LOADERS[kind], stops)
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS)
-def test_it_goes_on_exactly_with_workers(kind: str) -> None:
-    check(WITH_WORKERS[kind], [1, BATCHES - 1, BATCHES, BATCHES + 2, 2 * BATCHES, 2 * BATCHES + 3])
+def test_resumable_loader_with_workers_resumes_exactly(kind: str) -> None:
+    check_resume(WITH_WORKERS[kind], [1, BATCHES - 1, BATCHES, BATCHES + 2, 2 * BATCHES, 2 * BATCHES + 3])
 
 
-def test_a_second_resume_is_as_exact_as_the_first() -> None:
+def test_loader_registry_repeated_resumes_stay_exact() -> None:
     make = LOADERS["shuffled"]
     seed_everything(1)
-    whole = list(train(Feed(make()), 3 * BATCHES))
+    uninterrupted = list(train(Feed(make()), 3 * BATCHES))
 
     seed_everything(1)
     feeds = Feeds()
     seen = list(train(feeds.feed(make()), 2))
     for more in (1, 2, 1, 7):
-        state = through_a_file([feeds.state_dict(), rng.get_state()])
+        state = save_and_load([feeds.state_dict(), rng.get_state()])
         feeds = Feeds()
         feeds.load_state_dict(*state)
         assert feeds.state_dict().keys() == {"main"}, "a place is kept until its loader comes"
         seen += train(feeds.feed(make()), more)
-    assert seen == whole[: len(seen)]
+    assert seen == uninterrupted[: len(seen)]
 
 
-def test_a_state_taken_before_the_next_batch_is_the_one_restored() -> None:
+def test_resumable_loader_returns_loaded_state_until_next_batch() -> None:
     make = LOADERS["shuffled"]
     feed = Feed(make())
     list(train(feed, 3))
     state = feed.state_dict()
-    again = Feed(make())
-    again.load_state_dict(state)
-    assert again.state_dict() is state
+    restored = Feed(make())
+    restored.load_state_dict(state)
+    assert restored.state_dict() is state
 
 
-def test_several_loaders_go_on_together() -> None:
+def test_loader_registry_several_loaders_resume_together() -> None:
     def rounds(feeds: Feeds, count: int) -> Iterator[Any]:
         first, second = (train(feeds.feed(LOADERS["shuffled"](), name), 99) for name in ("first", "second"))
         return ((next(first), next(second)) for _ in range(count))
 
     seed_everything(1)
-    whole = list(rounds(Feeds(), 8))
+    uninterrupted = list(rounds(Feeds(), 8))
     seed_everything(1)
     feeds = Feeds()
     seen = list(rounds(feeds, 3))
-    state = through_a_file([feeds.state_dict(), rng.get_state()])
+    state = save_and_load([feeds.state_dict(), rng.get_state()])
     resumed = Feeds()
     resumed.load_state_dict(*state)
-    assert seen + list(rounds(resumed, 5)) == whole
+    assert seen + list(rounds(resumed, 5)) == uninterrupted
 
 
-def test_passes_are_what_the_loader_gives() -> None:
+def test_resumable_loader_yields_batches_and_length_of_loader() -> None:
     assert [list(feed) for feed in [Feed([1, 2, 3])] * 2] == [[1, 2, 3], [1, 2, 3]]
     assert list(Feed([])) == []
     assert len(Feed([1, 2, 3])) == 3
 
 
-def test_a_wrong_length_loses_no_batch() -> None:
-    class Modest(list[int]):
+def test_resumable_loader_wrong_length_yields_every_batch() -> None:
+    class ShortList(list[int]):
         def __len__(self) -> int:
             return 2
 
-    assert list(Feed(Modest([1, 2, 3, 4]))) == [1, 2, 3, 4]
+    assert list(Feed(ShortList([1, 2, 3, 4]))) == [1, 2, 3, 4]
 
 
-def test_less_data_than_before_is_an_error() -> None:
+def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
     feed = Feed(list(range(5)))
-    passing = iter(feed)
+    batch_iterator = iter(feed)
     for _ in range(3):
-        next(passing)
+        next(batch_iterator)
     shorter = Feed([1, 2])
     shorter.load_state_dict(feed.state_dict())
     with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass ended after 2"):
         next(iter(shorter))
 
 
-def test_another_kind_of_loader_is_an_error() -> None:
-    known = Feed(LOADERS["stateful"]())
-    next(iter(known))
+def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
+    source = Feed(LOADERS["stateful"]())
+    next(iter(source))
     with pytest.raises(ValueError, match="DataLoader has not"):
-        Feed(LOADERS["shuffled"]()).load_state_dict(known.state_dict())
+        Feed(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
     with pytest.raises(ValueError, match="1 random generators of its own, this DataLoader has 0"):
         Feed(LOADERS["shuffled"]()).load_state_dict(Feed(LOADERS["own generator"]()).state_dict())
 
 
-def test_new_persistent_workers_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_resumable_loader_resumed_persistent_workers_log_warning(caplog: pytest.LogCaptureFixture) -> None:
     make = WITH_WORKERS["persistent workers"]
     feed = Feed(make())
     list(train(feed, BATCHES + 1))

@@ -15,7 +15,7 @@ LAST = small.ITERATIONS * small.EPOCHS
 
 
 @pytest.mark.parametrize("front_end", small.FRONT_ENDS)
-def test_weights_and_log_are_those_of_an_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
+def test_resumed_training_equals_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", front_end=front_end)
     out = tmp_path / "stopped"
     for iteration in (3, 7, 16, 17, 22):  # before any snapshot; after one in each epoch, twice after the same
@@ -28,12 +28,12 @@ def test_weights_and_log_are_those_of_an_uninterrupted_training(front_end: str, 
 
 
 @pytest.mark.parametrize("iteration", range(1, LAST + 1, 3))
-def test_any_snapshot_will_do(iteration: int, tmp_path: Path) -> None:
-    every = {"trigger": (1, "iteration")}
-    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(**every))
+def test_resume_from_any_snapshot_reproduces_weights_and_log(iteration: int, tmp_path: Path) -> None:
+    snapshot_options = {"trigger": (1, "iteration")}
+    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(**snapshot_options))
     again, resumed = small.train(
         tmp_path / "again",
-        ours=small.default_extensions(**every),
+        ours=small.default_extensions(**snapshot_options),
         what=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
     )
     assert resumed is not None
@@ -42,7 +42,7 @@ def test_any_snapshot_will_do(iteration: int, tmp_path: Path) -> None:
     assert small.rows(tmp_path / "again") == small.rows(tmp_path / "whole")
 
 
-def test_all_front_ends_end_alike(tmp_path: Path) -> None:
+def test_front_ends_produce_identical_weights_and_logs(tmp_path: Path) -> None:
     results = [small.train(tmp_path / name, front_end=name)[0] for name in small.FRONT_ENDS]
     logs = [small.rows(tmp_path / name) for name in small.FRONT_ENDS]
     assert results[1:] == results[:-1]
@@ -51,7 +51,7 @@ def test_all_front_ends_end_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loader", [{"workers": 2}, {"stateful": True}], ids=["workers", "stateful"])
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own use of torch
-def test_other_loaders_are_as_exact(loader: Any, tmp_path: Path) -> None:
+def test_resume_worker_and_stateful_loaders_reproduce_training(loader: Any, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", **loader)
     for iteration in (7, 17):
         small.train_until(tmp_path / "stopped", iteration, **loader)
@@ -59,7 +59,7 @@ def test_other_loaders_are_as_exact(loader: Any, tmp_path: Path) -> None:
     assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
 
 
-def test_the_form_of_chainer_resumes_the_same_run_too(tmp_path: Path) -> None:
+def test_load_state_dict_in_chainer_style_resumes_same_run(tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole")
     out = tmp_path / "stopped"
     small.train_until(out, 13)
@@ -75,7 +75,7 @@ def test_the_form_of_chainer_resumes_the_same_run_too(tmp_path: Path) -> None:
     )
     manager.load_state_dict(torch.load(out / "snapshot_iter_10"))
     assert manager.iteration == 10
-    assert [one.path for one in manager.run.checkpoints()] == ["snapshot_iter_5", "snapshot_iter_10"]
+    assert [checkpoint.path for checkpoint in manager.run.checkpoints()] == ["snapshot_iter_5", "snapshot_iter_10"]
     for batch in manager.batches(parts.loader):
         with manager.run_iteration():
             parts.update(batch)
@@ -84,7 +84,7 @@ def test_the_form_of_chainer_resumes_the_same_run_too(tmp_path: Path) -> None:
     assert not (out / "previous").exists()
 
 
-def test_what_is_drawn_between_resuming_and_training_does_not_count(tmp_path: Path) -> None:
+def test_resume_ignores_random_draws_before_first_iteration(tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole")
     small.train_until(tmp_path / "stopped", 13)
     parts = small.Parts()
@@ -105,19 +105,19 @@ def test_what_is_drawn_between_resuming_and_training_does_not_count(tmp_path: Pa
 
 
 @pytest.mark.parametrize("front_end", small.FRONT_ENDS)
-def test_a_preempted_training_goes_on_where_it_was(front_end: str, tmp_path: Path) -> None:
-    def preemptible() -> list[Any]:
+def test_preempted_training_resumes_exactly(front_end: str, tmp_path: Path) -> None:
+    def make_extensions() -> list[Any]:
         return small.default_extensions(on_signal=signal.SIGUSR1)
 
     def preempt(iteration: int) -> None:
         if iteration == 13:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    weights, _ = small.train(tmp_path / "whole", front_end=front_end, ours=preemptible())
+    weights, _ = small.train(tmp_path / "whole", front_end=front_end, ours=make_extensions())
     with pytest.raises(SystemExit) as caught:
-        small.train(tmp_path / "stopped", front_end=front_end, ours=preemptible(), hook=preempt)
+        small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions(), hook=preempt)
     assert caught.value.code == 128 + signal.SIGUSR1
-    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, ours=preemptible())
+    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions())
     assert resumed is not None
     assert resumed.step == 13
     assert again == weights

@@ -26,25 +26,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "snapshot_iter_7"
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    return bool(one == other)
+def is_equal(actual: Any, expected: Any) -> bool:
+    if isinstance(actual, torch.Tensor):
+        return torch.equal(actual, expected)
+    if isinstance(actual, dict):
+        return list(actual) == list(expected) and all(is_equal(actual[key], expected[key]) for key in actual)
+    return bool(actual == expected)
 
 
-def test_what_was_written_is_read(path: Path) -> None:
+def test_write_then_load_returns_same_state(path: Path) -> None:
     written = file.write(path, STATE)
     assert written == part(path)
     assert written.size == path.stat().st_size
-    assert same(file.load(path, written.sha256), STATE)
-    assert same(torch.load(path), STATE), "anybody can read it"
+    assert is_equal(file.load(path, written.sha256), STATE)
+    assert is_equal(torch.load(path), STATE), "anybody can read it"
     assert file.peek(path)["manager"] == {"iteration": 7}
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_file_is_replaced_by_a_whole_one(path: Path) -> None:
+def test_write_existing_file_is_replaced(path: Path) -> None:
     first = file.write(path, {"step": 1})
     second = file.write(path, {"step": 2})
     assert first != second
@@ -63,7 +63,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_what_was_there(path: Path) -> None:
+def test_write_disk_full_keeps_previous_file(path: Path) -> None:
     file.write(path, {"step": 1})
     with pytest.raises(OSError, match="MB are free"):
         file.write(path, {"large": torch.zeros(100_000)})
@@ -71,7 +71,7 @@ def test_a_full_disk_leaves_what_was_there(path: Path) -> None:
     assert file.load(path) == {"step": 1}
 
 
-def test_a_state_that_cannot_be_saved_leaves_nothing(path: Path) -> None:
+def test_write_unsavable_state_leaves_no_file(path: Path) -> None:
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         file.write(path, {"function": lambda: None})
     assert os.listdir(path.parent) == []
@@ -79,7 +79,7 @@ def test_a_state_that_cannot_be_saved_leaves_nothing(path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_bit_is_noticed_or_does_no_harm(path: Path, data: st.DataObject) -> None:
+def test_load_flipped_bit_raises_or_returns_same_state(path: Path, data: st.DataObject) -> None:
     written = file.write(path, STATE)
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -87,12 +87,12 @@ def test_a_flipped_bit_is_noticed_or_does_no_harm(path: Path, data: st.DataObjec
     with pytest.raises(SnapshotError):
         file.load(path, written.sha256)
     with contextlib.suppress(SnapshotError):
-        assert same(file.load(path), STATE)
+        assert is_equal(file.load(path), STATE)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_cut_file_is_noticed(path: Path, data: st.DataObject) -> None:
+def test_load_truncated_file_raises_snapshot_error(path: Path, data: st.DataObject) -> None:
     file.write(path, STATE)
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
@@ -105,7 +105,7 @@ class Evil:
         return os.system, ("touch executed",)
 
 
-def evil_zip(path: Path) -> None:
+def write_evil_zip(path: Path) -> None:
     """A file like torch's, whose pickle runs a command."""
     torch.save({"x": torch.ones(2)}, path)
     with zipfile.ZipFile(path) as archive:
@@ -115,28 +115,28 @@ def evil_zip(path: Path) -> None:
             archive.writestr(name, pickle.dumps({"x": Evil()}) if name.endswith("data.pkl") else content)
 
 
-FOREIGN = {
-    "nothing": (lambda path: None, "there is no such file"),
-    "a folder": (Path.mkdir, "not whole, snapshot.json is missing in it"),
-    "empty": (Path.touch, r"damaged, or no snapshot \(0 bytes\)"),
-    "text": (lambda path: path.write_text("hello" * 100), "damaged, or no snapshot"),
-    "a pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged, or no snapshot"),
-    "an old torch file": (
+FOREIGN_FILES = {
+    "missing file": (lambda path: None, "there is no such file"),
+    "directory": (Path.mkdir, "not whole, snapshot.json is missing in it"),
+    "empty file": (Path.touch, r"damaged, or no snapshot \(0 bytes\)"),
+    "text file": (lambda path: path.write_text("hello" * 100), "damaged, or no snapshot"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged, or no snapshot"),
+    "legacy torch file": (
         lambda path: torch.save({"x": Evil()}, path, _use_new_zipfile_serialization=False),
         "damaged, or no snapshot",
     ),
-    "a torch file of any object": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
-    "a crafted torch file": (evil_zip, "more than tensors and plain values"),
-    "a whole module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
-    "another zip": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "no snapshot"),
-    "a tensor": (lambda path: torch.save(torch.ones(3), path), "it holds a Tensor, not a dictionary"),
+    "torch object file": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
+    "crafted torch file": (write_evil_zip, "more than tensors and plain values"),
+    "module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
+    "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "no snapshot"),
+    "tensor": (lambda path: torch.save(torch.ones(3), path), "it holds a Tensor, not a dictionary"),
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_files_are_refused_and_never_executed(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", FOREIGN_FILES)
+def test_load_foreign_file_raises_and_executes_nothing(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    make, reason = FOREIGN[kind]
+    make, reason = FOREIGN_FILES[kind]
     make(path)
     for load in (file.load, file.peek) if path.is_file() else (file.load,):
         with pytest.raises(SnapshotError, match=f"^{path}: .*") as caught:
@@ -147,7 +147,7 @@ def test_foreign_files_are_refused_and_never_executed(kind: str, path: Path, mon
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is on its way out
-def test_programs_are_refused(path: Path) -> None:
+def test_load_torchscript_program_raises_snapshot_error(path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
     with pytest.raises(SnapshotError, match="a TorchScript program"):
         file.load(path)

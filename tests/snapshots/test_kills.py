@@ -15,20 +15,20 @@ from tests.snapshots import small_training as small
 
 @pytest.mark.slow
 @pytest.mark.parametrize("front_end", small.FRONT_ENDS)
-def test_killed_at_any_place_it_ends_alike(front_end: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_killed_training_resumed_equals_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
+    completed = subprocess.run(
         [sys.executable, "-m", "tests.snapshots.kills", front_end, tmp_path],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=280,
     )
-    assert done.returncode == 0, done.stderr[-5000:]
+    assert completed.returncode == 0, completed.stderr[-5000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-def test_a_whole_group_that_is_preempted_saves_and_goes_on(name: str, tmp_path: Path) -> None:
+def test_preempted_process_group_saves_snapshot_and_resumes(name: str, tmp_path: Path) -> None:
     """Schedulers signal the loader's workers, too."""
     number = signal.Signals[name]
     training = subprocess.Popen(
@@ -44,9 +44,9 @@ def test_a_whole_group_that_is_preempted_saves_and_goes_on(name: str, tmp_path: 
     assert training.wait(60) == 128 + number
 
     ours = {"ours": small.default_extensions(on_signal=number), "workers": 2}
-    again, resumed = small.train(tmp_path / "stopped", **ours)
+    resumed_weights, resumed = small.train(tmp_path / "stopped", **ours)
     assert resumed is not None
     assert resumed.step == preempted.ITERATION
     weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(on_signal=number), workers=2)
-    assert again == weights
+    assert resumed_weights == weights
     assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")

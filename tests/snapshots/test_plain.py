@@ -15,20 +15,20 @@ from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.plain_state import plain, with_tensors
 
 
-def through_a_file(state: Any) -> Any:
+def save_and_load(state: Any) -> Any:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
 
-def size_in_a_file(state: Any) -> int:
+def measure_saved_size(state: Any) -> int:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return len(buffer.getvalue())
 
 
-def test_plain_values_come_back_as_they_were() -> None:
+def test_to_plain_supported_values_survive_save_and_load() -> None:
     state = {
         "numbers": [1, 2.5, True, None, 3j, -(2**70), float("inf")],
         "texts": ("a", b"b", {"c", "d"}),
@@ -37,12 +37,12 @@ def test_plain_values_come_back_as_they_were() -> None:
         "counted": Counter([5, 5, 7]),
         "ordered": OrderedDict(x=1),
     }
-    read = through_a_file(plain(state))
-    assert read == state
-    assert {key: type(value) for key, value in read.items()} == {key: type(value) for key, value in state.items()}
+    loaded = save_and_load(plain(state))
+    assert loaded == state
+    assert {key: type(value) for key, value in loaded.items()} == {key: type(value) for key, value in state.items()}
 
 
-def test_numbers_of_numpy_become_those_of_python() -> None:
+def test_to_plain_numpy_scalars_become_python_values() -> None:
     numbers = {
         "float": np.float64(0.5),
         "half": np.float16(0.25),
@@ -54,7 +54,7 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
     copied = plain(numbers)
     assert copied == {"float": 0.5, "half": 0.25, "int": 3, "bool": True, "text": "x", 4: 1}
     assert {type(value) for value in copied.values()} == {float, int, bool, str}
-    assert through_a_file(copied) == copied
+    assert save_and_load(copied) == copied
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_would_not_come_back_is_refused_by_its_place(value: object) -> None:
+def test_to_plain_unsupported_value_raises_with_its_path(value: object) -> None:
     with pytest.raises(TypeError, match=r"^extensions/LogReport/rows/1: .*cannot be saved"):
         plain({"extensions": {"LogReport": {"rows": [0, value]}}})
 
 
-def test_the_way_out_is_said() -> None:
+def test_to_plain_error_suggests_solution() -> None:
     with pytest.raises(TypeError, match=r"torch\.as_tensor"):
         plain({"a": np.zeros(3)})
     with pytest.raises(TypeError, match="plain dict, list or tuple"):
@@ -89,7 +89,7 @@ def test_the_way_out_is_said() -> None:
         plain({"models": {"main": nn.LazyLinear(3).state_dict()}})
 
 
-def test_tensors_leave_their_graph_and_share_their_memory() -> None:
+def test_to_plain_tensors_are_detached_and_share_memory() -> None:
     weight = torch.ones(3, requires_grad=True)
     copied = plain([weight * 2, nn.Parameter(weight)])
     assert [type(tensor) for tensor in copied] == [torch.Tensor, torch.Tensor]
@@ -97,21 +97,21 @@ def test_tensors_leave_their_graph_and_share_their_memory() -> None:
     assert copied[1].data_ptr() == weight.data_ptr()
 
 
-def test_a_view_is_saved_without_what_it_is_a_view_of() -> None:
+def test_to_plain_view_is_saved_without_its_base() -> None:
     large = torch.arange(1_000_000.0)
-    assert size_in_a_file([large[5:8]]) > 4_000_000, "torch itself saves all of it"
+    assert measure_saved_size([large[5:8]]) > 4_000_000, "torch itself saves all of it"
     small = plain([large[5:8]])
-    assert size_in_a_file(small) < 10_000
+    assert measure_saved_size(small) < 10_000
     assert small[0].tolist() == [5, 6, 7]
 
 
-def test_versions_of_modules_are_kept() -> None:
+def test_to_plain_and_map_tensors_keep_module_versions() -> None:
     state = nn.BatchNorm1d(2).state_dict()
-    assert through_a_file(plain(state))._metadata == state._metadata  # type: ignore[attr-defined]
+    assert save_and_load(plain(state))._metadata == state._metadata  # type: ignore[attr-defined]
     assert with_tensors(plain(state), lambda tensor, _: tensor.clone())._metadata == state._metadata  # type: ignore[attr-defined]
 
 
-def test_a_copy_does_not_change_with_the_state() -> None:
+def test_buffers_copy_does_not_change_with_state() -> None:
     state = {"weight": torch.ones(3), "more": [torch.zeros(2, 2), (torch.tensor(1), "x")], "counted": Counter("aab")}
     copied = Buffers().copy(plain(state))
     state["weight"].fill_(2)
@@ -122,7 +122,7 @@ def test_a_copy_does_not_change_with_the_state() -> None:
     assert copied["counted"] == Counter("aab")
 
 
-def test_the_memory_of_a_copy_is_used_again() -> None:
+def test_buffers_copy_reuses_memory() -> None:
     buffers, weight = Buffers(), torch.ones(3)
     first = buffers.copy([weight, torch.zeros(2)])
     weight.fill_(2)
@@ -133,17 +133,17 @@ def test_the_memory_of_a_copy_is_used_again() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
-def test_copies_are_exact(dtype: torch.dtype) -> None:
+def test_buffers_copy_keeps_dtype_shape_and_values(dtype: torch.dtype) -> None:
     tensor = (torch.randn(3, 4) * 10).to(dtype)
-    for given in (tensor, tensor.t(), tensor[:, :0], tensor[0, 0], tensor.to_sparse()):
-        copied = Buffers().copy([given])[0]
+    for source in (tensor, tensor.t(), tensor[:, :0], tensor[0, 0], tensor.to_sparse()):
+        copied = Buffers().copy([source])[0]
         assert copied.dtype == dtype
-        assert copied.shape == given.shape
-        assert torch.equal(copied.to_dense(), given.to_dense())
+        assert copied.shape == source.shape
+        assert torch.equal(copied.to_dense(), source.to_dense())
 
 
-def test_tied_weights_stay_tied_in_a_copy() -> None:
+def test_buffers_copy_tied_weights_stay_tied() -> None:
     weight = torch.randn(100, 100)
     copied = Buffers().copy({"in": weight, "out": weight, "half": weight[:50]})
     assert copied["in"] is copied["out"]
-    assert size_in_a_file(copied) < 65_000
+    assert measure_saved_size(copied) < 65_000

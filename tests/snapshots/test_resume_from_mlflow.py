@@ -11,10 +11,12 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._store.events import Checkpoint
 from tests.snapshots import small_training as small
 
-STOPPED_IN = 13
+STOP_ITERATION = 13
 
 
-def train(out: Path, store: str, what: str | None, last: int | None = None) -> tuple[small.Parts, Checkpoint | None]:
+def train(
+    out: Path, store: str, resume_from: str | None, last: int | None = None
+) -> tuple[small.Parts, Checkpoint | None]:
     parts = small.Parts()
     manager = pte.ExtensionsManager(
         parts.model,
@@ -26,7 +28,7 @@ def train(out: Path, store: str, what: str | None, last: int | None = None) -> t
         state_objects=parts.state_objects,
         close_timeout=60,
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(resume_from) if resume_from else None
     with manager:
         for batch in manager.batches(parts.loader):
             with manager.run_iteration():
@@ -38,30 +40,30 @@ def train(out: Path, store: str, what: str | None, last: int | None = None) -> t
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mlflow_environment")
-@pytest.mark.parametrize("place", ["mlflow_store", "real_server"])
-@pytest.mark.parametrize("form", ["runs:/{run}", "models:/{model}"])
-def test_an_empty_machine_goes_on_exactly(
-    form: str, place: str, request: pytest.FixtureRequest, tmp_path: Path
+@pytest.mark.parametrize("store_fixture", ["mlflow_store", "real_server"])
+@pytest.mark.parametrize("uri_template", ["runs:/{run}", "models:/{model}"])
+def test_resume_mlflow_uri_in_empty_directory_reproduces_training(
+    uri_template: str, store_fixture: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    store = request.getfixturevalue(place)
-    whole, _ = train(tmp_path / "whole", store, None)
-    train(tmp_path / "first", store, None, last=STOPPED_IN)
+    store = request.getfixturevalue(store_fixture)
+    uninterrupted, _ = train(tmp_path / "uninterrupted", store, None)
+    train(tmp_path / "first", store, None, last=STOP_ITERATION)
     shutil.rmtree(tmp_path / "first")
 
     client = MlflowClient(store)
     experiments = [client.get_experiment_by_name(tmp_path.name).experiment_id]
-    (run,) = (one for one in client.search_runs(experiments) if "first" in one.info.run_name)
+    (run,) = (candidate for candidate in client.search_runs(experiments) if "first" in candidate.info.run_name)
     models = client.search_logged_models(experiments, filter_string=f"source_run_id = '{run.info.run_id}'")
-    (model,) = (one for one in models if one.name == "snapshot_iter_10")
-    uri = form.format(run=run.info.run_id, model=model.model_id)
-    again, resumed = train(tmp_path / "second", store, uri)
+    (model,) = (candidate for candidate in models if candidate.name == "snapshot_iter_10")
+    uri = uri_template.format(run=run.info.run_id, model=model.model_id)
+    resumed_parts, resumed = train(tmp_path / "second", store, uri)
 
     assert resumed is not None
     assert (resumed.path, resumed.step) == ("snapshot_iter_10", 10)
-    assert again.weights() == whole.weights()
-    assert small.rows(tmp_path / "second") == small.rows(tmp_path / "whole")
+    assert resumed_parts.weights() == uninterrupted.weights()
+    assert small.rows(tmp_path / "second") == small.rows(tmp_path / "uninterrupted")
     # The record at MLflow reaches to the snapshot; what the first machine logged behind it is not logged again.
     for key in ("train/loss", "train/luck", "lr"):
         points = sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
-        assert points == [(row["iteration"], row[key]) for row in small.rows(tmp_path / "whole") if key in row]
+        assert points == [(row["iteration"], row[key]) for row in small.rows(tmp_path / "uninterrupted") if key in row]
     assert client.get_run(run.info.run_id).info.status == "FINISHED"

@@ -24,23 +24,23 @@ def draw() -> list[Any]:
     ]
 
 
-def through_a_file(state: rng.RandomState) -> Any:
+def save_and_load(state: rng.RandomState) -> Any:
     buffer = io.BytesIO()
     torch.save(plain(state), buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 
 
-def test_all_generators_go_on_from_a_state_read_from_a_file() -> None:
+def test_set_state_loaded_from_file_restores_all_generators() -> None:
     draw()  # leaves a second normal number waiting in Python's and NumPy's generators
-    state = through_a_file(rng.get_state())
+    state = save_and_load(rng.get_state())
     drawn = draw()
     assert draw() != drawn
     rng.set_state(state)
     assert draw() == drawn
 
 
-def test_taking_the_state_draws_nothing() -> None:
+def test_get_state_does_not_advance_generators() -> None:
     rng.get_state()
     state = rng.get_state()
     first = draw()
@@ -49,14 +49,14 @@ def test_taking_the_state_draws_nothing() -> None:
     assert draw() == first
 
 
-def test_devices_that_are_not_here_are_left_out_and_said(caplog: Any) -> None:
+def test_set_state_missing_cuda_devices_are_skipped_with_warning(caplog: Any) -> None:
     state = rng.get_state()
     state["cuda"] = [torch.zeros(16, dtype=torch.uint8)] * (torch.cuda.device_count() + 1)
     rng.set_state(state)
     assert "CUDA devices" in caplog.text
 
 
-def test_numpy_is_not_loaded_for_it() -> None:
+def test_get_and_set_state_do_not_require_numpy() -> None:
     code = (
         "import sys; sys.modules['numpy'] = None\n"
         "from pte_tracking._snapshots import rng\n"
