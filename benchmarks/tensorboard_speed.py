@@ -66,7 +66,7 @@ def delivery(rows: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest, written = journal(folder, rows)
-        mark = written.mark
+        mark = written.end
         channel = Channel(folder, manifest, ENTRY)
         start = time.perf_counter()
         while channel.pump():

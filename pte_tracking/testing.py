@@ -34,7 +34,7 @@ from pte_tracking._delivery.cursor import Progress
 from pte_tracking._delivery.sink_entries import entries
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Number
-from pte_tracking._store.journal import Journal, Mark
+from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.values import to_numbers
@@ -79,10 +79,10 @@ class Recorded:
         self.journal.append(events.RunStarted, made.id, made.name, 1, "host")
         self._channel: Channel | None = None
 
-    def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> Mark:
+    def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> JournalPosition:
         """Append a row of metrics; returns the point behind it."""
         self.journal.append(events.Metrics, step, dict(values), epoch)
-        return self.journal.mark
+        return self.journal.end
 
     def deliver(self, *, saved: bool = True) -> None:
         """Deliver all there is.

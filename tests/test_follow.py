@@ -20,7 +20,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.process import deliver
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking._store.lock import Lock, is_held
-from pte_tracking._store.manifest import NotARun
+from pte_tracking._store.manifest import RunNotFoundError
 from tests import servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -168,7 +168,7 @@ def test_deliver_removed_run_ends_its_threads(tmp_path: Path, monkeypatch: pytes
         run.log_metrics({"loss": 1.0}, 1)
 
     def deliver_removed_run() -> None:
-        with pytest.raises(NotARun):
+        with pytest.raises(RunNotFoundError):
             deliver(tmp_path / "run")
 
     delivering = threading.Thread(target=deliver_removed_run)

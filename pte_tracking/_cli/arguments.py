@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pte_tracking._cli.rendering import fail
-from pte_tracking._store.manifest import NotARun
+from pte_tracking._store.manifest import RunNotFoundError
 
 # What may not be read is told as every other trouble is; Typer would take it for wrong use.
 folder = functools.partial(typer.Argument, show_default=False, readable=False)
@@ -36,13 +36,13 @@ def reading() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (NotARun, OSError) as error:
+    except (RunNotFoundError, OSError) as error:
         fail(tell(error), 1)
     finally:
         logger.removeFilter(is_new)
 
 
-def tell(error: NotARun | OSError) -> str:
+def tell(error: RunNotFoundError | OSError) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

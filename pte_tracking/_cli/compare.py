@@ -10,7 +10,7 @@ import msgspec
 from pte_tracking._cli.arguments import folder, reading
 from pte_tracking._cli.rendering import AsJson, console, fail, print_json, print_table
 from pte_tracking._runs.summary import summarize
-from pte_tracking._store.metrics import extremes
+from pte_tracking._store.metrics import summarize_metrics
 
 
 def compare(
@@ -22,7 +22,7 @@ def compare(
         fail("compare: give the directories of at least two runs", 2)
     with reading():
         params = {str(run): summarize(run).params for run in runs}
-        metrics = {str(run): extremes(run) for run in runs}
+        metrics = {str(run): summarize_metrics(run) for run in runs}
         different = _different(params)
         if as_json:
             print_json({"params": different, "metrics": msgspec.to_builtins(metrics)})

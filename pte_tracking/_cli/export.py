@@ -18,9 +18,9 @@ from pte_tracking._cli.arguments import RunDir, reading
 from pte_tracking._cli.rendering import fail
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import tail
+from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.metrics import rows
+from pte_tracking._store.metrics import read_rows
 
 _FIRST = ("log", "epoch", "iteration", "elapsed_time", "time")
 _AT_ONCE = 10_000  # rows in a piece of a Parquet file
@@ -48,9 +48,9 @@ def export(
     with reading():
         summarize(run)  # is it a run at all?
         # What a training adds from here on is left out: the columns are known before the first row is written.
-        _, end = tail(run / JOURNAL)
-        keys = list(dict.fromkeys(_column(key) for row in rows(run, end) for key in row.values))
-        table = map(_plain, rows(run, end))
+        _, end = last_event(run / JOURNAL)
+        keys = list(dict.fromkeys(_column(key) for row in read_rows(run, end) for key in row.values))
+        table = map(_plain, read_rows(run, end))
         if format is Format.parquet:
             _write_parquet(table, keys, output)
             return

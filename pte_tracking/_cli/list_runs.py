@@ -11,9 +11,9 @@ import typer
 from pte_tracking._cli.arguments import folder, reading, tell
 from pte_tracking._cli.rendering import AsJson, console, fail, print_json, print_table
 from pte_tracking._runs.summary import Summary, summarize
-from pte_tracking._store.discovery import runs_below
-from pte_tracking._store.manifest import NotARun
-from pte_tracking._store.metrics import extremes, is_lower_better, main_key
+from pte_tracking._store.discovery import find_runs
+from pte_tracking._store.manifest import RunNotFoundError
+from pte_tracking._store.metrics import is_lower_better, primary_metric, summarize_metrics
 
 
 def list_runs(
@@ -25,12 +25,12 @@ def list_runs(
 ) -> None:
     """List the runs in a folder: status, last step, best value, what is not delivered."""
     found: list[tuple[Summary, dict[str, Any] | None]] = []
-    broken: list[NotARun | OSError] = []
+    broken: list[RunNotFoundError | OSError] = []
     with reading():
-        for run in runs_below(directory, broken.append):
+        for run in find_runs(directory, broken.append):
             try:
                 found.append((summarize(run), _best(run, best)))
-            except (NotARun, OSError) as error:
+            except (RunNotFoundError, OSError) as error:
                 broken.append(error)
         # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
         broken = [one for one in broken if not isinstance(one, FileNotFoundError)]
@@ -47,8 +47,8 @@ def list_runs(
 
 
 def _best(run: Path, wanted: str | None) -> dict[str, Any] | None:
-    found = extremes(run)
-    key = wanted or main_key(found)
+    found = summarize_metrics(run)
+    key = wanted or primary_metric(found)
     if key is None or key not in found:
         return None
     one = found[key]

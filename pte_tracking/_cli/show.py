@@ -16,7 +16,7 @@ from pte_tracking._cli import rendering
 from pte_tracking._cli.arguments import RunDir, reading
 from pte_tracking._cli.rendering import AsJson, print_json, print_latest, print_table
 from pte_tracking._runs.summary import Summary, summarize
-from pte_tracking._store.metrics import extremes, main_key, rows
+from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
 
 _HEIGHT = 15
 _MOST_POINTS = 500
@@ -51,13 +51,13 @@ def _print(directory: Path, run: Summary) -> None:
 
 def _plot(console: Console, directory: Path) -> None:
     """The curve of the value that tells most, beside the one of the same name in training."""
-    main = main_key(key for key, one in extremes(directory).items() if one.lowest is not None)
+    main = primary_metric(key for key, one in summarize_metrics(directory).items() if one.lowest is not None)
     if main is None:
         return
     # Only what is drawn is held: a run may have a million rows of a hundred keys.
     last_name = main.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows(directory):
+    for row in read_rows(directory):
         for key, value in row.values.items():
             if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]

@@ -15,8 +15,7 @@ from pte_tracking._cli.rendering import AsJson, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
-from pte_tracking.sinks import Sink
-from pte_tracking.sinks import get_sink
+from pte_tracking.sinks import Sink, get_sink
 
 
 class InOrder(TyperCommand):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pte_tracking._delivery.cursor import Progress
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._store.journal import tail
+from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.status import status
+from pte_tracking._store.status import read_status
 
 
 class Pending(NamedTuple):
@@ -40,9 +40,9 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         size: Only what stands before this position of the journal counts; by default all of it, and the run's end.
     """
     # What a killed trainer left of a line is no event.
-    last, end = tail(directory / JOURNAL)
+    last, end = last_event(directory / JOURNAL)
     target = end if size is None else size
-    has_ended = size is None and status(directory) != "RUNNING"
+    has_ended = size is None and read_status(directory) != "RUNNING"
     found = []
     for entry in manifest.sinks:
         trouble = None
@@ -63,7 +63,7 @@ def lost(directory: Path, manifest: Manifest) -> list[str]:
     """The sinks that have got more than the journal holds: it was cut. One line each."""
     # In this order: both may be growing.
     reached = {entry.key: Progress.load(directory, entry.key).position for entry in manifest.sinks}
-    _, end = tail(directory / JOURNAL)
+    _, end = last_event(directory / JOURNAL)
     return [
         f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"
         for key, position in reached.items()

@@ -235,14 +235,14 @@ class Channel:
             if self._sink.rewinds:
                 self._write(self._connect(), [rewound])
             else:
-                pieces = journal.kept(self._journal, held)
+                pieces = journal.effective_ranges(self._journal, held)
                 gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
                 self.progress.sent.extend(gone)
                 self._selection.remember(event for piece in gone for event, _ in journal.read(self._journal, *piece))
         except SinkClosed as error:
             self._give_up(error)
             return
-        self._selection.rewind(journal.latest(self._journal, rewound.to_position))
+        self._selection.rewind(journal.read_effective_reversed(self._journal, rewound.to_position))
         self.progress.position, self.progress.seq, self.progress.ended = behind, rewound.seq, None
         self.save()
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pte_tracking._store.events import Status
-from pte_tracking._store.files import file_name, write_atomically
+from pte_tracking._store.files import safe_file_name, write_atomically
 from pte_tracking._store.layout import DELIVERY
 
 _logger = logging.getLogger("pte_tracking")
@@ -64,4 +64,4 @@ class Progress(msgspec.Struct):
 
 def progress_path(directory: Path, key: str) -> Path:
     """Where a sink's progress is saved."""
-    return directory / DELIVERY / f"{file_name(key)}.json"
+    return directory / DELIVERY / f"{safe_file_name(key)}.json"

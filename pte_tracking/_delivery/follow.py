@@ -16,12 +16,12 @@ from types import FrameType
 
 from pte_tracking._delivery.backlog import pending
 from pte_tracking._delivery.process import deliver, relief
-from pte_tracking._store.discovery import runs_below
-from pte_tracking._store.files import modified
+from pte_tracking._store.discovery import find_runs
+from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
-from pte_tracking._store.lock import Locked, is_held
-from pte_tracking._store.manifest import Manifest, NotARun
-from pte_tracking._store.status import status
+from pte_tracking._store.lock import LockedError, is_held
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0  # seconds between two looks for new runs and new events
@@ -69,7 +69,7 @@ class _Follower:
     def run(self) -> None:
         while not self._stop.is_set():
             self._threads = {run: thread for run, thread in self._threads.items() if thread.is_alive()}
-            for run in runs_below(self._folder):
+            for run in find_runs(self._folder):
                 if run not in self._threads:
                     self._look_at(run)
             self._stop.wait(_LOOK_EVERY)
@@ -84,11 +84,11 @@ class _Follower:
             if mark == rested_at and time.monotonic() < until:
                 return
             left = pending(run, Manifest.load(run))
-            has_ended = status(run) != "RUNNING"
+            has_ended = read_status(run) != "RUNNING"
             is_others = bool(left) and is_held(run / DELIVERY_LOCK)
         except FileNotFoundError:  # just being made, or gone meanwhile
             return
-        except (NotARun, OSError) as error:
+        except (RunNotFoundError, OSError) as error:
             self._tell(str(error))
             return
         if left or has_ended:
@@ -107,10 +107,10 @@ class _Follower:
         try:
             deliver(run, lambda idle: self._stop.is_set() or is_relieved(idle))
             left = pending(run, Manifest.load(run))
-            self._say(f"{run}: {status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
+            self._say(f"{run}: {read_status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
             self._failed.discard(run)
             self._left_alone.discard(run)
-        except Locked:
+        except LockedError:
             self._leave_alone(run)
         except Exception as error:  # the other runs go on
             self._failed.add(run)
@@ -132,4 +132,4 @@ def _mark(run: Path) -> _Mark:
         size = (run / JOURNAL).stat().st_size
     except FileNotFoundError:
         size = 0
-    return size, modified(run / MANIFEST)
+    return size, mtime_ns(run / MANIFEST)

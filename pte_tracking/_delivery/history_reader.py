@@ -29,12 +29,12 @@ class Course:
     def route(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
         """What :func:`pte_tracking._store.journal.route` gives for a journal that has grown to ``size``."""
         is_last = self._end >= self._looked
-        has_turned = any(True for _ in journal.find(self._path, Rewound, max(self._looked, position), size))
+        has_turned = any(True for _ in journal.find_events(self._path, Rewound, max(self._looked, position), size))
         self._looked = max(self._looked, _whole(self._path, size))
         if not has_turned and self._start <= position and (is_last or position < self._end):
             self._end = size if is_last else self._end
             return None, position, self._end
-        rewound, self._start, self._end = journal.route(self._path, position, size)
+        rewound, self._start, self._end = journal.next_range(self._path, position, size)
         return rewound, self._start, self._end
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from pte_tracking._delivery.consumer import Channel
 from pte_tracking._delivery.throttle import Pace
-from pte_tracking._store.files import modified
+from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
-from pte_tracking._store.lock import Lock, Locked
-from pte_tracking._store.manifest import Manifest, NotARun
-from pte_tracking._store.status import status
+from pte_tracking._store.lock import Lock, LockedError
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL = 0.2  # seconds between two looks at the journal: a stat and a lock call
@@ -52,7 +52,7 @@ class Delivery:
         seen = None
         try:
             while not is_enough(time.monotonic() - self._moved):
-                changed = modified(self._directory / MANIFEST)
+                changed = mtime_ns(self._directory / MANIFEST)
                 if changed != seen or self._is_left_behind():
                     self._start_threads()
                     seen = changed
@@ -69,7 +69,7 @@ class Delivery:
     def _is_left_behind(self) -> bool:
         """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
         ended = [key for key, thread in self._threads.items() if not thread.is_alive()]
-        return not all(self._channels[key].is_closed for key in ended) and status(self._directory) == "RUNNING"
+        return not all(self._channels[key].is_closed for key in ended) and read_status(self._directory) == "RUNNING"
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
@@ -94,10 +94,10 @@ class Delivery:
     def _carry(self, channel: Channel) -> None:
         pause = _FIRST_PAUSE
         while not self._stop.is_set() and not channel.is_closed:
-            called = modified(self._directory / WAKE)
+            called = mtime_ns(self._directory / WAKE)
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
-                ending = status(self._directory)
+                ending = read_status(self._directory)
                 began = time.monotonic()
                 if channel.pump():
                     self._moved = time.monotonic()
@@ -123,7 +123,7 @@ class Delivery:
         """Wait, unless somebody wakes us, or has done so since the time ``called``."""
         path = self._directory / WAKE
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and modified(path) == called:
+        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and mtime_ns(path) == called:
             time.sleep(min(_POLL, left))
 
 
@@ -140,8 +140,8 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
     """
     directory = directory.absolute()
     if not (directory / DELIVERY).is_dir():
-        raise NotARun(f"{directory}: no run here")
-    held = Lock(directory / DELIVERY_LOCK, patience=0.1)
+        raise RunNotFoundError(f"{directory}: no run here")
+    held = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
         Delivery(directory).run(is_enough)
     finally:
@@ -150,8 +150,8 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
 
 def relief(directory: Path) -> Callable[[float], bool]:
     """Tells whether somebody has asked, from now on, that the run be left to others; for :func:`deliver`."""
-    begun_with = modified(directory / RELIEF)
-    return lambda _: modified(directory / RELIEF) != begun_with
+    begun_with = mtime_ns(directory / RELIEF)
+    return lambda _: mtime_ns(directory / RELIEF) != begun_with
 
 
 def main() -> int:
@@ -162,9 +162,9 @@ def main() -> int:
     is_enough = relief(directory)  # asked for while we wait for the lock, it counts
     try:
         deliver(directory, is_enough)
-    except Locked:
+    except LockedError:
         return 0
-    except (NotARun, FileNotFoundError) as error:  # it was moved or deleted
+    except (RunNotFoundError, FileNotFoundError) as error:  # it was moved or deleted
         _logger.error("%s", error)
         return 1
     return 0

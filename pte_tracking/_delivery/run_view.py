@@ -30,12 +30,12 @@ class View:
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.history`."""
-        pieces = journal.kept(self._journal, upto_seq=upto_seq)
+        pieces = journal.effective_ranges(self._journal, upto_seq=upto_seq)
         found = (event for piece in pieces for event, _ in journal.read(self._journal, *piece))
         last = math.inf if upto_seq is None else upto_seq
         return self._selection.afresh().select(itertools.takewhile(lambda event: event.seq <= last, found))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.superseded`."""
-        gone = journal.effective(self._journal, self.given, rewound.to_position)
+        gone = journal.read_effective(self._journal, self.given, rewound.to_position)
         return self._selection.afresh().select(event for event, _ in gone)

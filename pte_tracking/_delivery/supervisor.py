@@ -14,7 +14,7 @@ from pathlib import Path
 from pte_tracking._delivery.backlog import Pending, pending
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
-from pte_tracking._store.manifest import Manifest, NotARun
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
 _LOOK_EVERY = 2.0
@@ -66,7 +66,7 @@ class Courier:
         """
         try:
             self._wait(timeout)
-        except (OSError, NotARun) as error:
+        except (OSError, RunNotFoundError) as error:
             _logger.error("%s: whether everything was delivered is not known: %s", self._directory, error)
 
     def _wait(self, timeout: float) -> None:
@@ -176,7 +176,7 @@ def stop(directory: Path) -> bool:
     if _is_free(path, _ELSEWHERE_WITHIN if is_elsewhere else _HERE_WITHIN):
         return True
     if is_elsewhere:
-        raise lock.Locked(path, holder)
+        raise lock.LockedError(path, holder)
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(pid), signal.SIGTERM)
         _is_free(path, _HERE_WITHIN)

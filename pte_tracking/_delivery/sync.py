@@ -14,11 +14,11 @@ from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sink_entries import entries
 from pte_tracking._delivery.supervisor import relieve, start, wake
 from pte_tracking._store.discovery import find_run
-from pte_tracking._store.journal import tail
+from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.lock import Locked
-from pte_tracking._store.manifest import Manifest, change
-from pte_tracking._store.status import status
+from pte_tracking._store.lock import LockedError
+from pte_tracking._store.manifest import Manifest, update_manifest
+from pte_tracking._store.status import read_status
 from pte_tracking.sinks import Sink
 
 
@@ -42,9 +42,9 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     directory = directory.absolute()
     manifest = find_run(directory)
     if to:
-        manifest = change(directory, lambda now: msgspec.structs.replace(now, sinks=entries(to, now.sinks)))
+        manifest = update_manifest(directory, lambda now: msgspec.structs.replace(now, sinks=entries(to, now.sinks)))
     # While the trainer lives there is always more to come; what is there now is enough then.
-    size = tail(directory / JOURNAL)[1] if status(directory) == "RUNNING" else None
+    size = last_event(directory / JOURNAL)[1] if read_status(directory) == "RUNNING" else None
 
     def is_enough(idle: float) -> bool:
         return idle > timeout or not pending(directory, manifest, size)
@@ -56,7 +56,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         try:
             deliver(directory, is_enough)
             break
-        except Locked:
+        except LockedError:
             if _is_refused(directory, manifest, begun):
                 relieve(directory)
                 is_relieved = True
@@ -65,7 +65,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         if [one.events for one in left] != [one.events for one in last]:
             last, since = left, time.monotonic()
     left = pending(directory, manifest, size)
-    if is_relieved and (left or status(directory) == "RUNNING"):
+    if is_relieved and (left or read_status(directory) == "RUNNING"):
         start(directory)
     return left
 

@@ -21,7 +21,7 @@ from pte_tracking._store.layout import (
     PREVIOUS,
     WRITER_LOCK,
 )
-from pte_tracking._store.manifest import Manifest, NotARun
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 #: What every run leaves at the top of its directory.
 _OWN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
@@ -42,7 +42,7 @@ def take(directory: Path) -> lock.Lock:
     directory.mkdir(parents=True, exist_ok=True)
     try:
         return lock.Lock(directory / WRITER_LOCK)
-    except lock.Locked as error:
+    except lock.LockedError as error:
         who, what_to_do = f"process {error.holder}", "end that one first"
         if error.is_here:
             who, what_to_do = "another manager or Run of this process", "call its close() first"
@@ -61,7 +61,7 @@ def existing(directory: Path) -> Manifest | None:
         return Manifest.load(directory)
     journal = directory / JOURNAL
     if journal.exists() and journal.stat().st_size:
-        raise NotARun(f"{journal} is that of a run whose {MANIFEST} is missing")
+        raise RunNotFoundError(f"{journal} is that of a run whose {MANIFEST} is missing")
     return None
 
 
@@ -81,13 +81,13 @@ def move_aside(directory: Path) -> None:
     """
     try:
         manifest = existing(directory)
-    except NotARun as error:
-        raise NotARun(f"{error}. Move it away, or give another out_dir") from error
+    except RunNotFoundError as error:
+        raise RunNotFoundError(f"{error}. Move it away, or give another out_dir") from error
     if manifest is None:
         return
     try:
         was_delivering = supervisor.stop(directory)
-    except lock.Locked as error:
+    except lock.LockedError as error:
         raise DirectoryInUse(
             f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
             "that one first, or give another out_dir"

@@ -24,13 +24,13 @@ from pte_tracking._runs.directory import existing, is_half_moved, move_aside, ta
 from pte_tracking._runs.outcome import last_error, outcome
 from pte_tracking._runs.writer import Point, Record
 from pte_tracking._store import events, metrics
-from pte_tracking._store.checkpoints import checkpoints
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Status
-from pte_tracking._store.files import file_name, write_atomically
+from pte_tracking._store.files import safe_file_name, write_atomically
 from pte_tracking._store.journal import read
-from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file
-from pte_tracking._store.manifest import Manifest, change
-from pte_tracking._store.values import check_key, check_step, flatten, to_numbers, to_progress, to_text, to_texts
+from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file_name
+from pte_tracking._store.manifest import Manifest, update_manifest
+from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
 from pte_tracking.sinks import Sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -80,7 +80,7 @@ class Run:
             raise ValueError("out_dir: expected the path of a directory, got ''; '.' is the current one")
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
-        self._params = flatten(params or {})
+        self._params = flatten_params(params or {})
         self._tags = to_texts(tags or {})
         self._given_name = name if name is None else check_key(name, "name")
         self._resume = resume
@@ -153,7 +153,7 @@ class Run:
             try:
                 fresh = self._settle(at, resume)
                 (self.directory / DELIVERY).mkdir(exist_ok=True)
-                manifest = change(self.directory, self._configured, fresh)
+                manifest = update_manifest(self.directory, self._configured, fresh)
                 if record and not (self.directory / JOURNAL).exists():
                     write_atomically(self.directory / JOURNAL, record.read_bytes())
                 self._record = Record(self.directory, held, manifest, at)
@@ -281,13 +281,13 @@ class Run:
         if log not in self._logs:
             if self._is_foreign:
                 return
-            self.own(glob.escape(check_file(log, "log")))
+            self.own(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log hyperparameters, flattened with ``/``."""
-        if flat := flatten(params):
+        if flat := flatten_params(params):
             self._append(events.Params, flat)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -372,7 +372,7 @@ class Run:
         if source in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
         if artifact_path:
-            check_file(artifact_path, "artifact_path")
+            check_file_name(artifact_path, "artifact_path")
         self._opened()
         if self.directory not in source.parents:
             target = self.directory / ARTIFACTS / artifact_path / source.name
@@ -424,13 +424,13 @@ class Run:
         """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
         if self._record is not None:
             return self._record.checkpoints()
-        return [] if self.is_open else checkpoints(self.directory)
+        return [] if self.is_open else list_checkpoints(self.directory)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
         if not (self.directory / JOURNAL).exists():
             return []
-        return [row for row in metrics.rows(self.directory) if row.log == log]
+        return [row for row in metrics.read_rows(self.directory) if row.log == log]
 
     def own(self, pattern: str) -> None:
         """Say that files at the top of the directory belong to the run: they are moved aside with it.
@@ -491,7 +491,7 @@ class Run:
             return None
         self._opened()
         data = draw()
-        path = Path(folder, file_name(check_key(key)), f"step_{check_step(step)}.png")
+        path = Path(folder, safe_file_name(check_key(key)), f"step_{check_step(step)}.png")
         try:
             (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
             write_atomically(self.directory / path, data)

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._delivery.backlog import Pending, pending
-from pte_tracking._store.checkpoints import checkpoints
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
-from pte_tracking._store.journal import find, kept, latest
+from pte_tracking._store.journal import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
-from pte_tracking._store.status import status
+from pte_tracking._store.status import read_status
 
 _LAST_ROWS = 8
 
@@ -58,22 +58,24 @@ def summarize(directory: Path) -> Summary:
         NotARun: There is none, or this version cannot read it.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    rows = list(itertools.islice((event for event in latest(path) if isinstance(event, Metrics)), _LAST_ROWS))
+    rows = list(
+        itertools.islice((event for event in read_effective_reversed(path) if isinstance(event, Metrics)), _LAST_ROWS)
+    )
     params: dict[str, Scalar] = {}
-    for first, last in kept(path):
-        for event, _ in find(path, Params, first, last):
+    for first, last in effective_ranges(path):
+        for event, _ in find_events(path, Params, first, last):
             params.update(event.values)
     return Summary(
         directory=str(directory),
         id=manifest.id,
         name=manifest.name,
-        status=status(directory),
+        status=read_status(directory),
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
         params=params,
         step=rows[0].step if rows else None,
         rows=[_row(event) for event in reversed(rows)],
-        checkpoints=checkpoints(directory),
+        checkpoints=list_checkpoints(directory),
         pending=pending(directory, manifest),
         said=_said(directory / DELIVERY_LOG),
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._store import checkpoint_files, events
-from pte_tracking._store.checkpoints import checkpoints
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.status import status
+from pte_tracking._store.status import read_status
 
 _MOMENT = 5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
 
@@ -26,9 +26,9 @@ def problems(directory: Path) -> Iterator[str]:
     """
     Manifest.load(directory)
     yield from _in_journal(directory / JOURNAL)
-    for checkpoint in checkpoints(directory):
+    for checkpoint in list_checkpoints(directory):
         path = directory / checkpoint.path
-        problem = checkpoint_files.problem(path, checkpoint.sha256)
+        problem = checkpoint_files.verify_snapshot(path, checkpoint.sha256)
         if problem and not _is_being_replaced(directory, checkpoint):
             yield f"{path}: {problem}"
 
@@ -36,8 +36,8 @@ def problems(directory: Path) -> Iterator[str]:
 def _is_being_replaced(directory: Path, checkpoint: Checkpoint) -> bool:
     """Whether a training that goes on has pruned a snapshot, or saved another in its place, while we looked."""
     deadline = time.monotonic() + _MOMENT
-    while checkpoint in checkpoints(directory):
-        if time.monotonic() > deadline or status(directory) != "RUNNING":
+    while checkpoint in list_checkpoints(directory):
+        if time.monotonic() > deadline or read_status(directory) != "RUNNING":
             return False
         time.sleep(0.05)
     return True

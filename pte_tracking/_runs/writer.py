@@ -15,12 +15,12 @@ from pte_tracking._delivery.inline import Inline
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import Courier, is_wanted
 from pte_tracking._store import events
-from pte_tracking._store.checkpoints import checkpoints, write_list
+from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Status
-from pte_tracking._store.journal import Journal, Mark
+from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.lock import Lock, Locked
-from pte_tracking._store.manifest import Manifest, NotARun, change
+from pte_tracking._store.lock import Lock, LockedError
+from pte_tracking._store.manifest import Manifest, RunNotFoundError, update_manifest
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -60,17 +60,17 @@ class Record:
             raise
 
     def _begin(self, at: Point | None) -> None:
-        manifest, resumed = self.manifest, self._journal.mark.seq > 0
+        manifest, resumed = self.manifest, self._journal.end.seq > 0
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
         self._inline = [Inline(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_wanted()
         self._courier = Courier(self._directory) if needs_delivery else None
         if at:
-            self._journal.rewind(Mark(at["seq"], at["position"]), at["step"])
+            self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
                 inline.catch_up()
         #: Those that hold, by path: the journal, which may be long, is read for them once.
-        self._checkpoints = {one.path: one for one in checkpoints(self._directory)}
+        self._checkpoints = {one.path: one for one in list_checkpoints(self._directory)}
         self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
 
     def add(self, kind: type[AnyEvent], *fields: Any) -> None:
@@ -94,7 +94,7 @@ class Record:
 
     def point(self, step: int) -> Point:
         """This moment, after ``step`` iterations."""
-        manifest, mark = self.manifest, self._journal.mark
+        manifest, mark = self.manifest, self._journal.end
         return Point(
             id=manifest.id,
             name=manifest.name,
@@ -120,7 +120,7 @@ class Record:
     def list_checkpoints(self) -> None:
         """Bring their list for people and scripts up to date."""
         try:
-            write_list(self._directory, self.checkpoints())
+            write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
             _logger.error("%s: the list of checkpoints was not written: %s", self._directory, error)
 
@@ -163,11 +163,11 @@ class Record:
         """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
         files = self.manifest.files
         try:
-            self.manifest = change(
+            self.manifest = update_manifest(
                 self._directory,
                 lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
             )
             self._is_noted = True
-        except (OSError, Locked, NotARun) as error:
+        except (OSError, LockedError, RunNotFoundError) as error:
             self._is_noted = False
             _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)

@@ -16,11 +16,18 @@ import torch
 
 from pte_tracking._distributed.world import ALONE, World
 from pte_tracking._snapshots.errors import SnapshotError
-from pte_tracking._store.checkpoint_files import MARKER, STATE, Part, part, problem, remove
+from pte_tracking._store.checkpoint_files import (
+    SNAPSHOT_INDEX,
+    STATE_FILE,
+    FileDigest,
+    delete_checkpoint,
+    digest_file,
+    verify_snapshot,
+)
 from pte_tracking._store.files import sync_directory, sync_file
 
 
-def write(path: Path, state: Mapping[str, Any]) -> Part:
+def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
     """Write a state so that after a crash at any moment there is the whole new file under its name, or what was there.
 
     Raises:
@@ -30,7 +37,7 @@ def write(path: Path, state: Mapping[str, Any]) -> Part:
     try:
         written = save(temporary, state)
         if path.is_dir() and is_snapshot(path):  # in shards, by more ranks; no file can take the place of a folder
-            remove(path)
+            delete_checkpoint(path)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -39,7 +46,7 @@ def write(path: Path, state: Mapping[str, Any]) -> Part:
     return written
 
 
-def save(path: Path, state: Mapping[str, Any]) -> Part:
+def save(path: Path, state: Mapping[str, Any]) -> FileDigest:
     """Write a state under its final name or a temporary one, and wait until it is on the disk.
 
     Raises:
@@ -51,7 +58,7 @@ def save(path: Path, state: Mapping[str, Any]) -> Part:
         free = shutil.disk_usage(path.parent).free
         raise OSError(f"torch could not write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
     sync_file(path)
-    return part(path)
+    return digest_file(path)
 
 
 def temporary_path(path: Path) -> Path:
@@ -75,7 +82,7 @@ def load(path: Path, sha256: str | None = None, world: World = ALONE) -> dict[st
     """
 
     def check() -> tuple[str | None, dict[str, Any]]:
-        trouble = problem(path, sha256, world.rank, world.size)
+        trouble = verify_snapshot(path, sha256, world.rank, world.size)
         try:
             return trouble, {} if trouble or world.rank else _read(path, mmap=False)
         except SnapshotError as error:
@@ -100,11 +107,11 @@ def peek(path: Path) -> dict[str, Any]:
 
 def is_snapshot(path: Path) -> bool:
     """Whether there is a file, or a whole folder of shards, by its looks."""
-    return path.is_file() or (path / MARKER).is_file()
+    return path.is_file() or (path / SNAPSHOT_INDEX).is_file()
 
 
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
-    file = path / STATE if path.is_dir() else path
+    file = path / STATE_FILE if path.is_dir() else path
     try:
         is_program = _is_program(file)
         state = None if is_program else torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)

@@ -16,7 +16,7 @@ from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
 from pte_tracking._snapshots.selection import Found, find_unlisted, is_run_of
 from pte_tracking._snapshots.template import Template
-from pte_tracking._store.checkpoint_files import identity, remove
+from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -101,7 +101,7 @@ def _adopt(run: Run, found: Found) -> str:
     known = [one.sha256 for one in run.checkpoints() if one.path == name]
     if found.sha256 in known:
         return name
-    written = identity(run.directory / name)
+    written = checkpoint_digest(run.directory / name)
     if written.sha256 not in known:
         manager = found.state["manager"]
         length = manager["iters_per_epoch"]
@@ -118,8 +118,8 @@ def _bring(found: Found, directory: Path) -> str:
     if (directory / name).exists():
         name += ".resumed"
     temporary = temporary_path(directory / name)
-    remove(temporary)  # what a kill has left
-    remove(directory / name)
+    delete_checkpoint(temporary)  # what a kill has left
+    delete_checkpoint(directory / name)
     if found.fetched_to is not None:
         os.replace(found.path, directory / name)
         return name

@@ -18,7 +18,7 @@ from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import Best
 from pte_tracking._snapshots.template import Template
-from pte_tracking._store.journal import kept, seq_at
+from pte_tracking._store.journal import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking.sinks import get_sink, installed_sinks
 
@@ -192,7 +192,7 @@ def _holds(run: Run, point: Point) -> bool:
     return (
         is_run_of(run, point)
         and seq_at(journal, position) == point["seq"]
-        and any(first <= position <= last for first, last in kept(journal))
+        and any(first <= position <= last for first, last in effective_ranges(journal))
     )
 
 

@@ -25,7 +25,14 @@ from pte_tracking._distributed.world import ALONE, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
 from pte_tracking._snapshots.plain_state import with_tensors
-from pte_tracking._store.checkpoint_files import STATE, Part, identity, part, remove, write_marker
+from pte_tracking._store.checkpoint_files import (
+    STATE_FILE,
+    FileDigest,
+    checkpoint_digest,
+    delete_checkpoint,
+    digest_file,
+    write_index,
+)
 from pte_tracking._store.files import sync_directory, sync_file
 
 _METADATA = ".metadata"
@@ -49,7 +56,7 @@ def has_shards(state: Any) -> bool:
 
 def write(
     path: Path, state: Mapping[str, Any], world: World, before: Callable[[], object] = lambda: None
-) -> Part | None:
+) -> FileDigest | None:
     """Write a state, each rank its shards; called on all of them. Where one cannot, nothing is left of it.
 
     Args:
@@ -83,20 +90,20 @@ def write(
             return None
         parts = {name: one for parts in each for name, one in parts.items()}
         parts[_METADATA] = _on_disk(temporary / _METADATA)
-        parts[STATE] = save(temporary / STATE, rest)
-        write_marker(temporary, parts)
+        parts[STATE_FILE] = save(temporary / STATE_FILE, rest)
+        write_index(temporary, parts)
         sync_directory(temporary)
-        remove(path)
+        delete_checkpoint(path)
         os.replace(temporary, path)
     except BaseException:
         if world.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_directory(path.parent)
-    return identity(path)
+    return checkpoint_digest(path)
 
 
-def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, Part]:
+def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, FileDigest]:
     """Write those of this rank, and wait until they are on the disk; says which files they are in."""
     # torch's part of it takes a while to import.
     from torch.distributed.checkpoint import state_dict_saver
@@ -111,10 +118,10 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dic
     return {file.name: _on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
 
 
-def _on_disk(path: Path) -> Part:
+def _on_disk(path: Path) -> FileDigest:
     """What a marker says of a file of torch's, which syncs its files before it has flushed their ends (2.13)."""
     sync_file(path)
-    return part(path)
+    return digest_file(path)
 
 
 def together(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pte_tracking._distributed.world import ALONE, World
 from pte_tracking._snapshots import file, shards
 from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.plain_state import with_tensors
-from pte_tracking._store.checkpoint_files import Part
+from pte_tracking._store.checkpoint_files import FileDigest
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -40,7 +40,7 @@ class Saver:
         path: Path,
         capture: Callable[[], dict[str, Any]],
         before: Callable[[dict[str, Any]], object] = lambda state: None,
-        after: Callable[[dict[str, Any], Part], object] = lambda state, written: None,
+        after: Callable[[dict[str, Any], FileDigest], object] = lambda state, written: None,
         world: World = ALONE,
     ) -> None:
         """Save a state; called on all ranks.

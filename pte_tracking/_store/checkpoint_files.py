@@ -15,12 +15,12 @@ import msgspec
 
 from pte_tracking._store import files
 
-MARKER = "snapshot.json"
+SNAPSHOT_INDEX = "snapshot.json"
 #: The file for all that is in no shard.
-STATE = "state.pt"
+STATE_FILE = "state.pt"
 
 
-class Part(msgspec.Struct, frozen=True):
+class FileDigest(msgspec.Struct, frozen=True):
     """One file of such a snapshot.
 
     Attributes:
@@ -32,24 +32,24 @@ class Part(msgspec.Struct, frozen=True):
     size: int
 
 
-class Marker(msgspec.Struct, frozen=True):
+class SnapshotIndex(msgspec.Struct, frozen=True):
     """What stands in the marker: every file by its name in the folder."""
 
-    files: dict[str, Part]
+    files: dict[str, FileDigest]
 
 
-def part(path: Path) -> Part:
+def digest_file(path: Path) -> FileDigest:
     """What a marker says of a file."""
-    return Part(files.sha256(path), path.stat().st_size)
+    return FileDigest(files.file_sha256(path), path.stat().st_size)
 
 
-def write_marker(folder: Path, parts: dict[str, Part]) -> None:
+def write_index(folder: Path, parts: dict[str, FileDigest]) -> None:
     """Make a folder of shards a whole snapshot."""
-    content = msgspec.json.format(msgspec.json.encode(Marker(dict(sorted(parts.items())))), indent=2)
-    files.write_durably(folder / MARKER, content + b"\n")
+    content = msgspec.json.format(msgspec.json.encode(SnapshotIndex(dict(sorted(parts.items())))), indent=2)
+    files.write_durably(folder / SNAPSHOT_INDEX, content + b"\n")
 
 
-def identity(path: Path) -> Part:
+def checkpoint_digest(path: Path) -> FileDigest:
     """The digest and the size of a snapshot, whether it is a file or a folder.
 
     Raises:
@@ -57,37 +57,39 @@ def identity(path: Path) -> Part:
         ValueError: Its marker is damaged.
     """
     if not path.is_dir():
-        return part(path)
-    return Part(files.sha256(path / MARKER), sum(one.size for one in read_marker(path).files.values()))
+        return digest_file(path)
+    return FileDigest(
+        files.file_sha256(path / SNAPSHOT_INDEX), sum(one.size for one in read_index(path).files.values())
+    )
 
 
-def remove(path: Path) -> None:
+def delete_checkpoint(path: Path) -> None:
     """Remove a snapshot, file or folder, if it is there; half removed, a folder is none any more."""
     if path.is_dir():
-        (path / MARKER).unlink(missing_ok=True)
+        (path / SNAPSHOT_INDEX).unlink(missing_ok=True)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def read_marker(folder: Path) -> Marker:
+def read_index(folder: Path) -> SnapshotIndex:
     """What the marker says.
 
     Raises:
         OSError: It is not there.
         ValueError: It is damaged.
     """
-    path = folder / MARKER
+    path = folder / SNAPSHOT_INDEX
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Marker)
+        found = msgspec.json.decode(path.read_bytes(), type=SnapshotIndex)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"{MARKER} is damaged: {error}") from error
+        raise ValueError(f"{SNAPSHOT_INDEX} is damaged: {error}") from error
     if any(name in (".", "..") or "/" in name or "\0" in name for name in found.files):
-        raise ValueError(f"{MARKER} names a file outside of the folder")
+        raise ValueError(f"{SNAPSHOT_INDEX} names a file outside of the folder")
     return found
 
 
-def problem(path: Path, sha256: str | None = None, rank: int = 0, size: int = 1) -> str | None:
+def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: int = 1) -> str | None:
     """What is wrong with a snapshot; None if nothing is.
 
     Args:
@@ -97,18 +99,18 @@ def problem(path: Path, sha256: str | None = None, rank: int = 0, size: int = 1)
         size: Among how many it is shared.
     """
     if path.is_dir():
-        return difference(path, sha256, rank, size)
-    return None if rank else (_in_zip(path) or difference(path, sha256))
+        return verify_digest(path, sha256, rank, size)
+    return None if rank else (_in_zip(path) or verify_digest(path, sha256))
 
 
-def difference(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
+def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
     """How a checkpoint, which may be any file or a folder of shards, differs from what was written; None if not.
 
     Args: See :func:`problem`.
     """
     is_folder = path.is_dir()
     try:
-        if sha256 and files.sha256(path / MARKER if is_folder else path) != sha256:
+        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_folder else path) != sha256:
             return "damaged or replaced: its SHA-256 is not the one that it was written with"
         return _in_folder(path, rank, size) if is_folder else None
     except FileNotFoundError as error:
@@ -118,8 +120,8 @@ def difference(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> 
 
 
 def _in_folder(folder: Path, rank: int, size: int) -> str | None:
-    for name, expected in itertools.islice(read_marker(folder).files.items(), rank, None, size):
-        found = part(folder / name)
+    for name, expected in itertools.islice(read_index(folder).files.items(), rank, None, size):
+        found = digest_file(folder / name)
         if found != expected:
             return f"{name} in it is damaged ({found.size} bytes, {expected.size} were written)"
     return None

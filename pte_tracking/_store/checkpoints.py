@@ -9,19 +9,19 @@ import msgspec
 
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
 from pte_tracking._store.files import write_atomically
-from pte_tracking._store.journal import find, kept
+from pte_tracking._store.journal import effective_ranges, find_events
 from pte_tracking._store.layout import CHECKPOINTS, JOURNAL
 
 
-def checkpoints(directory: Path) -> list[Checkpoint]:
+def list_checkpoints(directory: Path) -> list[Checkpoint]:
     """The snapshots in the effective history that were not pruned, by step."""
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
     found: dict[str, Checkpoint] = {}
-    for first, last in kept(path):
-        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find(path, Checkpoint, first, last)]
-        made += [event for event, _ in find(path, CheckpointRemoved, first, last)]
+    for first, last in effective_ranges(path):
+        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find_events(path, Checkpoint, first, last)]
+        made += [event for event, _ in find_events(path, CheckpointRemoved, first, last)]
         for event in sorted(made, key=lambda event: event.seq):
             if isinstance(event, Checkpoint):
                 found[event.path] = event
@@ -30,7 +30,7 @@ def checkpoints(directory: Path) -> list[Checkpoint]:
     return sorted(found.values(), key=lambda event: event.step)
 
 
-def write_list(directory: Path, held: Iterable[Checkpoint]) -> None:
+def write_checkpoint_list(directory: Path, held: Iterable[Checkpoint]) -> None:
     """Bring ``checkpoints.json`` up to date."""
     listed = [msgspec.to_builtins(event) for event in held]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)

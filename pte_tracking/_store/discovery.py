@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pte_tracking._store.journal import tail
+from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, MANIFEST
-from pte_tracking._store.manifest import Manifest, NotARun
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
-_WITHOUT_RUNS = (ARTIFACTS, DELIVERY, FIGURES, IMAGES)
+_SKIPPED_DIRECTORIES = (ARTIFACTS, DELIVERY, FIGURES, IMAGES)
 
 
 def find_run(directory: Path) -> Manifest:
@@ -21,13 +21,13 @@ def find_run(directory: Path) -> Manifest:
     """
     manifest, path = Manifest.load(directory), directory / JOURNAL
     if not path.is_file():
-        raise NotARun(f"{directory}: a run without a journal (there is no file {JOURNAL})")
-    if tail(path)[0] is None:
-        raise NotARun(f"{path}: holds no event: cut off at its beginning, or not ours")
+        raise RunNotFoundError(f"{directory}: a run without a journal (there is no file {JOURNAL})")
+    if last_event(path)[0] is None:
+        raise RunNotFoundError(f"{path}: holds no event: cut off at its beginning, or not ours")
     return manifest
 
 
-def runs_below(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+def find_runs(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
     """The directories of all runs at or below a folder, earlier ones moved aside included.
 
     Args:
@@ -39,4 +39,4 @@ def runs_below(directory: Path, on_error: Callable[[OSError], object] | None = N
         if MANIFEST in files:
             yield Path(place)
             # A run keeps no other run there, and pictures by the thousand.
-            folders[:] = [name for name in folders if name not in _WITHOUT_RUNS]
+            folders[:] = [name for name in folders if name not in _SKIPPED_DIRECTORIES]

@@ -44,7 +44,7 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def file_name(key: str) -> str:
+def safe_file_name(key: str) -> str:
     """A file name for a key: the key itself where it is plain and short, else a likeness of it with a digest."""
     plain = re.sub(r"[^\w.=+-]", "_", key, flags=re.ASCII)[:100]
     if plain == key and not key.startswith("."):
@@ -52,7 +52,7 @@ def file_name(key: str) -> str:
     return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def modified(path: Path) -> int:
+def mtime_ns(path: Path) -> int:
     """When a file was changed last, in nanoseconds since the epoch; 0 if it is not there."""
     try:
         return path.stat().st_mtime_ns
@@ -60,17 +60,17 @@ def modified(path: Path) -> int:
         return 0
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    return digest(path, hashlib.sha256()).hex()
+    return file_digest(path, hashlib.sha256()).hex()
 
 
-def md5(path: Path) -> bytes:
+def file_md5(path: Path) -> bytes:
     """The MD5 of a file's content, for products that know files by it."""
-    return digest(path, hashlib.md5(usedforsecurity=False))
+    return file_digest(path, hashlib.md5(usedforsecurity=False))
 
 
-def digest(path: Path, algorithm: hashlib._Hash) -> bytes:
+def file_digest(path: Path, algorithm: hashlib._Hash) -> bytes:
     """The digest of a file's content."""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):

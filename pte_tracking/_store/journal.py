@@ -21,15 +21,15 @@ from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
 
 _logger = logging.getLogger("pte_tracking")
-_MOST_PENDING = 64 << 20
-_PAUSE = 1.0  # seconds between attempts to write to a full disk
+_MAX_PENDING_BYTES = 64 << 20
+_RETRY_SECONDS = 1.0  # seconds between attempts to write to a full disk
 _CHUNK = 1 << 16
 _PIECE = 1 << 20
 
 _E = TypeVar("_E", bound=AnyEvent)
 
 
-class Mark(NamedTuple):
+class JournalPosition(NamedTuple):
     """A point between two events."""
 
     seq: int
@@ -53,17 +53,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._path = path
-        self._seq, self.position = _mend(self._fd, path)
+        self._seq, self.position = _truncate_torn_tail(self._fd, path)
         self._pending = bytearray()
         self._not_before = 0.0
         self._lock = threading.Lock()
         self.dropped = 0
 
     @property
-    def mark(self) -> Mark:
+    def end(self) -> JournalPosition:
         """The point after the last event."""
         with self._lock:
-            return Mark(self._seq, self.position)
+            return JournalPosition(self._seq, self.position)
 
     def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
         """Write an event.
@@ -86,16 +86,16 @@ class Journal:
                 self._seq += 1
                 self.position += len(line)
                 # After a part of a line its rest is written first: readers wait for the newline.
-                written = 0 if self._pending else self._put(line)
+                written = 0 if self._pending else self._write(line)
                 if written < len(line):
                     self._pending += line[written:]
             except BaseException:  # Ctrl-C came between two of these: what the file holds is what counts
                 if not self._pending:
-                    self._seq, self.position = _mend(self._fd, self._path)
+                    self._seq, self.position = _truncate_torn_tail(self._fd, self._path)
                 raise
             return event
 
-    def rewind(self, to: Mark, step: int) -> None:
+    def rewind(self, to: JournalPosition, step: int) -> None:
         """Take back what came after an earlier point.
 
         A point that was itself taken back is reached by going back to where the two histories part, and writing the
@@ -105,20 +105,20 @@ class Journal:
             to: The point.
             step: Iterations done there.
         """
-        if to == self.mark:
+        if to == self.end:
             return
         if seq_at(self._path, to.position) != to.seq:
             _logger.warning("%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, to.seq)
             return
-        parting = _parting(kept(self._path), kept(self._path, to.position))
-        again = [event for event, _ in effective(self._path, to.position, parting)]
+        parting = _common_end(effective_ranges(self._path), effective_ranges(self._path, to.position))
+        again = [event for event, _ in read_effective(self._path, to.position, parting)]
         self.append(Rewound, seq_at(self._path, parting), parting, step)
         for event in again:
             if not isinstance(event, RunStarted | RunEnded):
                 fields = [getattr(event, name) for name in event.__struct_fields__[2:]]
                 self.append(type(event), *fields, at=event.time)
 
-    def sync(self) -> Mark:
+    def sync(self) -> JournalPosition:
         """Make everything appended so far durable.
 
         Raises:
@@ -126,10 +126,10 @@ class Journal:
         """
         with self._lock:
             if self._pending:
-                self._try_again()
+                self._retry_pending()
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
-            mark = Mark(self._seq, self.position)
+            mark = JournalPosition(self._seq, self.position)
         os.fsync(self._fd)  # without the lock: the training goes on appending while the disk is busy
         return mark
 
@@ -137,7 +137,7 @@ class Journal:
         """Close the file; whoever needs it durable calls :meth:`sync` first."""
         with self._lock:
             if self._pending:
-                self._try_again()
+                self._retry_pending()
             if self._pending or self.dropped:
                 _logger.error(
                     "%s: the disk is full: %d bytes of events and %d later events were lost",
@@ -150,16 +150,16 @@ class Journal:
 
     def _has_room_for(self, line: bytes) -> bool:
         if time.monotonic() > self._not_before:
-            self._try_again()
-        return not self._pending or len(self._pending) + len(line) <= _MOST_PENDING
+            self._retry_pending()
+        return not self._pending or len(self._pending) + len(line) <= _MAX_PENDING_BYTES
 
-    def _try_again(self) -> None:
-        written = self._put(self._pending)
+    def _retry_pending(self) -> None:
+        written = self._write(self._pending)
         del self._pending[:written]
         if not self._pending:
             _logger.warning("%s: there is space again; the events that waited were written", self._path)
 
-    def _put(self, data: bytes | bytearray) -> int:
+    def _write(self, data: bytes | bytearray) -> int:
         written, problem = 0, "a part of an event was written"
         try:
             written = os.write(self._fd, data)
@@ -167,7 +167,7 @@ class Journal:
                 return written
         except OSError as error:
             problem = str(error)
-        self._not_before = time.monotonic() + _PAUSE
+        self._not_before = time.monotonic() + _RETRY_SECONDS
         if not self._pending:
             _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, problem)
         return written
@@ -199,7 +199,7 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
                     yield event, position
 
 
-def effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tuple[AnyEvent, int]]:
+def read_effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tuple[AnyEvent, int]]:
     """The effective history up to ``end``: what :func:`read` gives, less the events that were taken back before it.
 
     Args:
@@ -207,12 +207,12 @@ def effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tu
         end: The position up to which events count, rewinds among them; by default the end of the file.
         start: Leave out what stands before this position.
     """
-    for first, last in kept(path, end):
+    for first, last in effective_ranges(path, end):
         if last > start:
             yield from read(path, max(first, start), last)
 
 
-def kept(path: Path, end: int | None = None, upto_seq: int | None = None) -> list[tuple[int, int]]:
+def effective_ranges(path: Path, end: int | None = None, upto_seq: int | None = None) -> list[tuple[int, int]]:
     """The pieces of the journal, from position to position, that make up the effective history up to ``end``.
 
     With ``upto_seq``: as it was when that event was the last one; later events are in the last piece too then.
@@ -220,7 +220,7 @@ def kept(path: Path, end: int | None = None, upto_seq: int | None = None) -> lis
     if end is None:
         end = path.stat().st_size
     pieces: list[tuple[int, int]] = []
-    for rewound, behind in reversed(list(find(path, Rewound, end=end))):
+    for rewound, behind in reversed(list(find_events(path, Rewound, end=end))):
         if behind <= end and (upto_seq is None or rewound.seq <= upto_seq):
             pieces.append((behind, end))
             end = rewound.to_position
@@ -228,7 +228,7 @@ def kept(path: Path, end: int | None = None, upto_seq: int | None = None) -> lis
     return pieces[::-1]
 
 
-def _parting(now: list[tuple[int, int]], then: list[tuple[int, int]]) -> int:
+def _common_end(now: list[tuple[int, int]], then: list[tuple[int, int]]) -> int:
     """Where the history ``now`` parts from an earlier one: up to there they are the same pieces of the journal."""
     parting = 0
     for here, there in zip(now, then, strict=False):
@@ -240,16 +240,16 @@ def _parting(now: list[tuple[int, int]], then: list[tuple[int, int]]) -> int:
     return parting
 
 
-def route(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
+def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
     """How a reader who has read the effective history up to ``position`` goes on when the file has grown to ``end``.
 
     Returns:
         The rewind that takes back what was read (None if all of it still holds), and the piece to read next.
     """
-    rewinds = {behind: event for event, behind in find(path, Rewound, position, end)}
+    rewinds = {behind: event for event, behind in find_events(path, Rewound, position, end)}
     if not rewinds:
         return None, position, end
-    pieces = kept(path, end)
+    pieces = effective_ranges(path, end)
     index = max(index for index, (first, _) in enumerate(pieces) if first <= position)
     last = pieces[index][1]
     if position < last or index == len(pieces) - 1:
@@ -258,7 +258,7 @@ def route(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int
     return rewinds[following[0]] if position > last else None, *following
 
 
-def find(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
+def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
     """The events of one kind between two positions, each with the position behind it.
 
     Fast for rare kinds, since lines of other kinds are not decoded: a journal of gigabytes takes seconds. Events that
@@ -300,9 +300,9 @@ def seq_at(path: Path, position: int) -> int | None:
     return None
 
 
-def latest(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
+def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
     """The effective history up to ``end``, from its end to its beginning."""
-    pieces = kept(path, end)
+    pieces = effective_ranges(path, end)
     with open(path, "rb") as file:
         for first, last in reversed(pieces):
             for line, behind in _lines_backwards(file.fileno(), last):
@@ -313,7 +313,7 @@ def latest(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
                     yield event
 
 
-def tail(path: Path) -> tuple[AnyEvent | None, int]:
+def last_event(path: Path) -> tuple[AnyEvent | None, int]:
     """The last whole event, found from the end, and the position behind it; None and 0 if there is none."""
     try:
         with open(path, "rb") as file:
@@ -333,7 +333,7 @@ def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
         return None
 
 
-def _mend(fd: int, path: Path) -> tuple[int, int]:
+def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
     size = os.fstat(fd).st_size
     for line, behind in _lines_backwards(fd, size):
         try:

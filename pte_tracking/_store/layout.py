@@ -24,10 +24,12 @@ WAKE = "delivery/wake"
 RELIEF = "delivery/relief"
 
 #: What nothing else in the directory may be called.
-OWN = frozenset({MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY})
+RESERVED_NAMES = frozenset(
+    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY}
+)
 
 
-def check_file(name: object, argument: str) -> str:
+def check_file_name(name: object, argument: str) -> str:
     """The name itself, if a file of that name may lie in a run's directory beside what is there already.
 
     Raises:
@@ -36,9 +38,9 @@ def check_file(name: object, argument: str) -> str:
     """
     path = PurePosixPath(check_key(name, argument))
     leads_out = path.is_absolute() or not path.name or ".." in path.parts
-    if leads_out or path.as_posix() != name or path.parts[0] in OWN or "\0" in path.as_posix():
+    if leads_out or path.as_posix() != name or path.parts[0] in RESERVED_NAMES or "\0" in path.as_posix():
         raise ValueError(
-            f"{argument}: expected a relative path such as 'log' or 'val/log', and none of {', '.join(sorted(OWN))}; "
+            f"{argument}: expected a relative path such as 'log' or 'val/log', and none of {', '.join(sorted(RESERVED_NAMES))}; "
             f"got {name!r}"
         )
     return path.as_posix()

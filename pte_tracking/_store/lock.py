@@ -30,7 +30,7 @@ _held: dict[Path, Lock] = {}
 _guard = threading.Lock()
 
 
-class Locked(RuntimeError):
+class LockedError(RuntimeError):
     """Another live process holds the lock, or this one already.
 
     Attributes:
@@ -55,12 +55,12 @@ class Lock:
         Locked: A live process holds it.
     """
 
-    def __init__(self, path: Path, patience: float = 0.0) -> None:
+    def __init__(self, path: Path, timeout: float = 0.0) -> None:
         self._path = path.resolve()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while (other := self._acquire()) is not None:
             if time.monotonic() > deadline:
-                raise Locked(path, other)
+                raise LockedError(path, other)
             time.sleep(0.01)
 
     def _acquire(self) -> str | None:

@@ -20,10 +20,10 @@ from pte_tracking._store.lock import Lock
 from pte_tracking._store.values import to_text
 
 FORMAT = 1
-_LATEST = 250_000_000_000  # in the year 9892: later ones have no date in Python
+_MAX_START_TIME = 250_000_000_000  # in the year 9892: later ones have no date in Python
 
 
-class NotARun(ValueError):
+class RunNotFoundError(ValueError):
     """The folder holds no run, or one that this version cannot read."""
 
 
@@ -81,28 +81,28 @@ class Manifest(msgspec.Struct, frozen=True):
         """
         path = directory / MANIFEST
         if path.is_fifo():  # to read it would be to wait for ever
-            raise NotARun(f"{path}: damaged or not ours: it is a named pipe")
+            raise RunNotFoundError(f"{path}: damaged or not ours: it is a named pipe")
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise NotARun(f"{directory}: no run here (there is no {MANIFEST})") from None
+            raise RunNotFoundError(f"{directory}: no run here (there is no {MANIFEST})") from None
         try:
             found = msgspec.json.decode(data)
             if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
-                raise NotARun(
+                raise RunNotFoundError(
                     f"{path}: format {found['format']} is newer than this version reads ({FORMAT}); "
                     "upgrade pte-tracking"
                 )
             return msgspec.convert(found, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise NotARun(f"{path}: damaged or not ours: {error}") from error
+            raise RunNotFoundError(f"{path}: damaged or not ours: {error}") from error
 
     def save(self, directory: Path) -> None:
         """Write it, whole or not at all."""
         write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
 
-def change(directory: Path, how: Callable[[Manifest], Manifest], fresh: Manifest | None = None) -> Manifest:
+def update_manifest(directory: Path, update: Callable[[Manifest], Manifest], new: Manifest | None = None) -> Manifest:
     """Change the manifest; the trainer and a ``sync`` beside it do not overwrite each other's changes.
 
     Args:
@@ -113,9 +113,9 @@ def change(directory: Path, how: Callable[[Manifest], Manifest], fresh: Manifest
     Raises:
         NotARun: There is none.
     """
-    held = Lock(directory / MANIFEST_LOCK, patience=5)
+    held = Lock(directory / MANIFEST_LOCK, timeout=5)
     try:
-        changed = how(fresh or Manifest.load(directory))
+        changed = update(new or Manifest.load(directory))
         changed.save(directory)
         return changed
     finally:

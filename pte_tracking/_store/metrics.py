@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._store.events import Metrics, Number
-from pte_tracking._store.journal import effective
+from pte_tracking._store.journal import read_effective
 from pte_tracking._store.layout import JOURNAL
 
 
-class Extremes(msgspec.Struct):
+class MetricSummary(msgspec.Struct):
     """What is told of one key.
 
     Attributes:
@@ -32,7 +32,7 @@ class Extremes(msgspec.Struct):
     highest: Number | None = None
     highest_step: int | None = None
 
-    def take(self, value: Number, step: int) -> None:
+    def update(self, value: Number, step: int) -> None:
         """One more value."""
         self.last, self.last_step = value, step
         if not math.isfinite(value):
@@ -43,23 +43,23 @@ class Extremes(msgspec.Struct):
             self.highest, self.highest_step = value, step
 
 
-def extremes(directory: Path) -> dict[str, Extremes]:
+def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
     """Last, lowest and highest value of every key of a run."""
-    found: dict[str, Extremes] = {}
-    for row in rows(directory):
+    found: dict[str, MetricSummary] = {}
+    for row in read_rows(directory):
         for key, value in row.values.items():
             if key not in found:
-                found[key] = Extremes(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
-            found[key].take(value, row.step)  # type: ignore[arg-type]
+                found[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
+            found[key].update(value, row.step)  # type: ignore[arg-type]
     return found
 
 
-def rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
     """The rows of a run that hold, of all logs, as they stand in the journal up to ``end`` (a position)."""
-    return (event for event, _ in effective(directory / JOURNAL, end) if isinstance(event, Metrics))
+    return (event for event, _ in read_effective(directory / JOURNAL, end) if isinstance(event, Metrics))
 
 
-def main_key(keys: Iterable[str]) -> str | None:
+def primary_metric(keys: Iterable[str]) -> str | None:
     """The key that most tells how good a run is: a loss, or else an accuracy; of validation, if it may be."""
     lower = {key: key.lower() for key in keys}
     for what in ("loss", "accuracy"):

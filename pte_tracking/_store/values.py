@@ -9,7 +9,7 @@ from typing import Any
 
 from pte_tracking._store.events import Number, Scalar
 
-_LARGEST_INT = 2**63  # what the integer columns of databases and other languages hold
+_INT64_LIMIT = 2**63  # what the integer columns of databases and other languages hold
 
 
 def check_key(key: object, argument: str = "key") -> str:
@@ -40,7 +40,7 @@ def to_number(key: str, value: Any) -> Number:
     if type(value) is float:
         return value
     if isinstance(value, int):
-        return int(value) if -_LARGEST_INT <= value < _LARGEST_INT else _to_float(value)
+        return int(value) if -_INT64_LIMIT <= value < _INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
     # A tensor of one number is the commonest of what is left; all others are looked at more closely.
@@ -123,12 +123,12 @@ def check_step(step: object) -> int:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
-    if not -_LARGEST_INT <= step < _LARGEST_INT:
+    if not -_INT64_LIMIT <= step < _INT64_LIMIT:
         raise ValueError(f"step: expected a number of at most 64 bits, got {step}")
     return step
 
 
-def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:
+def flatten_params(params: Mapping[str, Any]) -> dict[str, Scalar]:
     """Nested params as one level: names are joined by ``/``; what is no plain value is kept as its text.
 
     Raises:
@@ -140,7 +140,7 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Scalar]:
     flat: dict[str, Scalar] = {}
     for key, value in params.items():
         name = check_key(key if isinstance(key, str) else str(key), "params")
-        inner = flatten(value) if isinstance(value, Mapping) and value else {"": _plain(value)}
+        inner = flatten_params(value) if isinstance(value, Mapping) and value else {"": _plain(value)}
         for rest, leaf in inner.items():
             joined = f"{name}/{rest}" if rest else name
             if joined in flat:

@@ -25,7 +25,7 @@ from pte_tracking._snapshots.shards import fitted, has_shards
 from pte_tracking._snapshots.signals import SignalNote
 from pte_tracking._snapshots.template import Template
 from pte_tracking._snapshots.writer import Saver
-from pte_tracking._store.checkpoint_files import Part, remove
+from pte_tracking._store.checkpoint_files import FileDigest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import to_numbers
 
@@ -170,7 +170,7 @@ class Snapshot(Extension):
             return
         manager.run.own(self.template.glob)
         for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
-            remove(left_by_a_kill)
+            delete_checkpoint(left_by_a_kill)
 
     def __call__(self, manager: Manager) -> None:
         # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
@@ -276,7 +276,7 @@ class TrainingSnapshot(Snapshot):
             # Here, where nobody waits: a value may still have to come from a device.
             state["values"] = to_numbers(observation)
 
-        def publish(state: dict[str, Any], written: Part) -> None:
+        def publish(state: dict[str, Any], written: FileDigest) -> None:
             run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["values"])
             self._prune(run)
 
@@ -370,7 +370,7 @@ class _Together:
 
 def _remove(path: Path) -> bool:
     try:
-        remove(path)
+        delete_checkpoint(path)
     except OSError as error:
         _logger.error("%s: it was to be removed: %s", path, error)
         return False

@@ -23,7 +23,7 @@ from pte_tracking._delivery.sink_entries import entries
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, Mark, effective
+from pte_tracking._store.journal import Journal, JournalPosition, read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 
@@ -45,7 +45,7 @@ class Recording:
         created = Manifest.new(directory, "test")
         self.manifest = Manifest(created.id, "test", 0.0, entries([JsonSink()]))
         self.journal = Journal(directory / JOURNAL)
-        self.marks: list[Mark] = []
+        self.marks: list[JournalPosition] = []
         self._channel: Channel | None = None
 
     @property
@@ -60,7 +60,7 @@ class Recording:
         channel = self.channel
         event = self.journal.append(Metrics, step, values, step / 10, float(step), log, sinks)
         assert event
-        self.marks.append(self.journal.mark)
+        self.marks.append(self.journal.end)
         channel.push(event, self.journal.position)
 
     def rewind(self, index: int) -> None:
@@ -87,7 +87,7 @@ class Recording:
                 key: None if isinstance(value, float) and not math.isfinite(value) else value
                 for key, value in row.items()
             }
-            for event, _ in effective(self.directory / JOURNAL)
+            for event, _ in read_effective(self.directory / JOURNAL)
             if isinstance(event, Metrics) and event.log == name and (event.sinks is None or "json" in event.sinks)
             for row in [
                 event.values | {"epoch": event.epoch, "iteration": event.step, "elapsed_time": event.elapsed_time}
@@ -173,7 +173,7 @@ def test_rewind_without_saved_cursor_is_applied_again(recording: Recording) -> N
 
 def test_log_rewound_to_start_is_empty_array(recording: Recording) -> None:
     recording.journal.append(events.Tags, {"a": "b"})
-    recording.marks.append(recording.journal.mark)
+    recording.marks.append(recording.journal.end)
     for step in range(3):
         recording.row(step, {"a": 1.0})
     recording.rewind(0)
@@ -268,7 +268,7 @@ def test_sigkill_between_rows_leaves_valid_and_complete_log(tmp_path: Path) -> N
         trainer.wait()
         rows = log(directory)
         assert [row["iteration"] for row in rows] == list(range(len(rows)))
-        recorded = [event.step for event, _ in effective(directory / JOURNAL) if isinstance(event, Metrics)]
+        recorded = [event.step for event, _ in read_effective(directory / JOURNAL) if isinstance(event, Metrics)]
         assert recorded == list(range(len(recorded)))
         assert len(rows) <= len(recorded) <= len(rows) + 1
     with Run(directory, resume=True):

@@ -17,7 +17,7 @@ from pte_backends.mlflow import MLflowSink, _checkpoints
 from pte_backends.mlflow._download import download
 from pte_tracking._delivery.consumer import Channel
 from pte_tracking._store import events
-from pte_tracking._store.journal import Journal, Mark, read
+from pte_tracking._store.journal import Journal, JournalPosition, read
 from pte_tracking.testing import Points, Recorded
 
 pytestmark = [
@@ -70,7 +70,7 @@ def content(uri: str, model: LoggedModel, folder: Path) -> dict[str, bytes]:
     }
 
 
-def snapshot(recorded: Recorded, step: int, data: bytes = b"", **values: float) -> Mark:
+def snapshot(recorded: Recorded, step: int, data: bytes = b"", **values: float) -> JournalPosition:
     """Log a row and a snapshot of one step; returns the point between them, which a resume goes back to."""
     mark = recorded.log(step, {"val/loss": 1.0 / step})
     data = data or b"the state after step %d" % step
@@ -87,7 +87,7 @@ def prune(recorded: Recorded, step: int) -> None:
     recorded.journal.append(events.CheckpointRemoved, f"snapshot_iter_{step}", step)
 
 
-def resume(recorded: Recorded, mark: Mark, step: int) -> None:
+def resume(recorded: Recorded, mark: JournalPosition, step: int) -> None:
     recorded.journal.rewind(mark, step)
     manifest = recorded.manifest
     recorded.journal.append(events.RunStarted, manifest.id, manifest.name, 2, "host", True)
@@ -214,7 +214,7 @@ def test_fork_links_existing_models_to_new_run(uri: str, tmp_path: Path) -> None
     recorded.log(2, {"val/loss": 2.0})
     recorded.deliver()
     before = models(uri, recorded)
-    resume(recorded, recorded.journal.mark._replace(seq=3, position=position_after(recorded, 3)), 1)
+    resume(recorded, recorded.journal.end._replace(seq=3, position=position_after(recorded, 3)), 1)
     snapshot(recorded, 2)
     recorded.end()
     after, run = models(uri, recorded), find_run(uri, recorded)

@@ -612,7 +612,7 @@ class SimulatedRun:
         (directory / DELIVERY).mkdir()
         self.progress = directory / DELIVERY / "tensorboard.json"
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host")
-        self.marks = [self.journal.mark]
+        self.marks = [self.journal.end]
         self.steps = [0]
         self.channel = self.open()
         PIL.Image.new("L", (2, 2)).save(directory / "picture.png")
@@ -625,7 +625,7 @@ class SimulatedRun:
             pass
 
     def history(self) -> list[AnyEvent]:
-        return [event for event, _ in journal.effective(self.run.directory / JOURNAL)]
+        return [event for event, _ in journal.read_effective(self.run.directory / JOURNAL)]
 
     def befall(self, what: str, argument: Any) -> None:
         getattr(self, what.replace(" ", "_"))(argument)
@@ -635,7 +635,7 @@ class SimulatedRun:
             step = self.steps[-1] + 1
             values: dict[str, float] = {"train/loss": 1 / step} | ({"val/loss": -1.0} if step % 3 == 0 else {})
             self.journal.append(Metrics, step, values, step / 4)
-            self.marks.append(self.journal.mark)
+            self.marks.append(self.journal.end)
             self.steps.append(step)
 
     def params(self, value: int) -> None:

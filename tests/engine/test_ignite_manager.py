@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import pte_tracking as pte
 from pte_tracking._store.events import RunEnded
-from pte_tracking._store.journal import effective
+from pte_tracking._store.journal import read_effective
 
 LOADER = [1.0, 2.0, 3.0]
 
@@ -61,7 +61,7 @@ def make_doubling_engine() -> Engine:
 
 
 def read_end_statuses(directory: Path) -> list[str]:
-    events = [event for event, _ in effective(directory / "journal.jsonl")]
+    events = [event for event, _ in read_effective(directory / "journal.jsonl")]
     return [event.status for event in events if isinstance(event, RunEnded)]
 
 

@@ -17,11 +17,11 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking._interface.extension import Extension, Manager, make_extension
 from pte_tracking._store.events import RunEnded
-from pte_tracking._store.journal import effective
+from pte_tracking._store.journal import read_effective
 
 
 def read_end_statuses(directory: Path) -> list[tuple[str, str | None]]:
-    events = [event for event, _ in effective(directory / "journal.jsonl")]
+    events = [event for event, _ in read_effective(directory / "journal.jsonl")]
     return [(event.status, event.error) for event in events if isinstance(event, RunEnded)]
 
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Text
-from pte_tracking._store.journal import effective
+from pte_tracking._store.journal import read_effective
 from pte_tracking.extensions import ModelSummary
 
 
 def read_texts(out: Path) -> list[Text]:
-    return [event for event, _ in effective(out / "journal.jsonl") if isinstance(event, Text)]
+    return [event for event, _ in read_effective(out / "journal.jsonl") if isinstance(event, Text)]
 
 
 def make_manager(out: Path, *models: nn.Module) -> ExtensionsManager:

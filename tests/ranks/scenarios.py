@@ -29,7 +29,7 @@ from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.plain_state import with_tensors
 from pte_tracking._store import checkpoint_files
-from pte_tracking._store.checkpoint_files import Part
+from pte_tracking._store.checkpoint_files import FileDigest
 
 #: What each rank reports in each of six iterations; sums of these numbers are exact.
 SEEN: list[list[dict[str, float]]] = [
@@ -318,14 +318,14 @@ def checked_together(folder: Path) -> Any:
     checked: dict[str, list[str]] = {}
     said: list[str] = []
 
-    def part(path: Path) -> Part:
+    def part(path: Path) -> FileDigest:
         checked.setdefault(path.parent.name, []).append(path.name)
         return original_part(path)
 
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("pte_tracking").addHandler(handler)
-    original_part, checkpoint_files.part = checkpoint_files.part, part
+    original_part, checkpoint_files.digest_file = checkpoint_files.digest_file, part
     net, optimizer = learner(shard)
     manager = learning(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
     resumed = manager.resume()

@@ -212,9 +212,11 @@ def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path
 def forge(snapshot: Path, name: str, content: bytes) -> None:
     """Replace a file, and make the marker fit, as whoever can write the folder is able to."""
     (snapshot / name).write_bytes(content)
-    marker = msgspec.json.decode((snapshot / checkpoint_files.MARKER).read_bytes(), type=checkpoint_files.Marker)
-    checkpoint_files.write_marker(
-        snapshot, {file: checkpoint_files.part(snapshot / file) for file in {*marker.files, name}}
+    marker = msgspec.json.decode(
+        (snapshot / checkpoint_files.SNAPSHOT_INDEX).read_bytes(), type=checkpoint_files.SnapshotIndex
+    )
+    checkpoint_files.write_index(
+        snapshot, {file: checkpoint_files.digest_file(snapshot / file) for file in {*marker.files, name}}
     )
 
 

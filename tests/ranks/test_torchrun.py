@@ -25,7 +25,7 @@ from pte_tracking._store import journal
 from pte_tracking._store.events import Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.status import status
+from pte_tracking._store.status import read_status
 from tests.ranks.scenarios import rows
 
 pytestmark = [
@@ -96,7 +96,7 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
     while pending(out, Manifest.load(out)) and time.monotonic() < end:
         time.sleep(0.2)  # the delivery process outlives the ranks
     assert pending(out, Manifest.load(out)) == []
-    assert status(out) == "FAILED"
+    assert read_status(out) == "FAILED"
     assert the_run(mlflow_store).info.status == "FAILED"
     board = EventAccumulator(str(out))
     board.Reload()
@@ -123,7 +123,7 @@ def test_restarted_group_resumes_same_run(
     rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
     assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert status(tmp_path / "killed") == "FINISHED"
+    assert read_status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []
     assert not (tmp_path / "killed" / "previous").exists()
     run = the_run(mlflow_store)

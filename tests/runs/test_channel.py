@@ -20,7 +20,7 @@ from pte_tracking._delivery.cursor import Progress, progress_path
 from pte_tracking._delivery.sink_entries import entries
 from pte_tracking._store import events, journal
 from pte_tracking._store.events import Metrics, Status
-from pte_tracking._store.journal import Journal, Mark, effective
+from pte_tracking._store.journal import Journal, JournalPosition, read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Sink
@@ -56,10 +56,10 @@ class Recording:
     def path(self) -> Path:
         return self.directory / JOURNAL
 
-    def row(self, step: int, values: dict[str, float], **more: Any) -> Mark:
+    def row(self, step: int, values: dict[str, float], **more: Any) -> JournalPosition:
         event = {"epoch": None, "elapsed_time": None, "log": "log", "sinks": None} | more
         self.journal.append(Metrics, step, values, *event.values())
-        return self.journal.mark
+        return self.journal.end
 
     def pump(self, times: int = 1000) -> None:
         """Deliver as the delivery process does; a process that is killed is followed by another one."""
@@ -121,7 +121,7 @@ class SimulatedRun:
         self.recording = Recording(folder / "run", self.probe.sink(can_rewind=can_rewind))
         self.step = 0
         self.count = 0.0
-        self.marks: list[tuple[Mark, int]] = []
+        self.marks: list[tuple[JournalPosition, int]] = []
 
     def append(self, rows: int, keys: list[str], advance: int) -> None:
         for _ in range(rows):
@@ -179,7 +179,7 @@ def test_consumer_after_any_interruption_delivers_points_once(can_rewind: bool, 
 
 
 def check_points(simulated: SimulatedRun, can_rewind: bool) -> None:
-    expected = points(effective(simulated.recording.path))
+    expected = points(read_effective(simulated.recording.path))
     contents = simulated.probe.points()
     if can_rewind:
         assert contents == expected
@@ -365,7 +365,7 @@ def test_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: p
     for step in range(1000):
         recording.row(step, {"a": 1.0})
     bytes_read = 0
-    original = journal.find
+    original = journal.find_events
 
     def count(path: Path, kind: Any, start: int = 0, end: int | None = None) -> Any:
         nonlocal bytes_read

@@ -25,7 +25,7 @@ from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
 from pte_tracking._store import lock
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, effective
+from pte_tracking._store.journal import Journal, read_effective
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
 
@@ -137,7 +137,7 @@ class Stage:
 
 
 def recorded(directory: Path) -> list[tuple[str, int, Any]]:
-    rows = [event for event, _ in effective(directory / "journal.jsonl") if isinstance(event, Metrics)]
+    rows = [event for event, _ in read_effective(directory / "journal.jsonl") if isinstance(event, Metrics)]
     return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
 

@@ -14,7 +14,7 @@ from pte_tracking._delivery.consumer import Channel
 from pte_tracking._runs.run import Run
 from pte_tracking._store import journal
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, effective, read
+from pte_tracking._store.journal import Journal, read, read_effective
 from pte_tracking.testing import Recorded
 from tests.disks import fill, small_disk
 
@@ -77,7 +77,7 @@ def test_journal_buffer_is_bounded_and_dropped_events_are_logged(
     opened.close()
     assert f"{opened.dropped} later events were lost" in caplog.text
     Journal(path).close()
-    assert [event.seq for event, _ in effective(path)] == list(range(1, len(appended) + 2))
+    assert [event.seq for event, _ in read_effective(path)] == list(range(1, len(appended) + 2))
 
 
 def test_journal_event_larger_than_buffer_is_written(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,16 +19,25 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.history_reader import Course
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound
-from pte_tracking._store.journal import Journal, Mark, effective, find, kept, read, route, seq_at
+from pte_tracking._store.journal import (
+    Journal,
+    JournalPosition,
+    effective_ranges,
+    find_events,
+    next_range,
+    read,
+    read_effective,
+    seq_at,
+)
 
 
-def write(path: Path, count: int) -> list[Mark]:
+def write(path: Path, count: int) -> list[JournalPosition]:
     """Rows of the steps 1 to ``count``, at times of one length each; returns the points behind them."""
     written = Journal(path)
     marks = []
     for step in range(1, count + 1):
         written.append(Metrics, step, {"a": step / 7, "\n ü": float("nan")}, at=1.7e9 + step)
-        marks.append(written.mark)
+        marks.append(written.end)
     written.close()
     return marks
 
@@ -49,7 +58,7 @@ class Reader:
     def read(self, max_events: int) -> bool:
         rewound, start, end = self._locate_range(self.position, self.path.stat().st_size)
         if rewound:
-            superseded = steps(effective(self.path, self.position, rewound.to_position))
+            superseded = steps(read_effective(self.path, self.position, rewound.to_position))
             assert self.steps[len(self.steps) - len(superseded) :] == superseded, (
                 "what is taken back is not what was read"
             )
@@ -69,8 +78,8 @@ class Model:
         self.path = path
         self.journal = Journal(path)
         self.history: list[int] = []
-        self.points: list[tuple[Mark, list[int]]] = []
-        self.readers = [Reader(path, functools.partial(route, path)), Reader(path, Course(path).route)]
+        self.points: list[tuple[JournalPosition, list[int]]] = []
+        self.readers = [Reader(path, functools.partial(next_range, path)), Reader(path, Course(path).route)]
         self.count = 0
 
     def append(self, number: int) -> None:
@@ -78,7 +87,7 @@ class Model:
             self.count += 1
             self.journal.append(Metrics, self.count, {"a": self.count})
             self.history.append(self.count)
-            self.points.append((self.journal.mark, list(self.history)))
+            self.points.append((self.journal.end, list(self.history)))
 
     def rewind(self, index: int) -> None:
         if self.points:
@@ -97,10 +106,10 @@ class Model:
             self.readers[index].read(max_events)
 
     def check(self) -> None:
-        assert steps(effective(self.path)) == self.history
+        assert steps(read_effective(self.path)) == self.history
         seqs = [event.seq for event, _ in read(self.path)]
         assert seqs == list(range(1, len(seqs) + 1))
-        assert self.journal.mark == (len(seqs), self.path.stat().st_size)
+        assert self.journal.end == (len(seqs), self.path.stat().st_size)
 
     def finish(self) -> None:
         for reader in self.readers:
@@ -165,12 +174,12 @@ def test_restored_events_keep_their_times(tmp_path: Path) -> None:
     written = Journal(path)
     first = written.append(Metrics, 1, {"a": float("nan")}, 0.5, 2.0, "log", ["json"], at=10.0)
     second = written.append(events.Text, "a", 1, "text", at=20.0)
-    both = written.mark
+    both = written.end
     assert first
     assert second
-    written.rewind(Mark(1, next(iter(read(path)))[1]), 1)
+    written.rewind(JournalPosition(1, next(iter(read(path)))[1]), 1)
     written.rewind(both, 1)
-    again = [event for event, _ in effective(path)]
+    again = [event for event, _ in read_effective(path)]
     assert [repr(event).partition("time=")[2] for event in again] == [
         repr(event).partition("time=")[2] for event in (first, second)
     ]
@@ -181,10 +190,14 @@ def test_rewind_to_invalid_position_supersedes_nothing(tmp_path: Path, caplog: p
     path = tmp_path / "journal.jsonl"
     write(path, 3)
     opened = Journal(path)
-    for mark in [Mark(9, 10_000), Mark(2, 5), Mark(3, kept(path)[0][1] - 1)]:
+    for mark in [
+        JournalPosition(9, 10_000),
+        JournalPosition(2, 5),
+        JournalPosition(3, effective_ranges(path)[0][1] - 1),
+    ]:
         opened.rewind(mark, 1)
-    assert steps(effective(path)) == [1, 2, 3]
-    assert not list(find(path, Rewound))
+    assert steps(read_effective(path)) == [1, 2, 3]
+    assert not list(find_events(path, Rewound))
     assert caplog.text.count("nothing is taken back") == 3
     opened.close()
 
@@ -201,9 +214,9 @@ def test_open_truncated_journal_is_repaired_to_last_whole_event(tmp_path: Path, 
         reached = length + 1 if tail[:1] == b"\n" else length
         expected = sum(end <= reached for end in ends)
         opened = Journal(path)
-        assert opened.mark == (expected, ends[expected - 1] if expected else 0)
+        assert opened.end == (expected, ends[expected - 1] if expected else 0)
         opened.append(Metrics, 5, {"a": 1})
-        assert steps(effective(path)) == [*range(1, expected + 1), 5]
+        assert steps(read_effective(path)) == [*range(1, expected + 1), 5]
         opened.close()
 
 
@@ -239,7 +252,7 @@ def test_damaged_line_between_events_is_skipped_and_logged(tmp_path: Path, caplo
     data = bytearray(path.read_bytes())
     data[marks[1].position] ^= 0x20
     path.write_bytes(data)
-    assert steps(effective(path)) == [1, 2, 4, 5]
+    assert steps(read_effective(path)) == [1, 2, 4, 5]
     assert "is no event and is skipped" in caplog.text
     assert seq_at(path, marks[2].position) is None
     assert seq_at(path, marks[3].position) == 4
@@ -260,17 +273,17 @@ def test_lines_larger_than_read_buffer_are_read_and_repaired(tmp_path: Path) -> 
     path = tmp_path / "journal.jsonl"
     opened = Journal(path)
     opened.append(events.Text, "a", 1, "x" * 3_000_000)
-    middle = opened.mark
+    middle = opened.end
     opened.append(events.Text, "b", 2, "y" * 200_000)
-    end = opened.mark
+    end = opened.end
     opened.close()
     assert [len(event.text) for event, _ in read(path) if isinstance(event, events.Text)] == [3_000_000, 200_000]
     assert seq_at(path, middle.position) == 1
     path.write_bytes(path.read_bytes()[:-1])
     opened = Journal(path)
-    assert opened.mark == middle
+    assert opened.end == middle
     opened.append(events.Text, "b", 2, "y" * 200_000)
-    assert opened.mark.seq == end.seq
+    assert opened.end.seq == end.seq
     opened.close()
 
 
@@ -310,9 +323,9 @@ def test_interrupted_append_keeps_position_consistent_with_file(
         with pytest.raises(KeyboardInterrupt):
             opened.append(Metrics, 2, {"a": 1.0})
     opened.append(Metrics, 3, {"a": 1.0})
-    assert opened.mark == (len(steps(read(path))), path.stat().st_size)
+    assert opened.end == (len(steps(read(path))), path.stat().st_size)
     assert steps(read(path)) == ([1, 2, 3] if is_written else [1, 3])
-    assert [event.seq for event, _ in read(path)] == list(range(1, opened.mark.seq + 1))
+    assert [event.seq for event, _ in read(path)] == list(range(1, opened.end.seq + 1))
     opened.close()
 
 
@@ -342,8 +355,8 @@ def test_find_returns_all_events_of_one_kind(tmp_path: Path) -> None:
         if step % 10 == 0:
             opened.append(events.CheckpointRemoved, f"snapshot_{step}", step)
     opened.close()
-    assert [(event.step, behind) for event, behind in find(path, events.Checkpoint)] == list(
+    assert [(event.step, behind) for event, behind in find_events(path, events.Checkpoint)] == list(
         zip(range(0, 50, 9), positions, strict=True)
     )
-    assert [event.step for event, _ in find(path, events.Checkpoint, positions[1], positions[3])] == [18, 27]
-    assert [event.step for event, _ in find(path, events.CheckpointRemoved)] == [0, 10, 20, 30, 40]
+    assert [event.step for event, _ in find_events(path, events.Checkpoint, positions[1], positions[3])] == [18, 27]
+    assert [event.step for event, _ in find_events(path, events.CheckpointRemoved)] == [0, 10, 20, 30, 40]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pte_tracking._store import lock
-from pte_tracking._store.lock import Lock, Locked
+from pte_tracking._store.lock import Lock, LockedError
 
 # Forking is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -48,21 +48,21 @@ def test_lock_of_other_process_is_released_by_sigkill(path: Path) -> None:
         assert other.stdout.readline() == b"held\n"
     name = f"{other.pid} on {os.uname().nodename}"
     assert lock.holder(path) == name
-    with pytest.raises(Locked) as info:
+    with pytest.raises(LockedError) as info:
         Lock(path)
     assert info.value.holder == name
     assert str(other.pid) in str(info.value)
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert lock.holder(path) is None
-    Lock(path, patience=1).release()
+    Lock(path, timeout=1).release()
 
 
 def test_lock_twice_in_one_process_raises(path: Path) -> None:
     held = Lock(path)
-    with pytest.raises(Locked, match=f"held by process {os.getpid()} on "):
+    with pytest.raises(LockedError, match=f"held by process {os.getpid()} on "):
         Lock(path)
-    with pytest.raises(Locked):
+    with pytest.raises(LockedError):
         Lock(path.parent / "." / "lock")
     assert lock.holder(path) == f"{os.getpid()} on {os.uname().nodename}"
     held.release()
@@ -74,7 +74,7 @@ def test_lock_survives_queries_and_failed_attempts(path: Path) -> None:
     held = Lock(path)
     for _ in range(3):
         lock.holder(path)
-        with pytest.raises(Locked):
+        with pytest.raises(LockedError):
             Lock(path)
     assert in_child(lambda: lock.holder(path) is not None)
     held.release()
@@ -88,7 +88,7 @@ def test_lock_is_not_inherited_by_forked_child(path: Path) -> None:
             return False
         try:
             Lock(path)
-        except Locked:
+        except LockedError:
             return True
         return False
 
@@ -136,7 +136,7 @@ def test_holder_never_reports_previous_holder(path: Path, before: str) -> None:
         assert lock.is_held(path)
         assert lock.holder(path) == "unknown"
         later.start()
-        with pytest.raises(Locked) as info:
+        with pytest.raises(LockedError) as info:
             Lock(path)
         assert info.value.holder == name
         assert lock.holder(path) == name
@@ -188,7 +188,7 @@ def test_lock_is_kept_during_concurrent_queries(path: Path) -> None:
         thread.start()
     try:
         for _ in range(30):
-            held = Lock(path, patience=5)
+            held = Lock(path, timeout=5)
             assert in_child(lambda: lock.holder(path) is not None)
             held.release()
     finally:

@@ -32,7 +32,7 @@ from pte_tracking._store.events import AnyEvent
 from pte_tracking._store.journal import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
-from pte_tracking._store.manifest import Manifest, NotARun, SinkEntry
+from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
 from pte_tracking.sinks import Connection, RunView, Sink
 
 if TYPE_CHECKING:
@@ -402,7 +402,7 @@ def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     before = (tmp_path / "journal.jsonl").read_bytes()
     for resume in (True, False):
-        with pytest.raises(NotARun, match=r"journal\.jsonl .*run\.json"):
+        with pytest.raises(RunNotFoundError, match=r"journal\.jsonl .*run\.json"):
             Run(tmp_path, resume=resume).open()
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
@@ -433,7 +433,7 @@ def test_open_unreadable_manifest_raises_and_changes_nothing(
     else:
         path.write_text(content, encoding="latin-1")
     before = tree(tmp_path)
-    with pytest.raises(NotARun, match=match):
+    with pytest.raises(RunNotFoundError, match=match):
         Run(tmp_path, resume=resume).open()
     assert tree(tmp_path) == before
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as numpy_strategies
 
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
-from pte_tracking._store.values import check_key, check_step, flatten, to_number, to_numbers, to_texts
+from pte_tracking._store.values import check_key, check_step, flatten_params, to_number, to_numbers, to_texts
 
 NUMPY_TYPES = [
     *(np.dtype(name) for name in np.typecodes["AllInteger"]),
@@ -181,7 +181,7 @@ plain_params: st.SearchStrategy[Any] = st.recursive(
 @given(st.dictionaries(st.text(min_size=1), plain_params))
 def test_flatten_any_params_become_encodable_values(params: dict[str, Any]) -> None:
     try:
-        flat = flatten(params)
+        flat = flatten_params(params)
     except ValueError:  # two names meet
         return
     event = events.Params(1, 0.0, flat)
@@ -196,7 +196,7 @@ def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:
         3: True,
         "x": math.nan,
     }
-    assert flatten(params) == {
+    assert flatten_params(params) == {
         "optim/lr": 0.5,
         "optim/betas": "(0.9, 0.99)",
         "net": "{}",
@@ -208,13 +208,13 @@ def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:
 
 def test_flatten_colliding_names_raise_value_error() -> None:
     with pytest.raises(ValueError, match=r"params: 'a/b' is there twice"):
-        flatten({"a": {"b": 1}, "a/b": 2})
+        flatten_params({"a": {"b": 1}, "a/b": 2})
 
 
 @pytest.mark.parametrize("params", [[("lr", 1)], "lr", 1])
 def test_params_and_tags_non_mapping_raises_type_error(params: Any) -> None:
     with pytest.raises(TypeError, match=r"params: expected a mapping, got .*vars\(args\)"):
-        flatten(params)
+        flatten_params(params)
     with pytest.raises(TypeError, match=r"tags: expected a mapping, got"):
         to_texts(params)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pte_tracking._snapshots import file
 from pte_tracking._snapshots.errors import SnapshotError
-from pte_tracking._store.checkpoint_files import part
+from pte_tracking._store.checkpoint_files import digest_file
 
 STATE = {"models": {"main": {"weight": torch.arange(500.0), "bias": torch.ones(3)}}, "manager": {"iteration": 7}}
 
@@ -36,7 +36,7 @@ def is_equal(actual: Any, expected: Any) -> bool:
 
 def test_write_then_load_returns_same_state(path: Path) -> None:
     written = file.write(path, STATE)
-    assert written == part(path)
+    assert written == digest_file(path)
     assert written.size == path.stat().st_size
     assert is_equal(file.load(path, written.sha256), STATE)
     assert is_equal(torch.load(path), STATE), "anybody can read it"

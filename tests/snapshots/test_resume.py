@@ -18,7 +18,7 @@ from pte_tracking import extensions, triggers
 from pte_tracking._snapshots import selection
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
-from pte_tracking._store.journal import find
+from pte_tracking._store.journal import find_events
 from pte_tracking.sinks import Connection, RunView, Sink
 
 EVERY: Any = (1, "iteration")
@@ -209,8 +209,8 @@ def test_resume_keeps_pruned_checkpoints_removed(tmp_path: Path) -> None:
 def test_retention_prunes_after_successor_is_registered(tmp_path: Path) -> None:
     run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY, n_retains=1)), 3)
     journal = tmp_path / "journal.jsonl"
-    registered = {event.path: event.seq for event, _ in find(journal, Checkpoint)}
-    removed = {event.path: event.seq for event, _ in find(journal, CheckpointRemoved)}
+    registered = {event.path: event.seq for event, _ in find_events(journal, Checkpoint)}
+    removed = {event.path: event.seq for event, _ in find_events(journal, CheckpointRemoved)}
     assert registered["snapshot_iter_2"] < removed["snapshot_iter_1"]
     assert registered["snapshot_iter_3"] < removed["snapshot_iter_2"]
 
