@@ -232,7 +232,7 @@ class SinkContract(ABC):
             run.journal.append(kind, *fields)
         run.log(2, {"a": 2.0}, epoch=1)
         run.end()
-        assert not run.refused, "what a backend cannot show it skips: BadEvent is for what it should have stored"
+        assert not run.refused, "RejectedEventError is for events that the backend should have stored"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
     def test_a_batch_that_comes_twice_leaves_what_one_leaves(self, tmp_path: Path) -> None:

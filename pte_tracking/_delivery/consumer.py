@@ -18,7 +18,7 @@ from pte_tracking._store import journal
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
-from pte_tracking.sinks import ANY_NUMBER, BadEvent, Connection, Limits, SinkClosed
+from pte_tracking.sinks import UNLIMITED, Connection, Limits, RejectedEventError, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
 _MOST_SET_ASIDE = 1000
@@ -39,7 +39,7 @@ class Channel:
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
         self._sink = build_sink(entry)
-        self._is_shared = self._sink.is_shared
+        self._is_shared = self._sink.uses_shared_server
         self._directory = directory
         self._journal = directory / JOURNAL
         self._selection = Selection(self.key, entry.name, self._sink.limits)
@@ -51,7 +51,7 @@ class Channel:
         #: Of the last batch: whether there is more, whether it was nothing but numbers, and the seconds that it took.
         self._was_full, self._was_small, self._took = False, False, 0.0
         self._is_abandoned = False
-        self._takes_all = self._sink.limits == Limits(logs_apart=True, batch_values=ANY_NUMBER)
+        self._takes_all = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
         self._restore()
 
     @property
@@ -121,7 +121,7 @@ class Channel:
             for batch in _cut(selected, self._sink.limits.batch_values):
                 self._write(connection, batch)
             self._took = time.monotonic() - begun
-        except SinkClosed as error:
+        except SinkClosedError as error:
             self._give_up(error)
             return
         if self.progress.ended and any(isinstance(event, RunStarted) for event in events):
@@ -166,7 +166,7 @@ class Channel:
         try:
             connection = self._connect()
             connection.close(status)
-        except SinkClosed as error:
+        except SinkClosedError as error:
             self._give_up(error)
             return
         self.progress.state, self._connection = connection.state(), None
@@ -204,7 +204,7 @@ class Channel:
             with contextlib.suppress(Exception):  # it has failed already, and that was told
                 connection.close(None)
 
-    def _give_up(self, error: SinkClosed) -> None:
+    def _give_up(self, error: SinkClosedError) -> None:
         _logger.error("%s: %s; nothing more is delivered there", self.key, error)
         self.progress.closed = str(error) or type(error).__name__
         self._keep()
@@ -239,7 +239,7 @@ class Channel:
                 gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
                 self.progress.sent.extend(gone)
                 self._selection.remember(event for piece in gone for event, _ in journal.read(self._journal, *piece))
-        except SinkClosed as error:
+        except SinkClosedError as error:
             self._give_up(error)
             return
         self._selection.rewind(journal.read_effective_reversed(self._journal, rewound.to_position))
@@ -257,7 +257,7 @@ class Channel:
         while batch:
             try:
                 connection.write(batch)
-            except BadEvent as error:
+            except RejectedEventError as error:
                 rest = [event for event in batch if event.seq != error.seq]
                 if len(rest) == len(batch):
                     raise

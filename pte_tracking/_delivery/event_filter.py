@@ -58,7 +58,7 @@ class Selection:
             backwards: The history up to there, its last event first.
         """
         self._step, self._keys = None, {}
-        if self._limits.logs_apart:
+        if self._limits.separate_logs:
             return
         for event in backwards:
             if isinstance(event, Metrics) and self._is_ours(event):
@@ -97,7 +97,7 @@ class Selection:
 
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
-        if not self._limits.logs_apart:
+        if not self._limits.separate_logs:
             values = self._first_come(event, values)
         if self._sent:
             values = self._unsent(event.step, values)

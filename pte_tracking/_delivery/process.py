@@ -135,8 +135,8 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
         is_enough: See :meth:`Delivery.run`.
 
     Raises:
-        Locked: A living process delivers it already.
-        NotARun: There is no run.
+        LockedError: A living process delivers it already.
+        RunNotFoundError: There is no run.
     """
     directory = directory.absolute()
     if not (directory / DELIVERY).is_dir():

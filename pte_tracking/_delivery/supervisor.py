@@ -162,7 +162,7 @@ def stop(directory: Path) -> bool:
         Whether there was one.
 
     Raises:
-        Locked: It is on another machine, and goes on.
+        LockedError: It is on another machine, and goes on.
     """
     path = directory / DELIVERY_LOCK
     holder = lock.holder(path)

@@ -37,7 +37,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         What is left.
 
     Raises:
-        NotARun: There is no run.
+        RunNotFoundError: There is no run.
     """
     directory = directory.absolute()
     manifest = find_run(directory)

@@ -55,7 +55,7 @@ def existing(directory: Path) -> Manifest | None:
     """The run in a directory, if there is one.
 
     Raises:
-        NotARun: There is one that this version cannot read, or nothing but its journal.
+        RunNotFoundError: There is one that this version cannot read, or nothing but its journal.
     """
     if (directory / MANIFEST).exists():
         return Manifest.load(directory)
@@ -77,7 +77,7 @@ def move_aside(directory: Path) -> None:
 
     Raises:
         DirectoryInUse: A process on another machine delivers that run, and does not leave it.
-        NotARun: There is a run that this version cannot read.
+        RunNotFoundError: There is a run that this version cannot read.
     """
     try:
         manifest = existing(directory)

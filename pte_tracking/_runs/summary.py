@@ -55,12 +55,11 @@ def summarize(directory: Path) -> Summary:
     """The summary of the run in a directory.
 
     Raises:
-        NotARun: There is none, or this version cannot read it.
+        RunNotFoundError: There is none, or this version cannot read it.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    rows = list(
-        itertools.islice((event for event in read_effective_reversed(path) if isinstance(event, Metrics)), _LAST_ROWS)
-    )
+    metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
+    rows = list(itertools.islice(metrics, _LAST_ROWS))
     params: dict[str, Scalar] = {}
     for first, last in effective_ranges(path):
         for event, _ in find_events(path, Params, first, last):

@@ -22,7 +22,7 @@ def problems(directory: Path) -> Iterator[str]:
     """What is wrong with a run's journal and snapshots, one line each.
 
     Raises:
-        NotARun: There is no run, or this version cannot read it.
+        RunNotFoundError: There is no run, or this version cannot read it.
     """
     Manifest.load(directory)
     yield from _in_journal(directory / JOURNAL)

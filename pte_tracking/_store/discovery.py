@@ -17,7 +17,7 @@ def find_run(directory: Path) -> Manifest:
     """The manifest of a run that has a record.
 
     Raises:
-        NotARun: There is no run, this version cannot read it, or not one event of it is there.
+        RunNotFoundError: There is no run, this version cannot read it, or not one event of it is there.
     """
     manifest, path = Manifest.load(directory), directory / JOURNAL
     if not path.is_file():

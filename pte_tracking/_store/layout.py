@@ -40,7 +40,7 @@ def check_file_name(name: object, argument: str) -> str:
     leads_out = path.is_absolute() or not path.name or ".." in path.parts
     if leads_out or path.as_posix() != name or path.parts[0] in RESERVED_NAMES or "\0" in path.as_posix():
         raise ValueError(
-            f"{argument}: expected a relative path such as 'log' or 'val/log', and none of {', '.join(sorted(RESERVED_NAMES))}; "
-            f"got {name!r}"
+            f"{argument}: expected a relative path such as 'log' or 'val/log', "
+            f"and none of {', '.join(sorted(RESERVED_NAMES))}; got {name!r}"
         )
     return path.as_posix()

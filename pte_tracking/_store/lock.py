@@ -52,7 +52,7 @@ class Lock:
         patience: Seconds to go on trying.
 
     Raises:
-        Locked: A live process holds it.
+        LockedError: A live process holds it.
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:

@@ -59,7 +59,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     name: str
-    start_time: Annotated[float, msgspec.Meta(ge=0, lt=_LATEST)]
+    start_time: Annotated[float, msgspec.Meta(ge=0, lt=_MAX_START_TIME)]
     sinks: list[SinkEntry] = []
     files: list[str] = []
     context: dict[str, str] = {}
@@ -77,7 +77,7 @@ class Manifest(msgspec.Struct, frozen=True):
         """Read it.
 
         Raises:
-            NotARun: There is none, it is damaged, or a newer version wrote it.
+            RunNotFoundError: There is none, it is damaged, or a newer version wrote it.
         """
         path = directory / MANIFEST
         if path.is_fifo():  # to read it would be to wait for ever
@@ -111,7 +111,7 @@ def update_manifest(directory: Path, update: Callable[[Manifest], Manifest], new
         fresh: A new run's manifest, to begin with instead of the one that is there.
 
     Raises:
-        NotARun: There is none.
+        RunNotFoundError: There is none.
     """
     held = Lock(directory / MANIFEST_LOCK, timeout=5)
     try:

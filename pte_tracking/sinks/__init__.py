@@ -6,10 +6,8 @@ helpers to read a run directory.
 
 from __future__ import annotations
 
-from pte_tracking._store.checkpoint_files import checkpoint_digest as checkpoint_digest
-from pte_tracking._store.checkpoint_files import delete_checkpoint as delete_checkpoint
-from pte_tracking._store.checkpoint_files import verify_digest as verify_digest
-from pte_tracking._store.checkpoints import list_checkpoints as list_checkpoints
+from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
@@ -30,27 +28,28 @@ from pte_tracking._store.events import (
     Tags,
     Text,
 )
-from pte_tracking._store.files import file_md5 as file_md5
-from pte_tracking._store.files import safe_file_name as safe_file_name
-from pte_tracking._store.files import sync_directory
-from pte_tracking._store.journal import find_events as find_events
-from pte_tracking._store.journal import read_effective as read_effective
-from pte_tracking._store.layout import JOURNAL, PREVIOUS
-from pte_tracking._store.layout import check_file_name as check_file_name
-from pte_tracking.sinks._contract import ANY_NUMBER, BadEvent, Connection, Limits, RunView, Sink, SinkClosed
+from pte_tracking._store.files import file_md5, safe_file_name, sync_directory
+from pte_tracking._store.journal import find_events, read_effective
+from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
+from pte_tracking.sinks._contract import (
+    UNLIMITED,
+    Connection,
+    Limits,
+    RejectedEventError,
+    RunView,
+    Sink,
+    SinkClosedError,
+)
 from pte_tracking.sinks._keys import map_key
-from pte_tracking.sinks._registry import ENTRY_POINT_GROUP
-from pte_tracking.sinks._registry import find as get_sink
-from pte_tracking.sinks._registry import names as installed_sinks
+from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, get_sink, installed_sinks
 
 __all__ = [
-    "ANY_NUMBER",
     "ENTRY_POINT_GROUP",
     "JOURNAL",
     "PREVIOUS",
+    "UNLIMITED",
     "AnyEvent",
     "Artifact",
-    "BadEvent",
     "Checkpoint",
     "CheckpointRemoved",
     "Connection",
@@ -62,13 +61,14 @@ __all__ = [
     "Metrics",
     "Number",
     "Params",
+    "RejectedEventError",
     "Rewound",
     "RunEnded",
     "RunStarted",
     "RunView",
     "Scalar",
     "Sink",
-    "SinkClosed",
+    "SinkClosedError",
     "Status",
     "Tags",
     "Text",

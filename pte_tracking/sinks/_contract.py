@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Protocol
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 
 #: A limit that nothing reaches.
-ANY_NUMBER = sys.maxsize
+UNLIMITED = sys.maxsize
 
 
-class BadEvent(Exception):
+class RejectedEventError(Exception):
     """One event can never be stored by this backend: it is set aside and told, and the rest of the batch goes on.
 
     Args:
@@ -35,7 +35,7 @@ class BadEvent(Exception):
         self.reason = reason
 
 
-class SinkClosed(Exception):
+class SinkClosedError(Exception):
     """The backend will never take this run again (it was deleted there, say): said once, then given up."""
 
 
@@ -49,7 +49,7 @@ class Limits:
         key_is_path: Keys must be their own normalised POSIX paths (no empty, ``.`` or ``..`` parts).
         batch_values: Most metric values in one write.
         batch_events: Most events in one write.
-        logs_apart: Rows of different logs are kept apart, so that one key and step may come from each.
+        separate_logs: Rows of different logs are kept apart, so that one key and step may come from each.
     """
 
     key_characters: re.Pattern[str] | None = None
@@ -57,7 +57,7 @@ class Limits:
     key_is_path: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
-    logs_apart: bool = False
+    separate_logs: bool = False
 
 
 class RunView(Protocol):
@@ -103,8 +103,8 @@ class Connection(Protocol):
         only to sinks whose ``rewinds`` is true.
 
         Raises:
-            BadEvent: One event can never be stored. The others of the batch come again at once.
-            SinkClosed: Nothing will ever be stored again.
+            RejectedEventError: One event can never be stored. The others of the batch come again at once.
+            SinkClosedError: Nothing will ever be stored again.
             Exception: Anything else means 'again later'. A failure is treated as a crash is: this connection is
                 closed, and after a pause another one is opened with the state that was saved last.
         """
@@ -139,7 +139,7 @@ class Sink(ABC):
     limits: ClassVar[Limits] = Limits()
 
     @property
-    def is_shared(self) -> bool:
+    def uses_shared_server(self) -> bool:
         """Whether it is a server that many runs write to: while a run goes on it asks seldom, with more at once."""
         return False
 
@@ -176,6 +176,6 @@ class Sink(ABC):
             state: What the last connection of this run returned from ``state()``; empty at first.
 
         Raises:
-            SinkClosed: It will never be possible.
+            SinkClosedError: It will never be possible.
             Exception: Anything else means 'again later'.
         """

@@ -10,7 +10,7 @@ from pte_tracking.sinks._contract import Sink
 ENTRY_POINT_GROUP = "pte_tracking.sinks"
 
 
-def names() -> list[str]:
+def installed_sinks() -> list[str]:
     """The sinks that are installed, sorted."""
     _installed.cache_clear()
     return sorted(_installed())
@@ -23,7 +23,7 @@ def _installed() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 @functools.cache
-def find(name: str) -> type[Sink]:
+def get_sink(name: str) -> type[Sink]:
     """The class of an installed sink.
 
     Raises:
@@ -31,7 +31,7 @@ def find(name: str) -> type[Sink]:
         TypeError: What has the name is no sink.
     """
     # A name that is missing may have been installed a moment ago: names() looks again.
-    if name not in _installed() and name not in (known := names()):
+    if name not in _installed() and name not in (known := installed_sinks()):
         raise ValueError(
             f"sinks: no sink is called {name!r}; installed are {', '.join(known) or 'none'}. "
             f"A sink is found by the entry point group {ENTRY_POINT_GROUP!r} of an installed package."

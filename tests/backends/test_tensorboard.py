@@ -46,7 +46,7 @@ from pte_tracking._store.events import (
 )
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
-from pte_tracking.sinks import BadEvent, Connection
+from pte_tracking.sinks import Connection, RejectedEventError
 
 TIME = 1_700_000_000.0
 
@@ -228,7 +228,7 @@ def test_image_missing_or_damaged_raises_rejected_event_error(run: Journal, cont
     run.add(Image, "picture", 1, "picture.png")
     run.add(Metrics, 2, {"a": 2.0}, 1.0)
     connection = connect(run)
-    with pytest.raises(BadEvent, match=r"picture\.png") as caught:
+    with pytest.raises(RejectedEventError, match=r"picture\.png") as caught:
         connection.write(run.events)
     assert caught.value.seq == 2
     assert scalars(run) == {}
@@ -476,7 +476,7 @@ def test_row_delivered_in_parts_is_complete(run: Journal) -> None:
     first = run.add(Metrics, 2, {"a": 1.0}, 0.2)
     second_part = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
     connection.write([first])
-    with pytest.raises(BadEvent):
+    with pytest.raises(RejectedEventError):
         connection.write([second_part, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
     connection.write([second_part])
     run.events[-1] = Metrics(first.seq, first.time, 2, {"a": 1.0, "b": 2.0}, 0.2)

@@ -35,5 +35,5 @@ def test_sink_contract_rejecting_sink_fails(probes: Callable[[str], Probe], tmp_
     contract(probes("good")).test_every_kind_of_event_is_taken(tmp_path / "good-run")
     refusing = probes("refusing")
     refusing.control(bad=[5])
-    with pytest.raises(AssertionError, match="BadEvent"):
+    with pytest.raises(AssertionError, match="RejectedEventError"):
         contract(refusing).test_every_kind_of_event_is_taken(tmp_path / "refusing-run")

@@ -52,7 +52,7 @@ def test_map_key_distinct_keys_never_collide(limits: Limits, distinct_keys: list
 @given(key=keys)
 def test_map_key_without_limits_keeps_key(key: str) -> None:
     assert map_key(key, Limits()) == key
-    assert map_key(key, Limits(logs_apart=True, batch_values=7)) == key
+    assert map_key(key, Limits(separate_logs=True, batch_values=7)) == key
 
 
 @pytest.mark.parametrize("key", ["loss", "train/loss", "val/top-5 acc.", "a-b-c", "x" * 250, "lr-0123abcd-x"])

@@ -51,7 +51,7 @@ def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[M
 
 @given(st.lists(rows), st.integers(1, 3))
 def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_values: int) -> None:
-    selection = Selection("mine", "mine", Limits(logs_apart=True, batch_values=max_values))
+    selection = Selection("mine", "mine", Limits(separate_logs=True, batch_values=max_values))
     own_rows = [event for event in history if event.sinks is None or "mine" in event.sinks]
     assert points(list(selection.select(history))) == points(list(own_rows))
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from pte_tracking.sinks import (
-    ANY_NUMBER,
+    UNLIMITED,
     AnyEvent,
-    BadEvent,
     Limits,
     Metrics,
+    RejectedEventError,
     Rewound,
     RunView,
     Sink,
@@ -39,7 +39,7 @@ class JsonSink(Sink):
 
     name: ClassVar[str] = "json"
     inline: ClassVar[bool] = True
-    limits: ClassVar[Limits] = Limits(logs_apart=True, batch_values=ANY_NUMBER)
+    limits: ClassVar[Limits] = Limits(separate_logs=True, batch_values=UNLIMITED)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> JsonConnection:
         """Cut the logs to what the state knows of: what came after is delivered again."""
@@ -96,7 +96,7 @@ class JsonConnection:
         try:
             name = check_file_name(row.log, "log")
         except ValueError as error:  # a journal from elsewhere
-            raise BadEvent(row.seq, str(error)) from error
+            raise RejectedEventError(row.seq, str(error)) from error
         log = _Log(self._run.directory / name)
         log.cut(0)  # what is there comes again, as no state knows of it
         return log

@@ -12,7 +12,7 @@ from typing import Any
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_backends.mlflow._client import patience
-from pte_tracking.sinks import Artifact, BadEvent, Figure, Image, RunView, Text
+from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text
 
 
 class Files:
@@ -81,7 +81,7 @@ class Files:
     def _local(self, event: Figure | Image | Artifact) -> Path:
         path = self._run.directory / event.path
         if not path.exists():
-            raise BadEvent(event.seq, f"{event.path} is gone")
+            raise RejectedEventError(event.seq, f"{event.path} is gone")
         return path
 
 

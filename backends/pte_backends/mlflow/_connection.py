@@ -23,13 +23,13 @@ from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
-    BadEvent,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
     Figure,
     Histogram,
     Image,
+    RejectedEventError,
     Rewound,
     RunStarted,
     RunView,
@@ -70,7 +70,7 @@ class MLflowConnection:
         state: What an earlier connection returned from :meth:`state`.
 
     Raises:
-        SinkClosed: The MLflow run or its experiment was deleted.
+        SinkClosedError: The MLflow run or its experiment was deleted.
         PermissionError: The server does not let this user in.
     """
 
@@ -156,7 +156,7 @@ class MLflowConnection:
         while batch:
             try:
                 return self._write(batch)
-            except BadEvent as error:  # it was set aside when it came first
+            except RejectedEventError as error:  # it was set aside when it came first
                 batch = [event for event in batch if event.seq != error.seq]
 
     def _log_batch(self, events: Sequence[AnyEvent]) -> None:
@@ -177,7 +177,7 @@ class MLflowConnection:
                 raise
             _runs.get(self._client, self._state.run_id)
             if len(parts) == 1:
-                raise BadEvent(parts[0][0], error.message) from error
+                raise RejectedEventError(parts[0][0], error.message) from error
             # A request is stored whole or not at all: halves of it tell which event spoils it.
             half = len(parts) // 2
             self._send(parts[:half])
@@ -196,7 +196,7 @@ class MLflowConnection:
         try:
             self._store_what_is_alone(event)
         except ImportError as error:  # the client of a kind of storage
-            raise BadEvent(event.seq, str(error)) from error
+            raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
             if error.error_code in _UNKNOWN and isinstance(event, Checkpoint | CheckpointRemoved):
                 self._skip("checkpoints", "this server knows no logged models, so that checkpoints are not shown")
@@ -204,7 +204,7 @@ class MLflowConnection:
             if error.error_code != _REFUSED:
                 raise
             _runs.get(self._client, self._state.run_id)
-            raise BadEvent(event.seq, error.message) from error
+            raise RejectedEventError(event.seq, error.message) from error
 
     def _store_what_is_alone(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):

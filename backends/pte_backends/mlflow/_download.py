@@ -15,7 +15,7 @@ from pte_backends.mlflow._checkpoints import PATH, SHA256, repository
 from pte_tracking.sinks import (
     JOURNAL,
     Checkpoint,
-    SinkClosed,
+    SinkClosedError,
     delete_checkpoint,
     find_events,
     list_checkpoints,
@@ -47,8 +47,8 @@ def download(tracking_uri: str, uri: str, directory: Path) -> str:
             candidates = _checkpoints_of(client, _runs.get(client, identity))
         if run_id:
             _download_journal(client, _runs.get(client, run_id), directory)
-    except (SinkClosed, MlflowException) as error:
-        if isinstance(error, SinkClosed) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
+    except (SinkClosedError, MlflowException) as error:
+        if isinstance(error, SinkClosedError) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise LookupError(f"{uri}: {error}") from error
         raise
     return _first_whole(client, uri, _effective_first(candidates, directory), directory)

@@ -14,12 +14,12 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from pte_backends.mlflow._resolution import LIMITS
 from pte_tracking.sinks import (
     AnyEvent,
-    BadEvent,
     Dataset,
     Figure,
     Image,
     Metrics,
     Params,
+    RejectedEventError,
     Tags,
     map_key,
     safe_file_name,
@@ -88,7 +88,7 @@ class Translation:
         """The entities of one event.
 
         Raises:
-            BadEvent: MLflow has no form for it.
+            RejectedEventError: MLflow has no form for it.
         """
         if isinstance(event, Metrics):
             return Entities(self._metrics(event), [], [])
@@ -102,12 +102,12 @@ class Translation:
 
     def _metrics(self, event: Metrics) -> list[Metric]:
         if event.step not in _STEPS:
-            raise BadEvent(event.seq, f"the step {event.step} has more than 64 bits")
+            raise RejectedEventError(event.seq, f"the step {event.step} has more than 64 bits")
         timestamp = int(event.time * 1000)
         try:
             metrics = [Metric(key, float(value), timestamp, event.step) for key, value in event.values.items()]
         except OverflowError as error:
-            raise BadEvent(event.seq, f"a value has no 64-bit float: {error}") from None
+            raise RejectedEventError(event.seq, f"a value has no 64-bit float: {error}") from None
         is_news = self.epoch_step is None or event.step > self.epoch_step
         if event.epoch is not None and is_news and _EPOCH not in event.values:
             metrics.append(Metric(_EPOCH, float(event.epoch), timestamp, event.step))

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow._entities import run_name
 from pte_backends.mlflow._resolution import Target
-from pte_tracking.sinks import RunView, SinkClosed
+from pte_tracking.sinks import RunView, SinkClosedError
 
 RUN_ID = "pte.run_id"
 PART = "pte.part"
@@ -41,7 +41,7 @@ def take_up(client: MlflowClient, target: Target, run: RunView, known: str) -> R
         known: The id that it had when it was last connected; ``""`` at first.
 
     Raises:
-        SinkClosed: The run or its experiment was deleted.
+        SinkClosedError: The run or its experiment was deleted.
     """
     if known:
         found = get(client, known)
@@ -70,17 +70,17 @@ def get(client: MlflowClient, run_id: str) -> Run:
     """An MLflow run.
 
     Raises:
-        SinkClosed: It was deleted.
+        SinkClosedError: It was deleted.
     """
     try:
         found = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosed(f"the run {run_id} does not exist at {client.tracking_uri}") from error
+            raise SinkClosedError(f"the run {run_id} does not exist at {client.tracking_uri}") from error
         raise
     check_id(found.info.run_id)
     if found.info.lifecycle_stage == "deleted":
-        raise SinkClosed(f"the run {run_id} was deleted at {client.tracking_uri}")
+        raise SinkClosedError(f"the run {run_id} was deleted at {client.tracking_uri}")
     return found
 
 
@@ -172,7 +172,7 @@ def _experiment(client: MlflowClient, target: Target) -> Experiment:
         raise ConnectionError(f"the experiment {target.experiment!r} was created and is not found")
     check_id(found.experiment_id)
     if found.lifecycle_stage == "deleted":
-        raise SinkClosed(f"the experiment {found.name!r} was deleted at {client.tracking_uri}")
+        raise SinkClosedError(f"the experiment {found.name!r} was deleted at {client.tracking_uri}")
     return found
 
 
@@ -184,7 +184,7 @@ def _find_experiment(client: MlflowClient, target: Target) -> Experiment | None:
         return client.get_experiment(experiment_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosed(f"the experiment {experiment_id} does not exist at {client.tracking_uri}") from error
+            raise SinkClosedError(f"the experiment {experiment_id} does not exist at {client.tracking_uri}") from error
         raise
 
 

@@ -64,7 +64,7 @@ class MLflowSink(Sink):
             object.__setattr__(self, "tracking_uri", _tracking_uri.hide_secrets(self.tracking_uri))
 
     @property
-    def is_shared(self) -> bool:
+    def uses_shared_server(self) -> bool:
         """All but files of one's own."""
         return not _tracking_uri.find(self.tracking_uri).startswith(("file:", "sqlite:"))
 

@@ -22,7 +22,16 @@ from tensorboard.compat.proto import event_pb2
 
 from pte_backends.tensorboard import _records, _values
 from pte_backends.tensorboard._summaries import Memory, Translation
-from pte_tracking.sinks import PREVIOUS, AnyEvent, BadEvent, Rewound, RunStarted, RunView, Status, sync_directory
+from pte_tracking.sinks import (
+    PREVIOUS,
+    AnyEvent,
+    RejectedEventError,
+    Rewound,
+    RunStarted,
+    RunView,
+    Status,
+    sync_directory,
+)
 
 _CHUNK = 1 << 20
 _DAY = 86_400
@@ -193,7 +202,7 @@ class TensorBoardConnection:
     def _translated(self, events: Iterable[AnyEvent]) -> Iterator[tuple[int, bytes]]:
         for event in events:
             # A picture that is gone from the disk was told of when it was first delivered.
-            with contextlib.suppress(BadEvent):
+            with contextlib.suppress(RejectedEventError):
                 made = self._translation.translate(event)
                 if made:
                     yield event.seq, made

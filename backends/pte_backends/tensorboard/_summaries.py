@@ -13,13 +13,13 @@ from pte_backends.tensorboard._custom_scalars import charts, layout, subject
 from pte_backends.tensorboard._records import record
 from pte_tracking.sinks import (
     AnyEvent,
-    BadEvent,
     Dataset,
     Figure,
     Histogram,
     Image,
     Metrics,
     Params,
+    RejectedEventError,
     RunView,
     Scalar,
     Text,
@@ -112,7 +112,7 @@ class Translation:
         """The record of an event; empty if there is nothing to show.
 
         Raises:
-            BadEvent: A picture's file is missing or damaged.
+            RejectedEventError: A picture's file is missing or damaged.
         """
         self.memory.seq, self.memory.time = event.seq, event.time
         if isinstance(event, Metrics):
@@ -187,7 +187,7 @@ class Translation:
         try:
             return _values.image(event.key, self._run.directory / event.path)
         except (OSError, ValueError) as error:
-            raise BadEvent(event.seq, str(error)) from error
+            raise RejectedEventError(event.seq, str(error)) from error
 
     def _replace_earlier(self, event: Figure | Image | Text) -> None:
         step, seq = self.memory.latest.get(event.key, (-1, 0))

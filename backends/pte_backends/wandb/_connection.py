@@ -14,7 +14,16 @@ import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
 from pte_backends.wandb import _framing, _records
-from pte_tracking.sinks import AnyEvent, BadEvent, Checkpoint, CheckpointRemoved, Metrics, Rewound, RunView, Status
+from pte_tracking.sinks import (
+    AnyEvent,
+    Checkpoint,
+    CheckpointRemoved,
+    Metrics,
+    RejectedEventError,
+    Rewound,
+    RunView,
+    Status,
+)
 
 
 class State(msgspec.Struct):
@@ -111,7 +120,7 @@ class WandbConnection:
                 continue
             try:
                 self._extend([event])
-            except BadEvent:
+            except RejectedEventError:
                 continue  # it was set aside when it came first
         self._state.is_stale = False
         self._state.seq = upto_seq

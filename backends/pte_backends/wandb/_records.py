@@ -22,7 +22,6 @@ from wandb.proto import wandb_internal_pb2 as pb
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
-    BadEvent,
     Checkpoint,
     Dataset,
     Figure,
@@ -30,6 +29,7 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    RejectedEventError,
     RunView,
     Status,
     Tags,
@@ -82,7 +82,7 @@ def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[p
         files: Where media belong.
 
     Raises:
-        BadEvent: A file of the run's is missing.
+        RejectedEventError: A file of the run's is missing.
     """
     try:
         if isinstance(event, Metrics):
@@ -99,7 +99,7 @@ def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[p
         if isinstance(event, Artifact):
             return _artifact(run.directory / event.path, event.artifact_path, files)
     except OSError as error:
-        raise BadEvent(event.seq, str(error)) from error
+        raise RejectedEventError(event.seq, str(error)) from error
     if isinstance(event, Dataset):
         about = json.dumps({"digest": event.digest, "source": event.source})
         record = pb.Record()

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pte_tracking._store import events as kinds
 from pte_tracking._store.events import AnyEvent, Rewound, Status
-from pte_tracking.sinks import BadEvent, Limits, RunView, Sink, SinkClosed
+from pte_tracking.sinks import Limits, RejectedEventError, RunView, Sink, SinkClosedError
 
 
 class Trouble(Exception):
@@ -52,7 +52,7 @@ class ProbeSink(Sink):
 @dataclasses.dataclass(frozen=True)
 class SecondProbeSink(ProbeSink):
     name: ClassVar[str] = "probe-two"
-    limits: ClassVar[Limits] = Limits(logs_apart=True, batch_events=7)
+    limits: ClassVar[Limits] = Limits(separate_logs=True, batch_events=7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ProbeConnection:
         assert len(events) <= 20
         for event in events:
             if event.seq in control.get("bad", []):
-                raise BadEvent(event.seq, "the control file says so")
+                raise RejectedEventError(event.seq, "the control file says so")
         if isinstance(events[0], Rewound):
             self._rewind(events[0])
             return
@@ -136,7 +136,7 @@ class ProbeConnection:
         while time.monotonic() < until and self._control() == control:
             time.sleep(0.05)
         if "closed" in control:
-            raise SinkClosed(control["closed"])
+            raise SinkClosedError(control["closed"])
         if "refuse" in control:
             raise PermissionError(control["refuse"])
         if "fail" in control:
