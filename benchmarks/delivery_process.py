@@ -21,7 +21,7 @@ from _measure import Figure, in_turns, spread
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.backlog import backlog
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking._store.manifest import Manifest
@@ -57,7 +57,7 @@ def observe(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, flo
 def wait(directory: Path) -> None:
     """Until everything is delivered."""
     manifest, deadline = Manifest.load(directory), time.monotonic() + 60
-    while left := pending(directory, manifest):
+    while left := backlog(directory, manifest):
         if time.monotonic() > deadline:
             raise SystemExit(f"not delivered within a minute: {left}")
         time.sleep(0.02)

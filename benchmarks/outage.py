@@ -20,7 +20,7 @@ from _measure import Figure
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery import supervisor
-from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from tests import servers
@@ -39,7 +39,7 @@ def log(run: pte.Run, first: int, last: int) -> None:
 def wait(run: pte.Run, rows: int) -> None:
     """Until so many rows are delivered."""
     deadline = time.monotonic() + 200
-    while Progress.load(run.directory, "mlflow").seq < rows:
+    while Cursor.load(run.directory, "mlflow").seq < rows:
         if time.monotonic() > deadline:
             raise SystemExit(f"{rows} rows were not delivered in time")
         time.sleep(0.1)
@@ -73,7 +73,7 @@ def measure(directory: Path, server: str) -> None:
     spent = (processor_seconds(delivery) - before_silence) / (time.perf_counter() - begin) * 100
     run.close()
     with servers.Proxy(urlsplit(server).port or 0, listen_on=port):
-        supervisor.wake(directory)
+        supervisor.request_retry(directory)
         wait(run, EARLY)
         begin, early = time.perf_counter(), peak(delivery)
         wait(run, ROWS)

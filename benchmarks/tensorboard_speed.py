@@ -16,7 +16,7 @@ from _measure import Figure, in_turns, ratios, spread
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store.events import Metrics, RunStarted
 from pte_tracking._store.journal import Journal
 from pte_tracking._store.layout import DELIVERY, JOURNAL
@@ -67,18 +67,18 @@ def delivery(rows: int) -> tuple[float, float]:
         folder = Path(name)
         manifest, written = journal(folder, rows)
         mark = written.end
-        channel = Channel(folder, manifest, ENTRY)
+        channel = SinkConsumer(folder, manifest, ENTRY)
         start = time.perf_counter()
-        while channel.pump():
+        while channel.deliver_next():
             pass
         speed = rows / (time.perf_counter() - start)
         for step in range(rows, rows + rows // 100):
             written.append(Metrics, step + 1, row(step + 1))
-        while channel.pump():
+        while channel.deliver_next():
             pass
         written.rewind(mark, rows)
         start = time.perf_counter()
-        channel.pump()
+        channel.deliver_next()
         return speed, time.perf_counter() - start
 
 

@@ -29,9 +29,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pte_tracking._delivery.consumer import Channel
-from pte_tracking._delivery.cursor import Progress
-from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Number
 from pte_tracking._store.journal import Journal, JournalPosition
@@ -73,11 +73,11 @@ class Recorded:
         self.directory = folder
         (folder / DELIVERY).mkdir(parents=True)
         made = Manifest.new(folder, "contract")
-        self.manifest = Manifest(made.id, made.name, made.start_time, entries([sink]), context=made.context)
+        self.manifest = Manifest(made.id, made.name, made.start_time, merge_sink_entries([sink]), context=made.context)
         self.manifest.save(folder)
         self.journal = Journal(folder / JOURNAL)
         self.journal.append(events.RunStarted, made.id, made.name, 1, "host")
-        self._channel: Channel | None = None
+        self._channel: SinkConsumer | None = None
 
     def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> JournalPosition:
         """Append a row of metrics; returns the point behind it."""
@@ -91,14 +91,14 @@ class Recorded:
             saved: Or write one batch and 'crash' before its position is saved: it comes again with the next delivery.
         """
         if self._channel is None:
-            self._channel = Channel(self.directory, self.manifest, self.manifest.sinks[0])
+            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
         if saved:
-            while self._channel.pump():
+            while self._channel.deliver_next():
                 pass
             return
         self._channel.save = _crash  # type: ignore[method-assign]
         with contextlib.suppress(_Crash):
-            self._channel.pump()
+            self._channel.deliver_next()
         self._channel = None
 
     def deliver_and_die(self, *, saved: bool) -> None:
@@ -120,7 +120,7 @@ class Recorded:
     @property
     def refused(self) -> dict[str, str]:
         """The events that the sink could not store, by ``seq``, with its reason."""
-        return Progress.load(self.directory, self.manifest.sinks[0].key).set_aside
+        return Cursor.load(self.directory, self.manifest.sinks[0].key).rejected
 
     def end(self) -> None:
         """Deliver the rest, and the end of the run."""
@@ -371,10 +371,10 @@ def _crash() -> None:
 
 def _deliver_and_die(directory: Path, saved: bool) -> None:
     manifest = Manifest.load(directory)
-    channel = Channel(directory, manifest, manifest.sinks[0])
+    channel = SinkConsumer(directory, manifest, manifest.sinks[0])
     if not saved:
         channel.save = _die  # type: ignore[method-assign]
-    while channel.pump():
+    while channel.deliver_next():
         pass
     _die()
 

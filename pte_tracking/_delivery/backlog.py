@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -13,7 +13,7 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
 
 
-class Pending(NamedTuple):
+class SinkBacklog(NamedTuple):
     """What one sink has not got.
 
     Attributes:
@@ -24,14 +24,14 @@ class Pending(NamedTuple):
 
     key: str
     events: int
-    why: str | None
+    reason: str | None
 
     def __str__(self) -> str:
         what = f"{self.events} events" if self.events else "the end of the run"
-        return f"{what} to {self.key}" + (f" ({self.why})" if self.why else "")
+        return f"{what} to {self.key}" + (f" ({self.reason})" if self.reason else "")
 
 
-def pending(directory: Path, manifest: Manifest, size: int | None = None) -> list[Pending]:
+def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
     """What is not delivered, sink by sink; sinks that have given the run up for ever are left out.
 
     Args:
@@ -51,18 +51,18 @@ def pending(directory: Path, manifest: Manifest, size: int | None = None) -> lis
                 continue
         except (TypeError, ValueError) as error:  # it is not installed here, or another version
             trouble = str(error)
-        progress = Progress.load(directory, entry.key)
-        is_done = progress.position >= target and (progress.ended is not None or not has_ended)
-        if progress.closed is None and not is_done:
+        progress = Cursor.load(directory, entry.key)
+        is_done = progress.position >= target and (progress.end_status is not None or not has_ended)
+        if progress.closed_reason is None and not is_done:
             left = last.seq - progress.seq if last else 0
-            found.append(Pending(entry.key, left, progress.error or trouble))
+            found.append(SinkBacklog(entry.key, left, progress.error or trouble))
     return found
 
 
-def lost(directory: Path, manifest: Manifest) -> list[str]:
+def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:
     """The sinks that have got more than the journal holds: it was cut. One line each."""
     # In this order: both may be growing.
-    reached = {entry.key: Progress.load(directory, entry.key).position for entry in manifest.sinks}
+    reached = {entry.key: Cursor.load(directory, entry.key).position for entry in manifest.sinks}
     _, end = last_event(directory / JOURNAL)
     return [
         f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"

@@ -15,7 +15,7 @@ from pte_tracking._store.layout import DELIVERY
 _logger = logging.getLogger("pte_tracking")
 
 
-class Progress(msgspec.Struct):
+class Cursor(msgspec.Struct):
     """How far a sink is, as it stands in ``delivery/<key>.json``.
 
     Attributes:
@@ -37,31 +37,31 @@ class Progress(msgspec.Struct):
     position: int = 0
     seq: int = 0
     state: dict[str, Any] = {}
-    selection: dict[str, Any] = {}
-    reaching: int = 0
-    sent: list[tuple[int, int]] = []
-    ended: Status | None = None
-    closed: str | None = None
+    filter: dict[str, Any] = {}
+    batch_end: int = 0
+    superseded: list[tuple[int, int]] = []
+    end_status: Status | None = None
+    closed_reason: str | None = None
     error: str | None = None
     error_time: float | None = None
-    set_aside: dict[str, str] = {}
+    rejected: dict[str, str] = {}
 
     @classmethod
-    def load(cls, directory: Path, key: str) -> Progress:
+    def load(cls, directory: Path, key: str) -> Cursor:
         """Read it; a new one if there is none, or a damaged one (everything is delivered again then)."""
         try:
-            return msgspec.json.decode(progress_path(directory, key).read_bytes(), type=cls)
+            return msgspec.json.decode(cursor_path(directory, key).read_bytes(), type=cls)
         except FileNotFoundError:
             return cls()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            _logger.warning("%s: damaged (%s); everything is delivered again", progress_path(directory, key), error)
+            _logger.warning("%s: damaged (%s); everything is delivered again", cursor_path(directory, key), error)
             return cls()
 
     def save(self, directory: Path, key: str) -> None:
         """Write it, whole or not at all."""
-        write_atomically(progress_path(directory, key), msgspec.json.encode(self))
+        write_atomically(cursor_path(directory, key), msgspec.json.encode(self))
 
 
-def progress_path(directory: Path, key: str) -> Path:
+def cursor_path(directory: Path, key: str) -> Path:
     """Where a sink's progress is saved."""
     return directory / DELIVERY / f"{safe_file_name(key)}.json"

@@ -15,7 +15,7 @@ from pte_tracking.sinks import Limits, map_key
 _logger = logging.getLogger("pte_tracking")
 
 
-class Selection:
+class EventFilter:
     """Turns events of the journal into those that a sink is given.
 
     Args:
@@ -31,12 +31,12 @@ class Selection:
         self._step: int | None = None
         self._keys: dict[str, str] = {}
         #: Points that the backend has, though they were taken back: it cannot forget them.
-        self._sent: dict[tuple[str, int], Number] = {}
-        self._last_sent_step = -1
+        self._suppressed: dict[tuple[str, int], Number] = {}
+        self._last_suppressed_step = -1
         self._mapped: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def afresh(self) -> Selection:
+    def restarted(self) -> EventFilter:
         """Another one at the beginning of the history, which does not tell again what this one has told."""
         fresh = copy.copy(self)
         fresh.restore({})
@@ -49,7 +49,7 @@ class Selection:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned; nothing is remembered then."""
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
-        self._sent, self._last_sent_step = {}, -1
+        self._suppressed, self._last_suppressed_step = {}, -1
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
         """Go on from an earlier point.
@@ -61,29 +61,29 @@ class Selection:
         if self._limits.separate_logs:
             return
         for event in backwards:
-            if isinstance(event, Metrics) and self._is_ours(event):
+            if isinstance(event, Metrics) and self._accepts(event):
                 if event.step != self._step is not None:
                     return
                 self._step = event.step
                 self._keys.update(dict.fromkeys(event.values, event.log))
 
-    def remember(self, superseded: Iterable[AnyEvent]) -> None:
+    def suppress(self, superseded: Iterable[AnyEvent]) -> None:
         """Send none of these points a second time."""
         for event in superseded:
-            if isinstance(event, Metrics) and self._is_ours(event):
-                self._last_sent_step = max(self._last_sent_step, event.step)
-                self._sent.update({(key, event.step): value for key, value in event.values.items()})  # type: ignore[misc]
+            if isinstance(event, Metrics) and self._accepts(event):
+                self._last_suppressed_step = max(self._last_suppressed_step, event.step)
+                self._suppressed.update({(key, event.step): value for key, value in event.values.items()})  # type: ignore[misc]
 
     @property
-    def remembers(self) -> bool:
+    def has_suppressed(self) -> bool:
         """Whether points are still held back."""
-        return bool(self._sent)
+        return bool(self._suppressed)
 
     def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
         """The events for the sink, in order."""
         for event in events:
             if isinstance(event, Metrics):
-                if self._is_ours(event):
+                if self._accepts(event):
                     yield from self._metrics(event)
             elif isinstance(event, Params | Tags):
                 yield self._with_values(event, {self._map(key): value for key, value in event.values.items()})
@@ -92,15 +92,15 @@ class Selection:
             else:
                 yield event
 
-    def _is_ours(self, event: Metrics) -> bool:
+    def _accepts(self, event: Metrics) -> bool:
         return event.sinks is None or not self._names.isdisjoint(event.sinks)
 
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
         if not self._limits.separate_logs:
-            values = self._first_come(event, values)
-        if self._sent:
-            values = self._unsent(event.step, values)
+            values = self._drop_repeated(event, values)
+        if self._suppressed:
+            values = self._drop_suppressed(event.step, values)
         if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
             values = {self._map(key): value for key, value in values.items()}
         most = self._limits.batch_values
@@ -111,12 +111,12 @@ class Selection:
         for start in range(0, len(items), most):
             yield self._with_values(event, dict(items[start : start + most]))
 
-    def _first_come(self, event: Metrics, values: dict[str, Any]) -> dict[str, Any]:
+    def _drop_repeated(self, event: Metrics, values: dict[str, Any]) -> dict[str, Any]:
         if event.step != self._step:
             self._step, self._keys = event.step, {}
         again = self._keys.keys() & values.keys()
         for key in again:
-            self._tell(
+            self._warn_once(
                 f"again {key}",
                 "%s: %r of step %d was logged twice (by %r, then %r); the first counts",
                 key,
@@ -127,14 +127,14 @@ class Selection:
         self._keys.update(dict.fromkeys(values.keys() - again, event.log))
         return {key: value for key, value in values.items() if key not in again} if again else values
 
-    def _unsent(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
-        if step > self._last_sent_step:
-            self._sent.clear()
+    def _drop_suppressed(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        if step > self._last_suppressed_step:
+            self._suppressed.clear()
             return values
         for key in values:
-            old, new = self._sent.get((key, step)), values[key]
+            old, new = self._suppressed.get((key, step)), values[key]
             if old is not None and old != new and not (old != old and new != new):
-                self._tell(
+                self._warn_once(
                     "differs",
                     "%s: the run was rewound, and its second pass differs (%r at step %d: %r, first %r); "
                     "this backend cannot take points back and keeps the first pass. "
@@ -144,20 +144,20 @@ class Selection:
                     new,
                     old,
                 )
-        return {key: value for key, value in values.items() if (key, step) not in self._sent}
+        return {key: value for key, value in values.items() if (key, step) not in self._suppressed}
 
     def _map(self, key: str) -> str:
         mapped = self._mapped.get(key)
         if mapped is None:
             mapped = self._mapped[key] = map_key(key, self._limits)
             if mapped != key:
-                self._tell(f"map {key}", "%s: the key %.300r is shown as %r there", key, mapped)
+                self._warn_once(f"map {key}", "%s: the key %.300r is shown as %r there", key, mapped)
         return mapped
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)
 
-    def _tell(self, once: str, message: str, *args: object) -> None:
-        if once not in self._told:
-            self._told.add(once)
+    def _warn_once(self, once: str, message: str, *args: object) -> None:
+        if once not in self._warned:
+            self._warned.add(once)
             _logger.warning(message, self._key, *args)

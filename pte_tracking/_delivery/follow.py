@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from pte_tracking._delivery.backlog import pending
-from pte_tracking._delivery.process import deliver, relief
+from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.process import deliver, handover_requested
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
@@ -24,16 +24,16 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
-_LOOK_EVERY = 2.0  # seconds between two looks for new runs and new events
-_AGAIN_AFTER = 60.0  # seconds until a run is tried again of which something was left
-_PATIENCE = 5.0  # seconds that the end waits for a request under way
+_SCAN_SECONDS = 2.0  # seconds between two looks for new runs and new events
+_RETRY_SECONDS = 60.0  # seconds until a run is tried again of which something was left
+_STOP_SECONDS = 5.0  # seconds that the end waits for a request under way
 
 #: What changes when there is something new: the size of the journal (times can be as coarse as a second on a shared
 #: file system), and the time of the manifest, whose sinks may change.
-_Mark = tuple[int, int]
+_RunVersion = tuple[int, int]
 
 
-def follow(folder: Path, say: Callable[[str], object]) -> None:
+def follow(folder: Path, print_line: Callable[[str], object]) -> None:
     """Deliver all runs below a folder until SIGINT or SIGTERM; what is left then is delivered next time.
 
     Args:
@@ -47,87 +47,87 @@ def follow(folder: Path, say: Callable[[str], object]) -> None:
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _Follower(folder.absolute(), say, stop).run()
+        _Follower(folder.absolute(), print_line, stop).run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Follower:
-    def __init__(self, folder: Path, say: Callable[[str], object], stop: threading.Event) -> None:
+    def __init__(self, folder: Path, print_line: Callable[[str], object], stop: threading.Event) -> None:
         self._folder = folder
-        self._say = say
+        self._print = print_line
         self._stop = stop
         self._threads: dict[Path, threading.Thread] = {}
         #: Runs of which nothing was left, or could not be delivered, at that mark and time.
-        self._rested: dict[Path, tuple[_Mark, float]] = {}
+        self._checked: dict[Path, tuple[_RunVersion, float]] = {}
         #: Said already, as are the lines of warnings: a run that grows is looked at again and again.
-        self._left_alone: set[Path] = set()
+        self._delivered_elsewhere: set[Path] = set()
         self._failed: set[Path] = set()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def run(self) -> None:
         while not self._stop.is_set():
             self._threads = {run: thread for run, thread in self._threads.items() if thread.is_alive()}
             for run in find_runs(self._folder):
                 if run not in self._threads:
-                    self._look_at(run)
-            self._stop.wait(_LOOK_EVERY)
-        deadline = time.monotonic() + _PATIENCE
+                    self._check_run(run)
+            self._stop.wait(_SCAN_SECONDS)
+        deadline = time.monotonic() + _STOP_SECONDS
         for thread in self._threads.values():
             thread.join(max(deadline - time.monotonic(), 0))
 
-    def _look_at(self, run: Path) -> None:
+    def _check_run(self, run: Path) -> None:
         try:
-            mark = _mark(run)
-            rested_at, until = self._rested.get(run, (None, 0.0))
+            mark = _run_version(run)
+            rested_at, until = self._checked.get(run, (None, 0.0))
             if mark == rested_at and time.monotonic() < until:
                 return
-            left = pending(run, Manifest.load(run))
+            left = backlog(run, Manifest.load(run))
             has_ended = read_status(run) != "RUNNING"
             is_others = bool(left) and is_held(run / DELIVERY_LOCK)
         except FileNotFoundError:  # just being made, or gone meanwhile
             return
         except (RunNotFoundError, OSError) as error:
-            self._tell(str(error))
+            self._warn_once(str(error))
             return
         if left or has_ended:
             # One that has ended, with nothing left, is looked at again only when something in it changes.
-            self._rested[run] = mark, time.monotonic() + (_AGAIN_AFTER if left else float("inf"))
+            self._checked[run] = mark, time.monotonic() + (_RETRY_SECONDS if left else float("inf"))
         if is_others:
-            self._leave_alone(run)
+            self._skip_delivered_elsewhere(run)
         elif left:
             self._threads[run] = threading.Thread(target=self._deliver, args=(run,), name=str(run), daemon=True)
             self._threads[run].start()
 
     def _deliver(self, run: Path) -> None:
         if run not in self._failed:
-            self._say(f"{run}: delivering")
-        is_relieved = relief(run)
+            self._print(f"{run}: delivering")
+        is_relieved = handover_requested(run)
         try:
             deliver(run, lambda idle: self._stop.is_set() or is_relieved(idle))
-            left = pending(run, Manifest.load(run))
-            self._say(f"{run}: {read_status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
+            left = backlog(run, Manifest.load(run))
+            self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
             self._failed.discard(run)
-            self._left_alone.discard(run)
+            self._delivered_elsewhere.discard(run)
         except LockedError:
-            self._leave_alone(run)
+            self._skip_delivered_elsewhere(run)
         except Exception as error:  # the other runs go on
             self._failed.add(run)
-            self._tell(f"{run}: {error}")
+            self._warn_once(f"{run}: {error}")
 
-    def _leave_alone(self, run: Path) -> None:
-        if run not in self._left_alone:
-            self._left_alone.add(run)
-            self._say(f"{run}: another process delivers it")
+    def _skip_delivered_elsewhere(self, run: Path) -> None:
+        if run not in self._delivered_elsewhere:
+            self._delivered_elsewhere.add(run)
+            self._print(f"{run}: another process delivers it")
 
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+    def _warn_once(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
             _logger.warning("%s", line)
 
 
-def _mark(run: Path) -> _Mark:
+def _run_version(run: Path) -> _RunVersion:
     try:
         size = (run / JOURNAL).stat().st_size
     except FileNotFoundError:

@@ -9,10 +9,10 @@ from pathlib import Path
 from pte_tracking._store import journal
 from pte_tracking._store.events import Rewound
 
-_LONGEST_TAIL = 1 << 16
+_MAX_TAIL_BYTES = 1 << 16
 
 
-class Course:
+class HistoryReader:
     """Knows up to where a reader may read straight on. A long backlog would else be searched at every batch.
 
     Args:
@@ -24,13 +24,13 @@ class Course:
         #: The piece of the journal that is read now.
         self._start = self._end = sys.maxsize
         #: Up to where rewinds are known: always between two lines.
-        self._looked = 0
+        self._scanned_end = 0
 
-    def route(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
+    def next_range(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
         """What :func:`pte_tracking._store.journal.route` gives for a journal that has grown to ``size``."""
-        is_last = self._end >= self._looked
-        has_turned = any(True for _ in journal.find_events(self._path, Rewound, max(self._looked, position), size))
-        self._looked = max(self._looked, _whole(self._path, size))
+        is_last = self._end >= self._scanned_end
+        has_turned = any(True for _ in journal.find_events(self._path, Rewound, max(self._scanned_end, position), size))
+        self._scanned_end = max(self._scanned_end, _end_of_last_line(self._path, size))
         if not has_turned and self._start <= position and (is_last or position < self._end):
             self._end = size if is_last else self._end
             return None, position, self._end
@@ -38,8 +38,8 @@ class Course:
         return rewound, self._start, self._end
 
 
-def _whole(path: Path, size: int) -> int:
+def _end_of_last_line(path: Path, size: int) -> int:
     """Where the last line that ends before ``size`` does; 0 if that is not in sight."""
     with open(path, "rb") as file:
-        first = max(size - _LONGEST_TAIL, 0)
+        first = max(size - _MAX_TAIL_BYTES, 0)
         return first + os.pread(file.fileno(), size - first, first).rfind(b"\n") + 1

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pte_tracking._delivery.consumer import Channel
-from pte_tracking._delivery.throttle import Pace
+from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.throttle import Throttle
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
 from pte_tracking._store.lock import Lock, LockedError
@@ -24,11 +24,11 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
-_POLL = 0.2  # seconds between two looks at the journal: a stat and a lock call
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between attempts while a backend is away, at most
+_POLL_SECONDS = 0.2  # seconds between two looks at the journal: a stat and a lock call
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 60.0  # seconds between attempts while a backend is away, at most
 
 
-class Delivery:
+class DeliveryLoop:
     """Delivers one run.
 
     Args:
@@ -39,11 +39,11 @@ class Delivery:
         self._directory = directory
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
-        self._channels: dict[str, Channel] = {}
-        self._moved = time.monotonic()
-        self._pace = Pace()
+        self._consumers: dict[str, SinkConsumer] = {}
+        self._last_delivery = time.monotonic()
+        self._throttle = Throttle()
 
-    def run(self, is_enough: Callable[[float], bool] = lambda _: False) -> None:
+    def run(self, should_stop: Callable[[float], bool] = lambda _: False) -> None:
         """Deliver until the run has ended and nothing is left, or until it is enough.
 
         Args:
@@ -51,25 +51,25 @@ class Delivery:
         """
         seen = None
         try:
-            while not is_enough(time.monotonic() - self._moved):
+            while not should_stop(time.monotonic() - self._last_delivery):
                 changed = mtime_ns(self._directory / MANIFEST)
-                if changed != seen or self._is_left_behind():
+                if changed != seen or self._needs_restart():
                     self._start_threads()
                     seen = changed
                 if not any(thread.is_alive() for thread in self._threads.values()):
                     return
-                time.sleep(_POLL / 2)
+                time.sleep(_POLL_SECONDS / 2)
         finally:  # also where the run was removed: no thread goes on trying for ever
             self._stop.set()
             for key, thread in self._threads.items():
-                thread.join(_POLL * 2)
+                thread.join(_POLL_SECONDS * 2)
                 if thread.is_alive():  # in a request that nobody answers
-                    self._channels[key].abandon()
+                    self._consumers[key].abandon()
 
-    def _is_left_behind(self) -> bool:
+    def _needs_restart(self) -> bool:
         """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
         ended = [key for key, thread in self._threads.items() if not thread.is_alive()]
-        return not all(self._channels[key].is_closed for key in ended) and read_status(self._directory) == "RUNNING"
+        return not all(self._consumers[key].is_closed for key in ended) and read_status(self._directory) == "RUNNING"
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
@@ -78,56 +78,59 @@ class Delivery:
             if thread is not None and thread.is_alive():
                 continue
             try:
-                channel = Channel(self._directory, manifest, entry)
+                consumer = SinkConsumer(self._directory, manifest, entry)
             except (ValueError, TypeError) as error:
                 _logger.error("%s: %s", entry.key, error)
                 continue
-            if channel.is_inline:
+            if consumer.is_inline:
                 continue
-            self._channels[entry.key] = channel
+            self._consumers[entry.key] = consumer
             # A daemon: a thread that hangs in a dead server's answer must not keep the process.
             self._threads[entry.key] = threading.Thread(
-                target=self._carry, args=(channel,), name=f"deliver-{entry.key}", daemon=True
+                target=self._deliver_sink, args=(consumer,), name=f"deliver-{entry.key}", daemon=True
             )
             self._threads[entry.key].start()
 
-    def _carry(self, channel: Channel) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stop.is_set() and not channel.is_closed:
+    def _deliver_sink(self, consumer: SinkConsumer) -> None:
+        pause = _MIN_BACKOFF_SECONDS
+        while not self._stop.is_set() and not consumer.is_closed:
             called = mtime_ns(self._directory / WAKE)
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
                 ending = read_status(self._directory)
                 began = time.monotonic()
-                if channel.pump():
-                    self._moved = time.monotonic()
-                    pause = _FIRST_PAUSE
+                if consumer.deliver_next():
+                    self._last_delivery = time.monotonic()
+                    pause = _MIN_BACKOFF_SECONDS
                     if ending == "RUNNING":
-                        self._rest(max(self._pace.pause(self._moved - began), channel.rest), called)
+                        self._pause(
+                            max(self._throttle.pause_seconds(self._last_delivery - began), consumer.throttle_seconds),
+                            called,
+                        )
                 elif ending != "RUNNING":
-                    channel.finish(ending)
+                    consumer.finish(ending)
                     return
                 else:
-                    time.sleep(_POLL)
+                    time.sleep(_POLL_SECONDS)
             except Exception as error:
-                channel.failed(error)
+                consumer.record_failure(error)
                 # Of a thousand runs that a server has dropped at one moment, no two come back at another.
-                self._rest(random.uniform(0, pause), called)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._pause(random.uniform(0, pause), called)
+                pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
         try:
-            channel.finish(None)
+            consumer.finish(None)
         except Exception as error:
-            channel.failed(error)
+            consumer.record_failure(error)
 
-    def _rest(self, seconds: float, called: int) -> None:
+    def _pause(self, seconds: float, called: int) -> None:
         """Wait, unless somebody wakes us, or has done so since the time ``called``."""
         path = self._directory / WAKE
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and mtime_ns(path) == called:
-            time.sleep(min(_POLL, left))
+            time.sleep(min(_POLL_SECONDS, left))
 
 
-def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: False) -> None:
+def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: False) -> None:
     """Deliver a run, as the only one who does.
 
     Args:
@@ -143,12 +146,12 @@ def deliver(directory: Path, is_enough: Callable[[float], bool] = lambda _: Fals
         raise RunNotFoundError(f"{directory}: no run here")
     held = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
-        Delivery(directory).run(is_enough)
+        DeliveryLoop(directory).run(should_stop)
     finally:
         held.release()
 
 
-def relief(directory: Path) -> Callable[[float], bool]:
+def handover_requested(directory: Path) -> Callable[[float], bool]:
     """Tells whether somebody has asked, from now on, that the run be left to others; for :func:`deliver`."""
     begun_with = mtime_ns(directory / RELIEF)
     return lambda _: mtime_ns(directory / RELIEF) != begun_with
@@ -159,7 +162,7 @@ def main() -> int:
     os.nice(10)  # training comes first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     directory = Path(sys.argv[1])
-    is_enough = relief(directory)  # asked for while we wait for the lock, it counts
+    is_enough = handover_requested(directory)  # asked for while we wait for the lock, it counts
     try:
         deliver(directory, is_enough)
     except LockedError:

@@ -7,35 +7,35 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pte_tracking._delivery.event_filter import Selection
+from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._store import journal
 from pte_tracking._store.events import AnyEvent, Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 
 
-class View:
+class JournalRunView:
     """The run as a sink sees it; see :class:`pte_tracking.sinks._contract.RunView`."""
 
-    def __init__(self, directory: Path, manifest: Manifest, selection: Selection) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, selection: EventFilter) -> None:
         self.directory = directory
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
         self.context: Mapping[str, str] = manifest.context
         self._journal = directory / JOURNAL
-        self._selection = selection
+        self._filter = selection
         #: Up to where the sink had been given events when the rewind came.
-        self.given = 0
+        self.delivered_position = 0
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.history`."""
         pieces = journal.effective_ranges(self._journal, upto_seq=upto_seq)
         found = (event for piece in pieces for event, _ in journal.read(self._journal, *piece))
         last = math.inf if upto_seq is None else upto_seq
-        return self._selection.afresh().select(itertools.takewhile(lambda event: event.seq <= last, found))
+        return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, found))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.superseded`."""
-        gone = journal.read_effective(self._journal, self.given, rewound.to_position)
-        return self._selection.afresh().select(event for event, _ in gone)
+        gone = journal.read_effective(self._journal, self.delivered_position, rewound.to_position)
+        return self._filter.restarted().select(event for event, _ in gone)

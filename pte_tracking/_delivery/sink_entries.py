@@ -47,7 +47,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
                 f"sinks: expected names ({', '.join(installed_sinks())}) or Sink objects, "
                 f"got {sink!r} of type {type(sink).__name__}"
             )
-        elif not _can_be_found(type(sink)):
+        elif not _is_registered(type(sink)):
             raise TypeError(
                 f"sinks: {type(sink).__name__} is not what the entry point {sink.name!r} of the group "
                 f"{ENTRY_POINT_GROUP!r} names, so the delivery process could not find it; "
@@ -60,7 +60,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
     return checked
 
 
-def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:
+def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:
     """The known entries, and those of further sinks with their environment resolved.
 
     A sink that was given like a known one is that one, wherever the environment points to by now: a resumed run goes on
@@ -78,7 +78,7 @@ def entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[Sink
     return made
 
 
-def _can_be_found(sink: type[Sink]) -> bool:
+def _is_registered(sink: type[Sink]) -> bool:
     try:
         return get_sink(sink.name) is sink
     except ValueError:

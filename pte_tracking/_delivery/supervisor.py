@@ -11,22 +11,22 @@ import sys
 import time
 from pathlib import Path
 
-from pte_tracking._delivery.backlog import Pending, pending
+from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
-_LOOK_EVERY = 2.0
-_LONGEST_PAUSE = 60.0
+_CHECK_SECONDS = 2.0
+_MAX_RESTART_SECONDS = 60.0
 #: Seconds until whoever delivers has left; on another machine it may see a minute late that it is asked to, over NFS.
-_HERE_WITHIN, _ELSEWHERE_WITHIN = 5.0, 90.0
+_LOCAL_STOP_SECONDS, _REMOTE_STOP_SECONDS = 5.0, 90.0
 
 #: Children that may outlive their run: whoever forgets them before they end leaves zombies behind.
-_living: list[subprocess.Popen[bytes]] = []
+_children: list[subprocess.Popen[bytes]] = []
 
 
-class Courier:
+class DeliverySupervisor:
     """Keeps one delivery process alive for a run's directory.
 
     Args:
@@ -38,52 +38,52 @@ class Courier:
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         #: When to look next whether the process lives (by ``time.time``).
-        self.next_look = 0.0
+        self.next_check_time = 0.0
         self._log_start = _size(directory / DELIVERY_LOG)
 
-    def look(self) -> None:
+    def ensure_running(self) -> None:
         """Start the process if none serves the directory."""
-        self.next_look = time.time() + _LOOK_EVERY
+        self.next_check_time = time.time() + _CHECK_SECONDS
         if self._process is not None and self._process.poll() is None:
             return
         if lock.is_held(self._directory / DELIVERY_LOCK):
             return  # one that outlived an earlier trainer goes on with this one
         if self._starts > 1:
-            pause = min(2.0**self._starts, _LONGEST_PAUSE)
-            self.next_look = time.time() + pause
+            pause = min(2.0**self._starts, _MAX_RESTART_SECONDS)
+            self.next_check_time = time.time() + pause
             _logger.warning("%s: the delivery process had ended; it is started again", self._directory)
         self._starts += 1
         try:
-            self._process = start(self._directory)
+            self._process = spawn_delivery(self._directory)
         except OSError as error:
             _logger.error("%s: the delivery process cannot be started: %s", self._directory, error)
 
-    def finish(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> None:
         """Wait until everything is delivered, and say what is not.
 
         Args:
             timeout: Seconds to wait at most; delivery goes on behind afterwards.
         """
         try:
-            self._wait(timeout)
+            self._wait_for_delivery(timeout)
         except (OSError, RunNotFoundError) as error:
             _logger.error("%s: whether everything was delivered is not known: %s", self._directory, error)
 
-    def _wait(self, timeout: float) -> None:
-        wake(self._directory)
+    def _wait_for_delivery(self, timeout: float) -> None:
+        request_retry(self._directory)
         deadline = time.monotonic() + timeout
         manifest = Manifest.load(self._directory)
-        left = pending(self._directory, manifest)
+        left = backlog(self._directory, manifest)
         try:
             while left and time.monotonic() < deadline:
-                if time.time() > self.next_look:
-                    self.look()
+                if time.time() > self.next_check_time:
+                    self.ensure_running()
                 time.sleep(0.02)
-                left = pending(self._directory, manifest)
+                left = backlog(self._directory, manifest)
         finally:  # also where somebody is tired of waiting
-            self._tell(left)
+            self._report_backlog(left)
 
-    def _tell(self, left: list[Pending]) -> None:
+    def _report_backlog(self, left: list[SinkBacklog]) -> None:
         if left:
             _logger.warning(
                 "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
@@ -91,7 +91,7 @@ class Courier:
                 "; ".join(map(str, left)),
                 self._directory,
             )
-        self._repeat_warnings([one.why for one in left if one.why])
+        self._repeat_warnings([one.reason for one in left if one.reason])
         if self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
 
@@ -110,10 +110,10 @@ class Courier:
             _logger.warning("delivery: %d more such lines in %s", len(said) - 5, path)
 
 
-def start(directory: Path) -> subprocess.Popen[bytes]:
+def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
     """Start a delivery process for a run's directory; it outlives this process."""
     (directory / DELIVERY).mkdir(exist_ok=True)
-    _living[:] = [process for process in _living if process.poll() is None]
+    _children[:] = [process for process in _children if process.poll() is None]
     with open(directory / DELIVERY_LOG, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pte_tracking._delivery.process", directory],
@@ -123,7 +123,7 @@ def start(directory: Path) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
-    _living.append(process)
+    _children.append(process)
     return process
 
 
@@ -136,24 +136,24 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def wake(directory: Path) -> None:
+def request_retry(directory: Path) -> None:
     """Let a living delivery process try again at once, whatever pause it is in."""
     path = directory / WAKE
     path.parent.mkdir(exist_ok=True)
     path.touch()
 
 
-def is_wanted() -> bool:
+def is_delivery_enabled() -> bool:
     """Whether this machine delivers; one that only trains is told so by a variable, and another delivers."""
     return os.environ.get("PTE_TRACKING_DELIVERY") != "off"
 
 
-def relieve(directory: Path) -> None:
+def request_handover(directory: Path) -> None:
     """Let whoever delivers a run leave it to others; ``pte-tracking sync`` of this one run alone stays."""
     (directory / RELIEF).touch()
 
 
-def stop(directory: Path) -> bool:
+def stop_delivery(directory: Path) -> bool:
     """End the delivery of a directory; it loses nothing by that.
 
     Whoever delivers is asked first, since it may deliver other runs, too, and on another machine.
@@ -170,20 +170,20 @@ def stop(directory: Path) -> bool:
         return False
     pid, _, host = holder.partition(" on ")
     is_elsewhere = host != os.uname().nodename or not pid.isdigit()
-    relieve(directory)
+    request_handover(directory)
     if is_elsewhere:
         _logger.warning("%s: process %s delivers the earlier run; waits until it has left", directory, holder)
-    if _is_free(path, _ELSEWHERE_WITHIN if is_elsewhere else _HERE_WITHIN):
+    if _wait_until_free(path, _REMOTE_STOP_SECONDS if is_elsewhere else _LOCAL_STOP_SECONDS):
         return True
     if is_elsewhere:
         raise lock.LockedError(path, holder)
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(pid), signal.SIGTERM)
-        _is_free(path, _HERE_WITHIN)
+        _wait_until_free(path, _LOCAL_STOP_SECONDS)
     return True
 
 
-def _is_free(path: Path, seconds: float) -> bool:
+def _wait_until_free(path: Path, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while (is_held := lock.is_held(path)) and time.monotonic() < deadline:
         time.sleep(0.01)

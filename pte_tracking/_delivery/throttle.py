@@ -17,14 +17,16 @@ import time
 from pathlib import Path
 
 _STAT = Path("/proc/stat")
-_SPARE = 1.5  # cores beside those that others use: one for the delivery, and half of one so that nobody waits for it
-_SHARE = 20  # where they are short, the delivery works one part in so many
-_LONGEST = 5.0  # seconds
-_LOOK_EVERY = 1.0  # seconds
-_TURN, _LONGEST_TURN = 1.0, 60.0  # seconds from one request to the next
+_MIN_IDLE_CORES = (
+    1.5  # cores beside those that others use: one for the delivery, and half of one so that nobody waits for it
+)
+_PAUSE_FACTOR = 19  # a throttled delivery pauses this many times as long as it worked
+_MAX_PAUSE_SECONDS = 5.0  # seconds
+_SAMPLE_SECONDS = 1.0  # seconds
+_MIN_INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS = 1.0, 60.0  # seconds from one request to the next
 
 
-class Pace:
+class Throttle:
     """Watches whether the machine has cores to spare."""
 
     def __init__(self) -> None:
@@ -32,28 +34,28 @@ class Pace:
         self._idle, self._own = _idle_seconds(), time.process_time()
         self._is_short = False
 
-    def pause(self, worked: float) -> float:
+    def pause_seconds(self, worked: float) -> float:
         """Seconds to rest after having worked for so many."""
-        if time.monotonic() - self._at > _LOOK_EVERY:
-            self._look()
-        return min(worked * (_SHARE - 1), _LONGEST) if self._is_short else 0.0
+        if time.monotonic() - self._at > _SAMPLE_SECONDS:
+            self._sample()
+        return min(worked * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS) if self._is_short else 0.0
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         at, idle, own = time.monotonic(), _idle_seconds(), time.process_time()
         if idle is not None and self._idle is not None:
             free = (idle - self._idle + own - self._own) / (at - self._at)
-            self._is_short = free < _SPARE
+            self._is_short = free < _MIN_IDLE_CORES
         self._at, self._idle, self._own = at, idle, own
 
 
-def turn(worked: float, *, is_small: bool) -> float:
+def request_interval(worked: float, *, is_small: bool) -> float:
     """Seconds to leave a server to other runs.
 
     Args:
         worked: The seconds that it has worked for this one.
         is_small: It was nothing but numbers, so that the time tells how busy the server is.
     """
-    return max(_TURN - worked, min(worked * (_SHARE - 1), _LONGEST_TURN) if is_small else 0.0)
+    return max(_MIN_INTERVAL_SECONDS - worked, min(worked * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_small else 0.0)
 
 
 def _idle_seconds() -> float | None:

@@ -86,7 +86,7 @@ def move_aside(directory: Path) -> None:
     if manifest is None:
         return
     try:
-        was_delivering = supervisor.stop(directory)
+        was_delivering = supervisor.stop_delivery(directory)
     except lock.LockedError as error:
         raise DirectoryInUse(
             f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
@@ -101,8 +101,8 @@ def move_aside(directory: Path) -> None:
     for name in sorted(_belonging(directory, manifest), key=_moves):
         os.replace(directory / name, target / name)
     _logger.info("the earlier run %s was moved to %s", manifest.name, target)
-    if was_delivering and supervisor.is_wanted():
-        supervisor.start(target)
+    if was_delivering and supervisor.is_delivery_enabled():
+        supervisor.spawn_delivery(target)
 
 
 def _belonging(directory: Path, manifest: Manifest) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pte_tracking._delivery.sink_entries import check_sinks, entries
+from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._distributed import environment
 from pte_tracking._runs import media
 from pte_tracking._runs.confusion_matrix import confusion_figure
@@ -477,7 +477,7 @@ class Run:
         return msgspec.structs.replace(
             manifest,
             world_size=self._world_size,
-            sinks=entries(self._sinks, manifest.sinks),
+            sinks=merge_sink_entries(self._sinks, manifest.sinks),
             files=list(dict.fromkeys([*manifest.files, *files])),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery.backlog import Pending, pending
+from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
@@ -47,7 +47,7 @@ class Summary(msgspec.Struct, frozen=True):
     step: int | None
     rows: list[dict[str, Number]]
     checkpoints: list[Checkpoint]
-    pending: list[Pending]
+    pending: list[SinkBacklog]
     said: list[str]
 
 
@@ -75,7 +75,7 @@ def summarize(directory: Path) -> Summary:
         step=rows[0].step if rows else None,
         rows=[_row(event) for event in reversed(rows)],
         checkpoints=list_checkpoints(directory),
-        pending=pending(directory, manifest),
+        pending=backlog(directory, manifest),
         said=_said(directory / DELIVERY_LOG),
     )
 

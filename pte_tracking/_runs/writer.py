@@ -11,9 +11,9 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from pte_tracking._delivery.inline import Inline
+from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._delivery.supervisor import Courier, is_wanted
+from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Status
@@ -62,9 +62,9 @@ class Record:
     def _begin(self, at: Point | None) -> None:
         manifest, resumed = self.manifest, self._journal.end.seq > 0
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
-        self._inline = [Inline(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
-        needs_delivery = not all(sink.inline for _, sink in sinks) and is_wanted()
-        self._courier = Courier(self._directory) if needs_delivery else None
+        self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
+        needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
+        self._courier = DeliverySupervisor(self._directory) if needs_delivery else None
         if at:
             self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
@@ -88,9 +88,9 @@ class Record:
             if kind is not events.Metrics:
                 self._follow_checkpoints(event)
             for inline in self._inline:
-                inline.push(event, start, self._journal.position)
-        if self._courier and event.time > self._courier.next_look:
-            self._courier.look()
+                inline.deliver_event(event, start, self._journal.position)
+        if self._courier and event.time > self._courier.next_check_time:
+            self._courier.ensure_running()
 
     def point(self, step: int) -> Point:
         """This moment, after ``step`` iterations."""
@@ -151,7 +151,7 @@ class Record:
         self._journal.close()
         self._lock.release()
         if self._courier:
-            self._courier.finish(timeout)
+            self._courier.wait(timeout)
 
     def _follow_checkpoints(self, event: AnyEvent) -> None:
         if isinstance(event, Checkpoint):

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_backends.json import JsonSink
-from pte_tracking._delivery.consumer import Channel
-from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import Metrics
@@ -43,16 +43,16 @@ class Recording:
         self.directory = directory
         (directory / DELIVERY).mkdir(parents=True)
         created = Manifest.new(directory, "test")
-        self.manifest = Manifest(created.id, "test", 0.0, entries([JsonSink()]))
+        self.manifest = Manifest(created.id, "test", 0.0, merge_sink_entries([JsonSink()]))
         self.journal = Journal(directory / JOURNAL)
         self.marks: list[JournalPosition] = []
-        self._channel: Channel | None = None
+        self._channel: SinkConsumer | None = None
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> SinkConsumer:
         if self._channel is None:
-            self._channel = Channel(self.directory, self.manifest, self.manifest.sinks[0])
-            while self._channel.pump():
+            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
+            while self._channel.deliver_next():
                 pass
         return self._channel
 
@@ -61,13 +61,13 @@ class Recording:
         event = self.journal.append(Metrics, step, values, step / 10, float(step), log, sinks)
         assert event
         self.marks.append(self.journal.end)
-        channel.push(event, self.journal.position)
+        channel.deliver_event(event, self.journal.position)
 
     def rewind(self, index: int) -> None:
         if self.marks:
             channel = self.channel
             self.journal.rewind(self.marks[index % len(self.marks)], 0)
-            while channel.pump():
+            while channel.deliver_next():
                 pass
 
     def save(self) -> None:
@@ -164,7 +164,7 @@ def test_rewind_without_saved_cursor_is_applied_again(recording: Recording) -> N
     recording.save()
     recording.journal.rewind(recording.marks[9], 9)
     recording.channel.save = lambda: None  # type: ignore[method-assign]
-    recording.channel.pump()
+    recording.channel.deliver_next()
     assert len(log(recording.directory)) == 10
     recording.kill()
     recording.row(10, {"b": 1.0})
@@ -238,11 +238,11 @@ def test_log_named_like_run_file_is_rejected(recording: Recording) -> None:
         recording.journal.append(Metrics, 1, {"a": 1.0}, None, None, name)
     recording.journal.append(Metrics, 2, {"a": 1.0})
     before = (recording.directory / JOURNAL).read_bytes()
-    while channel.pump():
+    while channel.deliver_next():
         pass
     assert (recording.directory / JOURNAL).read_bytes() == before
     assert not (recording.directory / "run.json").exists()
-    assert len(channel.progress.set_aside) == 3
+    assert len(channel.cursor.rejected) == 3
     assert log(recording.directory) == [{"a": 1.0, "iteration": 2}]
 
 

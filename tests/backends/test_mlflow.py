@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
 from pte_tracking.testing import Points, Recorded
 
@@ -85,7 +85,7 @@ def recorded_events(recorded: Recorded) -> list[events.AnyEvent]:
 def test_run_status_is_stored_at_end(mlflow_store: str, recorded: Recorded, status: events.Status) -> None:
     log(recorded, events.RunEnded, status, None)
     recorded.deliver()
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     channel.finish(status)
     assert find_run(mlflow_store, recorded).info.status == status
 
@@ -204,8 +204,8 @@ def test_missing_file_is_rejected_and_rest_is_delivered(mlflow_store: str, recor
     log(recorded, events.Figure, "gone", 1, "gone.png")
     log(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.end()
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert channel.progress.set_aside == {"2": "gone.png is gone"}
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert channel.cursor.rejected == {"2": "gone.png is gone"}
     assert points_of(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 
@@ -218,8 +218,8 @@ def test_rejected_events_do_not_affect_other_events(mlflow_store: str, recorded:
     recorded.end()
     points = points_of(mlflow_store, find_run(mlflow_store, recorded))
     assert points == {"a": [(step, float(step)) for step in range(20)]}
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert len(channel.progress.set_aside) == 2
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert len(channel.cursor.rejected) == 2
 
 
 def test_histograms_are_skipped_and_logged_once(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
@@ -251,9 +251,9 @@ def test_deleted_run_or_experiment_closes_sink(mlflow_store: str, tmp_path: Path
         client.delete_experiment(result.info.experiment_id)
     recorded.log(2, {"a": 2.0})
     recorded.end()
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     assert channel.is_closed
-    assert "was deleted" in (channel.progress.closed or "")
+    assert "was deleted" in (channel.cursor.closed_reason or "")
     assert not runs_of(mlflow_store, recorded)
 
 
@@ -262,8 +262,8 @@ def test_deleted_experiment_before_first_delivery_closes_sink(mlflow_store: str,
     client.delete_experiment(client.create_experiment("mine"))
     recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
     recorded.deliver()
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert "'mine' was deleted" in (channel.progress.closed or "")
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert "'mine' was deleted" in (channel.cursor.closed_reason or "")
 
 
 def test_new_or_empty_experiment_gets_model_development_kind(mlflow_store: str, tmp_path: Path) -> None:
@@ -287,9 +287,9 @@ def test_duplicate_run_is_retired(mlflow_store: str, recorded: Recorded) -> None
     first = find_run(mlflow_store, recorded)
     client = MlflowClient(mlflow_store)
     ghost = client.create_run("0", tags={"pte.run_id": recorded.manifest.id}).info.run_id
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(2, {"a": 2.0})
-    channel.pump()
+    channel.deliver_next()
     assert find_run(mlflow_store, recorded).info.run_id == first.info.run_id
     retired = client.get_run(ghost)
     assert (retired.info.status, retired.info.lifecycle_stage) == ("KILLED", "deleted")

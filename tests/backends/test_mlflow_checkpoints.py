@@ -15,7 +15,7 @@ from mlflow.entities import LoggedModel, Run
 
 from pte_backends.mlflow import MLflowSink, _checkpoints
 from pte_backends.mlflow._download import download
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
 from pte_tracking._store.journal import Journal, JournalPosition, read
 from pte_tracking.testing import Points, Recorded
@@ -179,8 +179,8 @@ def test_snapshot_pruned_before_delivery_is_skipped(uri: str, recorded: Recorded
     snapshot(recorded, 2)
     recorded.end()
     assert models(uri, recorded).keys() == {"snapshot_iter_2"}
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert channel.progress.set_aside == {}
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert channel.cursor.rejected == {}
 
 
 def test_snapshot_rewritten_after_rewind_replaces_model(uri: str, recorded: Recorded, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
 from pte_backends.mlflow._client import patience
-from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
@@ -95,7 +95,7 @@ def test_secrets_in_uri_reach_connection_but_not_manifest(
 ) -> None:
     def stored(sink: MLflowSink, folder: Path) -> str:
         folder.mkdir()
-        Manifest("id", "name", 0.0, entries([sink])).save(folder)
+        Manifest("id", "name", 0.0, merge_sink_entries([sink])).save(folder)
         return (folder / "run.json").read_text()
 
     given = stored(MLflowSink(uri), tmp_path / "given")

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from pte_backends.mlflow import MLflowSink
 from pte_backends.mlflow._connection import MLflowConnection
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
 from pte_tracking.sinks import map_key
 from pte_tracking.testing import Recorded
@@ -125,10 +125,10 @@ def test_interrupted_fork_is_completed_without_second_fork(
         elif stage == "supersede":
             patched.setattr("pte_backends.mlflow._connection._runs.supersede", stop)
         else:
-            patched.setattr(Channel, "save", stop)
-        channel = Channel(forking.directory, forking.manifest, forking.manifest.sinks[0])
+            patched.setattr(SinkConsumer, "save", stop)
+        channel = SinkConsumer(forking.directory, forking.manifest, forking.manifest.sinks[0])
         with pytest.raises(ConnectionError):
-            channel.pump()
+            channel.deliver_next()
     train(forking, range(4, 7))
     forking._channel = None
     forking.end()

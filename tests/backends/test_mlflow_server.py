@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
 from pte_tracking.testing import Recorded
 from tests.mlflow_contract import AtAServer, points_in
@@ -68,17 +68,17 @@ def test_artifacts_are_uploaded_through_server(mlflow_server: str, experiment: s
 
 def deliver_with_retries(recorded: Recorded) -> None:
     """Deliver as the delivery process does, which tries again for ever."""
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     for _ in range(6):
         try:
-            while channel.pump():
+            while channel.deliver_next():
                 pass
             channel.finish("FINISHED")
         except Exception as error:
-            channel.failed(error)
+            channel.record_failure(error)
         else:
             return
-    pytest.fail(f"not delivered: {channel.progress.error}")
+    pytest.fail(f"not delivered: {channel.cursor.error}")
 
 
 @pytest.mark.parametrize("fate", ["lose", "cut", "fail"])

@@ -26,7 +26,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from pte_backends.tensorboard import TensorBoardSink
 from pte_backends.tensorboard._custom_scalars import subject
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import journal
 from pte_tracking._store.events import (
     AnyEvent,
@@ -617,11 +617,11 @@ class SimulatedRun:
         self.channel = self.open()
         PIL.Image.new("L", (2, 2)).save(directory / "picture.png")
 
-    def open(self) -> Channel:
-        return Channel(self.run.directory, self.manifest, SinkEntry("tensorboard", "tensorboard"))
+    def open(self) -> SinkConsumer:
+        return SinkConsumer(self.run.directory, self.manifest, SinkEntry("tensorboard", "tensorboard"))
 
     def deliver(self, _: None = None) -> None:
-        while self.channel.pump():
+        while self.channel.deliver_next():
             pass
 
     def history(self) -> list[AnyEvent]:
@@ -648,7 +648,7 @@ class SimulatedRun:
         """The delivery is killed between a write and its saved position, or in the write."""
         self.log(1)
         self.deliver()
-        before, known = self.progress.read_bytes(), self.channel.progress.state["size"]
+        before, known = self.progress.read_bytes(), self.channel.cursor.state["size"]
         self.log(2)
         self.deliver()
         path = event_files(self.run)[-1]

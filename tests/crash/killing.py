@@ -16,9 +16,9 @@ from typing import Any
 #: Where a trainer is killed: around and within every step that leaves something on disk.
 TRAINER = [
     "pte_tracking._store.journal:Journal.append:{n}:before",
-    "pte_tracking._store.journal:Journal._put:{n}:after",
+    "pte_tracking._store.journal:Journal._write:{n}:after",
     "pte_tracking._store.journal:os.write:{n}:middle",
-    "pte_tracking._delivery.inline:Inline.push:{n}:after",
+    "pte_tracking._delivery.inline:InlineConsumer.deliver_event:{n}:after",
     "pte_backends.json._sink:JsonConnection.write:{n}:before",
     "pte_backends.json._sink:os.pwrite:{n}:middle",
     "pte_backends.json._sink:os.pwrite:{n}:after",
@@ -35,13 +35,13 @@ TRAINER = [
 
 #: Where a delivery process is killed: around batches and the position saved for them.
 DELIVERY = [
-    "pte_tracking._delivery.consumer:Channel._write:{few}:before",
-    "pte_tracking._delivery.consumer:Channel._write:{few}:after",
-    "pte_tracking._delivery.consumer:Channel.save:{few}:before",
-    "pte_tracking._delivery.consumer:Channel.save:{few}:after",
-    "pte_tracking._delivery.consumer:Channel.finish:1:before",
-    "pte_tracking._delivery.consumer:Channel._take_back:1:before",
-    "pte_tracking._delivery.consumer:Channel._take_back:1:after",
+    "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:before",
+    "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:after",
+    "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:before",
+    "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:after",
+    "pte_tracking._delivery.consumer:SinkConsumer.finish:1:before",
+    "pte_tracking._delivery.consumer:SinkConsumer._apply_rewind:1:before",
+    "pte_tracking._delivery.consumer:SinkConsumer._apply_rewind:1:after",
     "pte_tracking._store.files:os.replace:{few}:before",
     "mlflow.tracking.client:MlflowClient.create_run:1:after",
     "mlflow.tracking.client:MlflowClient.log_batch:{few}:after",

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.backlog import pending
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest
@@ -32,16 +32,16 @@ def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
         yield mount
 
 
-def attempt(channel: Channel, times: int) -> list[str]:
+def attempt(channel: SinkConsumer, times: int) -> list[str]:
     """Deliver as the delivery process does; what went wrong."""
     problems = []
     for _ in range(times):
         try:
-            while channel.pump():
+            while channel.deliver_next():
                 pass
         except Exception as error:
             problems.append(str(error))
-            channel.failed(error)
+            channel.record_failure(error)
         else:
             break
     return problems
@@ -51,7 +51,7 @@ def attempt(channel: Channel, times: int) -> list[str]:
 def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp_path: Path, full_from: str) -> None:
     uri = f"sqlite:///{disk / 'mlflow.db'}"
     recorded = Recorded(tmp_path / "run", MLflowSink(uri))
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(0, {"a": 0.0})
     if full_from == "first delivery":
         assert not attempt(channel, 1)
@@ -68,7 +68,7 @@ def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp
     grow(disk, 20 << 20)
     assert not attempt(channel, 1)
     channel.finish("FINISHED")
-    assert not channel.progress.set_aside
+    assert not channel.cursor.rejected
     (run,) = MlflowClient(uri).search_runs(["0"])
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "a")
@@ -88,7 +88,7 @@ def test_delivery_run_disk_full_completes_after_space_is_freed(
             time.sleep(3)
             filler.unlink()
             grow(disk, 20 << 20)
-        assert not pending(run.directory, Manifest.load(run.directory))
+        assert not backlog(run.directory, Manifest.load(run.directory))
         accumulator = EventAccumulator(str(run.directory), size_guidance={"scalars": 0})
         accumulator.Reload()
         assert [(event.step, event.value) for event in accumulator.Scalars("a")] == [(i, float(i)) for i in range(3000)]

@@ -19,9 +19,9 @@ from mlflow.entities import Run as Shown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.backlog import pending
-from pte_tracking._delivery.cursor import Progress
-from pte_tracking._delivery.supervisor import stop, wake
+from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.supervisor import request_retry, stop_delivery
 from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
 from pte_tracking._store import lock
@@ -82,7 +82,7 @@ def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
 def check_files(directory: Path, last: int) -> None:
     """What needs no server does not wait for it."""
     end = time.monotonic() + 60
-    while any(backlog.key == "tensorboard" for backlog in pending(directory, Manifest.load(directory))):
+    while any(backlog.key == "tensorboard" for backlog in backlog(directory, Manifest.load(directory))):
         assert time.monotonic() < end
         time.sleep(0.1)
     rows = json.loads((directory / "log").read_text())
@@ -168,9 +168,9 @@ def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) ->
         for step in range(first, last):
             run.log_metrics(values, step)
         before, end = time.time(), time.monotonic() + 60
-        while (Progress.load(run.directory, "mlflow").error_time or 0) < before:
+        while (Cursor.load(run.directory, "mlflow").error_time or 0) < before:
             assert time.monotonic() < end
-            wake(run.directory)
+            request_retry(run.directory)
             time.sleep(0.5)
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
@@ -180,6 +180,6 @@ def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) ->
     early = measure_memory(1000, 10_000)
     late = measure_memory(10_000, 200_000)
     run.close()
-    assert stop(run.directory)
+    assert stop_delivery(run.directory)
     assert (run.directory / "journal.jsonl").stat().st_size > 20 << 20
     assert all(after - before < 5 << 20 for before, after in zip(early, late, strict=True))

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from pte_tracking._delivery.backlog import pending
+from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.sync import sync
 from pte_tracking._store import journal
 from pte_tracking._store.events import Rewound
@@ -93,9 +93,9 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
     done = torchrun(out, *failure.split(), "--sinks", "json", "tensorboard", "mlflow")
     assert done.returncode != 0
     end = time.monotonic() + 60
-    while pending(out, Manifest.load(out)) and time.monotonic() < end:
+    while backlog(out, Manifest.load(out)) and time.monotonic() < end:
         time.sleep(0.2)  # the delivery process outlives the ranks
-    assert pending(out, Manifest.load(out)) == []
+    assert backlog(out, Manifest.load(out)) == []
     assert read_status(out) == "FAILED"
     assert the_run(mlflow_store).info.status == "FAILED"
     board = EventAccumulator(str(out))

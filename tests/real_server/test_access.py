@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.cursor import Progress
+from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking.testing import Recorded
@@ -111,7 +111,7 @@ def test_secrets_stay_in_environment(
         with subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as training:
-            wait_until(lambda: Progress.load(run, "mlflow").seq >= KILLED_IN)
+            wait_until(lambda: Cursor.load(run, "mlflow").seq >= KILLED_IN)
             holder = lock.holder(run / DELIVERY_LOCK)
             assert holder is not None
             delivery = Path("/proc", holder.split()[0], "environ").read_text()
@@ -119,7 +119,7 @@ def test_secrets_stay_in_environment(
         assert training.returncode == 0, said
         synced = pte("sync", str(run), env=env)
         shown = pte("show", str(run), env=env)
-        run_id = Progress.load(run, "mlflow").state["run_id"]
+        run_id = Cursor.load(run, "mlflow").state["run_id"]
         fetched = fetch(f"runs:/{run_id}", tmp_path, env)
     assert fetched.stdout == f"snapshot_iter_{ITERATIONS}\n", fetched.stderr
     assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
@@ -142,7 +142,7 @@ def test_wrong_password_prints_one_line_and_loses_nothing(
         [sys.executable, str(SCRIPT), str(run), "-"], env=env, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: Progress.load(run, "mlflow").error)
+    wait_until(lambda: Cursor.load(run, "mlflow").error)
     shown = pte("show", str(run), env=env).stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("not delivered")]
     assert f"{guarded_server.uri} does not accept the user name and password" in line

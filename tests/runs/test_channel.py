@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking._delivery.backlog import pending
-from pte_tracking._delivery.consumer import Channel
-from pte_tracking._delivery.cursor import Progress, progress_path
-from pte_tracking._delivery.sink_entries import entries
+from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.cursor import Cursor, cursor_path
+from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events, journal
 from pte_tracking._store.events import Metrics, Status
 from pte_tracking._store.journal import Journal, JournalPosition, read_effective
@@ -40,16 +40,16 @@ class Recording:
         self.directory = folder
         (folder / DELIVERY).mkdir(parents=True)
         self.manifest = Manifest.new(folder, "test")
-        self.manifest = Manifest(self.manifest.id, "test", 0.0, entries([sink]))
+        self.manifest = Manifest(self.manifest.id, "test", 0.0, merge_sink_entries([sink]))
         self.manifest.save(folder)
         self.journal = Journal(folder / JOURNAL)
         self.journal.append(events.RunStarted, self.manifest.id, "test", 1, "host")
-        self._channel: Channel | None = None
+        self._channel: SinkConsumer | None = None
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> SinkConsumer:
         if self._channel is None:
-            self._channel = Channel(self.directory, self.manifest, self.manifest.sinks[0])
+            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
         return self._channel
 
     @property
@@ -66,10 +66,10 @@ class Recording:
         try:
             for _ in range(times):
                 try:
-                    if not self.channel.pump():
+                    if not self.channel.deliver_next():
                         return
                 except Exception as error:
-                    self.channel.failed(error)
+                    self.channel.record_failure(error)
         except Killed:
             self._channel = None
 
@@ -201,8 +201,8 @@ def test_failed_write_loses_no_point_of_its_step(recording: Recording, probe: Pr
     recording.row(1, {"a": 1.0})
     probe.control(fail="away")
     with pytest.raises(Exception, match="away") as info:
-        recording.channel.pump()
-    recording.channel.failed(info.value)
+        recording.channel.deliver_next()
+    recording.channel.record_failure(info.value)
     probe.control()
     recording.pump()
     assert probe.points() == [("a", 1, 1.0)]
@@ -214,16 +214,16 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     probe.control(fail="no route to host")
     for _ in range(3):
         recording.pump(1)
-    progress = Progress.load(recording.directory, "probe")
+    progress = Cursor.load(recording.directory, "probe")
     assert progress.error == "Trouble: no route to host"
     assert progress.error_time
     assert caplog.text.count("no route to host") == 1
-    assert [str(one) for one in pending(recording.directory, recording.manifest)] == [
+    assert [str(one) for one in backlog(recording.directory, recording.manifest)] == [
         "1 events to probe (Trouble: no route to host)"
     ]
     probe.control()
     recording.pump()
-    assert Progress.load(recording.directory, "probe").error is None
+    assert Cursor.load(recording.directory, "probe").error is None
 
 
 def test_rejected_event_is_logged_and_rest_is_delivered(
@@ -234,9 +234,9 @@ def test_rejected_event_is_logged_and_rest_is_delivered(
     probe.control(bad=[3, 5])
     recording.finish()
     assert [step for _, step, _ in probe.points()] == [1, 3, 5, 6, 7, 8, 9]
-    assert Progress.load(recording.directory, "probe").set_aside == dict.fromkeys("35", "the control file says so")
+    assert Cursor.load(recording.directory, "probe").rejected == dict.fromkeys("35", "the control file says so")
     assert caplog.text.count("is refused and set aside: the control file says so") == 2
-    assert pending(recording.directory, recording.manifest) == []
+    assert backlog(recording.directory, recording.manifest) == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -254,15 +254,15 @@ def test_permanently_closed_sink_stops_delivery_and_logs_once(
     recording.finish()
     assert probe.points() == []
     assert caplog.text.count("the run was deleted; nothing more is delivered there") == 1
-    assert Progress.load(recording.directory, "probe").closed == "the run was deleted"
-    assert pending(recording.directory, recording.manifest) == []
+    assert Cursor.load(recording.directory, "probe").closed_reason == "the run was deleted"
+    assert backlog(recording.directory, recording.manifest) == []
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", '{"position": "x"}', "\xff"])
 def test_damaged_cursor_redelivers_all_events(recording: Recording, probe: Probe, damage: str) -> None:
     recording.row(1, {"a": 1.0})
     recording.pump()
-    progress_path(recording.directory, "probe").write_text(damage, encoding="latin-1")
+    cursor_path(recording.directory, "probe").write_text(damage, encoding="latin-1")
     recording._channel = None
     recording.row(2, {"a": 2.0})
     recording.finish()
@@ -292,7 +292,7 @@ def test_torn_last_line_is_not_a_pending_event(recording: Recording, probe: Prob
     recording.pump()
     recording.channel.finish("KILLED")
     assert probe.points() == [("a", 1, 1.0)]
-    assert pending(recording.directory, recording.manifest) == []
+    assert backlog(recording.directory, recording.manifest) == []
 
 
 def test_rewind_at_journal_end_is_not_a_pending_event(recording: Recording, probe: Probe) -> None:
@@ -303,7 +303,7 @@ def test_rewind_at_journal_end_is_not_a_pending_event(recording: Recording, prob
     recording.pump()
     recording.channel.finish("KILLED")
     assert probe.points() == [("a", 1, 1.0)]
-    assert pending(recording.directory, recording.manifest) == []
+    assert backlog(recording.directory, recording.manifest) == []
 
 
 def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, probe: Probe) -> None:
@@ -372,7 +372,7 @@ def test_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: p
         bytes_read += (path.stat().st_size if end is None else end) - start
         return original(path, kind, start, end)
 
-    monkeypatch.setattr(journal, "find", count)
+    monkeypatch.setattr(journal, "find_events", count)
     recording.finish()
     assert len(probe.points()) == 1000
     assert bytes_read <= 3 * recording.path.stat().st_size

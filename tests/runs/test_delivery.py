@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from pte_tracking._delivery.backlog import pending
-from pte_tracking._delivery.cursor import Progress, progress_path
+from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.cursor import Cursor, cursor_path
 from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
@@ -116,7 +116,7 @@ class Stage:
 
     @property
     def left(self) -> list[str]:
-        return [str(one) for one in pending(self.directory, Manifest.load(self.directory))]
+        return [str(one) for one in backlog(self.directory, Manifest.load(self.directory))]
 
     def check(self, first: int, last: int) -> None:
         """All is there once."""
@@ -393,7 +393,7 @@ def test_unavailable_sinks_do_not_delay_other_sinks(stage: Stage) -> None:
     path.write_text(json.dumps({**manifest, "sinks": [*manifest["sinks"], second]}))
     left = sync(stage.directory, timeout=1)
     assert sorted(one.key for one in left) == ["gone", "lost", "module", "needy", "odd", "unfit"]
-    assert all(one.why for one in left)
+    assert all(one.reason for one in left)
     assert (stage.probe.folder / "two" / "0.jsonl").read_text().count('"metrics"') == 10
 
 
@@ -477,12 +477,12 @@ def test_archived_run_is_delivered_after_new_run_starts(stage: Stage, probes: Ca
 def test_abandoned_request_does_not_save_cursor(stage: Stage) -> None:
     stage.train("os.environ['PTE_TRACKING_DELIVERY'] = 'off'\nwith start() as run:\n    rows(run, 0, 10)\n")
     stage.probe.control(hang=4)
-    deliver(stage.directory, lambda _: Progress.load(stage.directory, "probe").reaching > 0)
-    kept = progress_path(stage.directory, "probe").read_bytes()
+    deliver(stage.directory, lambda _: Cursor.load(stage.directory, "probe").batch_end > 0)
+    kept = cursor_path(stage.directory, "probe").read_bytes()
     # From here on the directory may be taken by another run, whose own progress has this name.
     assert "deliver-probe" in [thread.name for thread in threading.enumerate()]
     wait_until(lambda: "deliver-probe" not in [thread.name for thread in threading.enumerate()])
-    assert progress_path(stage.directory, "probe").read_bytes() == kept
+    assert cursor_path(stage.directory, "probe").read_bytes() == kept
     stage.probe.control()
     assert sync(stage.directory) == []
     stage.check(0, 10)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pte_tracking._delivery import inline
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._store import journal
 from pte_tracking._store.events import Metrics
@@ -30,8 +30,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_PAUSE", 0.0)
-    monkeypatch.setattr(inline, "_PAUSE", 0.0)
+    monkeypatch.setattr(journal, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "_RETRY_SECONDS", 0.0)
 
 
 def steps(path: Path) -> list[int]:
@@ -64,7 +64,7 @@ def test_journal_on_full_disk_buffers_events_and_stays_readable(disk: Path) -> N
 def test_journal_buffer_is_bounded_and_dropped_events_are_logged(
     disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(journal, "_MOST_PENDING", 10_000)
+    monkeypatch.setattr(journal, "_MAX_PENDING_BYTES", 10_000)
     path = disk / "journal.jsonl"
     opened = Journal(path)
     filler = fill(disk)
@@ -81,7 +81,7 @@ def test_journal_buffer_is_bounded_and_dropped_events_are_logged(
 
 
 def test_journal_event_larger_than_buffer_is_written(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_MOST_PENDING", 1000)
+    monkeypatch.setattr(journal, "_MAX_PENDING_BYTES", 1000)
     opened = Journal(disk / "journal.jsonl")
     assert opened.append(Metrics, 1, {"a" * 2000: 1.0})
     opened.close()
@@ -133,14 +133,14 @@ def test_delivery_with_unsaved_cursor_delivers_after_space_is_freed(disk: Path, 
     recorded = Recorded(disk / "run", probe.sink())
     for step in range(60):
         recorded.log(step, {"a": 1.0})
-    channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     filler = fill(disk)
     for _ in range(3):
         with pytest.raises(OSError, match="No space left") as info:
-            channel.pump()
-        channel.failed(info.value)
+            channel.deliver_next()
+        channel.record_failure(info.value)
     filler.unlink()
-    while channel.pump():
+    while channel.deliver_next():
         pass
     assert [step for _, step, _ in probe.points()] == list(range(60))
     recorded.journal.close()

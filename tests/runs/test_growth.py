@@ -13,7 +13,7 @@ import pytest
 
 from pte_backends.json import JsonSink
 from pte_tracking._delivery import backlog
-from pte_tracking._delivery.consumer import Channel
+from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.writer import Point
 from pte_tracking._store import events
@@ -67,7 +67,7 @@ def rewind_run(directory: Path, point: Point) -> None:
 
 
 def read_backlog(directory: Path, point: Point) -> None:
-    backlog.pending(directory, Manifest.load(directory))
+    backlog.backlog(directory, Manifest.load(directory))
 
 
 @pytest.mark.parametrize("act", [resume_run, rewind_run, read_backlog])
@@ -92,10 +92,10 @@ def test_delivery_memory_is_independent_of_backlog_length(tmp_path: Path) -> Non
         recorded = Recorded(tmp_path / f"run of {rows}", JsonSink())
         for step in range(rows):
             recorded.log(step, {"a": 1.0})
-        channel = Channel(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-        channel.pump()
+        channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+        channel.deliver_next()
         tracemalloc.start()
-        while channel.pump():
+        while channel.deliver_next():
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pte_tracking._delivery.history_reader import Course
+from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound
 from pte_tracking._store.journal import (
@@ -79,7 +79,7 @@ class Model:
         self.journal = Journal(path)
         self.history: list[int] = []
         self.points: list[tuple[JournalPosition, list[int]]] = []
-        self.readers = [Reader(path, functools.partial(next_range, path)), Reader(path, Course(path).route)]
+        self.readers = [Reader(path, functools.partial(next_range, path)), Reader(path, HistoryReader(path).next_range)]
         self.count = 0
 
     def append(self, number: int) -> None:

@@ -19,24 +19,24 @@ def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "stat"
     path.write_text("cpu  0 0 0 0 0 0\ncpu0 0\n")
     monkeypatch.setattr(throttle, "_STAT", path)
-    monkeypatch.setattr(throttle, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(throttle, "_SAMPLE_SECONDS", 0.0)
     return path
 
 
 @pytest.mark.parametrize(("cores_idle", "should_pause"), [(0.0, True), (1.0, True), (2.0, False), (64.0, False)])
 def test_throttle_pauses_only_when_cores_are_busy(stat: Path, cores_idle: float, should_pause: bool) -> None:
-    pace = throttle.Pace()
+    pace = throttle.Throttle()
     start_time = time.monotonic()
     time.sleep(0.5)  # of which the machine may take a part before the pace is asked
     ticks = int((time.monotonic() - start_time) * cores_idle * TICKS)
     stat.write_text(f"cpu  5 0 0 {ticks - ticks // 3} {ticks // 3} 0\n")
-    assert (pace.pause(0.1) > 1.0) == should_pause
+    assert (pace.pause_seconds(0.1) > 1.0) == should_pause
 
 
 def test_throttle_pause_is_at_most_5_seconds(stat: Path) -> None:
-    pace = throttle.Pace()
+    pace = throttle.Throttle()
     time.sleep(0.1)
-    assert pace.pause(1000.0) == 5.0
+    assert pace.pause_seconds(1000.0) == 5.0
 
 
 @pytest.mark.parametrize("content", [None, "", "intr 1\n", "cpu  a b c d e\n"])
@@ -44,7 +44,7 @@ def test_throttle_unreadable_statistics_cause_no_pause(stat: Path, content: str 
     stat.unlink()
     if content is not None:
         stat.write_text(content)
-    assert throttle.Pace().pause(1.0) == 0.0
+    assert throttle.Throttle().pause_seconds(1.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_throttle_unreadable_statistics_cause_no_pause(stat: Path, content: str 
 def test_request_interval_grows_with_request_duration(
     request_seconds: float, is_small: bool, expected_seconds: float
 ) -> None:
-    assert throttle.turn(request_seconds, is_small=is_small) == pytest.approx(max(expected_seconds, 0.0))
+    assert throttle.request_interval(request_seconds, is_small=is_small) == pytest.approx(max(expected_seconds, 0.0))

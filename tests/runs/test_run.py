@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from pte_tracking._delivery import supervisor
-from pte_tracking._delivery.sink_entries import check_sinks, entries
-from pte_tracking._delivery.supervisor import Courier
+from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
+from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.directory import DirectoryInUse
 from pte_tracking._runs.outcome import outcome
@@ -328,7 +328,7 @@ def test_open_directory_of_other_process_raises_with_its_id(tmp_path: Path) -> N
 def test_open_earlier_run_delivered_by_other_host_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "_ELSEWHERE_WITHIN", 0.1)
+    monkeypatch.setattr(supervisor, "_REMOTE_STOP_SECONDS", 0.1)
     with Run(tmp_path):
         pass
     path = tmp_path / DELIVERY_LOCK
@@ -492,7 +492,7 @@ def test_equal_sinks_share_one_entry(probe: Probe) -> None:
     known: list[SinkEntry] = []
     for _ in range(2):
         sinks = check_sinks(["json", "probe", probe.sink(), dataclasses.replace(probe.sink())])
-        known = entries(sinks, known)
+        known = merge_sink_entries(sinks, known)
         assert [entry.key for entry in known] == ["json", "probe", "probe-2"]
         known = msgspec.json.decode(msgspec.json.encode(known), type=list[SinkEntry])
 
@@ -602,9 +602,9 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    courier = Courier(tmp_path / "run")
+    courier = DeliverySupervisor(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    courier.finish(0.1)
+    courier.wait(0.1)
 
 
 def test_concurrent_first_logging_from_threads_loses_nothing(tmp_path: Path) -> None:

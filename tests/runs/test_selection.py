@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pte_tracking._delivery.consumer import _cut
-from pte_tracking._delivery.event_filter import Selection
+from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics
 from pte_tracking.sinks import Limits
@@ -37,7 +37,7 @@ def points(selected: list[AnyEvent]) -> list[tuple[str, int, object]]:
 @given(st.lists(rows), st.integers(1, 5))
 def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[Metrics], max_values: int) -> None:
     history.sort(key=lambda event: event.step)
-    selection = Selection("mine-2", "mine", Limits(batch_values=max_values))
+    selection = EventFilter("mine-2", "mine", Limits(batch_values=max_values))
     selected = list(selection.select(history))
     expected: dict[tuple[str, int], object] = {}
     for event in history:
@@ -51,7 +51,7 @@ def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[M
 
 @given(st.lists(rows), st.integers(1, 3))
 def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_values: int) -> None:
-    selection = Selection("mine", "mine", Limits(separate_logs=True, batch_values=max_values))
+    selection = EventFilter("mine", "mine", Limits(separate_logs=True, batch_values=max_values))
     own_rows = [event for event in history if event.sinks is None or "mine" in event.sinks]
     assert points(list(selection.select(history))) == points(list(own_rows))
 
@@ -60,16 +60,16 @@ def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_v
 def test_event_filter_restored_state_continues_selection(history: list[Metrics], split_index: int) -> None:
     history.sort(key=lambda event: event.step)
     limits = Limits()
-    first = Selection("mine", "mine", limits)
+    first = EventFilter("mine", "mine", limits)
     selected = list(first.select(history[:split_index]))
-    second = Selection("mine", "mine", limits)
+    second = EventFilter("mine", "mine", limits)
     second.restore(first.state())
     selected += second.select(history[split_index:])
-    assert points(selected) == points(list(Selection("mine", "mine", limits).select(history)))
+    assert points(selected) == points(list(EventFilter("mine", "mine", limits).select(history)))
 
 
 def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    selection = Selection("mine", "mine", Limits())
+    selection = EventFilter("mine", "mine", Limits())
     for step in range(3):
         list(selection.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
     assert caplog.messages == ["mine: 'a' of step 0 was logged twice (by 'log', then 'other'); the first counts"]
@@ -84,7 +84,7 @@ def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogC
         events.Text(4, 0.0, "a@", 1, "text"),
         events.Figure(5, 0.0, "a@", 1, "path@"),
     ]
-    selected = list(Selection("mine", "mine", limits).select(mapped_events))
+    selected = list(EventFilter("mine", "mine", limits).select(mapped_events))
     mapped = {key for event in selected for key in getattr(event, "values", {getattr(event, "key", ""): None})}
     assert len(mapped) == 1
     assert re.fullmatch("a_-[0-9a-f]{8}", mapped.pop())
@@ -92,9 +92,9 @@ def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogC
 
 
 def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
-    selection = Selection("mine", "mine", Limits())
+    selection = EventFilter("mine", "mine", Limits())
     nan = float("nan")
-    selection.remember([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
+    selection.suppress([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
     repeated_rows: list[AnyEvent] = [
         Metrics(4, 0.0, 1, {"a": 1, "b": 1, "n": nan}),
         Metrics(5, 0.0, 2, {"a": 9}),
@@ -103,4 +103,4 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
     assert points(list(selection.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
     assert len(caplog.messages) == 1
     assert "its second pass differs ('a' at step 2: 9, first 2)" in caplog.text
-    assert not selection.remembers
+    assert not selection.has_suppressed
