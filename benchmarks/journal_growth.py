@@ -16,7 +16,7 @@ from _measure import Figure
 
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.summary import summarize
-from pte_tracking._runs.writer import Point
+from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.journal import seq_at
 from pte_tracking._store.layout import JOURNAL
@@ -57,11 +57,11 @@ def main() -> None:
         before = path.stat().st_size
         fill(path, count + 4, 1000)
         print(f"{count:,} events, {path.stat().st_size:,} bytes")
-        point = Point(
+        point = RunPosition(
             id=started[1], name=started[2], start_time=started[0], step=count, seq=seq_at(path, before), position=before
         )
 
-        def go_on(at: Point | None) -> None:
+        def go_on(at: RunPosition | None) -> None:
             run = Run(directory, sinks=[], resume=True)
             run.open(at)
             run.log_metrics(VALUES, count)

@@ -21,17 +21,17 @@ import psutil
 from _measure import Figure, in_turns, ratios, spread
 
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import Point
+from pte_tracking._runs.writer import RunPosition
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 
 
-def fill(run: Run, rows: int) -> Point:
+def fill(run: Run, rows: int) -> RunPosition:
     """Log rows; the point that comes back is a thousand rows before the last one."""
-    point = run.point(0)
+    point = run.position(0)
     for step in range(rows):
         if step == rows - 1000:
-            point = run.point(step)
+            point = run.position(step)
         run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
     return point
 

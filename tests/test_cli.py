@@ -91,7 +91,7 @@ def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monke
         later.join()
         assert (done.exit_code, done.stderr) == (0, "")
         run.log_checkpoint("snapshot", 2, "0" * 64, 5)
-        monkeypatch.setattr(verification, "_MOMENT", 0.2)
+        monkeypatch.setattr(verification, "_REPLACEMENT_SECONDS", 0.2)
         assert "there is no such file" in error_line("verify", tmp_path)
 
 
@@ -267,7 +267,7 @@ def rewound(tmp_path: Path) -> Path:
     with pte.Run(tmp_path / "result") as run:
         for step in (1, 2):
             run.log_metrics({"loss": step / 2}, step, epoch=step, elapsed_time=step / 4)
-        point = run.point(2)
+        point = run.position(2)
         run.log_metrics({"loss": -1.0}, 3)
     run = pte.Run(tmp_path / "result")
     run.open(point)

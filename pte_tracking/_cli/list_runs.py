@@ -10,7 +10,7 @@ import typer
 
 from pte_tracking._cli.arguments import folder, reading, tell
 from pte_tracking._cli.rendering import AsJson, console, fail, print_json, print_table
-from pte_tracking._runs.summary import Summary, summarize
+from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metrics import is_lower_better, primary_metric, summarize_metrics
@@ -24,7 +24,7 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List the runs in a folder: status, last step, best value, what is not delivered."""
-    found: list[tuple[Summary, dict[str, Any] | None]] = []
+    found: list[tuple[RunSummary, dict[str, Any] | None]] = []
     broken: list[RunNotFoundError | OSError] = []
     with reading():
         for run in find_runs(directory, broken.append):
@@ -57,7 +57,7 @@ def _best(run: Path, wanted: str | None) -> dict[str, Any] | None:
     return {"key": key, "value": one.highest, "step": one.highest_step}
 
 
-def _row(one: Summary, best: dict[str, Any] | None) -> dict[str, Any]:
+def _row(one: RunSummary, best: dict[str, Any] | None) -> dict[str, Any]:
     told = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
     return {
         "run": one.directory,

@@ -15,7 +15,7 @@ from rich.markup import escape
 from pte_tracking._cli import rendering
 from pte_tracking._cli.arguments import RunDir, reading
 from pte_tracking._cli.rendering import AsJson, print_json, print_latest, print_table
-from pte_tracking._runs.summary import Summary, summarize
+from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
 
 _HEIGHT = 15
@@ -32,7 +32,7 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
         _print(run, summary)
 
 
-def _print(directory: Path, run: Summary) -> None:
+def _print(directory: Path, run: RunSummary) -> None:
     console = rendering.console()
     console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
@@ -45,7 +45,7 @@ def _print(directory: Path, run: Summary) -> None:
     print_latest(console, "checkpoints", snapshots)
     for one in run.pending:
         console.print(f"not delivered: {one}", style="yellow", markup=False, soft_wrap=True)
-    for line in run.said:
+    for line in run.delivery_log:
         console.print(f"delivery: {line}", style="dim", markup=False, soft_wrap=True)
 
 

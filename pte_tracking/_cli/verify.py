@@ -7,14 +7,14 @@ import typer
 from pte_tracking._cli.arguments import RunDir, reading
 from pte_tracking._cli.rendering import AsJson, print_json
 from pte_tracking._delivery.backlog import find_lost_events
-from pte_tracking._runs.verification import problems
+from pte_tracking._runs.verification import find_problems
 from pte_tracking._store.discovery import find_run
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:
     """Check the journal, and every snapshot against its checksum."""
     with reading():
-        found = [*find_lost_events(run, find_run(run)), *problems(run)]
+        found = [*find_lost_events(run, find_run(run)), *find_problems(run)]
     if as_json:
         print_json(found)
     else:

@@ -18,7 +18,7 @@ from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import Stop
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
-from pte_tracking._runs.outcome import outcome
+from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_together
@@ -351,7 +351,7 @@ class ExtensionsManager:
         best = next((one.keep_best for one in savers if one.keep_best), None)
         found = find(self.run, what, [one.template for one in savers], best, self.world)
         if found is None:
-            open_together(self.world, self.run, lambda: self.run.open(at=self.run.beginning()))
+            open_together(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
             return None
         try:
             return self._state.give_back(found.state, found)
@@ -485,7 +485,7 @@ class ExtensionsManager:
         if first is None and status is not None:
             self.run.close(status)
         else:
-            self.run.close(*outcome(first))
+            self.run.close(*outcome_of(first))
         if first is not None and first is not error:
             raise first
 

@@ -78,13 +78,16 @@ class TrainingState:
         Raises:
             TypeError: Something else is in the state of a part; its place is named.
         """
+        is_written = self._run.is_open and self._world.rank == 0
         state = {
             "format": FORMAT,
             **{part: _states(objects) for part, objects in self._parts.items()},
             "extensions": self._extensions.state_dict(),
             "manager": self._own(),
             "rng": rng.get_state(),
-            "run": self._run.point(self._progress.iteration) if self._run.is_open and self._world.rank == 0 else None,
+            "run": self._run.position(self._progress.iteration)
+            if self._run.is_open and self._world.rank == 0
+            else None,
         }
         return cast(dict[str, Any], plain(state))
 

@@ -24,20 +24,20 @@ from pte_tracking._store.layout import (
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 #: What every run leaves at the top of its directory.
-_OWN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
+_RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
 
 _logger = logging.getLogger("pte_tracking")
 
 
-class DirectoryInUse(RuntimeError):
+class DirectoryInUseError(RuntimeError):
     """Another live process writes the run in this directory, or another part of this one."""
 
 
-def take(directory: Path) -> lock.Lock:
+def lock_directory(directory: Path) -> lock.Lock:
     """Become the directory's writer; it is made if it is not there.
 
     Raises:
-        DirectoryInUse: Another live process is.
+        DirectoryInUseError: Another live process is.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,12 +46,12 @@ def take(directory: Path) -> lock.Lock:
         who, what_to_do = f"process {error.holder}", "end that one first"
         if error.is_here:
             who, what_to_do = "another manager or Run of this process", "call its close() first"
-        raise DirectoryInUse(
+        raise DirectoryInUseError(
             f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
         ) from None
 
 
-def existing(directory: Path) -> Manifest | None:
+def existing_manifest(directory: Path) -> Manifest | None:
     """The run in a directory, if there is one.
 
     Raises:
@@ -65,22 +65,22 @@ def existing(directory: Path) -> Manifest | None:
     return None
 
 
-def is_half_moved(directory: Path, manifest: Manifest) -> bool:
+def is_archive_incomplete(directory: Path, manifest: Manifest) -> bool:
     """Whether a kill has cut short the moving aside of a run."""
     return not (directory / JOURNAL).exists() and (directory / PREVIOUS / manifest.id / JOURNAL).exists()
 
 
-def move_aside(directory: Path) -> None:
+def archive_run(directory: Path) -> None:
     """Move the run in a directory to ``previous/<run id>/``; what it left there that is not its own stays.
 
     A killed process may have left the move half done: then it is finished.
 
     Raises:
-        DirectoryInUse: A process on another machine delivers that run, and does not leave it.
+        DirectoryInUseError: A process on another machine delivers that run, and does not leave it.
         RunNotFoundError: There is a run that this version cannot read.
     """
     try:
-        manifest = existing(directory)
+        manifest = existing_manifest(directory)
     except RunNotFoundError as error:
         raise RunNotFoundError(f"{error}. Move it away, or give another out_dir") from error
     if manifest is None:
@@ -88,7 +88,7 @@ def move_aside(directory: Path) -> None:
     try:
         was_delivering = supervisor.stop_delivery(directory)
     except lock.LockedError as error:
-        raise DirectoryInUse(
+        raise DirectoryInUseError(
             f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
             "that one first, or give another out_dir"
         ) from None
@@ -98,22 +98,22 @@ def move_aside(directory: Path) -> None:
         number += 1  # a run that was made here again, from a snapshot of the one that lies there
         target = target.with_name(f"{manifest.id}-{number}")
     target.mkdir(parents=True, exist_ok=True)
-    for name in sorted(_belonging(directory, manifest), key=_moves):
+    for name in sorted(_run_files(directory, manifest), key=_archive_order):
         os.replace(directory / name, target / name)
     _logger.info("the earlier run %s was moved to %s", manifest.name, target)
     if was_delivering and supervisor.is_delivery_enabled():
         supervisor.spawn_delivery(target)
 
 
-def _belonging(directory: Path, manifest: Manifest) -> Iterator[str]:
+def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """The names at the top of a directory that are the run's."""
     for name in os.listdir(directory):
         is_named = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
-        if name in _OWN_FILES or (is_named and name not in (PREVIOUS, WRITER_LOCK)):
+        if name in _RUN_FILES or (is_named and name not in (PREVIOUS, WRITER_LOCK)):
             yield name
 
 
-def _moves(name: str) -> tuple[bool, bool]:
+def _archive_order(name: str) -> tuple[bool, bool]:
     # The journal goes first, so that nobody goes on with what is half moved. The manifest goes last: it is what makes
     # a folder a run.
     return name == MANIFEST, name != JOURNAL

@@ -9,7 +9,7 @@ from pte_tracking._store.events import Status
 from pte_tracking._store.values import to_text
 
 
-def outcome(error: BaseException | None) -> tuple[Status, str | None]:
+def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
     """How a run ends that an exception, or none, brings to its end, and what is said about it."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "FINISHED", None

@@ -20,9 +20,9 @@ from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._distributed import environment
 from pte_tracking._runs import media
 from pte_tracking._runs.confusion_matrix import confusion_figure
-from pte_tracking._runs.directory import existing, is_half_moved, move_aside, take
-from pte_tracking._runs.outcome import last_error, outcome
-from pte_tracking._runs.writer import Point, Record
+from pte_tracking._runs.directory import archive_run, existing_manifest, is_archive_incomplete, lock_directory
+from pte_tracking._runs.outcome import last_error, outcome_of
+from pte_tracking._runs.writer import RunPosition, RunWriter
 from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Status
@@ -87,14 +87,14 @@ class Run:
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
         self.before_close: list[Callable[[], object]] = []
-        self._record: Record | None = None
+        self._writer: RunWriter | None = None
         #: Of a run that another rank writes, or that has ended.
         self._manifest: Manifest | None = None
         self._logs: set[str] = set()
-        self._order = threading.RLock()
+        self._lock = threading.RLock()
         self._is_closed = False
         #: Another process writes this run: the parent of this one, or rank 0.
-        self._is_foreign = (environment.rank() if rank is None else rank) != 0
+        self._is_read_only = (environment.rank() if rank is None else rank) != 0
         self._world_size = environment.size() if world_size is None else world_size
         self._error_before: BaseException | None = None
 
@@ -103,7 +103,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether the directory is taken and the run has not ended."""
-        return self._record is not None or (self._is_foreign and self._manifest is not None and not self._is_closed)
+        return self._writer is not None or (self._is_read_only and self._manifest is not None and not self._is_closed)
 
     @property
     def sinks(self) -> Sequence[Sink]:
@@ -128,7 +128,7 @@ class Run:
         """When it first started, in seconds since the epoch. Opens the run."""
         return self._open_manifest().start_time
 
-    def open(self, at: Point | None = None, *, resume: bool | None = None, record: Path | None = None) -> None:
+    def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
         """Take the directory.
 
         Args:
@@ -138,32 +138,32 @@ class Run:
             record: The journal of ``at``'s run from elsewhere, used where the directory has none.
 
         Raises:
-            DirectoryInUse: Another live process writes there.
+            DirectoryInUseError: Another live process writes there.
             RuntimeError: The run is open, or has ended.
         """
         if self._is_closed:
             raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
-        if self._record is not None:
+        if self._writer is not None:
             raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
-        if self._is_foreign:
+        if self._is_read_only:
             return
         resume = self._resume if resume is None else resume
-        with self._order:
-            held = take(self.directory)
+        with self._lock:
+            held = lock_directory(self.directory)
             try:
-                fresh = self._settle(at, resume)
+                fresh = self._prepare_directory(at, resume)
                 (self.directory / DELIVERY).mkdir(exist_ok=True)
-                manifest = update_manifest(self.directory, self._configured, fresh)
-                if record and not (self.directory / JOURNAL).exists():
-                    write_atomically(self.directory / JOURNAL, record.read_bytes())
-                self._record = Record(self.directory, held, manifest, at)
+                manifest = update_manifest(self.directory, self._add_configuration, fresh)
+                if journal and not (self.directory / JOURNAL).exists():
+                    write_atomically(self.directory / JOURNAL, journal.read_bytes())
+                self._writer = RunWriter(self.directory, held, manifest, at)
             except BaseException:
                 held.release()
                 raise
             if self._params:
-                self._record.add(events.Params, self._params)
+                self._writer.add(events.Params, self._params)
             if self._tags:
-                self._record.add(events.Tags, self._tags)
+                self._writer.add(events.Tags, self._tags)
             self._error_before = last_error()
         _open_runs.add(self)
 
@@ -171,28 +171,30 @@ class Run:
         """What ``run.json`` holds. Opens the run."""
         return self._open_manifest()
 
-    def follow(self, manifest: Manifest) -> None:
+    def attach(self, manifest: Manifest) -> None:
         """Learn, on another rank than 0, which run it is."""
-        if self._is_foreign:
+        if self._is_read_only:
             self._manifest = manifest
 
-    def beginning(self) -> Point | None:
+    def start_position(self) -> RunPosition | None:
         """The point before anything was logged in the directory's run; None if it holds none."""
-        found = existing(self.directory)
+        found = existing_manifest(self.directory)
         path = self.directory / JOURNAL
         first = next(read(path), None) if found and path.exists() else None
         if not found or not first:
             return None
         event, behind = first
-        return Point(id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind)
+        return RunPosition(
+            id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
+        )
 
-    def point(self, step: int) -> Point:
+    def position(self, step: int) -> RunPosition:
         """This moment in the run's life, for a snapshot. Before that is published, :meth:`sync` is called.
 
         Args:
             step: Iterations done.
         """
-        return self._opened().point(step)
+        return self._opened().position(step)
 
     def sync(self) -> None:
         """Make everything logged so far durable. Any thread may do it while others log.
@@ -213,15 +215,15 @@ class Run:
             try:
                 self.before_close.pop()()
             except BaseException as problem:
-                self.close(*(outcome(problem) if status in (None, "FINISHED") else (status, error)))
+                self.close(*(outcome_of(problem) if status in (None, "FINISHED") else (status, error)))
                 raise
-        record = self._record
-        if record is None or self._is_foreign:
+        record = self._writer
+        if record is None or self._is_read_only:
             self._is_closed = True
             return
         status = status or "FINISHED"
         record.add(events.RunEnded, status, error and to_text(error))
-        self._record, self._manifest, self._is_closed = None, record.manifest, True
+        self._writer, self._manifest, self._is_closed = None, record.manifest, True
         _open_runs.discard(self)
         record.close(status, self._close_timeout)
 
@@ -233,7 +235,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(*outcome(error))
+        self.close(*outcome_of(error))
 
     # -- what is logged ------------------------------------------------------------------------------------------------
 
@@ -257,7 +259,7 @@ class Run:
             log: The JSON log that the row belongs to.
             sinks: The sinks that get it; all by default.
         """
-        if self._is_foreign:
+        if self._is_read_only:
             return
         self.log_row(
             to_numbers(values),
@@ -279,9 +281,9 @@ class Run:
     ) -> None:
         """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
         if log not in self._logs:
-            if self._is_foreign:
+            if self._is_read_only:
                 return
-            self.own(glob.escape(check_file_name(log, "log")))
+            self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
@@ -297,7 +299,7 @@ class Run:
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
         """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
-        path = self._keep(FIGURES, key, step, lambda: media.figure_png(figure))
+        path = self._save_picture(FIGURES, key, step, lambda: media.figure_png(figure))
         if path:
             self._append(events.Figure, key, step, path)
 
@@ -309,7 +311,7 @@ class Run:
             image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
             step: Iterations done.
         """
-        path = self._keep(IMAGES, key, step, lambda: media.image_png(image))
+        path = self._save_picture(IMAGES, key, step, lambda: media.image_png(image))
         if path:
             self._append(events.Image, key, step, path)
 
@@ -323,12 +325,12 @@ class Run:
             step: Iterations done.
             labels: The classes' names; their numbers by default.
         """
-        if not self._is_foreign:
+        if not self._is_read_only:
             self.log_figure(key, confusion_figure(matrix, labels), step)
 
     def log_histogram(self, key: str, values: Any, step: int) -> None:
         """Log the distribution of an array or tensor; its non-finite values are left out."""
-        if self._is_foreign:
+        if self._is_read_only:
             return
         bins = media.histogram(values)
         if bins:
@@ -364,7 +366,7 @@ class Run:
             FileNotFoundError: There is nothing at ``path``.
             ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
         """
-        if self._is_foreign:
+        if self._is_read_only:
             return
         source = Path(os.path.abspath(path))
         if not source.exists():
@@ -382,7 +384,7 @@ class Run:
                 _logger.error("%s was not kept: %s", source, error)
                 return
             source = target
-        self._append(events.Artifact, self._inside(source), artifact_path)
+        self._append(events.Artifact, self._relative_path(source), artifact_path)
 
     def log_checkpoint(
         self,
@@ -403,27 +405,27 @@ class Run:
             epoch: Epochs done in it.
             values: The latest reported values.
         """
-        if self._is_foreign:
+        if self._is_read_only:
             return
-        name = self._inside(path)
+        name = self._relative_path(path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
         record = self._opened()
-        record.own(glob.escape(name))
+        record.add_files(glob.escape(name))
         record.add(Checkpoint, name, *fields)
-        record.list_checkpoints()
+        record.write_checkpoint_list()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
         """Log that a snapshot was pruned, so that it vanishes from every backend."""
-        if self._is_foreign:
+        if self._is_read_only:
             return
         record = self._opened()
-        record.add(events.CheckpointRemoved, self._inside(path), check_step(step))
-        record.list_checkpoints()
+        record.add(events.CheckpointRemoved, self._relative_path(path), check_step(step))
+        record.write_checkpoint_list()
 
     def checkpoints(self) -> list[Checkpoint]:
         """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
-        if self._record is not None:
-            return self._record.checkpoints()
+        if self._writer is not None:
+            return self._writer.checkpoints()
         return [] if self.is_open else list_checkpoints(self.directory)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
@@ -432,47 +434,47 @@ class Run:
             return []
         return [row for row in metrics.read_rows(self.directory) if row.log == log]
 
-    def own(self, pattern: str) -> None:
+    def register_files(self, pattern: str) -> None:
         """Say that files at the top of the directory belong to the run: they are moved aside with it.
 
         Args:
             pattern: A glob; of a path, its first part counts.
         """
-        if self._is_foreign:
+        if self._is_read_only:
             return
-        self._opened().own(pattern)
+        self._opened().add_files(pattern)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _opened(self) -> Record:
-        with self._order:
-            if self._record is None:
+    def _opened(self) -> RunWriter:
+        with self._lock:
+            if self._writer is None:
                 self.open()
-            assert self._record is not None
-            return self._record
+            assert self._writer is not None
+            return self._writer
 
     def _open_manifest(self) -> Manifest:
-        if self._record is not None:
-            return self._record.manifest
+        if self._writer is not None:
+            return self._writer.manifest
         if self._manifest is not None:
             return self._manifest
-        if not self._is_foreign:
+        if not self._is_read_only:
             return self._opened().manifest
         raise RuntimeError(
             f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
             "training has begun"
         )
 
-    def _settle(self, at: Point | None, resume: bool) -> Manifest | None:
+    def _prepare_directory(self, at: RunPosition | None, resume: bool) -> Manifest | None:
         """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
-        found = existing(self.directory)
-        if found and not is_half_moved(self.directory, found) and (found.id == at["id"] if at else resume):
+        found = existing_manifest(self.directory)
+        if found and not is_archive_incomplete(self.directory, found) and (found.id == at["id"] if at else resume):
             return None
-        move_aside(self.directory)
+        archive_run(self.directory)
         fresh = Manifest.new(self.directory, at["name"] if at else self._given_name)
         return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"]) if at else fresh
 
-    def _configured(self, manifest: Manifest) -> Manifest:
+    def _add_configuration(self, manifest: Manifest) -> Manifest:
         files = [pattern for sink in self._sinks for pattern in sink.files]
         return msgspec.structs.replace(
             manifest,
@@ -482,12 +484,12 @@ class Run:
         )
 
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        if not self._is_foreign:
-            (self._record or self._opened()).add(kind, *fields)
+        if not self._is_read_only:
+            (self._writer or self._opened()).add(kind, *fields)
 
-    def _keep(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
+    def _save_picture(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
         """Put a picture into the run's directory; returns its relative path."""
-        if self._is_foreign:
+        if self._is_read_only:
             return None
         self._opened()
         data = draw()
@@ -500,7 +502,7 @@ class Run:
             return None
         return path.as_posix()
 
-    def _inside(self, path: str | os.PathLike[str]) -> str:
+    def _relative_path(self, path: str | os.PathLike[str]) -> str:
         """A path of a file in the run's directory, relative to it."""
         whole = Path(os.path.abspath(self.directory / path))
         if self.directory not in whole.parents:
@@ -526,15 +528,15 @@ def _copy(source: Path, target: Path) -> None:
 def _close_all() -> None:
     for run in list(_open_runs):
         error = last_error()
-        run.close(*outcome(None if error is run._error_before else error))
+        run.close(*outcome_of(None if error is run._error_before else error))
 
 
-def _disown() -> None:
+def _detach_in_child() -> None:
     # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
     for run in _open_runs:
-        run._is_foreign = True
+        run._is_read_only = True
         run.before_close.clear()  # its parent's to do, with threads that are not here
-        run._order = threading.RLock()
+        run._lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_disown)
+os.register_at_fork(after_in_child=_detach_in_child)

@@ -16,10 +16,10 @@ from pte_tracking._store.journal import effective_ranges, find_events, read_effe
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
 from pte_tracking._store.status import read_status
 
-_LAST_ROWS = 8
+_MAX_ROWS = 8
 
 
-class Summary(msgspec.Struct, frozen=True):
+class RunSummary(msgspec.Struct, frozen=True):
     """What people ask of a run.
 
     Attributes:
@@ -48,10 +48,10 @@ class Summary(msgspec.Struct, frozen=True):
     rows: list[dict[str, Number]]
     checkpoints: list[Checkpoint]
     pending: list[SinkBacklog]
-    said: list[str]
+    delivery_log: list[str]
 
 
-def summarize(directory: Path) -> Summary:
+def summarize(directory: Path) -> RunSummary:
     """The summary of the run in a directory.
 
     Raises:
@@ -59,12 +59,12 @@ def summarize(directory: Path) -> Summary:
     """
     manifest, path = find_run(directory), directory / JOURNAL
     metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
-    rows = list(itertools.islice(metrics, _LAST_ROWS))
+    rows = list(itertools.islice(metrics, _MAX_ROWS))
     params: dict[str, Scalar] = {}
     for first, last in effective_ranges(path):
         for event, _ in find_events(path, Params, first, last):
             params.update(event.values)
-    return Summary(
+    return RunSummary(
         directory=str(directory),
         id=manifest.id,
         name=manifest.name,
@@ -76,7 +76,7 @@ def summarize(directory: Path) -> Summary:
         rows=[_row(event) for event in reversed(rows)],
         checkpoints=list_checkpoints(directory),
         pending=backlog(directory, manifest),
-        said=_said(directory / DELIVERY_LOG),
+        delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
 
 
@@ -85,7 +85,7 @@ def _row(event: Metrics) -> dict[str, Number]:
     return row | {"iteration": event.step} | event.values  # type: ignore[return-value]  # decoded: no texts are left
 
 
-def _said(path: Path) -> list[str]:
+def _read_delivery_log(path: Path) -> list[str]:
     if not path.exists():
         return []
     with open(path, errors="replace") as file:

@@ -15,17 +15,19 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
 
-_MOMENT = 5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
+_REPLACEMENT_SECONDS = (
+    5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
+)
 
 
-def problems(directory: Path) -> Iterator[str]:
+def find_problems(directory: Path) -> Iterator[str]:
     """What is wrong with a run's journal and snapshots, one line each.
 
     Raises:
         RunNotFoundError: There is no run, or this version cannot read it.
     """
     Manifest.load(directory)
-    yield from _in_journal(directory / JOURNAL)
+    yield from _find_journal_problems(directory / JOURNAL)
     for checkpoint in list_checkpoints(directory):
         path = directory / checkpoint.path
         problem = checkpoint_files.verify_snapshot(path, checkpoint.sha256)
@@ -35,7 +37,7 @@ def problems(directory: Path) -> Iterator[str]:
 
 def _is_being_replaced(directory: Path, checkpoint: Checkpoint) -> bool:
     """Whether a training that goes on has pruned a snapshot, or saved another in its place, while we looked."""
-    deadline = time.monotonic() + _MOMENT
+    deadline = time.monotonic() + _REPLACEMENT_SECONDS
     while checkpoint in list_checkpoints(directory):
         if time.monotonic() > deadline or read_status(directory) != "RUNNING":
             return False
@@ -43,7 +45,7 @@ def _is_being_replaced(directory: Path, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _in_journal(path: Path) -> Iterator[str]:
+def _find_journal_problems(path: Path) -> Iterator[str]:
     if not path.exists():
         yield f"{path}: missing"
         return

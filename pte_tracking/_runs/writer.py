@@ -25,7 +25,7 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError, update_mani
 _logger = logging.getLogger("pte_tracking")
 
 
-class Point(TypedDict):
+class RunPosition(TypedDict):
     """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
 
     id: str
@@ -36,7 +36,7 @@ class Point(TypedDict):
     position: int
 
 
-class Record:
+class RunWriter:
     """An open journal, and all that follows from what is added to it.
 
     Args:
@@ -46,25 +46,25 @@ class Record:
         at: Go on from this point of the run, taking back what came after.
     """
 
-    def __init__(self, directory: Path, held: Lock, manifest: Manifest, at: Point | None) -> None:
+    def __init__(self, directory: Path, held: Lock, manifest: Manifest, at: RunPosition | None) -> None:
         self.manifest = manifest
         self._directory = directory
         self._lock = held
         self._order = threading.RLock()
-        self._is_noted = True
+        self._files_are_saved = True
         self._journal = Journal(directory / JOURNAL)
         try:
-            self._begin(at)
+            self._start(at)
         except BaseException:
             self._journal.close()
             raise
 
-    def _begin(self, at: Point | None) -> None:
+    def _start(self, at: RunPosition | None) -> None:
         manifest, resumed = self.manifest, self._journal.end.seq > 0
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
         self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
-        self._courier = DeliverySupervisor(self._directory) if needs_delivery else None
+        self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
         if at:
             self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
@@ -89,13 +89,13 @@ class Record:
                 self._follow_checkpoints(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
-        if self._courier and event.time > self._courier.next_check_time:
-            self._courier.ensure_running()
+        if self._supervisor and event.time > self._supervisor.next_check_time:
+            self._supervisor.ensure_running()
 
-    def point(self, step: int) -> Point:
+    def position(self, step: int) -> RunPosition:
         """This moment, after ``step`` iterations."""
         manifest, mark = self.manifest, self._journal.end
-        return Point(
+        return RunPosition(
             id=manifest.id,
             name=manifest.name,
             start_time=manifest.start_time,
@@ -117,21 +117,21 @@ class Record:
         with self._order:
             return sorted(self._checkpoints.values(), key=lambda event: event.step)
 
-    def list_checkpoints(self) -> None:
+    def write_checkpoint_list(self) -> None:
         """Bring their list for people and scripts up to date."""
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
             _logger.error("%s: the list of checkpoints was not written: %s", self._directory, error)
 
-    def own(self, pattern: str) -> None:
+    def add_files(self, pattern: str) -> None:
         """Say that files at the top of the directory belong to the run; see :meth:`.run.Run.own`."""
         pattern = pattern.split("/")[0]
         plain, files = pattern.replace("[[]", "["), self.manifest.files
         if pattern in files or any(fnmatch.fnmatchcase(plain, known) for known in files):
             return
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
-        self._note_files()
+        self._save_files()
 
     def close(self, status: Status, timeout: float) -> None:
         """Close it, after the event that says how the run has ended.
@@ -146,12 +146,12 @@ class Record:
             _logger.error("%s: %s", self._directory, problem)
         for inline in self._inline:
             inline.finish(status)
-        if not self._is_noted:
-            self._note_files()
+        if not self._files_are_saved:
+            self._save_files()
         self._journal.close()
         self._lock.release()
-        if self._courier:
-            self._courier.wait(timeout)
+        if self._supervisor:
+            self._supervisor.wait(timeout)
 
     def _follow_checkpoints(self, event: AnyEvent) -> None:
         if isinstance(event, Checkpoint):
@@ -159,7 +159,7 @@ class Record:
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)
 
-    def _note_files(self) -> None:
+    def _save_files(self) -> None:
         """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
         files = self.manifest.files
         try:
@@ -167,7 +167,7 @@ class Record:
                 self._directory,
                 lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
             )
-            self._is_noted = True
+            self._files_are_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
-            self._is_noted = False
+            self._files_are_saved = False
             _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)

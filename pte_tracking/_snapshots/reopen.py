@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pte_tracking._distributed.world import World
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import Point
+from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
 from pte_tracking._snapshots.selection import Found, find_unlisted, is_run_of
@@ -38,12 +38,12 @@ def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint
     Returns:
         The snapshot in the record of the run, if it is known there.
     """
-    point: Point | None = state.get("run")
+    point: RunPosition | None = state.get("run")
     if point is None:
         run.open(resume=True)
         return None
     before = {one.path: one for one in run.checkpoints()} if is_run_of(run, point) else None
-    run.open(at=point, record=None if found is None else _record_beside(found.path, run))
+    run.open(at=point, journal=None if found is None else _record_beside(found.path, run))
     after = {one.path: one for one in run.checkpoints()}
     for one in before.values() if before is not None else ():
         if one.step <= point["step"] and not _same(one, after.get(one.path)):
@@ -71,7 +71,7 @@ def open_together(world: World, run: Run, opening: Callable[[], _T]) -> _T:
         return opening(), run.manifest()
 
     opened, manifest = world.first("the opening of the run", open_here)
-    run.follow(manifest)
+    run.attach(manifest)
     return opened
 
 

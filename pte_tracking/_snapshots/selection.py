@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pte_tracking._distributed.world import World
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import Point
+from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import Best
@@ -181,12 +181,12 @@ def _fetch(run: Run, uri: str) -> _Candidate:
         raise
 
 
-def is_run_of(run: Run, point: Point) -> bool:
-    beginning = run.beginning()
+def is_run_of(run: Run, point: RunPosition) -> bool:
+    beginning = run.start_position()
     return beginning is not None and beginning["id"] == point["id"]
 
 
-def _holds(run: Run, point: Point) -> bool:
+def _holds(run: Run, point: RunPosition) -> bool:
     """Whether a point is one of the history as it now counts."""
     journal, position = run.directory / JOURNAL, point["position"]
     return (
@@ -196,9 +196,9 @@ def _holds(run: Run, point: Point) -> bool:
     )
 
 
-def _point(path: Path) -> Point | None:
+def _point(path: Path) -> RunPosition | None:
     try:
-        point: Point | None = peek(path).get("run")
+        point: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:
         _logger.warning("resume: %s; it is passed over", error)
         return None

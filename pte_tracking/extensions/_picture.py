@@ -97,7 +97,7 @@ class Picture:
         png = _render(figure, "png")
         if in_notebook():
             self._output.show({"text/plain": str(self._path), "image/png": base64.b64encode(png).decode()})
-        manager.run.own(self._path.as_posix())
+        manager.run.register_files(self._path.as_posix())
         manager.run.log_figure(self._path.with_suffix("").as_posix(), png, manager.iteration)
         self._write(Path(manager.out) / self._path, png if self._format == "png" else _render(figure, self._format))
         self._drawn = self._offered

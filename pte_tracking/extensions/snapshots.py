@@ -168,7 +168,7 @@ class Snapshot(Extension):
             self._check_shards()
         if manager.world.rank:
             return
-        manager.run.own(self.template.glob)
+        manager.run.register_files(self.template.glob)
         for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
             delete_checkpoint(left_by_a_kill)
 
@@ -181,7 +181,7 @@ class Snapshot(Extension):
         if self.policy.on_error and self.policy.is_met and manager.world.rank == 0:
             # Under a name of its own: the state may be that of half an iteration.
             path = manager.run.directory / f"{self.template.name(manager)}_on_error"
-            manager.run.own(f"{self.template.glob}_on_error")
+            manager.run.register_files(f"{self.template.glob}_on_error")
             self._saver.save(path, lambda: self.state(manager))
 
     def finalize(self, manager: Manager) -> None:

@@ -166,7 +166,7 @@ def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: 
 
     run = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
     log(run, range(1, 4))
-    snapshot = run.point(3)
+    snapshot = run.position(3)
     log(run, range(4, 9))
     run.log_metrics({"gone/for ever": 1.0}, 8)
     running = start()

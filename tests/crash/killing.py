@@ -26,7 +26,7 @@ TRAINER = [
     "pte_tracking._runs.run:Run.log_checkpoint:{few}:after",
     "pte_tracking._runs.run:Run.remove_checkpoint:{few}:before",
     "pte_tracking._runs.run:Run.remove_checkpoint:{few}:after",
-    "pte_tracking._runs.run:Run.point:{few}:after",
+    "pte_tracking._runs.run:Run.position:{few}:after",
     "pte_tracking._store.manifest:Manifest.save:{few}:after",
     "torch:save:{few}:after",
     "os:replace:{few}:before",

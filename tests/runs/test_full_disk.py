@@ -111,7 +111,7 @@ def test_training_on_full_disk_continues_and_writes_all_later(
         run.log_artifact(tmp_path / "artifact")
         run.log_checkpoint(directory / "snapshot", 300, "00", 1)
         run.set_tags({"a": "b"})
-        assert run.point(300).keys()
+        assert run.position(300).keys()
         with pytest.raises(OSError, match="wait for space"):
             run.sync()
         filler.unlink()

@@ -15,7 +15,7 @@ from pte_backends.json import JsonSink
 from pte_tracking._delivery import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import Point
+from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -44,35 +44,35 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-def trained(directory: Path, rows: int) -> Point:
+def trained(directory: Path, rows: int) -> RunPosition:
     """A run of so many rows; returns a point shortly before its end."""
     run = Run(directory)
     for step in range(rows):
         if step == rows - REWOUND_ROWS:
-            point = run.point(step)
+            point = run.position(step)
         run.log_metrics({"a": 1.0}, step)
     run.close()
     return point
 
 
-def resume_run(directory: Path, point: Point) -> None:
+def resume_run(directory: Path, point: RunPosition) -> None:
     with Run(directory, resume=True):
         pass
 
 
-def rewind_run(directory: Path, point: Point) -> None:
+def rewind_run(directory: Path, point: RunPosition) -> None:
     run = Run(directory)
     run.open(point)
     run.close()
 
 
-def read_backlog(directory: Path, point: Point) -> None:
+def read_backlog(directory: Path, point: RunPosition) -> None:
     backlog.backlog(directory, Manifest.load(directory))
 
 
 @pytest.mark.parametrize("act", [resume_run, rewind_run, read_backlog])
 def test_reopen_cost_is_independent_of_run_length(
-    tmp_path: Path, work: Counter[str], act: Callable[[Path, Point], None]
+    tmp_path: Path, work: Counter[str], act: Callable[[Path, RunPosition], None]
 ) -> None:
     costs = []
     for rows in (SHORT, LONG):

@@ -24,8 +24,8 @@ from pte_tracking._delivery import supervisor
 from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._runs.confusion_matrix import confusion_figure
-from pte_tracking._runs.directory import DirectoryInUse
-from pte_tracking._runs.outcome import outcome
+from pte_tracking._runs.directory import DirectoryInUseError
+from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
@@ -314,7 +314,7 @@ def test_open_directory_of_other_process_raises_with_its_id(tmp_path: Path) -> N
         before = tree(tmp_path)
         for resume in (True, False):
             with pytest.raises(
-                DirectoryInUse, match=rf"out_dir '{tmp_path}' .* process {other.pid} on .*another out_d"
+                DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process {other.pid} on .*another out_d"
             ):
                 Run(tmp_path, resume=resume).open()
         assert tree(tmp_path) == before
@@ -341,7 +341,7 @@ def test_open_earlier_run_delivered_by_other_host_raises(
     assert other.stdout.readline() == "1\n"
     path.write_text("7 on elsewhere\n")
     before = tree(tmp_path)
-    with pytest.raises(DirectoryInUse, match=rf"earlier run in out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
+    with pytest.raises(DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
         Run(tmp_path).open()
     assert before.items() <= tree(tmp_path).items()
     assert "process 7 on elsewhere delivers the earlier run; waits" in caplog.text
@@ -352,7 +352,7 @@ def test_open_earlier_run_delivered_by_other_host_raises(
 
 def test_second_run_in_same_process_and_directory_raises(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
-        with pytest.raises(DirectoryInUse, match=r"another manager or Run of this process; call its close\(\) first"):
+        with pytest.raises(DirectoryInUseError, match=r"manager or Run of this process; call its close\(\) first"):
             Run(tmp_path).log_metrics({"a": 1.0}, 1)
         run.log_metrics({"a": 1.0}, 1)
     assert len(log(tmp_path)) == 1
@@ -500,7 +500,7 @@ def test_equal_sinks_share_one_entry(probe: Probe) -> None:
 def test_open_at_position_rewinds_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.log_metrics({"a": 1.0}, 1)
-    point = run.point(1)
+    point = run.position(1)
     run.log_metrics({"a": 2.0}, 2)
     run.close()
     run = Run(tmp_path)
@@ -515,7 +515,7 @@ def test_open_at_position_rewinds_run(tmp_path: Path) -> None:
 def test_rewound_finished_run_keeps_log_and_cursor_consistent(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.log_metrics({"a": 0.0}, 0)
-    point = run.point(0)
+    point = run.position(0)
     run.close()
     for _ in range(3):
         run = Run(tmp_path)
@@ -531,11 +531,11 @@ def test_rewound_finished_run_keeps_log_and_cursor_consistent(tmp_path: Path) ->
 def test_open_at_position_of_other_run_archives_existing_run(tmp_path: Path) -> None:
     with Run(tmp_path / "one") as one:
         one.log_metrics({"a": 1.0}, 1)
-        point = one.point(1)
+        point = one.position(1)
     with Run(tmp_path / "two") as two:
         two.log_metrics({"b": 1.0}, 1)
     run = Run(tmp_path / "two")
-    run.open(point, record=tmp_path / "one" / "journal.jsonl")
+    run.open(point, journal=tmp_path / "one" / "journal.jsonl")
     run.log_metrics({"a": 2.0}, 2)
     run.close()
     assert run.id == one.id
@@ -574,7 +574,7 @@ def test_outcome_of_unprintable_error_is_failed() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    assert outcome(UnprintableError())[0] == "FAILED"
+    assert outcome_of(UnprintableError())[0] == "FAILED"
 
 
 def test_log_metrics_after_close_raises(tmp_path: Path) -> None:
@@ -678,7 +678,7 @@ def test_forked_child_writes_nothing(tmp_path: Path) -> None:
                 run.log_figure("a", b"\x89PNG", 2)
                 run.log_artifact(tmp_path / "file")
                 run.log_checkpoint("snapshot", 2, "00", 1)
-                run.own("other")
+                run.register_files("other")
                 run.close()
                 code = 0
             finally:
@@ -686,7 +686,7 @@ def test_forked_child_writes_nothing(tmp_path: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert tree(directory) == before
         assert not (tmp_path / "closed by a child").exists()
-        with pytest.raises(DirectoryInUse):
+        with pytest.raises(DirectoryInUseError):
             Run(directory).open()
         run.log_metrics({"a": 3.0}, 3)
     assert [row["a"] for row in log(directory)] == [1.0, 3.0]
