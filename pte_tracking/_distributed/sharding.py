@@ -14,11 +14,11 @@ def is_sharded(tensor: Tensor) -> bool:
     )  # its module would take half a second to import, and is there if there are any
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor; one that lies in shards put together, for which all ranks have to ask."""
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """A tensor; of one that lies in shards, the part of this rank."""
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor

@@ -17,24 +17,24 @@ class SharedSummary:
     def __init__(self) -> None:
         self._keys: list[str] = []
 
-    def over(self, world: World, summary: DictSummary) -> DictSummary:
+    def reduce(self, world: World, summary: DictSummary) -> DictSummary:
         """The summary of all ranks, the same on each.
 
         Args:
             world: The ranks.
             summary: What this rank has seen.
         """
-        if world.is_alone:
+        if world.is_single_process:
             return summary
         mine = summary.state_dict()
         has_new = not mine.keys() <= set(self._keys)
         seen = [mine.get(key, _NOTHING) for key in self._keys]
         numbers = (number for one in seen for number in (one["n"], one["x"], one["x2"]))
-        anywhere_new, *sums = world.sum([has_new, *numbers])
+        anywhere_new, *sums = world.all_reduce_sum([has_new, *numbers])
         if anywhere_new:
-            everywhere = world.gather("the keys of means", list(mine))
+            everywhere = world.all_gather("the keys of means", list(mine))
             self._keys = list(dict.fromkeys([*self._keys, *(key for keys in everywhere for key in keys)]))
-            return self.over(world, summary)
+            return self.reduce(world, summary)
         total = DictSummary()
         triples = zip(self._keys, *(iter(sums),) * 3, strict=True)
         total.load_state_dict({key: SummaryState(n=n, x=x, x2=x2) for key, n, x, x2 in triples if n})

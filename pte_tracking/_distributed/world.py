@@ -19,8 +19,8 @@ import torch.distributed as dist
 _T = TypeVar("_T")
 
 _logger = logging.getLogger("pte_tracking")
-_PATIENCE = timedelta(seconds=60)  # that ranks may be late before it is said
-_MOST_TOLD = 20
+_WARN_AFTER = timedelta(seconds=60)  # that ranks may be late before it is said
+_MAX_DIFFERENCES = 20
 _worlds = 0
 
 
@@ -59,7 +59,7 @@ class World:
         return cls()
 
     @property
-    def is_alone(self) -> bool:
+    def is_single_process(self) -> bool:
         """Whether there is no other process."""
         return self.size == 1
 
@@ -69,15 +69,15 @@ class World:
             return
         # One process of torch.distributed gets its group too: shards are written over one, and the script's own may
         # know devices only.
-        if not self.is_alone:
+        if not self.is_single_process:
             self._wait_for_all()
-        timeout = _said_timeout()
+        timeout = _configured_timeout()
         self._group = dist.new_group(backend="gloo", timeout=timeout)
         self._snapshots = World(self.rank, self.size)
         self._snapshots._group = dist.new_group(backend="gloo", timeout=timeout)
 
     @property
-    def of_snapshots(self) -> World:
+    def snapshot_world(self) -> World:
         """The same processes on a line of their own, for threads that write snapshots."""
         return self._snapshots or self
 
@@ -86,7 +86,7 @@ class World:
         """The connection, for torch's own calls; None without ``torch.distributed``."""
         return self._group
 
-    def gather(self, topic: str, value: _T) -> list[_T]:
+    def all_gather(self, topic: str, value: _T) -> list[_T]:
         """What every rank has to say, by rank.
 
         Args:
@@ -96,7 +96,7 @@ class World:
         Raises:
             RuntimeError: Another rank is about something else.
         """
-        if self.is_alone:
+        if self.is_single_process:
             return [value]
         said: list[Any] = [None] * self.size
         dist.all_gather_object(said, (topic, value), group=self._group)
@@ -108,7 +108,7 @@ class World:
             )
         return [each for _, each in said]
 
-    def on_all(self, topic: str, function: Callable[[], _T]) -> _T:
+    def run_on_all_ranks(self, topic: str, function: Callable[[], _T]) -> _T:
         """Do something on every rank, or on none: an error of it on one is raised on all.
 
         Args:
@@ -118,14 +118,14 @@ class World:
         Returns:
             What came of it here.
         """
-        if self.is_alone:
+        if self.is_single_process:
             return function()
         problem, done = None, None
         try:
             done = function()
         except Exception as error:
             problem = error
-        told = self.gather(topic, problem and f"{type(problem).__name__}: {problem}")
+        told = self.all_gather(topic, problem and f"{type(problem).__name__}: {problem}")
         if problem is not None:
             raise problem
         for rank, other in enumerate(told):
@@ -133,13 +133,13 @@ class World:
                 raise RuntimeError(f"on rank {rank}: {other}")
         return cast(_T, done)  # it has returned
 
-    def check_alike(self, topic: str, facts: Mapping[str, object]) -> None:
+    def check_consistent(self, topic: str, facts: Mapping[str, object]) -> None:
         """Check that all ranks agree on something.
 
         Raises:
             ValueError: They do not; raised on all of them, with who differs from rank 0 in what.
         """
-        first, *others = self.gather(topic, facts)
+        first, *others = self.all_gather(topic, facts)
         differing = [
             f"{name}: rank {rank} has {other[name]!r}, rank 0 has {first[name]!r}"
             for rank, other in enumerate(others, 1)
@@ -147,42 +147,42 @@ class World:
             if other[name] != first[name]
         ]
         if differing:
-            more = f"\n  and {len(differing) - _MOST_TOLD} more" if len(differing) > _MOST_TOLD else ""
+            more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
             raise ValueError(
                 f"the ranks do not agree, at {topic}; give the same on all of them:\n  "
-                + "\n  ".join(differing[:_MOST_TOLD])
+                + "\n  ".join(differing[:_MAX_DIFFERENCES])
                 + more
             )
 
-    def first(self, topic: str, function: Callable[[], _T]) -> _T:
+    def run_on_rank_zero(self, topic: str, function: Callable[[], _T]) -> _T:
         """Do something on rank 0 alone, and know what came of it on all ranks.
 
         Args:
             topic: What it is.
             function: Does it; an error of it is raised on every rank.
         """
-        if self.is_alone:
+        if self.is_single_process:
             return function()
-        parcel: list[_T] = [self.on_all(topic, function if self.rank == 0 else _nothing)]
+        parcel: list[_T] = [self.run_on_all_ranks(topic, function if self.rank == 0 else _nothing)]
         dist.broadcast_object_list(parcel, src=0, group=self._group)
         return parcel[0]
 
-    def same(self, flag: bool) -> bool:
+    def broadcast_flag(self, flag: bool) -> bool:
         """Rank 0's answer to a question that each rank has answered for itself."""
-        if self.is_alone:
+        if self.is_single_process:
             return flag
         answer = torch.tensor(bool(flag))  # whatever a trigger of the user's returns
         dist.broadcast(answer, src=0, group=self._group)
         return bool(answer)
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether a rank says yes."""
-        return flag if self.is_alone else bool(self.sum([flag])[0])
+        return flag if self.is_single_process else bool(self.all_reduce_sum([flag])[0])
 
-    def sum(self, numbers: Iterable[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Iterable[float]) -> list[float]:
         """Sums over all ranks in double precision, the same to the last bit on each; one collective."""
         sums = torch.tensor([*numbers], dtype=torch.float64)
-        if not self.is_alone:
+        if not self.is_single_process:
             dist.all_reduce(sums, group=self._group)
         return sums.tolist()
 
@@ -194,7 +194,7 @@ class World:
         names = [f"pte_tracking/{_worlds}/{rank}" for rank in range(self.size)]
         store.set(names[self.rank], "here")
         try:
-            store.wait(names, _PATIENCE)
+            store.wait(names, _WARN_AFTER)
         except dist.DistError:
             late = [rank for rank, name in enumerate(names) if not store.check([name])]
             _logger.warning(
@@ -204,7 +204,7 @@ class World:
             )
 
 
-def _said_timeout() -> timedelta | None:
+def _configured_timeout() -> timedelta | None:
     """How long a rank may be late, where ``init_process_group`` was told: torch's further groups do not inherit it."""
     group = dist.distributed_c10d._get_default_group()
     options = getattr(group._get_backend(group._device_types[0]), "options", None)  # not every backend has them
@@ -216,4 +216,4 @@ def _nothing() -> Any:
     return None
 
 
-ALONE = World()
+SINGLE_PROCESS = World()

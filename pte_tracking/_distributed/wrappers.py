@@ -10,7 +10,7 @@ from torch import nn
 _Thing = TypeVar("_Thing")
 
 
-def without_wrapper(model: _Thing) -> _Thing:
+def unwrap(model: _Thing) -> _Thing:
     """The model within a ``DistributedDataParallel`` or ``DataParallel``, or what ``torch.compile`` made of one.
 
     Its names have no ``module.`` and no ``_orig_mod.`` before them. Anything else comes back as it is.
@@ -19,24 +19,24 @@ def without_wrapper(model: _Thing) -> _Thing:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             within = cast(Any, model).module
         else:
-            within = _compiled(model)
+            within = _original_module(model)
         if within is None:
             return model
         model = cast(_Thing, within)
 
 
-def named_parts(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_submodules(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """A model and its parts, by the names that what they report goes by: ``main`` and ``main/encoder/0``."""
     for path, part in model.named_modules():
         yield f"{name}/{path.replace('.', '/')}" if path else name, part
 
 
-def without_exchange(model: _Thing) -> _Thing:
+def rank_local_model(model: _Thing) -> _Thing:
     """What to call in place of a model where ranks must not wait for one another: compiled, if the model is."""
-    bare = without_wrapper(model)
-    return model if _compiled(model) is bare else bare
+    bare = unwrap(model)
+    return model if _original_module(model) is bare else bare
 
 
-def _compiled(model: object) -> Any:
+def _original_module(model: object) -> Any:
     # Known by the name that its parameters get: to import the compiler, in order to ask for the type, takes a second.
     return model._modules.get("_orig_mod") if isinstance(model, nn.Module) else None

@@ -12,7 +12,7 @@ from torch import nn, optim
 
 from pte_tracking._data.loader import Feeds
 from pte_tracking._distributed.world import World
-from pte_tracking._distributed.wrappers import named_parts, without_wrapper
+from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionList
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import Stop
@@ -92,7 +92,7 @@ class ExtensionsManager:
         if not max_epochs > 0:
             raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
         self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
-        transform = transform_model or (lambda name, model: without_wrapper(model))
+        transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
         self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
@@ -403,7 +403,7 @@ class ExtensionsManager:
 
     def _check_alike(self, topic: str) -> None:
         """Checks that all ranks were given the same."""
-        self.world.check_alike(
+        self.world.check_consistent(
             topic,
             {
                 "out_dir": str(self.run.directory),
@@ -427,13 +427,13 @@ class ExtensionsManager:
 
     def _take_directory(self) -> None:
         """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
-        if self.run.is_open and (self.world.is_alone or self._is_shared):
+        if self.run.is_open and (self.world.is_single_process or self._is_shared):
             return
         self._is_shared = True
         self.world.join()
         self._check_alike("the opening of the run")
         # Where rank 0 has logged something already, it has opened it.
-        is_open = self.world.first("whether the run is open", lambda: self.run.is_open)
+        is_open = self.world.run_on_rank_zero("whether the run is open", lambda: self.run.is_open)
         if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
             self.resume()
             return
@@ -563,5 +563,5 @@ def _named_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn
     for name, model in raw_models.items():
         reporter.add_observer(name, model)
     for name, model in models.items():
-        reporter.add_observers("", named_parts(name, model))
+        reporter.add_observers("", named_submodules(name, model))
     return reporter

@@ -85,9 +85,7 @@ class TrainingState:
             "extensions": self._extensions.state_dict(),
             "manager": self._own(),
             "rng": rng.get_state(),
-            "run": self._run.position(self._progress.iteration)
-            if self._run.is_open and self._world.rank == 0
-            else None,
+            "run": self._run.position(self._progress.iteration) if is_written else None,
         }
         return cast(dict[str, Any], plain(state))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pte_tracking._distributed.sharding import local
+from pte_tracking._distributed.sharding import local_tensor
 from pte_tracking._snapshots.plain_state import with_tensors
 
 
@@ -31,7 +31,7 @@ class Buffers:
         def take(tensor: Tensor, path: str) -> Tensor:
             if tensor.layout is not torch.strided:
                 return tensor.cpu().clone()
-            address = local(tensor).data_ptr()
+            address = local_tensor(tensor).data_ptr()
             if address in copies and _is_same(tensor, copies[address][0]):
                 return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
             buffer = self._buffers.get(len(kept))
@@ -41,7 +41,7 @@ class Buffers:
             copies[address] = tensor, buffer
             if tensor.is_cuda:
                 devices.add(tensor.device)
-            local(buffer).copy_(local(tensor), non_blocking=tensor.is_cuda)
+            local_tensor(buffer).copy_(local_tensor(tensor), non_blocking=tensor.is_cuda)
             return buffer
 
         copied = with_tensors(state, take)
@@ -61,7 +61,7 @@ def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
     return (
         type(buffer) is type(tensor)
         and buffer.shape == tensor.shape
-        and local(buffer).shape == local(tensor).shape
+        and local_tensor(buffer).shape == local_tensor(tensor).shape
         and buffer.dtype == tensor.dtype
     )
 

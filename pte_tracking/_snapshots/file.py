@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pte_tracking._distributed.world import ALONE, World
+from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import (
     SNAPSHOT_INDEX,
@@ -66,7 +66,7 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def load(path: Path, sha256: str | None = None, world: World = ALONE) -> dict[str, Any]:
+def load(path: Path, sha256: str | None = None, world: World = SINGLE_PROCESS) -> dict[str, Any]:
     """Check a file, or a folder of shards, and read it. Nothing in it is ever executed, whoever made it.
 
     Args:
@@ -89,11 +89,11 @@ def load(path: Path, sha256: str | None = None, world: World = ALONE) -> dict[st
             return error.reason, {}
 
     topic = f"the check of {path.name}"
-    trouble, state = world.on_all(topic, check)
-    for rank, each in enumerate(world.gather(topic, trouble)):
+    trouble, state = world.run_on_all_ranks(topic, check)
+    for rank, each in enumerate(world.all_gather(topic, trouble)):
         if each:
-            raise SnapshotError(path, each if world.is_alone else f"{each} (says rank {rank})")
-    return world.first(topic, lambda: state)
+            raise SnapshotError(path, each if world.is_single_process else f"{each} (says rank {rank})")
+    return world.run_on_rank_zero(topic, lambda: state)
 
 
 def peek(path: Path) -> dict[str, Any]:

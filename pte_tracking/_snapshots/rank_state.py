@@ -43,16 +43,16 @@ def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World)
         models: The models that it is of, by name.
         world: The ranks.
     """
-    if world.is_alone:
+    if world.is_single_process:
         return []
     buffers = dict(_buffers(state, models))
     digests = {place: _digest(tensor) for place, tensor in buffers.items()}
-    first = world.first("the buffers in a snapshot", lambda: digests)
+    first = world.run_on_rank_zero("the buffers in a snapshot", lambda: digests)
     mine: dict[str, dict[str, Tensor]] = {}
     for (name, key), tensor in buffers.items():
         if digests[name, key] != first.get((name, key)):
             mine.setdefault(name, {})[key] = tensor
-    return world.gather("a snapshot", _part(state, mine))[1:]
+    return world.all_gather("a snapshot", _part(state, mine))[1:]
 
 
 def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ def open_together(world: World, run: Run, opening: Callable[[], _T]) -> _T:
     def open_here() -> tuple[_T, Manifest]:
         return opening(), run.manifest()
 
-    opened, manifest = world.first("the opening of the run", open_here)
+    opened, manifest = world.run_on_rank_zero("the opening of the run", open_here)
     run.attach(manifest)
     return opened
 

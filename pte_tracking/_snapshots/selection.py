@@ -75,7 +75,7 @@ def find(
         ValueError: ``what`` is nothing of these, or it is not said what is best.
         RuntimeError: The run is open, or one of these has happened on rank 0 alone.
     """
-    candidates = world.first("resume()", lambda: list(_candidates(run, what, templates, best)))
+    candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, what, templates, best)))
     if what in ("latest", "best"):
         return _first_intact(candidates, world)
     (named,) = candidates

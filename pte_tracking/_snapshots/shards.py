@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pte_tracking._distributed.sharding import is_sharded
-from pte_tracking._distributed.world import ALONE, World
+from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
 from pte_tracking._snapshots.plain_state import with_tensors
@@ -74,7 +74,7 @@ def write(
     """
     temporary = temporary_path(path)
     try:
-        world.first("what comes before a snapshot", before)
+        world.run_on_rank_zero("what comes before a snapshot", before)
         in_shards: dict[str, Tensor] = {}
 
         def take(tensor: Tensor, place: str) -> Tensor:
@@ -84,8 +84,8 @@ def write(
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
         rest = with_tensors(dict(state), take)
-        mine = world.on_all("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
-        each = world.gather("the shards of a snapshot", mine)
+        mine = world.run_on_all_ranks("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
+        each = world.all_gather("the shards of a snapshot", mine)
         if world.rank:
             return None
         parts = {name: one for parts in each for name, one in parts.items()}
@@ -130,7 +130,7 @@ def together(path: Path) -> dict[str, Any]:
     Raises:
         SnapshotError: It is damaged, or not whole.
     """
-    return fitted(load(path), path, {}, ALONE)
+    return fitted(load(path), path, {}, SINGLE_PROCESS)
 
 
 def fitted(
@@ -210,7 +210,7 @@ def _read(path: Path, tensors: dict[str, Tensor], world: World) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is ")  # torch tells what `alone` has told it
-            read(path, tensors, world.group, alone=world.is_alone)
+            read(path, tensors, world.group, alone=world.is_single_process)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # of many kinds; torch's own is no Exception

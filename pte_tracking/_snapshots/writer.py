@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pte_tracking._distributed.sharding import is_sharded
-from pte_tracking._distributed.world import ALONE, World
+from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots import file, shards
 from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.plain_state import with_tensors
@@ -41,7 +41,7 @@ class Saver:
         capture: Callable[[], dict[str, Any]],
         before: Callable[[dict[str, Any]], object] = lambda state: None,
         after: Callable[[dict[str, Any], FileDigest], object] = lambda state, written: None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         """Save a state; called on all ranks.
 
@@ -67,7 +67,7 @@ class Saver:
                 return copied
 
             # Into shards on all ranks or on none: the threads that write them wait for each other.
-            state = world.on_all("the copy of a snapshot", copy) if in_shards else copy()
+            state = world.run_on_all_ranks("the copy of a snapshot", copy) if in_shards else copy()
         except Exception as error:
             _complain(path, error, world)
             return
@@ -78,7 +78,7 @@ class Saver:
                     buffers.wait()
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if in_shards:
-                    published = shards.write(path, state, world.of_snapshots, lambda: before(state))
+                    published = shards.write(path, state, world.snapshot_world, lambda: before(state))
                 else:
                     before(state)
                     published = file.write(path, state)

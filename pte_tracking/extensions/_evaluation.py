@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pte_tracking._distributed.summary import SharedSummary
-from pte_tracking._distributed.world import ALONE
-from pte_tracking._distributed.wrappers import named_parts, without_wrapper
+from pte_tracking._distributed.world import SINGLE_PROCESS
+from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking.extensions._bar import IS_WIDGET, Bar, can_show
 from pte_tracking.reporter import DictSummary, Reporter, report
@@ -50,12 +50,12 @@ class Evaluation(Extension):
     ) -> None:
         self._iterators = _check_iterators(iterator)
         self._given = _check_targets(target)
-        self._targets = {name: without_wrapper(each) for name, each in self._given.items()}
+        self._targets = {name: unwrap(each) for name, each in self._given.items()}
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
         self._kept_bar: Bar | None = None
-        self._world = ALONE
+        self._world = SINGLE_PROCESS
         self._shared = SharedSummary()
 
     def get_iterator(self, name: str) -> Iterable[Any]:
@@ -80,8 +80,8 @@ class Evaluation(Extension):
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
             reporter.add_observer(prefix + name, self._given[name])
-            reporter.add_observers(prefix, named_parts(name, target))
-        self._world = ALONE if manager is None else manager.world
+            reporter.add_observers(prefix, named_submodules(name, target))
+        self._world = SINGLE_PROCESS if manager is None else manager.world
         with reporter, self.test_mode():
             means = self.evaluate()
         report(means)
@@ -89,7 +89,7 @@ class Evaluation(Extension):
 
     def means(self, summary: DictSummary) -> dict[str, float]:
         """The means of a summary, those of all ranks taken together."""
-        return self._shared.over(self._world, summary).compute_mean()
+        return self._shared.reduce(self._world, summary).compute_mean()
 
     def evaluate(self) -> dict[str, float]:
         """One pass over the data; returns the means of what was reported, and reports nothing itself."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from pte_tracking._distributed.sharding import is_sharded, whole
+from pte_tracking._distributed.sharding import full_tensor, is_sharded
 from pte_tracking._distributed.world import World
-from pte_tracking._distributed.wrappers import without_wrapper
+from pte_tracking._distributed.wrappers import unwrap
 
 
 def named_tensors(
@@ -28,7 +28,7 @@ def named_tensors(
             raise TypeError(
                 f"links: expected a torch.nn.Module or several, got {model!r} of type {type(model).__name__}"
             )
-    models = [without_wrapper(model) for model in models]
+    models = [unwrap(model) for model in models]
     names = Counter(name for model in models for name, _ in model.named_parameters())
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(
@@ -56,7 +56,7 @@ def measurable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     imaginary parts stand beside one another.
     """
     for key, tensor in tensors.items():
-        values = whole(tensor)
+        values = full_tensor(tensor)
         values = values if values.layout is torch.strided else values.to_dense()
         values = torch.view_as_real(values) if values.is_complex() else values
         if values.numel():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pte_tracking._data.batch import check_takes, example, mark_last, to_device, unpack
-from pte_tracking._distributed.wrappers import without_exchange
+from pte_tracking._distributed.wrappers import rank_local_model
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
@@ -119,10 +119,10 @@ class Evaluator(Evaluation):
         if eval_func is not None:
             if not callable(eval_func):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
-            return without_exchange(eval_func)
+            return rank_local_model(eval_func)
         if "main" not in self._targets:
             raise ValueError(f"eval_func: needed unless a target is called 'main'; got targets {sorted(self._targets)}")
-        return without_exchange(self._given["main"])
+        return rank_local_model(self._given["main"])
 
     def _modules(self) -> list[nn.Module]:
         own = super()._modules()

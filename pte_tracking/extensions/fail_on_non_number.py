@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pte_tracking._distributed.sharding import local
+from pte_tracking._distributed.sharding import local_tensor
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking.extensions._parameters import named_tensors
 
@@ -56,5 +56,5 @@ def _non_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    tensor = local(tensor)  # each rank looks at its own shard
+    tensor = local_tensor(tensor)  # each rank looks at its own shard
     return tensor.coalesce().values() if tensor.is_sparse else tensor

@@ -115,13 +115,13 @@ class LogReport(Extension):
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
         is_due = manager.is_before_training or self._trigger.ask(manager)
-        is_alone = manager.world.is_alone
+        is_alone = manager.world.is_single_process
         if is_due and is_alone and self._summary.is_empty and set(map(type, observation.values())) == {float}:
             self._log_row(manager, dict(observation))  # each value is its own mean
             return
         self._summary.add(observation)
         if is_due:
-            summary, self._summary = self._shared.over(manager.world, self._summary), DictSummary()
+            summary, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
             self._log_row(manager, summary.compute_mean())
 
     def state_dict(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class LRScheduler(Extension):
             # Of all ranks: with a value of its own each would go on at another rate, and the weights would part.
             is_here = key in manager.observation
             mine = to_number(key, manager.observation[key]) if is_here else 0.0
-            total, ranks = manager.world.sum([mine, is_here])
+            total, ranks = manager.world.all_reduce_sum([mine, is_here])
             if not ranks:
                 known = ", ".join(map(repr, manager.observation)) or "nothing"
                 raise ValueError(

@@ -131,7 +131,7 @@ class PlotReport(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
     def _add_point(self, manager: Manager) -> None:
-        self._newest, self._summary = self._shared.over(manager.world, self._summary), DictSummary()
+        self._newest, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
         means = self._newest.compute_mean()
         clock = _CLOCKS.get(self._x_key)
         x = clock(manager) if clock else means.get(self._x_key)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor
 
-from pte_tracking._distributed.sharding import is_sharded, whole
+from pte_tracking._distributed.sharding import full_tensor, is_sharded
 from pte_tracking._distributed.world import World
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
 from pte_tracking._runs.run import Run
@@ -174,7 +174,7 @@ class Snapshot(Extension):
 
     def __call__(self, manager: Manager) -> None:
         # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
-        if self.policy.condition is None or manager.world.same(self.policy.is_met):
+        if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_met):
             self.save(manager)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
@@ -218,7 +218,7 @@ class TrainingSnapshot(Snapshot):
 
     def is_urgent(self, manager: Manager) -> bool:
         # A signal reaches the ranks in different iterations; all of them save in the same.
-        self._has_to_end = self._signal is not None and manager.world.any(self._signal.came)
+        self._has_to_end = self._signal is not None and manager.world.any_rank(self._signal.came)
         return self._has_to_end
 
     def initialize(self, manager: Manager) -> None:
@@ -238,7 +238,7 @@ class TrainingSnapshot(Snapshot):
         self.save(manager)
         self._saver.wait()
         # The launcher ends the others when the first has left, and rank 0 may still be writing.
-        manager.world.gather("the last snapshot", None)
+        manager.world.all_gather("the last snapshot", None)
         raise SystemExit(self._signal.exit_status)
 
     def finalize(self, manager: Manager) -> None:
@@ -281,7 +281,7 @@ class TrainingSnapshot(Snapshot):
             self._prune(run)
 
         def capture() -> dict[str, Any]:
-            state = world.on_all("a snapshot", lambda: self.state(manager))
+            state = world.run_on_all_ranks("a snapshot", lambda: self.state(manager))
             others = own(state, manager.models, world)
             return {**state, "ranks": others} if others else state
 
@@ -324,11 +324,13 @@ class ObjectSnapshot(Snapshot):
         def put_together(tensor: Tensor, _: str) -> Tensor:
             if not is_sharded(tensor):
                 return tensor
-            together = whole(tensor)  # which takes all ranks, and is kept on one: on the host, where there is room
+            together = full_tensor(
+                tensor
+            )  # which takes all ranks, and is kept on one: on the host, where there is room
             return together.cpu() if world.rank == 0 else together.new_empty(0)
 
         def capture() -> dict[str, Any]:
-            state = world.on_all(path.name, lambda: self.state(manager))
+            state = world.run_on_all_ranks(path.name, lambda: self.state(manager))
             return cast(dict[str, Any], with_tensors(state, put_together))
 
         self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=world)
@@ -339,7 +341,7 @@ class ObjectSnapshot(Snapshot):
                 _remove(directory / name)
 
     def _load_newest(self, directory: Path, world: World) -> None:
-        state = world.first("the newest file of an object", lambda: self._newest(directory))
+        state = world.run_on_rank_zero("the newest file of an object", lambda: self._newest(directory))
         if state is None:
             return
         fitting = fitted({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)

@@ -29,7 +29,7 @@ class Trigger:
 
         Triggers whose answer follows from what all ranks know alike spare themselves the question.
         """
-        return manager.world.same(self(manager))
+        return manager.world.broadcast_flag(self(manager))
 
     def __call__(self, manager: Manager) -> bool:
         raise NotImplementedError(

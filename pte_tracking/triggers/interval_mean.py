@@ -36,7 +36,7 @@ class IntervalMean:
             self._summary.add({self.key: manager.observation[self.key]})
         if not self._trigger.ask(manager):
             return None
-        mean = self._shared.over(manager.world, self._summary).compute_mean().get(self.key)
+        mean = self._shared.reduce(manager.world, self._summary).compute_mean().get(self.key)
         self._summary = DictSummary()
         if mean is None and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking._distributed.wrappers import without_exchange, without_wrapper
+from pte_tracking._distributed.wrappers import rank_local_model, unwrap
 
 ROWS = [(torch.ones(2, 3), torch.tensor([0, 1])), (torch.zeros(2, 3), torch.tensor([1, 0]))]
 
@@ -74,14 +74,14 @@ def test_unwrap_nested_wrappers_returns_inner_model() -> None:
         compile_model(model),
         model,
     ):
-        assert without_wrapper(wrapped) is model
+        assert unwrap(wrapped) is model
 
 
 def test_rank_local_model_keeps_compilation_and_drops_data_parallel() -> None:
     model = Net()
     compiled_model = compile_model(model)
-    assert without_exchange(compiled_model) is compiled_model
-    assert without_exchange(compile_model(nn.DataParallel(model))) is model
+    assert rank_local_model(compiled_model) is compiled_model
+    assert rank_local_model(compile_model(nn.DataParallel(model))) is model
     assert extensions.Evaluator([torch.ones(1, 3)], compiled_model).eval_func is compiled_model
     assert extensions.Evaluator([torch.ones(1, 3)], compiled_model).get_target("main") is model
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking._distributed.sharding import local, whole
+from pte_tracking._distributed.sharding import full_tensor, local_tensor
 from pte_tracking._snapshots import shards
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
@@ -162,7 +162,7 @@ def early(iterations: int) -> triggers.Trigger:
 def timeouts(folder: Path) -> Any:
     """How many seconds the groups of the manager wait for a rank that is late."""
     with manager_of(folder / "run", iters_per_epoch=1) as manager, manager.run_iteration():
-        groups = [manager.world.group, manager.world.of_snapshots.group]
+        groups = [manager.world.group, manager.world.snapshot_world.group]
     return [each._get_backend(torch.device("cpu")).options._timeout.total_seconds() for each in groups if each]
 
 
@@ -306,7 +306,7 @@ def went_on(folder: Path, wrap: Callable[[nn.Module], nn.Module] = lambda net: s
     manager = learning(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
     resumed = manager.resume()
     assert resumed is not None
-    state = with_tensors(manager.state_dict(), lambda tensor, _: whole(tensor))
+    state = with_tensors(manager.state_dict(), lambda tensor, _: full_tensor(tensor))
     if dist.get_rank() == 0:
         torch.save({part: state[part] for part in ("models", "optimizers")}, folder / "restored")
     learn(manager, net, optimizer)
@@ -541,7 +541,7 @@ def exact(folder: Path) -> Any:
             manager.resume()
         with contextlib.suppress(InterruptedError):
             learn(manager, net, optimizer, fail_in)
-        here = {key: local(tensor) for key, tensor in net.state_dict().items()}
+        here = {key: local_tensor(tensor) for key, tensor in net.state_dict().items()}
         return here, rows(out) if dist.get_rank() == 0 else None
 
     uninterrupted, log = session(folder / "whole")
