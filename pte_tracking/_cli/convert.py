@@ -18,14 +18,14 @@ def convert(
     # Of all commands, this one alone needs torch.
     from pte_tracking._snapshots.errors import SnapshotError
     from pte_tracking._snapshots.file import write
-    from pte_tracking._snapshots.shards import together
+    from pte_tracking._snapshots.shards import gather_shards
 
     if not snapshot.is_dir():
         fail(f"{snapshot}: expected the folder of a snapshot that lies in shards", 2)
     if file.exists():
         fail(f"{file}: it exists already; give another name", 2)
     try:
-        written = write(file, together(snapshot))
+        written = write(file, gather_shards(snapshot))
     except (SnapshotError, OSError) as error:
         fail(str(error), 1)
     typer.echo(f"{file}: {written.size} bytes, SHA-256 {written.sha256}")

@@ -21,8 +21,8 @@ from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.reopen import open_together
-from pte_tracking._snapshots.selection import find
+from pte_tracking._snapshots.reopen import open_on_rank_zero
+from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
@@ -349,9 +349,9 @@ class ExtensionsManager:
         self._check_alike("resume()")
         savers = self._training_snapshots()
         best = next((one.keep_best for one in savers if one.keep_best), None)
-        found = find(self.run, what, [one.template for one in savers], best, self.world)
+        found = select_snapshot(self.run, what, [one.template for one in savers], best, self.world)
         if found is None:
-            open_together(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
+            open_on_rank_zero(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
             return None
         try:
             return self._state.give_back(found.state, found)
@@ -437,7 +437,7 @@ class ExtensionsManager:
         if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
             self.resume()
             return
-        open_together(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
+        open_on_rank_zero(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
 
     def _training_snapshots(self) -> list[TrainingSnapshot]:
         return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]

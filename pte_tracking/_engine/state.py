@@ -14,12 +14,12 @@ from pte_tracking._engine.stopping import Stop
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.compatibility import FORMAT, check_fits, check_format
-from pte_tracking._snapshots.plain_state import plain
-from pte_tracking._snapshots.rank_state import of_rank
-from pte_tracking._snapshots.reopen import go_on, open_together
-from pte_tracking._snapshots.selection import Found
-from pte_tracking._snapshots.shards import fitted
+from pte_tracking._snapshots.compatibility import FORMAT, check_compatible, check_format
+from pte_tracking._snapshots.plain_state import to_plain
+from pte_tracking._snapshots.rank_state import state_for_rank
+from pte_tracking._snapshots.reopen import open_on_rank_zero, reopen_run
+from pte_tracking._snapshots.selection import SelectedSnapshot
+from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
 
 
@@ -87,9 +87,9 @@ class TrainingState:
             "rng": rng.get_state(),
             "run": self._run.position(self._progress.iteration) if is_written else None,
         }
-        return cast(dict[str, Any], plain(state))
+        return cast(dict[str, Any], to_plain(state))
 
-    def give_back(self, state: Mapping[str, Any], found: Found | None = None) -> Checkpoint | None:
+    def give_back(self, state: Mapping[str, Any], found: SelectedSnapshot | None = None) -> Checkpoint | None:
         """Restores a state, in the run that it was taken in.
 
         Args:
@@ -106,13 +106,13 @@ class TrainingState:
         check_format(state)
         extensions = self._extensions.names_in(state.get("extensions", {}))
         _check_names(state, {**self._parts, "extensions": extensions, "manager": self._own()})
-        check_fits(self._models, self._optimizers, state)
+        check_compatible(self._models, self._optimizers, state)
         self._world.join()
         # Before the run is opened: what was fetched has its place in the run's directory from then on.
         path = None if found is None else found.path
-        fitting = fitted(of_rank(state, self._world), path, self._parts, self._world)
-        checkpoint = open_together(
-            self._world, self._run, lambda: None if self._run.is_open else go_on(self._run, state, found)
+        fitting = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
+        checkpoint = open_on_rank_zero(
+            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, found)
         )
         for part, objects in self._parts.items():
             for name, thing in objects.items():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pte_tracking._distributed.sharding import local_tensor
-from pte_tracking._snapshots.plain_state import with_tensors
+from pte_tracking._snapshots.plain_state import map_tensors
 
 
 class Buffers:
@@ -44,7 +44,7 @@ class Buffers:
             local_tensor(buffer).copy_(local_tensor(tensor), non_blocking=tensor.is_cuda)
             return buffer
 
-        copied = with_tensors(state, take)
+        copied = map_tensors(state, take)
         self._buffers = kept
         self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
         return copied

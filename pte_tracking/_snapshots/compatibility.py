@@ -11,9 +11,9 @@ from torch.nn.parameter import is_lazy
 #: The form of a state, as this version writes it.
 FORMAT = 1
 
-_MOST_TOLD = 20
+_MAX_DIFFERENCES = 20
 #: What schedulers, and torch itself, add to an optimizer's groups.
-_OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
+_SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
 
 
 def check_format(state: object) -> None:
@@ -32,7 +32,7 @@ def check_format(state: object) -> None:
         )
 
 
-def check_fits(
+def check_compatible(
     models: Mapping[str, nn.Module], optimizers: Mapping[str, optim.Optimizer], state: Mapping[str, Any]
 ) -> None:
     """Check that models and optimizers can take a state.
@@ -47,24 +47,28 @@ def check_fits(
             named.
     """
     complaints = [
-        *(text for name, model in models.items() for text in _of_model(f"models/{name}", model, state["models"][name])),
+        *(
+            text
+            for name, model in models.items()
+            for text in _model_differences(f"models/{name}", model, state["models"][name])
+        ),
         *(
             text
             for name, optimizer in optimizers.items()
-            for text in _of_optimizer(f"optimizers/{name}", optimizer, state["optimizers"][name])
+            for text in _optimizer_differences(f"optimizers/{name}", optimizer, state["optimizers"][name])
         ),
     ]
     if not complaints:
         return
-    more = f"\n  and {len(complaints) - _MOST_TOLD} more" if len(complaints) > _MOST_TOLD else ""
+    more = f"\n  and {len(complaints) - _MAX_DIFFERENCES} more" if len(complaints) > _MAX_DIFFERENCES else ""
     raise ValueError(
         "state: the snapshot is of other models or optimizers; nothing was restored:\n  "
-        + "\n  ".join(complaints[:_MOST_TOLD])
+        + "\n  ".join(complaints[:_MAX_DIFFERENCES])
         + more
     )
 
 
-def _of_model(place: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
+def _model_differences(place: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
     if type(model).load_state_dict is not nn.Module.load_state_dict:
         return  # it has its own idea of what fits
     here = model.state_dict()
@@ -74,11 +78,11 @@ def _of_model(place: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterato
     for name, value in saved.items():
         if name not in here:
             yield f"{place}: {name!r} is in the snapshot, not in the model"
-        elif not _fits(value, here[name]):
+        elif not _is_compatible(value, here[name]):
             yield f"{place}: {name!r} is {_shape(value)} in the snapshot, {_shape(here[name])} in the model"
 
 
-def _of_optimizer(place: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
+def _optimizer_differences(place: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
     there = [len(group["params"]) for group in saved.get("param_groups", ())]
     here = [len(group["params"]) for group in optimizer.param_groups]
     if here != there:
@@ -87,7 +91,7 @@ def _of_optimizer(place: str, optimizer: optim.Optimizer, saved: Mapping[str, An
     for group, other in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
         # A newer torch may have added some; only another kind of optimizer has others in their place.
         missing = [name for name in optimizer.defaults if name not in other]
-        unexpected = [name for name in other if name not in group and name not in _OF_SCHEDULERS]
+        unexpected = [name for name in other if name not in group and name not in _SCHEDULER_KEYS]
         if missing and unexpected:
             yield (
                 f"{place}: it was of another kind: its groups have {', '.join(unexpected)} in the snapshot, "
@@ -96,7 +100,7 @@ def _of_optimizer(place: str, optimizer: optim.Optimizer, saved: Mapping[str, An
             return
 
 
-def _fits(saved: object, here: object) -> bool:
+def _is_compatible(saved: object, here: object) -> bool:
     if not isinstance(saved, Tensor) or not isinstance(here, Tensor) or is_lazy(here):
         return True
     return saved.shape == here.shape

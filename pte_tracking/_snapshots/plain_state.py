@@ -18,7 +18,7 @@ _SEQUENCES = (list, tuple, set)
 _MAPPINGS = (dict, OrderedDict, Counter)
 
 
-def plain(value: Any, path: str = "") -> Any:
+def to_plain(value: Any, path: str = "") -> Any:
     """The same state in new containers, of tensors without graphs and plain values.
 
     Tensors share their memory with the state's, but for views of a small part of a larger storage: of those torch would
@@ -40,11 +40,11 @@ def plain(value: Any, path: str = "") -> Any:
     if kind in _MAPPINGS:
         return _mapping(value, path)
     if kind in _SEQUENCES:
-        return kind(plain(item, f"{path}/{index}") for index, item in enumerate(value))
+        return kind(to_plain(item, f"{path}/{index}") for index, item in enumerate(value))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
         return value.item()
-    raise TypeError(f"{path}: {_named(kind)} cannot be saved in a snapshot; {_advice(kind)}")
+    raise TypeError(f"{path}: {_type_name(kind)} cannot be saved in a snapshot; {_advice(kind)}")
 
 
 def _tensor(tensor: Tensor, path: str) -> Tensor:
@@ -52,7 +52,7 @@ def _tensor(tensor: Tensor, path: str) -> Tensor:
         raise TypeError(f"{path}: not initialized yet; run the model once on an example before the training")
     tensor = tensor.detach()
     if type(tensor) is not Tensor and not is_sharded(tensor):
-        raise TypeError(f"{path}: {_named(type(tensor))} cannot be saved in a snapshot that is read without it")
+        raise TypeError(f"{path}: {_type_name(type(tensor))} cannot be saved in a snapshot that is read without it")
     if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()
     return tensor
@@ -61,14 +61,14 @@ def _tensor(tensor: Tensor, path: str) -> Tensor:
 def _mapping(value: Any, path: str) -> Any:
     copy = type(value)()
     for key, item in value.items():
-        copy[plain(key, f"{path}/{key!r}")] = plain(item, f"{path}/{key}" if path else str(key))
+        copy[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
     # The versions of a module's parts, by which torch reads older states.
     if hasattr(value, "_metadata"):
-        copy._metadata = plain(value._metadata, f"{path}/_metadata")
+        copy._metadata = to_plain(value._metadata, f"{path}/_metadata")
     return copy
 
 
-def _named(kind: type) -> str:
+def _type_name(kind: type) -> str:
     return f"a value of type {kind.__module__}.{kind.__qualname__}"
 
 
@@ -80,7 +80,7 @@ def _advice(kind: type) -> str:
     return "return tensors, numbers, strings and containers of them from state_dict()"
 
 
-def with_tensors(value: Any, take: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
     """The same plain state with other tensors.
 
     Args:
@@ -89,15 +89,15 @@ def with_tensors(value: Any, take: Callable[[Tensor, str], Tensor], path: str = 
         path: Where the state stands in a larger one.
     """
     if isinstance(value, Tensor):
-        return take(value, path)
+        return function(value, path)
     kind = type(value)
     if kind in _MAPPINGS:
         copy: Any = kind()
         for key, item in value.items():
-            copy[key] = with_tensors(item, take, f"{path}/{key}" if path else str(key))
+            copy[key] = map_tensors(item, function, f"{path}/{key}" if path else str(key))
         if hasattr(value, "_metadata"):
             copy._metadata = value._metadata
         return copy
     if kind in _SEQUENCES:
-        return kind([with_tensors(item, take, f"{path}/{index}") for index, item in enumerate(value)])
+        return kind([map_tensors(item, function, f"{path}/{index}") for index, item in enumerate(value)])
     return value

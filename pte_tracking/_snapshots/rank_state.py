@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import World
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.summaries import emptied, pooled
+from pte_tracking._snapshots.summaries import merge_sums, reset_sums
 
 
-class OwnState(TypedDict):
+class RankState(TypedDict):
     """The state of one rank: its random generators, extensions, stop trigger, loaders, and buffers.
 
     Attributes:
@@ -35,7 +35,7 @@ class OwnState(TypedDict):
     buffers: dict[str, dict[str, Tensor]]
 
 
-def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[OwnState]:
+def other_rank_states(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[RankState]:
     """What of a state is each rank's own, of the ranks 1, 2 and so on; called on all of them.
 
     Args:
@@ -55,35 +55,35 @@ def own(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World)
     return world.all_gather("a snapshot", _part(state, mine))[1:]
 
 
-def of_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
+def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     """The state that a rank goes on from.
 
     On another number of ranks, rank 0 takes over the sums of all, and the others begin with none. A rank that was not
     there when the snapshot was taken begins where rank 0 was, but draws other random numbers.
     """
-    others: list[OwnState] = state.get("ranks", [])
+    others: list[RankState] = state.get("ranks", [])
     manager = state["manager"]
     first = _part(state, {})
     mine = first.copy()
     if 0 < world.rank <= len(others):
         mine = others[world.rank - 1].copy()
     elif world.rank:
-        mine["rng"] = rng.of_new_rank(state["rng"], world.rank)
+        mine["rng"] = rng.derive_for_rank(state["rng"], world.rank)
     if len(others) + 1 != world.size:
         mine["extensions"] = _resized(first["extensions"], [one["extensions"] for one in others], world)
         mine["stop_trigger"] = _resized(first["stop_trigger"], [one["stop_trigger"] for one in others], world)
     return {
         **state,
-        "models": {name: _amended(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
+        "models": {name: _with_buffers(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
         "rng": mine["rng"],
         "extensions": mine["extensions"],
         "manager": {**manager, "data": mine["data"], "stop_trigger": mine["stop_trigger"]},
     }
 
 
-def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> OwnState:
+def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
     manager = state["manager"]
-    return OwnState(
+    return RankState(
         rng=state["rng"],
         extensions=state["extensions"],
         stop_trigger=manager["stop_trigger"],
@@ -103,7 +103,7 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
 
 def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
     """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
-    resized: dict[str, Any] = emptied(first) if world.rank else pooled(first, others)
+    resized: dict[str, Any] = reset_sums(first) if world.rank else merge_sums(first, others)
     return resized
 
 
@@ -114,7 +114,7 @@ def _digest(tensor: Tensor) -> bytes:
     return digest.digest()
 
 
-def _amended(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
+def _with_buffers(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
     if not buffers:
         return model
     amended = copy.copy(model)  # a model's state carries the versions of its modules along

@@ -14,7 +14,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
-from pte_tracking._snapshots.selection import Found, find_unlisted, is_run_of
+from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, is_run_of
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint
@@ -24,7 +24,7 @@ from pte_tracking._store.manifest import Manifest
 _T = TypeVar("_T")
 
 
-def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint | None:
+def reopen_run(run: Run, state: Mapping[str, Any], found: SelectedSnapshot | None) -> Checkpoint | None:
     """Open a run at the point of a snapshot.
 
     What became of snapshots after that point stays, though the point came before: a snapshot is announced when it is on
@@ -43,19 +43,19 @@ def go_on(run: Run, state: Mapping[str, Any], found: Found | None) -> Checkpoint
         run.open(resume=True)
         return None
     before = {one.path: one for one in run.checkpoints()} if is_run_of(run, point) else None
-    run.open(at=point, journal=None if found is None else _record_beside(found.path, run))
+    run.open(at=point, journal=None if found is None else _find_journal(found.path, run))
     after = {one.path: one for one in run.checkpoints()}
     for one in before.values() if before is not None else ():
-        if one.step <= point["step"] and not _same(one, after.get(one.path)):
+        if one.step <= point["step"] and not _is_same(one, after.get(one.path)):
             run.log_checkpoint(one.path, one.step, one.sha256, one.size, one.epoch, one.values)
     for path in after.keys() - before.keys() if before is not None else ():
         run.remove_checkpoint(path, after[path].step)
-    name = None if found is None else _adopt(run, found)
+    name = None if found is None else _register(run, found)
     here = [one for one in run.checkpoints() if one.step == point["step"] and name in (None, one.path)]
     return here[-1] if here else None
 
 
-def open_together(world: World, run: Run, opening: Callable[[], _T]) -> _T:
+def open_on_rank_zero(world: World, run: Run, opening: Callable[[], _T]) -> _T:
     """Open a run on rank 0, and let all ranks know which it is.
 
     Args:
@@ -75,20 +75,20 @@ def open_together(world: World, run: Run, opening: Callable[[], _T]) -> _T:
     return opened
 
 
-def announce(run: Run, template: Template) -> None:
+def register_unlisted(run: Run, template: Template) -> None:
     """Announce the snapshots of a run that are on the disk, but whose announcement a kill has prevented."""
     for path in find_unlisted(run, [template]):
         with contextlib.suppress(SnapshotError):
-            _adopt(run, Found(path, load(path)))
+            _register(run, SelectedSnapshot(path, load(path)))
 
 
-def _record_beside(path: Path, run: Run) -> Path | None:
+def _find_journal(path: Path, run: Run) -> Path | None:
     """The journal that came with a snapshot from elsewhere."""
     journal = path.parent / JOURNAL
     return journal if journal.is_file() and path.parent != run.directory else None
 
 
-def _adopt(run: Run, found: Found) -> str:
+def _register(run: Run, found: SelectedSnapshot) -> str:
     """Make a snapshot one of this run's, where it is not: taken from elsewhere, or never announced.
 
     Returns:
@@ -97,7 +97,7 @@ def _adopt(run: Run, found: Found) -> str:
     if run.directory in found.path.parents and found.fetched_to is None:
         name = found.path.relative_to(run.directory).as_posix()
     else:
-        name = _bring(found, run.directory)
+        name = _copy_into_run(found, run.directory)
     known = [one.sha256 for one in run.checkpoints() if one.path == name]
     if found.sha256 in known:
         return name
@@ -112,7 +112,7 @@ def _adopt(run: Run, found: Found) -> str:
     return name
 
 
-def _bring(found: Found, directory: Path) -> str:
+def _copy_into_run(found: SelectedSnapshot, directory: Path) -> str:
     """Bring a snapshot from elsewhere into the run's directory, so that the next resume finds it there."""
     name = found.path.name
     if (directory / name).exists():
@@ -131,5 +131,5 @@ def _bring(found: Found, directory: Path) -> str:
     return name
 
 
-def _same(one: Checkpoint, other: Checkpoint | None) -> bool:
+def _is_same(one: Checkpoint, other: Checkpoint | None) -> bool:
     return other is not None and (one.path, one.step, one.sha256) == (other.path, other.step, other.sha256)

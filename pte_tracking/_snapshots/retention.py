@@ -10,7 +10,7 @@ from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import check_key
 
 
-class Best(NamedTuple):
+class BestPolicy(NamedTuple):
     """What makes a snapshot good.
 
     Attributes:
@@ -24,7 +24,7 @@ class Best(NamedTuple):
     keep: int
 
     @classmethod
-    def of(cls, given: Sequence[object]) -> Best:
+    def parse(cls, given: Sequence[object]) -> BestPolicy:
         """From what a user writes, such as ``("val/loss", "min", 3)``.
 
         Raises:
@@ -49,7 +49,7 @@ class Best(NamedTuple):
         return sorted(finite, key=lambda one: (sign * values[one.path], one.step))
 
 
-def excess(checkpoints: Sequence[Checkpoint], n_retains: int, best: Best | None) -> list[Checkpoint]:
+def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:
     """The snapshots that may go.
 
     Args:

@@ -61,7 +61,7 @@ def set_state(state: RandomState) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
-def of_new_rank(state: RandomState, rank: int) -> RandomState:
+def derive_for_rank(state: RandomState, rank: int) -> RandomState:
     """States for a process that joins others: they follow from those of rank 0, and are different on each rank."""
     generator = torch.Generator()
     generator.set_state(state["torch"])

@@ -16,7 +16,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
-from pte_tracking._snapshots.retention import Best
+from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.journal import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _logger = logging.getLogger("pte_tracking")
 
 
-class Found(NamedTuple):
+class SelectedSnapshot(NamedTuple):
     """A snapshot to go on from.
 
     Attributes:
@@ -54,9 +54,9 @@ class _Candidate(NamedTuple):
     fetched_to: Path | None = None
 
 
-def find(
-    run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None, world: World
-) -> Found | None:
+def select_snapshot(
+    run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None, world: World
+) -> SelectedSnapshot | None:
     """Find a snapshot, check it, each rank a part of it, and read it; called on all ranks.
 
     Args:
@@ -75,8 +75,8 @@ def find(
         ValueError: ``what`` is nothing of these, or it is not said what is best.
         RuntimeError: The run is open, or one of these has happened on rank 0 alone.
     """
-    candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, what, templates, best)))
-    if what in ("latest", "best"):
+    candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
+    if source in ("latest", "best"):
         return _first_intact(candidates, world)
     (named,) = candidates
     try:
@@ -88,25 +88,25 @@ def find(
 
 
 def _candidates(
-    run: Run, what: str | os.PathLike[str], templates: Sequence[Template], best: Best | None
+    run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None
 ) -> Iterable[_Candidate]:
     if run.is_open:
         raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
-    if what == "latest":
-        return _newest_first(run, templates)
-    if what == "best":
-        return _best_first(run, best)
-    if isinstance(what, str) and re.match(r"[A-Za-z][\w+.-]+:/", what) and not Path(what).exists():
-        return [_fetch(run, what)]
-    return [_Candidate(Path(os.path.abspath(what)))]
+    if source == "latest":
+        return _candidates_by_step(run, templates)
+    if source == "best":
+        return _candidates_by_value(run, best)
+    if isinstance(source, str) and re.match(r"[A-Za-z][\w+.-]+:/", source) and not Path(source).exists():
+        return [_fetch(run, source)]
+    return [_Candidate(Path(os.path.abspath(source)))]
 
 
-def _load(candidate: _Candidate, world: World) -> Found:
+def _load(candidate: _Candidate, world: World) -> SelectedSnapshot:
     state = load(candidate.path, candidate.sha256, world)
-    return Found(candidate.path, state, candidate.fetched_to, candidate.sha256)
+    return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 
-def _newest_first(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
+def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
     """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
     digests: list[tuple[int, Path, str | None]]
     digests = [(one.step, run.directory / one.path, one.sha256) for one in run.checkpoints()]
@@ -119,15 +119,15 @@ def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     known = {one.path: one.step for one in run.checkpoints()}
     found = {}
     for template in templates:
-        for name in template.names(run.directory):
+        for name in template.list_files(run.directory):
             path = run.directory / name
-            point = _point(path) if name not in known or template.is_fixed else None
-            if point is not None and point["step"] > known.get(name, -1) and _holds(run, point):
+            point = _read_position(path) if name not in known or template.is_fixed else None
+            if point is not None and point["step"] > known.get(name, -1) and _is_effective(run, point):
                 found[path] = point["step"]
     return found
 
 
-def _best_first(run: Run, best: Best | None) -> Iterable[_Candidate]:
+def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[_Candidate]:
     if best is None:
         raise ValueError(
             "resume('best'): it is not said what is best; give the manager a snapshot(keep_best=('val/loss', 'min', 3))"
@@ -142,7 +142,7 @@ def _best_first(run: Run, best: Best | None) -> Iterable[_Candidate]:
     return [_Candidate(run.directory / one.path, one.sha256) for one in ranked]
 
 
-def _first_intact(candidates: Iterable[_Candidate], world: World) -> Found | None:
+def _first_intact(candidates: Iterable[_Candidate], world: World) -> SelectedSnapshot | None:
     broken = 0
     warn = _logger.warning if world.rank == 0 else _logger.debug
     for candidate in candidates:
@@ -186,7 +186,7 @@ def is_run_of(run: Run, point: RunPosition) -> bool:
     return beginning is not None and beginning["id"] == point["id"]
 
 
-def _holds(run: Run, point: RunPosition) -> bool:
+def _is_effective(run: Run, point: RunPosition) -> bool:
     """Whether a point is one of the history as it now counts."""
     journal, position = run.directory / JOURNAL, point["position"]
     return (
@@ -196,7 +196,7 @@ def _holds(run: Run, point: RunPosition) -> bool:
     )
 
 
-def _point(path: Path) -> RunPosition | None:
+def _read_position(path: Path) -> RunPosition | None:
     try:
         point: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:

@@ -24,7 +24,7 @@ from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
-from pte_tracking._snapshots.plain_state import with_tensors
+from pte_tracking._snapshots.plain_state import map_tensors
 from pte_tracking._store.checkpoint_files import (
     STATE_FILE,
     FileDigest,
@@ -50,7 +50,7 @@ def has_shards(state: Any) -> bool:
             found.append(tensor)
         return tensor
 
-    with_tensors(state, note)
+    map_tensors(state, note)
     return bool(found)
 
 
@@ -83,13 +83,13 @@ def write(
             in_shards[place] = tensor
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-        rest = with_tensors(dict(state), take)
+        rest = map_tensors(dict(state), take)
         mine = world.run_on_all_ranks("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
         each = world.all_gather("the shards of a snapshot", mine)
         if world.rank:
             return None
         parts = {name: one for parts in each for name, one in parts.items()}
-        parts[_METADATA] = _on_disk(temporary / _METADATA)
+        parts[_METADATA] = _digest_on_disk(temporary / _METADATA)
         parts[STATE_FILE] = save(temporary / STATE_FILE, rest)
         write_index(temporary, parts)
         sync_directory(temporary)
@@ -115,25 +115,25 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dic
         raise
     except BaseException as error:  # torch's own is no Exception
         raise OSError(_reasons(error)) from error
-    return {file.name: _on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
+    return {file.name: _digest_on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
 
 
-def _on_disk(path: Path) -> FileDigest:
+def _digest_on_disk(path: Path) -> FileDigest:
     """What a marker says of a file of torch's, which syncs its files before it has flushed their ends (2.13)."""
     sync_file(path)
     return digest_file(path)
 
 
-def together(path: Path) -> dict[str, Any]:
+def gather_shards(path: Path) -> dict[str, Any]:
     """All of a snapshot whose tensors lie in shards, in this process.
 
     Raises:
         SnapshotError: It is damaged, or not whole.
     """
-    return fitted(load(path), path, {}, SINGLE_PROCESS)
+    return reshard(load(path), path, {}, SINGLE_PROCESS)
 
 
-def fitted(
+def reshard(
     state: Mapping[str, Any],
     path: Path | None,
     objects: Mapping[str, Mapping[str, Any]],
@@ -153,7 +153,7 @@ def fitted(
     Raises:
         SnapshotError: What is in the shards is not what the state says.
     """
-    alike = _alike(objects)
+    alike = _current_tensors(objects)
     in_shards: dict[str, Tensor] = {}
 
     def fit(tensor: Tensor, place: str) -> Tensor:
@@ -168,7 +168,7 @@ def fitted(
             in_shards[place] = torch.empty_like(like.detach(), dtype=tensor.dtype)
         return in_shards[place]
 
-    whole = cast("dict[str, Any]", with_tensors(dict(state), fit))
+    whole = cast("dict[str, Any]", map_tensors(dict(state), fit))
     if in_shards and path is None:
         raise ValueError("state: its tensors lie in shards beside it; give resume() the folder")
     if in_shards and path is not None:
@@ -176,7 +176,7 @@ def fitted(
     return whole
 
 
-def _alike(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+def _current_tensors(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     """The sharded tensors here by their places in a state; an optimizer's states are like its parameters."""
     found: dict[str, Tensor] = {}
 
@@ -187,7 +187,7 @@ def _alike(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
 
     for kind, things in objects.items():
         for name, thing in things.items():
-            with_tensors(thing.state_dict(), note, f"{kind}/{name}")
+            map_tensors(thing.state_dict(), note, f"{kind}/{name}")
             groups = getattr(thing, "param_groups", ())
             if not isinstance(groups, list):  # some, such as Ignite's metrics, have a function for every name
                 continue

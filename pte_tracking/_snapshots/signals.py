@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 
-class SignalNote:
+class SignalFlag:
     """Notes that a signal came, from :meth:`install` to :meth:`restore`.
 
     Args:
@@ -44,7 +44,7 @@ class SignalNote:
             RuntimeError: This is not the main thread.
         """
         try:
-            self._set(self._signal, self._note)
+            self._set(self._signal, self._handle)
         except ValueError:
             raise RuntimeError(
                 "on_signal: signals reach the main thread only; train there, or leave on_signal out"
@@ -59,7 +59,7 @@ class SignalNote:
     def _set(self, number: signal.Signals, handler: Any) -> None:
         self._previous[number] = signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.came:
             # Whole groups of processes are signalled, a loader's workers too. Torch would answer the death of a worker
             # with an exception in the midst of the iteration that is to be finished.

@@ -13,7 +13,7 @@ from pte_tracking.reporter import SummaryState
 _FORM = SummaryState.__annotations__.keys()
 
 
-def pooled(state: Any, others: Sequence[Any]) -> Any:
+def merge_sums(state: Any, others: Sequence[Any]) -> Any:
     """A state with the sums of others added to its own; all else in it stays."""
     if _is_sum(state):
         return {key: sum(one[key] for one in (state, *filter(_is_sum, others))) for key in _FORM}
@@ -24,17 +24,17 @@ def pooled(state: Any, others: Sequence[Any]) -> Any:
     found = {}
     for key in dict.fromkeys([*state, *lacking]):
         first, *rest = [one[key] for one in (state, *alike) if key in one]
-        found[key] = pooled(first, rest)
+        found[key] = merge_sums(first, rest)
     return found
 
 
-def emptied(state: Any) -> Any:
+def reset_sums(state: Any) -> Any:
     """A state with nothing in its sums."""
     if not isinstance(state, dict):
         return state
     if _is_sum(state):
         return dict.fromkeys(_FORM, 0)
-    return {key: emptied(value) for key, value in state.items()}
+    return {key: reset_sums(value) for key, value in state.items()}
 
 
 def _is_sum(value: Any) -> bool:

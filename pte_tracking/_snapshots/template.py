@@ -43,7 +43,7 @@ class Template:
         #: Matches all its names, and perhaps more.
         self.glob: str = "".join(literal + ("*" if field is not None else "") for literal, field, *_ in fields)
 
-    def name(self, manager: object) -> str:
+    def format(self, manager: object) -> str:
         """The name of a snapshot taken now.
 
         Raises:
@@ -68,7 +68,7 @@ class Template:
         match = self._pattern.fullmatch(name)
         return tuple(map(float, match.groups())) if match else ()
 
-    def names(self, directory: Path) -> list[str]:
+    def list_files(self, directory: Path) -> list[str]:
         """The names of such files in a run's directory, in their order."""
         found = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
         return sorted(filter(self.matches, found), key=self.order)

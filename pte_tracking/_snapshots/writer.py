@@ -14,13 +14,13 @@ from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots import file, shards
 from pte_tracking._snapshots.buffers import Buffers
-from pte_tracking._snapshots.plain_state import with_tensors
+from pte_tracking._snapshots.plain_state import map_tensors
 from pte_tracking._store.checkpoint_files import FileDigest
 
 _logger = logging.getLogger("pte_tracking")
 
 
-class Saver:
+class SnapshotWriter:
     """Writes one snapshot at a time. What goes wrong is logged, and the training goes on.
 
     Args:
@@ -29,7 +29,7 @@ class Saver:
     """
 
     #: The last one that wrote shards. They all talk over one line, so the next has to wait for it.
-    _on_the_line: ClassVar[Saver | None] = None
+    _on_the_line: ClassVar[SnapshotWriter | None] = None
 
     def __init__(self, asynchronous: bool) -> None:
         self._buffers = Buffers() if asynchronous else None
@@ -69,7 +69,7 @@ class Saver:
             # Into shards on all ranks or on none: the threads that write them wait for each other.
             state = world.run_on_all_ranks("the copy of a snapshot", copy) if in_shards else copy()
         except Exception as error:
-            _complain(path, error, world)
+            _log_failure(path, error, world)
             return
 
         def write() -> None:
@@ -85,10 +85,10 @@ class Saver:
                 if published is not None:
                     after(state, published)
             except Exception as error:
-                _complain(path, error, world)
+                _log_failure(path, error, world)
 
         def write_behind() -> None:
-            _step_back()
+            _lower_priority()
             write()
 
         if buffers is None:
@@ -100,32 +100,30 @@ class Saver:
         self._thread.start()
 
     def _take_the_line(self) -> None:
-        if Saver._on_the_line is not None:
-            Saver._on_the_line.wait()
-        Saver._on_the_line = self
+        if SnapshotWriter._on_the_line is not None:
+            SnapshotWriter._on_the_line.wait()
+        SnapshotWriter._on_the_line = self
 
     def wait(self) -> None:
         """Wait until the last one is written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if Saver._on_the_line is self:
-            Saver._on_the_line = None
+        if SnapshotWriter._on_the_line is self:
+            SnapshotWriter._on_the_line = None
 
 
 def _to_host(state: dict[str, Any]) -> dict[str, Any]:
     # Shards are written from where they are.
-    return cast(
-        dict[str, Any], with_tensors(state, lambda tensor, path: tensor if is_sharded(tensor) else tensor.cpu())
-    )
+    return cast(dict[str, Any], map_tensors(state, lambda tensor, path: tensor if is_sharded(tensor) else tensor.cpu()))
 
 
-def _complain(path: Path, error: Exception, world: World) -> None:
+def _log_failure(path: Path, error: Exception, world: World) -> None:
     level = logging.ERROR if world.rank == 0 else logging.DEBUG  # what concerns all ranks is said once
     _logger.log(level, "%s: the snapshot was not saved: %s: %s", path, type(error).__name__, error)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Let the training have the processor first: on Linux a thread has a niceness of its own.
 
     Where the training keeps every core busy, its iterations take 2.8 times as long while 200 MB are written without

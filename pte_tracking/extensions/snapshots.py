@@ -17,14 +17,14 @@ from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Mana
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
-from pte_tracking._snapshots.plain_state import plain, with_tensors
-from pte_tracking._snapshots.rank_state import own
-from pte_tracking._snapshots.reopen import announce
-from pte_tracking._snapshots.retention import Best, excess
-from pte_tracking._snapshots.shards import fitted, has_shards
-from pte_tracking._snapshots.signals import SignalNote
+from pte_tracking._snapshots.plain_state import map_tensors, to_plain
+from pte_tracking._snapshots.rank_state import other_rank_states
+from pte_tracking._snapshots.reopen import register_unlisted
+from pte_tracking._snapshots.retention import BestPolicy, prunable
+from pte_tracking._snapshots.shards import has_shards, reshard
+from pte_tracking._snapshots.signals import SignalFlag
 from pte_tracking._snapshots.template import Template
-from pte_tracking._snapshots.writer import Saver
+from pte_tracking._snapshots.writer import SnapshotWriter
 from pte_tracking._store.checkpoint_files import FileDigest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import to_numbers
@@ -32,7 +32,7 @@ from pte_tracking._store.values import to_numbers
 _logger = logging.getLogger("pte_tracking")
 
 
-class Saved(Protocol):
+class Stateful(Protocol):
     """Anything with a state."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -43,7 +43,7 @@ class Saved(Protocol):
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,
-    target: Saved | Mapping[str, Saved] | None = None,
+    target: Stateful | Mapping[str, Stateful] | None = None,
     trigger: TriggerLike = (1, "epoch"),
     condition: Callable[[], bool] | None = None,
     n_retains: int = -1,
@@ -83,7 +83,7 @@ def snapshot(
         TypeError: An argument is of the wrong type.
         ValueError: The file's name, the number of files, or the signal cannot be.
     """
-    policy = Policy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
+    policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
     if target is None:
         return TrainingSnapshot(filename, policy, keep_best, on_signal)
     for name, given in {"keep_best": keep_best, "on_signal": on_signal}.items():
@@ -93,7 +93,7 @@ def snapshot(
 
 
 def snapshot_object(
-    target: Saved | Mapping[str, Saved],
+    target: Stateful | Mapping[str, Stateful],
     filename: str,
     *,
     trigger: TriggerLike = (1, "epoch"),
@@ -123,12 +123,12 @@ def snapshot_object(
         ValueError: The file's name or the number of files cannot be.
     """
     return ObjectSnapshot(
-        filename, Policy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous), target
+        filename, SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous), target
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class SnapshotPolicy:
     """When something is saved, and how long it is kept; see :func:`snapshot`."""
 
     trigger: TriggerLike
@@ -155,15 +155,15 @@ class Snapshot(Extension):
 
     priority = PRIORITY_SNAPSHOT
 
-    def __init__(self, filename: str, policy: Policy) -> None:
+    def __init__(self, filename: str, policy: SnapshotPolicy) -> None:
         self.template = Template(filename)
         self.trigger = policy.trigger
         self.policy = policy
-        self._saver = Saver(policy.asynchronous)
+        self._saver = SnapshotWriter(policy.asynchronous)
 
     def initialize(self, manager: Manager) -> None:
         # A name or a state that cannot be is told now, not after the first epoch.
-        self.template.name(manager)
+        self.template.format(manager)
         if has_shards(self.state(manager)):
             self._check_shards()
         if manager.world.rank:
@@ -180,7 +180,7 @@ class Snapshot(Extension):
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
         if self.policy.on_error and self.policy.is_met and manager.world.rank == 0:
             # Under a name of its own: the state may be that of half an iteration.
-            path = manager.run.directory / f"{self.template.name(manager)}_on_error"
+            path = manager.run.directory / f"{self.template.format(manager)}_on_error"
             manager.run.register_files(f"{self.template.glob}_on_error")
             self._saver.save(path, lambda: self.state(manager))
 
@@ -209,11 +209,11 @@ class TrainingSnapshot(Snapshot):
     default_name = "snapshot"
 
     def __init__(
-        self, filename: str, policy: Policy, keep_best: Sequence[object] | None, on_signal: int | None
+        self, filename: str, policy: SnapshotPolicy, keep_best: Sequence[object] | None, on_signal: int | None
     ) -> None:
         super().__init__(filename, policy)
-        self.keep_best = None if keep_best is None else Best.of(keep_best)
-        self._signal = None if on_signal is None else SignalNote(on_signal)
+        self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
+        self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._has_to_end = False
 
     def is_urgent(self, manager: Manager) -> bool:
@@ -225,7 +225,7 @@ class TrainingSnapshot(Snapshot):
         super().initialize(manager)
         if manager.world.rank == 0:
             # Where a kill prevented it:
-            announce(manager.run, self.template)
+            register_unlisted(manager.run, self.template)
             self._prune(manager.run)
         if self._signal is not None:
             self._signal.install()
@@ -266,7 +266,7 @@ class TrainingSnapshot(Snapshot):
         return manager.state_dict()
 
     def save(self, manager: Manager) -> None:
-        run, name, world = manager.run, self.template.name(manager), manager.world
+        run, name, world = manager.run, self.template.format(manager), manager.world
         path = run.directory / name
         step, epoch, observation = manager.iteration, _epochs(manager), dict(manager.observation)
 
@@ -282,7 +282,7 @@ class TrainingSnapshot(Snapshot):
 
         def capture() -> dict[str, Any]:
             state = world.run_on_all_ranks("a snapshot", lambda: self.state(manager))
-            others = own(state, manager.models, world)
+            others = other_rank_states(state, manager.models, world)
             return {**state, "ranks": others} if others else state
 
         self._saver.save(path, capture, complete, publish, world)
@@ -291,7 +291,7 @@ class TrainingSnapshot(Snapshot):
         return [one for one in run.checkpoints() if self.template.matches(one.path)]
 
     def _prune(self, run: Run) -> None:
-        for one in excess(self._mine(run), self.policy.n_retains, self.keep_best):
+        for one in prunable(self._mine(run), self.policy.n_retains, self.keep_best):
             # In this order: what a kill in between leaves is pruned the next time.
             if _remove(run.directory / one.path):
                 run.remove_checkpoint(one.path, one.step)
@@ -302,12 +302,12 @@ class ObjectSnapshot(Snapshot):
 
     default_name = "snapshot_object"
 
-    def __init__(self, filename: str, policy: Policy, target: Saved | Mapping[str, Saved]) -> None:
+    def __init__(self, filename: str, policy: SnapshotPolicy, target: Stateful | Mapping[str, Stateful]) -> None:
         super().__init__(filename, policy)
         for one in target.values() if isinstance(target, Mapping) else [target]:
             if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
                 raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {one!r}")
-        self._target: Saved = _Together(target) if isinstance(target, Mapping) else target
+        self._target: Stateful = _Together(target) if isinstance(target, Mapping) else target
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
@@ -315,11 +315,11 @@ class ObjectSnapshot(Snapshot):
             self._load_newest(manager.run.directory, manager.world)
 
     def state(self, manager: Manager) -> dict[str, Any]:
-        return cast(dict[str, Any], plain(self._target.state_dict(), type(self._target).__name__))
+        return cast(dict[str, Any], to_plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
         directory, world = manager.run.directory, manager.world
-        path = directory / self.template.name(manager)
+        path = directory / self.template.format(manager)
 
         def put_together(tensor: Tensor, _: str) -> Tensor:
             if not is_sharded(tensor):
@@ -331,24 +331,24 @@ class ObjectSnapshot(Snapshot):
 
         def capture() -> dict[str, Any]:
             state = world.run_on_all_ranks(path.name, lambda: self.state(manager))
-            return cast(dict[str, Any], with_tensors(state, put_together))
+            return cast(dict[str, Any], map_tensors(state, put_together))
 
         self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=world)
 
     def _prune(self, directory: Path) -> None:
         if self.policy.n_retains > 0:
-            for name in self.template.names(directory)[: -self.policy.n_retains]:
+            for name in self.template.list_files(directory)[: -self.policy.n_retains]:
                 _remove(directory / name)
 
     def _load_newest(self, directory: Path, world: World) -> None:
         state = world.run_on_rank_zero("the newest file of an object", lambda: self._newest(directory))
         if state is None:
             return
-        fitting = fitted({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
+        fitting = reshard({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
         self._target.load_state_dict(fitting["target"]["main"])
 
     def _newest(self, directory: Path) -> dict[str, Any] | None:
-        for name in reversed(self.template.names(directory)):
+        for name in reversed(self.template.list_files(directory)):
             try:
                 return load(directory / name)
             except SnapshotError as error:
@@ -359,7 +359,7 @@ class ObjectSnapshot(Snapshot):
 class _Together:
     """Several objects, saved as one."""
 
-    def __init__(self, parts: Mapping[str, Saved]) -> None:
+    def __init__(self, parts: Mapping[str, Stateful]) -> None:
         self._parts = parts
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pte_tracking._snapshots.shards import together
+from pte_tracking._snapshots.shards import gather_shards
 from tests.crash import killing
 from tests.ranks import scenarios
 from tests.ranks.forked import fork
@@ -44,7 +44,7 @@ def train(folder: Path) -> None:
 def result(folder: Path) -> dict[str, Any]:
     run = folder / "run"
     snapshots = sorted(path.name for path in run.glob("*snapshot*"))
-    saved = together(run / "snapshot_iter_8")
+    saved = gather_shards(run / "snapshot_iter_8")
     return {
         "snapshots": snapshots,
         "rows": scenarios.rows(run),

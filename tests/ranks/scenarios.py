@@ -27,7 +27,7 @@ from pte_tracking._distributed.sharding import full_tensor, local_tensor
 from pte_tracking._snapshots import shards
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
-from pte_tracking._snapshots.plain_state import with_tensors
+from pte_tracking._snapshots.plain_state import map_tensors
 from pte_tracking._store import checkpoint_files
 from pte_tracking._store.checkpoint_files import FileDigest
 
@@ -306,7 +306,7 @@ def went_on(folder: Path, wrap: Callable[[nn.Module], nn.Module] = lambda net: s
     manager = learning(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
     resumed = manager.resume()
     assert resumed is not None
-    state = with_tensors(manager.state_dict(), lambda tensor, _: full_tensor(tensor))
+    state = map_tensors(manager.state_dict(), lambda tensor, _: full_tensor(tensor))
     if dist.get_rank() == 0:
         torch.save({part: state[part] for part in ("models", "optimizers")}, folder / "restored")
     learn(manager, net, optimizer)
@@ -641,7 +641,7 @@ def step(net: Any, optimizer: torch.optim.Optimizer) -> None:
 def weights(snapshot: Path) -> list[torch.Tensor]:
     """All weights of a snapshot, read by this process alone."""
     assert load(snapshot)
-    return list(shards.together(snapshot)["models"]["main"].values())
+    return list(shards.gather_shards(snapshot)["models"]["main"].values())
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

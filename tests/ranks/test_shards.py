@@ -23,7 +23,7 @@ from pte_tracking import extensions
 from pte_tracking._cli import app
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
-from pte_tracking._snapshots.shards import together
+from pte_tracking._snapshots.shards import gather_shards
 from pte_tracking._store import checkpoint_files
 from tests.ranks import scenarios
 from tests.ranks.forked import on_ranks
@@ -77,7 +77,7 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
 def test_resume_on_other_world_size_restores_same_weights(kind: str, before: int, after: int, tmp_path: Path) -> None:
     first = on_ranks(f"trained{kind}", before, tmp_path)
     newest = tmp_path / "run" / ("snapshot_iter_8" if before == 2 else "snapshot_iter_16")
-    saved = load(newest) if kind else together(newest)
+    saved = load(newest) if kind else gather_shards(newest)
     results = on_ranks(f"went_on{kind}", after, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
@@ -91,14 +91,14 @@ def test_resume_on_other_world_size_restores_same_weights(kind: str, before: int
 def test_resume_between_sharded_and_ddp_models_restores_weights(before: str, after: str, tmp_path: Path) -> None:
     on_ranks(before, 2, tmp_path)
     newest = tmp_path / "run" / "snapshot_iter_8"
-    saved = together(newest) if newest.is_dir() else load(newest)
+    saved = gather_shards(newest) if newest.is_dir() else load(newest)
     on_ranks(after, 2, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
 
 
 def test_single_process_resumes_from_sharded_snapshot(folder: Path) -> None:
-    saved = together(folder / "run" / "snapshot_iter_8")
+    saved = gather_shards(folder / "run" / "snapshot_iter_8")
     manager = alone(folder / "run")
     resumed = manager.resume()
     assert resumed is not None
@@ -132,7 +132,7 @@ def test_convert_writes_file_that_torch_loads_and_run_resumes_from(folder: Path)
     done = CliRunner().invoke(app, ["convert", str(snapshot), str(file)])
     assert done.exit_code == 0, done.output
     state = torch.load(file)
-    assert same(state["models"], together(snapshot)["models"])
+    assert same(state["models"], gather_shards(snapshot)["models"])
     assert not any(tensor.is_meta for tensor in state["models"]["main"].values())
     manager = alone(folder / "run")
     resumed = manager.resume(file)
@@ -265,7 +265,7 @@ def test_forged_snapshot_executes_no_code(kind: str, folder: Path, monkeypatch: 
     snapshot = folder / "run" / "snapshot_iter_8"
     forge(snapshot, name, make(snapshot))
     with pytest.raises(SnapshotError, match=f"^{snapshot}: "):
-        together(snapshot)
+        gather_shards(snapshot)
     assert not Path("executed").exists()
     assert snapshot.name == "snapshot_iter_8", "no class of this process was changed"
 
@@ -344,7 +344,7 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     resumed = manager.resume(f"runs:/{run.info.run_id}")
     assert resumed is not None
     assert resumed.step == 8
-    saved = together(tmp_path / "run" / "snapshot_iter_8")
+    saved = gather_shards(tmp_path / "run" / "snapshot_iter_8")
     assert same(manager.models["main"].state_dict(), saved["models"]["main"])
     assert manager.run.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
     assert not list((tmp_path / "elsewhere").glob(".fetched*"))

@@ -22,7 +22,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from pte_tracking._data.loader import Feed, Feeds
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.plain_state import plain
+from pte_tracking._snapshots.plain_state import to_plain
 
 BATCHES = 5  # in a pass, of 4 samples
 Seen = list[tuple[Any, float]]
@@ -136,7 +136,7 @@ def seed_everything(seed: int) -> None:
 
 def save_and_load(state: Any) -> Any:
     buffer = io.BytesIO()
-    torch.save(plain(state), buffer)
+    torch.save(to_plain(state), buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pte_tracking._snapshots.buffers import Buffers
-from pte_tracking._snapshots.plain_state import plain, with_tensors
+from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 
 
 def save_and_load(state: Any) -> Any:
@@ -37,7 +37,7 @@ def test_to_plain_supported_values_survive_save_and_load() -> None:
         "counted": Counter([5, 5, 7]),
         "ordered": OrderedDict(x=1),
     }
-    loaded = save_and_load(plain(state))
+    loaded = save_and_load(to_plain(state))
     assert loaded == state
     assert {key: type(value) for key, value in loaded.items()} == {key: type(value) for key, value in state.items()}
 
@@ -51,7 +51,7 @@ def test_to_plain_numpy_scalars_become_python_values() -> None:
         "text": np.str_("x"),
         np.int32(4): 1,
     }
-    copied = plain(numbers)
+    copied = to_plain(numbers)
     assert copied == {"float": 0.5, "half": 0.25, "int": 3, "bool": True, "text": "x", 4: 1}
     assert {type(value) for value in copied.values()} == {float, int, bool, str}
     assert save_and_load(copied) == copied
@@ -77,21 +77,21 @@ def test_to_plain_numpy_scalars_become_python_values() -> None:
 )
 def test_to_plain_unsupported_value_raises_with_its_path(value: object) -> None:
     with pytest.raises(TypeError, match=r"^extensions/LogReport/rows/1: .*cannot be saved"):
-        plain({"extensions": {"LogReport": {"rows": [0, value]}}})
+        to_plain({"extensions": {"LogReport": {"rows": [0, value]}}})
 
 
 def test_to_plain_error_suggests_solution() -> None:
     with pytest.raises(TypeError, match=r"torch\.as_tensor"):
-        plain({"a": np.zeros(3)})
+        to_plain({"a": np.zeros(3)})
     with pytest.raises(TypeError, match="plain dict, list or tuple"):
-        plain({"a": deque()})
+        to_plain({"a": deque()})
     with pytest.raises(TypeError, match="models/main/weight: not initialized yet; run the model once"):
-        plain({"models": {"main": nn.LazyLinear(3).state_dict()}})
+        to_plain({"models": {"main": nn.LazyLinear(3).state_dict()}})
 
 
 def test_to_plain_tensors_are_detached_and_share_memory() -> None:
     weight = torch.ones(3, requires_grad=True)
-    copied = plain([weight * 2, nn.Parameter(weight)])
+    copied = to_plain([weight * 2, nn.Parameter(weight)])
     assert [type(tensor) for tensor in copied] == [torch.Tensor, torch.Tensor]
     assert not any(tensor.requires_grad for tensor in copied)
     assert copied[1].data_ptr() == weight.data_ptr()
@@ -100,20 +100,20 @@ def test_to_plain_tensors_are_detached_and_share_memory() -> None:
 def test_to_plain_view_is_saved_without_its_base() -> None:
     large = torch.arange(1_000_000.0)
     assert measure_saved_size([large[5:8]]) > 4_000_000, "torch itself saves all of it"
-    small = plain([large[5:8]])
+    small = to_plain([large[5:8]])
     assert measure_saved_size(small) < 10_000
     assert small[0].tolist() == [5, 6, 7]
 
 
 def test_to_plain_and_map_tensors_keep_module_versions() -> None:
     state = nn.BatchNorm1d(2).state_dict()
-    assert save_and_load(plain(state))._metadata == state._metadata  # type: ignore[attr-defined]
-    assert with_tensors(plain(state), lambda tensor, _: tensor.clone())._metadata == state._metadata  # type: ignore[attr-defined]
+    assert save_and_load(to_plain(state))._metadata == state._metadata  # type: ignore[attr-defined]
+    assert map_tensors(to_plain(state), lambda tensor, _: tensor.clone())._metadata == state._metadata  # type: ignore[attr-defined]
 
 
 def test_buffers_copy_does_not_change_with_state() -> None:
     state = {"weight": torch.ones(3), "more": [torch.zeros(2, 2), (torch.tensor(1), "x")], "counted": Counter("aab")}
-    copied = Buffers().copy(plain(state))
+    copied = Buffers().copy(to_plain(state))
     state["weight"].fill_(2)
     state["more"][0].fill_(3)
     assert copied["weight"].tolist() == [1, 1, 1]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.plain_state import plain
+from pte_tracking._snapshots.plain_state import to_plain
 
 
 def draw() -> list[Any]:
@@ -26,7 +26,7 @@ def draw() -> list[Any]:
 
 def save_and_load(state: rng.RandomState) -> Any:
     buffer = io.BytesIO()
-    torch.save(plain(state), buffer)
+    torch.save(to_plain(state), buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking._snapshots.retention import Best, excess
+from pte_tracking._snapshots.retention import BestPolicy, prunable
 from pte_tracking._store.events import Checkpoint
 
 EVERY: Any = (1, "iteration")
@@ -177,12 +177,12 @@ def make_checkpoint(step: int, **values: float) -> Checkpoint:
 def test_prunable_never_includes_newest_checkpoint() -> None:
     ten = [make_checkpoint(step, loss=step) for step in range(10)]
     for n_retains in (-1, 0, 1, 3, 20):
-        for best in (None, Best("loss", "min", 2), Best("loss", "max", 1), Best("other", "max", 1)):
-            retained = [entry for entry in ten if entry not in excess(ten, n_retains, best)]
+        for best in (None, BestPolicy("loss", "min", 2), BestPolicy("loss", "max", 1), BestPolicy("other", "max", 1)):
+            retained = [entry for entry in ten if entry not in prunable(ten, n_retains, best)]
             assert retained[-1] is ten[-1]
-    assert excess(ten, -1, None) == []
-    assert excess([], 1, Best("loss", "min", 1)) == []
-    assert [entry.step for entry in ten if entry not in excess(ten, 2, Best("loss", "min", 2))] == [0, 1, 8, 9]
+    assert prunable(ten, -1, None) == []
+    assert prunable([], 1, BestPolicy("loss", "min", 1)) == []
+    assert [entry.step for entry in ten if entry not in prunable(ten, 2, BestPolicy("loss", "min", 2))] == [0, 1, 8, 9]
 
 
 # -- one object --------------------------------------------------------------------------------------------------------
