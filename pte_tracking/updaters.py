@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn, optim
 
-from pte_tracking._data.batch import check_takes, example, to_device, unpack
-from pte_tracking._data.loader import Feeds
+from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
+from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._interface.progress import Progress
 
 
@@ -33,7 +33,7 @@ class Updater(Protocol):
     def iters_per_epoch(self) -> int | None:
         """Updates in one epoch, if that is known."""
 
-    def connect(self, feeds: Feeds, progress: Progress) -> None:
+    def connect(self, loaders: LoaderRegistry, progress: Progress) -> None:
         """Take the batches from here from now on, where the places in the data are kept; updates are counted there."""
 
     def update(self) -> None:
@@ -93,14 +93,14 @@ class StandardUpdater:
         self._device = device
         self._autocast = autocast or nullcontext()
         self._scaler = scaler
-        self._feeds = Feeds()
+        self._feeds = LoaderRegistry()
         self.progress = Progress(self.iters_per_epoch or None)
         self._passes: dict[str, Iterator[Any]] = {}
         if type(self).update_core is not StandardUpdater.update_core:
             return  # which may need no loss function, or call it otherwise
-        loss_func, form = self._loss_func(), example(self._loaders["main"])
+        loss_func, form = self._loss_func(), example_batch(self._loaders["main"])
         if converter is None and form is not None:
-            check_takes(loss_func, form, "loss_func")
+            check_signature(loss_func, form, "loss_func")
 
     @property
     def state_objects(self) -> Mapping[str, Any]:
@@ -135,11 +135,11 @@ class StandardUpdater:
         """Whether the last update done was the last of its epoch."""
         return self.progress.is_new_epoch
 
-    def connect(self, feeds: Feeds, progress: Progress) -> None:
+    def connect(self, loaders: LoaderRegistry, progress: Progress) -> None:
         """Take the batches from here from now on, and the count of updates."""
-        self._feeds, self.progress = feeds, progress
+        self._feeds, self.progress = loaders, progress
         for name, loader in self._loaders.items():
-            feeds.feed(loader, name)
+            loaders.register(loader, name)
 
     def get_iterator(self, name: str = "main") -> Iterable[Any]:
         """The loader of that name."""
@@ -161,7 +161,7 @@ class StandardUpdater:
         """
         batch = next(self._passes.get(name, iter(())), _END)
         if batch is _END:
-            self._passes[name] = iter(self._feeds.feed(self._loaders[name], name))
+            self._passes[name] = iter(self._feeds.register(self._loaders[name], name))
             batch = next(self._passes[name], _END)
         if batch is _END:
             hint = "; an iterator gives one pass only: give what it was made from" if self.iteration else ""

@@ -35,7 +35,7 @@ def unpack(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (batch,), {}
 
 
-def check_takes(function: Callable[..., Any], batch: Any, argument: str) -> None:
+def check_signature(function: Callable[..., Any], batch: Any, argument: str) -> None:
     """Makes sure that a function can be called with a batch, as far as its signature can be known.
 
     Raises:
@@ -58,7 +58,7 @@ def check_takes(function: Callable[..., Any], batch: Any, argument: str) -> None
         ) from None
 
 
-def example(loader: Iterable[Any]) -> Any:
+def example_batch(loader: Iterable[Any]) -> Any:
     """Something of the form of the loader's batches, if that is known without reading data; else None.
 
     Only what lies in memory is looked at: to read from any other dataset may cost time, draw random numbers,

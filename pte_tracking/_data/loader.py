@@ -35,14 +35,14 @@ _logger = logging.getLogger("pte_tracking")
 _END: Any = object()
 
 
-class Randomness(TypedDict):
+class RandomStates(TypedDict):
     """The state of the global random generators, and of those that a loader has of its own."""
 
     everywhere: rng.RandomState
     own: list[Tensor]
 
 
-class FeedState(TypedDict):
+class LoaderState(TypedDict):
     """A place in the data.
 
     Attributes:
@@ -57,14 +57,14 @@ class FeedState(TypedDict):
 
     passes: int
     taken: int
-    start: Randomness | None
+    start: RandomStates | None
     own: list[Tensor]
     workers_live: bool
     loader: dict[str, Any] | None
     length: int | None
 
 
-class Feed(Generic[_Batch]):
+class ResumableLoader(Generic[_Batch]):
     """A loader that knows where it is. Iterating over it makes one pass; after a resume, the rest of the one under way.
 
     Args:
@@ -75,9 +75,9 @@ class Feed(Generic[_Batch]):
         self.loader = loader
         self._passes = 0
         self._taken = 0
-        self._start: Randomness | None = None
+        self._start: RandomStates | None = None
         self._workers_live = False
-        self._saved: FeedState | None = None
+        self._saved: LoaderState | None = None
         self._is_resized = False
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Feed(Generic[_Batch]):
 
     def __iter__(self) -> Iterator[_Batch]:
         saved, self._saved = self._saved, None
-        batches = self._begin() if saved is None else self._go_on(saved)
+        batches = self._start_pass() if saved is None else self._resume_pass(saved)
         length = _length(self.loader)
         batch = next(batches, _END)
         while batch is not _END:
@@ -95,27 +95,27 @@ class Feed(Generic[_Batch]):
             looked = self._taken == length
             following = next(batches, _END) if looked else None
             if following is _END:
-                self._end()
+                self._end_pass()
             yield batch
             batch = following if looked else next(batches, _END)
-        self._end()
+        self._end_pass()
 
-    def state_dict(self) -> FeedState:
+    def state_dict(self) -> LoaderState:
         """The place after the batch that was given out last."""
         if self._saved is not None:
             return self._saved
-        return FeedState(
+        return LoaderState(
             passes=self._passes,
             taken=self._taken,
             start=self._start,
             own=[generator.get_state() for generator in _generators(self.loader)],
             workers_live=self._workers_live,
             # Before the first pass, asking would make some loaders begin it.
-            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _KnowsItsPlace) else None,
+            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _StatefulLoader) else None,
             length=_length(self.loader),
         )
 
-    def load_state_dict(self, state: FeedState, is_resized: bool = False) -> None:
+    def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
         """Go to a place with the next pass; the global random generators have to stand as they did there by then.
 
         Args:
@@ -126,7 +126,7 @@ class Feed(Generic[_Batch]):
             ValueError: It is the place in another kind of loader.
         """
         kind = type(self.loader).__name__
-        if state["loader"] is not None and not isinstance(self.loader, _KnowsItsPlace):
+        if state["loader"] is not None and not isinstance(self.loader, _StatefulLoader):
             raise ValueError(
                 f"loader: the snapshot was taken with one that has state_dict() and load_state_dict(), {kind} has not"
             )
@@ -140,12 +140,12 @@ class Feed(Generic[_Batch]):
             generator.set_state(own)
         self._saved, self._is_resized = state, is_resized
 
-    def _begin(self) -> Iterator[_Batch]:
-        self._tell_pass(self._passes)
+    def _start_pass(self) -> Iterator[_Batch]:
+        self._set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        if not isinstance(self.loader, _KnowsItsPlace):
-            self._start = _randomness(self.loader)
+        if not isinstance(self.loader, _StatefulLoader):
+            self._start = _get_random_states(self.loader)
             return iter(self.loader)
         # Such a loader draws more from the global generator when it begins after a resume. What follows must not depend
         # on that; one number is drawn so that each pass begins with others.
@@ -155,33 +155,33 @@ class Feed(Generic[_Batch]):
         rng.set_state(now)
         return batches
 
-    def _go_on(self, saved: FeedState) -> Iterator[_Batch]:
-        now = _randomness(self.loader)
+    def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
+        now = _get_random_states(self.loader)
         self._passes = saved["passes"]
         self._workers_live = saved["workers_live"]
         self._taken = saved["taken"]
         if self._is_resized:
-            self._taken = _same_place(saved["taken"], saved["length"], _length(self.loader))
+            self._taken = _rescaled_position(saved["taken"], saved["length"], _length(self.loader))
         # What a loader says of its place is about the batches of as many ranks.
         place = None if self._is_resized else saved["loader"]
         if place is not None:
-            cast(_KnowsItsPlace, self.loader).load_state_dict(place)
+            cast(_StatefulLoader, self.loader).load_state_dict(place)
             if not saved["taken"]:
                 iter(self.loader)  # takes the end of a pass in; the next one then draws as it would have
         elif saved["workers_live"] and _keeps_workers(self.loader):
             self._start_workers()
         if not saved["taken"]:
-            _set_randomness(self.loader, now)
-            return self._begin()
+            _set_random_states(self.loader, now)
+            return self._start_pass()
         if saved["start"] is not None:
             self._start = saved["start"]
-            _set_randomness(self.loader, saved["start"])
+            _set_random_states(self.loader, saved["start"])
         if place is None:
-            self._tell_pass(self._passes - 1)
+            self._set_epoch(self._passes - 1)
         batches = iter(self.loader)
         if place is None:
             _skip(batches, self._taken)
-        _set_randomness(self.loader, now)
+        _set_random_states(self.loader, now)
         return batches
 
     def _start_workers(self) -> None:
@@ -194,30 +194,30 @@ class Feed(Generic[_Batch]):
                 "persistent_workers=False they do"
             )
 
-    def _tell_pass(self, index: int) -> None:
+    def _set_epoch(self, index: int) -> None:
         for part in _parts(self.loader):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(index)
 
-    def _end(self) -> None:
+    def _end_pass(self) -> None:
         self._taken, self._start = 0, None
         self._workers_live = _keeps_workers(self.loader)
 
 
-class Feeds:
+class LoaderRegistry:
     """The loaders of a training by name, and their places."""
 
     def __init__(self) -> None:
-        self._feeds: dict[str, Feed[Any]] = {}
-        self._saved: dict[str, FeedState] = {}
+        self._feeds: dict[str, ResumableLoader[Any]] = {}
+        self._saved: dict[str, LoaderState] = {}
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
 
-    def feed(self, loader: Iterable[_Batch], name: str = "main") -> Feed[_Batch]:
+    def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
         """The feed of a loader; its first pass goes on at the place restored under that name, if there is one."""
         feed = self._feeds.get(name)
         if feed is None or feed.loader is not loader:
-            feed = self._feeds[name] = Feed(loader)
+            feed = self._feeds[name] = ResumableLoader(loader)
             if name in self._saved:
                 feed.load_state_dict(self._saved.pop(name), self._is_resized)
         return feed
@@ -228,12 +228,12 @@ class Feeds:
             rng.set_state(self._random_state)
             self._random_state = None
 
-    def state_dict(self) -> dict[str, FeedState]:
+    def state_dict(self) -> dict[str, LoaderState]:
         """The places, those of loaders that are yet to come included."""
         return {**self._saved, **{name: feed.state_dict() for name, feed in self._feeds.items()}}
 
     def load_state_dict(
-        self, state: Mapping[str, FeedState], random_state: rng.RandomState, is_resized: bool = False
+        self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
     ) -> None:
         """Go to these places, and draw from there on what was drawn then; see :meth:`Feed.load_state_dict`."""
         self._saved, self._is_resized = dict(state), is_resized
@@ -245,7 +245,7 @@ class Feeds:
 
 
 @runtime_checkable
-class _KnowsItsPlace(Protocol):
+class _StatefulLoader(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
@@ -258,7 +258,7 @@ def _length(loader: object) -> int | None:
         return None
 
 
-def _same_place(taken: int, before: int | None, now: int | None) -> int:
+def _rescaled_position(taken: int, before: int | None, now: int | None) -> int:
     """How many batches make the same part of a pass, where more or fewer ranks share them."""
     return taken if not before or not now else taken * now // before
 
@@ -284,11 +284,11 @@ def _keeps_workers(loader: object) -> bool:
     return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
 
 
-def _randomness(loader: object) -> Randomness:
-    return Randomness(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
+def _get_random_states(loader: object) -> RandomStates:
+    return RandomStates(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
 
 
-def _set_randomness(loader: object, randomness: Randomness) -> None:
+def _set_random_states(loader: object, randomness: RandomStates) -> None:
     rng.set_state(randomness["everywhere"])
     for generator, own in zip(_generators(loader), randomness["own"], strict=True):
         generator.set_state(own)

@@ -130,18 +130,18 @@ class IgniteExtensionsManager(ExtensionsManager):
                 f"the training is over since iteration {self.iteration} and its run has ended; to train on, make "
                 "another manager with a larger max_epochs and restore this one's state"
             )
-        self._take_directory()
+        self._open_run()
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
         if not self._is_started and self.iteration > 0 and state.iteration == 0:  # the manager was restored, it was not
-            state.iteration, state.epoch = self.updater.position, self.epoch
+            state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
             self._ahead = self.iteration - state.iteration
         else:
             self._ahead = max(0, self.iteration - state.iteration)
-        self.begin()
+        self.start()
         if state.dataloader is not None:
-            state.dataloader = self.feeds.feed(state.dataloader)
+            state.dataloader = self.loaders.register(state.dataloader)
         if self.stop_trigger:
             engine.terminate()
 

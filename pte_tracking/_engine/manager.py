@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
-from pte_tracking._data.loader import Feeds
+from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
-from pte_tracking._engine.registry import ExtensionEntry, ExtensionList
+from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
 from pte_tracking._engine.state import StateObject, TrainingState
-from pte_tracking._engine.stopping import Stop
+from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.outcome import outcome_of
@@ -29,7 +29,7 @@ from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
-from pte_tracking.triggers.description import described
+from pte_tracking.triggers.description import describe_trigger
 
 _Batch = TypeVar("_Batch")
 
@@ -99,19 +99,19 @@ class ExtensionsManager:
         #: The processes that train together.
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
-        self.feeds = Feeds()
-        self.reporter = _named_reporter(self.models, self.raw_models)
+        self.loaders = LoaderRegistry()
+        self.reporter = _make_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self._is_started = False
         self._is_ended = False
         #: All ranks know of the run.
         self._is_shared = False
-        self._extensions = ExtensionList(self.world.rank)
+        self._extensions = ExtensionRegistry(self.world.rank)
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         for extension in extensions:
             self.extend(extension)
-        self._stop = Stop(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         self._iteration_scope = _IterationScope(self)
         self._sinks_given = bool(sinks)
         self.run = Run(
@@ -131,7 +131,7 @@ class ExtensionsManager:
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,
-            feeds=self.feeds,
+            feeds=self.loaders,
             run=self.run,
             world=self.world,
         )
@@ -171,7 +171,7 @@ class ExtensionsManager:
     @property
     def stop_trigger(self) -> bool:
         """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
-        return self._stop.is_over
+        return self._stop.should_stop
 
     @property
     def is_ended(self) -> bool:
@@ -215,7 +215,7 @@ class ExtensionsManager:
             raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
         entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
         entry.extension.check(self)
-        self._extensions.add(entry.amended(name, priority, trigger, call_before_training))
+        self._extensions.add(entry.replace(name, priority, trigger, call_before_training))
 
     def get_extension(self, name: str) -> Extension:
         """The extension that was registered under a name; ValueError if there is none."""
@@ -249,7 +249,7 @@ class ExtensionsManager:
         if epoch_size is not None:
             self.updater.set_iters_per_epoch("epoch_size", epoch_size)
         if iteration is not None:
-            self._jump(iteration, epoch)
+            self._check_position(iteration, epoch)
         if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
             raise ValueError(
                 f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
@@ -267,14 +267,14 @@ class ExtensionsManager:
         Raises:
             RuntimeError: A whole epoch went by without ``run_iteration()``.
         """
-        if not self.updater.is_told and isinstance(loader, Sized):
+        if not self.updater.is_epoch_length_set and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
-        self.begin()
-        while not self._stop.is_over:
+        self.start()
+        while not self._stop.should_stop:
             before = self.updater.iteration
-            for batch in self.feeds.feed(loader):
+            for batch in self.loaders.register(loader):
                 yield batch
-                if self._stop.is_over:
+                if self._stop.should_stop:
                     break
             if self.updater.iteration == before:
                 raise RuntimeError(
@@ -310,7 +310,7 @@ class ExtensionsManager:
         Raises:
             TypeError: Something else is in the state of a part; its place is named.
         """
-        return self._state.take()
+        return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state, in the run that it was taken in; before the first iteration.
@@ -323,8 +323,8 @@ class ExtensionsManager:
         self._check_not_started("load_state_dict()")
         self._is_shared = True
         self.world.join()
-        self._check_alike("load_state_dict()")
-        self._state.give_back(state)
+        self._check_ranks("load_state_dict()")
+        self._state.load_state_dict(state)
 
     def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
         """Goes on from a snapshot as if the training had never stopped; before the first iteration.
@@ -346,7 +346,7 @@ class ExtensionsManager:
         self._check_not_started("resume()")
         self._is_shared = True
         self.world.join()
-        self._check_alike("resume()")
+        self._check_ranks("resume()")
         savers = self._training_snapshots()
         best = next((one.keep_best for one in savers if one.keep_best), None)
         found = select_snapshot(self.run, what, [one.template for one in savers], best, self.world)
@@ -354,7 +354,7 @@ class ExtensionsManager:
             open_on_rank_zero(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
             return None
         try:
-            return self._state.give_back(found.state, found)
+            return self._state.load_state_dict(found.state, found)
         finally:
             if self.world.rank == 0:
                 found.clean_up()
@@ -368,13 +368,13 @@ class ExtensionsManager:
     def _start(self) -> None:
         """Takes the directory and prepares the extensions, before the first iteration."""
         if not self._is_ended:
-            self._take_directory()
-        if self._stop.is_over:  # what was restored was over already
+            self._open_run()
+        if self._stop.should_stop:  # what was restored was over already
             self.close()
         if self._is_ended:
             raise RuntimeError(
                 f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
-                if self._stop.is_over
+                if self._stop.should_stop
                 else f"the run has ended after iteration {self.iteration}, before the training was over; to go on with "
                 "it, make another manager and call its resume()"
             )
@@ -384,7 +384,7 @@ class ExtensionsManager:
                 "add extensions.LogReport()",
                 stacklevel=4,
             )
-        self._check_alike("the first iteration")
+        self._check_ranks("the first iteration")
         self._is_started = True
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         self.run.before_close.append(self._finalize)
@@ -401,7 +401,7 @@ class ExtensionsManager:
             self._fail(error)
             raise
 
-    def _check_alike(self, topic: str) -> None:
+    def _check_ranks(self, topic: str) -> None:
         """Checks that all ranks were given the same."""
         self.world.check_consistent(
             topic,
@@ -412,26 +412,26 @@ class ExtensionsManager:
                 "models": list(self.models),
                 "optimizers": list(self.optimizers),
                 "max_epochs": self.max_epochs,
-                "stop_trigger": f"{described(self._stop.trigger)}, {self.training_length}",
-                "iters_per_epoch": self.iters_per_epoch if self.updater.knows_epochs else None,
+                "stop_trigger": f"{describe_trigger(self._stop.trigger)}, {self.training_length}",
+                "iters_per_epoch": self.iters_per_epoch if self.updater.has_epoch_length else None,
             },
         )
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
         if not self._is_ended:
-            self._take_directory()
+            self._open_run()
             if not self._is_started and not self.stop_trigger:
                 self._start()
-        self.feeds.begin()
+        self.loaders.begin()
 
-    def _take_directory(self) -> None:
+    def _open_run(self) -> None:
         """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
         if self.run.is_open and (self.world.is_single_process or self._is_shared):
             return
         self._is_shared = True
         self.world.join()
-        self._check_alike("the opening of the run")
+        self._check_ranks("the opening of the run")
         # Where rank 0 has logged something already, it has opened it.
         is_open = self.world.run_on_rank_zero("whether the run is open", lambda: self.run.is_open)
         if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
@@ -446,27 +446,27 @@ class ExtensionsManager:
         self.updater.iteration += 1
         # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
         for entry in self._extensions.running:
-            if entry.trigger.ask(self) and entry.is_here:
+            if entry.trigger.evaluate(self) and entry.runs_here:
                 entry.extension(self)
         saving = self._extensions.saving
         # Both are asked, always: an answer may take all ranks, and be remembered.
-        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.ask(self)])]
-        self._stop.ask(self)
+        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.evaluate(self)])]
+        self._stop.evaluate(self)
         for entry in due:
-            if entry.is_here:
+            if entry.runs_here:
                 entry.extension(self)
 
     def _on_stop(self) -> None:
         """The stop trigger has fired."""
         self.close()
 
-    def _jump(self, iteration: int, epoch: int | None) -> None:
+    def _check_position(self, iteration: int, epoch: int | None) -> None:
         if iteration < self.updater.iteration:
             raise ValueError(
                 f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
                 "after a resume begin your loop at manager.iteration"
             )
-        if epoch is not None and self.updater.knows_epochs and epoch != self.updater.epoch_at(iteration):
+        if epoch is not None and self.updater.has_epoch_length and epoch != self.updater.epoch_at(iteration):
             raise ValueError(
                 f"iteration: {iteration} is in epoch {self.updater.epoch_at(iteration)}, not {epoch}, for an epoch "
                 f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
@@ -535,7 +535,7 @@ class _IterationScope:
             self.leave()
         if error is not None:
             manager._fail(error)
-        elif manager._stop.is_over:
+        elif manager._stop.should_stop:
             manager._on_stop()
 
     def leave(self) -> None:
@@ -557,7 +557,7 @@ def _by_name(argument: str, given: Any) -> dict[str, Any]:
     return named
 
 
-def _named_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
+def _make_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
     """A reporter that knows the models, wrapped or not, and their parts, as ``main`` and ``main/encoder/0``."""
     reporter = Reporter()
     for name, model in raw_models.items():

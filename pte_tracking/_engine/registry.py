@@ -8,7 +8,7 @@ from typing import Any
 
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
 from pte_tracking.triggers import Trigger, get_trigger
-from pte_tracking.triggers.description import described
+from pte_tracking.triggers.description import describe_trigger
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -28,7 +28,7 @@ class ExtensionEntry:
         ValueError: The trigger's unit or period is wrong.
     """
 
-    __slots__ = ("call_before_training", "extension", "is_here", "name", "priority", "trigger")
+    __slots__ = ("call_before_training", "extension", "runs_here", "name", "priority", "trigger")
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class ExtensionEntry:
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
         self.call_before_training = call_before_training
         #: Whether it runs on this rank. Its trigger is asked on all of them: it may need the others to decide.
-        self.is_here = True
+        self.runs_here = True
 
-    def amended(
+    def replace(
         self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
     ) -> ExtensionEntry:
         """The same extension, with what is said now in place of what was said before; None leaves it."""
@@ -69,7 +69,7 @@ class ExtensionEntry:
         )
 
 
-class ExtensionList:
+class ExtensionRegistry:
     """All extensions of a training, in the order they run.
 
     Attributes:
@@ -89,13 +89,13 @@ class ExtensionList:
     def __iter__(self) -> Iterator[Extension]:
         return (entry.extension for entry in self._entries)
 
-    def _here(self) -> list[ExtensionEntry]:
-        return [entry for entry in self._entries if entry.is_here]
+    def _local_entries(self) -> list[ExtensionEntry]:
+        return [entry for entry in self._entries if entry.runs_here]
 
     def description(self) -> list[str]:
         """What has to be alike on all ranks: each extension, its name, kind, place, and when it does something."""
         return [
-            f"{entry.name} ({type(entry.extension).__name__}, {entry.priority}, {_when(entry)})"
+            f"{entry.name} ({type(entry.extension).__name__}, {entry.priority}, {_describe_trigger(entry)})"
             for entry in self._entries
         ]
 
@@ -111,7 +111,7 @@ class ExtensionList:
             ordinal += 1
             entry.name = f"{wanted}_{ordinal}"
         entry.extension.name = entry.name
-        entry.is_here = self._rank == 0 or not entry.extension.rank_zero_only
+        entry.runs_here = self._rank == 0 or not entry.extension.rank_zero_only
         self._entries.append(entry)
         self._entries.sort(key=lambda entry: -entry.priority)
         self.running = [entry for entry in self._entries if entry.priority > PRIORITY_SNAPSHOT]
@@ -136,18 +136,18 @@ class ExtensionList:
     def initialize(self, manager: Manager) -> None:
         """Prepares them for the first iteration, but for those that will never run."""
         for entry in self._entries:
-            if entry.is_here and not entry.trigger.finished:
+            if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
 
     def call_before_training(self, manager: Manager) -> None:
         """Calls those that asked to be called before the first iteration."""
         for entry in self._entries:
-            if entry.is_here and entry.call_before_training:
+            if entry.runs_here and entry.call_before_training:
                 entry.extension(manager)
 
     def on_error(self, manager: Manager, error: Exception) -> None:
         """Tells all of an error; what goes wrong there is logged, for the first error is the one that matters."""
-        for entry in self._here():
+        for entry in self._local_entries():
             try:
                 entry.extension.on_error(manager, error, error.__traceback__)
             except Exception:
@@ -155,7 +155,7 @@ class ExtensionList:
 
     def finalize(self, manager: Manager, error: BaseException | None) -> BaseException | None:
         """Ends them all; returns ``error``, or else the first error of theirs. Others are logged."""
-        for entry in self._here():
+        for entry in self._local_entries():
             try:
                 entry.extension.finalize(manager)
             except Exception as problem:
@@ -169,7 +169,7 @@ class ExtensionList:
         """The state of each extension and of its trigger, by name."""
         return {entry.name: _state(entry) for entry in self._entries}
 
-    def names_in(self, state: Mapping[str, Any]) -> list[str]:
+    def expected_names(self, state: Mapping[str, Any]) -> list[str]:
         """The names that a state has to have: what has no state may have come since it was taken, or gone."""
         here = {entry.name: entry for entry in self._entries}
         return [
@@ -202,9 +202,9 @@ def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
     return {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
 
 
-def _when(entry: ExtensionEntry) -> str:
+def _describe_trigger(entry: ExtensionEntry) -> str:
     inner = (value for value in vars(entry.extension).values() if isinstance(value, Trigger))
-    return ", ".join(map(described, (entry.trigger, *inner)))
+    return ", ".join(map(describe_trigger, (entry.trigger, *inner)))
 
 
 def _as_extension(extension: object) -> Extension:

@@ -7,10 +7,10 @@ from typing import Any, Protocol, cast
 
 from torch import nn, optim
 
-from pte_tracking._data.loader import Feeds
+from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
-from pte_tracking._engine.registry import ExtensionList
-from pte_tracking._engine.stopping import Stop
+from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
@@ -52,10 +52,10 @@ class TrainingState:
         optimizers: Mapping[str, optim.Optimizer],
         state_objects: Mapping[str, StateObject],
         *,
-        extensions: ExtensionList,
+        extensions: ExtensionRegistry,
         progress: Progress,
-        stop: Stop,
-        feeds: Feeds,
+        stop: StopCondition,
+        feeds: LoaderRegistry,
         run: Run,
         world: World,
     ) -> None:
@@ -72,7 +72,7 @@ class TrainingState:
         self._run = run
         self._world = world
 
-    def take(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The state: tensors and plain values only.
 
         Raises:
@@ -83,13 +83,13 @@ class TrainingState:
             "format": FORMAT,
             **{part: _states(objects) for part, objects in self._parts.items()},
             "extensions": self._extensions.state_dict(),
-            "manager": self._own(),
+            "manager": self._manager_state(),
             "rng": rng.get_state(),
             "run": self._run.position(self._progress.iteration) if is_written else None,
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def give_back(self, state: Mapping[str, Any], found: SelectedSnapshot | None = None) -> Checkpoint | None:
+    def load_state_dict(self, state: Mapping[str, Any], found: SelectedSnapshot | None = None) -> Checkpoint | None:
         """Restores a state, in the run that it was taken in.
 
         Args:
@@ -104,8 +104,8 @@ class TrainingState:
                 was restored. An extension without a state may have come since, or gone.
         """
         check_format(state)
-        extensions = self._extensions.names_in(state.get("extensions", {}))
-        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._own()})
+        extensions = self._extensions.expected_names(state.get("extensions", {}))
+        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._manager_state()})
         check_compatible(self._models, self._optimizers, state)
         self._world.join()
         # Before the run is opened: what was fetched has its place in the run's directory from then on.
@@ -125,7 +125,7 @@ class TrainingState:
         self._feeds.load_state_dict(own["data"], fitting["rng"], is_resized)
         return checkpoint
 
-    def _own(self) -> dict[str, Any]:
+    def _manager_state(self) -> dict[str, Any]:
         return {
             **self._progress.state_dict(),
             **self._stop.state_dict(),

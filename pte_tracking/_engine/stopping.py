@@ -10,7 +10,7 @@ from pte_tracking._interface.progress import Progress
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 
-class Stop:
+class StopCondition:
     """Asks the stop trigger once in each iteration and keeps the answer.
 
     Attributes:
@@ -20,17 +20,17 @@ class Stop:
 
     def __init__(self, trigger: Trigger) -> None:
         self.trigger = trigger
-        self.is_over = False
+        self.should_stop = False
 
-    def ask(self, manager: Manager) -> None:
+    def evaluate(self, manager: Manager) -> None:
         """Asks about the iteration that was just done."""
         if isinstance(self.trigger, IntervalTrigger):
-            self.is_over = self.trigger.is_reached(manager.updater)  # in this iteration, or passed by
+            self.should_stop = self.trigger.is_reached(manager.updater)  # in this iteration, or passed by
         else:
-            self.is_over = self.trigger.ask(manager)
+            self.should_stop = self.trigger.evaluate(manager)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"is_over": self.is_over, "stop_trigger": self.trigger.state_dict()}
+        return {"is_over": self.should_stop, "stop_trigger": self.trigger.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
         """Takes back what :meth:`state_dict` returned.
@@ -40,7 +40,7 @@ class Stop:
         """
         if state["stop_trigger"]:
             self.trigger.load_state_dict(state["stop_trigger"])
-        if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.knows_epochs:
-            self.is_over = self.trigger.is_reached(progress)
+        if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
+            self.should_stop = self.trigger.is_reached(progress)
         else:
-            self.is_over = state["is_over"]
+            self.should_stop = state["is_over"]

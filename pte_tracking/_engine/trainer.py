@@ -86,7 +86,7 @@ class Trainer:
             close_timeout=close_timeout,
             transform_model=transform_model,
         )
-        updater.connect(self.manager.feeds, self.manager.updater)
+        updater.connect(self.manager.loaders, self.manager.updater)
 
     @property
     def stop_trigger(self) -> bool:
@@ -144,7 +144,7 @@ class Trainer:
         if manager.is_ended:
             raise RuntimeError("run(): this training has ended; make another Trainer, and resume() it to go on")
         with manager:
-            manager.begin()
+            manager.start()
             while not manager.stop_trigger:
                 with manager.run_iteration():
                     self.updater.update()

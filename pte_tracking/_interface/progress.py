@@ -52,7 +52,7 @@ class Progress:
         self._iters_per_epoch, self._is_given = length, True
 
     @property
-    def is_told(self) -> bool:
+    def is_epoch_length_set(self) -> bool:
         """Whether :attr:`iters_per_epoch` was said, here or, with as many ranks, in what this goes on from."""
         return self._is_given
 
@@ -61,7 +61,7 @@ class Progress:
         return (iteration + self._shift) // self.iters_per_epoch
 
     @property
-    def knows_epochs(self) -> bool:
+    def has_epoch_length(self) -> bool:
         """Whether :attr:`iters_per_epoch` is known."""
         return self._iters_per_epoch is not None
 
@@ -80,13 +80,13 @@ class Progress:
         return self._iters_per_epoch
 
     @property
-    def known_epoch(self) -> int | None:
+    def epoch_or_none(self) -> int | None:
         """Whole epochs done; None in a loop that counts iterations only."""
         length = self._iters_per_epoch
         return None if length is None else (self.iteration + self._shift) // length
 
     @property
-    def position(self) -> int:
+    def rescaled_iteration(self) -> int:
         """The iterations done, had epochs always been as long as they are now.
 
         They get longer or shorter where a training goes on with another batch size, or on another number of ranks: the
@@ -97,17 +97,17 @@ class Progress:
     @property
     def epoch(self) -> int:
         """Whole epochs done."""
-        return self.position // self.iters_per_epoch
+        return self.rescaled_iteration // self.iters_per_epoch
 
     @property
     def is_new_epoch(self) -> bool:
         """Whether the last iteration done was the last of its epoch."""
-        return self.position > 0 and self.position % self.iters_per_epoch == 0
+        return self.rescaled_iteration > 0 and self.rescaled_iteration % self.iters_per_epoch == 0
 
     @property
     def epoch_detail(self) -> float:
         """Epochs done, with the fraction of the one under way."""
-        return self.position / self.iters_per_epoch
+        return self.rescaled_iteration / self.iters_per_epoch
 
     @property
     def elapsed_time(self) -> float:
@@ -148,4 +148,4 @@ class Progress:
     def _shift_for(self, length: int, before: int | None) -> int:
         if before is None:
             return self._shift
-        return self.position * length // before - self.iteration
+        return self.rescaled_iteration * length // before - self.iteration

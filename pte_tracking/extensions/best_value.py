@@ -50,11 +50,11 @@ class BestValue(Extension):
         return self._found()[2]
 
     def __call__(self, manager: Manager) -> None:
-        value = self._mean.ask(manager)
+        value = self._mean.evaluate(manager)
         if value is None or math.isnan(value):
             return
         if self._best is None or self._compare(self._best[0], value):
-            self._best = value, manager.iteration, manager.updater.known_epoch
+            self._best = value, manager.iteration, manager.updater.epoch_or_none
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "mean": self._mean.state_dict()}

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from pte_tracking._data.batch import check_takes, example, mark_last, to_device, unpack
+from pte_tracking._data.batch import check_signature, example_batch, mark_last, to_device, unpack
 from pte_tracking._distributed.wrappers import rank_local_model
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
@@ -83,9 +83,9 @@ class Evaluator(Evaluation):
             self.add_metric(metric)
         self._converter = converter or to_device
         self._device = device
-        form = example(self._iterators["main"])
+        form = example_batch(self._iterators["main"])
         if converter is None and form is not None:
-            check_takes(self.eval_func, form, "eval_func")
+            check_signature(self.eval_func, form, "eval_func")
 
     def add_metric(self, metric_fn: Metric) -> None:
         """Adds a metric."""
@@ -101,7 +101,7 @@ class Evaluator(Evaluation):
             for index, (batch, is_last) in enumerate(mark_last(self._iterators["main"])):
                 converted = self._converter(batch, self._device)
                 if index == 0:
-                    check_takes(self.eval_func, converted, "eval_func")
+                    check_signature(self.eval_func, converted, "eval_func")
                 summary.add(self._observe(converted, is_last))
                 bar.update()
         return self.means(summary)

@@ -114,7 +114,7 @@ class LogReport(Extension):
         observation = manager.observation
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
-        is_due = manager.is_before_training or self._trigger.ask(manager)
+        is_due = manager.is_before_training or self._trigger.evaluate(manager)
         is_alone = manager.world.is_single_process
         if is_due and is_alone and self._summary.is_empty and set(map(type, observation.values())) == {float}:
             self._log_row(manager, dict(observation))  # each value is its own mean
@@ -133,7 +133,7 @@ class LogReport(Extension):
 
     def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
         progress = manager.updater
-        epoch, iteration, elapsed_time = progress.known_epoch, progress.iteration, progress.elapsed_time
+        epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         if self._postprocess is None and means.keys().isdisjoint(_CLOCKS):
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks)
             if self._subscribers:

@@ -50,7 +50,7 @@ class MicroAverage(Extension):
                 numerator + observation[self._numerator_key],
                 denominator + observation[self._denominator_key],
             )
-        if not self._trigger.ask(manager):
+        if not self._trigger.evaluate(manager):
             return
         sums = self._sums if manager.world.is_single_process else _over(manager.world, self._sums)
         if sums is not None:

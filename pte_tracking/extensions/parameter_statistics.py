@@ -87,7 +87,7 @@ class ParameterStatistics(Extension):
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.ask(manager)  # on all ranks: it may need the others
+        is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
         tensors = dict(self._tensors())
         if not takes_part(manager.world, tensors.values()):
             return

@@ -94,7 +94,7 @@ class PlotReport(Extension):
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation
         self._summary.add({key: observation[key] for key in self._observed if key in observation})
-        if not (manager.is_before_training or self._trigger.ask(manager)):
+        if not (manager.is_before_training or self._trigger.evaluate(manager)):
             return
         self._has_fired = True
         self._add_point(manager)

@@ -109,7 +109,7 @@ class ProgressBar(Extension):
         return math.ceil(period * manager.iters_per_epoch) - _shift(manager)
 
     def _epoch(self, manager: Manager) -> str:
-        done = manager.updater.known_epoch
+        done = manager.updater.epoch_or_none
         if done is None:
             return ""
         if self._total is None:
@@ -120,7 +120,7 @@ class ProgressBar(Extension):
 
 def _shift(manager: Manager) -> int:
     """Iterations that earlier epochs would have had more, had they been as long as they are now."""
-    return manager.updater.position - manager.iteration
+    return manager.updater.rescaled_iteration - manager.iteration
 
 
 _SHOWN_ANYWAY = {"epoch", "iteration", "elapsed_time"}

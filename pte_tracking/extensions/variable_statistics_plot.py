@@ -106,7 +106,7 @@ class VariableStatisticsPlot(Extension):
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.ask(manager)  # on all ranks: it may need the others
+        is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
         if not takes_part(manager.world, self._variables):
             return
         if self._seen % self._stride == 0:

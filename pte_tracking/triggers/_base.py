@@ -24,7 +24,7 @@ class Trigger:
         """As a stop trigger: how long the training will be at most, such as ``(20, "epoch")``; None if unknown."""
         return None
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         """The answer that counts, the same on all ranks: that of rank 0.
 
         Triggers whose answer follows from what all ranks know alike spare themselves the question.

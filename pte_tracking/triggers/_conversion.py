@@ -55,7 +55,7 @@ class CallableTrigger(Trigger):
 class Never(Trigger):
     """Does not fire; the extension is there to be asked for by others."""
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)
 
     def __call__(self, manager: Manager) -> bool:

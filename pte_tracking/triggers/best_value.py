@@ -31,11 +31,11 @@ class BestValueTrigger(Trigger):
         self._compare = compare
         self._best: float | None = None
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)  # the mean is that of all ranks
 
     def __call__(self, manager: Manager) -> bool:
-        value = self._mean.ask(manager)
+        value = self._mean.evaluate(manager)
         # A NaN that came first would stay the best for ever: nothing compares with it.
         if value is None or math.isnan(value) or (self._best is not None and not self._compare(self._best, value)):
             return False

@@ -7,9 +7,9 @@ from pte_tracking.triggers.interval import IntervalTrigger
 from pte_tracking.triggers.interval_mean import IntervalMean
 
 
-def described(trigger: Trigger | IntervalMean) -> str:
+def describe_trigger(trigger: Trigger | IntervalMean) -> str:
     """A trigger's kind and the intervals in it, such as ``MinValueTrigger (IntervalTrigger(1, 'epoch'))``."""
     if isinstance(trigger, IntervalTrigger):
         return repr(trigger)
-    parts = [described(value) for value in vars(trigger).values() if isinstance(value, Trigger | IntervalMean)]
+    parts = [describe_trigger(value) for value in vars(trigger).values() if isinstance(value, Trigger | IntervalMean)]
     return " ".join([type(trigger).__name__, *(f"({part})" for part in parts)])

@@ -53,22 +53,22 @@ class EarlyStoppingTrigger(Trigger):
         self._patience = patience
         self._verbose = verbose
         self._best = -math.inf  # of the signed values, of which the highest is best
-        self._in_vain = 0
+        self._bad_intervals = 0
 
     @property
     def training_length(self) -> tuple[float, str]:
         return self._max_trigger.training_length
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)  # the mean is that of all ranks
 
     def __call__(self, manager: Manager) -> bool:
-        value = self._mean.ask(manager)
+        value = self._mean.evaluate(manager)
         if value is not None:
             is_better = self._sign * value > self._best
             self._best = self._sign * value if is_better else self._best
-            self._in_vain = 0 if is_better else self._in_vain + 1
-        if value is None or self._in_vain < self._patience:
+            self._bad_intervals = 0 if is_better else self._bad_intervals + 1
+        if value is None or self._bad_intervals < self._patience:
             return self._max_trigger.is_reached(manager.updater)  # in this iteration, or passed by
         if self._verbose and manager.world.rank == 0:
             best = self._sign * self._best
@@ -77,11 +77,11 @@ class EarlyStoppingTrigger(Trigger):
 
     def is_reached(self, progress: Progress) -> bool:
         """Whether it has fired, or would have if the patience and the most had been what they are."""
-        return self._in_vain >= self._patience or self._max_trigger.is_reached(progress)
+        return self._bad_intervals >= self._patience or self._max_trigger.is_reached(progress)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mean": self._mean.state_dict(), "best": self._best, "in_vain": self._in_vain}
+        return {"mean": self._mean.state_dict(), "best": self._best, "in_vain": self._bad_intervals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._mean.load_state_dict(state["mean"])
-        self._best, self._in_vain = state["best"], state["in_vain"]
+        self._best, self._bad_intervals = state["best"], state["in_vain"]

@@ -28,20 +28,20 @@ class IntervalTrigger(Trigger):
         self.unit = unit
         self._numerator, self._denominator = exact_fraction("period", period).as_integer_ratio()
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)
 
     def __call__(self, manager: Manager) -> bool:
         progress = manager.updater
         in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.position) if in_epochs else (1, progress.iteration)
+        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
         # Whether a multiple of period * length lies in (done - 1, done], in whole numbers.
         return done * self._denominator % (self._numerator * length) < self._denominator and done > 0
 
     def is_reached(self, progress: Progress) -> bool:
         """Whether the first interval is over."""
         in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.position) if in_epochs else (1, progress.iteration)
+        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
         return done * self._denominator >= self._numerator * length
 
     @property

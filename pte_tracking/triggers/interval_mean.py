@@ -30,11 +30,11 @@ class IntervalMean:
         self._shared = SharedSummary()
         self._has_warned = False
 
-    def ask(self, manager: Manager) -> float | None:
+    def evaluate(self, manager: Manager) -> float | None:
         """The mean, if an interval has just ended in which the value was reported; to be called once an iteration."""
         if self.key in manager.observation:
             self._summary.add({self.key: manager.observation[self.key]})
-        if not self._trigger.ask(manager):
+        if not self._trigger.evaluate(manager):
             return None
         mean = self._shared.reduce(manager.world, self._summary).compute_mean().get(self.key)
         self._summary = DictSummary()

@@ -23,13 +23,13 @@ class ManualScheduleTrigger(Trigger):
         self.unit = unit
         self._exact = [exact_fraction("points", point).as_integer_ratio() for point in self.points]
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)
 
     def __call__(self, manager: Manager) -> bool:
         progress = manager.updater
         in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.position) if in_epochs else (1, progress.iteration)
+        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
         return any(
             (done - 1) * denominator < numerator * length <= done * denominator
             for numerator, denominator in self._exact

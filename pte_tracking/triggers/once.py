@@ -23,7 +23,7 @@ class OnceTrigger(Trigger):
     def finished(self) -> bool:
         return not self._is_due
 
-    def ask(self, manager: Manager) -> bool:
+    def evaluate(self, manager: Manager) -> bool:
         return self(manager)
 
     def __call__(self, manager: Manager) -> bool:

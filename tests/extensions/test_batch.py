@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from pte_tracking._data.batch import check_takes, example, mark_last, to_device, unpack
+from pte_tracking._data.batch import check_signature, example_batch, mark_last, to_device, unpack
 
 
 class Pair(NamedTuple):
@@ -84,9 +84,9 @@ class OptionalTargetModel(nn.Module):
 )
 def test_check_takes_compatible_function_passes(function: Any) -> None:
     if getattr(function, "keywords", None):
-        check_takes(function, {"data": 1, "target": 2}, "eval_func")
+        check_signature(function, {"data": 1, "target": 2}, "eval_func")
     else:
-        check_takes(function, [1, 2], "eval_func")
+        check_signature(function, [1, 2], "eval_func")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_check_takes_compatible_function_passes(function: Any) -> None:
 )
 def test_check_takes_incompatible_function_raises_type_error(function: Any, batch: Any, message: str) -> None:
     with pytest.raises(TypeError, match=r"(?s)eval_func: it is called with each batch unpacked.*" + message):
-        check_takes(function, batch, "eval_func")
+        check_signature(function, batch, "eval_func")
 
 
 def parts(form: Any) -> int | None:
@@ -129,7 +129,7 @@ PAIRS = TensorDataset(torch.zeros(4, 3), torch.zeros(4))
     ],
 )
 def test_example_returns_batch_form_of_in_memory_data(loader: Any, expected: int | None) -> None:
-    form = example(loader)
+    form = example_batch(loader)
     assert parts(form) == expected
     first = next(iter(loader), None)
     assert expected is None or parts(first) == expected
@@ -150,4 +150,4 @@ class UnreadableStream(IterableDataset[int]):
 
 @pytest.mark.parametrize("dataset", [UnreadableDataset(), UnreadableStream()])
 def test_example_other_datasets_are_not_read(dataset: Any) -> None:
-    assert example(DataLoader(dataset)) is None
+    assert example_batch(DataLoader(dataset)) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking._data.loader import _same_place
+from pte_tracking._data.loader import _rescaled_position
 from pte_tracking._interface.progress import Progress
 from tests.ranks import scenarios
 from tests.ranks.forked import on_ranks
@@ -148,7 +148,7 @@ def test_progress_and_data_position_agree_on_other_world_size(before: int, after
     saved.iteration = completed
     resized = Progress(after)
     resized.load_state_dict(saved.state_dict(), is_resized=True)
-    assert resized.position % after == _same_place(completed % before, before, after)
+    assert resized.rescaled_iteration % after == _rescaled_position(completed % before, before, after)
     assert resized.epoch == saved.epoch
 
 

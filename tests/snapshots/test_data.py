@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pte_tracking._data.loader import Feed, Feeds
+from pte_tracking._data.loader import LoaderRegistry, ResumableLoader
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
 
@@ -117,7 +117,7 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
 }
 
 
-def train(feed: Feed[Any], batches: int) -> Iterator[tuple[Any, float]]:
+def train(feed: ResumableLoader[Any], batches: int) -> Iterator[tuple[Any, float]]:
     """A training that draws random numbers of its own: pairs of a batch and such a number."""
     while True:
         for batch in feed:
@@ -143,17 +143,17 @@ def save_and_load(state: Any) -> Any:
 
 def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
     seed_everything(1)
-    feeds = Feeds()
+    feeds = LoaderRegistry()
     uninterrupted: Seen = []
     saved = {}
-    for seen in train(feeds.feed(make()), 3 * BATCHES):
+    for seen in train(feeds.register(make()), 3 * BATCHES):
         uninterrupted.append(seen)
         saved[len(uninterrupted)] = save_and_load([feeds.state_dict(), rng.get_state()])
     for stop in stops:
         seed_everything(99)
-        feeds = Feeds()
+        feeds = LoaderRegistry()
         feeds.load_state_dict(*saved[stop])
-        feed = feeds.feed(make())
+        feed = feeds.register(make())
         torch.rand(7), random.random(), np.random.rand()  # whoever draws before the training begins
         feeds.begin()
         assert list(train(feed, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
@@ -173,50 +173,50 @@ def test_resumable_loader_with_workers_resumes_exactly(kind: str) -> None:
 def test_loader_registry_repeated_resumes_stay_exact() -> None:
     make = LOADERS["shuffled"]
     seed_everything(1)
-    uninterrupted = list(train(Feed(make()), 3 * BATCHES))
+    uninterrupted = list(train(ResumableLoader(make()), 3 * BATCHES))
 
     seed_everything(1)
-    feeds = Feeds()
-    seen = list(train(feeds.feed(make()), 2))
+    feeds = LoaderRegistry()
+    seen = list(train(feeds.register(make()), 2))
     for more in (1, 2, 1, 7):
         state = save_and_load([feeds.state_dict(), rng.get_state()])
-        feeds = Feeds()
+        feeds = LoaderRegistry()
         feeds.load_state_dict(*state)
         assert feeds.state_dict().keys() == {"main"}, "a place is kept until its loader comes"
-        seen += train(feeds.feed(make()), more)
+        seen += train(feeds.register(make()), more)
     assert seen == uninterrupted[: len(seen)]
 
 
 def test_resumable_loader_returns_loaded_state_until_next_batch() -> None:
     make = LOADERS["shuffled"]
-    feed = Feed(make())
+    feed = ResumableLoader(make())
     list(train(feed, 3))
     state = feed.state_dict()
-    restored = Feed(make())
+    restored = ResumableLoader(make())
     restored.load_state_dict(state)
     assert restored.state_dict() is state
 
 
 def test_loader_registry_several_loaders_resume_together() -> None:
-    def rounds(feeds: Feeds, count: int) -> Iterator[Any]:
-        first, second = (train(feeds.feed(LOADERS["shuffled"](), name), 99) for name in ("first", "second"))
+    def rounds(feeds: LoaderRegistry, count: int) -> Iterator[Any]:
+        first, second = (train(feeds.register(LOADERS["shuffled"](), name), 99) for name in ("first", "second"))
         return ((next(first), next(second)) for _ in range(count))
 
     seed_everything(1)
-    uninterrupted = list(rounds(Feeds(), 8))
+    uninterrupted = list(rounds(LoaderRegistry(), 8))
     seed_everything(1)
-    feeds = Feeds()
+    feeds = LoaderRegistry()
     seen = list(rounds(feeds, 3))
     state = save_and_load([feeds.state_dict(), rng.get_state()])
-    resumed = Feeds()
+    resumed = LoaderRegistry()
     resumed.load_state_dict(*state)
     assert seen + list(rounds(resumed, 5)) == uninterrupted
 
 
 def test_resumable_loader_yields_batches_and_length_of_loader() -> None:
-    assert [list(feed) for feed in [Feed([1, 2, 3])] * 2] == [[1, 2, 3], [1, 2, 3]]
-    assert list(Feed([])) == []
-    assert len(Feed([1, 2, 3])) == 3
+    assert [list(feed) for feed in [ResumableLoader([1, 2, 3])] * 2] == [[1, 2, 3], [1, 2, 3]]
+    assert list(ResumableLoader([])) == []
+    assert len(ResumableLoader([1, 2, 3])) == 3
 
 
 def test_resumable_loader_wrong_length_yields_every_batch() -> None:
@@ -224,34 +224,34 @@ def test_resumable_loader_wrong_length_yields_every_batch() -> None:
         def __len__(self) -> int:
             return 2
 
-    assert list(Feed(ShortList([1, 2, 3, 4]))) == [1, 2, 3, 4]
+    assert list(ResumableLoader(ShortList([1, 2, 3, 4]))) == [1, 2, 3, 4]
 
 
 def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
-    feed = Feed(list(range(5)))
+    feed = ResumableLoader(list(range(5)))
     batch_iterator = iter(feed)
     for _ in range(3):
         next(batch_iterator)
-    shorter = Feed([1, 2])
+    shorter = ResumableLoader([1, 2])
     shorter.load_state_dict(feed.state_dict())
     with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass ended after 2"):
         next(iter(shorter))
 
 
 def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
-    source = Feed(LOADERS["stateful"]())
+    source = ResumableLoader(LOADERS["stateful"]())
     next(iter(source))
     with pytest.raises(ValueError, match="DataLoader has not"):
-        Feed(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
+        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
     with pytest.raises(ValueError, match="1 random generators of its own, this DataLoader has 0"):
-        Feed(LOADERS["shuffled"]()).load_state_dict(Feed(LOADERS["own generator"]()).state_dict())
+        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
 
 
 def test_resumable_loader_resumed_persistent_workers_log_warning(caplog: pytest.LogCaptureFixture) -> None:
     make = WITH_WORKERS["persistent workers"]
-    feed = Feed(make())
+    feed = ResumableLoader(make())
     list(train(feed, BATCHES + 1))
-    resumed = Feed(make())
+    resumed = ResumableLoader(make())
     resumed.load_state_dict(feed.state_dict())
     next(iter(resumed))
     assert "persistent_workers=False" in caplog.text
