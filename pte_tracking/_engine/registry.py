@@ -28,7 +28,7 @@ class ExtensionEntry:
         ValueError: The trigger's unit or period is wrong.
     """
 
-    __slots__ = ("call_before_training", "extension", "runs_here", "name", "priority", "trigger")
+    __slots__ = ("call_before_training", "extension", "name", "priority", "runs_here", "trigger")
 
     def __init__(
         self,
