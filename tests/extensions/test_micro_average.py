@@ -12,7 +12,7 @@ import pytest
 
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, MicroAverage
-from tests.engine.test_reporter import DistantTensor, make_distant
+from tests.test_reporter import DistantTensor, make_distant
 
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 RIGHT, ALL = [3, 1, 7, 2, 5, 0, 4, 1, 6], [7, 9, 7, 3, 11, 2, 4, 5, 6]

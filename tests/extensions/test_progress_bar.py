@@ -17,7 +17,7 @@ from tqdm import tqdm
 import pte_tracking as pte
 from pte_tracking.extensions import Evaluator, LogReport, ProgressBar
 from pte_tracking.extensions import _progress_display as display
-from tests.engine.test_reporter import DistantTensor, make_distant
+from tests.test_reporter import DistantTensor, make_distant
 
 ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
 

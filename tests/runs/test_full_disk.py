@@ -19,7 +19,7 @@ from pte_tracking.testing import Recorded
 from tests.disks import fill, small_disk
 
 if TYPE_CHECKING:
-    from tests.runs.probe.pte_probe import Probe
+    from tests.probe.pte_probe import Probe
 
 
 @pytest.fixture

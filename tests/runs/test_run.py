@@ -36,7 +36,7 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
 from pte_tracking.sinks import Connection, RunView, Sink
 
 if TYPE_CHECKING:
-    from tests.runs.probe.pte_probe import Probe
+    from tests.probe.pte_probe import Probe
 
 
 def recorded(directory: Path, kind: type[AnyEvent] | None = None) -> list[Any]:

@@ -26,7 +26,7 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
-    from tests.runs.probe.pte_probe import Probe
+    from tests.probe.pte_probe import Probe
 
 
 class Killed(BaseException):

@@ -30,7 +30,7 @@ from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MAN
 from pte_tracking._store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from tests.runs.probe.pte_probe import Probe
+    from tests.probe.pte_probe import Probe
 
 pytestmark = pytest.mark.slow
 

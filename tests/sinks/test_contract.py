@@ -12,7 +12,7 @@ from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 if TYPE_CHECKING:
-    from tests.runs.probe.pte_probe import Probe
+    from tests.probe.pte_probe import Probe
 
 
 def contract(probe: Probe) -> SinkContract:
