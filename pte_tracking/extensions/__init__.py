@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.variable_statistics_plot import VariableStatisticsPlot as VariableStatisticsPlot
 else:
     # Loaded when first used: each costs only those who want it.
-    _HOME_OF = {
+    _MODULES = {
         "BestValue": "best_value",
         "Evaluator": "evaluator",
         "ExponentialShift": "exponential_shift",
@@ -54,14 +54,14 @@ else:
         "snapshot": "snapshots",
         "snapshot_object": "snapshots",
     }
-    __all__ = sorted(_HOME_OF)
+    __all__ = sorted(_MODULES)
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOME_OF:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-        globals()[name] = found
-        return found
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from pte_tracking._store.events import Number
 
-_NARROWEST = 10  # characters, as in Chainer
-_CLOCKS = ("epoch", "iteration", "elapsed_time")
+_MIN_WIDTH = 10  # characters, as in Chainer
+_PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
 
 
 class Columns:
@@ -22,42 +22,42 @@ class Columns:
     """
 
     def __init__(self, entries: Sequence[str] | None, unit: str) -> None:
-        self._grows = entries is None
+        self._is_dynamic = entries is None
         self._unit = unit
-        self._found: dict[str, None] = {}
+        self._seen_keys: dict[str, None] = {}
         self.keys: list[str] = list(entries or ())
 
-    def find(self, row: Iterable[str]) -> bool:
+    def add_keys(self, row: Iterable[str]) -> bool:
         """Looks for new keys in a row; returns whether columns were added."""
-        if not self._grows or self._found.keys() >= set(row):
+        if not self._is_dynamic or self._seen_keys.keys() >= set(row):
             return False
-        self._found.update(dict.fromkeys(row))
-        lead = self._unit if self._unit in self._found else "iteration"
+        self._seen_keys.update(dict.fromkeys(row))
+        first_key = self._unit if self._unit in self._seen_keys else "iteration"
         self.keys = [
-            *([lead] if lead in self._found else []),
-            *(key for key in self._found if key not in _CLOCKS),
-            *(["elapsed_time"] if "elapsed_time" in self._found else []),
+            *([first_key] if first_key in self._seen_keys else []),
+            *(key for key in self._seen_keys if key not in _PROGRESS_KEYS),
+            *(["elapsed_time"] if "elapsed_time" in self._seen_keys else []),
         ]
         return True
 
-    def header(self) -> str:
+    def format_header(self) -> str:
         """The keys as one line of text."""
-        return "  ".join(f"{key:{width(key)}}" for key in self.keys).rstrip()
+        return "  ".join(f"{key:{column_width(key)}}" for key in self.keys).rstrip()
 
-    def line(self, row: dict[str, Number]) -> str:
+    def format_row(self, row: dict[str, Number]) -> str:
         """A row as one line of text below the header."""
-        cells = (number(row[key], width(key)) if key in row else "" for key in self.keys)
-        return "  ".join(f"{cell:{width(key)}}" for key, cell in zip(self.keys, cells, strict=True)).rstrip()
+        cells = (format_number(row[key], column_width(key)) if key in row else "" for key in self.keys)
+        return "  ".join(f"{cell:{column_width(key)}}" for key, cell in zip(self.keys, cells, strict=True)).rstrip()
 
 
-def width(key: str) -> int:
+def column_width(key: str) -> int:
     """Characters of a column."""
-    return max(_NARROWEST, len(key))
+    return max(_MIN_WIDTH, len(key))
 
 
-def number(value: Number, most: int = _NARROWEST) -> str:
+def format_number(value: Number, max_width: int = _MIN_WIDTH) -> str:
     """A number in at most so many characters, with up to six digits of a fraction."""
     if isinstance(value, int):
         return str(value)
     texts = (f"{value:.{digits}g}" for digits in range(6, 0, -1))
-    return next((text for text in texts if len(text) <= most), f"{value:.0e}")
+    return next((text for text in texts if len(text) <= max_width), f"{value:.0e}")

@@ -40,7 +40,7 @@ class Curve:
         self.count = 0
         self._width = 2  # points that a bucket stands for; it is kept as two, so the first buckets lose nothing
         self._points: list[Point] = []
-        self._open: list[Point] = []  # the lowest and the highest of the bucket that is being filled
+        self._bucket: list[Point] = []  # the lowest and the highest of the bucket that is being filled
 
     def add(self, x: float, y: float) -> None:
         """Goes on to a point; one whose y is not finite is a gap in the line."""
@@ -48,41 +48,41 @@ class Curve:
         if self._width == 2:
             self._points.append((x, y))
         else:
-            self._widen((x, y))
+            self._update_bucket((x, y))
             if self.count % self._width == 0:
-                self._points += self._open
-                self._open = []
+                self._points += self._bucket
+                self._bucket = []
         if len(self._points) == self._capacity:
-            fours = [self._points[i : i + 4] for i in range(0, self._capacity, 4)]
-            self._points = [point for four in fours for point in _extremes(four)]
+            groups = [self._points[i : i + 4] for i in range(0, self._capacity, 4)]
+            self._points = [point for group in groups for point in _lowest_and_highest(group)]
             self._width *= 2
 
     def points(self) -> list[Point]:
         """What is left to draw."""
-        return self._points + self._open
+        return self._points + self._bucket
 
     def state_dict(self) -> CurveState:
         return {
             "count": self.count,
             "width": self._width,
             "points": _to_tensor(self._points),
-            "open": _to_tensor(self._open),
+            "open": _to_tensor(self._bucket),
         }
 
     def load_state_dict(self, state: CurveState) -> None:
         self.count, self._width = state["count"], state["width"]
         self._points = [(x, y) for x, y in state["points"].tolist()]
-        self._open = [(x, y) for x, y in state["open"].tolist()]
+        self._bucket = [(x, y) for x, y in state["open"].tolist()]
 
-    def _widen(self, point: Point) -> None:
-        if self._open:
-            (_, one), (_, other) = self._open
-            if one < point[1] < other or other < point[1] < one:
+    def _update_bucket(self, point: Point) -> None:
+        if self._bucket:
+            (_, first), (_, second) = self._bucket
+            if first < point[1] < second or second < point[1] < first:
                 return
-        self._open = _extremes([*self._open, point])
+        self._bucket = _lowest_and_highest([*self._bucket, point])
 
 
-def _extremes(points: list[Point]) -> list[Point]:
+def _lowest_and_highest(points: list[Point]) -> list[Point]:
     """The lowest and the highest point, in their order; twice the same if there is only one that can be drawn."""
     drawable = [i for i, (_, y) in enumerate(points) if math.isfinite(y)] or [0]
     low = min(drawable, key=lambda i: points[i][1])

@@ -49,12 +49,12 @@ class Evaluation(Extension):
         progress_bar: bool,
     ) -> None:
         self._iterators = _check_iterators(iterator)
-        self._given = _check_targets(target)
-        self._targets = {name: unwrap(each) for name, each in self._given.items()}
+        self._raw_targets = _check_targets(target)
+        self._targets = {name: unwrap(model) for name, model in self._raw_targets.items()}
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
-        self._kept_bar: Bar | None = None
+        self._notebook_bar: Bar | None = None
         self._world = SINGLE_PROCESS
         self._shared = SharedSummary()
 
@@ -79,7 +79,7 @@ class Evaluation(Extension):
         reporter = Reporter()
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
-            reporter.add_observer(prefix + name, self._given[name])
+            reporter.add_observer(prefix + name, self._raw_targets[name])
             reporter.add_observers(prefix, named_submodules(name, target))
         self._world = SINGLE_PROCESS if manager is None else manager.world
         with reporter, self.test_mode():
@@ -100,31 +100,31 @@ class Evaluation(Extension):
     @contextlib.contextmanager
     def test_mode(self) -> Iterator[None]:
         """A ``with`` block without gradients and in test mode; afterwards each part of the models is as it was."""
-        before = [(module, module.training) for target in self._modules() for module in target.modules()]
+        modes = [(module, module.training) for target in self._modules() for module in target.modules()]
         try:
             for target in self._modules():
                 target.eval()
             with torch.no_grad():
                 yield
         finally:
-            was = dict(before)
+            mode_of = dict(modes)
             for target in self._modules():
-                target.train(was[target])  # modules may do more than set the flag, such as merge weights
-            for module, training in before:
+                target.train(mode_of[target])  # modules may do more than set the flag, such as merge weights
+            for module, training in modes:
                 module.training = training
 
     def _modules(self) -> list[nn.Module]:
         return list(self._targets.values())
 
     def finalize(self, manager: Manager) -> None:
-        if self._kept_bar is not None:
-            self._kept_bar.close()
+        if self._notebook_bar is not None:
+            self._notebook_bar.close()
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[Bar]:
         """A bar for one evaluation; in a notebook, where each would leave its place behind, the same one for all."""
         total = operator.length_hint(self._iterators["main"]) or None
-        bar = self._kept_bar
+        bar = self._notebook_bar
         if bar is None:
             is_shown = self._progress_bar and self._world.rank == 0 and can_show(sys.stderr)
             name = self.name or self.default_name
@@ -135,7 +135,7 @@ class Evaluation(Extension):
             yield bar
         finally:
             if IS_WIDGET:
-                self._kept_bar = bar
+                self._notebook_bar = bar
             else:
                 bar.close()
 

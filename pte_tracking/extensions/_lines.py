@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 @contextlib.contextmanager
-def writing(out: TextIO) -> Iterator[None]:
+def tolerant_write(out: TextIO) -> Iterator[None]:
     """A block that writes a line, seen at once. A full disk, or a terminal that is gone, costs it and not the training.
 
     Args:

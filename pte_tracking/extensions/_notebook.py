@@ -9,10 +9,10 @@ from collections import deque
 from typing import Any
 
 from pte_tracking._store.events import Number
-from pte_tracking.extensions._columns import Columns, number
+from pte_tracking.extensions._columns import Columns, format_number
 
-_MOST_ROWS = 100  # a table of a million rows would be sent whole, again and again
-_PAUSE = 0.5  # seconds between two tables
+_MAX_ROWS = 100  # a table of a million rows would be sent whole, again and again
+_UPDATE_SECONDS = 0.5  # seconds between two tables
 
 
 def in_notebook() -> bool:
@@ -28,14 +28,14 @@ class NotebookOutput:
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def show(self, forms: dict[str, Any]) -> None:
-        """Shows something, given in one or several forms by their MIME types."""
+    def show(self, representations: dict[str, Any]) -> None:
+        """Shows something, given in one or several representations by their MIME types."""
         from IPython.display import display
 
         if self._handle is None:
-            self._handle = display(forms, raw=True, display_id=True)
+            self._handle = display(representations, raw=True, display_id=True)
         else:
-            self._handle.update(forms, raw=True)
+            self._handle.update(representations, raw=True)
 
 
 class NotebookTable:
@@ -47,31 +47,31 @@ class NotebookTable:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        self._rows: deque[dict[str, Number]] = deque(maxlen=_MOST_ROWS)
+        self._rows: deque[dict[str, Number]] = deque(maxlen=_MAX_ROWS)
         self._output = NotebookOutput()
-        self._rests_until = 0.0
+        self._next_update_time = 0.0
 
     @property
     def is_ready(self) -> bool:
         """Whether it may be shown again."""
-        return time.monotonic() >= self._rests_until
+        return time.monotonic() >= self._next_update_time
 
     def show(self, rows: list[dict[str, Number]]) -> None:
         """Adds rows."""
         for row in rows:
-            self._columns.find(row)
+            self._columns.add_keys(row)
             self._rows.append(row)
         self._output.show({"text/plain": self._text(), "text/html": self._html()})
-        self._rests_until = time.monotonic() + _PAUSE
+        self._next_update_time = time.monotonic() + _UPDATE_SECONDS
 
     def _text(self) -> str:
-        return "\n".join([self._columns.header(), *map(self._columns.line, self._rows)])
+        return "\n".join([self._columns.format_header(), *map(self._columns.format_row, self._rows)])
 
     def _html(self) -> str:
         keys = self._columns.keys
-        rows = [[number(row[key]) if key in row else "" for key in keys] for row in self._rows]
-        return f"<table>{_line('th', keys)}{''.join(_line('td', row) for row in rows)}</table>"
+        rows = [[format_number(row[key]) if key in row else "" for key in keys] for row in self._rows]
+        return f"<table>{_format_table_row('th', keys)}{''.join(_format_table_row('td', row) for row in rows)}</table>"
 
 
-def _line(tag: str, cells: list[str]) -> str:
+def _format_table_row(tag: str, cells: list[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -26,9 +26,9 @@ def find_optimizer(owner: str, manager: Manager, optimizer: str | Optimizer) -> 
         return optimizer
     if optimizer in manager.optimizers:
         return manager.optimizers[optimizer]
-    known = ", ".join(map(repr, manager.optimizers)) or "none"
+    available = ", ".join(map(repr, manager.optimizers)) or "none"
     raise ValueError(
-        f"{owner}: no optimizer is called {optimizer!r}; the manager has {known}. "
+        f"{owner}: no optimizer is called {optimizer!r}; the manager has {available}. "
         f"Give it one by optimizers={{{optimizer!r}: optimizer}}, or name another here"
     )
 
@@ -43,7 +43,7 @@ def find_option(owner: str, optimizer: Optimizer, group: int, option: str) -> ob
     if not -len(groups) <= group < len(groups):
         raise ValueError(f"{owner}: {type(optimizer).__name__} has {len(groups)} parameter groups, and no {group}")
     if option not in groups[group]:
-        known = ", ".join(repr(name) for name in groups[group] if name != "params")
-        raise ValueError(f"{owner}: {type(optimizer).__name__} has no option {option!r}; it has {known}")
-    found: object = groups[group][option]
-    return found
+        available = ", ".join(repr(name) for name in groups[group] if name != "params")
+        raise ValueError(f"{owner}: {type(optimizer).__name__} has no option {option!r}; it has {available}")
+    value: object = groups[group][option]
+    return value

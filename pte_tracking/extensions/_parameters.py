@@ -30,26 +30,26 @@ def named_tensors(
             )
     models = [unwrap(model) for model in models]
     names = Counter(name for model in models for name, _ in model.named_parameters())
-    if twice := [name for name, count in names.items() if count > 1]:
+    if duplicates := [name for name, count in names.items() if count > 1]:
         raise ValueError(
-            f"links: {', '.join(map(repr, twice))} would be reported by several modules under the same name; "
+            f"links: {', '.join(map(repr, duplicates))} would be reported by several modules under the same name; "
             "use one extension for each, with different prefixes"
         )
-    start = f"{prefix}/" if prefix else ""
+    key_prefix = f"{prefix}/" if prefix else ""
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def iterate() -> Iterator[tuple[str, Tensor]]:
         # Asked anew each time: parameters may be added or replaced, and gradients come and go.
         for model in models:
             for name, parameter in model.named_parameters():
                 if params:
-                    yield f"{start}{name}/data", parameter.detach()
+                    yield f"{key_prefix}{name}/data", parameter.detach()
                 if grads and parameter.grad is not None:
-                    yield f"{start}{name}/grad", parameter.grad.detach()
+                    yield f"{key_prefix}{name}/grad", parameter.grad.detach()
 
-    return tensors
+    return iterate
 
 
-def measurable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def dense_values(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """All values of each tensor, as dense real floats, as statistics need them; what is empty is left out.
 
     A sparse gradient, such as an embedding's, has zeros where nothing is stored. Of complex numbers the real and the
@@ -63,6 +63,6 @@ def measurable(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             yield key, values if values.is_floating_point() else values.float()
 
 
-def takes_part(world: World, tensors: Iterable[Tensor]) -> bool:
+def should_measure(world: World, tensors: Iterable[Tensor]) -> bool:
     """Whether this rank is needed to look at weights: rank 0 is, and all are where they lie in shards."""
     return world.rank == 0 or any(map(is_sharded, tensors))

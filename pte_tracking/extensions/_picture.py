@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pte_tracking")
 
-_ALWAYS = 100  # so many first versions are all drawn
-_GROWTH = 1.01  # later, only when so many times as many versions were offered as when it was last drawn
-_SHARE = 0.02  # and at most this part of the time goes into drawing
+_ALWAYS_DRAWN = 100  # so many first versions are all drawn
+_MIN_GROWTH = 1.01  # later, only when so many times as many versions were offered as when it was last drawn
+_MAX_TIME_FRACTION = 0.02  # and at most this part of the time goes into drawing
 
 
 class Picture:
@@ -61,15 +61,15 @@ class Picture:
         self._path = Path(filename)
         self._figsize = figsize
         self._output = NotebookOutput()
-        self._rests_until = 0.0
+        self._next_draw_time = 0.0
         self._offered = 0
         self._drawn = 0  # which of those offered it shows
 
     def offer(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
         """There is a new version, made by painting on an empty figure: draws it if that is worth its time."""
         self._offered += 1
-        if self._offered <= _ALWAYS or (
-            self._offered >= self._drawn * _GROWTH and time.monotonic() >= self._rests_until
+        if self._offered <= _ALWAYS_DRAWN or (
+            self._offered >= self._drawn * _MIN_GROWTH and time.monotonic() >= self._next_draw_time
         ):
             self._draw(manager, paint)
 
@@ -102,7 +102,7 @@ class Picture:
         self._write(Path(manager.out) / self._path, png if self._format == "png" else _render(figure, self._format))
         self._drawn = self._offered
         now = time.monotonic()
-        self._rests_until = now + (now - started) / _SHARE
+        self._next_draw_time = now + (now - started) / _MAX_TIME_FRACTION
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -112,7 +112,7 @@ class Picture:
             _log.warning("%s could not be drawn, and stays as it was: %s", path, error)
 
 
-def label(key: str) -> str:
+def escape_label(key: str) -> str:
     """A key to be shown as it is: matplotlib takes dollars for formulas, and hides what begins with an underscore."""
     return (" " if key.startswith("_") else "") + key.replace("$", r"\$")
 

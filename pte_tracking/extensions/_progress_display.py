@@ -9,25 +9,25 @@ from typing import Protocol, TextIO
 from tqdm import tqdm
 
 from pte_tracking.extensions._bar import IS_WIDGET, Bar
-from pte_tracking.extensions._columns import number
-from pte_tracking.extensions._lines import writing
+from pte_tracking.extensions._columns import format_number
+from pte_tracking.extensions._lines import tolerant_write
 
-_REDRAWN_EVERY = 0.1  # seconds; more often nobody could read
-_LINE_EVERY = 10.0  # seconds at least between lines in a file,
-_LINE_GROWTH = 0.02  # and this part of the time so far: a week makes some 400 lines
-_SHORTEST_BAR = 10  # characters
-_VALUES_ROOM = 100  # characters, where there is no terminal to say
-_VALUE_WIDTH = 7  # characters
+_REDRAW_SECONDS = 0.1  # seconds; more often nobody could read
+_MIN_LINE_SECONDS = 10.0  # seconds at least between lines in a file,
+_LINE_TIME_FRACTION = 0.02  # and this part of the time so far: a week makes some 400 lines
+_MIN_BAR_WIDTH = 10  # characters
+_DEFAULT_VALUES_WIDTH = 100  # characters, where there is no terminal to say
+_MAX_VALUE_WIDTH = 7  # characters
 
 
 class Display(Protocol):
     """Shows the progress somewhere.
 
     Attributes:
-        rests_until: When it may be shown again, by the monotonic clock.
+        next_update_time: When it may be shown again, by the monotonic clock.
     """
 
-    rests_until: float
+    next_update_time: float
 
     def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None: ...
 
@@ -39,29 +39,29 @@ class BarDisplay:
 
     def __init__(self, initial: int, total: int | None, length: int | None, out: TextIO) -> None:
         bar = "{bar}" if length is None or IS_WIDGET else f"{{bar:{length}}}"
-        status = _status(total, f"|{bar}|")
-        self._bar = Bar(initial=initial, total=total, bar_format=status, file=out, dynamic_ncols=True, smoothing=0)
-        self._rest = _status(total, "|" + " " * (length or _SHORTEST_BAR) + "|")
-        self.rests_until = 0.0
+        bar_format = _bar_format(total, f"|{bar}|")
+        self._bar = Bar(initial=initial, total=total, bar_format=bar_format, file=out, dynamic_ncols=True, smoothing=0)
+        self._format_without_bar = _bar_format(total, "|" + " " * (length or _MIN_BAR_WIDTH) + "|")
+        self.next_update_time = 0.0
 
     def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None:
         bar = self._bar
         bar.n, bar.total = iteration, total
         bar.set_description_str(epoch, refresh=False)
-        bar.set_postfix_str(_fitting(values, self._room()), refresh=False)
+        bar.set_postfix_str(_format_values(values, self._available_width()), refresh=False)
         bar.refresh()
-        self.rests_until = time.monotonic() + _REDRAWN_EVERY
+        self.next_update_time = time.monotonic() + _REDRAW_SECONDS
 
     def close(self) -> None:
         self._bar.close()
 
-    def _room(self) -> int:
+    def _available_width(self) -> int:
         """Characters that are left for the values."""
         state = self._bar.format_dict
         if not isinstance(state["ncols"], int):
-            return _VALUES_ROOM
-        rest = tqdm.format_meter(**{**state, "postfix": None, "ncols": None, "bar_format": self._rest})
-        return state["ncols"] - len(rest)
+            return _DEFAULT_VALUES_WIDTH
+        text = tqdm.format_meter(**{**state, "postfix": None, "ncols": None, "bar_format": self._format_without_bar})
+        return state["ncols"] - len(text)
 
 
 class LineDisplay:
@@ -72,7 +72,7 @@ class LineDisplay:
         self._out = out
         self._shown: int | None = None
         self._started = time.monotonic()
-        self.rests_until = self._started + _LINE_EVERY
+        self.next_update_time = self._started + _MIN_LINE_SECONDS
 
     def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None:
         if iteration == self._shown:
@@ -85,30 +85,34 @@ class LineDisplay:
             now - self._started,
             prefix=epoch,
             initial=self._initial,
-            bar_format=_status(total, " "),
-            postfix=_fitting(values, _VALUES_ROOM),
+            bar_format=_bar_format(total, " "),
+            postfix=_format_values(values, _DEFAULT_VALUES_WIDTH),
         )
-        with writing(self._out):
+        with tolerant_write(self._out):
             self._out.write(f"{line}\n")
-        self.rests_until = now + max(_LINE_EVERY, (now - self._started) * _LINE_GROWTH)
+        self.next_update_time = now + max(_MIN_LINE_SECONDS, (now - self._started) * _LINE_TIME_FRACTION)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _status(total: int | None, bar: str) -> str:
+def _bar_format(total: int | None, bar: str) -> str:
     """The form of the whole line, for tqdm."""
     if total is None:
         return "{desc}{n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
     return "{desc}{percentage:3.0f}%" + bar + " {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-def _fitting(values: Mapping[str, float], room: int) -> str:
+def _format_values(values: Mapping[str, float], max_width: int) -> str:
     """The first values as text, as many as there is room for."""
     text = ""
     for key, value in values.items():
-        longer = f"{text}, {key}={number(value, _VALUE_WIDTH)}" if text else f"{key}={number(value, _VALUE_WIDTH)}"
-        if len(longer) + len(", ") > room:
+        longer = (
+            f"{text}, {key}={format_number(value, _MAX_VALUE_WIDTH)}"
+            if text
+            else f"{key}={format_number(value, _MAX_VALUE_WIDTH)}"
+        )
+        if len(longer) + len(", ") > max_width:
             break
         text = longer
     return text

@@ -37,17 +37,17 @@ class BestValue(Extension):
     @property
     def best_value(self) -> float:
         """The best value; RuntimeError before there is one."""
-        return self._found()[0]
+        return self._get_best()[0]
 
     @property
     def best_iteration(self) -> int:
         """Iterations done when it came; RuntimeError before there is one."""
-        return self._found()[1]
+        return self._get_best()[1]
 
     @property
     def best_epoch(self) -> int | None:
         """Epochs done when it came, None where the loop knows none; RuntimeError before there is one."""
-        return self._found()[2]
+        return self._get_best()[2]
 
     def __call__(self, manager: Manager) -> None:
         value = self._mean.evaluate(manager)
@@ -63,7 +63,7 @@ class BestValue(Extension):
         self._best = state["best"]
         self._mean.load_state_dict(state["mean"])
 
-    def _found(self) -> tuple[float, int, int | None]:
+    def _get_best(self) -> tuple[float, int, int | None]:
         if self._best is None:
             raise RuntimeError(f"{self._mean.key!r} has no best value yet: no interval with a value of it is over")
         return self._best

@@ -77,15 +77,15 @@ class Evaluator(Evaluation):
         progress_bar: bool = False,
     ) -> None:
         super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
-        self.eval_func = self._choose(eval_func)
+        self.eval_func = self._resolve_eval_func(eval_func)
         self._metrics: list[Metric] = []
         for metric in metrics:
             self.add_metric(metric)
         self._converter = converter or to_device
         self._device = device
-        form = example_batch(self._iterators["main"])
-        if converter is None and form is not None:
-            check_signature(self.eval_func, form, "eval_func")
+        batch = example_batch(self._iterators["main"])
+        if converter is None and batch is not None:
+            check_signature(self.eval_func, batch, "eval_func")
 
     def add_metric(self, metric_fn: Metric) -> None:
         """Adds a metric."""
@@ -115,15 +115,19 @@ class Evaluator(Evaluation):
                 metric(batch, output, is_last)
         return observation
 
-    def _choose(self, eval_func: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _resolve_eval_func(self, eval_func: Callable[..., Any] | None) -> Callable[..., Any]:
         if eval_func is not None:
             if not callable(eval_func):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
             return rank_local_model(eval_func)
         if "main" not in self._targets:
             raise ValueError(f"eval_func: needed unless a target is called 'main'; got targets {sorted(self._targets)}")
-        return rank_local_model(self._given["main"])
+        return rank_local_model(self._raw_targets["main"])
 
     def _modules(self) -> list[nn.Module]:
-        own = super()._modules()
-        return [*own, self.eval_func] if isinstance(self.eval_func, nn.Module) and self.eval_func not in own else own
+        modules = super()._modules()
+        return (
+            [*modules, self.eval_func]
+            if isinstance(self.eval_func, nn.Module) and self.eval_func not in modules
+            else modules
+        )

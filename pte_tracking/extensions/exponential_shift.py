@@ -57,44 +57,44 @@ class ExponentialShift(Extension):
         check_optimizer("optimizer", self._optimizer)
         self._inits: list[float] = []
         #: The shifts that were done before each group was there.
-        self._missed: list[int] = []
+        self._start_shifts: list[int] = []
         self._shifts = 0
 
     def check(self, manager: Manager) -> None:
-        self._numbers(find_optimizer("ExponentialShift", manager, self._optimizer))
+        self._read_values(find_optimizer("ExponentialShift", manager, self._optimizer))
 
     def initialize(self, manager: Manager) -> None:
         optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
         if not self._inits and self._init is not None:
             self._inits = [self._init] * len(optimizer.param_groups)
-            self._missed = [0] * len(self._inits)
-        self._take_in(optimizer)
+            self._start_shifts = [0] * len(self._inits)
+        self._add_new_groups(optimizer)
         for init in self._inits:
             self._check_target(init)
-        self._set(optimizer)
+        self._apply(optimizer)
 
     def __call__(self, manager: Manager) -> None:
         optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
-        self._take_in(optimizer)
+        self._add_new_groups(optimizer)
         self._shifts += 1
-        self._set(optimizer)
+        self._apply(optimizer)
 
-    def _take_in(self, optimizer: Optimizer) -> None:
+    def _add_new_groups(self, optimizer: Optimizer) -> None:
         """Has groups that are new shift from what they hold; of a resumed optimizer that is what it was shifted to."""
         for group in range(len(self._inits), len(optimizer.param_groups)):
-            self._inits.append(self._number(optimizer, group))
-            self._missed.append(self._shifts)
+            self._inits.append(self._read_value(optimizer, group))
+            self._start_shifts.append(self._shifts)
 
-    def _numbers(self, optimizer: Optimizer) -> list[float]:
-        return [self._number(optimizer, group) for group in range(len(optimizer.param_groups))]
+    def _read_values(self, optimizer: Optimizer) -> list[float]:
+        return [self._read_value(optimizer, group) for group in range(len(optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"inits": self._inits, "missed": self._missed, "shifts": self._shifts}
+        return {"inits": self._inits, "missed": self._start_shifts, "shifts": self._shifts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._inits, self._missed, self._shifts = list(state["inits"]), list(state["missed"]), state["shifts"]
+        self._inits, self._start_shifts, self._shifts = list(state["inits"]), list(state["missed"]), state["shifts"]
 
-    def _number(self, optimizer: Optimizer, group: int) -> float:
+    def _read_value(self, optimizer: Optimizer, group: int) -> float:
         value = find_option("ExponentialShift", optimizer, group, self._attr)
         if isinstance(value, Tensor) and value.numel() == 1:
             return float(value)
@@ -105,13 +105,13 @@ class ExponentialShift(Extension):
     def _check_target(self, init: float) -> None:
         if self._target is None or not init:
             return
-        way = self._target / init
-        if way < 0 or (way > 1 and self._rate < 1) or (way < 1 and self._rate > 1):
+        ratio = self._target / init
+        if ratio < 0 or (ratio > 1 and self._rate < 1) or (ratio < 1 and self._rate > 1):
             raise ValueError(f"target: a rate of {self._rate} never leads from {init} to {self._target}")
 
-    def _set(self, optimizer: Optimizer) -> None:
-        for group, init, missed in zip(optimizer.param_groups, self._inits, self._missed, strict=True):
-            value = self._shifted(init, self._shifts - missed)
+    def _apply(self, optimizer: Optimizer) -> None:
+        for group, init, start in zip(optimizer.param_groups, self._inits, self._start_shifts, strict=True):
+            value = self._shifted(init, self._shifts - start)
             if isinstance(group[self._attr], Tensor):
                 group[self._attr].fill_(value)  # compiled and captured optimizers read it from there
             else:

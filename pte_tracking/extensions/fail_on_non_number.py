@@ -9,7 +9,7 @@ from pte_tracking._distributed.sharding import local_tensor
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking.extensions._parameters import named_tensors
 
-_MOST_NAMES = 10
+_MAX_NAMES = 10
 
 
 class FailOnNonNumber(Extension):
@@ -37,24 +37,24 @@ class FailOnNonNumber(Extension):
             for name, model in manager.models.items()
             for key, tensor in named_tensors(model, True, self._check_grad, name)()
         }
-        spoilt = _non_finite(tensors)
-        if not spoilt:
+        non_finite = _find_non_finite(tensors)
+        if not non_finite:
             return
-        more = f" and {len(spoilt) - _MOST_NAMES} more" if len(spoilt) > _MOST_NAMES else ""
+        suffix = f" and {len(non_finite) - _MAX_NAMES} more" if len(non_finite) > _MAX_NAMES else ""
         raise RuntimeError(
             f"the training diverged: after iteration {manager.iteration} there are NaN or infinite values in "
-            f"{', '.join(spoilt[:_MOST_NAMES])}{more}"
+            f"{', '.join(non_finite[:_MAX_NAMES])}{suffix}"
         )
 
 
-def _non_finite(tensors: dict[str, Tensor]) -> list[str]:
+def _find_non_finite(tensors: dict[str, Tensor]) -> list[str]:
     if not tensors:
         return []
     device = next(iter(tensors.values())).device
-    flags = torch.stack([_values(tensor).isfinite().all().to(device) for tensor in tensors.values()])
+    flags = torch.stack([_stored_values(tensor).isfinite().all().to(device) for tensor in tensors.values()])
     return [key for key, is_finite in zip(tensors, flags.tolist(), strict=True) if not is_finite]
 
 
-def _values(tensor: Tensor) -> Tensor:
+def _stored_values(tensor: Tensor) -> Tensor:
     tensor = local_tensor(tensor)  # each rank looks at its own shard
     return tensor.coalesce().values() if tensor.is_sparse else tensor

@@ -66,7 +66,7 @@ class IgniteEvaluator(Evaluation):
             raise TypeError(f"evaluator: expected an ignite.engine.Engine, got {evaluator!r}; the data comes second")
         super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
         self.evaluator = evaluator
-        self._left_out: set[str] = set()
+        self._skipped_metrics: set[str] = set()
 
     def evaluate(self) -> dict[str, float]:
         from ignite.engine import Events
@@ -89,18 +89,18 @@ class IgniteEvaluator(Evaluation):
             # What handlers of the end of the run have reported.
             summary.add(observation)
         # Ignite's metrics are those of all ranks already, where it knows of several.
-        own = self._metrics()
+        metrics = self._read_metrics()
         reported = DictSummary()
-        reported.add(own)
+        reported.add(metrics)
         return {**self.means(summary), **reported.compute_mean()}
 
-    def _metrics(self) -> dict[str, Any]:
+    def _read_metrics(self) -> dict[str, Any]:
         numbers = {}
         for key, value in self.evaluator.state.metrics.items():
             if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1):
                 numbers[f"{self.name or self.default_name}/{key}"] = value
-            elif key not in self._left_out:
-                self._left_out.add(key)
+            elif key not in self._skipped_metrics:
+                self._skipped_metrics.add(key)
                 if self._world.rank == 0:
                     _log.warning(
                         "IgniteEvaluator: the metric %r is not reported, for it is no single number: %r", key, value

@@ -87,7 +87,7 @@ class LogReport(Extension):
         if self._run is None:
             raise RuntimeError("log: the training has not begun, so it is not known yet which run this log belongs to")
         rows = self._run.rows(self._filename)
-        return [_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
+        return [_make_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
     def to_dataframe(self) -> pandas.DataFrame:
         """All rows of the log file that hold, as a table.
@@ -115,8 +115,8 @@ class LogReport(Extension):
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
         is_due = manager.is_before_training or self._trigger.evaluate(manager)
-        is_alone = manager.world.is_single_process
-        if is_due and is_alone and self._summary.is_empty and set(map(type, observation.values())) == {float}:
+        is_single_process = manager.world.is_single_process
+        if is_due and is_single_process and self._summary.is_empty and set(map(type, observation.values())) == {float}:
             self._log_row(manager, dict(observation))  # each value is its own mean
             return
         self._summary.add(observation)
@@ -134,34 +134,34 @@ class LogReport(Extension):
     def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
         progress = manager.updater
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
-        if self._postprocess is None and means.keys().isdisjoint(_CLOCKS):
+        if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks)
             if self._subscribers:
-                self._hand_on(_row(means, epoch, iteration, elapsed_time))
+                self._notify_subscribers(_make_row(means, epoch, iteration, elapsed_time))
             return
-        row = _row(means, epoch, iteration, elapsed_time)
+        row = _make_row(means, epoch, iteration, elapsed_time)
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
         manager.run.log_metrics(
-            {key: value for key, value in row.items() if key not in _CLOCKS},
+            {key: value for key, value in row.items() if key not in _PROGRESS_KEYS},
             iteration,
             epoch=row.get("epoch"),
             elapsed_time=row.get("elapsed_time"),
             log=self._filename,
             sinks=self._sinks,
         )
-        self._hand_on(row)
+        self._notify_subscribers(row)
 
-    def _hand_on(self, row: Row) -> None:
+    def _notify_subscribers(self, row: Row) -> None:
         for subscriber in self._subscribers:
             subscriber(row)
 
 
-_CLOCKS = ("epoch", "iteration", "elapsed_time")
+_PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
 
 
-def _row(values: Mapping[str, Any], epoch: float | None, iteration: int, elapsed_time: float | None) -> Row:
+def _make_row(values: Mapping[str, Any], epoch: float | None, iteration: int, elapsed_time: float | None) -> Row:
     row: Row = {**values}
     if epoch is not None:
         row["epoch"] = epoch
@@ -171,7 +171,7 @@ def _row(values: Mapping[str, Any], epoch: float | None, iteration: int, elapsed
     return row
 
 
-_TAKEN = {
+_RESERVED_NAMES = {
     *(layout.MANIFEST, layout.JOURNAL, layout.CHECKPOINTS, layout.WRITER_LOCK, layout.PREVIOUS),
     *(layout.FIGURES, layout.IMAGES, layout.ARTIFACTS, layout.DELIVERY),
 }
@@ -192,7 +192,7 @@ def _check_filename(filename: str) -> str:
     path = PurePath(filename)
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"filename: expected a file in the run's directory, such as 'log', got {filename!r}")
-    if path.parts[0] in _TAKEN:
+    if path.parts[0] in _RESERVED_NAMES:
         raise ValueError(
             f"filename: {filename!r} is where the record of the run keeps its own; choose another, like 'log'"
         )

@@ -16,7 +16,7 @@ from pte_tracking.triggers import get_trigger
 Stepper = Callable[[Manager, Any], object]
 
 
-def _step(manager: Manager, scheduler: Any) -> None:
+def _default_stepper(manager: Manager, scheduler: Any) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         LRScheduler.step_by_value("val/loss")(manager, scheduler)
     else:
@@ -48,7 +48,7 @@ class LRScheduler(Extension):
         self,
         scheduler: Any,
         *,
-        stepper: Stepper = _step,
+        stepper: Stepper = _default_stepper,
         trigger: TriggerLike = (1, "epoch"),
         wait_for_first_optimizer_step: bool = False,
     ) -> None:
@@ -68,7 +68,7 @@ class LRScheduler(Extension):
                 raise TypeError(
                     f"wait_for_first_optimizer_step: {type(scheduler).__name__} has no attribute 'optimizer' to watch"
                 )
-            self._watch(scheduler.optimizer)
+            self._wait_for_step(scheduler.optimizer)
 
     def __call__(self, manager: Manager) -> None:
         if not self._is_waiting:
@@ -85,14 +85,14 @@ class LRScheduler(Extension):
 
         def step(manager: Manager, scheduler: Any) -> None:
             # Of all ranks: with a value of its own each would go on at another rate, and the weights would part.
-            is_here = key in manager.observation
-            mine = to_number(key, manager.observation[key]) if is_here else 0.0
-            total, ranks = manager.world.all_reduce_sum([mine, is_here])
+            is_reported = key in manager.observation
+            value = to_number(key, manager.observation[key]) if is_reported else 0.0
+            total, ranks = manager.world.all_reduce_sum([value, is_reported])
             if not ranks:
-                known = ", ".join(map(repr, manager.observation)) or "nothing"
+                reported = ", ".join(map(repr, manager.observation)) or "nothing"
                 raise ValueError(
-                    f"LRScheduler: {key!r} was not reported in this iteration; reported was {known}. Let it run when "
-                    "the value comes (trigger=), or step by another: stepper=LRScheduler.step_by_value(key)"
+                    f"LRScheduler: {key!r} was not reported in this iteration; reported was {reported}. Let it run "
+                    "when the value comes (trigger=), or step by another: stepper=LRScheduler.step_by_value(key)"
                 )
             scheduler.step(total / ranks)
 
@@ -105,9 +105,9 @@ class LRScheduler(Extension):
         self.scheduler.load_state_dict(state["scheduler"])
         self._is_waiting = state["is_waiting"]
 
-    def _watch(self, optimizer: Optimizer) -> None:
-        def stepped(*_: object) -> None:
+    def _wait_for_step(self, optimizer: Optimizer) -> None:
+        def stop_waiting(*_: object) -> None:
             self._is_waiting = False
             handle.remove()
 
-        handle = optimizer.register_step_post_hook(stepped)
+        handle = optimizer.register_step_post_hook(stop_waiting)

@@ -52,7 +52,7 @@ class MicroAverage(Extension):
             )
         if not self._trigger.evaluate(manager):
             return
-        sums = self._sums if manager.world.is_single_process else _over(manager.world, self._sums)
+        sums = self._sums if manager.world.is_single_process else _reduce_sums(manager.world, self._sums)
         if sums is not None:
             report({self._result_key: _ratio(*sums)})
             self._sums = None
@@ -71,10 +71,10 @@ class MicroAverage(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
 
-def _over(world: World, sums: tuple[Value, Value] | None) -> tuple[Value, Value] | None:
+def _reduce_sums(world: World, sums: tuple[Value, Value] | None) -> tuple[Value, Value] | None:
     """The sums of all ranks; None if no rank has any."""
-    mine = [0, 0] if sums is None else [to_number("sum", value) for value in sums]
-    numerator, denominator, ranks = world.all_reduce_sum([*mine, sums is not None])
+    values = [0, 0] if sums is None else [to_number("sum", value) for value in sums]
+    numerator, denominator, ranks = world.all_reduce_sum([*values, sums is not None])
     return (numerator, denominator) if ranks else None
 
 

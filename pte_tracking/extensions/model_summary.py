@@ -25,30 +25,30 @@ class ModelSummary(Extension):
 
     def initialize(self, manager: Manager) -> None:
         if manager.is_before_training and manager.models:
-            manager.run.log_text("model", "\n\n".join(_table(*named) for named in manager.models.items()))
+            manager.run.log_text("model", "\n\n".join(_format_table(*named) for named in manager.models.items()))
 
     def __call__(self, manager: Manager) -> None:
         """Nothing is left to do."""
 
 
-def _table(name: str, model: nn.Module) -> str:
+def _format_table(name: str, model: nn.Module) -> str:
     """A model as Markdown."""
-    lines = [f"**{name}**: {_totals(model)}", "", "| name | layer | weights |", "|---|---|---:|"]
+    lines = [f"**{name}**: {_describe_totals(model)}", "", "| name | layer | weights |", "|---|---|---:|"]
     for layer, module in model.named_modules():
-        own = _count(module.parameters(recurse=False))
+        count = _count_weights(module.parameters(recurse=False))
         is_leaf = next(module.children(), None) is None
-        if own or is_leaf:
+        if count or is_leaf:
             kind = str(module) if is_leaf else type(module).__name__
-            lines.append(f"| {layer or name} | {' '.join(kind.replace('|', '/').split())} | {own:,} |")
+            lines.append(f"| {layer or name} | {' '.join(kind.replace('|', '/').split())} | {count:,} |")
     return "\n".join(lines)
 
 
-def _totals(model: nn.Module) -> str:
-    trained = _count(parameter for parameter in model.parameters() if parameter.requires_grad)
+def _describe_totals(model: nn.Module) -> str:
+    trained = _count_weights(parameter for parameter in model.parameters() if parameter.requires_grad)
     size = sum(parameter.nbytes for parameter in model.parameters() if not is_lazy(parameter))
-    return f"{_count(model.parameters()):,} parameters, {trained:,} of them trained, {size / _MEGABYTE:,.2f} MB"
+    return f"{_count_weights(model.parameters()):,} parameters, {trained:,} of them trained, {size / _MEGABYTE:,.2f} MB"
 
 
-def _count(parameters: Iterable[nn.Parameter]) -> int:
+def _count_weights(parameters: Iterable[nn.Parameter]) -> int:
     # Those of lazy layers have no shape before the first batch.
     return sum(parameter.numel() for parameter in parameters if not is_lazy(parameter))

@@ -54,7 +54,7 @@ def observe_lr(
         optimizer = find_optimizer("observe_lr", manager, optimizer_name)
         return find_option("observe_lr", optimizer, param_group, "lr")
 
-    return _Observer("observe_lr", observation_key, learning_rate, look_first=True)
+    return _Observer("observe_lr", observation_key, learning_rate, run_on_check=True)
 
 
 class _Observer(Extension):
@@ -63,17 +63,17 @@ class _Observer(Extension):
     default_name = ""  # set for each, not computed as in the base class
 
     def __init__(
-        self, default_name: str, key: str, function: Callable[[Manager], Any], look_first: bool = False
+        self, default_name: str, key: str, function: Callable[[Manager], Any], run_on_check: bool = False
     ) -> None:
         if not callable(function):
             raise TypeError(f"target_func: expected a function that takes the manager, got {function!r}")
         self.default_name = default_name
         self._key = check_key(key, "observation_key")
         self._function = function
-        self._looks_first = look_first
+        self._runs_on_check = run_on_check
 
     def check(self, manager: Manager) -> None:
-        if self._looks_first:
+        if self._runs_on_check:
             self._function(manager)
 
     def __call__(self, manager: Manager) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking._interface.extension import Extension, Manager
-from pte_tracking.extensions._parameters import measurable, named_tensors, takes_part
+from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
 
 
 class ParameterHistogram(Extension):
@@ -43,6 +43,6 @@ class ParameterHistogram(Extension):
 
     def __call__(self, manager: Manager) -> None:
         tensors = dict(self._tensors())
-        if takes_part(manager.world, tensors.values()):
-            for key, values in measurable(tensors):
+        if should_measure(manager.world, tensors.values()):
+            for key, values in dense_values(tensors):
                 manager.run.log_histogram(key, values, manager.iteration)

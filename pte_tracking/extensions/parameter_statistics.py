@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
-from pte_tracking.extensions._parameters import measurable, named_tensors, takes_part
+from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
 from pte_tracking.reporter import DictSummary, report
 from pte_tracking.triggers import get_trigger
 
@@ -72,8 +72,8 @@ class ParameterStatistics(Extension):
     ) -> None:
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
         self._statistics: dict[str, Statistic] = {}
-        chosen = self.default_statistics if statistics == "default" else statistics or {}
-        for name, function in chosen.items():
+        selected = self.default_statistics if statistics == "default" else statistics or {}
+        for name, function in selected.items():
             self.register_statistics(name, function)
         self._trigger = get_trigger(trigger)
         self._skip_nan_params = skip_nan_params
@@ -89,16 +89,16 @@ class ParameterStatistics(Extension):
     def __call__(self, manager: Manager) -> None:
         is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
         tensors = dict(self._tensors())
-        if not takes_part(manager.world, tensors.values()):
+        if not should_measure(manager.world, tensors.values()):
             return
-        tensors = dict(measurable(tensors))
-        spoilt = _holding_nan(tensors) if self._skip_nan_params else set()
-        numbers: dict[str, Any] = {}
+        tensors = dict(dense_values(tensors))
+        nan_keys = _find_nan(tensors) if self._skip_nan_params else set()
+        entries: dict[str, Any] = {}
         for key, tensor in tensors.items():
             flat = tensor.flatten()
             for name, function in self._statistics.items():
-                numbers.update(_numbers(f"{key}/{name}", math.nan if key in spoilt else function(flat)))
-        self._summary.add(numbers)
+                entries.update(_to_entries(f"{key}/{name}", math.nan if key in nan_keys else function(flat)))
+        self._summary.add(entries)
         if is_due:
             report(self._summary.compute_mean())
             self._summary = DictSummary()
@@ -111,7 +111,7 @@ class ParameterStatistics(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
 
-def _holding_nan(tensors: Mapping[str, Tensor]) -> set[str]:
+def _find_nan(tensors: Mapping[str, Tensor]) -> set[str]:
     if not tensors:
         return set()
     device = next(iter(tensors.values())).device
@@ -119,7 +119,7 @@ def _holding_nan(tensors: Mapping[str, Tensor]) -> set[str]:
     return {key for key, flag in zip(tensors, flags.tolist(), strict=True) if flag}
 
 
-def _numbers(key: str, value: Any) -> dict[str, Any]:
+def _to_entries(key: str, value: Any) -> dict[str, Any]:
     if isinstance(value, float | int):
         return {key: value}
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)

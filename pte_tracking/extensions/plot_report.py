@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking.extensions._curve import Curve
-from pte_tracking.extensions._picture import Picture, label
+from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
 from pte_tracking.triggers import get_trigger
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_CLOCKS: Mapping[str, Callable[[Manager], float]] = {
+_X_VALUES: Mapping[str, Callable[[Manager], float]] = {
     "iteration": lambda manager: manager.iteration,
     "epoch": lambda manager: manager.epoch,
     "epoch_detail": lambda manager: manager.epoch_detail,
     "elapsed_time": lambda manager: manager.elapsed_time,
 }
 
-_MOST_MARKERS = 200  # more would run into each other
+_MAX_MARKED_POINTS = 200  # more would run into each other
 
 
 class PlotReport(Extension):
@@ -75,7 +75,7 @@ class PlotReport(Extension):
         if not self._y_keys or not all(isinstance(key, str) for key in self._y_keys):
             raise ValueError(f"y_keys: expected keys of reported values, such as ['train/loss'], got {y_keys!r}")
         self._x_key = x_key
-        self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _CLOCKS.keys())]))
+        self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _X_VALUES.keys())]))
         self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
         self._marker = marker
@@ -83,7 +83,7 @@ class PlotReport(Extension):
         self._picture = Picture("PlotReport", filename or "plot.png")
         self._curves = {key: Curve() for key in self._y_keys}
         self._has_fired = False
-        self._newest, self._summary = DictSummary(), DictSummary()
+        self._latest_summary, self._summary = DictSummary(), DictSummary()
         self._shared = SharedSummary()
 
     @staticmethod
@@ -103,13 +103,13 @@ class PlotReport(Extension):
 
     def finalize(self, manager: Manager) -> None:
         self._picture.finish(manager, self._paint)
-        under_way = self._summary.compute_mean()
-        missing = [key for key, curve in self._curves.items() if not curve.count and key not in under_way]
+        pending_means = self._summary.compute_mean()
+        missing = [key for key, curve in self._curves.items() if not curve.count and key not in pending_means]
         if self._has_fired and missing and manager.world.rank == 0:
-            nearest = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
+            similar = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
             warnings.warn(
                 f"PlotReport: nothing was reported as {', '.join(map(repr, missing))} with its x {self._x_key!r}; "
-                f"the nearest of the last reported are {', '.join(map(repr, nearest)) or 'none'}",
+                f"the nearest of the last reported are {', '.join(map(repr, similar)) or 'none'}",
                 stacklevel=2,
             )
 
@@ -131,10 +131,10 @@ class PlotReport(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
     def _add_point(self, manager: Manager) -> None:
-        self._newest, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
-        means = self._newest.compute_mean()
-        clock = _CLOCKS.get(self._x_key)
-        x = clock(manager) if clock else means.get(self._x_key)
+        self._latest_summary, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
+        means = self._latest_summary.compute_mean()
+        read_x = _X_VALUES.get(self._x_key)
+        x = read_x(manager) if read_x else means.get(self._x_key)
         if x is None:
             return
         for key in self._y_keys:
@@ -143,12 +143,12 @@ class PlotReport(Extension):
 
     def _paint(self, figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.set_xlabel(label(self._x_key))
+        axes.set_xlabel(escape_label(self._x_key))
         axes.grid(self._grid)
         for key, curve in self._curves.items():
             if curve.count:
                 x, y = zip(*curve.points(), strict=True)
-                axes.plot(x, y, marker=self._marker if len(x) <= _MOST_MARKERS else None, label=label(key))
+                axes.plot(x, y, marker=self._marker if len(x) <= _MAX_MARKED_POINTS else None, label=escape_label(key))
         if self._postprocess is not None:
-            self._postprocess(figure, axes, self._newest)
+            self._postprocess(figure, axes, self._latest_summary)
         axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking.extensions._columns import Columns
-from pte_tracking.extensions._lines import writing
+from pte_tracking.extensions._lines import tolerant_write
 from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
@@ -57,11 +57,11 @@ class PrintReport(Extension):
         self._rows: deque[Row] = deque()
 
     def initialize(self, manager: Manager) -> None:
-        if own := self._own():
-            own.initialize(manager)
+        if log_report := self._owned_log_report():
+            log_report.initialize(manager)
         if manager.world.rank:
             return
-        log_report = self._find(manager)
+        log_report = self._resolve_log_report(manager)
         columns = Columns(self._entries, log_report.interval_unit)
         if self._out is None and in_notebook():
             self._table = NotebookTable(columns)
@@ -70,47 +70,47 @@ class PrintReport(Extension):
         log_report.subscribe(self._rows.append)
 
     def __call__(self, manager: Manager) -> None:
-        if own := self._own():
-            own(manager)
+        if log_report := self._owned_log_report():
+            log_report(manager)
         if self._rows and self._table is not None and self._table.is_ready:
-            self._print()
+            self._print_rows()
 
     def finalize(self, manager: Manager) -> None:
         if self._rows and self._table is not None:  # on a rank that came later they are those of rank 0
-            self._print()
+            self._print_rows()
 
     def state_dict(self) -> dict[str, Any]:
         # Nothing at all where there is nothing: a training then goes on with it or without.
         state: dict[str, Any] = {"unprinted": list(self._rows)} if self._rows else {}
-        if own := self._own():
-            state["log_report"] = own.state_dict()
+        if log_report := self._owned_log_report():
+            state["log_report"] = log_report.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rows.clear()
         self._rows.extend(state.get("unprinted", ()))
-        if own := self._own():
-            own.load_state_dict(state["log_report"])
+        if log_report := self._owned_log_report():
+            log_report.load_state_dict(state["log_report"])
 
-    def _find(self, manager: Manager) -> LogReport:
+    def _resolve_log_report(self, manager: Manager) -> LogReport:
         if isinstance(self._log_report, LogReport):
             return self._log_report
         try:
-            found = manager.get_extension(self._log_report)
+            extension = manager.get_extension(self._log_report)
         except ValueError as error:
             raise ValueError(
                 f"PrintReport prints the rows of a LogReport; add extensions.LogReport() or name another: {error}"
             ) from None
-        if not isinstance(found, LogReport):
-            raise TypeError(f"log_report: {self._log_report!r} is a {type(found).__name__}, not a LogReport")
-        return found
+        if not isinstance(extension, LogReport):
+            raise TypeError(f"log_report: {self._log_report!r} is a {type(extension).__name__}, not a LogReport")
+        return extension
 
-    def _own(self) -> LogReport | None:
+    def _owned_log_report(self) -> LogReport | None:
         """A LogReport that nobody else runs."""
-        given = self._log_report
-        return given if isinstance(given, LogReport) and given.name is None else None
+        log_report = self._log_report
+        return log_report if isinstance(log_report, LogReport) and log_report.name is None else None
 
-    def _print(self) -> None:
+    def _print_rows(self) -> None:
         assert self._table is not None
         self._table.show(list(self._rows))
         self._rows.clear()
@@ -142,13 +142,13 @@ class _TextTable:
 
     def show(self, rows: list[Row]) -> None:
         for row in rows:
-            if self._columns.find(row) or not self._has_header:
+            if self._columns.add_keys(row) or not self._has_header:
                 self._has_header = True
-                self._write(self._columns.header())
-            self._write(self._columns.line(row))
+                self._write(self._columns.format_header())
+            self._write(self._columns.format_row(row))
 
     def _write(self, line: str) -> None:
         out = sys.stdout if self._out is None else self._out
-        with writing(out):
+        with tolerant_write(out):
             # Takes bars on the same terminal away and draws them again below the line.
             tqdm.write(line, file=out)

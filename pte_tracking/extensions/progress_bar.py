@@ -65,7 +65,7 @@ class ProgressBar(Extension):
 
     def initialize(self, manager: Manager) -> None:
         out = sys.stderr if self._out is None else self._out
-        self._total = self._iterations(manager)
+        self._total = self._total_iterations(manager)
         if out is None:  # the standard error of a process that was started without one
             self._display = None
         elif can_show(out):
@@ -82,7 +82,7 @@ class ProgressBar(Extension):
     def __call__(self, manager: Manager) -> None:
         self._observed.update(manager.observation)
         display = self._display
-        if display is None or manager.iteration % self._update_interval or time.monotonic() < display.rests_until:
+        if display is None or manager.iteration % self._update_interval or time.monotonic() < display.next_update_time:
             return
         self._show(manager, display)
 
@@ -93,34 +93,34 @@ class ProgressBar(Extension):
             self._display = None
 
     def _show(self, manager: Manager, display: Display) -> None:
-        plain = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
-        values = {key: value for key, value in {**self._row, **plain}.items() if key not in _SHOWN_ANYWAY}
+        host_values = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
+        values = {key: value for key, value in {**self._row, **host_values}.items() if key not in _PROGRESS_KEYS}
         if self._total is not None:
             self._total = max(self._total, manager.iteration)  # a length that was given may be passed
-        display.show(manager.iteration, self._total, self._epoch(manager), values)
+        display.show(manager.iteration, self._total, self._format_epoch(manager), values)
 
-    def _iterations(self, manager: Manager) -> int | None:
+    def _total_iterations(self, manager: Manager) -> int | None:
         length = self._training_length or manager.training_length
         if length is None:
             return None
         period = exact_fraction("training_length", length[0])
         if length[1] == "iteration":
             return math.ceil(period)
-        return math.ceil(period * manager.iters_per_epoch) - _shift(manager)
+        return math.ceil(period * manager.iters_per_epoch) - _epoch_shift(manager)
 
-    def _epoch(self, manager: Manager) -> str:
+    def _format_epoch(self, manager: Manager) -> str:
         done = manager.updater.epoch_or_none
         if done is None:
             return ""
         if self._total is None:
             return f"epoch {done + 1}  "
-        epochs = math.ceil((self._total + _shift(manager)) / manager.iters_per_epoch)
+        epochs = math.ceil((self._total + _epoch_shift(manager)) / manager.iters_per_epoch)
         return f"epoch {min(done + 1, epochs)}/{epochs}  "
 
 
-def _shift(manager: Manager) -> int:
+def _epoch_shift(manager: Manager) -> int:
     """Iterations that earlier epochs would have had more, had they been as long as they are now."""
     return manager.updater.rescaled_iteration - manager.iteration
 
 
-_SHOWN_ANYWAY = {"epoch", "iteration", "elapsed_time"}
+_PROGRESS_KEYS = {"epoch", "iteration", "elapsed_time"}

@@ -37,29 +37,31 @@ class SystemMetrics(Extension):
 
     def initialize(self, manager: Manager) -> None:
         # The first measurement is since now.
-        self._clocks = time.monotonic(), time.process_time()
-        _machine()
+        self._last_times = time.monotonic(), time.process_time()
+        _machine_metrics()
 
     def __call__(self, manager: Manager) -> None:
-        wall, cpu = self._clocks
-        self._clocks = time.monotonic(), time.process_time()
+        wall, cpu = self._last_times
+        self._last_times = time.monotonic(), time.process_time()
         report(
             {
-                "system/process_cpu_percentage": 100 * (self._clocks[1] - cpu) / max(self._clocks[0] - wall, 1e-9),
-                "system/process_memory_peak_megabytes": _peak_memory() / _MEGABYTE,
-                **_machine(),
-                **_gpu(),
+                "system/process_cpu_percentage": 100
+                * (self._last_times[1] - cpu)
+                / max(self._last_times[0] - wall, 1e-9),
+                "system/process_memory_peak_megabytes": _peak_memory_bytes() / _MEGABYTE,
+                **_machine_metrics(),
+                **_gpu_metrics(),
             }
         )
 
 
-def _peak_memory() -> int:
+def _peak_memory_bytes() -> int:
     """Bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _machine() -> dict[str, float]:
+def _machine_metrics() -> dict[str, float]:
     if importlib.util.find_spec("psutil") is None:
         return {}
     import psutil
@@ -72,7 +74,7 @@ def _machine() -> dict[str, float]:
     }
 
 
-def _gpu() -> dict[str, float]:
+def _gpu_metrics() -> dict[str, float]:
     # Only the one in use: to ask another would take hundreds of megabytes there.
     if not torch.cuda.is_initialized():
         return {}

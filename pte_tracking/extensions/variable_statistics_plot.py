@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
-from pte_tracking.extensions._parameters import measurable, takes_part
+from pte_tracking.extensions._parameters import dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
 from pte_tracking.triggers import get_trigger
 
@@ -95,7 +95,7 @@ class VariableStatisticsPlot(Extension):
         self._marker = marker
         self._grid = grid
         self._picture = Picture("VariableStatisticsPlot", filename or "statistics.png", figsize)
-        self._seen = 0
+        self._call_count = 0
         self._stride = 1
         self._iterations: list[int] = []
         self._samples: list[Tensor] = []
@@ -107,11 +107,11 @@ class VariableStatisticsPlot(Extension):
 
     def __call__(self, manager: Manager) -> None:
         is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
-        if not takes_part(manager.world, self._variables):
+        if not should_measure(manager.world, self._variables):
             return
-        if self._seen % self._stride == 0:
+        if self._call_count % self._stride == 0:
             self._add_sample(manager.iteration)
-        self._seen += 1
+        self._call_count += 1
         if is_due:
             self._picture.offer(manager, self._paint)
 
@@ -120,7 +120,7 @@ class VariableStatisticsPlot(Extension):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "seen": self._seen,
+            "seen": self._call_count,
             "stride": self._stride,
             "picture": self._picture.state_dict(),
             "iterations": self._iterations,
@@ -129,7 +129,7 @@ class VariableStatisticsPlot(Extension):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._seen, self._stride = state["seen"], state["stride"]
+        self._call_count, self._stride = state["seen"], state["stride"]
         self._picture.load_state_dict(state["picture"])
         self._iterations = list(state["iterations"])
         self._samples = list(state["samples"].cpu())
@@ -139,7 +139,7 @@ class VariableStatisticsPlot(Extension):
         if len(self._samples) == self._max_sample_size:
             self._iterations, self._samples = self._iterations[::2], self._samples[::2]
             self._stride *= 2
-            if self._seen % self._stride:
+            if self._call_count % self._stride:
                 return
         self._iterations.append(iteration)
         self._samples.append(self._measure())
@@ -153,8 +153,8 @@ class VariableStatisticsPlot(Extension):
     def _describe(self, population: str) -> Tensor:
         device = self._variables[0].device
         tensors = [variable if population == "data" else variable.grad for variable in self._variables]
-        present = {str(index): tensor.detach() for index, tensor in enumerate(tensors) if tensor is not None}
-        flat = [values.to(device, torch.float32).flatten() for _, values in measurable(present)]
+        available = {str(index): tensor.detach() for index, tensor in enumerate(tensors) if tensor is not None}
+        flat = [values.to(device, torch.float32).flatten() for _, values in dense_values(available)]
         values = torch.cat(flat) if flat else torch.empty(0, device=device)
         if not len(values):
             return torch.full((len(self._moments) + len(self._percentiles),), torch.nan, device=device)
@@ -170,10 +170,10 @@ class VariableStatisticsPlot(Extension):
     def _quantiles(self, values: Tensor) -> Tensor:
         # torch.quantile takes 16 million values at most.
         ordered = values.sort().values
-        places = torch.tensor(self._percentiles, dtype=torch.float64) / 100 * (len(values) - 1)
-        below = places.floor().long()
-        above = places.ceil().long()
-        weights = (places - below).to(values)
+        positions = torch.tensor(self._percentiles, dtype=torch.float64) / 100 * (len(values) - 1)
+        below = positions.floor().long()
+        above = positions.ceil().long()
+        weights = (positions - below).to(values)
         return torch.lerp(ordered[below.to(values.device)], ordered[above.to(values.device)], weights)
 
     def _paint(self, figure: Figure) -> None:
@@ -186,9 +186,9 @@ class VariableStatisticsPlot(Extension):
                 self._paint_moments(axes[0, column], values)
             if self._percentiles:
                 self._paint_percentiles(axes[-1, column], values[:, len(self._moments) :])
-        for each in axes.flat:
-            each.grid(self._grid)
-            each.set_axisbelow(True)
+        for panel in axes.flat:
+            panel.grid(self._grid)
+            panel.set_axisbelow(True)
         if self._moments:
             axes[0, 0].set_ylabel(", ".join(self._moments))
         # Before the legend, which is to lie outside and take no room from the axes.
@@ -226,7 +226,7 @@ def _unpack(targets: Variables) -> list[Tensor]:
 
 
 def _check_percentiles(percentiles: float | Sequence[float]) -> list[float]:
-    chosen = [percentiles] if isinstance(percentiles, int | float) else list(percentiles)
-    if chosen != sorted(chosen) or not all(0 <= percentile <= 100 for percentile in chosen):
+    ascending = [percentiles] if isinstance(percentiles, int | float) else list(percentiles)
+    if ascending != sorted(ascending) or not all(0 <= percentile <= 100 for percentile in ascending):
         raise ValueError(f"percentile_sigmas: expected ascending numbers from 0 to 100, got {percentiles!r}")
-    return chosen
+    return ascending

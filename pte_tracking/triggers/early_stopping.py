@@ -45,10 +45,10 @@ class EarlyStoppingTrigger(Trigger):
         if patience < 1:
             raise ValueError(f"patience: expected at least one interval, got {patience!r}")
         self._mean = IntervalMean(monitor, check_trigger)
-        most = get_trigger(max_trigger)
-        if not isinstance(most, IntervalTrigger):
+        limit = get_trigger(max_trigger)
+        if not isinstance(limit, IntervalTrigger):
             raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")
-        self._max_trigger = most
+        self._max_trigger = limit
         self._sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
         self._patience = patience
         self._verbose = verbose

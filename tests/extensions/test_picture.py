@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Figure as FigureEvent
 from pte_tracking._store.journal import read
-from pte_tracking.extensions._picture import Picture, label
+from pte_tracking.extensions._picture import Picture, escape_label
 
 
 def paint(figure: Figure) -> None:
@@ -132,6 +132,6 @@ def test_picture_missing_matplotlib_raises_import_error(monkeypatch: pytest.Monk
         Picture("Test", "a.png")
 
 
-def test_label_special_characters_are_escaped() -> None:
-    assert label("a$b$") == r"a\$b\$"
-    assert label("_hidden") == " _hidden"
+def test_escape_label_special_characters_are_escaped() -> None:
+    assert escape_label("a$b$") == r"a\$b\$"
+    assert escape_label("_hidden") == " _hidden"

@@ -35,9 +35,9 @@ def train(manager: pte.ExtensionsManager, until: int, **values: Any) -> None:
 @pytest.fixture
 def show_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shows every iteration."""
-    monkeypatch.setattr(display, "_REDRAWN_EVERY", 0)
-    monkeypatch.setattr(display, "_LINE_EVERY", 0)
-    monkeypatch.setattr(display, "_LINE_GROWTH", 0)
+    monkeypatch.setattr(display, "_REDRAW_SECONDS", 0)
+    monkeypatch.setattr(display, "_MIN_LINE_SECONDS", 0)
+    monkeypatch.setattr(display, "_LINE_TIME_FRACTION", 0)
 
 
 @pytest.mark.usefixtures("show_every_iteration")
