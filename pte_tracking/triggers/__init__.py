@@ -1,4 +1,4 @@
-"""When an extension runs, or the training stops."""
+"""Triggers, which decide when an extension runs and when the training stops."""
 
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger

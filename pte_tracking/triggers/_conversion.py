@@ -1,4 +1,4 @@
-"""Triggers from what users write for them."""
+"""Conversion of trigger arguments to triggers."""
 
 from __future__ import annotations
 
@@ -11,30 +11,49 @@ from pte_tracking.triggers.interval import IntervalTrigger
 
 
 def get_trigger(trigger: TriggerLike) -> Trigger:
-    """A trigger from a pair like ``(2, "epoch")``, a function of the manager, a trigger, or None, which never fires.
+    """Convert an argument to a trigger.
+
+    Args:
+        trigger: One of the following:
+
+            - A :class:`Trigger`, which is returned unchanged.
+            - A pair of a period and its unit, such as ``(2, "epoch")`` or ``(100, "iteration")``.
+            - A function that takes the manager and returns whether to fire. If it has the methods ``state_dict`` and
+              ``load_state_dict``, they save and restore its state.
+            - None for a trigger that never fires.
+
+    Returns:
+        The trigger.
 
     Raises:
-        TypeError: It is nothing of these.
-        ValueError: The unit is unknown or the period not positive.
+        TypeError: If the argument is of another type.
+        ValueError: If the unit is unknown, or if the period is not positive and finite.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> pte.get_trigger((2, "epoch"))
+        IntervalTrigger(2, 'epoch')
     """
     if isinstance(trigger, Trigger):
         return trigger
     if trigger is None:
         return Never()
     if isinstance(trigger, type):
-        raise TypeError(f"trigger: got the class {trigger.__name__}; write {trigger.__name__}(...)")
+        raise TypeError(
+            f"trigger: expected an instance, got the class {trigger.__name__}. Write {trigger.__name__}(...)."
+        )
     if callable(trigger):
         return CallableTrigger(trigger)
     if isinstance(trigger, tuple | list) and len(trigger) == 2:
         return IntervalTrigger(*trigger)
     raise TypeError(
-        "trigger: expected (period, 'epoch' or 'iteration'), a trigger, a function of the manager, or None, "
+        "trigger: expected (period, 'epoch') or (period, 'iteration'), a trigger, a function of the manager, or None, "
         f"got {trigger!r}"
     )
 
 
 class CallableTrigger(Trigger):
-    """Fires when a function of the manager says so; its ``state_dict`` and ``load_state_dict``, if any, are used."""
+    """Trigger that calls a function of the manager and saves the state of the function, if it has one."""
 
     def __init__(self, function: Callable[[Manager], bool]) -> None:
         self._function = function
@@ -53,7 +72,7 @@ class CallableTrigger(Trigger):
 
 
 class Never(Trigger):
-    """Does not fire; the extension is there to be asked for by others."""
+    """Trigger that never fires, for extensions that only have other hooks or are called by other extensions."""
 
     def evaluate(self, manager: Manager) -> bool:
         return self(manager)

@@ -1,4 +1,4 @@
-"""What two triggers have in common that fire at the same times."""
+"""Description of triggers, to compare them across runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pte_tracking.triggers.interval_mean import IntervalMean
 
 
 def describe_trigger(trigger: Trigger | IntervalMean) -> str:
-    """A trigger's kind and the intervals in it, such as ``MinValueTrigger (IntervalTrigger(1, 'epoch'))``."""
+    """Return the type and the intervals of a trigger, such as ``MinValueTrigger (IntervalTrigger(1, 'epoch'))``."""
     if isinstance(trigger, IntervalTrigger):
         return repr(trigger)
     parts = [describe_trigger(value) for value in vars(trigger).values() if isinstance(value, Trigger | IntervalMean)]

@@ -1,4 +1,4 @@
-"""When a value has stopped getting better."""
+"""Trigger that stops the training when a metric stops improving."""
 
 from __future__ import annotations
 
@@ -14,19 +14,42 @@ from pte_tracking.triggers.interval_mean import IntervalMean
 
 
 class EarlyStoppingTrigger(Trigger):
-    """Fires when the mean of a value was not better than its best for several intervals; made for ``stop_trigger``.
+    """Trigger that stops the training when a metric stops improving.
+
+    Pass it to a manager as ``stop_trigger``. At the end of each interval, the mean of the metric is compared with the
+    best mean of the earlier intervals. The trigger fires after ``patience`` consecutive intervals without a new best
+    mean, and in any case when ``max_trigger`` is reached. An interval in which the metric was not reported is skipped,
+    the first time with a warning. A NaN mean counts as an interval without improvement. In distributed training, the
+    mean is over the values of all ranks.
+
+    Snapshots contain the best mean, the number of intervals without improvement, the values of the current interval,
+    and the state of ``check_trigger``.
 
     Args:
-        check_trigger: Fires at the end of an interval.
-        monitor: The value's key in the observation.
-        patience: How many intervals in a row without a new best value make it fire.
-        mode: Whether ``"max"`` or ``"min"`` is best; ``"auto"`` is max for keys with ``accuracy`` in them.
-        verbose: Print a line when it fires.
-        max_trigger: Fires then in any case: the most that the training may last.
+        check_trigger: When an interval ends. Defaults to ``(1, "epoch")``.
+        monitor: Key of the metric in the observation. Defaults to ``"main/loss"``.
+        patience: Number of consecutive intervals without a new best mean after which the trigger fires. At least 1.
+            Defaults to 3.
+        mode: ``"max"`` if a higher mean is better, ``"min"`` if a lower mean is better. ``"auto"``, the default,
+            selects ``"max"`` if ``monitor`` contains ``accuracy`` and ``"min"`` otherwise.
+        verbose: Print a line to the standard output of rank 0 when the training stops early. Defaults to False.
+        max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``.
 
     Raises:
-        TypeError: The patience is no whole number, or the most no length.
-        ValueError: The mode is unknown or the patience not positive.
+        TypeError: If ``patience`` is not an integer, or if ``max_trigger`` is not a length such as ``(100, "epoch")``.
+        ValueError: If ``mode`` is unknown, ``patience`` is less than 1, or a trigger is invalid.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import triggers
+        >>> stop = triggers.EarlyStoppingTrigger(monitor="val/loss", patience=2, max_trigger=(10, "epoch"))
+        >>> with pte.ExtensionsManager({}, 10, iters_per_epoch=1, stop_trigger=stop, sinks=[]) as manager:
+        ...     losses = iter([0.5, 0.3, 0.4, 0.4, 0.1])
+        ...     while not manager.stop_trigger:
+        ...         with manager.run_iteration():
+        ...             pte.report({"val/loss": next(losses)})
+        >>> manager.epoch
+        4
     """
 
     def __init__(
@@ -41,9 +64,9 @@ class EarlyStoppingTrigger(Trigger):
         if mode not in ("auto", "max", "min"):
             raise ValueError(f"mode: expected 'auto', 'max' or 'min', got {mode!r}")
         if isinstance(patience, bool) or not isinstance(patience, int):
-            raise TypeError(f"patience: expected a whole number of intervals, got {patience!r}")
+            raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
-            raise ValueError(f"patience: expected at least one interval, got {patience!r}")
+            raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
         self._mean = IntervalMean(monitor, check_trigger)
         limit = get_trigger(max_trigger)
         if not isinstance(limit, IntervalTrigger):
@@ -52,7 +75,7 @@ class EarlyStoppingTrigger(Trigger):
         self._sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
         self._patience = patience
         self._verbose = verbose
-        self._best = -math.inf  # of the signed values, of which the highest is best
+        self._best = -math.inf  # The signed mean: the highest is the best in both modes.
         self._bad_intervals = 0
 
     @property
@@ -60,7 +83,7 @@ class EarlyStoppingTrigger(Trigger):
         return self._max_trigger.training_length
 
     def evaluate(self, manager: Manager) -> bool:
-        return self(manager)  # the mean is that of all ranks
+        return self(manager)  # The mean is the same on every rank.
 
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.evaluate(manager)
@@ -69,14 +92,20 @@ class EarlyStoppingTrigger(Trigger):
             self._best = self._sign * value if is_better else self._best
             self._bad_intervals = 0 if is_better else self._bad_intervals + 1
         if value is None or self._bad_intervals < self._patience:
-            return self._max_trigger.is_reached(manager.updater)  # in this iteration, or passed by
+            return self._max_trigger.is_reached(manager.updater)
         if self._verbose and manager.world.rank == 0:
             best = self._sign * self._best
-            print(f"early stopping at iteration {manager.iteration}: {self._mean.key} was best at {best}")
+            print(f"Early stopping at iteration {manager.iteration}. Best {self._mean.key}: {best}")
         return True
 
     def is_reached(self, progress: Progress) -> bool:
-        """Whether it has fired, or would have if the patience and the most had been what they are."""
+        """Return whether the trigger has fired with the current patience and maximum length.
+
+        A resumed training may set other values than the session that saved the state.
+
+        Args:
+            progress: Iteration and epoch counters of the training.
+        """
         return self._bad_intervals >= self._patience or self._max_trigger.is_reached(progress)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every so many iterations or epochs."""
+"""Trigger that fires periodically by iterations or epochs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,41 @@ _UNITS = ("epoch", "iteration")
 
 
 class IntervalTrigger(Trigger):
-    """Fires in each iteration that reaches a whole multiple of the period.
+    """Trigger that fires in each iteration that reaches a multiple of a period.
+
+    A pair such as ``(1, "epoch")`` is a short form of this trigger. Every argument that expects a trigger accepts the
+    short form. As ``stop_trigger``, the trigger sets the length of the training.
+
+    The trigger has no state, so that a resumed training may use another period.
 
     Args:
-        period: Length of the interval; a fraction, such as a tenth of an epoch, fires in the first iteration that
-            reaches it.
+        period: Length of the interval in units of ``unit``, positive and finite. With a fraction such as 0.1 epochs,
+            the trigger fires in the first iteration that reaches each multiple. Multiples are computed exactly, without
+            rounding errors.
         unit: ``"epoch"`` or ``"iteration"``.
+
+    Attributes:
+        period: Length of the interval.
+        unit: Unit of the period.
+
+    Raises:
+        TypeError: If ``period`` is not a number.
+        ValueError: If ``period`` is not positive and finite, or if ``unit`` is unknown.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import triggers
+        >>> @pte.make_extension(trigger=triggers.IntervalTrigger(0.5, "epoch"))
+        ... def validate(manager):
+        ...     print("validate at iteration", manager.iteration)
+        >>> with pte.ExtensionsManager({}, 2, [validate], iters_per_epoch=4, sinks=[]) as manager:
+        ...     for batch in manager.batches(range(4)):
+        ...         with manager.run_iteration():
+        ...             pass
+        validate at iteration 2
+        validate at iteration 4
+        validate at iteration 6
+        validate at iteration 8
     """
 
     def __init__(self, period: float, unit: str) -> None:
@@ -35,11 +64,15 @@ class IntervalTrigger(Trigger):
         progress = manager.updater
         in_epochs = self.unit == "epoch"
         length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
-        # Whether a multiple of period * length lies in (done - 1, done], in whole numbers.
+        # True if a multiple of period * length is in (done - 1, done]. Integer arithmetic avoids rounding errors.
         return done * self._denominator % (self._numerator * length) < self._denominator and done > 0
 
     def is_reached(self, progress: Progress) -> bool:
-        """Whether the first interval is over."""
+        """Return whether the first interval has ended.
+
+        Args:
+            progress: Iteration and epoch counters of the training.
+        """
         in_epochs = self.unit == "epoch"
         length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
         return done * self._denominator >= self._numerator * length
@@ -53,17 +86,21 @@ class IntervalTrigger(Trigger):
 
 
 def check_unit(unit: object) -> None:
-    """Raises ValueError unless it is one of the two units."""
+    """Raise ValueError unless the unit is ``"epoch"`` or ``"iteration"``."""
     if unit not in _UNITS:
         raise ValueError(f"unit: expected 'epoch' or 'iteration', got {unit!r}")
 
 
 def exact_fraction(argument: str, number: float | Real) -> Fraction:
-    """The simple fraction that a user meant: 0.1 is a tenth, which no float is.
+    """Return the simple fraction nearest to a number: 1/10 for 0.1, which a float represents inexactly.
+
+    Args:
+        argument: Name of the argument, for error messages.
+        number: Positive finite number.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not finite, or not positive.
+        TypeError: If ``number`` is not a real number.
+        ValueError: If ``number`` is not positive and finite.
     """
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{argument}: expected a number, got {number!r} of type {type(number).__name__}")

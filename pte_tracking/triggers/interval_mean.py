@@ -1,4 +1,4 @@
-"""The mean of one reported value over an interval."""
+"""Mean of one metric over an interval."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pte_tracking.triggers._conversion import get_trigger
 
 
 class IntervalMean:
-    """Collects a value in each iteration and gives its mean, over all ranks, when the interval is over.
+    """Mean of one metric over each interval, over the values of all ranks.
 
-    An interval without the value gives nothing, and the first such one a warning. (Chainer raises KeyError then; but a
-    value may be reported in every other epoch only, and no training should end for a name.)
+    An interval without the metric has no mean. The first such interval causes a warning and not an error, because a
+    metric may be reported less often than once per interval.
 
     Args:
-        key: The value's key in the observation.
-        trigger: Fires at the end of an interval.
+        key: Key of the metric in the observation.
+        trigger: When an interval ends.
     """
 
     def __init__(self, key: str, trigger: TriggerLike) -> None:
@@ -31,7 +31,7 @@ class IntervalMean:
         self._has_warned = False
 
     def evaluate(self, manager: Manager) -> float | None:
-        """The mean, if an interval has just ended in which the value was reported; to be called once an iteration."""
+        """Return the mean at the end of an interval, else None. The caller calls it once in every iteration."""
         if self.key in manager.observation:
             self._summary.add({self.key: manager.observation[self.key]})
         if not self._trigger.evaluate(manager):
@@ -40,8 +40,11 @@ class IntervalMean:
         self._summary = DictSummary()
         if mean is None and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True
-            known = ", ".join(map(repr, sorted(manager.observation))) or "nothing"
-            warnings.warn(f"{self.key!r} was not reported in a whole interval; reported was {known}", stacklevel=2)
+            known = ", ".join(map(repr, sorted(manager.observation))) or "none"
+            warnings.warn(
+                f"{self.key!r} was not reported during an interval. Keys reported in this iteration: {known}.",
+                stacklevel=2,
+            )
         return mean
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Only once."""
+"""Trigger that fires once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ from pte_tracking.triggers._base import Trigger
 
 
 class OnceTrigger(Trigger):
-    """Fires in the first iteration and never again.
+    """Trigger that fires in the first iteration only.
+
+    Snapshots contain whether the trigger still has to fire, so that it does not fire again after a resume.
 
     Args:
-        call_on_resume: Fire once more after each resume.
+        call_on_resume: Fire again in the first iteration after each resume. Defaults to False.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import triggers
+        >>> @pte.make_extension(trigger=triggers.OnceTrigger())
+        ... def show(manager):
+        ...     print("iteration", manager.iteration)
+        >>> with pte.ExtensionsManager({}, 1, [show], iters_per_epoch=3, sinks=[]) as manager:
+        ...     for batch in manager.batches(range(3)):
+        ...         with manager.run_iteration():
+        ...             pass
+        iteration 1
     """
 
     def __init__(self, call_on_resume: bool = False) -> None:

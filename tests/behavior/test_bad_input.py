@@ -78,10 +78,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: triggers.BestValueTrigger("loss", "min"),  # type: ignore[arg-type]
         *(TypeError, ["compare", "'min'", "function"]),
     ),
-    "patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least one"]),
+    "patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least 1"]),
     "string patience": (
         lambda: triggers.EarlyStoppingTrigger(patience="3"),  # type: ignore[arg-type]
-        *(TypeError, ["patience", "'3'", "whole number"]),
+        *(TypeError, ["patience", "'3'", "integer"]),
     ),
     "early stopping mode": (
         lambda: triggers.EarlyStoppingTrigger(mode="least"),

@@ -116,7 +116,7 @@ def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
     assert on_ranks("warned", 2, tmp_path) == [
         [
             "sinks are given",
-            "'not reported' was not reported in a whole interval; reported was nothing",
+            "'not reported' was not reported during an interval. Keys reported in this iteration: none.",
             "PlotReport: nothing was reported as 'not reported either' with its x 'iteration'; the nearest of the last "
             "reported are none",
         ],

@@ -1,4 +1,4 @@
-"""When triggers fire, also across a resume at any iteration."""
+"""Tests of all triggers, uninterrupted and with a resume at any iteration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save_and_load(state: dict[str, Any]) -> dict[str, Any]:
 def record_firings(
     tmp_path: Path, make: Make, length: int, values: Sequence[Any], resume_after: int | None = None
 ) -> list[int]:
-    """The iterations in which a trigger fires, with a resume after iteration ``resume_after``."""
+    """Return the iterations in which a trigger fires, with a resume after iteration ``resume_after``."""
     directory = tmp_path / f"run{next(_numbers)}"
     fired: list[int] = []
     manager = make_manager(directory, make(), length, fired)
@@ -167,7 +167,7 @@ def test_interval_trigger_str_shows_period_and_unit() -> None:
         (lambda: triggers.IntervalTrigger(True, "epoch"), TypeError, "period.*True"),
         (lambda: triggers.ManualScheduleTrigger([2, -1], "epoch"), ValueError, "points.*-1"),
         (lambda: triggers.TimeTrigger(0), ValueError, "period"),
-        (lambda: triggers.EarlyStoppingTrigger(mode="most"), ValueError, "mode.*'most'"),
+        (lambda: triggers.EarlyStoppingTrigger(mode="highest"), ValueError, "mode.*'highest'"),
         (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, "patience.*0"),
         (lambda: triggers.EarlyStoppingTrigger(max_trigger=(0, "epoch")), ValueError, "period"),
         (lambda: triggers.MaxValueTrigger(""), ValueError, "key"),
@@ -191,7 +191,7 @@ def test_get_trigger_returns_triggers_and_converts_other_values() -> None:
 
 
 class _EveryOther:
-    """A callable with a state."""
+    """Callable with a state."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -267,7 +267,7 @@ def test_time_trigger_includes_time_of_earlier_sessions(tmp_path: Path) -> None:
     "make", [lambda: triggers.MinValueTrigger("v"), lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1)]
 )
 def test_trigger_unreported_value_warns_once_with_reported_names(make: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="'v' was not reported in a whole interval; reported was 'other'") as caught:
+    with pytest.warns(UserWarning, match="'v' was not reported during an interval. .* iteration: 'other'.") as caught:
         assert record_firings(tmp_path, make, 2, [None] * 6) == []
     assert len(caught) == 1
 
@@ -279,7 +279,7 @@ def test_min_value_trigger_uses_only_reported_values(tmp_path: Path) -> None:
 
 def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record_firings(tmp_path, lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, verbose=True), 1, [1, 2])
-    assert capsys.readouterr().out == "early stopping at iteration 2: v was best at 1.0\n"
+    assert capsys.readouterr().out == "Early stopping at iteration 2. Best v: 1.0\n"
 
 
 def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
