@@ -1,4 +1,4 @@
-"""Extensions: what runs beside the iterations of a training."""
+"""Extensions, which the manager runs between the iterations of a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.system_metrics import SystemMetrics as SystemMetrics
     from pte_tracking.extensions.variable_statistics_plot import VariableStatisticsPlot as VariableStatisticsPlot
 else:
-    # Loaded when first used: each costs only those who want it.
+    # Each module is imported on first use, so that unused extensions do not slow down the import of the package.
     _MODULES = {
         "BestValue": "best_value",
         "Evaluator": "evaluator",

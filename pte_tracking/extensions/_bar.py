@@ -1,4 +1,4 @@
-"""A progress bar in a terminal or a notebook."""
+"""Progress bar for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import TextIO
 
 from tqdm import auto
 
-#: Whether bars are widgets: in a notebook, where ipywidgets is installed.
+#: Whether bars are widgets, which requires a notebook and ipywidgets.
 IS_WIDGET = any(base.__name__ == "tqdm_notebook" for base in auto.tqdm.__mro__)
 
 
 class Bar(auto.tqdm):  # type: ignore[type-arg]
-    """A bar of tqdm."""
+    """Progress bar of tqdm without a monitoring thread."""
 
-    monitor_interval = 0  # no thread beside the training, which forks the workers of its loaders
+    # A monitoring thread is unsafe in a process that forks the workers of its data loaders.
+    monitor_interval = 0
 
 
 def can_show(out: TextIO) -> bool:
-    """Whether a bar can be redrawn there."""
+    """Return whether a bar can be redrawn in place on an output stream."""
     return IS_WIDGET or (hasattr(out, "isatty") and out.isatty())

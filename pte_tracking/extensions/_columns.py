@@ -1,4 +1,4 @@
-"""Which keys of a log's rows are shown, and how a number looks in a column."""
+"""Columns of a table of log rows, and the format of the numbers in them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from pte_tracking._store.events import Number
 
-_MIN_WIDTH = 10  # characters, as in Chainer
+_MIN_WIDTH = 10  # characters, the same as in Chainer
 _PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
 
 
 class Columns:
-    """The columns of a table of rows.
+    """Columns of a table of log rows.
 
     Args:
-        entries: Their keys; those that come in rows if None.
-        unit: The clock that leads the columns found in rows: ``"epoch"`` or ``"iteration"``.
+        entries: Keys of the columns. None to add a column for every key that occurs in a row.
+        unit: Key of the first added column, ``"epoch"`` or ``"iteration"``.
 
     Attributes:
-        keys: Their keys in order.
+        keys: Keys of the columns in display order.
     """
 
     def __init__(self, entries: Sequence[str] | None, unit: str) -> None:
@@ -28,7 +28,7 @@ class Columns:
         self.keys: list[str] = list(entries or ())
 
     def add_keys(self, row: Iterable[str]) -> bool:
-        """Looks for new keys in a row; returns whether columns were added."""
+        """Add columns for the new keys of a row. Return whether the columns changed."""
         if not self._is_dynamic or self._seen_keys.keys() >= set(row):
             return False
         self._seen_keys.update(dict.fromkeys(row))
@@ -41,22 +41,25 @@ class Columns:
         return True
 
     def format_header(self) -> str:
-        """The keys as one line of text."""
+        """Return the keys as one line of text."""
         return "  ".join(f"{key:{column_width(key)}}" for key in self.keys).rstrip()
 
     def format_row(self, row: dict[str, Number]) -> str:
-        """A row as one line of text below the header."""
+        """Return a row as one line of text, aligned with the header."""
         cells = (format_number(row[key], column_width(key)) if key in row else "" for key in self.keys)
         return "  ".join(f"{cell:{column_width(key)}}" for key, cell in zip(self.keys, cells, strict=True)).rstrip()
 
 
 def column_width(key: str) -> int:
-    """Characters of a column."""
+    """Return the width of a column in characters."""
     return max(_MIN_WIDTH, len(key))
 
 
 def format_number(value: Number, max_width: int = _MIN_WIDTH) -> str:
-    """A number in at most so many characters, with up to six digits of a fraction."""
+    """Format a number with up to six significant digits, reduced to fit a width in characters.
+
+    Integers keep all digits.
+    """
     if isinstance(value, int):
         return str(value)
     texts = (f"{value:.{digits}g}" for digits in range(6, 0, -1))

@@ -1,4 +1,4 @@
-"""A line of any number of points, kept in bounded memory as a plot shows it."""
+"""Curve of any number of points in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Point: TypeAlias = tuple[float, float]
 
 
 class CurveState(TypedDict):
-    """A curve's state; every ``Tensor`` holds points as rows of x and y in double precision."""
+    """State of a curve. Tensors contain one row of x and y per point in double precision, shape (points, 2)."""
 
     count: int
     width: int
@@ -21,29 +21,30 @@ class CurveState(TypedDict):
 
 
 class Curve:
-    """Points in the order in which they came: all of them at first, later the lowest and the highest of every bucket.
+    """Curve that keeps all points up to its capacity, and then the lowest and highest point of each bucket.
 
-    A picture has fewer columns of pixels than a long curve has points, and a column shows only its lowest and
-    highest point. So whenever the room is used up, two neighbouring buckets become one of twice the width.
-    What is kept depends on nothing but the points, an outlier is never lost, and a point costs the same
-    however many came before it.
+    A figure has fewer pixel columns than a long curve has points, and each column shows only the lowest and the highest
+    point in it. When the capacity is reached, pairs of adjacent buckets are merged, which doubles the bucket width. The
+    kept points depend only on the added points. Outliers are never lost. The amortized cost of adding a point is
+    constant.
 
     Args:
-        capacity: Most points that are kept; a multiple of four.
+        capacity: Maximum number of stored points, a multiple of 4. Defaults to 2048.
 
     Attributes:
-        count: How many points were added.
+        count: Number of added points.
     """
 
     def __init__(self, capacity: int = 2048) -> None:
         self._capacity = capacity
         self.count = 0
-        self._width = 2  # points that a bucket stands for; it is kept as two, so the first buckets lose nothing
+        # Points per bucket. A bucket is stored as two points, so that buckets of this width are lossless.
+        self._width = 2
         self._points: list[Point] = []
-        self._bucket: list[Point] = []  # the lowest and the highest of the bucket that is being filled
+        self._bucket: list[Point] = []  # The lowest and highest point of the incomplete bucket.
 
     def add(self, x: float, y: float) -> None:
-        """Goes on to a point; one whose y is not finite is a gap in the line."""
+        """Append a point. A point whose y is not finite is a gap in the curve."""
         self.count += 1
         if self._width == 2:
             self._points.append((x, y))
@@ -58,7 +59,7 @@ class Curve:
             self._width *= 2
 
     def points(self) -> list[Point]:
-        """What is left to draw."""
+        """Return the points to draw, in the order in which they were added."""
         return self._points + self._bucket
 
     def state_dict(self) -> CurveState:
@@ -83,10 +84,10 @@ class Curve:
 
 
 def _lowest_and_highest(points: list[Point]) -> list[Point]:
-    """The lowest and the highest point, in their order; twice the same if there is only one that can be drawn."""
+    """Return the lowest and the highest point in their original order. They are the same if one is finite."""
     drawable = [i for i, (_, y) in enumerate(points) if math.isfinite(y)] or [0]
     low = min(drawable, key=lambda i: points[i][1])
-    # Of equals the last, so that a level line keeps both of its ends.
+    # Among equal points the last one, so that a horizontal line keeps both ends.
     high = max(reversed(drawable), key=lambda i: points[i][1])
     return [points[min(low, high)], points[max(low, high)]]
 

@@ -1,4 +1,4 @@
-"""What all evaluators share: models in test mode, and their values reported under a name."""
+"""Base class of evaluators."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from pte_tracking.reporter import DictSummary, Reporter, report
 
 
 class Evaluation(Extension):
-    """Base class of evaluators: a subclass overrides :meth:`evaluate`.
+    """Base class of evaluators. A subclass implements :meth:`evaluate`.
 
     Args:
-        iterator: The data, such as a ``DataLoader``, or several by name; ``"main"`` is the one that is
-            evaluated.
-        target: The model, or several by name.
-        name: Goes before the names of the models in reported keys; by default the name in the manager, if
-            there is one.
-        eval_hook: Called with the evaluator before each evaluation.
-        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
+        iterator: Data to evaluate, such as a ``DataLoader``, or a mapping of names to data. In a mapping, the data
+            named ``"main"`` is evaluated.
+        target: Model, or a mapping of names to models.
+        name: Prefix of the model names in reported keys. None for the name of the extension in the manager.
+        eval_hook: Function called with the evaluator before each evaluation.
+        progress_bar: Whether to show a progress bar in a terminal or a notebook.
 
     Attributes:
-        eval_hook: The function given.
+        eval_hook: The function passed as ``eval_hook``.
+
+    Raises:
+        TypeError: If data is not iterable or only iterable once, or if a target is not a module.
+        ValueError: If a mapping of data has no entry ``"main"``.
     """
 
     trigger = (1, "epoch")
@@ -59,23 +62,30 @@ class Evaluation(Extension):
         self._shared = SharedSummary()
 
     def get_iterator(self, name: str) -> Iterable[Any]:
-        """The data of that name."""
+        """Return the data of a name."""
         return self._iterators[name]
 
     def get_all_iterators(self) -> dict[str, Iterable[Any]]:
-        """All data by name."""
+        """Return all data by name."""
         return dict(self._iterators)
 
     def get_target(self, name: str) -> nn.Module:
-        """The model of that name."""
+        """Return the model of a name."""
         return self._targets[name]
 
     def get_all_targets(self) -> dict[str, nn.Module]:
-        """All models by name."""
+        """Return all models by name."""
         return dict(self._targets)
 
     def __call__(self, manager: Manager | None = None) -> dict[str, float]:
-        """Evaluates, reports the means and returns them. Works without a manager, too: then over this rank's data."""
+        """Evaluate the data, report the means, and return them.
+
+        Args:
+            manager: Manager of the training. None to evaluate without a manager, on the data of this rank only.
+
+        Returns:
+            The means by key.
+        """
         reporter = Reporter()
         prefix = f"{self.name}/" if self.name else ""
         for name, target in self._targets.items():
@@ -88,18 +98,29 @@ class Evaluation(Extension):
         return means
 
     def means(self, summary: DictSummary) -> dict[str, float]:
-        """The means of a summary, those of all ranks taken together."""
+        """Return the means of a summary over all ranks."""
         return self._shared.reduce(self._world, summary).compute_mean()
 
     def evaluate(self) -> dict[str, float]:
-        """One pass over the data; returns the means of what was reported, and reports nothing itself."""
+        """Evaluate the data once without reporting the result.
+
+        Returns:
+            The means of the values reported during the evaluation, by key.
+
+        Raises:
+            NotImplementedError: If the subclass does not implement this method.
+        """
         raise NotImplementedError(
-            f"{type(self).__name__} has no evaluate(self) -> dict; an evaluator does its work there"
+            f"{type(self).__name__} does not implement evaluate(self) -> dict. "
+            "Evaluate the data in it and return the means."
         )
 
     @contextlib.contextmanager
     def test_mode(self) -> Iterator[None]:
-        """A ``with`` block without gradients and in test mode; afterwards each part of the models is as it was."""
+        """Disable gradients and set the models to evaluation mode for the duration of a ``with`` block.
+
+        At the end, the mode of every submodule is restored.
+        """
         modes = [(module, module.training) for target in self._modules() for module in target.modules()]
         try:
             for target in self._modules():
@@ -109,7 +130,7 @@ class Evaluation(Extension):
         finally:
             mode_of = dict(modes)
             for target in self._modules():
-                target.train(mode_of[target])  # modules may do more than set the flag, such as merge weights
+                target.train(mode_of[target])  # A module may override train(), for example to merge weights.
             for module, training in modes:
                 module.training = training
 
@@ -122,7 +143,10 @@ class Evaluation(Extension):
 
     @contextlib.contextmanager
     def _bar(self) -> Iterator[Bar]:
-        """A bar for one evaluation; in a notebook, where each would leave its place behind, the same one for all."""
+        """Return a progress bar for one evaluation.
+
+        In a notebook, all evaluations share one bar, because a closed bar leaves empty space.
+        """
         total = operator.length_hint(self._iterators["main"]) or None
         bar = self._notebook_bar
         if bar is None:
@@ -143,16 +167,14 @@ class Evaluation(Extension):
 def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:
     iterators = dict(iterator) if isinstance(iterator, Mapping) else {"main": iterator}
     if "main" not in iterators:
-        raise ValueError(f"iterator: the data to evaluate must be called 'main'; got {sorted(iterators)}")
+        raise ValueError(f"iterator: expected data named 'main', got {sorted(iterators)}")
     for name, each in iterators.items():
         if not isinstance(each, Iterable):
-            raise TypeError(
-                f"iterator: expected something to loop over, such as a DataLoader, as {name!r}, got {each!r}"
-            )
+            raise TypeError(f"iterator: expected an iterable such as a DataLoader as {name!r}, got {each!r}")
         if isinstance(each, Iterator):
             raise TypeError(
-                f"iterator: {name!r} is a {type(each).__name__}, which can be looped over only once; give what it was "
-                "made from, such as the DataLoader"
+                f"iterator: expected a reusable iterable as {name!r}, got a {type(each).__name__}. "
+                "Pass the object that created the iterator, such as the DataLoader."
             )
     return iterators
 

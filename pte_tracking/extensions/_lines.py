@@ -1,4 +1,4 @@
-"""Lines of text for people, in a terminal or a file."""
+"""Text output to terminals and files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def tolerant_write(out: TextIO) -> Iterator[None]:
-    """A block that writes a line, seen at once. A full disk, or a terminal that is gone, costs it and not the training.
+    """Flush the output of a block and suppress operating system errors.
+
+    A full disk or a closed terminal loses the output but does not stop the training.
 
     Args:
-        out: Where it is written; anything with ``write``.
+        out: Output stream, an object with the method ``write``.
     """
     with contextlib.suppress(OSError):
         yield

@@ -1,4 +1,4 @@
-"""What is different in a Jupyter notebook: output can be replaced in place."""
+"""Output in Jupyter notebooks, which is updated in place."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from typing import Any
 from pte_tracking._store.events import Number
 from pte_tracking.extensions._columns import Columns, format_number
 
-_MAX_ROWS = 100  # a table of a million rows would be sent whole, again and again
-_UPDATE_SECONDS = 0.5  # seconds between two tables
+_MAX_ROWS = 100  # Each update sends the whole table to the browser.
+_UPDATE_SECONDS = 0.5  # minimum time between two updates of a table
 
 
 def in_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook."""
+    """Return whether the process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and "IPKernelApp" in shell.config
 
 
 class NotebookOutput:
-    """One output below the cell, which is replaced in place."""
+    """Output below a notebook cell that is updated in place."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def show(self, representations: dict[str, Any]) -> None:
-        """Shows something, given in one or several representations by their MIME types."""
+        """Display or update the output.
+
+        Args:
+            representations: Representations of the output by MIME type.
+        """
         from IPython.display import display
 
         if self._handle is None:
@@ -39,10 +43,10 @@ class NotebookOutput:
 
 
 class NotebookTable:
-    """The newest rows of a log as one table below the cell.
+    """Table of the newest log rows below a notebook cell.
 
     Args:
-        columns: Its columns.
+        columns: Columns of the table.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -53,11 +57,11 @@ class NotebookTable:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it may be shown again."""
+        """Whether enough time has passed since the last update."""
         return time.monotonic() >= self._next_update_time
 
     def show(self, rows: list[dict[str, Number]]) -> None:
-        """Adds rows."""
+        """Append rows and update the table."""
         for row in rows:
             self._columns.add_keys(row)
             self._rows.append(row)

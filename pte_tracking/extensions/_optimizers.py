@@ -1,4 +1,4 @@
-"""The optimizer that an extension is about."""
+"""Lookup of optimizers and their options by extensions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from pte_tracking._interface.extension import Manager
 
 
 def check_optimizer(argument: str, optimizer: object) -> None:
-    """Raises TypeError unless it is an optimizer or the name of one."""
+    """Raise TypeError unless a value is an optimizer or a string."""
     if not isinstance(optimizer, str | Optimizer):
         raise TypeError(
-            f"{argument}: expected the name of an optimizer of the manager, or an optimizer, got {optimizer!r} "
+            f"{argument}: expected an optimizer or the name of an optimizer of the manager, got {optimizer!r} "
             f"of type {type(optimizer).__name__}"
         )
 
 
 def find_optimizer(owner: str, manager: Manager, optimizer: str | Optimizer) -> Optimizer:
-    """An optimizer of the manager by its name; an optimizer itself as it is.
+    """Return an optimizer of the manager by name, or the given optimizer.
+
+    Args:
+        owner: Name of the calling extension, for error messages.
+        manager: Manager that has the optimizer.
+        optimizer: Name in the manager, or an optimizer.
 
     Raises:
-        ValueError: The manager has none of that name.
+        ValueError: If the manager has no optimizer of that name.
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
@@ -28,22 +33,33 @@ def find_optimizer(owner: str, manager: Manager, optimizer: str | Optimizer) -> 
         return manager.optimizers[optimizer]
     available = ", ".join(map(repr, manager.optimizers)) or "none"
     raise ValueError(
-        f"{owner}: no optimizer is called {optimizer!r}; the manager has {available}. "
-        f"Give it one by optimizers={{{optimizer!r}: optimizer}}, or name another here"
+        f"{owner}: unknown optimizer {optimizer!r}. Optimizers of the manager: {available}. "
+        f"Pass optimizers={{{optimizer!r}: optimizer}} to the manager or select another optimizer."
     )
 
 
 def find_option(owner: str, optimizer: Optimizer, group: int, option: str) -> object:
-    """An option of a parameter group.
+    """Return an option of a parameter group.
+
+    Args:
+        owner: Name of the calling extension, for error messages.
+        optimizer: Optimizer that has the parameter group.
+        group: Index of the parameter group. Negative values count from the end.
+        option: Name of the option, such as ``"lr"``.
 
     Raises:
-        ValueError: There is no such group, or it has no such option.
+        ValueError: If the group or the option does not exist.
     """
     groups = optimizer.param_groups
     if not -len(groups) <= group < len(groups):
-        raise ValueError(f"{owner}: {type(optimizer).__name__} has {len(groups)} parameter groups, and no {group}")
+        raise ValueError(
+            f"{owner}: unknown parameter group {group} of {type(optimizer).__name__}. "
+            f"Number of parameter groups: {len(groups)}."
+        )
     if option not in groups[group]:
         available = ", ".join(repr(name) for name in groups[group] if name != "params")
-        raise ValueError(f"{owner}: {type(optimizer).__name__} has no option {option!r}; it has {available}")
+        raise ValueError(
+            f"{owner}: unknown option {option!r} of {type(optimizer).__name__}. Available options: {available}."
+        )
     value: object = groups[group][option]
     return value

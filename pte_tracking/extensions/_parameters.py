@@ -1,4 +1,4 @@
-"""The weights and gradients of models, by the names that they are reported under."""
+"""Weights and gradients of models by the keys under which extensions report them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from pte_tracking._distributed.wrappers import unwrap
 def named_tensors(
     links: nn.Module | Iterable[nn.Module], params: bool, grads: bool, prefix: str | None
 ) -> Callable[[], Iterator[tuple[str, Tensor]]]:
-    """A function that goes through the weights and gradients, as ``prefix/layer.weight/data`` and ``.../grad``.
+    """Return a function that iterates over weights and gradients and their keys.
+
+    The keys are ``prefix/layer.weight/data`` and ``prefix/layer.weight/grad``.
+
+    Args:
+        links: Model, or several models.
+        params: Whether to include the weights.
+        grads: Whether to include the gradients.
+        prefix: First part of the keys. None for no prefix.
 
     Raises:
-        TypeError: One of ``links`` is no module.
-        ValueError: Two of them have a parameter of the same name.
+        TypeError: If a value in ``links`` is not a module.
+        ValueError: If several models have a parameter of the same name.
     """
     models = [links] if isinstance(links, nn.Module) else list(links)
     for model in models:
@@ -32,13 +40,13 @@ def named_tensors(
     names = Counter(name for model in models for name, _ in model.named_parameters())
     if duplicates := [name for name, count in names.items() if count > 1]:
         raise ValueError(
-            f"links: {', '.join(map(repr, duplicates))} would be reported by several modules under the same name; "
-            "use one extension for each, with different prefixes"
+            f"links: several modules have parameters named {', '.join(map(repr, duplicates))}. "
+            "Use one extension per module, each with a different prefix."
         )
     key_prefix = f"{prefix}/" if prefix else ""
 
     def iterate() -> Iterator[tuple[str, Tensor]]:
-        # Asked anew each time: parameters may be added or replaced, and gradients come and go.
+        # The lookup is repeated on each call, because parameters can be replaced and gradients can be None.
         for model in models:
             for name, parameter in model.named_parameters():
                 if params:
@@ -50,10 +58,16 @@ def named_tensors(
 
 
 def dense_values(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """All values of each tensor, as dense real floats, as statistics need them; what is empty is left out.
+    """Iterate over tensors converted to dense, real, floating-point tensors, for statistics.
 
-    A sparse gradient, such as an embedding's, has zeros where nothing is stored. Of complex numbers the real and the
-    imaginary parts stand beside one another.
+    Sharded tensors are gathered. Sparse tensors are filled with zeros. Complex tensors become real tensors with a last
+    dimension of size 2 for the real and imaginary parts. Empty tensors are omitted.
+
+    Args:
+        tensors: Tensors by key.
+
+    Returns:
+        An iterator over keys and converted tensors.
     """
     for key, tensor in tensors.items():
         values = full_tensor(tensor)
@@ -64,5 +78,5 @@ def dense_values(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def should_measure(world: World, tensors: Iterable[Tensor]) -> bool:
-    """Whether this rank is needed to look at weights: rank 0 is, and all are where they lie in shards."""
+    """Return whether this rank takes part in measuring tensors: rank 0, or every rank if a tensor is sharded."""
     return world.rank == 0 or any(map(is_sharded, tensors))

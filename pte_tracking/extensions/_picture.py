@@ -1,4 +1,4 @@
-"""A figure that is drawn again and again while its data grow."""
+"""Figure that is redrawn while its data grows."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("pte_tracking")
 
-_ALWAYS_DRAWN = 100  # so many first versions are all drawn
-_MIN_GROWTH = 1.01  # later, only when so many times as many versions were offered as when it was last drawn
-_MAX_TIME_FRACTION = 0.02  # and at most this part of the time goes into drawing
+_ALWAYS_DRAWN = 100  # number of first versions that are all drawn
+_MIN_GROWTH = 1.01  # later versions are drawn when the number of versions has grown by this factor
+_MAX_TIME_FRACTION = 0.02  # maximum fraction of the training time spent on drawing later versions
 
 
 class Picture:
-    """One figure: a file in the run's directory that is replaced, and a figure of the run for the backends. In a
-    notebook it is shown below the cell, too, and replaced there.
+    """Figure that is written to a file, logged to the run, and displayed in a notebook.
 
-    Only matplotlib's objects are used, never pyplot: there is no current figure, no window and no global
-    state, so that any thread and any forked process may draw.
+    The file and the notebook output are replaced by each new version. Only objects of matplotlib are used, not pyplot,
+    so that drawing needs no window and no global state and is safe in any thread or forked process.
 
-    A drawing takes a tenth of a second or more, and the training waits for it. So the first hundred versions that are
-    offered are all drawn; from then on only when it has grown by a hundredth (less could hardly be seen), and not
-    while drawing would take more than a fiftieth of the time. Of a million versions the backends then get a thousand
-    figures at most.
+    Drawing takes 0.1 seconds or more and blocks the training. The first 100 versions are all drawn. A later version is
+    drawn if the number of versions has grown by 1 percent since the last drawing, and if drawing takes less than
+    2 percent of the time. A million versions result in about 1000 figures.
 
     Args:
-        owner: Who draws, for messages.
-        filename: The file, relative to the run's directory; its suffix says the format. Without the suffix it
-            is the figure's name in the backends.
-        figsize: Width and height in inches; matplotlib's default if None.
+        owner: Name of the calling extension, for error messages.
+        filename: Path of the file relative to the run directory. The suffix selects the format. The path without the
+            suffix is the key of the figure in the run.
+        figsize: Width and height in inches. None for the default of matplotlib.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: The suffix names no format that matplotlib writes.
+        ImportError: If matplotlib is not installed.
+        ValueError: If the suffix is not a format that matplotlib can write.
     """
 
     def __init__(self, owner: str, filename: str, figsize: tuple[float, float] | None = None) -> None:
@@ -52,21 +50,26 @@ class Picture:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
         except ImportError as error:
             raise ImportError(
-                f"{owner} draws with matplotlib, which is not installed: pip install 'pte-tracking[plot]'"
+                f"{owner} requires matplotlib, which is not installed. Run: pip install 'pte-tracking[plot]'"
             ) from error
         formats = FigureCanvasAgg.get_supported_filetypes()
         self._format = Path(filename).suffix[1:].lower()
         if self._format not in formats:
-            raise ValueError(f"filename: {filename!r} must end in one of .{', .'.join(sorted(formats))}")
+            raise ValueError(f"filename: expected one of the suffixes .{', .'.join(sorted(formats))}, got {filename!r}")
         self._path = Path(filename)
         self._figsize = figsize
         self._output = NotebookOutput()
         self._next_draw_time = 0.0
         self._offered = 0
-        self._drawn = 0  # which of those offered it shows
+        self._drawn = 0  # The number of offered versions when the figure was last drawn.
 
     def offer(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
-        """There is a new version, made by painting on an empty figure: draws it if that is worth its time."""
+        """Draw a new version unless drawing is throttled.
+
+        Args:
+            manager: Manager of the run.
+            paint: Function that draws the version on an empty figure.
+        """
         self._offered += 1
         if self._offered <= _ALWAYS_DRAWN or (
             self._offered >= self._drawn * _MIN_GROWTH and time.monotonic() >= self._next_draw_time
@@ -74,7 +77,7 @@ class Picture:
             self._draw(manager, paint)
 
     def finish(self, manager: Manager, paint: Callable[[Figure], None]) -> None:
-        """There will be no other version: draws the last one if that was not done."""
+        """Draw the last version if it was not drawn. Takes the arguments of :meth:`offer`."""
         if self._offered > self._drawn:
             self._draw(manager, paint)
 
@@ -109,16 +112,19 @@ class Picture:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
         except OSError as error:
-            _log.warning("%s could not be drawn, and stays as it was: %s", path, error)
+            _log.warning("Could not write figure %s: %s", path, error)
 
 
 def escape_label(key: str) -> str:
-    """A key to be shown as it is: matplotlib takes dollars for formulas, and hides what begins with an underscore."""
+    """Escape a key that is displayed as a label.
+
+    Matplotlib parses dollar signs as formulas and hides labels with a leading underscore.
+    """
     return (" " if key.startswith("_") else "") + key.replace("$", r"\$")
 
 
 def _render(figure: Figure, file_format: str) -> bytes:
     content = io.BytesIO()
-    # Legends may lie outside the axes.
+    # A tight bounding box includes legends outside the axes.
     figure.savefig(content, format=file_format, bbox_inches="tight")
     return content.getvalue()

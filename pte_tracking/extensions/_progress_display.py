@@ -1,4 +1,4 @@
-"""Where the progress of a training is shown: a bar that is redrawn, or lines that are added."""
+"""Displays of the training progress: a bar that is redrawn, or lines that are appended."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ from pte_tracking.extensions._bar import IS_WIDGET, Bar
 from pte_tracking.extensions._columns import format_number
 from pte_tracking.extensions._lines import tolerant_write
 
-_REDRAW_SECONDS = 0.1  # seconds; more often nobody could read
-_MIN_LINE_SECONDS = 10.0  # seconds at least between lines in a file,
-_LINE_TIME_FRACTION = 0.02  # and this part of the time so far: a week makes some 400 lines
+_REDRAW_SECONDS = 0.1  # minimum time between two updates of a bar
+_MIN_LINE_SECONDS = 10.0  # minimum time between two lines
+_LINE_TIME_FRACTION = 0.02  # minimum time between two lines as a fraction of the elapsed time: about 400 lines a week
 _MIN_BAR_WIDTH = 10  # characters
-_DEFAULT_VALUES_WIDTH = 100  # characters, where there is no terminal to say
+_DEFAULT_VALUES_WIDTH = 100  # characters, if the width of the output is unknown
 _MAX_VALUE_WIDTH = 7  # characters
 
 
 class Display(Protocol):
-    """Shows the progress somewhere.
+    """Display of the training progress.
 
     Attributes:
-        next_update_time: When it may be shown again, by the monotonic clock.
+        next_update_time: Earliest time of the next update, in seconds of the monotonic clock.
     """
 
     next_update_time: float
 
-    def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None: ...
+    def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None:
+        """Display the progress.
 
-    def close(self) -> None: ...
+        Args:
+            iteration: Number of completed iterations.
+            total: Total number of iterations. None if unknown.
+            epoch: Text for the current epoch, displayed first.
+            values: Newest metrics by key.
+        """
+
+    def close(self) -> None:
+        """Release the output."""
 
 
 class BarDisplay:
-    """A bar in a terminal or a notebook."""
+    """Progress bar in a terminal or a notebook."""
 
     def __init__(self, initial: int, total: int | None, length: int | None, out: TextIO) -> None:
         bar = "{bar}" if length is None or IS_WIDGET else f"{{bar:{length}}}"
@@ -56,7 +65,7 @@ class BarDisplay:
         self._bar.close()
 
     def _available_width(self) -> int:
-        """Characters that are left for the values."""
+        """Return the number of characters available for the values."""
         state = self._bar.format_dict
         if not isinstance(state["ncols"], int):
             return _DEFAULT_VALUES_WIDTH
@@ -65,7 +74,7 @@ class BarDisplay:
 
 
 class LineDisplay:
-    """Lines of text in a file."""
+    """Progress as lines of text, for output that is not a terminal."""
 
     def __init__(self, initial: int, out: TextIO) -> None:
         self._initial = initial
@@ -76,7 +85,7 @@ class LineDisplay:
 
     def show(self, iteration: int, total: int | None, epoch: str, values: Mapping[str, float]) -> None:
         if iteration == self._shown:
-            return  # a line was due at the last iteration already
+            return  # The final update repeats an iteration that was already written.
         self._shown = iteration
         now = time.monotonic()
         line = tqdm.format_meter(
@@ -93,18 +102,18 @@ class LineDisplay:
         self.next_update_time = now + max(_MIN_LINE_SECONDS, (now - self._started) * _LINE_TIME_FRACTION)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing. The output stream belongs to the caller."""
 
 
 def _bar_format(total: int | None, bar: str) -> str:
-    """The form of the whole line, for tqdm."""
+    """Return the format of a line for tqdm."""
     if total is None:
         return "{desc}{n_fmt} [{elapsed}, {rate_fmt}{postfix}]"
     return "{desc}{percentage:3.0f}%" + bar + " {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def _format_values(values: Mapping[str, float], max_width: int) -> str:
-    """The first values as text, as many as there is room for."""
+    """Return as many of the first values as fit a width in characters."""
     text = ""
     for key, value in values.items():
         longer = (

@@ -1,4 +1,4 @@
-"""Evaluation of models on other data than they are trained with."""
+"""Evaluation of models on validation data."""
 
 from __future__ import annotations
 
@@ -13,52 +13,77 @@ from pte_tracking._distributed.wrappers import rank_local_model
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
-#: Called with a batch, what the evaluation function returned for it, and whether it is the last one.
+#: Function of a batch, the output of the evaluation function for it, and whether it is the last batch.
 Metric: TypeAlias = Callable[[Any, Any, bool], object]
 
 
 class Evaluator(Evaluation):
-    """Evaluates models and reports the means over all batches.
+    """Extension that evaluates models and reports the means over all batches.
 
-    It runs at the end of each epoch, before the extensions that read reported values. ``eval_func`` is called
-    once for each batch: with the parts of a list or tuple as arguments, with those of a dictionary by name,
-    with anything else as it is. What it, the models and the metrics report is averaged over the batches, each
-    batch counting the same: the average of averages. Around all this there are no gradients and the models
-    are in test mode; afterwards every part of them is in the mode that it was in.
+    The extension runs at the end of each epoch, before the extensions that read reported values. It calls ``eval_func``
+    once for each batch: a list or tuple is unpacked into positional arguments, a dictionary into keyword arguments. The
+    values reported by ``eval_func``, by the models, and by the metrics are averaged over the batches. Every batch has
+    the same weight, independent of its size. During the evaluation, gradients are disabled and the models are in
+    evaluation mode. Afterwards, the mode of every submodule is restored.
 
-    Under ``torch.distributed`` each rank evaluates its own part of the data, and the means are over the batches
-    of all ranks. Of a ``DistributedDataParallel`` the model within is evaluated: the wrapper would exchange
-    buffers at each batch, and wait for ever for a rank that has fewer. A model in shards (``fully_shard``) needs
-    as many batches on each rank.
+    A value that a model reports with itself as the observer has the key ``validation/main/key``, which consists of the
+    name of the evaluator, the name of the model, and the key. Without a manager, the default name is omitted. Other
+    values keep the key under which they are reported, such as ``val/loss``.
 
-    A value that a model reports with itself as the observer goes by ``validation/main/key``: the evaluator's
-    name, the model's name and the key. The name is by default ``"validation"`` in a manager, and left out
-    without one. Other values keep the key that they are reported with, such as ``val/loss``.
+    In distributed training, each rank evaluates its part of the data, and the means are over the batches of all ranks.
+    For a ``DistributedDataParallel`` model, the wrapped model is called, because the wrapper synchronizes buffers in
+    every batch and blocks if a rank has fewer batches. A sharded model (``fully_shard``) requires the same number of
+    batches on every rank.
+
+    An evaluator can also be called without a manager: ``evaluator()`` returns the means. Subclasses can override
+    :meth:`evaluate`. Snapshots contain no state of the extension.
 
     Args:
-        iterator: The data, such as a ``DataLoader``, or several by name; ``"main"`` is the one that is
-            evaluated.
-        target: The model, or several by name.
-        eval_func: Called with each batch; by default the model (the one called ``"main"`` if there are
-            several).
-        name: What it is called.
-        eval_hook: Called with the evaluator before each evaluation.
-        metrics: Functions called with each batch, what ``eval_func`` returned for it, and whether it is the
-            last one; they report values themselves.
-        converter: Called with each batch and ``device``; by default moves the batch there.
-        device: Where the batches are needed.
-        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
+        iterator: Data to evaluate, such as a ``DataLoader``, or a mapping of names to data. In a mapping, the data
+            named ``"main"`` is evaluated.
+        target: Model, or a mapping of names to models.
+        eval_func: Function called with each batch. Defaults to the model. In a mapping, this is the model named
+            ``"main"``.
+        name: Prefix of the model names in reported keys. Defaults to the name of the extension in the manager, which is
+            ``"validation"`` unless another name is passed to ``extend()``.
+        eval_hook: Function called with the evaluator before each evaluation. Defaults to none.
+        metrics: Functions called with each batch, the output of ``eval_func`` for it, and whether it is the last batch.
+            A metric reports its values itself. Defaults to none.
+        converter: Function called with each batch and ``device`` that returns the converted batch. Defaults to moving
+            all tensors in the batch to the device.
+        device: Device of the converted batches. Defaults to None, which leaves the batches where they are.
+        progress_bar: Whether to show a progress bar in a terminal or a notebook. Defaults to False.
 
     Raises:
-        TypeError: An argument is of the wrong type, or ``eval_func`` cannot be called with the batches; where
-            their form can only be known from the data, this is found at the first batch.
-        ValueError: ``"main"`` is missing.
+        TypeError: If an argument has the wrong type, or if ``eval_func`` does not accept the batches. If the structure
+            of the batches is unknown without reading data, the second error is raised at the first batch.
+        ValueError: If there is no data named ``"main"``, or if ``eval_func`` is omitted and there is no model named
+            ``"main"``.
 
     Attributes:
-        eval_func: The function that is called with each batch.
-        eval_hook: The function given.
+        eval_func: Function that is called with each batch.
+        eval_hook: Function passed as ``eval_hook``.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Identity()
+        >>> def evaluate(x, target):
+        ...     pte.report({"val/error": (model(x) - target).abs().mean()})
+        >>> data = [(torch.tensor([1.0]), torch.tensor([2.0])), (torch.tensor([3.0]), torch.tensor([6.0]))]
+        >>> evaluator = extensions.Evaluator(data, model, eval_func=evaluate)
+        >>> evaluator()
+        {'val/error': 2.0}
+
+        In a manager, the evaluator runs at the end of each epoch:
+
+        >>> with pte.ExtensionsManager(model, 1, [evaluator], iters_per_epoch=2, sinks=[]) as manager:
+        ...     for batch in manager.batches(range(2)):
+        ...         with manager.run_iteration():
+        ...             pass
+        >>> dict(manager.observation)
+        {'val/error': 2.0}
     """
 
     default_name = "validation"
@@ -88,7 +113,14 @@ class Evaluator(Evaluation):
             check_signature(self.eval_func, batch, "eval_func")
 
     def add_metric(self, metric_fn: Metric) -> None:
-        """Adds a metric."""
+        """Add a metric.
+
+        Args:
+            metric_fn: Function of the batch, the output of ``eval_func``, and whether the batch is the last one.
+
+        Raises:
+            TypeError: If ``metric_fn`` is not callable.
+        """
         if not callable(metric_fn):
             raise TypeError(f"metrics: expected functions (batch, output, is_last_batch), got {metric_fn!r}")
         self._metrics.append(metric_fn)
@@ -121,7 +153,9 @@ class Evaluator(Evaluation):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
             return rank_local_model(eval_func)
         if "main" not in self._targets:
-            raise ValueError(f"eval_func: needed unless a target is called 'main'; got targets {sorted(self._targets)}")
+            raise ValueError(
+                f"eval_func: required unless a target is named 'main', got targets {sorted(self._targets)}"
+            )
         return rank_local_model(self._raw_targets["main"])
 
     def _modules(self) -> list[nn.Module]:

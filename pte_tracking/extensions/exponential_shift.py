@@ -1,4 +1,4 @@
-"""An option of an optimizer that grows or shrinks by the same factor again and again."""
+"""Exponential change of an optimizer option."""
 
 from __future__ import annotations
 
@@ -13,27 +13,46 @@ from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer,
 
 
 class ExponentialShift(Extension):
-    """Multiplies an option of an optimizer, such as its learning rate, by a rate each time it runs.
+    """Extension that multiplies an optimizer option, such as the learning rate, by a factor each time it runs.
 
-    Before the first iteration the option is set to its initial value; then it shifts after every iteration, or as
-    often as ``extend(..., trigger=)`` says: after the n-th time it is ``init * rate**n`` exactly, after a resume as
-    well. It does so in all parameter groups of the optimizer; one that is added later shifts from the value that it has
-    then. It reports nothing: see :func:`~pte_tracking.extensions.observe_lr`.
+    Before the first iteration, the option is set to its initial value. The extension then runs after every iteration,
+    or according to ``extend(..., trigger=...)``. After ``n`` runs, the value is exactly ``init * rate**n``, including
+    after a resume. The option changes in all parameter groups of the optimizer. A parameter group that is added later
+    starts with its current value.
+
+    The extension reports no values. To report the learning rate, use :func:`~pte_tracking.extensions.observe_lr`.
+    Snapshots contain the initial values and the number of shifts.
 
     Args:
-        attr: The option's name in the parameter groups, such as ``"lr"``, ``"momentum"`` or ``"weight_decay"``; it
-            must be a number.
-        rate: The factor, not negative.
-        init: The initial value; what each parameter group has before the first iteration if None.
-        target: Where the shift stops.
-        optimizer: An optimizer, or its name in the manager; ``"main"`` if None.
+        attr: Name of a numeric option of the parameter groups, such as ``"lr"``, ``"momentum"`` or
+            ``"weight_decay"``.
+        rate: Factor, finite and not negative.
+        init: Initial value. Defaults to the value of each parameter group before the first iteration.
+        target: Value at which the shift stops. Defaults to no limit.
+        optimizer: Optimizer, or its name in the manager. Defaults to ``"main"``.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: The rate is negative or not finite. Before the first iteration: there is no such optimizer or
-            option, or the target does not lie where the rate leads.
+        TypeError: If an argument has the wrong type. When the extension is registered, if the option is not a number.
+        ValueError: If ``rate`` is negative or not finite. When the extension is registered, if the optimizer or the
+            option does not exist. Before the first iteration, if ``rate`` cannot reach ``target``.
 
-    State in snapshots: the initial values and the numbers of shifts.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> shift = extensions.ExponentialShift("lr", 0.5, target=0.1)
+        >>> with pte.ExtensionsManager(
+        ...     model, 1, [shift], optimizers=optimizer, iters_per_epoch=4, sinks=[]
+        ... ) as manager:
+        ...     for batch in manager.batches(range(4)):
+        ...         with manager.run_iteration():
+        ...             print(optimizer.param_groups[0]["lr"])
+        0.5
+        0.25
+        0.125
+        0.1
     """
 
     def __init__(
@@ -48,7 +67,7 @@ class ExponentialShift(Extension):
             if value is not None and (isinstance(value, bool) or not isinstance(value, float | int)):
                 raise TypeError(f"{argument}: expected a number, got {value!r} of type {type(value).__name__}")
         if not 0 <= rate < math.inf:
-            raise ValueError(f"rate: expected a factor that is finite and not negative, got {rate!r}")
+            raise ValueError(f"rate: expected a finite, non-negative factor, got {rate!r}")
         self._attr = attr
         self._rate = rate
         self._init = init
@@ -56,7 +75,7 @@ class ExponentialShift(Extension):
         self._optimizer: Optimizer | str = "main" if optimizer is None else optimizer
         check_optimizer("optimizer", self._optimizer)
         self._inits: list[float] = []
-        #: The shifts that were done before each group was there.
+        # Number of shifts before each parameter group was added.
         self._start_shifts: list[int] = []
         self._shifts = 0
 
@@ -80,7 +99,7 @@ class ExponentialShift(Extension):
         self._apply(optimizer)
 
     def _add_new_groups(self, optimizer: Optimizer) -> None:
-        """Has groups that are new shift from what they hold; of a resumed optimizer that is what it was shifted to."""
+        """Register parameter groups that were added since the last call, with their current value as initial value."""
         for group in range(len(self._inits), len(optimizer.param_groups)):
             self._inits.append(self._read_value(optimizer, group))
             self._start_shifts.append(self._shifts)
@@ -99,7 +118,7 @@ class ExponentialShift(Extension):
         if isinstance(value, Tensor) and value.numel() == 1:
             return float(value)
         if isinstance(value, bool) or not isinstance(value, float | int):
-            raise TypeError(f"ExponentialShift: only a number can be shifted; the option {self._attr!r} is {value!r}")
+            raise TypeError(f"ExponentialShift: expected a number as option {self._attr!r}, got {value!r}")
         return value
 
     def _check_target(self, init: float) -> None:
@@ -107,13 +126,13 @@ class ExponentialShift(Extension):
             return
         ratio = self._target / init
         if ratio < 0 or (ratio > 1 and self._rate < 1) or (ratio < 1 and self._rate > 1):
-            raise ValueError(f"target: a rate of {self._rate} never leads from {init} to {self._target}")
+            raise ValueError(f"target: a rate of {self._rate} cannot reach {self._target} from {init}")
 
     def _apply(self, optimizer: Optimizer) -> None:
         for group, init, start in zip(optimizer.param_groups, self._inits, self._start_shifts, strict=True):
             value = self._shifted(init, self._shifts - start)
             if isinstance(group[self._attr], Tensor):
-                group[self._attr].fill_(value)  # compiled and captured optimizers read it from there
+                group[self._attr].fill_(value)  # Compiled and captured optimizers keep a reference to the tensor.
             else:
                 group[self._attr] = value
 

@@ -1,4 +1,4 @@
-"""An end to a training that cannot recover."""
+"""Detection of NaN and infinite values in models."""
 
 from __future__ import annotations
 
@@ -13,16 +13,30 @@ _MAX_NAMES = 10
 
 
 class FailOnNonNumber(Extension):
-    """Raises RuntimeError when a parameter of a model or its gradient holds NaN or an infinity.
+    """Extension that stops the training when a weight or a gradient is NaN or infinite.
 
-    It runs after every iteration, or as often as ``extend(..., trigger=)`` says: before the snapshots, so that none of
-    such a model is taken. It looks at all models of the manager; each time the host waits for the device once. It
-    reports nothing.
+    The extension runs after every iteration, or according to ``extend(..., trigger=...)``. It runs before snapshots, so
+    that a diverged model is not saved. It checks all models of the manager, and raises ``RuntimeError`` with the names
+    of the affected parameters. The status of the run is then FAILED. Each check synchronizes with the device once.
+
+    The extension reports no values. Snapshots contain no state of the extension.
 
     Args:
-        check_grad: Whether to look at the gradients.
+        check_grad: Whether to check the gradients as well as the weights. Defaults to True.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> manager = pte.ExtensionsManager(
+        ...     model, 1, [extensions.FailOnNonNumber()], iters_per_epoch=1, sinks=[]
+        ... )
+        >>> with manager, manager.run_iteration():
+        ...     torch.nn.init.constant_(model.bias, float("nan"))
+        Traceback (most recent call last):
+            ...
+        RuntimeError: Training diverged at iteration 1. NaN or infinite values in: main/bias/data
     """
 
     needs_model_state = True
@@ -42,7 +56,7 @@ class FailOnNonNumber(Extension):
             return
         suffix = f" and {len(non_finite) - _MAX_NAMES} more" if len(non_finite) > _MAX_NAMES else ""
         raise RuntimeError(
-            f"the training diverged: after iteration {manager.iteration} there are NaN or infinite values in "
+            f"Training diverged at iteration {manager.iteration}. NaN or infinite values in: "
             f"{', '.join(non_finite[:_MAX_NAMES])}{suffix}"
         )
 
@@ -56,5 +70,5 @@ def _find_non_finite(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _stored_values(tensor: Tensor) -> Tensor:
-    tensor = local_tensor(tensor)  # each rank looks at its own shard
+    tensor = local_tensor(tensor)  # Each rank checks its shard.
     return tensor.coalesce().values() if tensor.is_sparse else tensor

@@ -1,4 +1,4 @@
-"""Evaluation by an engine of Ignite."""
+"""Evaluation with an Ignite engine."""
 
 from __future__ import annotations
 
@@ -19,33 +19,51 @@ _log = logging.getLogger("pte_tracking")
 
 
 class IgniteEvaluator(Evaluation):
-    """Runs an engine of Ignite over the data and reports its metrics.
+    """Extension that runs an Ignite engine over data and reports its metrics.
 
-    It runs at the end of each epoch, before the extensions that read reported values. The engine's metrics
-    are reported as ``val/key``, or under another name if it has one; a metric that is no single number is
-    left out, which is logged once. What is reported while the engine runs is averaged over its iterations and
-    reported, too: by a model with itself as the observer as ``val/main/key``, else under the key it had.
-    Around all this there are no gradients and the models are in test mode; afterwards every part of them is
-    in the mode that it was in. Ignite's own ``create_supervised_evaluator`` would leave them in test mode.
+    The extension runs at the end of each epoch, before the extensions that read reported values. Metrics of the engine
+    are reported as ``val/key``, or with the prefix ``name``. A metric that is not a single number is skipped, with one
+    log message. Values reported while the engine runs are averaged over its iterations and reported as well. A value
+    reported by a model with itself as the observer has the key ``val/main/key``. Other values keep their key.
+
+    During the evaluation, gradients are disabled and the models are in evaluation mode. Afterwards, the mode of every
+    submodule is restored, which an engine created by ``create_supervised_evaluator`` does not do. Snapshots contain no
+    state of the extension.
 
     Args:
-        evaluator: The engine, as made by ``create_supervised_evaluator(model, metrics={...})``.
-        iterator: The data, such as a ``DataLoader``, or several by name; ``"main"`` is the one that is
-            evaluated.
-        target: The model, or several by name.
-        name: What it is called.
-        eval_hook: Called with the evaluator before each evaluation.
-        progress_bar: Whether to show a progress bar, in a terminal or a notebook.
+        evaluator: Engine, such as ``create_supervised_evaluator(model, metrics={...})``.
+        iterator: Data to evaluate, such as a ``DataLoader``, or a mapping of names to data. In a mapping, the data
+            named ``"main"`` is evaluated.
+        target: Model, or a mapping of names to models.
+        name: Prefix of the reported keys. Defaults to the name of the extension in the manager, which is ``"val"``
+            unless another name is passed to ``extend()``.
+        eval_hook: Function called with the evaluator before each evaluation. Defaults to none.
+        progress_bar: Whether to show a progress bar in a terminal or a notebook. Defaults to False.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: No data is called ``"main"``.
+        ImportError: If pytorch-ignite is not installed.
+        TypeError: If an argument has the wrong type.
+        ValueError: If there is no data named ``"main"``.
 
     Attributes:
         evaluator: The engine.
-        eval_hook: The function given.
+        eval_hook: Function passed as ``eval_hook``.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> from ignite.engine import create_supervised_evaluator
+        >>> from ignite.metrics import MeanAbsoluteError
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Identity()
+        >>> engine = create_supervised_evaluator(model, metrics={"error": MeanAbsoluteError()})
+        >>> data = [(torch.tensor([[1.0]]), torch.tensor([[2.0]]))]
+        >>> evaluator = extensions.IgniteEvaluator(engine, data, model)
+        >>> with pte.ExtensionsManager(model, 1, [evaluator], iters_per_epoch=1, sinks=[]) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> dict(manager.observation)
+        {'val/error': 1.0}
     """
 
     default_name = "val"
@@ -63,7 +81,10 @@ class IgniteEvaluator(Evaluation):
         from ignite.engine import Engine
 
         if not isinstance(evaluator, Engine):
-            raise TypeError(f"evaluator: expected an ignite.engine.Engine, got {evaluator!r}; the data comes second")
+            raise TypeError(
+                f"evaluator: expected an ignite.engine.Engine, got {evaluator!r}. "
+                "Pass the engine first and the data second."
+            )
         super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
         self.evaluator = evaluator
         self._skipped_metrics: set[str] = set()
@@ -82,13 +103,13 @@ class IgniteEvaluator(Evaluation):
         with self.test_mode(), report_scope(observation), self._bar() as bar:
             if self.eval_hook:
                 self.eval_hook(self)
-            # Registered anew each time, so that it comes after the handlers that the user has added since.
+            # Registered for each evaluation, so that it runs after all handlers of the user.
             with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, finish_iteration):
-                self.evaluator.state.max_epochs = None  # begin anew, where the last run has failed half-way, too
+                self.evaluator.state.max_epochs = None  # Without this, the engine would resume a run that failed.
                 self.evaluator.run(self._iterators["main"])
-            # What handlers of the end of the run have reported.
+            # Add the values reported by handlers at the end of the run.
             summary.add(observation)
-        # Ignite's metrics are those of all ranks already, where it knows of several.
+        # Ignite reduces its metrics over the ranks itself.
         metrics = self._read_metrics()
         reported = DictSummary()
         reported.add(metrics)
@@ -103,6 +124,6 @@ class IgniteEvaluator(Evaluation):
                 self._skipped_metrics.add(key)
                 if self._world.rank == 0:
                     _log.warning(
-                        "IgniteEvaluator: the metric %r is not reported, for it is no single number: %r", key, value
+                        "IgniteEvaluator: metric %r is not reported, because its value is not a number: %r", key, value
                     )
         return numbers

@@ -1,4 +1,4 @@
-"""The log: means of what was reported, a row for each interval."""
+"""Log of the means of reported values, with one row per interval."""
 
 from __future__ import annotations
 
@@ -20,38 +20,55 @@ from pte_tracking.triggers import get_trigger
 if TYPE_CHECKING:
     import pandas
 
-#: A row of a log: numbers by key, ``epoch``, ``iteration`` and ``elapsed_time`` among them.
+#: Row of a log: metrics by key, together with ``epoch``, ``iteration``, and ``elapsed_time``.
 Row: TypeAlias = dict[str, Number]
 
 
 class LogReport(Extension):
-    """Logs the means of reported values over intervals.
+    """Extension that logs the means of reported values over intervals.
 
-    It runs after every iteration, to take in what was reported; ``extend(..., trigger=)`` can say which iterations
-    count. Whenever its inner trigger fires, the means since the last time become one row of the run: the JSON log
-    gets it, TensorBoard, MLflow and every other sink. To each row are added ``epoch`` (where the loop knows epochs),
-    ``iteration`` and ``elapsed_time`` in seconds. It reports nothing. The values of a last interval that is not
-    over when the training ends are not logged.
+    The extension runs after every iteration, or according to ``extend(..., trigger=...)``, and collects the reported
+    values. When its inner trigger fires, the means since the last firing become one row of the run, which is delivered
+    to every selected sink. Each row also contains ``epoch`` (if the epoch length is set), ``iteration``, and
+    ``elapsed_time`` in seconds. Values of an interval that is incomplete at the end of the training are not logged.
 
-    Under ``torch.distributed`` the means are over all that was reported on any rank, each value weighing the same: one
-    collective for each row.
+    In distributed training, the means are over the values of all ranks. Every value has the same weight. Each row
+    requires one collective operation.
 
-    Rows are not kept here, but in the record of the run: however many there are, the next one costs the same, and
-    neither the memory nor a snapshot grows. :attr:`log` and :meth:`to_dataframe` read them back.
+    Rows are stored in the journal of the run and not in memory, so that memory usage and the size of snapshots do not
+    grow with the number of rows. :attr:`log` and :meth:`to_dataframe` read the rows.
+
+    The extension reports no values. Snapshots contain the values of the current interval and the state of the inner
+    trigger.
 
     Args:
-        keys: Keys of the values to log, or one key; all if None.
-        trigger: When to log a row (not when the extension itself runs).
-        postprocess: Called with each row before it is logged; it may change all of it but ``iteration``.
-        filename: The JSON log's file in the run's directory; give each of several reports its own.
-        sinks: Names of the sinks that get the rows; all of the run if None.
+        keys: Key or keys of the metrics to log. Defaults to all reported values.
+        trigger: Inner trigger, which ends an interval. Defaults to ``(1, "epoch")``.
+        postprocess: Function called with each row before it is logged. It can change every entry except ``iteration``.
+            Defaults to none.
+        filename: Path of the JSON log relative to the run directory. Several reports in one manager require different
+            names. Defaults to ``"log"``.
+        sinks: Names of the sinks that receive the rows, such as ``["json", "mlflow"]``. Defaults to all sinks of the
+            run.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: The file would lie outside the run's directory or take the place of the record, or a sink's name
-            is unknown.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``filename`` is outside the run directory or reserved for files of the run, if a sink is unknown,
+            or if ``trigger`` is invalid.
 
-    State in snapshots: the means under way and the inner trigger's state.
+    Example:
+        >>> import json, pathlib
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> log = extensions.LogReport(trigger=(2, "iteration"))
+        >>> with pte.ExtensionsManager({}, 1, [log], iters_per_epoch=4, sinks=["json"]) as manager:
+        ...     for loss in manager.batches([0.5, 0.25, 0.125, 0.125]):
+        ...         with manager.run_iteration():
+        ...             pte.report({"train/loss": loss})
+        >>> [(row["iteration"], row["train/loss"]) for row in log.log]
+        [(2, 0.375), (4, 0.125)]
+        >>> json.loads((pathlib.Path(manager.out) / "log").read_text()) == log.log
+        True
     """
 
     def __init__(
@@ -74,36 +91,48 @@ class LogReport(Extension):
 
     @property
     def interval_unit(self) -> str:
-        """``"epoch"`` or ``"iteration"``: what the intervals between rows are counted in."""
+        """Unit of the interval between rows, ``"epoch"`` or ``"iteration"``."""
         return getattr(self._trigger, "unit", "epoch")
 
     @property
     def log(self) -> list[Row]:
-        """All rows of the log file that hold, those before a resume included, read back from the record of the run.
+        """All effective rows of the log file, read from the journal of the run.
+
+        The rows include those before a resume and exclude those superseded by a rewind.
 
         Raises:
-            RuntimeError: The training has not begun.
+            RuntimeError: If the training has not started.
         """
         if self._run is None:
-            raise RuntimeError("log: the training has not begun, so it is not known yet which run this log belongs to")
+            raise RuntimeError("LogReport.log is not available before the training starts. Run an iteration first.")
         rows = self._run.rows(self._filename)
         return [_make_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """All rows of the log file that hold, as a table.
+        """Return all effective rows of the log file as a data frame.
+
+        Returns:
+            A data frame with one row per row of :attr:`log` and one column per key.
 
         Raises:
-            ImportError: pandas is not installed.
-            RuntimeError: The training has not begun.
+            ImportError: If pandas is not installed.
+            RuntimeError: If the training has not started.
         """
         try:
             import pandas
         except ImportError as error:
-            raise ImportError("to_dataframe() needs pandas, which is not installed: pip install pandas") from error
+            raise ImportError(
+                "to_dataframe() requires pandas, which is not installed. Run: pip install pandas"
+            ) from error
         return pandas.DataFrame(self.log)
 
     def subscribe(self, function: Callable[[Row], object]) -> None:
-        """Has a function called with each new row, once it is in the record; it must not change the row."""
+        """Register a function that is called with each new row after the row is logged.
+
+        Args:
+            function: Function that takes the row and must not change it. A function that is already registered is not
+                added again.
+        """
         if function not in self._subscribers:
             self._subscribers.append(function)
 
@@ -117,7 +146,7 @@ class LogReport(Extension):
         is_due = manager.is_before_training or self._trigger.evaluate(manager)
         is_single_process = manager.world.is_single_process
         if is_due and is_single_process and self._summary.is_empty and set(map(type, observation.values())) == {float}:
-            self._log_row(manager, dict(observation))  # each value is its own mean
+            self._log_row(manager, dict(observation))  # The mean of a single value is the value.
             return
         self._summary.add(observation)
         if is_due:
@@ -180,21 +209,21 @@ _RESERVED_NAMES = {
 def _check_filename(filename: str) -> str:
     if filename is None:
         raise TypeError(
-            "filename: expected a string such as 'log', got None; to keep the rows from the JSON log, "
-            "say which sinks get them: LogReport(sinks=['tensorboard'])"
+            "filename: expected a string such as 'log', got None. To exclude the rows from the JSON log, "
+            "select other sinks: LogReport(sinks=['tensorboard'])"
         )
     if not isinstance(filename, str):
         raise TypeError(
             f"filename: expected a string such as 'log', got {filename!r} of type {type(filename).__name__}"
         )
     if "{" in filename:
-        raise ValueError(f"filename: {filename!r} is no template; all rows of a log go to one file, such as 'log'")
+        raise ValueError(f"filename: expected a name without placeholders, such as 'log', got {filename!r}")
     path = PurePath(filename)
     if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"filename: expected a file in the run's directory, such as 'log', got {filename!r}")
+        raise ValueError(f"filename: expected a file in the run directory, such as 'log', got {filename!r}")
     if path.parts[0] in _RESERVED_NAMES:
         raise ValueError(
-            f"filename: {filename!r} is where the record of the run keeps its own; choose another, like 'log'"
+            f"filename: {filename!r} is reserved for files of the run. Choose another name, such as 'log'."
         )
     return path.as_posix()
 
@@ -203,5 +232,5 @@ def _check_sinks(sinks: Sequence[str]) -> list[str]:
     if isinstance(sinks, str) or not all(isinstance(name, str) for name in sinks):
         raise TypeError(f"sinks: expected a list of names, such as ['json', 'mlflow'], got {sinks!r}")
     for name in sinks:
-        get_sink(re.sub(r"-\d+$", "", name))  # a second sink of the kind is called mlflow-2
+        get_sink(re.sub(r"-\d+$", "", name))  # The second sink of one kind is named mlflow-2.
     return list(sinks)

@@ -1,4 +1,4 @@
-"""PyTorch's learning rate schedulers as an extension."""
+"""Learning rate schedulers of PyTorch as an extension."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.triggers import get_trigger
 
-#: Steps a scheduler.
+#: Function that takes the manager and a scheduler and steps the scheduler.
 Stepper = Callable[[Manager, Any], object]
 
 
@@ -24,24 +24,51 @@ def _default_stepper(manager: Manager, scheduler: Any) -> None:
 
 
 class LRScheduler(Extension):
-    """Steps a learning rate scheduler.
+    """Extension that steps a learning rate scheduler.
 
-    It runs at the end of each epoch, or when ``trigger`` says, and calls the scheduler's ``step()``; that of
-    ``ReduceLROnPlateau`` with the value reported as ``val/loss``. It reports nothing: see
-    :func:`~pte_tracking.extensions.observe_lr`.
+    The extension runs at the end of each epoch, or according to ``trigger``, and calls the ``step()`` method of the
+    scheduler. A ``ReduceLROnPlateau`` scheduler receives the value reported as ``val/loss``.
+
+    The extension reports no values. To report the learning rate, use :func:`~pte_tracking.extensions.observe_lr`.
+    Snapshots contain the state of the scheduler.
 
     Args:
-        scheduler: One of ``torch.optim.lr_scheduler``, or anything with ``step()``, ``state_dict()`` and
-            ``load_state_dict()``.
-        stepper: Called with the manager and the scheduler instead of its ``step()``; see :meth:`step_by_value`.
-        trigger: When it runs.
-        wait_for_first_optimizer_step: Do not step it before its optimizer's first step; a gradient scaler may skip the
-            first ones.
+        scheduler: Scheduler of ``torch.optim.lr_scheduler``, or an object with the methods ``step``, ``state_dict``
+            and ``load_state_dict``.
+        stepper: Function called with the manager and the scheduler that steps the scheduler. See
+            :meth:`step_by_value`. Defaults to the behavior described above.
+        trigger: When the extension runs. Defaults to ``(1, "epoch")``.
+        wait_for_first_optimizer_step: Do not step the scheduler before the first step of its optimizer, because a
+            gradient scaler may skip the first steps. Defaults to False.
 
     Raises:
-        TypeError: It is no scheduler, the stepper no function, or there is no optimizer whose first step could be seen.
+        TypeError: If ``scheduler`` is not a scheduler, if ``stepper`` is not callable, or if
+            ``wait_for_first_optimizer_step`` is set and the scheduler has no attribute ``optimizer``.
+        ValueError: If ``trigger`` is invalid. During the training, if ``val/loss`` was not reported for a
+            ``ReduceLROnPlateau`` scheduler.
 
-    State in snapshots: the scheduler's state.
+    Attributes:
+        scheduler: The scheduler.
+        trigger: Trigger of the extension.
+
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        >>> manager = pte.ExtensionsManager(
+        ...     model, 3, [extensions.LRScheduler(scheduler)], optimizers=optimizer, iters_per_epoch=1, sinks=[]
+        ... )
+        >>> with manager:
+        ...     for x in manager.batches([torch.ones(1)]):
+        ...         with manager.run_iteration(step_optimizers=["main"]):
+        ...             model(x).backward()
+        ...             print(optimizer.param_groups[0]["lr"])
+        1.0
+        0.5
+        0.25
     """
 
     def __init__(
@@ -53,9 +80,10 @@ class LRScheduler(Extension):
         wait_for_first_optimizer_step: bool = False,
     ) -> None:
         missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
-        if missing or isinstance(scheduler, type | Optimizer):  # an optimizer has the same three
+        if missing or isinstance(scheduler, type | Optimizer):  # An optimizer has the same methods.
             raise TypeError(
-                f"scheduler: expected one of torch.optim.lr_scheduler, such as StepLR(optimizer, 10), got {scheduler!r}"
+                "scheduler: expected a scheduler of torch.optim.lr_scheduler, such as StepLR(optimizer, 10), "
+                f"got {scheduler!r}"
             )
         if not callable(stepper):
             raise TypeError(f"stepper: expected a function of the manager and the scheduler, got {stepper!r}")
@@ -66,7 +94,8 @@ class LRScheduler(Extension):
         if self._is_waiting:
             if not isinstance(getattr(scheduler, "optimizer", None), Optimizer):
                 raise TypeError(
-                    f"wait_for_first_optimizer_step: {type(scheduler).__name__} has no attribute 'optimizer' to watch"
+                    f"wait_for_first_optimizer_step: expected a scheduler with the attribute 'optimizer', "
+                    f"got {type(scheduler).__name__}"
                 )
             self._wait_for_step(scheduler.optimizer)
 
@@ -76,23 +105,33 @@ class LRScheduler(Extension):
 
     @staticmethod
     def step_by_value(key: str) -> Stepper:
-        """A stepper that hands the scheduler a reported value, under ``torch.distributed`` its mean over the ranks.
+        """Return a stepper that passes a reported value to the scheduler.
+
+        In distributed training, the scheduler receives the mean of the value over the ranks.
+
+        Args:
+            key: Key of the value in the observation.
+
+        Returns:
+            Function for the argument ``stepper``. It raises ValueError if the value was not reported in the iteration.
 
         Raises:
-            ValueError: When it is called: the value was not reported in this iteration.
+            TypeError: If ``key`` is not a string.
+            ValueError: If ``key`` is empty.
         """
         check_key(key)
 
         def step(manager: Manager, scheduler: Any) -> None:
-            # Of all ranks: with a value of its own each would go on at another rate, and the weights would part.
+            # All ranks need the same value. Otherwise, their learning rates and weights would diverge.
             is_reported = key in manager.observation
             value = to_number(key, manager.observation[key]) if is_reported else 0.0
             total, ranks = manager.world.all_reduce_sum([value, is_reported])
             if not ranks:
-                reported = ", ".join(map(repr, manager.observation)) or "nothing"
+                reported = ", ".join(map(repr, manager.observation)) or "none"
                 raise ValueError(
-                    f"LRScheduler: {key!r} was not reported in this iteration; reported was {reported}. Let it run "
-                    "when the value comes (trigger=), or step by another: stepper=LRScheduler.step_by_value(key)"
+                    f"LRScheduler: {key!r} was not reported in this iteration. Reported keys: {reported}. "
+                    "Set trigger= to the iterations that report it, or select another key with "
+                    "stepper=LRScheduler.step_by_value(key)."
                 )
             scheduler.step(total / ranks)
 

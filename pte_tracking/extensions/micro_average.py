@@ -1,4 +1,4 @@
-"""A ratio of sums."""
+"""Ratio of the sums of two reported values."""
 
 from __future__ import annotations
 
@@ -15,20 +15,37 @@ from pte_tracking.triggers import get_trigger
 
 
 class MicroAverage(Extension):
-    """Reports the ratio of the sums of two values, such as right answers over all answers.
+    """Extension that reports the ratio of the sums of two values, such as correct answers and all answers.
 
-    The mean of the ratios of single batches would weigh a short last batch like a whole one. It runs after every
-    iteration, before the log, to add up; iterations in which one of the two was not reported do not count. Whenever
-    its inner trigger fires, the ratio since the last time is reported as ``result_key``; where the denominators sum
-    up to nothing, it is NaN. Sums of values on another device stay there, and so does their ratio.
+    In contrast to the mean of the ratios of batches, every example has the same weight. The extension runs after every
+    iteration, before :class:`~pte_tracking.extensions.LogReport`, and adds the two values. Iterations in which one of
+    them was not reported are ignored. When the inner trigger fires, the ratio since the last firing is reported as
+    ``result_key``. The ratio is NaN if the sum of the denominators is zero. In distributed training, the sums are over
+    all ranks. In a single process, sums of values on another device, and their ratio, stay on that device.
+
+    Snapshots contain the two sums and the state of the inner trigger.
 
     Args:
-        numerator_key: Key of the numerator, such as the number of right answers in a batch.
+        numerator_key: Key of the numerator, such as the number of correct answers in a batch.
         denominator_key: Key of the denominator, such as the number of answers in a batch.
-        result_key: Key of the ratio.
-        trigger: When to report (not when the extension itself runs).
+        result_key: Key of the reported ratio.
+        trigger: Inner trigger, which ends an interval. The extension itself runs in every iteration. Defaults to
+            ``(1, "epoch")``.
 
-    State in snapshots: the two sums and the inner trigger's state.
+    Raises:
+        TypeError: If a key is not a string, or if ``trigger`` has the wrong type.
+        ValueError: If a key is empty or ``trigger`` is invalid.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> average = extensions.MicroAverage("correct", "seen", "train/accuracy")
+        >>> with pte.ExtensionsManager({}, 1, [average], iters_per_epoch=2, sinks=[]) as manager:
+        ...     for correct, seen in manager.batches([(6, 8), (0, 2)]):
+        ...         with manager.run_iteration():
+        ...             pte.report({"correct": correct, "seen": seen})
+        >>> manager.observation["train/accuracy"]
+        0.6
     """
 
     priority = PRIORITY_EDITOR
@@ -58,7 +75,7 @@ class MicroAverage(Extension):
             self._sums = None
 
     def state_dict(self) -> dict[str, Any]:
-        # In the form of all sums, so that they are found where another number of ranks goes on with them.
+        # The format of a summary, which is merged if the run is resumed with another number of ranks.
         sums = {
             key: SummaryState(n=1, x=to_number("sum", value), x2=0)
             for key, value in zip(("numerator", "denominator"), self._sums or (), strict=False)
@@ -72,7 +89,7 @@ class MicroAverage(Extension):
 
 
 def _reduce_sums(world: World, sums: tuple[Value, Value] | None) -> tuple[Value, Value] | None:
-    """The sums of all ranks; None if no rank has any."""
+    """Return the sums over all ranks. None if no rank has values."""
     values = [0, 0] if sums is None else [to_number("sum", value) for value in sums]
     numerator, denominator, ranks = world.all_reduce_sum([*values, sums is not None])
     return (numerator, denominator) if ranks else None

@@ -1,4 +1,4 @@
-"""What the models are made of, as a text of the run."""
+"""Summary of the layers of models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,29 @@ _MEGABYTE = 1e6
 
 
 class ModelSummary(Extension):
-    """Logs the layers of the models, each with the number of its parameters, as a text of the run called ``model``.
+    """Extension that logs the layers and the number of parameters of all models as a text.
 
-    It does so once, when the training begins; a training that goes on has it already. It reports nothing.
+    The text is logged with the key ``model`` when the training starts, and is not logged again after a resume. It
+    contains one Markdown table per model. The extension has no trigger, runs on rank 0 only, and reports no values.
+    Snapshots contain no state of the extension.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions, sinks
+        >>> model = torch.nn.Linear(3, 2)
+        >>> with pte.ExtensionsManager(
+        ...     model, 1, [extensions.ModelSummary()], iters_per_epoch=1, sinks=[]
+        ... ) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> ((text, _),) = sinks.find_events(manager.run.directory / sinks.JOURNAL, sinks.Text)
+        >>> print(text.text)
+        **main**: 8 parameters, 8 of them trained, 0.00 MB
+        <BLANKLINE>
+        | name | layer | weights |
+        |---|---|---:|
+        | main | Linear(in_features=3, out_features=2, bias=True) | 8 |
     """
 
     trigger = None
@@ -28,11 +46,11 @@ class ModelSummary(Extension):
             manager.run.log_text("model", "\n\n".join(_format_table(*named) for named in manager.models.items()))
 
     def __call__(self, manager: Manager) -> None:
-        """Nothing is left to do."""
+        """Do nothing. The text is logged in :meth:`initialize`."""
 
 
 def _format_table(name: str, model: nn.Module) -> str:
-    """A model as Markdown."""
+    """Return a Markdown table of the layers of a model."""
     lines = [f"**{name}**: {_describe_totals(model)}", "", "| name | layer | weights |", "|---|---|---:|"]
     for layer, module in model.named_modules():
         count = _count_weights(module.parameters(recurse=False))
@@ -50,5 +68,5 @@ def _describe_totals(model: nn.Module) -> str:
 
 
 def _count_weights(parameters: Iterable[nn.Parameter]) -> int:
-    # Those of lazy layers have no shape before the first batch.
+    # Parameters of lazy layers have no shape before the first batch.
     return sum(parameter.numel() for parameter in parameters if not is_lazy(parameter))

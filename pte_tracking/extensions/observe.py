@@ -1,4 +1,4 @@
-"""Values that nobody reports, looked at from time to time."""
+"""Extensions that report the results of functions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,35 @@ from pte_tracking.reporter import report
 
 
 def observe_value(observation_key: str, target_func: Callable[[Manager], Any]) -> Extension:
-    """An extension that reports what a function returns.
+    """Return an extension that reports the result of a function.
 
-    It runs at the end of each epoch, or when ``extend(..., trigger=)`` says, and reports ``observation_key``.
+    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, before the extensions
+    that read reported values. It reports ``observation_key``. Snapshots contain no state of the extension.
 
     Args:
-        observation_key: The key.
-        target_func: Takes the manager and returns a number.
+        observation_key: Key of the reported value.
+        target_func: Function that takes the manager and returns a number.
+
+    Returns:
+        The extension.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: If ``observation_key`` is not a string, or if ``target_func`` is not callable.
+        ValueError: If ``observation_key`` is empty.
 
-    State in snapshots: none.
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> best = extensions.MaxValue("val/accuracy")
+        >>> observe = extensions.observe_value("val/accuracy/best", lambda manager: best.best_value)
+        >>> manager = pte.ExtensionsManager({}, 2, [best], iters_per_epoch=1, sinks=[])
+        >>> manager.extend(observe, priority=pte.PRIORITY_READER)
+        >>> with manager:
+        ...     for accuracy in [0.75, 0.5]:
+        ...         with manager.run_iteration():
+        ...             pte.report({"val/accuracy": accuracy})
+        >>> manager.observation["val/accuracy/best"]
+        0.75
     """
     return _Observer("observe_value", observation_key, target_func)
 
@@ -33,20 +50,37 @@ def observe_value(observation_key: str, target_func: Callable[[Manager], Any]) -
 def observe_lr(
     optimizer_name: str | Optimizer = "main", param_group: int = 0, observation_key: str = "lr"
 ) -> Extension:
-    """An extension that reports the learning rate.
+    """Return an extension that reports the learning rate.
 
-    It runs at the end of each epoch, or when ``extend(..., trigger=)`` says, and reports ``observation_key``. That the
-    manager has no such optimizer is told when it is registered.
+    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, before the extensions
+    that read reported values. It reports ``observation_key``. Snapshots contain no state of the extension.
 
     Args:
-        optimizer_name: The optimizer's name in the manager, or the optimizer.
-        param_group: Which of its parameter groups, counted from 0.
-        observation_key: The key.
+        optimizer_name: Name of the optimizer in the manager, or the optimizer. Defaults to ``"main"``.
+        param_group: Index of the parameter group. Negative values count from the end. Defaults to 0.
+        observation_key: Key of the reported learning rate. Defaults to ``"lr"``.
+
+    Returns:
+        The extension. When it is registered, it raises ValueError if the optimizer or the parameter group does not
+        exist.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``observation_key`` is empty.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.25)
+        >>> with pte.ExtensionsManager(
+        ...     model, 1, [extensions.observe_lr()], optimizers=optimizer, iters_per_epoch=1, sinks=[]
+        ... ) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> dict(manager.observation)
+        {'lr': 0.25}
     """
     check_optimizer("optimizer_name", optimizer_name)
 
@@ -58,9 +92,11 @@ def observe_lr(
 
 
 class _Observer(Extension):
+    """Extension that reports the result of a function of the manager."""
+
     trigger = (1, "epoch")
     priority = PRIORITY_WRITER
-    default_name = ""  # set for each, not computed as in the base class
+    default_name = ""  # An instance attribute replaces the property of the base class.
 
     def __init__(
         self, default_name: str, key: str, function: Callable[[Manager], Any], run_on_check: bool = False

@@ -1,4 +1,4 @@
-"""Histograms of weights and gradients, for the backends that show them."""
+"""Histograms of weights and gradients."""
 
 from __future__ import annotations
 
@@ -11,22 +11,37 @@ from pte_tracking.extensions._parameters import dense_values, named_tensors, sho
 
 
 class ParameterHistogram(Extension):
-    """Logs the distribution of each weight and gradient of a model.
+    """Extension that logs the distribution of each weight and gradient of models.
 
-    It runs at the end of each epoch, or when ``extend(..., trigger=)`` says. It reports nothing; the run gets
-    one histogram for each parameter, ``prefix/layer.weight/data``, and one for its gradient,
-    ``prefix/layer.weight/grad``, if it has one, without the values that are not finite.
+    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``. For each parameter, it
+    logs a histogram of the weights with the key ``prefix/layer.weight/data``, and a histogram of the gradient, if the
+    parameter has a gradient, with the key ``prefix/layer.weight/grad``. Values that are not finite are excluded. Sinks
+    that support histograms, such as TensorBoard, display them.
+
+    The extension reports no values. Snapshots contain no state of the extension.
 
     Args:
-        links: The model, or several.
-        report_params: Whether to log the weights.
-        report_grads: Whether to log their gradients.
-        prefix: Put before the keys.
+        links: Model, or several models.
+        report_params: Whether to log the weights. Defaults to True.
+        report_grads: Whether to log the gradients. Defaults to True.
+        prefix: First part of the keys. Defaults to no prefix.
 
     Raises:
-        ValueError: Several of ``links`` have a parameter of the same name.
+        TypeError: If a value in ``links`` is not a module.
+        ValueError: If several models have a parameter of the same name.
 
-    State in snapshots: none.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions, sinks
+        >>> model = torch.nn.Linear(3, 2)
+        >>> histogram = extensions.ParameterHistogram(model, prefix="net")
+        >>> with pte.ExtensionsManager(model, 1, [histogram], iters_per_epoch=1, sinks=[]) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> events = sinks.find_events(manager.run.directory / sinks.JOURNAL, sinks.Histogram)
+        >>> [event.key for event, _ in events]
+        ['net/weight/data', 'net/bias/data']
     """
 
     trigger = (1, "epoch")

@@ -1,4 +1,4 @@
-"""Statistics of weights and gradients, among the reported values."""
+"""Statistics of weights and gradients as reported values."""
 
 from __future__ import annotations
 
@@ -14,37 +14,53 @@ from pte_tracking.extensions._parameters import dense_values, named_tensors, sho
 from pte_tracking.reporter import DictSummary, report
 from pte_tracking.triggers import get_trigger
 
-#: Takes the flattened values of one parameter, and gives one number or several.
+#: Function that takes the flattened values of one parameter and returns one number or several.
 Statistic: TypeAlias = Callable[[Tensor], Any]
 
 
 class ParameterStatistics(Extension):
-    """Reports statistics of a model's weights and gradients.
+    """Extension that reports statistics of the weights and gradients of models.
 
-    It runs after every iteration, or as often as ``extend(..., trigger=)`` says, and computes the statistics
-    then. Whenever its inner trigger fires, it reports their means since the last time, as
-    ``prefix/layer.weight/data/mean`` and ``prefix/layer.weight/grad/mean``; a function that gives several
-    numbers has ``/0``, ``/1`` ... appended. A parameter without a gradient has no statistics of it. What is
-    computed on another device stays there until it is reported.
+    The extension runs after every iteration, or according to ``extend(..., trigger=...)``, and computes the statistics.
+    When its inner trigger fires, it reports their means since the last firing as ``prefix/layer.weight/data/mean`` and
+    ``prefix/layer.weight/grad/mean``. If a function returns several numbers, the keys end in ``/0``, ``/1``, and so on.
+    A parameter without a gradient has no gradient statistics. Results computed on another device stay there until they
+    are reported.
+
+    Snapshots contain the results of the current interval and the state of the inner trigger.
 
     Args:
-        links: The model, or several.
-        statistics: Functions by name, each from the flattened values of one parameter to one number or
-            several; ``"default"`` for :attr:`default_statistics`, None for none yet.
-        report_params: Whether to look at the weights.
-        report_grads: Whether to look at their gradients.
-        prefix: Put before the keys.
-        trigger: When to report (not when the extension itself runs).
-        skip_nan_params: Report NaN, once, for a parameter that holds a NaN, without calling the functions.
-            This makes the host wait for the device once each time.
+        links: Model, or several models.
+        statistics: Mapping of names to functions that take the flattened values of one parameter, a tensor of shape
+            ``(n,)``, and return one number or several. Defaults to ``"default"``, which selects
+            :attr:`default_statistics`. None selects no statistics. Add them with :meth:`register_statistics`.
+        report_params: Whether to report statistics of the weights. Defaults to True.
+        report_grads: Whether to report statistics of the gradients. Defaults to True.
+        prefix: First part of the keys. Defaults to no prefix.
+        trigger: Inner trigger, which ends an interval. Defaults to ``(1, "epoch")``.
+        skip_nan_params: Report NaN for a parameter that contains NaN, without calling the functions. Each check
+            synchronizes with the device once. Defaults to False.
 
     Raises:
-        ValueError: Several of ``links`` have a parameter of the same name.
+        TypeError: If a value in ``links`` is not a module, or if a statistic is not callable.
+        ValueError: If several models have a parameter of the same name, or if ``trigger`` is invalid.
 
     Attributes:
-        default_statistics: Mean, standard deviation (of a sample), least, greatest and the number of zeros.
+        default_statistics: Functions ``mean``, ``std`` (sample standard deviation), ``min``, ``max``, and ``zeros``
+            (number of zeros).
 
-    State in snapshots: the means under way and the inner trigger's state.
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 2, bias=False)
+        >>> _ = torch.nn.init.constant_(model.weight, 2.0)
+        >>> statistics = extensions.ParameterStatistics(model, {"sum": torch.sum}, prefix="net")
+        >>> with pte.ExtensionsManager(model, 1, [statistics], iters_per_epoch=1, sinks=[]) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> dict(manager.observation)
+        {'net/weight/data/sum': 4.0}
     """
 
     priority = PRIORITY_WRITER
@@ -53,7 +69,7 @@ class ParameterStatistics(Extension):
 
     default_statistics: ClassVar[Mapping[str, Statistic]] = {
         "mean": torch.mean,
-        # A single value varies by nothing, where torch would say NaN, with a warning.
+        # The deviation of a single value is 0. The default correction of torch would result in NaN and a warning.
         "std": lambda values: torch.std(values, correction=min(1, values.numel() - 1)),
         "min": torch.min,
         "max": torch.max,
@@ -80,14 +96,25 @@ class ParameterStatistics(Extension):
         self._summary = DictSummary()
 
     def register_statistics(self, name: str, function: Statistic) -> None:
-        """Adds a statistic, or replaces the one of that name."""
+        """Add a statistic, or replace the statistic of the same name.
+
+        Args:
+            name: Last part of the reported keys.
+            function: Function that takes the flattened values of one parameter, a tensor of shape ``(n,)``, and returns
+                one number or several.
+
+        Raises:
+            TypeError: If ``function`` is not callable.
+        """
         if not callable(function):
-            raise TypeError(f"statistics: {name!r} must be a function of a one-dimensional tensor, got {function!r}")
+            raise TypeError(
+                f"statistics: expected a function of a one-dimensional tensor as {name!r}, got {function!r}"
+            )
         self._statistics[name] = function
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
+        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so that every rank evaluates it.
         tensors = dict(self._tensors())
         if not should_measure(manager.world, tensors.values()):
             return

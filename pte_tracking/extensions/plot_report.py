@@ -1,4 +1,4 @@
-"""Curves of reported values, as a picture."""
+"""Plot of reported values."""
 
 from __future__ import annotations
 
@@ -26,39 +26,53 @@ _X_VALUES: Mapping[str, Callable[[Manager], float]] = {
     "elapsed_time": lambda manager: manager.elapsed_time,
 }
 
-_MAX_MARKED_POINTS = 200  # more would run into each other
+_MAX_MARKED_POINTS = 200  # More markers would overlap.
 
 
 class PlotReport(Extension):
-    """Plots the means of reported values over intervals.
+    """Extension that plots the means of reported values over intervals.
 
-    It runs after every iteration, to take in what was reported. Whenever its inner trigger fires, the means of the
-    values since the last time become one point of each curve, and the picture is drawn anew: ``filename`` in the run's
-    directory is replaced, and every backend that shows figures gets it. After a hundred times it is drawn less often
-    (see :class:`~pte_tracking.extensions._picture.Picture`), and always at the end of the training. It reports nothing.
-    A key that never came is told once, at the end.
+    The extension runs after every iteration. When its inner trigger fires, the means since the last firing become one
+    point of each curve, and the plot is redrawn. The file ``filename`` in the run directory is replaced, and the figure
+    is logged to the run for all sinks that support figures. In a notebook, the plot is shown below the cell and updated
+    in place. After 100 versions, the plot is redrawn less often. The last version is drawn at the end of the training.
 
-    However long the training is, a curve takes the same bounded room, in memory and in snapshots (see
-    :class:`~pte_tracking.extensions._curve.Curve`).
+    The memory and the snapshot size of a curve are bounded. A curve of more than 2,048 points keeps the lowest and the
+    highest point of each of at least 512 sections.
+
+    The extension reports no values. If a key was never reported, a warning is issued at the end of the training.
+    Snapshots contain the curves, the values of the current interval, and the state of the inner trigger.
 
     Args:
-        y_keys: Keys of the values to plot, or one key.
-        x_key: What they are plotted over: ``"iteration"``, ``"epoch"``, ``"epoch_detail"``,
-            ``"elapsed_time"``, or the key of a reported value.
-        trigger: When to add a point (not when the extension itself runs).
-        postprocess: Called with the figure, its axes and the :class:`~pte_tracking.reporter.DictSummary` of
-            the newest interval before the picture is saved; it may change the figure.
-        filename: The picture's file in the run's directory; its suffix says the format. ``"plot.png"`` if
-            None: give each of several plots its own.
-        marker: matplotlib's marker of each point, on curves of 200 points at most; None for none.
-        grid: Whether to draw a grid.
+        y_keys: Key or keys of the metrics to plot.
+        x_key: Quantity on the x-axis: ``"iteration"``, ``"epoch"``, ``"epoch_detail"``, ``"elapsed_time"`` in seconds,
+            or the key of a metric. Defaults to ``"iteration"``.
+        trigger: Inner trigger, which ends an interval. The extension itself runs in every iteration. Defaults to
+            ``(1, "epoch")``.
+        postprocess: Function called with the figure, its axes, and the :class:`~pte_tracking.DictSummary` of the last
+            interval before the figure is saved. It can change the figure. Defaults to none.
+        filename: Path of the file relative to the run directory. The suffix selects the format. Several plots in one
+            manager require different names. Defaults to ``"plot.png"``.
+        marker: Marker of matplotlib for the points of curves with at most 200 points. None for no marker. Defaults to
+            ``"x"``.
+        grid: Whether to draw a grid. Defaults to True.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: There is nothing to plot, or no format of that suffix.
+        ImportError: If matplotlib is not installed.
+        ValueError: If ``y_keys`` is empty or contains a value that is not a string, if the suffix of ``filename`` is
+            not a supported format, or if ``trigger`` is invalid.
 
-    State in snapshots: the curves (at most 2,048 points each), the means under way, and the inner trigger's
-    state.
+    Example:
+        >>> import pathlib
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> plot = extensions.PlotReport("train/loss", filename="loss.png")
+        >>> with pte.ExtensionsManager({}, 2, [plot], iters_per_epoch=2, sinks=[]) as manager:
+        ...     for loss in manager.batches([0.5, 0.25]):
+        ...         with manager.run_iteration():
+        ...             pte.report({"train/loss": loss})
+        >>> (pathlib.Path(manager.out) / "loss.png").exists()
+        True
     """
 
     def __init__(
@@ -73,7 +87,7 @@ class PlotReport(Extension):
     ) -> None:
         self._y_keys = [y_keys] if isinstance(y_keys, str) else list(y_keys)
         if not self._y_keys or not all(isinstance(key, str) for key in self._y_keys):
-            raise ValueError(f"y_keys: expected keys of reported values, such as ['train/loss'], got {y_keys!r}")
+            raise ValueError(f"y_keys: expected metric keys, such as ['train/loss'], got {y_keys!r}")
         self._x_key = x_key
         self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _X_VALUES.keys())]))
         self._trigger = get_trigger(trigger)
@@ -88,7 +102,7 @@ class PlotReport(Extension):
 
     @staticmethod
     def available() -> bool:
-        """Whether matplotlib is installed."""
+        """Return whether matplotlib is installed."""
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
@@ -108,8 +122,8 @@ class PlotReport(Extension):
         if self._has_fired and missing and manager.world.rank == 0:
             similar = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
             warnings.warn(
-                f"PlotReport: nothing was reported as {', '.join(map(repr, missing))} with its x {self._x_key!r}; "
-                f"the nearest of the last reported are {', '.join(map(repr, similar)) or 'none'}",
+                f"PlotReport: no data points for {', '.join(map(repr, missing))} over {self._x_key!r}. "
+                f"Similar keys in the last iteration: {', '.join(map(repr, similar)) or 'none'}.",
                 stacklevel=2,
             )
 

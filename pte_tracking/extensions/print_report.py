@@ -1,4 +1,4 @@
-"""The rows of a log, printed as they are made."""
+"""Printed table of the rows of a log."""
 
 from __future__ import annotations
 
@@ -17,24 +17,39 @@ from pte_tracking.extensions.log_report import LogReport, Row
 
 
 class PrintReport(Extension):
-    """Prints the rows of a :class:`~pte_tracking.extensions.LogReport` as a table.
+    """Extension that prints the rows of a :class:`~pte_tracking.extensions.LogReport` as a table.
 
-    It runs after every iteration, or as often as ``extend(..., trigger=)`` says, and prints the rows that were made
-    since it ran last: numbers in aligned columns, the header first. A progress bar stays below them. After a resume,
-    only new rows are printed. In a notebook the last hundred rows are one table that is replaced in place. It
-    reports nothing.
+    The extension runs after every iteration, or according to ``extend(..., trigger=...)``, on all ranks, and prints on
+    rank 0 the rows logged since its last run. The table has a header and aligned columns. A progress bar on the same
+    terminal remains below the table. After a resume, only new rows are printed. In a notebook, the last 100 rows are
+    shown as one table that is updated in place.
+
+    The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
+    that is run by this extension.
 
     Args:
-        entries: Keys of the columns. If None, all that come: ``epoch`` or ``iteration`` first, as the rows are
-            made, ``elapsed_time`` last; a key that comes later begins a new header.
-        log_report: The name that the LogReport was registered under, or a LogReport. One that is not registered is
-            run by this extension.
-        out: Where they are printed; the standard output if None, which in a notebook is the table.
+        entries: Keys of the columns. Defaults to all keys in the rows, with ``epoch`` or ``iteration`` first and
+            ``elapsed_time`` last. A new key starts a new header.
+        log_report: LogReport, or the name of a LogReport in the manager. A LogReport that is not registered in the
+            manager is run by this extension. Defaults to ``"LogReport"``.
+        out: Output stream. Defaults to the standard output, which is replaced by a table in a notebook.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: If an argument has the wrong type. Before the first iteration, if the extension named ``log_report``
+            is not a LogReport.
+        ValueError: Before the first iteration, if the manager has no extension named ``log_report``.
 
-    State in snapshots: rows not printed yet, and the state of a LogReport that it runs itself.
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> reports = [extensions.LogReport(), extensions.PrintReport(["epoch", "train/loss"])]
+        >>> with pte.ExtensionsManager({}, 2, reports, iters_per_epoch=2, sinks=[]) as manager:
+        ...     for loss in manager.batches([0.5, 0.25]):
+        ...         with manager.run_iteration():
+        ...             pte.report({"train/loss": loss})
+        epoch       train/loss
+        1           0.375
+        2           0.375
     """
 
     def __init__(
@@ -47,7 +62,7 @@ class PrintReport(Extension):
             raise TypeError(f"entries: expected a list of keys, such as ['epoch', 'train/loss'], got {entries!r}")
         if not isinstance(log_report, str | LogReport):
             raise TypeError(
-                f"log_report: expected a LogReport or the name of one, got {log_report!r} "
+                f"log_report: expected a LogReport or the name of a registered LogReport, got {log_report!r} "
                 f"of type {type(log_report).__name__}"
             )
         self._entries = entries
@@ -76,11 +91,11 @@ class PrintReport(Extension):
             self._print_rows()
 
     def finalize(self, manager: Manager) -> None:
-        if self._rows and self._table is not None:  # on a rank that came later they are those of rank 0
+        if self._rows and self._table is not None:  # A rank that was added on a resume has the rows of rank 0.
             self._print_rows()
 
     def state_dict(self) -> dict[str, Any]:
-        # Nothing at all where there is nothing: a training then goes on with it or without.
+        # Without rows, the state is empty, so that a resumed training can add or remove the extension.
         state: dict[str, Any] = {"unprinted": list(self._rows)} if self._rows else {}
         if log_report := self._owned_log_report():
             state["log_report"] = log_report.state_dict()
@@ -99,14 +114,16 @@ class PrintReport(Extension):
             extension = manager.get_extension(self._log_report)
         except ValueError as error:
             raise ValueError(
-                f"PrintReport prints the rows of a LogReport; add extensions.LogReport() or name another: {error}"
+                f"PrintReport requires a LogReport. Add extensions.LogReport() or set log_report: {error}"
             ) from None
         if not isinstance(extension, LogReport):
-            raise TypeError(f"log_report: {self._log_report!r} is a {type(extension).__name__}, not a LogReport")
+            raise TypeError(
+                f"log_report: expected a LogReport as {self._log_report!r}, got a {type(extension).__name__}"
+            )
         return extension
 
     def _owned_log_report(self) -> LogReport | None:
-        """A LogReport that nobody else runs."""
+        """Return the LogReport if it is not registered in the manager, so that this extension has to run it."""
         log_report = self._log_report
         return log_report if isinstance(log_report, LogReport) and log_report.name is None else None
 
@@ -117,20 +134,22 @@ class PrintReport(Extension):
 
 
 class _Table(Protocol):
+    """Display of log rows."""
+
     @property
     def is_ready(self) -> bool:
-        """Whether rows may be shown now; else later."""
+        """Whether the table can be updated now."""
 
     def show(self, rows: list[Row]) -> None:
-        """Shows further rows."""
+        """Append rows to the table."""
 
 
 class _TextTable:
-    """Lines of text, each printed once.
+    """Table printed as lines of text.
 
     Args:
-        columns: The columns.
-        out: Where to; the standard output if None.
+        columns: Columns of the table.
+        out: Output stream. None for the current standard output.
     """
 
     is_ready = True
@@ -150,5 +169,5 @@ class _TextTable:
     def _write(self, line: str) -> None:
         out = sys.stdout if self._out is None else self._out
         with tolerant_write(out):
-            # Takes bars on the same terminal away and draws them again below the line.
+            # Unlike print(), this redraws progress bars on the same terminal below the line.
             tqdm.write(line, file=out)

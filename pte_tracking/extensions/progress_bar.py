@@ -1,4 +1,4 @@
-"""How far the training is, on the screen."""
+"""Progress bar of the training."""
 
 from __future__ import annotations
 
@@ -17,25 +17,40 @@ from pte_tracking.triggers.interval import exact_fraction
 
 
 class ProgressBar(Extension):
-    """Shows how far the training is: the epoch, iterations, time left, and the last values.
+    """Extension that shows a progress bar with the epoch, iterations, remaining time, and newest values.
 
-    It runs after every iteration and redraws its one bar ten times a second at most. The time left comes from the
-    average speed of this session, evaluations included. Beside it stand the newest values, as many as there is room
-    for; those that lie on another device are not fetched for it, but appear with the next row of the LogReport. In a
-    notebook it is a widget, if ipywidgets is installed. Where the output is no terminal, it prints a plain line now
-    and then, ever more rarely. It reports nothing.
+    The extension runs after every iteration on rank 0 and redraws the bar at most 10 times per second. The remaining
+    time is estimated from the average speed since the start or the resume, including evaluations. The bar shows as many
+    of the newest values as fit. Values on another device are not copied for the bar. They appear with the next row of
+    :class:`~pte_tracking.extensions.LogReport`. In a notebook with ipywidgets, the bar is a widget. If the output is
+    not a terminal, lines are printed instead, at most one every 10 seconds and fewer in a long training.
+
+    The extension reports no values. Snapshots contain no state of the extension.
 
     Args:
-        training_length: The length of the training, such as ``(20, "epoch")``; what the stop trigger says if None.
-        update_interval: Iterations between two looks at the clock.
-        bar_length: Length of the bar in characters; what there is room for if None.
-        out: Where it is shown; the standard error if None.
+        training_length: Length of the training, such as ``(20, "epoch")``. Defaults to the length set by the stop
+            trigger of the manager. If neither is set, the bar has no end.
+        update_interval: Number of iterations between two checks of the clock. Defaults to 1.
+        bar_length: Length of the bar in characters. Defaults to the available width.
+        out: Output stream. Defaults to the standard error stream.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: A length is not positive, or its unit unknown.
+        TypeError: If ``training_length`` is not a pair of a number and a unit.
+        ValueError: If ``training_length`` is not positive or its unit is unknown, or if ``update_interval`` or
+            ``bar_length`` is not a positive integer.
 
-    State in snapshots: none.
+    Example:
+        >>> import io
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> out = io.StringIO()
+        >>> bar = extensions.ProgressBar(out=out)
+        >>> with pte.ExtensionsManager({}, 2, [bar], iters_per_epoch=4, sinks=[]) as manager:
+        ...     for batch in manager.batches(range(4)):
+        ...         with manager.run_iteration():
+        ...             pte.report({"train/loss": 0.5})
+        >>> out.getvalue().partition(" [")[0]
+        'epoch 2/2  100%  8/8'
     """
 
     rank_zero_only = True
@@ -53,7 +68,7 @@ class ProgressBar(Extension):
             training_length = IntervalTrigger(*training_length).training_length
         for argument, count in (("update_interval", update_interval), ("bar_length", bar_length)):
             if count is not None and (not isinstance(count, int) or count < 1):
-                raise ValueError(f"{argument}: expected a positive whole number, got {count!r}")
+                raise ValueError(f"{argument}: expected a positive integer, got {count!r}")
         self._training_length = training_length
         self._update_interval = update_interval
         self._bar_length = bar_length
@@ -66,7 +81,7 @@ class ProgressBar(Extension):
     def initialize(self, manager: Manager) -> None:
         out = sys.stderr if self._out is None else self._out
         self._total = self._total_iterations(manager)
-        if out is None:  # the standard error of a process that was started without one
+        if out is None:  # The process was started without a standard error stream.
             self._display = None
         elif can_show(out):
             self._display = BarDisplay(manager.iteration, self._total, self._bar_length, out)
@@ -96,7 +111,7 @@ class ProgressBar(Extension):
         host_values = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
         values = {key: value for key, value in {**self._row, **host_values}.items() if key not in _PROGRESS_KEYS}
         if self._total is not None:
-            self._total = max(self._total, manager.iteration)  # a length that was given may be passed
+            self._total = max(self._total, manager.iteration)  # The training may exceed training_length.
         display.show(manager.iteration, self._total, self._format_epoch(manager), values)
 
     def _total_iterations(self, manager: Manager) -> int | None:
@@ -119,7 +134,10 @@ class ProgressBar(Extension):
 
 
 def _epoch_shift(manager: Manager) -> int:
-    """Iterations that earlier epochs would have had more, had they been as long as they are now."""
+    """Return the difference between the rescaled and the actual number of completed iterations.
+
+    It is not zero after the epoch length changed on a resume.
+    """
     return manager.updater.rescaled_iteration - manager.iteration
 
 

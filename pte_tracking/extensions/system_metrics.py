@@ -1,4 +1,4 @@
-"""How busy the machine is, among the reported values."""
+"""Usage of CPU, memory, and GPU as reported values."""
 
 from __future__ import annotations
 
@@ -16,18 +16,32 @@ _MEGABYTE = 1e6
 
 
 class SystemMetrics(Extension):
-    """Reports how much of the processors, of memory and of the GPU is used.
+    """Extension that reports the usage of CPU, memory, and GPU.
 
-    It runs at the end of each epoch, or when ``extend(..., trigger=)`` says; what is measured over time is
-    measured since it ran last. The keys are those of MLflow, which shows them on a page of their own. Always
-    reported: ``system/process_cpu_percentage`` (100 for each busy core) and
-    ``system/process_memory_peak_megabytes``. With psutil installed: ``system/cpu_utilization_percentage``,
-    ``system/system_memory_usage_megabytes`` and ``system/system_memory_usage_percentage`` of the whole
-    machine. Of the CUDA device in use, such as the first: ``system/gpu_0_memory_usage_megabytes`` and
-    ``system/gpu_0_memory_usage_percentage``, and with nvidia-ml-py installed
-    ``system/gpu_0_utilization_percentage``.
+    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, on rank 0. Rates are
+    measured since its last run. MLflow shows these keys on its system metrics page:
 
-    State in snapshots: none.
+    - ``system/process_cpu_percentage``: CPU usage of the process, 100 for each fully used core
+    - ``system/process_memory_peak_megabytes``: peak memory usage of the process
+    - ``system/cpu_utilization_percentage``: CPU usage of the machine (requires psutil)
+    - ``system/system_memory_usage_megabytes``: memory usage of the machine (requires psutil)
+    - ``system/system_memory_usage_percentage``: memory usage of the machine (requires psutil)
+    - ``system/gpu_0_memory_usage_megabytes``: memory usage of the current CUDA device, here device 0
+    - ``system/gpu_0_memory_usage_percentage``: memory usage of the current CUDA device
+    - ``system/gpu_0_utilization_percentage``: usage of the current CUDA device (requires nvidia-ml-py)
+
+    Snapshots contain no state of the extension.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> with pte.ExtensionsManager(
+        ...     {}, 1, [extensions.SystemMetrics()], iters_per_epoch=1, sinks=[]
+        ... ) as manager:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> manager.observation["system/process_memory_peak_megabytes"] > 0
+        True
     """
 
     trigger = (1, "epoch")
@@ -36,7 +50,7 @@ class SystemMetrics(Extension):
     rank_zero_only = True
 
     def initialize(self, manager: Manager) -> None:
-        # The first measurement is since now.
+        # The first call measures from this point.
         self._last_times = time.monotonic(), time.process_time()
         _machine_metrics()
 
@@ -56,7 +70,7 @@ class SystemMetrics(Extension):
 
 
 def _peak_memory_bytes() -> int:
-    """Bytes."""
+    """Return the peak memory usage of the process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -75,7 +89,7 @@ def _machine_metrics() -> dict[str, float]:
 
 
 def _gpu_metrics() -> dict[str, float]:
-    # Only the one in use: to ask another would take hundreds of megabytes there.
+    # A query of another device would allocate hundreds of megabytes on it.
     if not torch.cuda.is_initialized():
         return {}
     prefix = f"system/gpu_{torch.cuda.current_device()}"

@@ -1,4 +1,4 @@
-"""How weights and gradients are spread over the training, as a picture."""
+"""Plot of the distribution of weights and gradients over the training."""
 
 from __future__ import annotations
 
@@ -18,47 +18,65 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Tensors, modules (for their parameters), or lists of them.
+#: A tensor, a module, which represents its parameters, or an iterable of these.
 Variables: TypeAlias = "Tensor | nn.Module | Iterable[Variables]"
 
 _COLOR = "tab:blue"
 
 
 class VariableStatisticsPlot(Extension):
-    """Plots mean, standard deviation and percentiles of variables over the iterations.
+    """Extension that plots the mean, standard deviation, and percentiles of variables over iterations.
 
-    All variables together are one population; their gradients, where there are any, are another. It runs
-    after every iteration and takes a sample, at first each time; when there are ``max_sample_size`` of them,
-    every second one is dropped and only every second iteration is looked at from then on, and so forth. So
-    the samples lie at equal distances over the whole training, and neither memory, snapshots nor drawing grow
-    with it. (Chainer drew them at random, which took from the generator that the training uses.)
+    The values of all variables form one population. The gradients, if any, form another. The extension runs after every
+    iteration and takes a sample. When ``max_sample_size`` samples exist, every second sample is dropped and the
+    sampling interval is doubled. The samples are therefore evenly spaced over the training, and memory, snapshots, and
+    drawing time are bounded. Sampling does not use random numbers.
 
-    Whenever its inner trigger fires, the picture is drawn anew: ``filename`` in the run's directory is replaced, and
-    every backend that shows figures gets it. After a hundred times it is drawn less often (see
-    :class:`~pte_tracking.extensions._picture.Picture`). It reports nothing.
+    When the inner trigger fires, the plot is redrawn. The file ``filename`` in the run directory is replaced, and the
+    figure is logged to the run for all sinks that support figures. In a notebook, the plot is shown below the cell and
+    updated in place. After 100 versions, the plot is redrawn less often. The last version is drawn at the end of the
+    training.
+
+    The extension reports no values. Snapshots contain the samples (by default at most 1000 samples of 2 times 11
+    numbers) and the state of the inner trigger.
 
     Args:
-        targets: A tensor, a module, or a list of them.
-        max_sample_size: Most samples that are kept.
-        report_data: Whether to look at the values.
-        report_grad: Whether to look at the gradients.
-        plot_mean: Whether to plot the mean.
-        plot_std: Whether to plot the standard deviation (of a sample), around the mean if that is plotted.
-        percentile_sigmas: Percentiles to plot, from 0 to 100 and ascending: the first and the last frame a
-            band, so do the second and the last but one, and so on; the one in the middle is a line. They need
-            all values sorted.
-        trigger: When to draw (not when the extension itself runs).
-        filename: The picture's file in the run's directory; ``"statistics.png"`` if None.
-        figsize: Width and height in inches; matplotlib's default if None.
-        marker: matplotlib's marker of each sample; None for none.
-        grid: Whether to draw a grid.
+        targets: Tensor, module, or an iterable of these. A module represents its parameters.
+        max_sample_size: Maximum number of stored samples, at least 2. Defaults to 1000.
+        report_data: Whether to plot the values of the variables. Defaults to True.
+        report_grad: Whether to plot the gradients. Defaults to True.
+        plot_mean: Whether to plot the mean. Defaults to True.
+        plot_std: Whether to plot the sample standard deviation, as a band around the mean if the mean is plotted.
+            Defaults to True.
+        percentile_sigmas: Percentiles to plot, ascending numbers from 0 to 100. The first and the last percentile form
+            a band, as do the second and the second to last, and so on. The middle percentile is a line. Percentiles
+            require sorting all values. Defaults to 0, 0.13, 2.28, 15.87, 50, 84.13, 97.72, 99.87, and 100.
+        trigger: Inner trigger, which redraws the plot. The extension itself runs in every iteration. Defaults to
+            ``(1, "epoch")``.
+        filename: Path of the file relative to the run directory. The suffix selects the format. Defaults to
+            ``"statistics.png"``.
+        figsize: Width and height in inches. Defaults to the default of matplotlib.
+        marker: Marker of matplotlib for each sample. Defaults to no marker.
+        grid: Whether to draw a grid. Defaults to True.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: There is nothing to look at or nothing to plot.
+        ImportError: If matplotlib is not installed.
+        TypeError: If ``targets`` contains a value that is not a tensor or a module.
+        ValueError: If there is no variable or nothing to plot, or if an argument is out of range.
 
-    State in snapshots: the samples (``max_sample_size`` times 2 times 11 numbers by default) and the inner
-    trigger's state.
+    Example:
+        >>> import pathlib
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(2, 2)
+        >>> plot = extensions.VariableStatisticsPlot(model, report_grad=False, filename="weights.png")
+        >>> with pte.ExtensionsManager(model, 1, [plot], iters_per_epoch=2, sinks=[]) as manager:
+        ...     for batch in manager.batches(range(2)):
+        ...         with manager.run_iteration():
+        ...             pass
+        >>> (pathlib.Path(manager.out) / "weights.png").exists()
+        True
     """
 
     needs_model_state = True
@@ -80,16 +98,16 @@ class VariableStatisticsPlot(Extension):
     ) -> None:
         self._variables = _unpack(targets)
         if not self._variables:
-            raise ValueError(f"targets: expected tensors or modules with parameters, got {targets!r}, which holds none")
+            raise ValueError(f"targets: expected at least 1 tensor or a module with parameters, got {targets!r}")
         if max_sample_size < 2:
-            raise ValueError(f"max_sample_size: expected 2 or more, got {max_sample_size!r}")
+            raise ValueError(f"max_sample_size: expected at least 2, got {max_sample_size!r}")
         self._max_sample_size = max_sample_size
         self._populations = ["data"] * report_data + ["grad"] * report_grad
         self._moments = ["mean"] * plot_mean + ["std"] * plot_std
         self._percentiles = _check_percentiles(percentile_sigmas)
         if not self._populations or not (self._moments or self._percentiles):
             raise ValueError(
-                "nothing to plot: expected report_data or report_grad, and plot_mean, plot_std or percentile_sigmas"
+                "Nothing to plot. Set report_data or report_grad, and plot_mean, plot_std, or percentile_sigmas."
             )
         self._trigger = get_trigger(trigger)
         self._marker = marker
@@ -102,11 +120,11 @@ class VariableStatisticsPlot(Extension):
 
     @staticmethod
     def available() -> bool:
-        """Whether matplotlib is installed."""
+        """Return whether matplotlib is installed."""
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.evaluate(manager)  # on all ranks: it may need the others
+        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so that every rank evaluates it.
         if not should_measure(manager.world, self._variables):
             return
         if self._call_count % self._stride == 0:
@@ -146,7 +164,7 @@ class VariableStatisticsPlot(Extension):
 
     @torch.no_grad()
     def _measure(self) -> Tensor:
-        """A row for each population, on the host: the moments, then the percentiles; NaN where there is nothing."""
+        """Return a CPU tensor with one row per population: moments, then percentiles. NaN for an empty population."""
         rows = [self._describe(population) for population in self._populations]
         return torch.stack(rows).cpu()
 
@@ -168,7 +186,7 @@ class VariableStatisticsPlot(Extension):
         return torch.cat(parts)
 
     def _quantiles(self, values: Tensor) -> Tensor:
-        # torch.quantile takes 16 million values at most.
+        # torch.quantile is limited to 16 million values.
         ordered = values.sort().values
         positions = torch.tensor(self._percentiles, dtype=torch.float64) / 100 * (len(values) - 1)
         below = positions.floor().long()
@@ -191,7 +209,7 @@ class VariableStatisticsPlot(Extension):
             panel.set_axisbelow(True)
         if self._moments:
             axes[0, 0].set_ylabel(", ".join(self._moments))
-        # Before the legend, which is to lie outside and take no room from the axes.
+        # The layout is computed before the legend is added, so that the legend is outside and the axes keep their size.
         figure.tight_layout()
         if self._percentiles:
             axes[-1, -1].legend(title="percentiles", bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)

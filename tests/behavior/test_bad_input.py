@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     ),
     "rate": (
         lambda: extensions.ExponentialShift("lr", -1.0),
-        *(ValueError, ["rate", "-1.0", "not negative"]),
+        *(ValueError, ["rate", "-1.0", "non-negative"]),
     ),
     "plot keys": (lambda: extensions.PlotReport([]), ValueError, ["y_keys", "[]", "['train/loss']"]),
     "picture format": (
@@ -194,7 +194,7 @@ def test_invalid_argument_error_names_argument_value_and_expectation(case: str) 
 def test_missing_optimizer_error_lists_available_optimizers(
     extension: Callable[[], pte.Extension], owner: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"{owner}: no optimizer is called 'generator'; the manager has 'main'"):
+    with pytest.raises(ValueError, match=rf"{owner}: unknown optimizer 'generator'. Optimizers of the manager: 'main'"):
         manager(tmp_path, extension(), optimizers={"main": optimizer()})
 
 

@@ -1,4 +1,4 @@
-"""What tests of extensions need: a snapshot's way through a file, and a real terminal."""
+"""Fixtures for tests of extensions: a state saved to a file, and a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 
 @pytest.fixture
 def through_a_file() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Saves a state and loads it, as a resume does."""
+    """Function that saves a state to a file and loads it, as a resume does."""
 
     def save_and_load(state: dict[str, Any]) -> dict[str, Any]:
         file = io.BytesIO()
@@ -32,19 +32,19 @@ def through_a_file() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 class Terminal:
-    """A terminal, and somebody who looks at it.
+    """Pseudo-terminal whose output is recorded.
 
     Attributes:
-        out: What programs write to.
-        columns: Its width in characters.
+        out: Output stream of the program under test.
+        columns: Width in characters.
     """
 
     columns = 80
 
     def __init__(self) -> None:
-        self._controller_fd, end = pty.openpty()
-        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
-        self.out: TextIO = os.fdopen(end, "w", encoding="utf-8")
+        self._controller_fd, terminal_fd = pty.openpty()
+        fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
+        self.out: TextIO = os.fdopen(terminal_fd, "w", encoding="utf-8")
         self._written = bytearray()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -55,14 +55,14 @@ class Terminal:
         os.close(self._controller_fd)
 
     def written(self) -> str:
-        """All that was written; closes the terminal."""
+        """Close the terminal and return the complete output."""
         if not self.out.closed:
             self.out.close()
             self._reader.join()
         return self._written.decode()
 
     def screen(self) -> list[str]:
-        """The lines that are seen in the end; closes the terminal."""
+        """Close the terminal and return the lines visible at the end."""
         lines, row, column = [""], 0, 0
         for part in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", self.written()):
             if part == "\x1b[A":
@@ -82,7 +82,7 @@ class Terminal:
             while chunk := os.read(self._controller_fd, 4096):
                 self._written += chunk
         except OSError:
-            pass  # Linux's word for: the other end was closed
+            pass  # Linux reports the closed other end as an error.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The best of a value and when it was."""
+"""Tests of BestValue, MaxValue, and MinValue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Best = tuple[float, int | None, int]
 
 
 def train_and_collect_best(out: Path, best: BestValue, values: list[float], **options: Any) -> list[Best]:
-    """Reports a value at the end of each epoch."""
+    """Report a value at the end of each epoch. Return the best value, epoch, and iteration after each epoch."""
     observe = observe_value("value", lambda manager: values[manager.iteration // 3 - 1])
     options = {"iters_per_epoch": 3, "out_dir": out, "sinks": [], **options}
     manager = pte.ExtensionsManager({}, len(values), [observe, best], **options)
@@ -50,7 +50,7 @@ def test_best_value_nan_is_ignored(tmp_path: Path) -> None:
     seen = train_and_collect_best(tmp_path, MinValue("value"), [2.0, math.nan, 1.0])
     assert [value for value, _, _ in seen] == [2.0, 2.0, 1.0]
     late = MaxValue("value")
-    with pytest.raises(RuntimeError, match="'value' has no best value yet"):
+    with pytest.raises(RuntimeError, match="No best value of 'value' yet"):
         train_and_collect_best(tmp_path, late, [math.nan])
     assert train_and_collect_best(tmp_path, late, [1.0]) == [(1.0, 1, 3)]
 
@@ -97,15 +97,17 @@ def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, 
 
 @pytest.mark.parametrize("attribute", ["best_value", "best_iteration", "best_epoch"])
 def test_best_value_before_first_interval_raises_runtime_error(attribute: str) -> None:
-    with pytest.raises(RuntimeError, match="'value' has no best value yet: no interval with a value of it is over"):
+    with pytest.raises(
+        RuntimeError, match=r"No best value of 'value' yet. No interval with a reported value has ended."
+    ):
         getattr(MaxValue("value"), attribute)
 
 
 def test_best_value_default_names_match_pytorch_pfn_extras() -> None:
-    named = [BestValue("value", max), MaxValue("value"), MinValue("value")]
-    assert [each.default_name for each in named] == ["best_value", "max_value", "min_value"]
+    extensions = [BestValue("value", max), MaxValue("value"), MinValue("value")]
+    assert [extension.default_name for extension in extensions] == ["best_value", "max_value", "min_value"]
 
 
 def test_best_value_non_function_compare_raises_type_error() -> None:
-    with pytest.raises(TypeError, match="compare: expected a function of the best value and a new one, got 'min'"):
+    with pytest.raises(TypeError, match="compare: expected a function of the best value and the new value, got 'min'"):
         BestValue("value", "min")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Columns of numbers as text."""
+"""Tests of the columns and the number format of log tables."""
 
 from __future__ import annotations
 

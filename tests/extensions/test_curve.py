@@ -1,4 +1,4 @@
-"""A curve keeps what a plot shows, in bounded room."""
+"""Tests of curves in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: what is called with what, in which mode, and what is reported under which key."""
+"""Tests of Evaluator: calls, module modes, and reported keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pte_tracking.extensions import Evaluator
 
 
 class ReportingModel(nn.Module):
-    """Keeps what it is called with, and reports it."""
+    """Model that records its arguments and reports their sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ PAIRS = DataLoader(TensorDataset(torch.arange(4.0), torch.arange(4.0) * 10), bat
 def test_evaluator_called_directly_returns_batch_means() -> None:
     model = ReportingModel()
     means = Evaluator(make_loader(1, 2, 3), model)()
-    # Each batch counts the same, the short one at the end, too.
+    # All batches have the same weight, including the short last batch.
     assert means == {"main/loss": 3.0, "main/inner/inner": 3.0}
     assert [call[0].tolist() for call in model.calls] == [[1, 2], [3]]
 
@@ -135,11 +135,11 @@ def test_evaluator_eval_mode_is_set_and_restored() -> None:
     before = [module.training for module in model.modules()]
     seen: list[bool] = []
 
-    def look(_: Tensor) -> None:
+    def record_modes(_: Tensor) -> None:
         seen.extend(module.training for module in model.modules())
-        model.train()  # what the function itself does is undone, too
+        model.train()  # A mode that the function sets is also reset.
 
-    Evaluator(make_loader(1), model, look)()
+    Evaluator(make_loader(1), model, record_modes)()
     assert seen == [False] * 5
     assert [module.training for module in model.modules()] == before == [True, True, True, False, True]
 
@@ -309,21 +309,21 @@ def test_evaluator_error_inside_eval_func_is_unchanged() -> None:
             nn.ReLU(),
             {},
             TypeError,
-            r"iterator: 'main' is a list_iterator, which can be looped over only",
+            r"iterator: expected a reusable iterable as 'main', got a list_iterator\. Pass the object",
         ),
         (
             3,
             nn.ReLU(),
             {},
             TypeError,
-            r"iterator: expected something to loop over, .* as 'main', got 3",
+            r"iterator: expected an iterable .* as 'main', got 3",
         ),
         (
             {"val": [1]},
             nn.ReLU(),
             {},
             ValueError,
-            r"iterator: .* must be called 'main'; got \['val'\]",
+            r"iterator: expected data named 'main', got \['val'\]",
         ),
         ([1], print, {}, TypeError, r"target: expected a torch.nn.Module as 'main'"),
         ([1], {"main": 3}, {}, TypeError, r"target: expected a torch.nn.Module as 'main', got 3 of type int"),
@@ -332,7 +332,7 @@ def test_evaluator_error_inside_eval_func_is_unchanged() -> None:
             {"other": nn.ReLU()},
             {},
             ValueError,
-            r"eval_func: needed unless a target is .*\['other'\]",
+            r"eval_func: required unless a target is named 'main'.*\['other'\]",
         ),
         (
             [1],

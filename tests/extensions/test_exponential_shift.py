@@ -1,4 +1,4 @@
-"""Options that shift exponentially: exact, in all groups, and the same after a resume."""
+"""Tests of ExponentialShift: exact values, parameter groups, and resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_manager(out: Path, shift: ExponentialShift, trigger: Any = None, **opti
 
 
 def record_values(manager: pte.ExtensionsManager, until: int, attr: str = "lr", name: str = "main") -> list[float]:
-    """The option as it was during each iteration."""
+    """Return the value of the option during each iteration."""
     seen = []
     while manager.iteration < until:
         with manager.run_iteration():
@@ -71,7 +71,7 @@ def test_exponential_shift_default_trigger_shifts_each_iteration(tmp_path: Path)
 def test_exponential_shift_param_groups_shift_independently(tmp_path: Path) -> None:
     optimizer = make_sgd(1.0, 10.0)
     manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=2), main=optimizer)
-    with pytest.raises(ValueError, match=r"target: a rate of 0.5 never leads from 1.0 to 2"):
+    with pytest.raises(ValueError, match=r"target: a rate of 0.5 cannot reach 2 from 1.0"):
         record_values(manager, 1)
     manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=0.5), main=optimizer)
     record_values(manager, 3)
@@ -114,7 +114,7 @@ def test_exponential_shift_resumed_matches_uninterrupted_run(
 
 
 def test_exponential_shift_late_param_group_shifts_from_current_value(tmp_path: Path) -> None:
-    """As when layers are thawed; and a training that goes on shifts all of them on."""
+    # A parameter group is added, for example, when a layer is unfrozen.
     optimizer = make_sgd(1.0)
     manager = make_manager(tmp_path, ExponentialShift("lr", 0.5), main=optimizer)
     record_values(manager, 2)
@@ -139,37 +139,39 @@ def test_exponential_shift_large_shift_count_does_not_overflow(tmp_path: Path) -
 def test_exponential_shift_missing_optimizer_raises_at_registration(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"ExponentialShift: no optimizer is called 'main'; the manager has 'generator', 'critic'. "
-        r"Give it one by optimizers=\{'main': optimizer\}, or name another here",
+        match=r"ExponentialShift: unknown optimizer 'main'. Optimizers of the manager: 'generator', 'critic'. "
+        r"Pass optimizers=\{'main': optimizer\} to the manager or select another optimizer",
     ):
         make_manager(tmp_path, ExponentialShift("lr", 0.5), generator=make_sgd(1.0), critic=make_sgd(1.0))
-    with pytest.raises(ValueError, match="'main'; the manager has none"):
+    with pytest.raises(ValueError, match=r"'main'. Optimizers of the manager: none"):
         make_manager(tmp_path, ExponentialShift("lr", 0.5))
 
 
 def test_exponential_shift_missing_option_raises_value_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="SGD has no option 'learning_rate'; it has 'lr', 'momentum', 'dampening'"):
+    with pytest.raises(
+        ValueError, match=r"unknown option 'learning_rate' of SGD. Available options: 'lr', 'momentum', 'damp"
+    ):
         make_manager(tmp_path, ExponentialShift("learning_rate", 0.5), main=make_sgd(1.0))
 
 
 def test_exponential_shift_non_numeric_option_raises_type_error(tmp_path: Path) -> None:
     adam = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
-    with pytest.raises(TypeError, match=r"only a number can be shifted; the option 'betas' is \(0.9, 0.999\)"):
+    with pytest.raises(TypeError, match=r"expected a number as option 'betas', got \(0.9, 0.999\)"):
         record_values(make_manager(tmp_path, ExponentialShift("betas", 0.5), main=adam), 1)
-    with pytest.raises(TypeError, match="only a number can be shifted; the option 'nesterov' is False"):
+    with pytest.raises(TypeError, match="expected a number as option 'nesterov', got False"):
         record_values(make_manager(tmp_path, ExponentialShift("nesterov", 0.5), main=make_sgd(1.0)), 1)
 
 
 @pytest.mark.parametrize("target", [-1.0, 3.0])
 def test_exponential_shift_unreachable_target_raises_value_error(tmp_path: Path, target: float) -> None:
     manager = make_manager(tmp_path, ExponentialShift("lr", 0.5, target=target), main=make_sgd(1.0))
-    with pytest.raises(ValueError, match=f"target: a rate of 0.5 never leads from 1.0 to {target}"):
+    with pytest.raises(ValueError, match=f"target: a rate of 0.5 cannot reach {target} from 1.0"):
         record_values(manager, 1)
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_exponential_shift_invalid_rate_raises_value_error(rate: float) -> None:
-    with pytest.raises(ValueError, match="rate: expected a factor that is finite and not negative, got"):
+    with pytest.raises(ValueError, match="rate: expected a finite, non-negative factor, got"):
         ExponentialShift("lr", rate)
 
 
@@ -178,5 +180,5 @@ def test_exponential_shift_invalid_argument_types_raise_type_error() -> None:
         ExponentialShift("lr", "0.5")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="target: expected a number, got True of type bool"):
         ExponentialShift("lr", 0.5, target=True)
-    with pytest.raises(TypeError, match="optimizer: expected the name of an optimizer of the manager, or an optimizer"):
+    with pytest.raises(TypeError, match="optimizer: expected an optimizer or the name of an optimizer of the manager"):
         ExponentialShift("lr", 0.5, optimizer=0.1)  # type: ignore[arg-type]

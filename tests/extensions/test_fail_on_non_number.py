@@ -1,4 +1,4 @@
-"""Trainings that diverged end."""
+"""Tests of FailOnNonNumber."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_fail_on_non_number_non_finite_weight_raises_runtime_error(tmp_path: Pat
     with torch.no_grad():
         models["decoder"][1].weight[1, 0] = value
     with pytest.raises(
-        RuntimeError, match=r"diverged: after iteration 2 there are NaN or infinite values in decoder/1.weight/data$"
+        RuntimeError, match=r"diverged at iteration 2. NaN or infinite values in: decoder/1.weight/data$"
     ):
         iterate(manager)
 
@@ -51,7 +51,7 @@ def test_fail_on_non_number_check_grad_controls_gradient_check(tmp_path: Path) -
     layer = make_linear()
     assert layer.bias.grad is not None
     layer.bias.grad[0] = math.nan
-    with pytest.raises(RuntimeError, match=r"in main/bias/grad$"):
+    with pytest.raises(RuntimeError, match=r"in: main/bias/grad$"):
         iterate(make_manager(tmp_path / "a", {"main": layer}))
     iterate(make_manager(tmp_path / "b", {"main": layer}, check_grad=False))
 

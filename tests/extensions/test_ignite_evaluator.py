@@ -1,4 +1,4 @@
-"""Ignite's engine as an evaluator: its metrics, and what is reported while it runs."""
+"""Tests of IgniteEvaluator: metrics of the engine, and values reported during its run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOADER = DataLoader(TensorDataset(torch.randn(10, 2), torch.zeros(10, dtype=torc
 
 
 class CountingModel(nn.Module):
-    """Reports how often it was called, from 0; finds all samples to be of class 0."""
+    """Model that reports the number of earlier calls and predicts class 0 for all samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_ignite_evaluator_eval_hook_runs_and_bar_needs_terminal(capsys: pytest.C
 
 
 def test_ignite_evaluator_swapped_arguments_raise_type_error() -> None:
-    with pytest.raises(TypeError, match=r"evaluator: expected an ignite.engine.Engine, got .*DataLoader.*comes second"):
+    with pytest.raises(TypeError, match=r"evaluator: expected an ignite.engine.Engine, got .*DataLoader.*data second"):
         IgniteEvaluator(LOADER, CountingModel(), CountingModel())  # type: ignore[arg-type]
 
 
@@ -142,10 +142,10 @@ def test_ignite_evaluator_in_ignite_manager_reports_each_epoch(tmp_path: Path) -
     observed: list[set[str]] = []
 
     @pte.make_extension(trigger=(1, "iteration"))
-    def look(manager: Any) -> None:
+    def record_keys(manager: Any) -> None:
         observed.append(set(manager.observation))
 
-    extensions = [look, IgniteEvaluator(evaluator, LOADER, model)]
+    extensions = [record_keys, IgniteEvaluator(evaluator, LOADER, model)]
     pte.IgniteExtensionsManager(trainer, model, 2, extensions, out_dir=tmp_path, sinks=[])
     trainer.add_event_handler(
         ignite_engine.Events.ITERATION_COMPLETED, lambda: pte.report({"train/loss": trainer.state.output})

@@ -1,4 +1,4 @@
-"""The log: its rows, its files, its way through a snapshot, and that nothing grows with it."""
+"""Tests of LogReport: rows, files, resume, and bounded memory."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def train(manager: pte.ExtensionsManager, until: int) -> None:
 
 
 def rows(out: Path, name: str = "log") -> list[dict[str, Any]]:
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+    def reject_constant(constant: str) -> None:
+        raise AssertionError(f"{constant} is not valid JSON")
 
-    loaded: list[dict[str, Any]] = json.loads((out / name).read_text(), parse_constant=refuse)
+    loaded: list[dict[str, Any]] = json.loads((out / name).read_text(), parse_constant=reject_constant)
     return loaded
 
 
@@ -170,20 +170,20 @@ def test_log_report_log_and_dataframe_return_rows(tmp_path: Path) -> None:
 
 
 def test_log_report_log_before_training_raises_runtime_error() -> None:
-    with pytest.raises(RuntimeError, match="the training has not begun"):
+    with pytest.raises(RuntimeError, match="not available before the training starts"):
         LogReport().log
 
 
 def test_log_report_subscribers_receive_each_row_once(tmp_path: Path) -> None:
     report = LogReport()
-    got: list[dict[str, Any]] = []
-    report.subscribe(got.append)
-    report.subscribe(got.append)
+    received: list[dict[str, Any]] = []
+    report.subscribe(received.append)
+    report.subscribe(received.append)
     with make_manager(tmp_path, report) as manager:
         train(manager, 7)
-        assert [row["iteration"] for row in got] == [4]
+        assert [row["iteration"] for row in received] == [4]
         train(manager, 8)
-    assert got == report.log
+    assert received == report.log
 
 
 @pytest.mark.parametrize("cut", range(1, 10))
@@ -193,7 +193,7 @@ def test_log_report_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, 
     killed = make_manager(tmp_path / "parts", LogReport(trigger=(3, "iteration")))
     train(killed, cut)
     state = through_a_file(killed.state_dict())
-    train(killed, cut + 2)  # rows that the resumed training makes again
+    train(killed, cut + 2)  # The resumed training repeats these rows.
     killed.close("KILLED")
     report = LogReport(trigger=(3, "iteration"))
     with make_manager(tmp_path / "parts", report) as resumed:
@@ -237,18 +237,20 @@ def test_log_report_memory_is_independent_of_log_length(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("filename", ["", ".", "/tmp/log", "../log", "logs/../../log"])
 def test_log_report_filename_outside_run_directory_raises_value_error(filename: str) -> None:
-    with pytest.raises(ValueError, match="filename: expected a file in the run's directory, such as 'log', got"):
+    with pytest.raises(ValueError, match="filename: expected a file in the run directory, such as 'log', got"):
         LogReport(filename=filename)
 
 
 @pytest.mark.parametrize("filename", ["journal.jsonl", "run.json", "delivery/log", "checkpoints.json", ".lock"])
 def test_log_report_reserved_filename_raises_value_error(filename: str) -> None:
-    with pytest.raises(ValueError, match="is where the record of the run keeps its own"):
+    with pytest.raises(ValueError, match="is reserved for files of the run"):
         LogReport(filename=filename)
 
 
 def test_log_report_template_or_none_filename_raises_error() -> None:
-    with pytest.raises(ValueError, match=r"'log_{iteration}' is no template; all rows of a log go to one file"):
+    with pytest.raises(
+        ValueError, match=r"filename: expected a name without placeholders, such as 'log', got 'log_{iteration}'"
+    ):
         LogReport(filename="log_{iteration}")
     with pytest.raises(TypeError, match="filename: expected a string such as 'log', got None"):
         LogReport(filename=None)  # type: ignore[arg-type]
@@ -257,6 +259,6 @@ def test_log_report_template_or_none_filename_raises_error() -> None:
 def test_log_report_invalid_sinks_raise_errors() -> None:
     with pytest.raises(TypeError, match=r"sinks: expected a list of names, such as \['json', 'mlflow'\], got 'json'"):
         LogReport(sinks="json")
-    with pytest.raises(ValueError, match="no sink is called 'tensorbord'; installed are"):
+    with pytest.raises(ValueError, match="'tensorbord'"):
         LogReport(sinks=["tensorbord"])
     assert LogReport(sinks=["mlflow-2"])

@@ -1,4 +1,4 @@
-"""PyTorch's schedulers in a manager."""
+"""Tests of LRScheduler with the schedulers of PyTorch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_manager(out: Path, extension: LRScheduler) -> pte.ExtensionsManager:
 
 
 def record_rates(manager: pte.ExtensionsManager, until: int, **values: float) -> list[float]:
-    """The learning rate as it was during each iteration."""
+    """Return the learning rate during each iteration."""
     seen = []
     while manager.iteration < until:
         with manager.run_iteration(step_optimizers=["main"]):
@@ -91,7 +91,7 @@ def test_lr_scheduler_plateau_uses_val_loss_or_selected_metric(tmp_path: Path) -
 
 def test_lr_scheduler_unreported_plateau_metric_raises_value_error(tmp_path: Path) -> None:
     plateau = LRScheduler(lr_scheduler.ReduceLROnPlateau(make_sgd()), trigger=(1, "iteration"))
-    with pytest.raises(ValueError, match="'val/loss' was not reported in this iteration; reported was 'loss'"):
+    with pytest.raises(ValueError, match=r"'val/loss' was not reported in this iteration. Reported keys: 'loss'"):
         record_rates(make_manager(tmp_path, plateau), 1, loss=1.0)
 
 
@@ -125,7 +125,7 @@ def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, through_a_f
 
 @pytest.mark.parametrize("scheduler", [lr_scheduler.StepLR, 0.1, make_sgd()])
 def test_lr_scheduler_invalid_scheduler_raises_type_error(scheduler: Any) -> None:
-    with pytest.raises(TypeError, match=r"scheduler: expected one of torch.optim.lr_scheduler, such as StepLR"):
+    with pytest.raises(TypeError, match=r"scheduler: expected a scheduler of torch.optim.lr_scheduler, such as StepLR"):
         LRScheduler(scheduler)
 
 

@@ -1,4 +1,4 @@
-"""Ratios of sums."""
+"""Tests of MicroAverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of the models as a text of the run."""
+"""Tests of ModelSummary."""
 
 from __future__ import annotations
 

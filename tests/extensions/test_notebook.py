@@ -1,4 +1,4 @@
-"""A notebook shows a table, a plot and bars, all replaced in place."""
+"""Tests of the output in notebooks."""
 
 from __future__ import annotations
 

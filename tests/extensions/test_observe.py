@@ -1,4 +1,4 @@
-"""Values that are looked at."""
+"""Tests of observe_value and observe_lr."""
 
 from __future__ import annotations
 
@@ -62,19 +62,23 @@ def test_observe_extensions_have_unique_default_names(tmp_path: Path) -> None:
 
 
 def test_observe_lr_missing_optimizer_raises_at_registration(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="observe_lr: no optimizer is called 'generator'; the manager has 'main'"):
+    with pytest.raises(
+        ValueError, match=r"observe_lr: unknown optimizer 'generator'. Optimizers of the manager: 'main'"
+    ):
         make_manager(tmp_path, observe_lr("generator"), optimizers=make_adam(0.1))
 
 
 def test_observe_lr_missing_param_group_raises_at_registration(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="observe_lr: Adam has 2 parameter groups, and no 2"):
+    with pytest.raises(
+        ValueError, match=r"observe_lr: unknown parameter group 2 of Adam. Number of parameter groups: 2"
+    ):
         make_manager(tmp_path, observe_lr(param_group=2), optimizers=make_adam(0.1, 0.2))
 
 
 def test_observe_functions_invalid_arguments_raise_errors() -> None:
-    with pytest.raises(TypeError, match="optimizer_name: expected the name of an optimizer of the manager, or an opt"):
+    with pytest.raises(TypeError, match="optimizer_name: expected an optimizer or the name of an optimizer"):
         observe_lr(0.1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"target_func: expected a function that takes the manager, got 0.1"):
         observe_value("lr", 0.1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="observation_key: an empty string cannot name anything"):
+    with pytest.raises(ValueError, match="observation_key:"):
         observe_value("", lambda _: 1)

@@ -1,4 +1,4 @@
-"""Histograms of weights and gradients in the record of the run."""
+"""Tests of ParameterHistogram."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def test_parameter_histogram_low_precision_weights_are_logged(tmp_path: Path) ->
 
 
 def test_parameter_histogram_colliding_names_raise_value_error() -> None:
-    with pytest.raises(ValueError, match=r"links: 'weight' would be reported by several modules"):
+    with pytest.raises(ValueError, match=r"links: several modules have parameters named 'weight'"):
         ParameterHistogram([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)])

@@ -1,4 +1,4 @@
-"""Statistics of weights and gradients: their keys, their means over an interval, and their resume."""
+"""Tests of ParameterStatistics: keys, interval means, and resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pte_tracking.extensions import ParameterStatistics
 
 
 def observe(out: Path, statistics: ParameterStatistics, iterations: int = 4) -> Mapping[str, Any]:
-    """What is reported in the last of some iterations, the fourth of which ends an epoch."""
+    """Return the observation of the last iteration. An epoch has 4 iterations."""
     with ExtensionsManager({}, 9, [statistics], iters_per_epoch=4, out_dir=out, sinks=[]) as manager:
         for _ in range(iterations):
             with manager.run_iteration():
@@ -93,11 +93,11 @@ def test_parameter_statistics_single_number_keeps_key(tmp_path: Path, one: Any) 
 def test_parameter_statistics_functions_receive_flat_detached_tensors(tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
 
-    def look(values: Tensor) -> float:
+    def record(values: Tensor) -> float:
         seen.append((values.ndim, values.requires_grad))
         return 0.0
 
-    observe(tmp_path, ParameterStatistics(make_linear(), {"look": look}))
+    observe(tmp_path, ParameterStatistics(make_linear(), {"record": record}))
     assert set(seen) == {(1, False)}
 
 
@@ -106,9 +106,8 @@ def test_parameter_statistics_inner_trigger_reports_interval_mean(tmp_path: Path
     model = nn.Linear(1, 1, bias=False)
     statistics = ParameterStatistics(model, {"count": lambda values: next(calls)}, trigger=(2, "iteration"))
     assert observe(tmp_path / "a", statistics, 1) == {}
-    assert observe(tmp_path / "b", statistics, 2) == {
-        "weight/data/count": 2
-    }  # of 1, 2 and 3: the first one is left over
+    # The mean of 1, 2, and 3: the first manager ended in the middle of an interval.
+    assert observe(tmp_path / "b", statistics, 2) == {"weight/data/count": 2}
     assert observe(tmp_path / "c", statistics, 4) == {"weight/data/count": 6.5}
 
 
@@ -161,7 +160,7 @@ def test_parameter_statistics_multiple_models_are_all_reported(tmp_path: Path) -
 
 
 def test_parameter_statistics_colliding_names_raise_value_error() -> None:
-    with pytest.raises(ValueError, match=r"links: 'weight', 'bias' would be reported .* different prefixes"):
+    with pytest.raises(ValueError, match=r"links: several modules .* 'weight', 'bias'. Use one extension per module"):
         ParameterStatistics([nn.Linear(1, 1), nn.Linear(1, 1)])
 
 
@@ -172,7 +171,7 @@ def test_parameter_statistics_non_module_raises_type_error() -> None:
 
 def test_parameter_statistics_non_function_raises_type_error() -> None:
     with pytest.raises(
-        TypeError, match=r"statistics: 'mean' must be a function of a one-dimensional tensor, got 'mean'"
+        TypeError, match=r"statistics: expected a function of a one-dimensional tensor as 'mean', got 'mean'"
     ):
         ParameterStatistics(nn.Linear(1, 1), {"mean": "mean"})  # type: ignore[dict-item]
 

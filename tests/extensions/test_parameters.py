@@ -1,4 +1,4 @@
-"""Weights and gradients of every kind can be looked at: a training does not end because of one that is unusual."""
+"""Tests of extensions that read parameters, with unusual parameters."""
 
 from __future__ import annotations
 

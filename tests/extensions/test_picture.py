@@ -1,4 +1,4 @@
-"""When a figure is drawn anew, and what is left behind."""
+"""Tests of figures: throttled drawing, files, and logged figures."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_picture_unwritable_file_is_logged_and_not_raised(
     manager: ExtensionsManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path(manager.out).mkdir()
-    (Path(manager.out) / "taken").write_text("a file, not a folder")
+    (Path(manager.out) / "taken").write_text("a file, not a directory")
     Picture("Test", "taken/a.png").offer(manager, paint)
     assert "taken/a.png" in caplog.text
     manager.close()
@@ -122,13 +122,13 @@ def test_picture_concurrent_threads_draw_identical_files(tmp_path: Path) -> None
 
 
 def test_picture_unknown_format_raises_value_error() -> None:
-    with pytest.raises(ValueError, match=r"filename: 'a\.docx' must end in one of .*\.pdf.*\.png"):
+    with pytest.raises(ValueError, match=r"filename: expected one of the suffixes .*\.pdf.*\.png.*, got 'a\.docx'"):
         Picture("Test", "a.docx")
 
 
 def test_picture_missing_matplotlib_raises_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(ImportError, match=r"Test draws with matplotlib.*pip install 'pte-tracking\[plot\]'"):
+    with pytest.raises(ImportError, match=r"Test requires matplotlib.*pip install 'pte-tracking\[plot\]'"):
         Picture("Test", "a.png")
 
 

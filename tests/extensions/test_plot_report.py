@@ -1,4 +1,4 @@
-"""Curves of reported values: their points, their pictures, and their way through a snapshot."""
+"""Tests of PlotReport: data points, figures, and resume."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_plot_report_x_key_selects_x_values(tmp_path: Path, x_key: str, xs: list
 
 def test_plot_report_postprocess_receives_figure_axes_and_means(tmp_path: Path) -> None:
     seen: list[tuple[Figure, Axes, dict[str, float]]] = []
-    plot = PlotReport("gain", postprocess=lambda *given: seen.append((given[0], given[1], given[2].compute_mean())))
+    plot = PlotReport("gain", postprocess=lambda *args: seen.append((args[0], args[1], args[2].compute_mean())))
     with make_manager(tmp_path, plot) as manager:
         train(manager, 8)
     assert [means for _, _, means in seen] == [{"gain": 2.5}, {"gain": 6.5}]
@@ -87,7 +87,7 @@ def test_plot_report_postprocess_receives_figure_axes_and_means(tmp_path: Path) 
 def test_plot_report_unreported_keys_warn_once_at_end(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, PlotReport(["loss", "los", "valid/loss"]))
     train(manager, 8)
-    with pytest.warns(UserWarning, match=r"as 'los', 'valid/loss' with its x 'iteration'; .* 'loss'") as caught:
+    with pytest.warns(UserWarning, match=r"data points for 'los', 'valid/loss' over 'iteration'\. .* 'loss'") as caught:
         manager.close()
     assert len(caught) == 1
 
@@ -156,7 +156,7 @@ def test_plot_report_close_draws_last_points(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("y_keys", [[], [1], ["loss", None]])
 def test_plot_report_invalid_y_keys_raise_value_error(y_keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"y_keys: expected keys of reported values, such as \['train/loss'\], got"):
+    with pytest.raises(ValueError, match=r"y_keys: expected metric keys, such as \['train/loss'\], got"):
         PlotReport(y_keys)
 
 

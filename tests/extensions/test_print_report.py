@@ -1,4 +1,4 @@
-"""Printed rows: each once, aligned, as they are made, and a progress bar that they do not tear."""
+"""Tests of PrintReport: printed rows, resume, and output next to a progress bar."""
 
 from __future__ import annotations
 
@@ -158,15 +158,17 @@ def test_print_report_rows_are_flushed(tmp_path: Path) -> None:
 
 def test_print_report_missing_log_report_raises_value_error(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, PrintReport())
-    with pytest.raises(ValueError, match=r"add extensions.LogReport\(\) or name another: .*'LogReport'"):
+    with pytest.raises(ValueError, match=r"Add extensions.LogReport\(\) or set log_report: .*'LogReport'"):
         train(manager, 1)
 
 
 def test_print_report_invalid_log_report_raises_type_error(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, PrintReport(log_report="ProgressBar"), ProgressBar(out=io.StringIO()))
-    with pytest.raises(TypeError, match="log_report: 'ProgressBar' is a ProgressBar, not a LogReport"):
+    with pytest.raises(TypeError, match="log_report: expected a LogReport as 'ProgressBar', got a ProgressBar"):
         train(manager, 1)
-    with pytest.raises(TypeError, match="log_report: expected a LogReport or the name of one, got 3 of type int"):
+    with pytest.raises(
+        TypeError, match="log_report: expected a LogReport or the name of a registered LogReport, got 3 of type int"
+    ):
         PrintReport(log_report=3)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The bar in a terminal, the lines in a file."""
+"""Tests of ProgressBar: bars in terminals, lines in files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train(manager: pte.ExtensionsManager, until: int, **values: Any) -> None:
 
 @pytest.fixture
 def show_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shows every iteration."""
+    """Disable the throttling of the display."""
     monkeypatch.setattr(display, "_REDRAW_SECONDS", 0)
     monkeypatch.setattr(display, "_MIN_LINE_SECONDS", 0)
     monkeypatch.setattr(display, "_LINE_TIME_FRACTION", 0)
@@ -210,8 +210,8 @@ def test_progress_bar_update_interval_reduces_output(tmp_path: Path) -> None:
         ({"training_length": (3, "epochs")}, ValueError, "unit: expected 'epoch' or 'iteration', got 'epochs'"),
         ({"training_length": (0, "epoch")}, ValueError, "expected a positive number, got 0"),
         ({"training_length": 20}, TypeError, r"training_length: expected a pair such as \(20, 'epoch'\), got 20"),
-        ({"update_interval": 0}, ValueError, "update_interval: expected a positive whole number, got 0"),
-        ({"bar_length": 2.5}, ValueError, "bar_length: expected a positive whole number, got 2.5"),
+        ({"update_interval": 0}, ValueError, "update_interval: expected a positive integer, got 0"),
+        ({"bar_length": 2.5}, ValueError, "bar_length: expected a positive integer, got 2.5"),
     ],
 )
 def test_progress_bar_invalid_arguments_raise_errors(

@@ -1,4 +1,4 @@
-"""How busy the machine is: with psutil and without."""
+"""Tests of SystemMetrics with and without psutil."""
 
 from __future__ import annotations
 

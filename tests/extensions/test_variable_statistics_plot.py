@@ -1,4 +1,4 @@
-"""How weights and gradients are spread, sampled evenly in bounded room."""
+"""Tests of VariableStatisticsPlot: samples, figures, and resume."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ def test_variable_statistics_plot_every_option_is_drawn(tmp_path: Path, chosen: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"targets": []}, r"targets: expected tensors or modules with parameters, got \[\]"),
-        ({"targets": nn.ReLU()}, r"targets: .* got ReLU\(\), which holds none"),
-        ({"plot_mean": False, "plot_std": False, "percentile_sigmas": ()}, "nothing to plot"),
-        ({"report_data": False, "report_grad": False}, "nothing to plot"),
-        ({"max_sample_size": 1}, "max_sample_size: expected 2 or more, got 1"),
+        ({"targets": []}, r"targets: expected at least 1 tensor or a module with parameters, got \[\]"),
+        ({"targets": nn.ReLU()}, r"targets: expected .* got ReLU\(\)"),
+        ({"plot_mean": False, "plot_std": False, "percentile_sigmas": ()}, "Nothing to plot"),
+        ({"report_data": False, "report_grad": False}, "Nothing to plot"),
+        ({"max_sample_size": 1}, "max_sample_size: expected at least 2, got 1"),
         ({"percentile_sigmas": (50, 0)}, "percentile_sigmas: expected ascending numbers from 0 to 100"),
         ({"percentile_sigmas": (0, 101)}, "percentile_sigmas: expected ascending numbers from 0 to 100"),
     ],

@@ -117,8 +117,8 @@ def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
         [
             "sinks are given",
             "'not reported' was not reported during an interval. Keys reported in this iteration: none.",
-            "PlotReport: nothing was reported as 'not reported either' with its x 'iteration'; the nearest of the last "
-            "reported are none",
+            "PlotReport: no data points for 'not reported either' over 'iteration'. "
+            "Similar keys in the last iteration: none.",
         ],
         [],
     ]
