@@ -18,17 +18,17 @@ import torch
 
 
 @pytest.fixture
-def through_a_file() -> Callable[[dict[str, Any]], dict[str, Any]]:
+def save_and_load() -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Function that saves a state to a file and loads it, as a resume does."""
 
-    def save_and_load(state: dict[str, Any]) -> dict[str, Any]:
+    def round_trip(state: dict[str, Any]) -> dict[str, Any]:
         file = io.BytesIO()
         torch.save(state, file)
         file.seek(0)
         loaded: dict[str, Any] = torch.load(file, weights_only=True)
         return loaded
 
-    return save_and_load
+    return round_trip
 
 
 class Terminal:

@@ -12,7 +12,7 @@ import pytest
 import pte_tracking as pte
 from pte_tracking.extensions import BestValue, MaxValue, MinValue, observe_value
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 Best = tuple[float, int | None, int]
 
 
@@ -74,7 +74,7 @@ def test_best_value_unset_epoch_length_has_none_as_best_epoch(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, save_and_load: SaveAndLoad) -> None:
     def train(manager: pte.ExtensionsManager, until: int) -> None:
         while manager.iteration < until:
             with manager.run_iteration():
@@ -86,7 +86,7 @@ def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, 
     train(make_manager(whole := MinValue("value"), "whole"), 8)
     killed = make_manager(MinValue("value"), "parts")
     train(killed, cut)
-    state = through_a_file(killed.state_dict())
+    state = save_and_load(killed.state_dict())
     killed.close("KILLED")
     resumed = make_manager(best := MinValue("value"), "parts")
     resumed.load_state_dict(state)

@@ -218,7 +218,7 @@ def test_evaluator_unknown_length_data_is_evaluated_repeatedly() -> None:
 
     last: list[bool] = []
     evaluator = Evaluator(
-        DataLoader(Stream()), ReportingModel(), metrics=[lambda *given: last.append(given[2])], progress_bar=True
+        DataLoader(Stream()), ReportingModel(), metrics=[lambda *args: last.append(args[2])], progress_bar=True
     )
     assert evaluator()["main/loss"] == evaluator()["main/loss"] == 2
     assert last == [False, False, True] * 2

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import pte_tracking as pte
 from pte_tracking.extensions import ExponentialShift
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_sgd(*rates: float | Tensor, **options: Any) -> torch.optim.SGD:
@@ -98,7 +98,7 @@ def test_exponential_shift_tensor_learning_rate_changes_in_place(tmp_path: Path)
 @pytest.mark.parametrize("init", [None, 0.3])
 @pytest.mark.parametrize("cut", range(1, 8))
 def test_exponential_shift_resumed_matches_uninterrupted_run(
-    tmp_path: Path, cut: int, init: float | None, through_a_file: ThroughAFile
+    tmp_path: Path, cut: int, init: float | None, save_and_load: SaveAndLoad
 ) -> None:
     def shift() -> ExponentialShift:
         return ExponentialShift("lr", 0.7, init)
@@ -106,7 +106,7 @@ def test_exponential_shift_resumed_matches_uninterrupted_run(
     whole = record_values(make_manager(tmp_path / "whole", shift(), (2, "iteration"), main=make_sgd(0.1)), 10)
     killed = make_manager(tmp_path / "parts", shift(), (2, "iteration"), main=make_sgd(0.1))
     first = record_values(killed, cut)
-    state = through_a_file(killed.state_dict())
+    state = save_and_load(killed.state_dict())
     killed.close("KILLED")
     resumed = make_manager(tmp_path / "parts", shift(), (2, "iteration"), main=make_sgd(123.0))
     resumed.load_state_dict(state)

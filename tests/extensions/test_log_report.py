@@ -16,7 +16,7 @@ import torch
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, PrintReport
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_manager(out: Path, *extensions: Any, **options: Any) -> pte.ExtensionsManager:
@@ -33,7 +33,7 @@ def train(manager: pte.ExtensionsManager, until: int) -> None:
                 pte.report({"rare": done})
 
 
-def rows(out: Path, name: str = "log") -> list[dict[str, Any]]:
+def read_rows(out: Path, name: str = "log") -> list[dict[str, Any]]:
     def reject_constant(constant: str) -> None:
         raise AssertionError(f"{constant} is not valid JSON")
 
@@ -48,7 +48,7 @@ def drop_elapsed_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_log_report_row_contains_interval_means_and_counters(tmp_path: Path) -> None:
     with make_manager(tmp_path, LogReport()) as manager:
         train(manager, 8)
-    first, second = rows(tmp_path)
+    first, second = read_rows(tmp_path)
     assert first.keys() == {"loss", "done", "rare", "epoch", "iteration", "elapsed_time"}
     assert (first["epoch"], first["iteration"]) == (1, 4)
     assert (second["epoch"], second["iteration"]) == (2, 8)
@@ -62,7 +62,7 @@ def test_log_report_file_is_complete_after_every_row(tmp_path: Path) -> None:
     with make_manager(tmp_path, LogReport()) as manager:
         for epoch in range(1, 4):
             train(manager, 4 * epoch)
-            assert [row["epoch"] for row in rows(tmp_path)] == list(range(1, epoch + 1))
+            assert [row["epoch"] for row in read_rows(tmp_path)] == list(range(1, epoch + 1))
 
 
 def test_log_report_empty_observation_still_writes_row(tmp_path: Path) -> None:
@@ -70,20 +70,20 @@ def test_log_report_empty_observation_still_writes_row(tmp_path: Path) -> None:
         for _ in range(4):
             with manager.run_iteration():
                 pass
-    assert drop_elapsed_time(rows(tmp_path)) == [{"epoch": 1, "iteration": 4}]
+    assert drop_elapsed_time(read_rows(tmp_path)) == [{"epoch": 1, "iteration": 4}]
 
 
 def test_log_report_unfinished_interval_is_not_logged(tmp_path: Path) -> None:
     with make_manager(tmp_path, LogReport()) as manager:
         train(manager, 7)
-    assert [row["iteration"] for row in rows(tmp_path)] == [4]
+    assert [row["iteration"] for row in read_rows(tmp_path)] == [4]
 
 
 @pytest.mark.parametrize("keys", ["loss", ["loss", "never"], iter(["loss"])])
 def test_log_report_keys_select_logged_metrics(tmp_path: Path, keys: Any) -> None:
     with make_manager(tmp_path, LogReport(keys)) as manager:
         train(manager, 8)
-    assert [row.keys() for row in rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
+    assert [row.keys() for row in read_rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
 
 
 def test_log_report_outer_trigger_samples_and_inner_trigger_logs(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_log_report_outer_trigger_samples_and_inner_trigger_logs(tmp_path: Path)
     manager.extend(LogReport("done", trigger=(4, "iteration")), trigger=(2, "iteration"))
     train(manager, 8)
     manager.close()
-    assert [row["done"] for row in rows(tmp_path)] == [3, 7]
+    assert [row["done"] for row in read_rows(tmp_path)] == [3, 7]
 
 
 def test_log_report_postprocess_changes_row(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_log_report_postprocess_changes_row(tmp_path: Path) -> None:
     report = LogReport("loss", postprocess=postprocess)
     with make_manager(tmp_path, report) as manager:
         train(manager, 4)
-    assert rows(tmp_path) == [{"perplexity": pytest.approx(1.6835, abs=1e-4), "epoch": 1.5, "iteration": 4}]
-    assert report.log == rows(tmp_path)
+    assert read_rows(tmp_path) == [{"perplexity": pytest.approx(1.6835, abs=1e-4), "epoch": 1.5, "iteration": 4}]
+    assert report.log == read_rows(tmp_path)
 
 
 def test_log_report_non_numeric_postprocess_result_raises_type_error(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_log_report_multiple_reports_write_separate_files(tmp_path: Path) -> Non
     often = LogReport("done", trigger=(2, "iteration"), filename="logs/often")
     with make_manager(tmp_path, often, LogReport("loss")) as manager:
         train(manager, 4)
-    assert [row["done"] for row in rows(tmp_path, "logs/often")] == [1.5, 3.5]
-    assert [row.keys() for row in rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}]
-    assert often.log == rows(tmp_path, "logs/often")
+    assert [row["done"] for row in read_rows(tmp_path, "logs/often")] == [1.5, 3.5]
+    assert [row.keys() for row in read_rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}]
+    assert often.log == read_rows(tmp_path, "logs/often")
 
 
 def test_log_report_sinks_option_selects_destinations(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_log_report_sinks_option_selects_destinations(tmp_path: Path) -> None:
     with make_manager(tmp_path, silent, LogReport(sinks=["json"])) as manager:
         train(manager, 4)
     assert not (tmp_path / "silent").exists()
-    assert len(rows(tmp_path)) == len(silent.log) == 1
+    assert len(read_rows(tmp_path)) == len(silent.log) == 1
 
 
 def test_log_report_call_before_training_starts_at_iteration_zero(tmp_path: Path) -> None:
@@ -136,15 +136,15 @@ def test_log_report_call_before_training_starts_at_iteration_zero(tmp_path: Path
     manager.extend(LogReport("loss"), call_before_training=True)
     train(manager, 4)
     manager.close()
-    assert drop_elapsed_time(rows(tmp_path))[0] == {"loss": 2.0, "epoch": 0, "iteration": 0}
+    assert drop_elapsed_time(read_rows(tmp_path))[0] == {"loss": 2.0, "epoch": 0, "iteration": 0}
 
 
 def test_log_report_unset_epoch_length_omits_epoch(tmp_path: Path) -> None:
     report = LogReport("done", trigger=(2, "iteration"))
     manager = make_manager(tmp_path, report, iters_per_epoch=None, stop_trigger=(4, "iteration"))
     train(manager, 4)
-    assert drop_elapsed_time(rows(tmp_path)) == [{"done": 1.5, "iteration": 2}, {"done": 3.5, "iteration": 4}]
-    assert report.log == rows(tmp_path)
+    assert drop_elapsed_time(read_rows(tmp_path)) == [{"done": 1.5, "iteration": 2}, {"done": 3.5, "iteration": 4}]
+    assert report.log == read_rows(tmp_path)
 
 
 def test_log_report_non_finite_values_are_null_in_file_only(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_log_report_non_finite_values_are_null_in_file_only(tmp_path: Path) -> N
         for value in values:
             with manager.run_iteration():
                 pte.report({"loss": value})
-    assert [row["loss"] for row in rows(tmp_path)] == [None, None, None]
+    assert [row["loss"] for row in read_rows(tmp_path)] == [None, None, None]
     assert [repr(row["loss"]) for row in report.log] == ["nan", "inf", "-inf"]
 
 
@@ -163,7 +163,7 @@ def test_log_report_log_and_dataframe_return_rows(tmp_path: Path) -> None:
     with make_manager(tmp_path, report) as manager:
         train(manager, 8)
         during = report.log
-    assert report.log == during == rows(tmp_path)
+    assert report.log == during == read_rows(tmp_path)
     table = report.to_dataframe()
     assert list(table["iteration"]) == [4, 8]
     assert set(table.columns) == {"loss", "done", "rare", "epoch", "iteration", "elapsed_time"}
@@ -187,20 +187,20 @@ def test_log_report_subscribers_receive_each_row_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 10))
-def test_log_report_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_log_report_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, save_and_load: SaveAndLoad) -> None:
     with make_manager(tmp_path / "whole", LogReport(trigger=(3, "iteration"))) as manager:
         train(manager, 12)
     killed = make_manager(tmp_path / "parts", LogReport(trigger=(3, "iteration")))
     train(killed, cut)
-    state = through_a_file(killed.state_dict())
+    state = save_and_load(killed.state_dict())
     train(killed, cut + 2)  # The resumed training repeats these rows.
     killed.close("KILLED")
     report = LogReport(trigger=(3, "iteration"))
     with make_manager(tmp_path / "parts", report) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 12)
-    assert drop_elapsed_time(rows(tmp_path / "parts")) == drop_elapsed_time(rows(tmp_path / "whole"))
-    assert drop_elapsed_time(report.log) == drop_elapsed_time(rows(tmp_path / "whole"))
+    assert drop_elapsed_time(read_rows(tmp_path / "parts")) == drop_elapsed_time(read_rows(tmp_path / "whole"))
+    assert drop_elapsed_time(report.log) == drop_elapsed_time(read_rows(tmp_path / "whole"))
 
 
 def test_log_report_snapshot_size_is_independent_of_log_length(tmp_path: Path) -> None:

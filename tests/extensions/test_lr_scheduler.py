@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 import pte_tracking as pte
 from pte_tracking.extensions import LRScheduler
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_sgd() -> torch.optim.SGD:
@@ -63,7 +63,7 @@ SCHEDULERS: list[Callable[[torch.optim.Optimizer], Any]] = [
 @pytest.mark.parametrize("cut", [1, 4, 6])
 @pytest.mark.parametrize("make", SCHEDULERS, ids=lambda make: type(make(make_sgd())).__name__)
 def test_lr_scheduler_resumed_matches_uninterrupted_run(
-    tmp_path: Path, make: Callable[[Any], Any], cut: int, through_a_file: ThroughAFile
+    tmp_path: Path, make: Callable[[Any], Any], cut: int, save_and_load: SaveAndLoad
 ) -> None:
     def extension() -> LRScheduler:
         return LRScheduler(make(make_sgd()), trigger=(1, "iteration"))
@@ -72,7 +72,7 @@ def test_lr_scheduler_resumed_matches_uninterrupted_run(
     whole = record_rates(make_manager(tmp_path / "whole", extension()), 10, **values)
     killed = make_manager(tmp_path / "parts", extension())
     first = record_rates(killed, cut, **values)
-    state = through_a_file(killed.state_dict())
+    state = save_and_load(killed.state_dict())
     killed.close("KILLED")
     resumed = make_manager(tmp_path / "parts", extension())
     resumed.load_state_dict(state)
@@ -98,12 +98,12 @@ def test_lr_scheduler_unreported_plateau_metric_raises_value_error(tmp_path: Pat
 def test_lr_scheduler_custom_stepper_receives_manager_and_scheduler(tmp_path: Path) -> None:
     calls = []
     scheduler = lr_scheduler.StepLR(make_sgd(), 1)
-    extension = LRScheduler(scheduler, stepper=lambda manager, given: calls.append((manager.iteration, given)))
+    extension = LRScheduler(scheduler, stepper=lambda manager, argument: calls.append((manager.iteration, argument)))
     record_rates(make_manager(tmp_path, extension), 8)
     assert calls == [(4, scheduler), (8, scheduler)]
 
 
-def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
     def make_extension() -> LRScheduler:
         scheduler = lr_scheduler.StepLR(make_sgd(), 1, 0.5)
         return LRScheduler(scheduler, trigger=(1, "iteration"), wait_for_first_optimizer_step=True)
@@ -113,7 +113,7 @@ def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, through_a_f
         with manager.run_iteration():
             pass
     assert record_rates(manager, 5) == [1, 0.5]
-    state = through_a_file(manager.state_dict())
+    state = save_and_load(manager.state_dict())
     manager.close("KILLED")
     resumed = make_manager(tmp_path, make_extension())
     resumed.load_state_dict(state)

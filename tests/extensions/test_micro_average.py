@@ -14,7 +14,7 @@ import pte_tracking as pte
 from pte_tracking.extensions import LogReport, MicroAverage
 from tests.test_reporter import DistantTensor, make_distant
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 RIGHT, ALL = [3, 1, 7, 2, 5, 0, 4, 1, 6], [7, 9, 7, 3, 11, 2, 4, 5, 6]
 
 
@@ -48,12 +48,10 @@ def test_micro_average_is_logged_in_same_iteration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
-def test_micro_average_resumed_matches_uninterrupted_run(
-    tmp_path: Path, cut: int, through_a_file: ThroughAFile
-) -> None:
+def test_micro_average_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, save_and_load: SaveAndLoad) -> None:
     killed = make_manager(tmp_path)
     first = train(killed, cut)
-    state = through_a_file(killed.state_dict())
+    state = save_and_load(killed.state_dict())
     killed.close("KILLED")
     resumed = make_manager(tmp_path)
     resumed.load_state_dict(state)
@@ -92,11 +90,11 @@ def test_micro_average_device_values_are_not_fetched(tmp_path: Path) -> None:
     assert result.inner == compute_ratio(0)
 
 
-def test_micro_average_snapshot_stores_device_sums_as_numbers(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+def test_micro_average_snapshot_stores_device_sums_as_numbers(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
     manager = make_manager(tmp_path)
     with manager.run_iteration():
         pte.report({"right": make_distant(3), "all": make_distant(7)})
-    state = through_a_file(manager.state_dict())
+    state = save_and_load(manager.state_dict())
     sums = state["extensions"]["MicroAverage"]["extension"]["sums"]
     assert (sums["numerator"]["x"], sums["denominator"]["x"]) == (3, 7)
 

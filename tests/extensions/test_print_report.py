@@ -12,7 +12,7 @@ import pytest
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, PrintReport, ProgressBar
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_manager(out: Path, *extensions: Any) -> pte.ExtensionsManager:
@@ -25,7 +25,7 @@ def train(manager: pte.ExtensionsManager, until: int) -> None:
             pte.report({"loss": 0.5, "done": manager.iteration + 1})
 
 
-def printed(out: io.StringIO) -> list[list[str]]:
+def split_lines(out: io.StringIO) -> list[list[str]]:
     return [line.split() for line in out.getvalue().splitlines()]
 
 
@@ -35,7 +35,7 @@ def test_print_report_prints_rows_when_logged(tmp_path: Path) -> None:
         train(manager, 3)
         assert out.getvalue() == ""
         train(manager, 4)
-        assert printed(out) == [["epoch", "iteration", "done"], ["1", "4", "2.5"]]
+        assert split_lines(out) == [["epoch", "iteration", "done"], ["1", "4", "2.5"]]
         train(manager, 8)
     assert out.getvalue() == "epoch       iteration   done\n1           4           2.5\n2           8           6.5\n"
 
@@ -47,7 +47,7 @@ def test_print_report_default_entries_print_all_values(tmp_path: Path) -> None:
         with manager.run_iteration():
             pte.report({"val/loss": 3})
         train(manager, 4)
-    lines = printed(out)
+    lines = split_lines(out)
     assert lines[0] == ["iteration", "loss", "done", "elapsed_time"]
     assert lines[2] == ["iteration", "loss", "done", "val/loss", "elapsed_time"]
     assert lines[3][:4] == ["4", "0.5", "4", "3"]
@@ -77,40 +77,40 @@ def test_print_report_accepts_log_report_by_name_or_object(tmp_path: Path) -> No
     train(manager, 6)
     manager.close()
     assert by_name.getvalue() == by_object.getvalue()
-    assert printed(by_object) == [["iteration", "done"], ["3", "2"], ["6", "5"]]
+    assert split_lines(by_object) == [["iteration", "done"], ["3", "2"], ["6", "5"]]
     assert len(other.log) == 2
 
 
 @pytest.mark.parametrize("cut", [2, 3, 4])
-def test_print_report_unregistered_log_report_is_run(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_print_report_unregistered_log_report_is_run(tmp_path: Path, cut: int, save_and_load: SaveAndLoad) -> None:
     def report() -> PrintReport:
         return PrintReport(["iteration", "done"], LogReport(trigger=(3, "iteration")), out)
 
     out = io.StringIO()
     manager = make_manager(tmp_path, report())
     train(manager, cut)
-    state = through_a_file(manager.state_dict())
+    state = save_and_load(manager.state_dict())
     manager.close("KILLED")
     with make_manager(tmp_path, report()) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 6)
-    assert [line for line in printed(out) if line[0] != "iteration"] == [["3", "2"], ["6", "5"]]
+    assert [line for line in split_lines(out) if line[0] != "iteration"] == [["3", "2"], ["6", "5"]]
 
 
-def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
     first, second = io.StringIO(), io.StringIO()
     manager = make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=first))
     train(manager, 9)
-    state = through_a_file(manager.state_dict())
+    state = save_and_load(manager.state_dict())
     manager.close("KILLED")
     with make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=second)) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 16)
-    assert printed(first) == [["epoch"], ["1"], ["2"]]
-    assert printed(second) == [["epoch"], ["3"], ["4"]]
+    assert split_lines(first) == [["epoch"], ["1"], ["2"]]
+    assert split_lines(second) == [["epoch"], ["3"], ["4"]]
 
 
-def test_print_report_own_trigger_sets_print_times(tmp_path: Path, through_a_file: ThroughAFile) -> None:
+def test_print_report_own_trigger_sets_print_times(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
     def make_print_manager(out: io.StringIO) -> pte.ExtensionsManager:
         manager = make_manager(tmp_path, LogReport(trigger=(1, "iteration")))
         manager.extend(PrintReport(["iteration"], out=out), trigger=(1, "epoch"))
@@ -119,20 +119,20 @@ def test_print_report_own_trigger_sets_print_times(tmp_path: Path, through_a_fil
     first, second = io.StringIO(), io.StringIO()
     manager = make_print_manager(first)
     train(manager, 6)
-    assert printed(first) == [["iteration"], ["1"], ["2"], ["3"], ["4"]]
-    state = through_a_file(manager.state_dict())
+    assert split_lines(first) == [["iteration"], ["1"], ["2"], ["3"], ["4"]]
+    state = save_and_load(manager.state_dict())
     manager.close("KILLED")
     with make_print_manager(second) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 8)
-    assert printed(second) == [["iteration"], ["5"], ["6"], ["7"], ["8"]]
+    assert split_lines(second) == [["iteration"], ["5"], ["6"], ["7"], ["8"]]
 
 
 def test_print_report_before_log_report_prints_last_row(tmp_path: Path) -> None:
     out = io.StringIO()
     with make_manager(tmp_path, PrintReport(["epoch"], out=out), LogReport()) as manager:
         train(manager, 8)
-    assert printed(out) == [["epoch"], ["1"], ["2"]]
+    assert split_lines(out) == [["epoch"], ["1"], ["2"]]
 
 
 def test_print_report_write_only_stream_is_accepted(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pte_tracking.extensions import Evaluator, LogReport, ProgressBar
 from pte_tracking.extensions import _progress_display as display
 from tests.test_reporter import DistantTensor, make_distant
 
-ThroughAFile = Callable[[dict[str, Any]], dict[str, Any]]
+SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def make_manager(out: Path, *extensions: Any, epochs: float = 3, **options: Any) -> pte.ExtensionsManager:
@@ -111,11 +111,11 @@ def test_progress_bar_fractional_training_length_is_exact(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("show_every_iteration")
 @pytest.mark.parametrize("cut", [1, 5])
-def test_progress_bar_resumed_run_continues_count(tmp_path: Path, cut: int, through_a_file: ThroughAFile) -> None:
+def test_progress_bar_resumed_run_continues_count(tmp_path: Path, cut: int, save_and_load: SaveAndLoad) -> None:
     out = io.StringIO()
     manager = make_manager(tmp_path, ProgressBar(out=io.StringIO()))
     train(manager, cut)
-    state = through_a_file(manager.state_dict())
+    state = save_and_load(manager.state_dict())
     manager.close("KILLED")
     with make_manager(tmp_path, ProgressBar(out=out)) as resumed:
         resumed.load_state_dict(state)
