@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_events
+from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._delivery.run_view import JournalRunView
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._delivery.throttle import request_interval
 from pte_tracking._store import journal
-from pte_tracking._store.events import AnyEvent, Metrics, Rewound, RunStarted, Status
+from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking.sinks import UNLIMITED, Connection, Limits, RejectedEventError, SinkClosedError
@@ -39,8 +39,8 @@ class SinkConsumer:
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
         self._sink = build_sink(entry)
-        self._is_shared = self._sink.uses_shared_server
-        self._directory = directory
+        self.uses_shared_server = self._sink.uses_shared_server
+        self._store = CursorStore(directory, self.key)
         self._journal = directory / JOURNAL
         self._filter = EventFilter(self.key, entry.name, self._sink.limits)
         self._view = JournalRunView(directory, manifest, self._filter)
@@ -48,9 +48,6 @@ class SinkConsumer:
         self._connection: Connection | None = None
         #: What it failed with last, as long as it fails.
         self._logged_error: str | None = None
-        #: Of the last batch: whether there is more, whether it was nothing but numbers, and the seconds that it took.
-        self._was_full, self._was_small, self._took = False, False, 0.0
-        self._is_abandoned = False
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
         self._restore()
 
@@ -64,40 +61,34 @@ class SinkConsumer:
         """Whether the backend has given this run up for ever."""
         return self.cursor.closed_reason is not None
 
-    @property
-    def throttle_seconds(self) -> float:
-        """Seconds for which the backend should be left to others now, while the run goes on."""
-        if not self._is_shared or self._was_full:
-            return 0.0
-        return request_interval(self._took, is_small=self._was_small)
-
-    def deliver_next(self) -> bool:
+    def deliver_next(self) -> Delivered | None:
         """Deliver the next batch.
 
         Returns:
-            Whether there was one.
+            The delivered batch, or None if there are no pending events.
 
         Raises:
             Exception: The backend could not be reached or did not take it: to be tried again later.
         """
         start, end = self.cursor.position, self._journal.stat().st_size
         if self.is_closed or end <= start:
-            return False
+            return None
         if start < self.cursor.batch_end < end:
             end = self.cursor.batch_end
         rewound, start, end = self._reader.next_range(start, end)
         if rewound:
             self._save_batch_end(start)
+            start_time = time.monotonic()
             self._apply_rewind(rewound, start)
-            return True
-        events, position = self._batch(start, end)
-        if not events:
-            self._skip_rewind(position)
-            return False
-        self._save_batch_end(position)
-        self.deliver(events, position)
+            return Delivered(Batch((rewound,), start), time.monotonic() - start_time)
+        batch = read_batch(self._journal, start, end, self._sink.limits)
+        if not batch.events:
+            self._skip_rewind(batch.end)
+            return None
+        self._save_batch_end(batch.end)
+        seconds = self._deliver(batch.events, batch.end)
         self.save()
-        return True
+        return Delivered(batch, seconds)
 
     def _save_batch_end(self, position: int) -> None:
         if position > self.cursor.batch_end:
@@ -108,26 +99,36 @@ class SinkConsumer:
         """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
         is_plain = self._accepts_everything and getattr(event, "sinks", None) is None
         if self._connection is None or not is_plain:
-            self.deliver([event], position)
+            self._deliver((event,), position)
             return
         self._connection.write((event,))
         self.cursor.position, self.cursor.seq = position, event.seq
 
-    def deliver(self, events: list[AnyEvent], position: int) -> None:
-        """Write events of the journal, the last of which ends at ``position``; progress is kept, but not saved."""
+    def _deliver(self, events: Sequence[AnyEvent], position: int) -> float:
+        """Write events and advance the cursor, without saving it.
+
+        Args:
+            events: Events of the journal.
+            position: Journal position after the last event.
+
+        Returns:
+            Seconds that the sink took to write the events.
+        """
+        seconds = 0.0
         try:
             connection = self._connect()
-            selected, begun = list(self._filter.select(events)), time.monotonic()
-            for batch in _cut(selected, self._sink.limits.batch_values):
-                self._write(connection, batch)
-            self._took = time.monotonic() - begun
+            selected, start_time = list(self._filter.select(events)), time.monotonic()
+            for part in split_events(selected, self._sink.limits.batch_values):
+                self._write(connection, part)
+            seconds = time.monotonic() - start_time
         except SinkClosedError as error:
             self._close_permanently(error)
-            return
+            return seconds
         if self.cursor.end_status and any(isinstance(event, RunStarted) for event in events):
             self.cursor.end_status = None
         self.cursor.position, self.cursor.seq = position, events[-1].seq
         self.cursor.error = self.cursor.error_time = None
+        return seconds
 
     def save(self) -> None:
         """Make position and state durable against the end of this process, together."""
@@ -175,16 +176,15 @@ class SinkConsumer:
         self.save()
 
     def abandon(self) -> None:
-        """Keep nothing from now on: what is under way may end when the directory is another run's."""
-        self._is_abandoned = True
+        """Save nothing from now on: a request that is still running may end when the directory contains another run."""
+        self._store.revoke()
 
     def _save_cursor(self) -> None:
-        if not self._is_abandoned:
-            self.cursor.save(self._directory, self.key)
+        self._store.save(self.cursor)
 
     def _restore(self) -> None:
         """Begin where the saved progress ends."""
-        progress = Cursor.load(self._directory, self.key)
+        progress = self._store.load()
         if progress.position and journal.seq_at(self._journal, progress.position) != progress.seq:
             _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
             progress = Cursor(closed_reason=progress.closed_reason)
@@ -209,24 +209,6 @@ class SinkConsumer:
         self.cursor.closed_reason = str(error) or type(error).__name__
         self._save_cursor()
         self._disconnect()
-
-    def _batch(self, start: int, end: int) -> tuple[list[AnyEvent], int]:
-        """The next events, as many as one write should carry, and the position behind them."""
-        events: list[AnyEvent] = []
-        values, limits = 0, self._sink.limits
-        self._was_full = False
-        for event, behind in journal.read(self._journal, start, end):
-            values += len(event.values) if isinstance(event, Metrics) else 0
-            if events and values > limits.batch_values:
-                self._was_full = True
-                break
-            events.append(event)
-            start = behind
-            if len(events) >= limits.batch_events:
-                self._was_full = True
-                break
-        self._was_small = all(isinstance(event, Metrics) for event in events)
-        return events, start
 
     def _apply_rewind(self, rewound: Rewound, behind: int) -> None:
         """Follow a rewind that takes back what was delivered already."""
@@ -267,17 +249,3 @@ class SinkConsumer:
                 batch = rest
             else:
                 return
-
-
-def _cut(events: list[AnyEvent], most_values: int) -> Iterator[list[AnyEvent]]:
-    batch: list[AnyEvent] = []
-    values = 0
-    for event in events:
-        more = len(event.values) if isinstance(event, Metrics) else 0
-        if batch and values + more > most_values:
-            yield batch
-            batch, values = [], 0
-        batch.append(event)
-        values += more
-    if batch:
-        yield batch

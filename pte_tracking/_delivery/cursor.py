@@ -57,9 +57,32 @@ class Cursor(msgspec.Struct):
             _logger.warning("%s: damaged (%s); everything is delivered again", cursor_path(directory, key), error)
             return cls()
 
-    def save(self, directory: Path, key: str) -> None:
-        """Write it, whole or not at all."""
-        write_atomically(cursor_path(directory, key), msgspec.json.encode(self))
+
+class CursorStore:
+    """File of a sink's cursor, with write access that can be revoked.
+
+    Args:
+        directory: The run directory.
+        key: Key of the sink in the run.
+    """
+
+    def __init__(self, directory: Path, key: str) -> None:
+        self._directory = directory
+        self._key = key
+        self._is_revoked = False
+
+    def load(self) -> Cursor:
+        """Read the cursor; see :meth:`Cursor.load`."""
+        return Cursor.load(self._directory, self._key)
+
+    def save(self, cursor: Cursor) -> None:
+        """Replace the file atomically. Do nothing after :meth:`revoke`."""
+        if not self._is_revoked:
+            write_atomically(cursor_path(self._directory, self._key), msgspec.json.encode(cursor))
+
+    def revoke(self) -> None:
+        """Make every later :meth:`save` do nothing."""
+        self._is_revoked = True
 
 
 def cursor_path(directory: Path, key: str) -> Path:

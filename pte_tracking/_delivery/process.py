@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pte_tracking._delivery.batch import Delivered
 from pte_tracking._delivery.consumer import SinkConsumer
-from pte_tracking._delivery.throttle import Throttle
+from pte_tracking._delivery.throttle import Throttle, request_interval
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
 from pte_tracking._store.lock import Lock, LockedError
@@ -99,14 +100,13 @@ class DeliveryLoop:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
                 ending = read_status(self._directory)
                 began = time.monotonic()
-                if consumer.deliver_next():
+                delivered = consumer.deliver_next()
+                if delivered is not None:
                     self._last_delivery = time.monotonic()
                     pause = _MIN_BACKOFF_SECONDS
                     if ending == "RUNNING":
-                        self._pause(
-                            max(self._throttle.pause_seconds(self._last_delivery - began), consumer.throttle_seconds),
-                            called,
-                        )
+                        throttle_seconds = self._throttle.pause_seconds(self._last_delivery - began)
+                        self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), called)
                 elif ending != "RUNNING":
                     consumer.finish(ending)
                     return
@@ -128,6 +128,13 @@ class DeliveryLoop:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and mtime_ns(path) == called:
             time.sleep(min(_POLL_SECONDS, left))
+
+
+def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
+    """Seconds to leave the server of a sink to other runs after a batch, while this run continues."""
+    if not consumer.uses_shared_server or delivered.batch.is_full:
+        return 0.0
+    return request_interval(delivered.seconds, is_small=delivered.batch.is_metrics_only)
 
 
 def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: False) -> None:

@@ -208,6 +208,39 @@ def test_failed_write_loses_no_point_of_its_step(recording: Recording, probe: Pr
     assert probe.points() == [("a", 1, 1.0)]
 
 
+def test_abandoned_consumer_saves_no_cursor(recording: Recording, probe: Probe) -> None:
+    recording.pump()
+    saved = cursor_path(recording.directory, "probe").read_bytes()
+    recording.channel.abandon()
+    recording.row(1, {"a": 1.0})
+    delivered = recording.channel.deliver_next()
+    recording.channel.record_failure(OSError("away"))
+    assert delivered is not None
+    assert probe.points() == [("a", 1, 1.0)]
+    assert cursor_path(recording.directory, "probe").read_bytes() == saved
+
+
+def test_deliver_next_returns_batch_and_seconds(recording: Recording) -> None:
+    recording.pump()
+    assert recording.channel.deliver_next() is None
+    mark = recording.row(1, {"a": 1.0})
+    delivered = recording.channel.deliver_next()
+    assert delivered is not None
+    assert [event.seq for event in delivered.batch.events] == [2]
+    assert delivered.batch.end == recording.journal.position
+    assert delivered.batch.is_metrics_only
+    assert not delivered.batch.is_full
+    assert 0 < delivered.seconds < 10
+    recording.row(2, {"a": 2.0})
+    recording.pump()
+    recording.journal.rewind(mark, 1)
+    recording.row(2, {"a": 3.0})
+    delivered = recording.channel.deliver_next()
+    assert delivered is not None
+    assert [type(event) for event in delivered.batch.events] == [events.Rewound]
+    assert not delivered.batch.is_metrics_only
+
+
 def test_cursor_keeps_error_until_delivery_succeeds(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pte_tracking._delivery.consumer import _cut
+from pte_tracking._delivery.batch import split_events
 from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics
@@ -45,7 +45,7 @@ def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[M
             for key, value in event.values.items():
                 expected.setdefault((key, event.step), value)
     assert points(selected) == [(key, step, value) for (key, step), value in expected.items()]
-    for batch in _cut(selected, max_values):
+    for batch in split_events(selected, max_values):
         assert len(points(batch)) <= max_values
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pte_tracking._delivery import throttle
+from pte_tracking._delivery import process, throttle
+from pte_tracking._delivery.batch import Batch, Delivered
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,3 +58,20 @@ def test_request_interval_grows_with_request_duration(
     request_seconds: float, is_small: bool, expected_seconds: float
 ) -> None:
     assert throttle.request_interval(request_seconds, is_small=is_small) == pytest.approx(max(expected_seconds, 0.0))
+
+
+@dataclasses.dataclass
+class FakeConsumer:
+    uses_shared_server: bool
+
+
+@pytest.mark.parametrize(
+    ("uses_shared_server", "is_full", "is_metrics_only", "expected_seconds"),
+    [(False, False, True, 0.0), (True, True, True, 0.0), (True, False, True, 3.8), (True, False, False, 0.8)],
+)
+def test_request_pause_depends_on_sink_and_batch(
+    uses_shared_server: bool, is_full: bool, is_metrics_only: bool, expected_seconds: float
+) -> None:
+    delivered = Delivered(Batch((), 0, is_full, is_metrics_only), 0.2)
+    consumer: Any = FakeConsumer(uses_shared_server)
+    assert process._request_pause(consumer, delivered) == pytest.approx(expected_seconds)
