@@ -44,7 +44,8 @@ def observe(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, flo
         wait(run.directory)
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
-        process = psutil.Process(int(holder.split()[0]))
+        assert holder.pid is not None
+        process = psutil.Process(holder.pid)
         # Not what getrusage tells: that counts what was before exec, this benchmark's own size.
         peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
         assert peak is not None

@@ -64,7 +64,8 @@ def measure(directory: Path, server: str) -> None:
     time.sleep(8)  # it has tried, and waits
     holder = lock.holder(directory / DELIVERY_LOCK)
     assert holder is not None
-    delivery = psutil.Process(int(holder.split()[0]))
+    assert holder.pid is not None
+    delivery = psutil.Process(holder.pid)
     before = own.memory_full_info().uss
     log(run, EARLY, ROWS)
     held = (own.memory_full_info().uss - before) / POINTS

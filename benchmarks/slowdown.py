@@ -67,7 +67,8 @@ def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, 
         time.sleep(5)
         holder = lock.holder(Path(folder) / DELIVERY_LOCK)
         assert holder is not None
-        process = int(holder.split()[0])
+        assert holder.pid is not None
+        process = holder.pid
         try:
             yield manager, process
         finally:

@@ -168,17 +168,18 @@ def stop_delivery(directory: Path) -> bool:
     holder = lock.holder(path)
     if holder is None:
         return False
-    pid, _, host = holder.partition(" on ")
-    is_elsewhere = host != os.uname().nodename or not pid.isdigit()
+    is_local = holder.is_local_process()
     request_handover(directory)
-    if is_elsewhere:
-        _logger.warning("%s: process %s delivers the earlier run; waits until it has left", directory, holder)
-    if _wait_until_free(path, _REMOTE_STOP_SECONDS if is_elsewhere else _LOCAL_STOP_SECONDS):
+    if not is_local:
+        _logger.warning("%s: %s delivers the earlier run; waits until it has left", directory, holder)
+    if _wait_until_free(path, _LOCAL_STOP_SECONDS if is_local else _REMOTE_STOP_SECONDS):
         return True
-    if is_elsewhere:
+    if not is_local:
         raise lock.LockedError(path, holder)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(pid), signal.SIGTERM)
+    # The process may have ended meanwhile, and its ID may be that of another process.
+    if holder.pid is not None and holder.is_local_process():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(holder.pid, signal.SIGTERM)
         _wait_until_free(path, _LOCAL_STOP_SECONDS)
     return True
 

@@ -43,8 +43,8 @@ def lock_directory(directory: Path) -> lock.Lock:
     try:
         return lock.Lock(directory / WRITER_LOCK)
     except lock.LockedError as error:
-        who, what_to_do = f"process {error.holder}", "end that one first"
-        if error.is_here:
+        who, what_to_do = str(error.holder), "end that one first"
+        if error.is_own_process:
             who, what_to_do = "another manager or Run of this process", "call its close() first"
         raise DirectoryInUseError(
             f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
@@ -89,7 +89,7 @@ def archive_run(directory: Path) -> None:
         was_delivering = supervisor.stop_delivery(directory)
     except lock.LockedError as error:
         raise DirectoryInUseError(
-            f"the earlier run in out_dir {str(directory)!r} is still being delivered by process {error.holder}; end "
+            f"the earlier run in out_dir {str(directory)!r} is still being delivered by {error.holder}; end "
             "that one first, or give another out_dir"
         ) from None
     target = directory / PREVIOUS / manifest.id

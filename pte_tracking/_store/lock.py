@@ -16,9 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-_UNKNOWN = "unknown"
+import msgspec
+
+_PROC = Path("/proc")
+_MAX_RECORD_BYTES = 4096
 #: How often to look whether a holder has written its name: for a second, since the delivery is often out of turn.
 _LOOKS = 100
 
@@ -30,18 +33,59 @@ _held: dict[Path, Lock] = {}
 _guard = threading.Lock()
 
 
-class LockedError(RuntimeError):
-    """Another live process holds the lock, or this one already.
+class LockHolder(msgspec.Struct, frozen=True):
+    """Process that holds a lock, as recorded in the lock file.
 
     Attributes:
-        holder: Its process id and host, as it wrote them, such as ``"4711 on node3"``.
-        is_here: It is this process itself.
+        pid: Process ID in the process's own PID namespace. None if the holder is unknown.
+        host: Host name.
+        boot_id: Identifies the machine since its last start. None if the system has no boot ID.
+        pid_namespace: Identifies the PID namespace. None if the system has no PID namespaces.
+        start_time: Start time of the process in clock ticks since the machine started. None if the system does not
+            report the start time.
     """
 
-    def __init__(self, path: Path, holder: str) -> None:
-        super().__init__(f"{path} is held by process {holder}")
+    pid: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    host: str | None = None
+    boot_id: str | None = None
+    pid_namespace: str | None = None
+    start_time: int | None = None
+
+    def __str__(self) -> str:
+        return "an unknown process" if self.pid is None else f"process {self.pid} on {self.host}"
+
+    @classmethod
+    def current(cls) -> LockHolder:
+        """Return the record of this process."""
+        pid = os.getpid()
+        return cls(pid, os.uname().nodename, _boot_id(), _pid_namespace(), _start_time(pid))
+
+    def is_local_process(self) -> bool:
+        """Whether the holder runs on this machine and in this PID namespace, so that it can receive a signal."""
+        return (
+            self.pid is not None
+            and self.shares_process_ids(LockHolder.current())
+            and self.start_time == _start_time(self.pid)
+        )
+
+    def shares_process_ids(self, other: LockHolder) -> bool:
+        """Whether both holders are of the same machine and PID namespace."""
+        own = (self.host, self.boot_id, self.pid_namespace)
+        return own == (other.host, other.boot_id, other.pid_namespace)
+
+
+class LockedError(RuntimeError):
+    """Raised when a live process, possibly this process, holds a lock.
+
+    Attributes:
+        holder: The process that holds the lock.
+        is_own_process: Whether this process holds the lock.
+    """
+
+    def __init__(self, path: Path, holder: LockHolder) -> None:
+        super().__init__(f"{path} is held by {holder}")
         self.holder = holder
-        self.is_here = holder == _me()
+        self.is_own_process = holder == LockHolder.current()
 
 
 class Lock:
@@ -63,11 +107,11 @@ class Lock:
                 raise LockedError(path, other)
             time.sleep(0.01)
 
-    def _acquire(self) -> str | None:
+    def _acquire(self) -> LockHolder | None:
         """Try once; returns who holds it instead."""
         with _guard:
             if self._path in _held:
-                return _me()
+                return LockHolder.current()
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 while not _try(self._fd):
@@ -75,9 +119,9 @@ class Lock:
                         os.close(self._fd)
                         return other
                 # Over what is there, and cut off then: that works on a full disk too.
-                name = f"{_me()}\n".encode()
-                os.pwrite(self._fd, name, 0)
-                os.ftruncate(self._fd, len(name))
+                record = msgspec.json.encode(LockHolder.current()) + b"\n"
+                os.pwrite(self._fd, record, 0)
+                os.ftruncate(self._fd, len(record))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -91,9 +135,16 @@ class Lock:
                 os.close(self._fd)
 
 
-def holder(path: Path) -> str | None:
-    """Who holds the lock, such as ``"4711 on node3"``, ``"unknown"`` if that cannot be told; None if nobody does."""
-    return _ask(path, _holder, _me())
+def holder(path: Path) -> LockHolder | None:
+    """Return the process that holds a lock.
+
+    Args:
+        path: The lock file.
+
+    Returns:
+        The holder, with ``pid=None`` if the holder is unknown. None if the lock is free.
+    """
+    return _ask(path, _holder, LockHolder.current())
 
 
 def is_held(path: Path) -> bool:
@@ -116,25 +167,49 @@ def _ask(path: Path, question: Callable[[int], _Answer | None], mine: _Answer) -
             os.close(fd)
 
 
-def _me() -> str:
-    return f"{os.getpid()}{_here()}"
-
-
-def _here() -> str:
-    return f" on {os.uname().nodename}"
-
-
-def _holder(fd: int) -> str | None:
-    # Between taking the lock and writing its name, a holder stands under the name of the one before it, or under none.
+def _holder(fd: int) -> LockHolder | None:
+    # Until a new holder has written its record, the file contains the record of the previous holder, or none.
     for _ in range(_LOOKS):
         if (pid := _holding_pid(fd)) is None:
             return None
-        name = os.pread(fd, 200, 0).decode(errors="replace").strip()
-        if name and (pid <= 0 or name.startswith(f"{pid} on ")):
-            return name
+        recorded = _read_record(fd)
+        if recorded is not None and (pid <= 0 or recorded.pid == pid):
+            return recorded
         time.sleep(0.01)
-    # A container's processes have other ids in there than out here; of this machine it can only be an old name.
-    return _UNKNOWN if not name or name.endswith(_here()) else name
+    # The IDs of a process differ between PID namespaces. In this namespace, a record with another ID is an old one.
+    if recorded is None or recorded.shares_process_ids(LockHolder.current()):
+        return LockHolder()
+    return recorded
+
+
+def _read_record(fd: int) -> LockHolder | None:
+    try:
+        recorded = msgspec.json.decode(os.pread(fd, _MAX_RECORD_BYTES, 0), type=LockHolder)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if recorded.pid is None else recorded
+
+
+def _boot_id() -> str | None:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _pid_namespace() -> str | None:
+    try:
+        return os.readlink(_PROC / "self/ns/pid")
+    except OSError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        # The second field is the name of the program, in parentheses, and may contain spaces and parentheses.
+        return int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _try(fd: int) -> bool:

@@ -165,8 +165,8 @@ class Trial:
 
     def _kill_delivery(self) -> None:
         holder = lock.holder(self.folder / "result" / DELIVERY_LOCK)
-        if holder and holder[0].isdigit():  # one that is only just taking its place has no name yet
-            _kill(int(holder.split()[0]))
+        if holder and holder.pid:  # unknown until a new holder has written its record
+            _kill(holder.pid)
 
     def _deliver_pending(self) -> None:
         from pte_tracking._delivery.sync import sync

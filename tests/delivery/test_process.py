@@ -94,8 +94,8 @@ class Stage:
     @property
     def delivery(self) -> int | None:
         """The process that delivers, once it has written its name."""
-        holder = lock.holder(self.directory / DELIVERY_LOCK) or ""
-        return int(holder.split()[0]) if holder[:1].isdigit() else None
+        holder = lock.holder(self.directory / DELIVERY_LOCK)
+        return holder.pid if holder else None
 
     def wait_for_delivery(self) -> None:
         """Wait until everything is delivered, and nobody delivers any more."""
@@ -130,10 +130,10 @@ class Stage:
             process.kill()
             process.communicate()
         for path in self.directory.rglob(DELIVERY_LOCK):
-            holder = lock.holder(path) or ""
+            holder = lock.holder(path)
             with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
-                if holder[:1].isdigit():
-                    os.kill(int(holder.split()[0]), signal.SIGKILL)
+                if holder and holder.pid:
+                    os.kill(holder.pid, signal.SIGKILL)
 
 
 def recorded(directory: Path) -> list[tuple[str, int, Any]]:

@@ -174,7 +174,8 @@ def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) ->
             time.sleep(0.5)
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
-        return [psutil.Process(int(pid)).memory_full_info().uss for pid in (os.getpid(), holder.split()[0])]
+        assert holder.pid is not None
+        return [psutil.Process(pid).memory_full_info().uss for pid in (os.getpid(), holder.pid)]
 
     measure_memory(0, 1000)
     early = measure_memory(1000, 10_000)

@@ -114,7 +114,8 @@ def test_secrets_stay_in_environment(
             wait_until(lambda: Cursor.load(run, "mlflow").seq >= KILLED_IN)
             holder = lock.holder(run / DELIVERY_LOCK)
             assert holder is not None
-            delivery = Path("/proc", holder.split()[0], "environ").read_text()
+            assert holder.pid is not None
+            delivery = Path("/proc", str(holder.pid), "environ").read_text()
             said, _ = training.communicate(timeout=60)
         assert training.returncode == 0, said
         synced = pte("sync", str(run), env=env)

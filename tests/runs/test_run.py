@@ -339,7 +339,7 @@ def test_open_earlier_run_delivered_by_other_host_raises(
     )
     assert other.stdout
     assert other.stdout.readline() == "1\n"
-    path.write_text("7 on elsewhere\n")
+    path.write_text('{"pid":7,"host":"elsewhere"}')
     before = tree(tmp_path)
     with pytest.raises(DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
         Run(tmp_path).open()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from pte_tracking._store import lock
-from pte_tracking._store.lock import Lock, LockedError
+from pte_tracking._store.lock import Lock, LockedError, LockHolder
 
 # Forking is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -46,12 +49,13 @@ def test_lock_of_other_process_is_released_by_sigkill(path: Path) -> None:
     assert other.stdout
     with other.stdout:
         assert other.stdout.readline() == b"held\n"
-    name = f"{other.pid} on {os.uname().nodename}"
-    assert lock.holder(path) == name
-    with pytest.raises(LockedError) as info:
+    holder = lock.holder(path)
+    assert holder is not None
+    assert (holder.pid, holder.host) == (other.pid, os.uname().nodename)
+    with pytest.raises(LockedError, match=f"held by process {other.pid} on ") as info:
         Lock(path)
-    assert info.value.holder == name
-    assert str(other.pid) in str(info.value)
+    assert info.value.holder == holder
+    assert not info.value.is_own_process
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert lock.holder(path) is None
@@ -60,11 +64,12 @@ def test_lock_of_other_process_is_released_by_sigkill(path: Path) -> None:
 
 def test_lock_twice_in_one_process_raises(path: Path) -> None:
     held = Lock(path)
-    with pytest.raises(LockedError, match=f"held by process {os.getpid()} on "):
+    with pytest.raises(LockedError, match=f"held by process {os.getpid()} on ") as info:
         Lock(path)
+    assert info.value.is_own_process
     with pytest.raises(LockedError):
         Lock(path.parent / "." / "lock")
-    assert lock.holder(path) == f"{os.getpid()} on {os.uname().nodename}"
+    assert lock.holder(path) == LockHolder.current()
     held.release()
     assert lock.holder(path) is None
     Lock(path).release()
@@ -118,9 +123,10 @@ def test_lock_of_dead_parent_is_not_kept_by_running_child(path: Path) -> None:
         os.close(pipe_out)
 
 
-@pytest.mark.parametrize("before", ["", f"1 on {os.uname().nodename}\n"])
-def test_holder_never_reports_previous_holder(path: Path, before: str) -> None:
-    path.write_text(before)
+@pytest.fixture
+def unnamed_holder(path: Path) -> Iterator[int]:
+    """Process that holds the lock and has not written to the file."""
+    path.touch()
     pipe_in, pipe_out = os.pipe()
     other = os.fork()
     if not other:
@@ -130,34 +136,88 @@ def test_holder_never_reports_previous_holder(path: Path, before: str) -> None:
         signal.pause()
         os._exit(0)
     os.read(pipe_in, 4)
-    name = f"{other} on {os.uname().nodename}"
-    later = threading.Timer(0.2, path.write_text, [f"{name}\n"])
+    yield other
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    os.close(pipe_in)
+    os.close(pipe_out)
+
+
+def record(**changes: Any) -> bytes:
+    """Content of a lock file: that of this process, except for the changes."""
+    return msgspec.json.encode(msgspec.structs.replace(LockHolder.current(), **changes))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\xff",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"pid": -1}',
+        b'{"pid": "1"}',
+        b"1 on host\n",
+        record(pid=1),
+        b"[" * 10_000,
+    ],
+)
+def test_holder_never_reports_previous_holder(path: Path, unnamed_holder: int, before: bytes) -> None:
+    path.write_bytes(before)
+    named = record(pid=unnamed_holder)
+    later = threading.Timer(0.2, path.write_bytes, [named])
+    assert lock.is_held(path)
+    unknown = lock.holder(path)
+    assert unknown == LockHolder()
+    assert str(unknown) == "an unknown process"
+    assert not unknown.is_local_process()
+    later.start()
     try:
-        assert lock.is_held(path)
-        assert lock.holder(path) == "unknown"
-        later.start()
         with pytest.raises(LockedError) as info:
             Lock(path)
-        assert info.value.holder == name
-        assert lock.holder(path) == name
+        assert info.value.holder == lock.holder(path) == msgspec.json.decode(named, type=LockHolder)
     finally:
         later.join()
-        os.kill(other, signal.SIGKILL)
-        os.waitpid(other, 0)
-        os.close(pipe_in)
-        os.close(pipe_out)
-    assert not lock.is_held(path)
 
 
-def test_holder_in_container_keeps_name_from_lock_file(path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
-    assert other.stdout
-    with other.stdout:
-        assert other.stdout.readline() == b"held\n"
-    path.write_text("7 on container\n")
-    assert lock.holder(path) == "7 on container"
-    other.kill()
-    other.wait()
+@pytest.mark.parametrize("changes", [{"host": "container"}, {"pid_namespace": "pid:[1]"}, {"boot_id": "other"}])
+def test_holder_in_other_namespace_is_read_from_lock_file(
+    path: Path, unnamed_holder: int, changes: dict[str, str]
+) -> None:
+    path.write_bytes(record(pid=7, **changes))
+    holder = lock.holder(path)
+    assert holder is not None
+    assert str(holder) == f"process 7 on {changes.get('host', os.uname().nodename)}"
+    assert not holder.is_local_process()
+
+
+def test_is_local_process_requires_same_machine_namespace_and_start_time() -> None:
+    current = LockHolder.current()
+    assert current.is_local_process()
+    for field in ("host", "boot_id", "pid_namespace"):
+        assert not msgspec.structs.replace(current, **{field: "other"}).is_local_process()
+    assert not msgspec.structs.replace(current, pid=os.getppid()).is_local_process()
+    assert not msgspec.structs.replace(current, start_time=1).is_local_process()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert not msgspec.structs.replace(current, pid=ended.pid).is_local_process()
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_holder_record_identifies_process() -> None:
+    current = LockHolder.current()
+    assert current.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert current.pid_namespace == os.readlink("/proc/self/ns/pid")
+    assert current.start_time == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def test_is_local_process_without_proc_compares_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lock, "_PROC", tmp_path)
+    current = LockHolder.current()
+    assert current == LockHolder(os.getpid(), os.uname().nodename)
+    assert current.is_local_process()
+    assert not msgspec.structs.replace(current, host="other").is_local_process()
 
 
 def test_holder_without_lock_file_is_none(path: Path) -> None:
