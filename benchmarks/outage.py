@@ -19,7 +19,7 @@ from _measure import Figure
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
@@ -74,7 +74,7 @@ def measure(directory: Path, server: str) -> None:
     spent = (processor_seconds(delivery) - before_silence) / (time.perf_counter() - begin) * 100
     run.close()
     with servers.Proxy(urlsplit(server).port or 0, listen_on=port):
-        supervisor.request_retry(directory)
+        request_retry(directory)
         wait(run, EARLY)
         begin, early = time.perf_counter(), peak(delivery)
         wait(run, ROWS)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_events
-from pte_tracking._delivery.cursor import Cursor, CursorStore
+from pte_tracking._delivery.cursor import Cursor, CursorStore, describe_error
 from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._delivery.run_view import JournalRunView
@@ -127,7 +127,7 @@ class SinkConsumer:
         if self.cursor.end_status and any(isinstance(event, RunStarted) for event in events):
             self.cursor.end_status = None
         self.cursor.position, self.cursor.seq = position, events[-1].seq
-        self.cursor.error = self.cursor.error_time = None
+        self.cursor.clear_error()
         return seconds
 
     def save(self) -> None:
@@ -142,14 +142,14 @@ class SinkConsumer:
 
     def record_failure(self, error: BaseException) -> None:
         """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:2000]  # one line, whatever it was
+        message = describe_error(error)
         if message != self._logged_error:
             _logger.warning("%s: %s; it is tried again", self.key, message)
             self._logged_error = message
         self._disconnect()
         try:
             self._restore()
-            self.cursor.error, self.cursor.error_time = message, time.time()
+            self.cursor.record_error(error)
             self._save_cursor()
         except OSError as problem:
             _logger.debug("%s: what failed is not kept: %s", self.key, problem)
@@ -172,7 +172,7 @@ class SinkConsumer:
             return
         self.cursor.state, self._connection = connection.state(), None
         self.cursor.end_status = status
-        self.cursor.error = self.cursor.error_time = None
+        self.cursor.clear_error()
         self.save()
 
     def abandon(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +13,11 @@ from pte_tracking._store.events import Status
 from pte_tracking._store.files import safe_file_name, write_atomically
 from pte_tracking._store.layout import DELIVERY
 
+#: Kind of a failed delivery.
+ErrorKind = Literal["auth", "network", "other"]
+
 _logger = logging.getLogger("pte_tracking")
+_MAX_ERROR_LENGTH = 2000  # characters
 
 
 class Cursor(msgspec.Struct):
@@ -30,6 +35,8 @@ class Cursor(msgspec.Struct):
         ended: The status with which the backend was told that the run ended; None while it goes on.
         closed: Why the backend will never take this run again.
         error: What the last attempt failed with.
+        error_kind: ``"auth"`` if the backend refuses the credentials, ``"network"`` if it cannot be reached, else
+            ``"other"``.
         error_time: When that was.
         set_aside: The events that the backend can never store, by seq, with its reason.
     """
@@ -43,6 +50,7 @@ class Cursor(msgspec.Struct):
     end_status: Status | None = None
     closed_reason: str | None = None
     error: str | None = None
+    error_kind: ErrorKind | None = None
     error_time: float | None = None
     rejected: dict[str, str] = {}
 
@@ -56,6 +64,16 @@ class Cursor(msgspec.Struct):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             _logger.warning("%s: damaged (%s); everything is delivered again", cursor_path(directory, key), error)
             return cls()
+
+    def record_error(self, error: BaseException) -> None:
+        """Record why the last attempt failed."""
+        self.error = describe_error(error)
+        self.error_kind = _error_kind(error)
+        self.error_time = time.time()
+
+    def clear_error(self) -> None:
+        """Record that the last attempt succeeded."""
+        self.error = self.error_kind = self.error_time = None
 
 
 class CursorStore:
@@ -83,6 +101,17 @@ class CursorStore:
     def revoke(self) -> None:
         """Make every later :meth:`save` do nothing."""
         self._is_revoked = True
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and message of an exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR_LENGTH]
+
+
+def _error_kind(error: BaseException) -> ErrorKind:
+    if isinstance(error, PermissionError):
+        return "auth"
+    return "network" if isinstance(error, OSError) else "other"
 
 
 def cursor_path(directory: Path, key: str) -> Path:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from pte_tracking._delivery.backlog import backlog
-from pte_tracking._delivery.process import deliver, handover_requested
+from pte_tracking._delivery.control import ControlReader
+from pte_tracking._delivery.process import deliver
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY_LOCK, JOURNAL, MANIFEST
@@ -103,9 +104,9 @@ class _Follower:
     def _deliver(self, run: Path) -> None:
         if run not in self._failed:
             self._print(f"{run}: delivering")
-        is_relieved = handover_requested(run)
+        control = ControlReader(run)
         try:
-            deliver(run, lambda idle: self._stop.is_set() or is_relieved(idle))
+            deliver(run, lambda _: self._stop.is_set() or control.is_handover_requested())
             left = backlog(run, Manifest.load(run))
             self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
             self._failed.discard(run)

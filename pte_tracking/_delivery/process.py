@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pte_tracking._delivery.batch import Delivered
 from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.control import ControlReader
 from pte_tracking._delivery.throttle import Throttle, request_interval
 from pte_tracking._store.files import mtime_ns
-from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST, RELIEF, WAKE
+from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
 from pte_tracking._store.lock import Lock, LockedError
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.status import read_status
@@ -38,6 +39,7 @@ class DeliveryLoop:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._control = ControlReader(directory)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._consumers: dict[str, SinkConsumer] = {}
@@ -95,7 +97,7 @@ class DeliveryLoop:
     def _deliver_sink(self, consumer: SinkConsumer) -> None:
         pause = _MIN_BACKOFF_SECONDS
         while not self._stop.is_set() and not consumer.is_closed:
-            called = mtime_ns(self._directory / WAKE)
+            retries = self._control.read().retry
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
                 ending = read_status(self._directory)
@@ -106,7 +108,7 @@ class DeliveryLoop:
                     pause = _MIN_BACKOFF_SECONDS
                     if ending == "RUNNING":
                         throttle_seconds = self._throttle.pause_seconds(self._last_delivery - began)
-                        self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), called)
+                        self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
                 elif ending != "RUNNING":
                     consumer.finish(ending)
                     return
@@ -115,19 +117,20 @@ class DeliveryLoop:
             except Exception as error:
                 consumer.record_failure(error)
                 # Of a thousand runs that a server has dropped at one moment, no two come back at another.
-                self._pause(random.uniform(0, pause), called)
+                self._pause(random.uniform(0, pause), retries)
                 pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
         try:
             consumer.finish(None)
         except Exception as error:
             consumer.record_failure(error)
 
-    def _pause(self, seconds: float, called: int) -> None:
-        """Wait, unless somebody wakes us, or has done so since the time ``called``."""
-        path = self._directory / WAKE
+    def _pause(self, seconds: float, retries: int) -> None:
+        """Wait until the time is over, or until the number of retry requests is not ``retries``."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set() and mtime_ns(path) == called:
-            time.sleep(min(_POLL_SECONDS, left))
+        while (remaining := deadline - time.monotonic()) > 0 and not self._stop.is_set():
+            if self._control.read().retry != retries:
+                return
+            time.sleep(min(_POLL_SECONDS, remaining))
 
 
 def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
@@ -158,20 +161,14 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
         held.release()
 
 
-def handover_requested(directory: Path) -> Callable[[float], bool]:
-    """Tells whether somebody has asked, from now on, that the run be left to others; for :func:`deliver`."""
-    begun_with = mtime_ns(directory / RELIEF)
-    return lambda _: mtime_ns(directory / RELIEF) != begun_with
-
-
 def main() -> int:
     """The delivery process."""
     os.nice(10)  # training comes first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     directory = Path(sys.argv[1])
-    is_enough = handover_requested(directory)  # asked for while we wait for the lock, it counts
+    control = ControlReader(directory)  # a request that arrives before the lock is acquired counts
     try:
-        deliver(directory, is_enough)
+        deliver(directory, lambda _: control.is_handover_requested())
     except LockedError:
         return 0
     except (RunNotFoundError, FileNotFoundError) as error:  # it was moved or deleted

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog
+from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._store import lock
-from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG, RELIEF, WAKE
+from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
@@ -136,21 +137,9 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def request_retry(directory: Path) -> None:
-    """Let a living delivery process try again at once, whatever pause it is in."""
-    path = directory / WAKE
-    path.parent.mkdir(exist_ok=True)
-    path.touch()
-
-
 def is_delivery_enabled() -> bool:
     """Whether this machine delivers; one that only trains is told so by a variable, and another delivers."""
     return os.environ.get("PTE_TRACKING_DELIVERY") != "off"
-
-
-def request_handover(directory: Path) -> None:
-    """Let whoever delivers a run leave it to others; ``pte-tracking sync`` of this one run alone stays."""
-    (directory / RELIEF).touch()
 
 
 def stop_delivery(directory: Path) -> bool:

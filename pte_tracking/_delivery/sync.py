@@ -1,18 +1,19 @@
-"""Deliver what is left of a run, in the foreground: after an outage, from a login node, or to one more backend."""
+"""Deliver the pending events of a run in the foreground."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog
+from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sink_entries import merge_sink_entries
-from pte_tracking._delivery.supervisor import request_handover, request_retry, spawn_delivery
+from pte_tracking._delivery.supervisor import spawn_delivery
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -21,23 +22,25 @@ from pte_tracking._store.manifest import Manifest, update_manifest
 from pte_tracking._store.status import read_status
 from pte_tracking.sinks import Sink
 
+_POLL_SECONDS = 0.1
+
 
 def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> list[SinkBacklog]:
-    """Deliver until nothing is left of what the journal holds now.
+    """Deliver all events that the journal contains now.
 
-    A living delivery process is woken and waited for instead of contended with. One that is refused is relieved: it was
-    given a password that is wrong, which a process cannot be told anew; one of ours goes on.
+    If a delivery process is running, request an immediate retry and wait for the process. If a backend refuses the
+    credentials of that process, deliver with the credentials of this process instead.
 
     Args:
-        directory: The run's directory.
-        timeout: Give up after so many seconds without progress.
-        to: Sinks to add to the run, for good.
+        directory: The run directory.
+        timeout: Maximum time without progress, in seconds.
+        to: Sinks to add to the run permanently.
 
     Returns:
-        What is left.
+        The pending events of each sink. Empty if all events were delivered.
 
     Raises:
-        RunNotFoundError: There is no run.
+        RunNotFoundError: If the directory contains no run, or a run that this version cannot read.
     """
     directory = directory.absolute()
     manifest = find_run(directory)
@@ -45,33 +48,51 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         manifest = update_manifest(
             directory, lambda now: msgspec.structs.replace(now, sinks=merge_sink_entries(to, now.sinks))
         )
-    # While the trainer lives there is always more to come; what is there now is enough then.
+    # A training process that is running adds events at any time, so the current end of the journal is the target.
     size = last_event(directory / JOURNAL)[1] if read_status(directory) == "RUNNING" else None
 
-    def is_enough(idle: float) -> bool:
-        return idle > timeout or not backlog(directory, manifest, size)
+    def pending() -> list[SinkBacklog]:
+        return backlog(directory, manifest, size)
 
-    begun, is_relieved = time.time(), False
+    if not pending():
+        return []
     request_retry(directory)
-    last, since = backlog(directory, manifest, size), time.monotonic()
-    while not is_enough(time.monotonic() - since):
+    was_handover_requested = _deliver_or_wait(directory, manifest, timeout, pending)
+    remaining = pending()
+    if was_handover_requested and (remaining or read_status(directory) == "RUNNING"):
+        spawn_delivery(directory)
+    return remaining
+
+
+def _deliver_or_wait(
+    directory: Path, manifest: Manifest, timeout: float, pending: Callable[[], list[SinkBacklog]]
+) -> bool:
+    """Deliver as soon as no other process delivers. Return whether a handover was requested for that."""
+
+    def should_stop(idle_seconds: float) -> bool:
+        return idle_seconds > timeout or not pending()
+
+    request_time, was_handover_requested = time.time(), False
+    counts, progress_time = _counts(pending()), time.monotonic()
+    while not should_stop(time.monotonic() - progress_time):
         try:
-            deliver(directory, is_enough)
+            deliver(directory, should_stop)
             break
         except LockedError:
-            if _is_refused(directory, manifest, begun):
+            if _has_auth_error(directory, manifest, request_time):
                 request_handover(directory)
-                is_relieved = True
-            time.sleep(0.1)
-        left = backlog(directory, manifest, size)
-        if [one.events for one in left] != [one.events for one in last]:
-            last, since = left, time.monotonic()
-    left = backlog(directory, manifest, size)
-    if is_relieved and (left or read_status(directory) == "RUNNING"):
-        spawn_delivery(directory)
-    return left
+                request_time, was_handover_requested = time.time(), True
+            time.sleep(_POLL_SECONDS)
+        if (current := _counts(pending())) != counts:
+            counts, progress_time = current, time.monotonic()
+    return was_handover_requested
 
 
-def _is_refused(directory: Path, manifest: Manifest, since: float) -> bool:
-    found = (Cursor.load(directory, entry.key) for entry in manifest.sinks)
-    return any((one.error or "").startswith("PermissionError") and (one.error_time or 0) > since for one in found)
+def _counts(pending: list[SinkBacklog]) -> list[int]:
+    return [sink.events for sink in pending]
+
+
+def _has_auth_error(directory: Path, manifest: Manifest, since: float) -> bool:
+    """Whether a backend has refused the credentials of the delivery process since a time."""
+    cursors = (Cursor.load(directory, entry.key) for entry in manifest.sinks)
+    return any(cursor.error_kind == "auth" and (cursor.error_time or 0) > since for cursor in cursors)

@@ -20,8 +20,8 @@ DELIVERY = "delivery"
 DELIVERY_LOCK = "delivery/lock"
 DELIVERY_LOG = "delivery/log.txt"
 MANIFEST_LOCK = "delivery/run.json.lock"
-WAKE = "delivery/wake"
-RELIEF = "delivery/relief"
+CONTROL = "delivery/control.json"
+CONTROL_LOCK = "delivery/control.json.lock"
 
 #: What nothing else in the directory may be called.
 RESERVED_NAMES = frozenset(

@@ -249,6 +249,7 @@ def test_cursor_keeps_error_until_delivery_succeeds(
         recording.pump(1)
     progress = Cursor.load(recording.directory, "probe")
     assert progress.error == "Trouble: no route to host"
+    assert progress.error_kind == "other"
     assert progress.error_time
     assert caplog.text.count("no route to host") == 1
     assert [str(one) for one in backlog(recording.directory, recording.manifest)] == [
@@ -256,7 +257,23 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     ]
     probe.control()
     recording.pump()
-    assert Cursor.load(recording.directory, "probe").error is None
+    progress = Cursor.load(recording.directory, "probe")
+    assert (progress.error, progress.error_kind, progress.error_time) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError("wrong password"), "auth"),
+        (ConnectionRefusedError("refused"), "network"),
+        (TimeoutError("timed out"), "network"),
+        (OSError("no route to host"), "network"),
+        (RuntimeError("PermissionError: in the text only"), "other"),
+    ],
+)
+def test_cursor_keeps_kind_of_error(recording: Recording, error: Exception, kind: str) -> None:
+    recording.channel.record_failure(error)
+    assert Cursor.load(recording.directory, "probe").error_kind == kind
 
 
 def test_rejected_event_is_logged_and_rest_is_delivered(

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.cursor import Cursor, cursor_path
 from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sync import sync
@@ -292,7 +293,7 @@ def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> Non
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
     stage.probe.control()
-    (stage.directory / "delivery" / "wake").touch()
+    request_retry(stage.directory)
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses == ["FINISHED"]
@@ -322,7 +323,7 @@ def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> 
     wait_until(lambda: stage.delivery not in (first, None))
     assert not psutil.pid_exists(first)
     stage.probe.control()
-    (stage.directory / "delivery" / "wake").touch()
+    request_retry(stage.directory)
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses[-1] == "FINISHED"
@@ -360,7 +361,7 @@ def test_failing_and_hanging_sinks_do_not_delay_other_sinks(stage: Stage, probes
     assert dead.points() == []
     dead.control()
     hanging.control()
-    (stage.directory / "delivery" / "wake").touch()
+    request_retry(stage.directory)
     wait_until(lambda: len(dead.points()) == 100)
     wait_until(lambda: len(hanging.points()) == 100)
 
@@ -410,7 +411,7 @@ def test_resumed_run_reuses_running_delivery_process(stage: Stage) -> None:
     )
     assert line_of(trainer) == "on"
     stage.probe.control()
-    (stage.directory / "delivery" / "wake").touch()
+    request_retry(stage.directory)
     wait_until(lambda: len(stage.probe.points()) == 100)
     assert stage.delivery == old
     trainer.communicate(timeout=60)
@@ -438,7 +439,7 @@ def test_finished_sink_receives_events_of_later_training_process(stage: Stage, p
     wait_until(lambda: len(stage.probe.points()) == 11)
     held.release()
     dead.control()
-    (stage.directory / "delivery" / "wake").touch()
+    request_retry(stage.directory)
     stage.wait_for_delivery()
     assert dead.points() == stage.probe.points() == recorded(stage.directory)
 
@@ -466,7 +467,7 @@ def test_archived_run_is_delivered_after_new_run_starts(stage: Stage, probes: Ca
     wait_until(lambda: aside.delivery)
     assert len(other.points()) == 7
     stage.probe.control()
-    (aside.directory / "delivery" / "wake").touch()
+    request_retry(aside.directory)
     aside.wait_for_delivery()
     aside.check(0, 50)
     assert aside.left == []
