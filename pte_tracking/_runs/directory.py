@@ -21,7 +21,7 @@ from pte_tracking._store.layout import (
     PREVIOUS,
     WRITER_LOCK,
 )
-from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format
 
 #: What every run leaves at the top of its directory.
 _RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
@@ -38,7 +38,9 @@ def lock_directory(directory: Path) -> lock.Lock:
 
     Raises:
         DirectoryInUseError: Another live process is.
+        RunNotFoundError: If the directory contains a run of another format.
     """
+    check_format(directory)  # before the lock file is changed
     directory.mkdir(parents=True, exist_ok=True)
     try:
         return lock.Lock(directory / WRITER_LOCK)

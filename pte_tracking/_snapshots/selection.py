@@ -20,6 +20,7 @@ from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.journal import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import check_format
 from pte_tracking.sinks import get_sink, installed_sinks
 
 _T = TypeVar("_T")
@@ -92,6 +93,7 @@ def _candidates(
 ) -> Iterable[_Candidate]:
     if run.is_open:
         raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
+    check_format(run.directory)  # before a directory for a fetched snapshot is created
     if source == "latest":
         return _candidates_by_step(run, templates)
     if source == "best":

@@ -19,7 +19,8 @@ from pte_tracking._store.layout import MANIFEST, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.values import to_text
 
-FORMAT = 1
+FORMAT = 2
+_FIRST_FORMAT = 1  # the first versions wrote no number
 _MAX_START_TIME = 250_000_000_000  # in the year 9892: later ones have no date in Python
 
 
@@ -87,13 +88,9 @@ class Manifest(msgspec.Struct, frozen=True):
         except (FileNotFoundError, NotADirectoryError):
             raise RunNotFoundError(f"{directory}: no run here (there is no {MANIFEST})") from None
         try:
-            found = msgspec.json.decode(data)
-            if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
-                raise RunNotFoundError(
-                    f"{path}: format {found['format']} is newer than this version reads ({FORMAT}); "
-                    "upgrade pte-tracking"
-                )
-            return msgspec.convert(found, cls)
+            content = msgspec.json.decode(data)
+            _check_format(path, content)
+            return msgspec.convert(content, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RunNotFoundError(f"{path}: damaged or not ours: {error}") from error
 
@@ -120,6 +117,37 @@ def update_manifest(directory: Path, update: Callable[[Manifest], Manifest], new
         return changed
     finally:
         held.release()
+
+
+def check_format(directory: Path) -> None:
+    """Check the format of a run directory without changing it. Other faults of ``run.json`` are not reported.
+
+    Args:
+        directory: The run directory, which may not exist.
+
+    Raises:
+        RunNotFoundError: If the directory contains a run of another format.
+    """
+    path = directory / MANIFEST
+    try:
+        content = msgspec.json.decode(path.read_bytes()) if path.is_file() else None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    _check_format(path, content)
+
+
+def _check_format(path: Path, content: object) -> None:
+    # Other programs write files of this name, too. Without an ID, the file is not reported as an earlier format.
+    if not isinstance(content, dict) or "id" not in content:
+        return
+    number = content.get("format", _FIRST_FORMAT)
+    if type(number) is not int or number == FORMAT:
+        return
+    remedy = "Upgrade pte-tracking" if number > FORMAT else "Use the version that wrote it"
+    raise RunNotFoundError(
+        f"{path}: run directory format {number} is not supported (this version reads format {FORMAT}). "
+        f"{remedy}, or choose another directory."
+    )
 
 
 def _context() -> dict[str, str]:

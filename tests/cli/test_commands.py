@@ -392,7 +392,7 @@ def replace_with_self_link(path: Path) -> None:
     ("name", "damage_file", "reason"),
     [
         ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
-        ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 7')), "format 7"),
+        ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 7')), "format 7"),
         ("run.json", lambda path: path.write_text('{"a":' * 10_000), "damaged or not ours"),
         (
             "run.json",

@@ -411,7 +411,7 @@ def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ({"format": 2}, "format 2 is newer than this version reads .*upgrade"),
+        ({"format": 3}, r"format 3 is not supported \(this version reads format 2\)\. Upgrade"),
         ("{", "damaged or not ours"),
         ("[]", "damaged or not ours"),
         ("\xff\xfe", "damaged or not ours"),
