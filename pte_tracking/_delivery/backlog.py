@@ -43,29 +43,29 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
     last, end = last_event(directory / JOURNAL)
     target = end if size is None else size
     has_ended = size is None and read_status(directory) != "RUNNING"
-    found = []
+    backlogs = []
     for entry in manifest.sinks:
-        trouble = None
+        problem = None
         try:
             if build_sink(entry).inline:
                 continue
         except (TypeError, ValueError) as error:  # it is not installed here, or another version
-            trouble = str(error)
-        progress = Cursor.load(directory, entry.key)
-        is_done = progress.position >= target and (progress.end_status is not None or not has_ended)
-        if progress.closed_reason is None and not is_done:
-            left = last.seq - progress.seq if last else 0
-            found.append(SinkBacklog(entry.key, left, progress.error or trouble))
-    return found
+            problem = str(error)
+        cursor = Cursor.load(directory, entry.key)
+        is_done = cursor.position >= target and (cursor.end_status is not None or not has_ended)
+        if cursor.closed_reason is None and not is_done:
+            count = last.seq - cursor.seq if last else 0
+            backlogs.append(SinkBacklog(entry.key, count, cursor.error or problem))
+    return backlogs
 
 
 def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:
     """The sinks that have got more than the journal holds: it was cut. One line each."""
     # In this order: both may be growing.
-    reached = {entry.key: Cursor.load(directory, entry.key).position for entry in manifest.sinks}
+    positions = {entry.key: Cursor.load(directory, entry.key).position for entry in manifest.sinks}
     _, end = last_event(directory / JOURNAL)
     return [
         f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"
-        for key, position in reached.items()
+        for key, position in positions.items()
         if position > end
     ]

@@ -142,10 +142,10 @@ class SinkConsumer:
 
     def record_failure(self, error: BaseException) -> None:
         """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
-        message = describe_error(error)
-        if message != self._logged_error:
-            _logger.warning("%s: %s; it is tried again", self.key, message)
-            self._logged_error = message
+        description = describe_error(error)
+        if description != self._logged_error:
+            _logger.warning("%s: %s; it is tried again", self.key, description)
+            self._logged_error = description
         self._disconnect()
         try:
             self._restore()
@@ -184,13 +184,13 @@ class SinkConsumer:
 
     def _restore(self) -> None:
         """Begin where the saved progress ends."""
-        progress = self._store.load()
-        if progress.position and journal.seq_at(self._journal, progress.position) != progress.seq:
+        cursor = self._store.load()
+        if cursor.position and journal.seq_at(self._journal, cursor.position) != cursor.seq:
             _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
-            progress = Cursor(closed_reason=progress.closed_reason)
-        self.cursor = progress
-        self._filter.restore(progress.filter)
-        for first, last in progress.superseded:
+            cursor = Cursor(closed_reason=cursor.closed_reason)
+        self.cursor = cursor
+        self._filter.restore(cursor.filter)
+        for first, last in cursor.superseded:
             self._filter.suppress(event for event, _ in journal.read(self._journal, first, last))
 
     def _connect(self) -> Connection:
@@ -210,22 +210,24 @@ class SinkConsumer:
         self._save_cursor()
         self._disconnect()
 
-    def _apply_rewind(self, rewound: Rewound, behind: int) -> None:
+    def _apply_rewind(self, rewound: Rewound, end: int) -> None:
         """Follow a rewind that takes back what was delivered already."""
-        held, self._view.delivered_position = self.cursor.position, self.cursor.position
+        delivered_end, self._view.delivered_position = self.cursor.position, self.cursor.position
         try:
             if self._sink.rewinds:
                 self._write(self._connect(), [rewound])
             else:
-                pieces = journal.effective_ranges(self._journal, held)
-                gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
-                self.cursor.superseded.extend(gone)
-                self._filter.suppress(event for piece in gone for event, _ in journal.read(self._journal, *piece))
+                ranges = journal.effective_ranges(self._journal, delivered_end)
+                superseded = [
+                    (max(first, rewound.to_position), last) for first, last in ranges if last > rewound.to_position
+                ]
+                self.cursor.superseded.extend(superseded)
+                self._filter.suppress(event for piece in superseded for event, _ in journal.read(self._journal, *piece))
         except SinkClosedError as error:
             self._close_permanently(error)
             return
         self._filter.rewind(journal.read_effective_reversed(self._journal, rewound.to_position))
-        self.cursor.position, self.cursor.seq, self.cursor.end_status = behind, rewound.seq, None
+        self.cursor.position, self.cursor.seq, self.cursor.end_status = end, rewound.seq, None
         self.save()
 
     def _skip_rewind(self, position: int) -> None:
@@ -240,12 +242,12 @@ class SinkConsumer:
             try:
                 connection.write(batch)
             except RejectedEventError as error:
-                rest = [event for event in batch if event.seq != error.seq]
-                if len(rest) == len(batch):
+                remaining = [event for event in batch if event.seq != error.seq]
+                if len(remaining) == len(batch):
                     raise
                 _logger.error("%s: the event %d is refused and set aside: %s", self.key, error.seq, error.reason)
                 if len(self.cursor.rejected) < _MAX_REJECTED:
                     self.cursor.rejected[str(error.seq)] = error.reason
-                batch = rest
+                batch = remaining
             else:
                 return

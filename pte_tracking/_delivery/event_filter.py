@@ -38,9 +38,9 @@ class EventFilter:
 
     def restarted(self) -> EventFilter:
         """Another one at the beginning of the history, which does not tell again what this one has told."""
-        fresh = copy.copy(self)
-        fresh.restore({})
-        return fresh
+        restarted = copy.copy(self)
+        restarted.restore({})
+        return restarted
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on: the keys that the current step has had, each with its log."""
@@ -103,19 +103,19 @@ class EventFilter:
             values = self._drop_suppressed(event.step, values)
         if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
             values = {self._map(key): value for key, value in values.items()}
-        most = self._limits.batch_values
-        if values is event.values and len(values) <= most:
+        max_values = self._limits.batch_values
+        if values is event.values and len(values) <= max_values:
             yield event
             return
         items = list(values.items())
-        for start in range(0, len(items), most):
-            yield self._with_values(event, dict(items[start : start + most]))
+        for start in range(0, len(items), max_values):
+            yield self._with_values(event, dict(items[start : start + max_values]))
 
     def _drop_repeated(self, event: Metrics, values: dict[str, Any]) -> dict[str, Any]:
         if event.step != self._step:
             self._step, self._keys = event.step, {}
-        again = self._keys.keys() & values.keys()
-        for key in again:
+        repeated = self._keys.keys() & values.keys()
+        for key in repeated:
             self._warn_once(
                 f"again {key}",
                 "%s: %r of step %d was logged twice (by %r, then %r); the first counts",
@@ -124,8 +124,8 @@ class EventFilter:
                 self._keys[key],
                 event.log,
             )
-        self._keys.update(dict.fromkeys(values.keys() - again, event.log))
-        return {key: value for key, value in values.items() if key not in again} if again else values
+        self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
+        return {key: value for key, value in values.items() if key not in repeated} if repeated else values
 
     def _drop_suppressed(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
         if step > self._last_suppressed_step:
@@ -157,7 +157,7 @@ class EventFilter:
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)
 
-    def _warn_once(self, once: str, message: str, *args: object) -> None:
-        if once not in self._warned:
-            self._warned.add(once)
+    def _warn_once(self, topic: str, message: str, *args: object) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
             _logger.warning(message, self._key, *args)

@@ -43,14 +43,14 @@ def follow(folder: Path, print_line: Callable[[str], object]) -> None:
     """
     stop = threading.Event()
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _Follower(folder.absolute(), print_line, stop).run()
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
@@ -80,24 +80,24 @@ class _Follower:
 
     def _check_run(self, run: Path) -> None:
         try:
-            mark = _run_version(run)
-            rested_at, until = self._checked.get(run, (None, 0.0))
-            if mark == rested_at and time.monotonic() < until:
+            version = _run_version(run)
+            checked_version, recheck_time = self._checked.get(run, (None, 0.0))
+            if version == checked_version and time.monotonic() < recheck_time:
                 return
-            left = backlog(run, Manifest.load(run))
+            pending = backlog(run, Manifest.load(run))
             has_ended = read_status(run) != "RUNNING"
-            is_others = bool(left) and is_held(run / DELIVERY_LOCK)
+            is_delivered_elsewhere = bool(pending) and is_held(run / DELIVERY_LOCK)
         except FileNotFoundError:  # just being made, or gone meanwhile
             return
         except (RunNotFoundError, OSError) as error:
             self._warn_once(str(error))
             return
-        if left or has_ended:
+        if pending or has_ended:
             # One that has ended, with nothing left, is looked at again only when something in it changes.
-            self._checked[run] = mark, time.monotonic() + (_RETRY_SECONDS if left else float("inf"))
-        if is_others:
+            self._checked[run] = version, time.monotonic() + (_RETRY_SECONDS if pending else float("inf"))
+        if is_delivered_elsewhere:
             self._skip_delivered_elsewhere(run)
-        elif left:
+        elif pending:
             self._threads[run] = threading.Thread(target=self._deliver, args=(run,), name=str(run), daemon=True)
             self._threads[run].start()
 
@@ -107,8 +107,8 @@ class _Follower:
         control = ControlReader(run)
         try:
             deliver(run, lambda _: self._stop.is_set() or control.is_handover_requested())
-            left = backlog(run, Manifest.load(run))
-            self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, left)) or "everything is delivered"))
+            pending = backlog(run, Manifest.load(run))
+            self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, pending)) or "everything is delivered"))
             self._failed.discard(run)
             self._delivered_elsewhere.discard(run)
         except LockedError:

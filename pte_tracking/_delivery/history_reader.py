@@ -29,9 +29,11 @@ class HistoryReader:
     def next_range(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
         """What :func:`pte_tracking._store.journal.route` gives for a journal that has grown to ``size``."""
         is_last = self._end >= self._scanned_end
-        has_turned = any(True for _ in journal.find_events(self._path, Rewound, max(self._scanned_end, position), size))
+        has_rewound = any(
+            True for _ in journal.find_events(self._path, Rewound, max(self._scanned_end, position), size)
+        )
         self._scanned_end = max(self._scanned_end, _end_of_last_line(self._path, size))
-        if not has_turned and self._start <= position and (is_last or position < self._end):
+        if not has_rewound and self._start <= position and (is_last or position < self._end):
             self._end = size if is_last else self._end
             return None, position, self._end
         rewound, self._start, self._end = journal.next_range(self._path, position, size)

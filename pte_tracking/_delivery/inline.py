@@ -9,7 +9,7 @@ from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking._store.manifest import Manifest, SinkEntry
 
-_SAVE_EVERY = 16384  # events that may have to be written again after a kill
+_SAVE_INTERVAL = 16384  # events that may have to be written again after a kill
 _RETRY_SECONDS = 1.0  # seconds after a failure (a full disk) before the next attempt
 
 
@@ -24,7 +24,7 @@ class InlineConsumer:
 
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self._consumer = SinkConsumer(directory, manifest, entry)
-        self._unsaved = 0
+        self._unsaved_count = 0
         self._retry_time = 0.0
         self.catch_up()
 
@@ -35,8 +35,8 @@ class InlineConsumer:
             return
         try:
             self._consumer.deliver_event(event, end)
-            self._unsaved += 1
-            if self._unsaved >= _SAVE_EVERY:
+            self._unsaved_count += 1
+            if self._unsaved_count >= _SAVE_INTERVAL:
                 self.save()
         except Exception as error:
             self._record_failure(error)
@@ -53,7 +53,7 @@ class InlineConsumer:
 
     def save(self) -> None:
         """Keep how far the sink is."""
-        self._unsaved = 0
+        self._unsaved_count = 0
         try:
             self._consumer.save()
         except OSError as error:

@@ -52,13 +52,13 @@ class DeliveryLoop:
         Args:
             is_enough: Asked now and then, with the seconds since something was delivered last.
         """
-        seen = None
+        manifest_time = None
         try:
             while not should_stop(time.monotonic() - self._last_delivery):
-                changed = mtime_ns(self._directory / MANIFEST)
-                if changed != seen or self._needs_restart():
+                current_time = mtime_ns(self._directory / MANIFEST)
+                if current_time != manifest_time or self._needs_restart():
                     self._start_threads()
-                    seen = changed
+                    manifest_time = current_time
                 if not any(thread.is_alive() for thread in self._threads.values()):
                     return
                 time.sleep(_POLL_SECONDS / 2)
@@ -71,8 +71,10 @@ class DeliveryLoop:
 
     def _needs_restart(self) -> bool:
         """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
-        ended = [key for key, thread in self._threads.items() if not thread.is_alive()]
-        return not all(self._consumers[key].is_closed for key in ended) and read_status(self._directory) == "RUNNING"
+        ended_keys = [key for key, thread in self._threads.items() if not thread.is_alive()]
+        return (
+            not all(self._consumers[key].is_closed for key in ended_keys) and read_status(self._directory) == "RUNNING"
+        )
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
@@ -95,30 +97,30 @@ class DeliveryLoop:
             self._threads[entry.key].start()
 
     def _deliver_sink(self, consumer: SinkConsumer) -> None:
-        pause = _MIN_BACKOFF_SECONDS
+        backoff = _MIN_BACKOFF_SECONDS
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
                 # Asked before the journal is read: a trainer that is gone by then writes no more.
-                ending = read_status(self._directory)
-                began = time.monotonic()
+                status = read_status(self._directory)
+                start_time = time.monotonic()
                 delivered = consumer.deliver_next()
                 if delivered is not None:
                     self._last_delivery = time.monotonic()
-                    pause = _MIN_BACKOFF_SECONDS
-                    if ending == "RUNNING":
-                        throttle_seconds = self._throttle.pause_seconds(self._last_delivery - began)
+                    backoff = _MIN_BACKOFF_SECONDS
+                    if status == "RUNNING":
+                        throttle_seconds = self._throttle.pause_seconds(self._last_delivery - start_time)
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
-                elif ending != "RUNNING":
-                    consumer.finish(ending)
+                elif status != "RUNNING":
+                    consumer.finish(status)
                     return
                 else:
                     time.sleep(_POLL_SECONDS)
             except Exception as error:
                 consumer.record_failure(error)
                 # Of a thousand runs that a server has dropped at one moment, no two come back at another.
-                self._pause(random.uniform(0, pause), retries)
-                pause = min(2 * pause, _MAX_BACKOFF_SECONDS)
+                self._pause(random.uniform(0, backoff), retries)
+                backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
         try:
             consumer.finish(None)
         except Exception as error:
@@ -154,11 +156,11 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
     directory = directory.absolute()
     if not (directory / DELIVERY).is_dir():
         raise RunNotFoundError(f"{directory}: no run here")
-    held = Lock(directory / DELIVERY_LOCK, timeout=0.1)
+    lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
         DeliveryLoop(directory).run(should_stop)
     finally:
-        held.release()
+        lock.release()
 
 
 def main() -> int:

@@ -17,25 +17,25 @@ from pte_tracking._store.manifest import Manifest
 class JournalRunView:
     """The run as a sink sees it; see :class:`pte_tracking.sinks._contract.RunView`."""
 
-    def __init__(self, directory: Path, manifest: Manifest, selection: EventFilter) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, event_filter: EventFilter) -> None:
         self.directory = directory
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
         self.context: Mapping[str, str] = manifest.context
         self._journal = directory / JOURNAL
-        self._filter = selection
+        self._filter = event_filter
         #: Up to where the sink had been given events when the rewind came.
         self.delivered_position = 0
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.history`."""
-        pieces = journal.effective_ranges(self._journal, upto_seq=upto_seq)
-        found = (event for piece in pieces for event, _ in journal.read(self._journal, *piece))
+        ranges = journal.effective_ranges(self._journal, upto_seq=upto_seq)
+        events = (event for journal_range in ranges for event, _ in journal.read(self._journal, *journal_range))
         last = math.inf if upto_seq is None else upto_seq
-        return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, found))
+        return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, events))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """See :meth:`pte_tracking.sinks._contract.RunView.superseded`."""
-        gone = journal.read_effective(self._journal, self.delivered_position, rewound.to_position)
-        return self._filter.restarted().select(event for event, _ in gone)
+        superseded = journal.read_effective(self._journal, self.delivered_position, rewound.to_position)
+        return self._filter.restarted().select(event for event, _ in superseded)

@@ -19,10 +19,10 @@ def build_sink(entry: SinkEntry) -> Sink:
     Raises:
         ValueError: No sink of that name is installed, its product is missing, or the options do not fit it.
     """
-    found = get_sink(entry.name)
-    _check_installed(found)
+    sink_type = get_sink(entry.name)
+    _check_installed(sink_type)
     try:
-        return found(**entry.options)
+        return sink_type(**entry.options)
     except TypeError as error:
         raise ValueError(f"sinks: {entry.name!r} does not take the options {entry.options!r}: {error}") from error
 
@@ -39,9 +39,9 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
     checked = []
     for sink in sinks:
         if isinstance(sink, str):
-            found = get_sink(sink)
-            _check_installed(found)
-            sink = found()
+            sink_type = get_sink(sink)
+            _check_installed(sink_type)
+            sink = sink_type()
         elif not isinstance(sink, Sink):
             raise TypeError(
                 f"sinks: expected names ({', '.join(installed_sinks())}) or Sink objects, "
@@ -66,16 +66,16 @@ def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -
     A sink that was given like a known one is that one, wherever the environment points to by now: a resumed run goes on
     where it began.
     """
-    made = list(known)
+    entries = list(known)
     for sink in sinks:
         given = _fields(sink)
-        if any(entry.name == sink.name and entry.given == given for entry in made):
+        if any(entry.name == sink.name and entry.given == given for entry in entries):
             continue
-        keys = {entry.key for entry in made}
+        keys = {entry.key for entry in entries}
         candidates = [sink.name, *(f"{sink.name}-{number}" for number in range(2, len(keys) + 2))]
         key = next(candidate for candidate in candidates if candidate not in keys)
-        made.append(SinkEntry(key, sink.name, _fields(sink.resolve()), given))
-    return made
+        entries.append(SinkEntry(key, sink.name, _fields(sink.resolve()), given))
+    return entries
 
 
 def _is_registered(sink: type[Sink]) -> bool:

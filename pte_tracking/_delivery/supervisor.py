@@ -74,41 +74,41 @@ class DeliverySupervisor:
         request_retry(self._directory)
         deadline = time.monotonic() + timeout
         manifest = Manifest.load(self._directory)
-        left = backlog(self._directory, manifest)
+        pending = backlog(self._directory, manifest)
         try:
-            while left and time.monotonic() < deadline:
+            while pending and time.monotonic() < deadline:
                 if time.time() > self.next_check_time:
                     self.ensure_running()
                 time.sleep(0.02)
-                left = backlog(self._directory, manifest)
+                pending = backlog(self._directory, manifest)
         finally:  # also where somebody is tired of waiting
-            self._report_backlog(left)
+            self._report_backlog(pending)
 
-    def _report_backlog(self, left: list[SinkBacklog]) -> None:
-        if left:
+    def _report_backlog(self, pending: list[SinkBacklog]) -> None:
+        if pending:
             _logger.warning(
                 "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
                 "pte-tracking sync %s",
-                "; ".join(map(str, left)),
+                "; ".join(map(str, pending)),
                 self._directory,
             )
-        self._repeat_warnings([one.reason for one in left if one.reason])
+        self._repeat_warnings([sink.reason for sink in pending if sink.reason])
         if self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
 
-    def _repeat_warnings(self, told: list[str]) -> None:
+    def _repeat_warnings(self, reported: list[str]) -> None:
         """What the delivery process said in this session, where the user looks; less what was told already."""
         path = self._directory / DELIVERY_LOG
         if _size(path) <= self._log_start:
             return
         with open(path, errors="replace") as file:
             file.seek(self._log_start)
-            said = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
-            said = [line.strip() for line in said if line and not any(why in line for why in told)]
-        for line in said[:5]:
+            lines = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
+            lines = [line.strip() for line in lines if line and not any(reason in line for reason in reported)]
+        for line in lines[:5]:
             _logger.warning("delivery: %s", line)
-        if len(said) > 5:
-            _logger.warning("delivery: %d more such lines in %s", len(said) - 5, path)
+        if len(lines) > 5:
+            _logger.warning("delivery: %d more such lines in %s", len(lines) - 5, path)
 
 
 def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:

@@ -30,32 +30,37 @@ class Throttle:
     """Watches whether the machine has cores to spare."""
 
     def __init__(self) -> None:
-        self._at = time.monotonic()
-        self._idle, self._own = _idle_seconds(), time.process_time()
-        self._is_short = False
+        self._sample_time = time.monotonic()
+        self._idle_before, self._process_before = _idle_seconds(), time.process_time()
+        self._is_busy = False
 
-    def pause_seconds(self, worked: float) -> float:
+    def pause_seconds(self, work_seconds: float) -> float:
         """Seconds to rest after having worked for so many."""
-        if time.monotonic() - self._at > _SAMPLE_SECONDS:
+        if time.monotonic() - self._sample_time > _SAMPLE_SECONDS:
             self._sample()
-        return min(worked * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS) if self._is_short else 0.0
+        return min(work_seconds * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS) if self._is_busy else 0.0
 
     def _sample(self) -> None:
-        at, idle, own = time.monotonic(), _idle_seconds(), time.process_time()
-        if idle is not None and self._idle is not None:
-            free = (idle - self._idle + own - self._own) / (at - self._at)
-            self._is_short = free < _MIN_IDLE_CORES
-        self._at, self._idle, self._own = at, idle, own
+        sample_time, idle, process_time = time.monotonic(), _idle_seconds(), time.process_time()
+        if idle is not None and self._idle_before is not None:
+            idle_cores = (idle - self._idle_before + process_time - self._process_before) / (
+                sample_time - self._sample_time
+            )
+            self._is_busy = idle_cores < _MIN_IDLE_CORES
+        self._sample_time, self._idle_before, self._process_before = sample_time, idle, process_time
 
 
-def request_interval(worked: float, *, is_small: bool) -> float:
+def request_interval(work_seconds: float, *, is_small: bool) -> float:
     """Seconds to leave a server to other runs.
 
     Args:
         worked: The seconds that it has worked for this one.
         is_small: It was nothing but numbers, so that the time tells how busy the server is.
     """
-    return max(_MIN_INTERVAL_SECONDS - worked, min(worked * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_small else 0.0)
+    return max(
+        _MIN_INTERVAL_SECONDS - work_seconds,
+        min(work_seconds * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_small else 0.0,
+    )
 
 
 def _idle_seconds() -> float | None:

@@ -34,9 +34,9 @@ def find_runs(directory: Path, on_error: Callable[[OSError], object] | None = No
         directory: The folder.
         on_error: Called for each folder that cannot be looked into; by default they are passed over.
     """
-    for place, folders, files in os.walk(directory, onerror=on_error):
-        folders.sort()
-        if MANIFEST in files:
-            yield Path(place)
+    for path, directory_names, file_names in os.walk(directory, onerror=on_error):
+        directory_names.sort()
+        if MANIFEST in file_names:
+            yield Path(path)
             # A run keeps no other run there, and pictures by the thousand.
-            folders[:] = [name for name in folders if name not in _SKIPPED_DIRECTORIES]
+            directory_names[:] = [name for name in directory_names if name not in _SKIPPED_DIRECTORIES]

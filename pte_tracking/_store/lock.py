@@ -23,14 +23,14 @@ import msgspec
 _PROC = Path("/proc")
 _MAX_RECORD_BYTES = 4096
 #: How often to look whether a holder has written its name: for a second, since the delivery is often out of turn.
-_LOOKS = 100
+_MAX_READS = 100
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 #: The locks that this process holds, by real path.
-_held: dict[Path, Lock] = {}
+_own_locks: dict[Path, Lock] = {}
 #: No thread closes a descriptor of a file that another one is about to lock.
-_guard = threading.Lock()
+_table_lock = threading.Lock()
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -109,12 +109,12 @@ class Lock:
 
     def _acquire(self) -> LockHolder | None:
         """Try once; returns who holds it instead."""
-        with _guard:
-            if self._path in _held:
+        with _table_lock:
+            if self._path in _own_locks:
                 return LockHolder.current()
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                while not _try(self._fd):
+                while not _try_lock(self._fd):
                     if other := _holder(self._fd):
                         os.close(self._fd)
                         return other
@@ -125,13 +125,13 @@ class Lock:
             except OSError:
                 os.close(self._fd)
                 raise
-            _held[self._path] = self
+            _own_locks[self._path] = self
             return None
 
     def release(self) -> None:
         """Give it up. The file stays: removing it would let two processes lock two files of one name."""
-        with _guard:
-            if _held.pop(self._path, None):
+        with _table_lock:
+            if _own_locks.pop(self._path, None):
                 os.close(self._fd)
 
 
@@ -144,32 +144,32 @@ def holder(path: Path) -> LockHolder | None:
     Returns:
         The holder, with ``pid=None`` if the holder is unknown. None if the lock is free.
     """
-    return _ask(path, _holder, LockHolder.current())
+    return _query(path, _holder, LockHolder.current())
 
 
 def is_held(path: Path) -> bool:
     """Whether anybody holds the lock."""
-    return _ask(path, _holding_pid, os.getpid()) is not None
+    return _query(path, _holding_pid, os.getpid()) is not None
 
 
-def _ask(path: Path, question: Callable[[int], _Answer | None], mine: _Answer) -> _Answer | None:
+def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Result) -> _Result | None:
     path = path.resolve()
-    with _guard:
-        if path in _held:
-            return mine
+    with _table_lock:
+        if path in _own_locks:
+            return own_result
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            return question(fd)
+            return query(fd)
         finally:
             os.close(fd)
 
 
 def _holder(fd: int) -> LockHolder | None:
     # Until a new holder has written its record, the file contains the record of the previous holder, or none.
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_READS):
         if (pid := _holding_pid(fd)) is None:
             return None
         recorded = _read_record(fd)
@@ -212,7 +212,7 @@ def _start_time(pid: int) -> int | None:
         return None
 
 
-def _try(fd: int) -> bool:
+def _try_lock(fd: int) -> bool:
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -224,19 +224,19 @@ def _holding_pid(fd: int) -> int | None:
     """The process that holds the lock, 0 or less if it cannot be seen from here (another machine); None: free."""
     # Asked without trying, since whoever tries holds the lock for that moment.
     if sys.platform == "darwin":
-        found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
-        _, _, pid, kind, _ = struct.unpack("qqihh", found)
+        result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
+        _, _, pid, lock_type, _ = struct.unpack("qqihh", result)
     else:
-        found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        kind, _, _, _, pid = struct.unpack("hhqqi", found)
-    return None if kind == fcntl.F_UNLCK else pid
+        result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        lock_type, _, _, _, pid = struct.unpack("hhqqi", result)
+    return None if lock_type == fcntl.F_UNLCK else pid
 
 
-def _forget() -> None:
+def _forget_locks() -> None:
     # A forked child holds none of its parent's locks.
-    global _guard
-    _guard = threading.Lock()
-    _held.clear()
+    global _table_lock
+    _table_lock = threading.Lock()
+    _own_locks.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_locks)

@@ -153,24 +153,24 @@ def _check_format(path: Path, content: object) -> None:
 def _context() -> dict[str, str]:
     source = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c") else "<interactive>"
     folder = os.path.dirname(source) if os.path.exists(source) else os.getcwd()
-    found = {
+    context = {
         "host": os.uname().nodename,
         "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
         "source": source,
         "git_commit": _git_commit(folder),
     }
     try:
-        found["user"] = getpass.getuser()
+        context["user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        found["user"] = str(os.getuid())
-    return {key: value.encode(errors="replace").decode() for key, value in found.items() if value}
+        context["user"] = str(os.getuid())
+    return {key: value.encode(errors="replace").decode() for key, value in context.items() if value}
 
 
 def _git_commit(folder: str) -> str:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""

@@ -44,39 +44,39 @@ class Recording:
         self.manifest.save(folder)
         self.journal = Journal(folder / JOURNAL)
         self.journal.append(events.RunStarted, self.manifest.id, "test", 1, "host")
-        self._channel: SinkConsumer | None = None
+        self._consumer: SinkConsumer | None = None
 
     @property
-    def channel(self) -> SinkConsumer:
-        if self._channel is None:
-            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
-        return self._channel
+    def consumer(self) -> SinkConsumer:
+        if self._consumer is None:
+            self._consumer = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
+        return self._consumer
 
     @property
     def path(self) -> Path:
         return self.directory / JOURNAL
 
-    def row(self, step: int, values: dict[str, float], **more: Any) -> JournalPosition:
-        event = {"epoch": None, "elapsed_time": None, "log": "log", "sinks": None} | more
+    def row(self, step: int, values: dict[str, float], **fields: Any) -> JournalPosition:
+        event = {"epoch": None, "elapsed_time": None, "log": "log", "sinks": None} | fields
         self.journal.append(Metrics, step, values, *event.values())
         return self.journal.end
 
-    def pump(self, times: int = 1000) -> None:
+    def deliver(self, times: int = 1000) -> None:
         """Deliver as the delivery process does; a process that is killed is followed by another one."""
         try:
             for _ in range(times):
                 try:
-                    if not self.channel.deliver_next():
+                    if not self.consumer.deliver_next():
                         return
                 except Exception as error:
-                    self.channel.record_failure(error)
+                    self.consumer.record_failure(error)
         except Killed:
-            self._channel = None
+            self._consumer = None
 
     def finish(self) -> None:
-        self.pump()
-        self.channel.finish("FINISHED")
-        self._channel = None
+        self.deliver()
+        self.consumer.finish("FINISHED")
+        self._consumer = None
 
 
 class Interruptions:
@@ -90,7 +90,7 @@ class Interruptions:
         self._plan = plan[::-1]
         self._passed = 0
 
-    def __call__(self, place: str) -> None:
+    def __call__(self, step_name: str) -> None:
         if not self._plan:
             return
         max_passes, is_deadly = self._plan[-1]
@@ -98,13 +98,13 @@ class Interruptions:
         if self._passed > max_passes:
             self._passed = 0
             self._plan.pop()
-            raise Killed(place) if is_deadly else OSError(place)
+            raise Killed(step_name) if is_deadly else OSError(step_name)
 
 
-def points(contents: Iterator[tuple[Any, int]]) -> list[tuple[str, int, float]]:
+def points(found_points: Iterator[tuple[Any, int]]) -> list[tuple[str, int, float]]:
     """The points of a history: the first of each key and step counts."""
     first: dict[tuple[str, int], float] = {}
-    for event, _ in contents:
+    for event, _ in found_points:
         if isinstance(event, Metrics):
             for key, value in event.values.items():
                 first.setdefault((key, event.step), value)  # type: ignore[arg-type]
@@ -131,16 +131,16 @@ class SimulatedRun:
 
     def rewind(self, index: int) -> None:
         if self.marks:
-            mark, self.step = self.marks[index % len(self.marks)]
-            self.recording.journal.rewind(mark, self.step)
+            position, self.step = self.marks[index % len(self.marks)]
+            self.recording.journal.rewind(position, self.step)
 
-    def pump(self, times: int, plan: list[tuple[int, bool]]) -> None:
+    def deliver(self, times: int, plan: list[tuple[int, bool]]) -> None:
         self.module.hook = Interruptions(plan)
-        self.recording.pump(times)
-        self.module.hook = lambda place: None
+        self.recording.deliver(times)
+        self.module.hook = lambda step_name: None
 
     def restart(self) -> None:
-        self.recording._channel = None
+        self.recording._consumer = None
 
 
 @contextlib.contextmanager
@@ -160,7 +160,7 @@ operations = st.one_of(
         st.integers(0, 1),
     ),
     st.tuples(st.just("rewind"), st.integers(0, 8)),
-    st.tuples(st.just("pump"), st.integers(1, 4), st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=3)),
+    st.tuples(st.just("deliver"), st.integers(1, 4), st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=3)),
     st.tuples(st.just("restart")),
 )
 
@@ -180,13 +180,13 @@ def test_consumer_after_any_interruption_delivers_points_once(can_rewind: bool, 
 
 def check_points(simulated: SimulatedRun, can_rewind: bool) -> None:
     expected = points(read_effective(simulated.recording.path))
-    contents = simulated.probe.points()
+    found_points = simulated.probe.points()
     if can_rewind:
-        assert contents == expected
+        assert found_points == expected
         return
-    places = [(key, step) for key, step, _ in contents]
-    assert len(set(places)) == len(places), "a point is there twice"
-    assert {(key, step) for key, step, _ in expected} <= set(places)
+    delivered_keys = [(key, step) for key, step, _ in found_points]
+    assert len(set(delivered_keys)) == len(delivered_keys), "a point is there twice"
+    assert {(key, step) for key, step, _ in expected} <= set(delivered_keys)
 
 
 @pytest.fixture
@@ -197,34 +197,34 @@ def recording(tmp_path: Path, probe: Probe) -> Iterator[Recording]:
 
 
 def test_failed_write_loses_no_point_of_its_step(recording: Recording, probe: Probe) -> None:
-    recording.pump()
+    recording.deliver()
     recording.row(1, {"a": 1.0})
     probe.control(fail="away")
     with pytest.raises(Exception, match="away") as info:
-        recording.channel.deliver_next()
-    recording.channel.record_failure(info.value)
+        recording.consumer.deliver_next()
+    recording.consumer.record_failure(info.value)
     probe.control()
-    recording.pump()
+    recording.deliver()
     assert probe.points() == [("a", 1, 1.0)]
 
 
 def test_abandoned_consumer_saves_no_cursor(recording: Recording, probe: Probe) -> None:
-    recording.pump()
+    recording.deliver()
     saved = cursor_path(recording.directory, "probe").read_bytes()
-    recording.channel.abandon()
+    recording.consumer.abandon()
     recording.row(1, {"a": 1.0})
-    delivered = recording.channel.deliver_next()
-    recording.channel.record_failure(OSError("away"))
+    delivered = recording.consumer.deliver_next()
+    recording.consumer.record_failure(OSError("away"))
     assert delivered is not None
     assert probe.points() == [("a", 1, 1.0)]
     assert cursor_path(recording.directory, "probe").read_bytes() == saved
 
 
 def test_deliver_next_returns_batch_and_seconds(recording: Recording) -> None:
-    recording.pump()
-    assert recording.channel.deliver_next() is None
-    mark = recording.row(1, {"a": 1.0})
-    delivered = recording.channel.deliver_next()
+    recording.deliver()
+    assert recording.consumer.deliver_next() is None
+    position = recording.row(1, {"a": 1.0})
+    delivered = recording.consumer.deliver_next()
     assert delivered is not None
     assert [event.seq for event in delivered.batch.events] == [2]
     assert delivered.batch.end == recording.journal.position
@@ -232,10 +232,10 @@ def test_deliver_next_returns_batch_and_seconds(recording: Recording) -> None:
     assert not delivered.batch.is_full
     assert 0 < delivered.seconds < 10
     recording.row(2, {"a": 2.0})
-    recording.pump()
-    recording.journal.rewind(mark, 1)
+    recording.deliver()
+    recording.journal.rewind(position, 1)
     recording.row(2, {"a": 3.0})
-    delivered = recording.channel.deliver_next()
+    delivered = recording.consumer.deliver_next()
     assert delivered is not None
     assert [type(event) for event in delivered.batch.events] == [events.Rewound]
     assert not delivered.batch.is_metrics_only
@@ -246,19 +246,19 @@ def test_cursor_keeps_error_until_delivery_succeeds(
 ) -> None:
     probe.control(fail="no route to host")
     for _ in range(3):
-        recording.pump(1)
-    progress = Cursor.load(recording.directory, "probe")
-    assert progress.error == "Trouble: no route to host"
-    assert progress.error_kind == "other"
-    assert progress.error_time
+        recording.deliver(1)
+    cursor = Cursor.load(recording.directory, "probe")
+    assert cursor.error == "Trouble: no route to host"
+    assert cursor.error_kind == "other"
+    assert cursor.error_time
     assert caplog.text.count("no route to host") == 1
-    assert [str(one) for one in backlog(recording.directory, recording.manifest)] == [
+    assert [str(sink) for sink in backlog(recording.directory, recording.manifest)] == [
         "1 events to probe (Trouble: no route to host)"
     ]
     probe.control()
-    recording.pump()
-    progress = Cursor.load(recording.directory, "probe")
-    assert (progress.error, progress.error_kind, progress.error_time) == (None, None, None)
+    recording.deliver()
+    cursor = Cursor.load(recording.directory, "probe")
+    assert (cursor.error, cursor.error_kind, cursor.error_time) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     ],
 )
 def test_cursor_keeps_kind_of_error(recording: Recording, error: Exception, kind: str) -> None:
-    recording.channel.record_failure(error)
+    recording.consumer.record_failure(error)
     assert Cursor.load(recording.directory, "probe").error_kind == kind
 
 
@@ -294,12 +294,12 @@ def test_permanently_closed_sink_stops_delivery_and_logs_once(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     if when == "after":
-        recording.pump()
+        recording.deliver()
     probe.control(closed="the run was deleted")
     recording.row(1, {"a": 1.0})
-    recording.pump()
+    recording.deliver()
     probe.control()
-    recording._channel = None
+    recording._consumer = None
     recording.row(2, {"a": 2.0})
     recording.finish()
     assert probe.points() == []
@@ -311,9 +311,9 @@ def test_permanently_closed_sink_stops_delivery_and_logs_once(
 @pytest.mark.parametrize("damage", ["", "{", "null", '{"position": "x"}', "\xff"])
 def test_damaged_cursor_redelivers_all_events(recording: Recording, probe: Probe, damage: str) -> None:
     recording.row(1, {"a": 1.0})
-    recording.pump()
+    recording.deliver()
     cursor_path(recording.directory, "probe").write_text(damage, encoding="latin-1")
-    recording._channel = None
+    recording._consumer = None
     recording.row(2, {"a": 2.0})
     recording.finish()
     assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0)]
@@ -323,12 +323,12 @@ def test_journal_truncated_and_regrown_is_redelivered(recording: Recording, prob
     recording.row(1, {"a": 1.0})
     end = recording.journal.position
     recording.row(2, {"a": 2.0})
-    recording.pump()
+    recording.deliver()
     # As after a power failure: the last rows never reached the disk, and longer ones take their place.
     recording.journal.close()
     recording.path.write_bytes(recording.path.read_bytes()[:end])
     recording.journal = Journal(recording.path)
-    recording._channel = None
+    recording._consumer = None
     recording.row(3, {"a longer key": 3.0})
     recording.row(4, {"a": 4.0})
     recording.finish()
@@ -339,33 +339,33 @@ def test_torn_last_line_is_not_a_pending_event(recording: Recording, probe: Prob
     recording.row(1, {"a": 1.0})
     with open(recording.path, "ab") as file:
         file.write(b'{"kind":"metrics","seq":3,')
-    recording.pump()
-    recording.channel.finish("KILLED")
+    recording.deliver()
+    recording.consumer.finish("KILLED")
     assert probe.points() == [("a", 1, 1.0)]
     assert backlog(recording.directory, recording.manifest) == []
 
 
 def test_rewind_at_journal_end_is_not_a_pending_event(recording: Recording, probe: Probe) -> None:
-    mark = recording.row(1, {"a": 1.0})
-    recording.pump()
+    position = recording.row(1, {"a": 1.0})
+    recording.deliver()
     recording.row(2, {"a": 2.0})
-    recording.journal.rewind(mark, 1)
-    recording.pump()
-    recording.channel.finish("KILLED")
+    recording.journal.rewind(position, 1)
+    recording.deliver()
+    recording.consumer.finish("KILLED")
     assert probe.points() == [("a", 1, 1.0)]
     assert backlog(recording.directory, recording.manifest) == []
 
 
 def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"a": 1.0})
-    mark = recording.row(2, {"a": 2.0})
+    position = recording.row(2, {"a": 2.0})
     recording.row(3, {"a": 3.0})
     recording.row(3, {"a": 3.5}, log="other")
     recording.row(3, {"b": 4.0}, sinks=["json"])
     recording.row(3, {"b": 5.0}, sinks=["probe"])
-    recording.pump()
+    recording.deliver()
     recording.row(4, {"a": 6.0})
-    recording.journal.rewind(mark, 2)
+    recording.journal.rewind(position, 2)
     recording.row(3, {"a": 30.0})
     recording.finish()
     (note,) = probe.notes("rewound")
@@ -376,10 +376,10 @@ def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, pr
 def test_rewind_within_step_delivers_each_key_once(recording: Recording, probe: Probe) -> None:
     recording.row(1, {"b": 0.0})
     recording.row(2, {"a": 1.0})
-    mark = recording.row(2, {"b": 2.0})
+    position = recording.row(2, {"b": 2.0})
     recording.row(3, {"a": 3.0})
-    recording.pump()
-    recording.journal.rewind(mark, 2)
+    recording.deliver()
+    recording.journal.rewind(position, 2)
     recording.row(2, {"a": 10.0, "b": 20.0, "c": 30.0})
     recording.finish()
     assert probe.points() == [("b", 1, 0.0), ("a", 2, 1.0), ("b", 2, 2.0), ("c", 2, 30.0)]
@@ -390,7 +390,7 @@ def test_history_up_to_event_matches_state_at_that_event(recording: Recording) -
     recording.journal.rewind(marks[1], 2)
     recording.row(9, {"a": 9.0}, sinks=["json"])
     recording.row(10, {"a": 10.0})
-    view = recording.channel._view
+    view = recording.consumer._view
 
     def steps(upto: int | None) -> list[int]:
         return [event.step for event in view.history(upto) if isinstance(event, Metrics)]
@@ -431,9 +431,9 @@ def test_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: p
 def test_end_status_is_sent_once_and_again_after_resume(recording: Recording, probe: Probe) -> None:
     statuses: list[Status] = ["KILLED", "KILLED", "FINISHED"]
     for status in statuses:
-        recording.pump()
-        recording.channel.finish(status)
-        recording._channel = None
+        recording.deliver()
+        recording.consumer.finish(status)
+        recording._consumer = None
     assert probe.statuses == ["KILLED", "FINISHED"]
     recording.journal.append(events.RunStarted, recording.manifest.id, "test", 1, "host", True)
     recording.finish()

@@ -56,7 +56,12 @@ def test_read_of_unchanged_file_costs_one_stat(directory: Path, monkeypatch: pyt
     reader.read()
     calls: list[Any] = []
     stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path: calls.append(path) or stat(path))
+
+    def counting_stat(path: Any) -> os.stat_result:
+        calls.append(path)
+        return stat(path)
+
+    monkeypatch.setattr(os, "stat", counting_stat)
     monkeypatch.setattr(control, "_read", lambda path: pytest.fail("the file was read"))
     for _ in range(10):
         assert reader.read().retry == 1

@@ -37,8 +37,8 @@ def points(selected: list[AnyEvent]) -> list[tuple[str, int, object]]:
 @given(st.lists(rows), st.integers(1, 5))
 def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[Metrics], max_values: int) -> None:
     history.sort(key=lambda event: event.step)
-    selection = EventFilter("mine-2", "mine", Limits(batch_values=max_values))
-    selected = list(selection.select(history))
+    event_filter = EventFilter("mine-2", "mine", Limits(batch_values=max_values))
+    selected = list(event_filter.select(history))
     expected: dict[tuple[str, int], object] = {}
     for event in history:
         if event.sinks is None or {"mine", "mine-2"} & set(event.sinks):
@@ -51,9 +51,9 @@ def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[M
 
 @given(st.lists(rows), st.integers(1, 3))
 def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_values: int) -> None:
-    selection = EventFilter("mine", "mine", Limits(separate_logs=True, batch_values=max_values))
+    event_filter = EventFilter("mine", "mine", Limits(separate_logs=True, batch_values=max_values))
     own_rows = [event for event in history if event.sinks is None or "mine" in event.sinks]
-    assert points(list(selection.select(history))) == points(list(own_rows))
+    assert points(list(event_filter.select(history))) == points(list(own_rows))
 
 
 @given(st.lists(rows), st.integers(0, 20))
@@ -69,9 +69,9 @@ def test_event_filter_restored_state_continues_selection(history: list[Metrics],
 
 
 def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    selection = EventFilter("mine", "mine", Limits())
+    event_filter = EventFilter("mine", "mine", Limits())
     for step in range(3):
-        list(selection.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
+        list(event_filter.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
     assert caplog.messages == ["mine: 'a' of step 0 was logged twice (by 'log', then 'other'); the first counts"]
 
 
@@ -92,15 +92,15 @@ def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogC
 
 
 def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
-    selection = EventFilter("mine", "mine", Limits())
+    event_filter = EventFilter("mine", "mine", Limits())
     nan = float("nan")
-    selection.suppress([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
+    event_filter.suppress([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
     repeated_rows: list[AnyEvent] = [
         Metrics(4, 0.0, 1, {"a": 1, "b": 1, "n": nan}),
         Metrics(5, 0.0, 2, {"a": 9}),
         Metrics(6, 0.0, 3, {"a": 3}),
     ]
-    assert points(list(selection.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
+    assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
     assert len(caplog.messages) == 1
     assert "its second pass differs ('a' at step 2: 9, first 2)" in caplog.text
-    assert not selection.has_suppressed
+    assert not event_filter.has_suppressed

@@ -49,37 +49,37 @@ def trained(directory: Path, rows: int) -> RunPosition:
     run = Run(directory)
     for step in range(rows):
         if step == rows - REWOUND_ROWS:
-            point = run.position(step)
+            position = run.position(step)
         run.log_metrics({"a": 1.0}, step)
     run.close()
-    return point
+    return position
 
 
-def resume_run(directory: Path, point: RunPosition) -> None:
+def resume_run(directory: Path, position: RunPosition) -> None:
     with Run(directory, resume=True):
         pass
 
 
-def rewind_run(directory: Path, point: RunPosition) -> None:
+def rewind_run(directory: Path, position: RunPosition) -> None:
     run = Run(directory)
-    run.open(point)
+    run.open(position)
     run.close()
 
 
-def read_backlog(directory: Path, point: RunPosition) -> None:
+def read_backlog(directory: Path, position: RunPosition) -> None:
     backlog.backlog(directory, Manifest.load(directory))
 
 
-@pytest.mark.parametrize("act", [resume_run, rewind_run, read_backlog])
+@pytest.mark.parametrize("operation", [resume_run, rewind_run, read_backlog])
 def test_reopen_cost_is_independent_of_run_length(
-    tmp_path: Path, work: Counter[str], act: Callable[[Path, RunPosition], None]
+    tmp_path: Path, work: Counter[str], operation: Callable[[Path, RunPosition], None]
 ) -> None:
     costs = []
     for rows in (SHORT, LONG):
         directory = tmp_path / str(rows)
-        point = trained(directory, rows)
+        position = trained(directory, rows)
         work.clear()
-        act(directory, point)
+        operation(directory, position)
         costs.append(dict(work))
     short, long = costs
     assert long["decoded"] == short["decoded"] <= 3 * REWOUND_ROWS
@@ -92,10 +92,10 @@ def test_delivery_memory_is_independent_of_backlog_length(tmp_path: Path) -> Non
         recorded = Recorded(tmp_path / f"run of {rows}", JsonSink())
         for step in range(rows):
             recorded.log(step, {"a": 1.0})
-        channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-        channel.deliver_next()
+        consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+        consumer.deliver_next()
         tracemalloc.start()
-        while channel.deliver_next():
+        while consumer.deliver_next():
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -64,9 +64,9 @@ class Stage:
         self.probe = probe
         self._trainers: list[subprocess.Popen[str]] = []
 
-    def trainer(self, body: str) -> subprocess.Popen[str]:
+    def trainer(self, script_body: str) -> subprocess.Popen[str]:
         """Starts a training script."""
-        script = HEAD + textwrap.dedent(body)
+        script = HEAD + textwrap.dedent(script_body)
         process = subprocess.Popen(
             [sys.executable, "-c", script, self.directory, self.probe.folder],
             stdin=subprocess.PIPE,
@@ -77,7 +77,7 @@ class Stage:
         self._trainers.append(process)
         return process
 
-    def train(self, body: str, code: int | None = 0, once: Callable[[], object] | None = None) -> str:
+    def train(self, script_body: str, code: int | None = 0, until: Callable[[], object] | None = None) -> str:
         """Runs a training script to its end; returns what it wrote to its standard error.
 
         Args:
@@ -85,9 +85,9 @@ class Stage:
             code: Its exit code.
             once: Its standard input is open until this holds.
         """
-        process = self.trainer(body)
-        if once:
-            wait_until(once)
+        process = self.trainer(script_body)
+        if until:
+            wait_until(until)
         _, error_output = process.communicate(timeout=60)
         assert code is None or process.returncode == code, error_output
         return error_output
@@ -100,11 +100,11 @@ class Stage:
 
     def wait_for_delivery(self) -> None:
         """Wait until everything is delivered, and nobody delivers any more."""
-        wait_until(lambda: self.left == [] and not lock.is_held(self.directory / DELIVERY_LOCK))
+        wait_until(lambda: self.pending == [] and not lock.is_held(self.directory / DELIVERY_LOCK))
 
     def is_reported(self, problem: str) -> bool:
         """Whether the delivery has tried, and failed so."""
-        return (self.directory / MANIFEST).exists() and any(problem in line for line in self.left)
+        return (self.directory / MANIFEST).exists() and any(problem in line for line in self.pending)
 
     def start_failing_run(self, **failure: str) -> int:
         """The process that a training of 100 rows has left behind, once its probe has made it that failure."""
@@ -116,8 +116,8 @@ class Stage:
         return process
 
     @property
-    def left(self) -> list[str]:
-        return [str(one) for one in backlog(self.directory, Manifest.load(self.directory))]
+    def pending(self) -> list[str]:
+        return [str(sink) for sink in backlog(self.directory, Manifest.load(self.directory))]
 
     def check(self, first: int, last: int) -> None:
         """All is there once."""
@@ -142,9 +142,9 @@ def recorded(directory: Path) -> list[tuple[str, int, Any]]:
     return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, "it did not come to hold in time"
         time.sleep(0.02)
 
@@ -156,9 +156,9 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture
 def stage(tmp_path: Path, probe: Probe) -> Iterator[Stage]:
-    made = Stage(tmp_path / "run", probe)
-    yield made
-    made.clear()
+    stage_in_directory = Stage(tmp_path / "run", probe)
+    yield stage_in_directory
+    stage_in_directory.clear()
 
 
 # -- how a run ends ----------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_run_end_delivers_all_events_and_status(stage: Stage, end: str, code: in
     stage.wait_for_delivery()
     stage.check(0, 100)
     assert stage.probe.statuses == [status]
-    assert stage.left == []
+    assert stage.pending == []
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_module_in_working_directory_does_not_shadow_delivery_imports(stage: Sta
 
 
 def test_killed_delivery_process_restarts_without_loss_or_duplicates(stage: Stage) -> None:
-    body = """
+    script_body = """
     with start() as run:
         step = 0
         while not select.select([sys.stdin], [], [], 0.01)[0]:
             rows(run, step, step + 1)
             step += 1
     """
-    trainer = stage.trainer(body)
+    trainer = stage.trainer(script_body)
     killed: set[int] = set()
     for _ in range(3):
         before = len(stage.probe.points())
@@ -270,7 +270,7 @@ def test_sync_after_both_processes_are_killed_delivers_rest(stage: Stage) -> Non
     os.kill(stage.delivery or 0, signal.SIGKILL)
     trainer.kill()
     trainer.wait()
-    assert [one.key for one in sync(stage.directory, timeout=0.5)] == ["probe"]
+    assert [sink.key for sink in sync(stage.directory, timeout=0.5)] == ["probe"]
     stage.probe.control()
     assert sync(stage.directory, timeout=20) == []
     stage.check(0, 300)
@@ -285,7 +285,7 @@ def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> Non
     stage.probe.control(fail="no route to host")
     error_output = stage.train(
         "with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n    sys.stdin.read()\n",
-        once=lambda: stage.is_reported("no route to host"),
+        until=lambda: stage.is_reported("no route to host"),
     )
     (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
     assert "to probe (Trouble: no route to host)" in line
@@ -301,7 +301,7 @@ def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> Non
 
 def test_interrupted_close_reports_pending_events(stage: Stage) -> None:
     stage.probe.control(fail="no route to host")
-    body = """
+    script_body = """
         import signal
 
         signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C
@@ -310,7 +310,7 @@ def test_interrupted_close_reports_pending_events(stage: Stage) -> None:
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         run.close()
     """
-    error_output = stage.train(body, code=None)
+    error_output = stage.train(script_body, code=None)
     assert "KeyboardInterrupt" in error_output
     (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
     assert line.endswith(f"pte-tracking sync {stage.directory}")
@@ -319,7 +319,7 @@ def test_interrupted_close_reports_pending_events(stage: Stage) -> None:
 
 def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> None:
     first = stage.start_failing_run(refuse="wrong password")
-    assert [one.key for one in sync(stage.directory, timeout=5)] == ["probe"]
+    assert [sink.key for sink in sync(stage.directory, timeout=5)] == ["probe"]
     wait_until(lambda: stage.delivery not in (first, None))
     assert not psutil.pid_exists(first)
     stage.probe.control()
@@ -331,7 +331,7 @@ def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> 
 
 def test_sync_after_other_error_keeps_delivery_process(stage: Stage) -> None:
     first = stage.start_failing_run(fail="the server is away")
-    assert [one.key for one in sync(stage.directory, timeout=2)] == ["probe"]
+    assert [sink.key for sink in sync(stage.directory, timeout=2)] == ["probe"]
     assert stage.delivery == first, "its environment is that of the training, ours may lack a password"
     stage.probe.control()
     assert sync(stage.directory, timeout=20) == []
@@ -349,14 +349,14 @@ def test_failing_and_hanging_sinks_do_not_delay_other_sinks(stage: Stage, probes
     dead, hanging = probes("dead"), probes("hanging")
     dead.control(fail="away")
     hanging.control(hang=60)
-    body = f"""
+    script_body = f"""
     others = [ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder={str(hanging.folder)!r})]
     run = pte_tracking.Run(out, sinks=["json", *others, ProbeSink(folder=folder)], close_timeout=0)
     rows(run, 0, 100)
     announce("on")
     time.sleep(60)
     """
-    stage.trainer(body)
+    stage.trainer(script_body)
     wait_until(lambda: len(stage.probe.points()) == 100)
     assert dead.points() == []
     dead.control()
@@ -392,9 +392,9 @@ def test_unavailable_sinks_do_not_delay_other_sinks(stage: Stage) -> None:
     manifest["sinks"].insert(0, {"key": "unfit", "name": "probe", "options": {"colour": "blue"}})
     second = {"key": "probe-two", "name": "probe-two", "options": {"folder": str(stage.probe.folder / "two")}}
     path.write_text(json.dumps({**manifest, "sinks": [*manifest["sinks"], second]}))
-    left = sync(stage.directory, timeout=1)
-    assert sorted(one.key for one in left) == ["gone", "lost", "module", "needy", "odd", "unfit"]
-    assert all(one.reason for one in left)
+    pending = sync(stage.directory, timeout=1)
+    assert sorted(sink.key for sink in pending) == ["gone", "lost", "module", "needy", "odd", "unfit"]
+    assert all(sink.reason for sink in pending)
     assert (stage.probe.folder / "two" / "0.jsonl").read_text().count('"metrics"') == 10
 
 
@@ -424,12 +424,12 @@ def test_resumed_run_reuses_running_delivery_process(stage: Stage) -> None:
 def test_finished_sink_receives_events_of_later_training_process(stage: Stage, probes: Callable[[str], Probe]) -> None:
     dead = probes("dead")
     dead.control(fail="away")
-    body = f"""
+    script_body = f"""
     run = pte_tracking.Run(out, sinks=[ProbeSink(folder={str(dead.folder)!r}), ProbeSink(folder=folder)])
     rows(run, 0, 10)
     os._exit(0)
     """
-    stage.train(body)
+    stage.train(script_body)
     wait_until(lambda: stage.probe.statuses == ["KILLED"])
     # As if the new trainer had begun just before that: nothing but its lock tells of it.
     held = lock.Lock(stage.directory / WRITER_LOCK)
@@ -460,17 +460,17 @@ def test_archived_run_is_delivered_after_new_run_starts(stage: Stage, probes: Ca
     wait_until(lambda: stage.delivery)
     first = Manifest.load(stage.directory).id
     other = probes("other")
-    body = "with pte_tracking.Run(out, sinks=['json', ProbeSink(folder=%r)]) as run:\n    rows(run, 0, 7)\n"
-    stage.train(body % str(other.folder))
-    aside = Stage(stage.directory / "previous" / first, stage.probe)
-    assert Manifest.load(aside.directory).id == first
-    wait_until(lambda: aside.delivery)
+    script_body = "with pte_tracking.Run(out, sinks=['json', ProbeSink(folder=%r)]) as run:\n    rows(run, 0, 7)\n"
+    stage.train(script_body % str(other.folder))
+    archived = Stage(stage.directory / "previous" / first, stage.probe)
+    assert Manifest.load(archived.directory).id == first
+    wait_until(lambda: archived.delivery)
     assert len(other.points()) == 7
     stage.probe.control()
-    request_retry(aside.directory)
-    aside.wait_for_delivery()
-    aside.check(0, 50)
-    assert aside.left == []
+    request_retry(archived.directory)
+    archived.wait_for_delivery()
+    archived.check(0, 50)
+    assert archived.pending == []
     assert stage.probe.statuses == ["KILLED"]
     assert {note["run"] for note in stage.probe.notes("open")} == {first}
 
@@ -479,18 +479,18 @@ def test_abandoned_request_does_not_save_cursor(stage: Stage) -> None:
     stage.train("os.environ['PTE_TRACKING_DELIVERY'] = 'off'\nwith start() as run:\n    rows(run, 0, 10)\n")
     stage.probe.control(hang=4)
     deliver(stage.directory, lambda _: Cursor.load(stage.directory, "probe").batch_end > 0)
-    kept = cursor_path(stage.directory, "probe").read_bytes()
+    saved = cursor_path(stage.directory, "probe").read_bytes()
     # From here on the directory may be taken by another run, whose own progress has this name.
     assert "deliver-probe" in [thread.name for thread in threading.enumerate()]
     wait_until(lambda: "deliver-probe" not in [thread.name for thread in threading.enumerate()])
-    assert cursor_path(stage.directory, "probe").read_bytes() == kept
+    assert cursor_path(stage.directory, "probe").read_bytes() == saved
     stage.probe.control()
     assert sync(stage.directory) == []
     stage.check(0, 10)
 
 
 def test_workers_outliving_training_process_hold_no_lock(stage: Stage) -> None:
-    body = """
+    script_body = """
     run = start()
     rows(run, 0, 10)
     if not os.fork():
@@ -499,7 +499,7 @@ def test_workers_outliving_training_process_hold_no_lock(stage: Stage) -> None:
     announce(os.getpid())
     os.kill(os.getpid(), 9)
     """
-    trainer = stage.trainer(body)
+    trainer = stage.trainer(script_body)
     assert line_of(trainer)
     trainer.wait()
     try:
@@ -515,7 +515,7 @@ def test_workers_outliving_training_process_hold_no_lock(stage: Stage) -> None:
 
 
 def test_data_loader_workers_write_nothing_and_hold_no_lock(stage: Stage) -> None:
-    body = """
+    script_body = """
     import torch
     from torch.utils.data import DataLoader, Dataset
 
@@ -532,7 +532,7 @@ def test_data_loader_workers_write_nothing_and_hold_no_lock(stage: Stage) -> Non
         assert len(list(DataLoader(Data(), num_workers=2))) == 8
         rows(run, 5, 10)
     """
-    stage.train(body)
+    stage.train(script_body)
     stage.wait_for_delivery()
     stage.check(0, 10)
     assert stage.probe.statuses == ["FINISHED"]

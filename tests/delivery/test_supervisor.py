@@ -37,7 +37,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def other(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Process that holds the delivery lock and never hands over."""
-    command = [sys.executable, "-c", HOLD, directory / DELIVERY_LOCK]
+    command = [sys.executable, "-c", HOLD, str(directory / DELIVERY_LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"held\n"

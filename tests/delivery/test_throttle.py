@@ -28,18 +28,18 @@ def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("cores_idle", "should_pause"), [(0.0, True), (1.0, True), (2.0, False), (64.0, False)])
 def test_throttle_pauses_only_when_cores_are_busy(stat: Path, cores_idle: float, should_pause: bool) -> None:
-    pace = throttle.Throttle()
+    throttle_under_test = throttle.Throttle()
     start_time = time.monotonic()
     time.sleep(0.5)  # of which the machine may take a part before the pace is asked
     ticks = int((time.monotonic() - start_time) * cores_idle * TICKS)
     stat.write_text(f"cpu  5 0 0 {ticks - ticks // 3} {ticks // 3} 0\n")
-    assert (pace.pause_seconds(0.1) > 1.0) == should_pause
+    assert (throttle_under_test.pause_seconds(0.1) > 1.0) == should_pause
 
 
 def test_throttle_pause_is_at_most_5_seconds(stat: Path) -> None:
-    pace = throttle.Throttle()
+    throttle_under_test = throttle.Throttle()
     time.sleep(0.1)
-    assert pace.pause_seconds(1000.0) == 5.0
+    assert throttle_under_test.pause_seconds(1000.0) == 5.0
 
 
 @pytest.mark.parametrize("content", [None, "", "intr 1\n", "cpu  a b c d e\n"])
