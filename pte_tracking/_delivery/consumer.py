@@ -1,4 +1,4 @@
-"""One sink's way through the journal: its position, its state, its troubles."""
+"""Delivery of the journal to one sink."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking.sinks import UNLIMITED, Connection, Limits, RejectedEventError, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
-_MAX_REJECTED = 1000
+_MAX_REJECTED = 1000  # rejected events per sink that the cursor lists
 
 
 class SinkConsumer:
-    """Carries the journal of a run to one sink.
+    """Delivers the journal of a run to one sink.
 
     Args:
-        directory: The run's directory, absolute.
-        manifest: The run's manifest.
-        entry: The sink.
+        directory: Absolute path of the run directory.
+        manifest: Manifest of the run.
+        entry: Entry of the sink in the manifest.
+
+    Attributes:
+        key: Key of the sink in the run.
+        cursor: Position and state of the sink.
+        uses_shared_server: Whether many runs write to the server of the sink.
 
     Raises:
-        ValueError: The sink is not installed.
+        ValueError: If the sink is not installed, or does not accept the options of its entry.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
@@ -46,19 +51,19 @@ class SinkConsumer:
         self._view = JournalRunView(directory, manifest, self._filter)
         self._reader = HistoryReader(self._journal)
         self._connection: Connection | None = None
-        #: What it failed with last, as long as it fails.
+        #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
         self._restore()
 
     @property
     def is_inline(self) -> bool:
-        """Whether the training process writes this sink."""
+        """Whether the training process writes the sink."""
         return self._sink.inline
 
     @property
     def is_closed(self) -> bool:
-        """Whether the backend has given this run up for ever."""
+        """Whether the delivery of this run stopped permanently."""
         return self.cursor.closed_reason is not None
 
     def deliver_next(self) -> Delivered | None:
@@ -68,7 +73,7 @@ class SinkConsumer:
             The delivered batch, or None if there are no pending events.
 
         Raises:
-            Exception: The backend could not be reached or did not take it: to be tried again later.
+            Exception: If the write failed. The caller retries later.
         """
         start, end = self.cursor.position, self._journal.stat().st_size
         if self.is_closed or end <= start:
@@ -96,7 +101,16 @@ class SinkConsumer:
             self._save_cursor()
 
     def deliver_event(self, event: AnyEvent, position: int) -> None:
-        """Deliver one event that ends at ``position``, on the shortest way: training waits for this."""
+        """Deliver one event to an inline sink, without saving the cursor.
+
+        Args:
+            event: The event that follows the cursor.
+            position: Journal position after the event.
+
+        Raises:
+            Exception: If the write failed. The caller retries later.
+        """
+        # The training waits for this call, so an event that needs no filter takes the shortest path.
         is_plain = self._accepts_everything and getattr(event, "sinks", None) is None
         if self._connection is None or not is_plain:
             self._deliver((event,), position)
@@ -131,7 +145,7 @@ class SinkConsumer:
         return seconds
 
     def save(self) -> None:
-        """Make position and state durable against the end of this process, together."""
+        """Save position and state of the sink together."""
         if self._connection is not None:
             self.cursor.state = self._connection.state()
         self.cursor.filter = self._filter.state()
@@ -141,10 +155,14 @@ class SinkConsumer:
         self._logged_error = None
 
     def record_failure(self, error: BaseException) -> None:
-        """Keep what went wrong where people look for it, and go on from what was saved last, as after a crash."""
+        """Log and save an error, close the connection, and return to the saved cursor, as after a crash.
+
+        Args:
+            error: The exception that the sink raised.
+        """
         description = describe_error(error)
         if description != self._logged_error:
-            _logger.warning("%s: %s; it is tried again", self.key, description)
+            _logger.warning("%s: delivery failed, retrying: %s", self.key, description)
             self._logged_error = description
         self._disconnect()
         try:
@@ -152,13 +170,16 @@ class SinkConsumer:
             self.cursor.record_error(error)
             self._save_cursor()
         except OSError as problem:
-            _logger.debug("%s: what failed is not kept: %s", self.key, problem)
+            _logger.debug("%s: the error was not saved: %s", self.key, problem)
 
     def finish(self, status: Status | None) -> None:
-        """Tell the backend that everything was delivered and how the run ended; None if it goes on elsewhere.
+        """Close the connection after the last event.
+
+        Args:
+            status: Status with which the run ended. None if the run continues or another process delivers it.
 
         Raises:
-            Exception: The backend could not be reached: to be tried again later.
+            Exception: If the sink failed. The caller retries later.
         """
         if self.is_closed or (status is not None and self.cursor.end_status == status):
             return
@@ -176,17 +197,20 @@ class SinkConsumer:
         self.save()
 
     def abandon(self) -> None:
-        """Save nothing from now on: a request that is still running may end when the directory contains another run."""
+        """Save nothing from now on.
+
+        A request that does not return in time may end when the directory already contains another run.
+        """
         self._store.revoke()
 
     def _save_cursor(self) -> None:
         self._store.save(self.cursor)
 
     def _restore(self) -> None:
-        """Begin where the saved progress ends."""
+        """Load the saved cursor, and check that it belongs to this journal."""
         cursor = self._store.load()
         if cursor.position and journal.seq_at(self._journal, cursor.position) != cursor.seq:
-            _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
+            _logger.warning("%s: the journal was replaced or truncated, delivering all events again", self.key)
             cursor = Cursor(closed_reason=cursor.closed_reason)
         self.cursor = cursor
         self._filter.restore(cursor.filter)
@@ -201,17 +225,17 @@ class SinkConsumer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # it has failed already, and that was told
+            with contextlib.suppress(Exception):  # the failure that led here is already logged
                 connection.close(None)
 
     def _close_permanently(self, error: SinkClosedError) -> None:
-        _logger.error("%s: %s; nothing more is delivered there", self.key, error)
+        _logger.error("%s: delivery stopped permanently: %s", self.key, error)
         self.cursor.closed_reason = str(error) or type(error).__name__
         self._save_cursor()
         self._disconnect()
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:
-        """Follow a rewind that takes back what was delivered already."""
+        """Deliver a rewind that supersedes delivered events."""
         delivered_end, self._view.delivered_position = self.cursor.position, self.cursor.position
         try:
             if self._sink.rewinds:
@@ -231,7 +255,7 @@ class SinkConsumer:
         self.save()
 
     def _skip_rewind(self, position: int) -> None:
-        """Step behind a rewind that takes nothing back here, as no event has come after it yet."""
+        """Move the cursor past a rewind at the end of the journal that supersedes no delivered event."""
         seq = journal.seq_at(self._journal, position) if position > self.cursor.position else None
         if seq is not None:
             self.cursor.position, self.cursor.seq = position, seq
@@ -245,7 +269,7 @@ class SinkConsumer:
                 remaining = [event for event in batch if event.seq != error.seq]
                 if len(remaining) == len(batch):
                     raise
-                _logger.error("%s: the event %d is refused and set aside: %s", self.key, error.seq, error.reason)
+                _logger.error("%s: skipping rejected event %d: %s", self.key, error.seq, error.reason)
                 if len(self.cursor.rejected) < _MAX_REJECTED:
                     self.cursor.rejected[str(error.seq)] = error.reason
                 batch = remaining

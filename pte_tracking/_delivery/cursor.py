@@ -21,24 +21,24 @@ _MAX_ERROR_LENGTH = 2000  # characters
 
 
 class Cursor(msgspec.Struct):
-    """How far a sink is, as it stands in ``delivery/<key>.json``.
+    """Position and state of a sink, as stored in ``delivery/<key>.json``.
 
     Attributes:
-        position: Everything before it is durable in the backend.
-        seq: The last event before it.
-        state: What the connection needs to go on.
-        selection: What the selection needs to go on.
-        reaching: Where the batch under way ends. If a crash comes before its position is saved, that very batch comes
-            again before anything else, so that what the backend holds is known when a rewind takes some of it back.
-        sent: Pieces of the journal, from position to position, that the backend got before they were taken back, and
-            cannot forget.
-        ended: The status with which the backend was told that the run ended; None while it goes on.
-        closed: Why the backend will never take this run again.
-        error: What the last attempt failed with.
+        position: Journal position up to which all events are durable in the backend, in bytes.
+        seq: Sequence number of the last event before ``position``.
+        state: State of the sink's connection.
+        filter: State of the event filter.
+        batch_end: Journal position at which the current batch ends. After a crash before ``position`` is saved, exactly
+            this batch is delivered again, so that the content of the backend is known when a rewind follows.
+        superseded: Ranges of journal positions that were delivered to a backend that cannot rewind, and superseded
+            afterwards.
+        end_status: Status that the backend received at the end of the run. None while the run continues.
+        closed_reason: Why the delivery stopped permanently. None if it did not.
+        error: Type and message of the last attempt's error. None if the attempt succeeded.
         error_kind: ``"auth"`` if the backend refuses the credentials, ``"network"`` if it cannot be reached, else
             ``"other"``.
-        error_time: When that was.
-        set_aside: The events that the backend can never store, by seq, with its reason.
+        error_time: Time of the error, in seconds since the Unix epoch.
+        rejected: Reasons for which the backend rejected events, by sequence number.
     """
 
     position: int = 0
@@ -56,13 +56,21 @@ class Cursor(msgspec.Struct):
 
     @classmethod
     def load(cls, directory: Path, key: str) -> Cursor:
-        """Read it; a new one if there is none, or a damaged one (everything is delivered again then)."""
+        """Read the cursor of a sink.
+
+        Args:
+            directory: The run directory.
+            key: Key of the sink in the run.
+
+        Returns:
+            The cursor. A new cursor if the file is missing or damaged, so that all events are delivered again.
+        """
         try:
             return msgspec.json.decode(cursor_path(directory, key).read_bytes(), type=cls)
         except FileNotFoundError:
             return cls()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            _logger.warning("%s: damaged (%s); everything is delivered again", cursor_path(directory, key), error)
+            _logger.warning("%s: damaged (%s), delivering all events again", cursor_path(directory, key), error)
             return cls()
 
     def record_error(self, error: BaseException) -> None:
@@ -115,5 +123,5 @@ def _error_kind(error: BaseException) -> ErrorKind:
 
 
 def cursor_path(directory: Path, key: str) -> Path:
-    """Where a sink's progress is saved."""
+    """Return the path of a sink's cursor."""
     return directory / DELIVERY / f"{safe_file_name(key)}.json"

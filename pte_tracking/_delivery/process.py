@@ -1,7 +1,7 @@
-"""Carries the journal of a run to its sinks: the delivery process, and ``pte-tracking sync`` in the foreground.
+"""Delivery of a run to its sinks, in the delivery process and in ``pte-tracking sync``.
 
-One thread and one saved position for each sink, so that a dead server delays no other sink. Whoever delivers holds the
-lock ``delivery/lock``. No torch is imported.
+Each sink has its own thread and its own cursor, so that an unavailable server does not delay other sinks. The process
+that delivers a run holds the lock ``delivery/lock``. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
-_POLL_SECONDS = 0.2  # seconds between two looks at the journal: a stat and a lock call
-_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 60.0  # seconds between attempts while a backend is away, at most
+_POLL_SECONDS = 0.2  # between two checks of the journal, each of which is a stat and a lock call
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 60.0  # between two attempts while a backend is unavailable
 
 
 class DeliveryLoop:
-    """Delivers one run.
+    """Delivers one run to all its sinks.
 
     Args:
-        directory: The run's directory, absolute.
+        directory: Absolute path of the run directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,10 +47,10 @@ class DeliveryLoop:
         self._throttle = Throttle()
 
     def run(self, should_stop: Callable[[float], bool] = lambda _: False) -> None:
-        """Deliver until the run has ended and nothing is left, or until it is enough.
+        """Deliver until the run has ended and all events are delivered, or until ``should_stop`` returns true.
 
         Args:
-            is_enough: Asked now and then, with the seconds since something was delivered last.
+            should_stop: Called several times per second with the number of seconds since the last delivered batch.
         """
         manifest_time = None
         try:
@@ -62,15 +62,15 @@ class DeliveryLoop:
                 if not any(thread.is_alive() for thread in self._threads.values()):
                     return
                 time.sleep(_POLL_SECONDS / 2)
-        finally:  # also where the run was removed: no thread goes on trying for ever
+        finally:  # also if the run was removed, so that no thread retries indefinitely
             self._stop.set()
             for key, thread in self._threads.items():
                 thread.join(_POLL_SECONDS * 2)
-                if thread.is_alive():  # in a request that nobody answers
+                if thread.is_alive():  # waits for a response
                     self._consumers[key].abandon()
 
     def _needs_restart(self) -> bool:
-        """Whether a sink is done with a run that goes on: a new trainer came just as its thread ended."""
+        """Whether a thread ended although the run continues: a new training process started at that moment."""
         ended_keys = [key for key, thread in self._threads.items() if not thread.is_alive()]
         return (
             not all(self._consumers[key].is_closed for key in ended_keys) and read_status(self._directory) == "RUNNING"
@@ -90,7 +90,7 @@ class DeliveryLoop:
             if consumer.is_inline:
                 continue
             self._consumers[entry.key] = consumer
-            # A daemon: a thread that hangs in a dead server's answer must not keep the process.
+            # A daemon thread, because a thread that waits for a response must not keep the process alive.
             self._threads[entry.key] = threading.Thread(
                 target=self._deliver_sink, args=(consumer,), name=f"deliver-{entry.key}", daemon=True
             )
@@ -101,7 +101,7 @@ class DeliveryLoop:
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
-                # Asked before the journal is read: a trainer that is gone by then writes no more.
+                # Read before the journal: a training process that ended by now writes nothing more.
                 status = read_status(self._directory)
                 start_time = time.monotonic()
                 delivered = consumer.deliver_next()
@@ -118,7 +118,7 @@ class DeliveryLoop:
                     time.sleep(_POLL_SECONDS)
             except Exception as error:
                 consumer.record_failure(error)
-                # Of a thousand runs that a server has dropped at one moment, no two come back at another.
+                # A random pause, so that runs that lost a server at the same moment do not return at the same moment.
                 self._pause(random.uniform(0, backoff), retries)
                 backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
         try:
@@ -143,19 +143,19 @@ def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
 
 
 def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: False) -> None:
-    """Deliver a run, as the only one who does.
+    """Deliver a run while holding its delivery lock.
 
     Args:
-        directory: The run's directory.
-        is_enough: See :meth:`Delivery.run`.
+        directory: The run directory.
+        should_stop: See :meth:`DeliveryLoop.run`.
 
     Raises:
-        LockedError: A living process delivers it already.
-        RunNotFoundError: There is no run.
+        LockedError: If another process delivers the run.
+        RunNotFoundError: If the directory contains no run.
     """
     directory = directory.absolute()
     if not (directory / DELIVERY).is_dir():
-        raise RunNotFoundError(f"{directory}: no run here")
+        raise RunNotFoundError(f"{directory}: not a run directory (it contains no {DELIVERY}/)")
     lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
         DeliveryLoop(directory).run(should_stop)
@@ -164,8 +164,8 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
 
 
 def main() -> int:
-    """The delivery process."""
-    os.nice(10)  # training comes first
+    """Run the delivery process."""
+    os.nice(10)  # the training has priority
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     directory = Path(sys.argv[1])
     control = ControlReader(directory)  # a request that arrives before the lock is acquired counts
@@ -173,7 +173,7 @@ def main() -> int:
         deliver(directory, lambda _: control.is_handover_requested())
     except LockedError:
         return 0
-    except (RunNotFoundError, FileNotFoundError) as error:  # it was moved or deleted
+    except (RunNotFoundError, FileNotFoundError) as error:  # the run was moved or deleted
         _logger.error("%s", error)
         return 1
     return 0
