@@ -1,4 +1,4 @@
-"""What of a run is not yet in its backends, and why."""
+"""Pending events of a run's sinks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pte_tracking._store.status import read_status
 
 
 class SinkBacklog(NamedTuple):
-    """What one sink has not got.
+    """Pending events of one sink.
 
     Attributes:
-        key: The sink's key in the run.
-        events: How many events; 0 if only the news that the run ended is missing.
-        why: What the last attempt failed with, or why there can be none; None if there was no failure.
+        key: Key of the sink in the run.
+        events: Number of pending events. 0 if only the end status of the run is pending.
+        reason: Error of the last attempt, or the reason why the sink cannot be used. None if there was no error.
     """
 
     key: str
@@ -27,19 +27,24 @@ class SinkBacklog(NamedTuple):
     reason: str | None
 
     def __str__(self) -> str:
-        what = f"{self.events} events" if self.events else "the end of the run"
-        return f"{what} to {self.key}" + (f" ({self.reason})" if self.reason else "")
+        pending = "pending end status"
+        if self.events:
+            pending = f"{self.events} pending {'event' if self.events == 1 else 'events'}"
+        return f"{pending} for {self.key}" + (f" ({self.reason})" if self.reason else "")
 
 
 def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
-    """What is not delivered, sink by sink; sinks that have given the run up for ever are left out.
+    """Determine the pending events of each sink. Skip inline sinks and sinks that closed permanently.
 
     Args:
-        directory: The run's directory.
-        manifest: Its manifest.
-        size: Only what stands before this position of the journal counts; by default all of it, and the run's end.
+        directory: The run directory.
+        manifest: Manifest of the run.
+        size: Journal position up to which events count, in bytes. By default, all events and the end status count.
+
+    Returns:
+        The sinks that have pending events or a pending end status.
     """
-    # What a killed trainer left of a line is no event.
+    # The end of the last complete line. A torn line of a killed training process is not an event.
     last, end = last_event(directory / JOURNAL)
     target = end if size is None else size
     has_ended = size is None and read_status(directory) != "RUNNING"
@@ -49,7 +54,7 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         try:
             if build_sink(entry).inline:
                 continue
-        except (TypeError, ValueError) as error:  # it is not installed here, or another version
+        except (TypeError, ValueError) as error:  # not installed here, or another version
             problem = str(error)
         cursor = Cursor.load(directory, entry.key)
         is_done = cursor.position >= target and (cursor.end_status is not None or not has_ended)
@@ -60,12 +65,21 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
 
 
 def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:
-    """The sinks that have got more than the journal holds: it was cut. One line each."""
-    # In this order: both may be growing.
+    """Find delivered events that are missing at the end of the journal.
+
+    Args:
+        directory: The run directory.
+        manifest: Manifest of the run.
+
+    Returns:
+        One line for each sink that received events after the end of the journal.
+    """
+    # The cursors are read before the journal, because both may be growing.
     positions = {entry.key: Cursor.load(directory, entry.key).position for entry in manifest.sinks}
     _, end = last_event(directory / JOURNAL)
     return [
-        f"{directory / JOURNAL}: ends at byte {end}, but {key} has got all up to byte {position}: its end is lost"
+        f"{directory / JOURNAL}: ends at byte {end}, but {key} received events up to byte {position}. "
+        "The end of the journal is lost."
         for key, position in positions.items()
         if position > end
     ]

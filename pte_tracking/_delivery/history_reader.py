@@ -1,4 +1,4 @@
-"""The way of a reader through a journal that grows; no part of it is looked through twice."""
+"""Incremental reader of the effective history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_TAIL_BYTES = 1 << 16
 
 
 class HistoryReader:
-    """Knows up to where a reader may read straight on. A long backlog would else be searched at every batch.
+    """Determines the ranges of a growing journal to read, and searches each part for rewinds only once.
 
     Args:
         path: The journal.
@@ -21,13 +21,21 @@ class HistoryReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: The piece of the journal that is read now.
+        #: The current range.
         self._start = self._end = sys.maxsize
-        #: Up to where rewinds are known: always between two lines.
+        #: Position up to which the journal was searched for rewinds. Always between two lines.
         self._scanned_end = 0
 
     def next_range(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
-        """What :func:`pte_tracking._store.journal.route` gives for a journal that has grown to ``size``."""
+        """Return the result of :func:`pte_tracking._store.journal.next_range` for a growing journal.
+
+        Args:
+            position: Journal position of the sink, in bytes.
+            size: Current size of the journal, in bytes.
+
+        Returns:
+            The rewind to deliver, if any, and the start and end of the range to read.
+        """
         is_last = self._end >= self._scanned_end
         has_rewound = any(
             True for _ in journal.find_events(self._path, Rewound, max(self._scanned_end, position), size)
@@ -41,7 +49,7 @@ class HistoryReader:
 
 
 def _end_of_last_line(path: Path, size: int) -> int:
-    """Where the last line that ends before ``size`` does; 0 if that is not in sight."""
+    """Return the end of the last complete line before ``size``, 0 if the line is longer than ``_MAX_TAIL_BYTES``."""
     with open(path, "rb") as file:
         first = max(size - _MAX_TAIL_BYTES, 0)
         return first + os.pread(file.fileno(), size - first, first).rfind(b"\n") + 1

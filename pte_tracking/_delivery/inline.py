@@ -1,4 +1,4 @@
-"""A sink that is written in the training process, since it costs microseconds there."""
+"""Delivery to an inline sink in the training process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking._store.manifest import Manifest, SinkEntry
 
-_SAVE_INTERVAL = 16384  # events that may have to be written again after a kill
-_RETRY_SECONDS = 1.0  # seconds after a failure (a full disk) before the next attempt
+_SAVE_INTERVAL = 16384  # events between two saves of the cursor, which are redelivered after a crash
+_RETRY_SECONDS = 1.0  # between a failure, such as a full disk, and the next attempt
 
 
 class InlineConsumer:
-    """Hands events to a sink as they are logged; whatever it fails to take, it is given again from the journal.
+    """Delivers events to an inline sink as they are logged. Events of a failed write are read from the journal again.
 
     Args:
-        directory: The run's directory.
-        manifest: The run's manifest.
-        entry: The sink.
+        directory: The run directory.
+        manifest: Manifest of the run.
+        entry: Entry of the sink in the manifest.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
@@ -29,7 +29,13 @@ class InlineConsumer:
         self.catch_up()
 
     def deliver_event(self, event: AnyEvent, start: int, end: int) -> None:
-        """Write one event that stands in the journal between the positions ``start`` and ``end``."""
+        """Deliver one event.
+
+        Args:
+            event: The event.
+            start: Journal position before the event, in bytes.
+            end: Journal position after the event, in bytes.
+        """
         if self._consumer.cursor.position != start or type(event) is Rewound:
             self.catch_up()
             return
@@ -42,7 +48,7 @@ class InlineConsumer:
             self._record_failure(error)
 
     def catch_up(self) -> None:
-        """Write all that the journal holds."""
+        """Deliver all pending events. Do nothing shortly after a failure."""
         if time.monotonic() < self._retry_time:
             return
         try:
@@ -52,7 +58,7 @@ class InlineConsumer:
             self._record_failure(error)
 
     def save(self) -> None:
-        """Keep how far the sink is."""
+        """Save the cursor."""
         self._unsaved_count = 0
         try:
             self._consumer.save()
@@ -60,7 +66,11 @@ class InlineConsumer:
             self._record_failure(error)
 
     def finish(self, status: Status) -> None:
-        """Write what is left, and close."""
+        """Deliver all pending events and close the sink.
+
+        Args:
+            status: Status with which the run ended.
+        """
         self._retry_time = 0.0
         self.catch_up()
         try:

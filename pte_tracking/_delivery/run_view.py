@@ -15,7 +15,13 @@ from pte_tracking._store.manifest import Manifest
 
 
 class JournalRunView:
-    """The run as a sink sees it; see :class:`pte_tracking.sinks._contract.RunView`."""
+    """Run as a sink sees it; see :class:`pte_tracking.sinks.RunView`.
+
+    Args:
+        directory: The run directory.
+        manifest: Manifest of the run.
+        event_filter: Filter of the sink.
+    """
 
     def __init__(self, directory: Path, manifest: Manifest, event_filter: EventFilter) -> None:
         self.directory = directory
@@ -25,17 +31,17 @@ class JournalRunView:
         self.context: Mapping[str, str] = manifest.context
         self._journal = directory / JOURNAL
         self._filter = event_filter
-        #: Up to where the sink had been given events when the rewind came.
+        #: Journal position up to which the sink had received events before the current rewind, in bytes.
         self.delivered_position = 0
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
-        """See :meth:`pte_tracking.sinks._contract.RunView.history`."""
+        """Return the effective history; see :meth:`pte_tracking.sinks.RunView.history`."""
         ranges = journal.effective_ranges(self._journal, upto_seq=upto_seq)
         events = (event for journal_range in ranges for event, _ in journal.read(self._journal, *journal_range))
         last = math.inf if upto_seq is None else upto_seq
         return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, events))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
-        """See :meth:`pte_tracking.sinks._contract.RunView.superseded`."""
+        """Return the superseded events; see :meth:`pte_tracking.sinks.RunView.superseded`."""
         superseded = journal.read_effective(self._journal, self.delivered_position, rewound.to_position)
         return self._filter.restarted().select(event for event, _ in superseded)

@@ -1,4 +1,4 @@
-"""The training process's hand on the delivery process: starts it, looks after it, waits for it at the end."""
+"""Start, monitor and stop the delivery process."""
 
 from __future__ import annotations
 
@@ -18,57 +18,61 @@ from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
-_CHECK_SECONDS = 2.0
-_MAX_RESTART_SECONDS = 60.0
-#: Seconds until whoever delivers has left; on another machine it may see a minute late that it is asked to, over NFS.
+_CHECK_SECONDS = 2.0  # between two checks that the delivery process is alive
+_MAX_RESTART_SECONDS = 60.0  # between two restarts
+_MAX_REPEATED_WARNINGS = 5
+#: Time within which a process hands over a run. Over NFS, a process on another machine may see the request after a
+#: minute.
 _LOCAL_STOP_SECONDS, _REMOTE_STOP_SECONDS = 5.0, 90.0
 
-#: Children that may outlive their run: whoever forgets them before they end leaves zombies behind.
+#: Delivery processes of this process, which may outlive their runs. Polling the ended ones removes zombies.
 _children: list[subprocess.Popen[bytes]] = []
 
 
 class DeliverySupervisor:
-    """Keeps one delivery process alive for a run's directory.
+    """Keeps a delivery process alive for a run directory.
 
     Args:
-        directory: The run's directory.
+        directory: The run directory.
+
+    Attributes:
+        next_check_time: Time of the next :meth:`ensure_running`, in seconds since the Unix epoch.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
-        #: When to look next whether the process lives (by ``time.time``).
         self.next_check_time = 0.0
         self._log_start = _size(directory / DELIVERY_LOG)
 
     def ensure_running(self) -> None:
-        """Start the process if none serves the directory."""
+        """Start a delivery process if none delivers the run."""
         self.next_check_time = time.time() + _CHECK_SECONDS
         if self._process is not None and self._process.poll() is None:
             return
         if lock.is_held(self._directory / DELIVERY_LOCK):
-            return  # one that outlived an earlier trainer goes on with this one
+            return  # a delivery process of an earlier training process continues with this one
         if self._starts > 1:
             pause = min(2.0**self._starts, _MAX_RESTART_SECONDS)
             self.next_check_time = time.time() + pause
-            _logger.warning("%s: the delivery process had ended; it is started again", self._directory)
+            _logger.warning("%s: the delivery process ended, restarting", self._directory)
         self._starts += 1
         try:
             self._process = spawn_delivery(self._directory)
         except OSError as error:
-            _logger.error("%s: the delivery process cannot be started: %s", self._directory, error)
+            _logger.error("%s: cannot start the delivery process: %s", self._directory, error)
 
     def wait(self, timeout: float) -> None:
-        """Wait until everything is delivered, and say what is not.
+        """Wait until all events are delivered. Log the pending events otherwise.
 
         Args:
-            timeout: Seconds to wait at most; delivery goes on behind afterwards.
+            timeout: Maximum time to wait, in seconds. Delivery continues in the background.
         """
         try:
             self._wait_for_delivery(timeout)
         except (OSError, RunNotFoundError) as error:
-            _logger.error("%s: whether everything was delivered is not known: %s", self._directory, error)
+            _logger.error("%s: cannot determine the pending events: %s", self._directory, error)
 
     def _wait_for_delivery(self, timeout: float) -> None:
         request_retry(self._directory)
@@ -81,23 +85,27 @@ class DeliverySupervisor:
                     self.ensure_running()
                 time.sleep(0.02)
                 pending = backlog(self._directory, manifest)
-        finally:  # also where somebody is tired of waiting
+        finally:  # also after Ctrl-C
             self._report_backlog(pending)
 
     def _report_backlog(self, pending: list[SinkBacklog]) -> None:
         if pending:
             _logger.warning(
-                "not delivered yet: %s. Delivery goes on behind; if this machine goes down before it is done, run: "
+                "Not yet delivered: %s. Delivery continues in the background. If this machine shuts down first, run: "
                 "pte-tracking sync %s",
                 "; ".join(map(str, pending)),
                 self._directory,
             )
         self._repeat_warnings([sink.reason for sink in pending if sink.reason])
         if self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # it is meant to outlive us: no ResourceWarning
+            self._process.returncode = 0  # prevents a ResourceWarning for a process that is meant to continue
 
     def _repeat_warnings(self, reported: list[str]) -> None:
-        """What the delivery process said in this session, where the user looks; less what was told already."""
+        """Log the warnings that the delivery process logged in this session.
+
+        Args:
+            reported: Errors that are already reported. Lines that contain them are skipped.
+        """
         path = self._directory / DELIVERY_LOG
         if _size(path) <= self._log_start:
             return
@@ -105,14 +113,24 @@ class DeliverySupervisor:
             file.seek(self._log_start)
             lines = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
             lines = [line.strip() for line in lines if line and not any(reason in line for reason in reported)]
-        for line in lines[:5]:
+        for line in lines[:_MAX_REPEATED_WARNINGS]:
             _logger.warning("delivery: %s", line)
-        if len(lines) > 5:
-            _logger.warning("delivery: %d more such lines in %s", len(lines) - 5, path)
+        if len(lines) > _MAX_REPEATED_WARNINGS:
+            _logger.warning("delivery: more warnings in %s: %d", path, len(lines) - _MAX_REPEATED_WARNINGS)
 
 
 def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
-    """Start a delivery process for a run's directory; it outlives this process."""
+    """Start a delivery process for a run. It outlives this process.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The process.
+
+    Raises:
+        OSError: If the process cannot be started.
+    """
     (directory / DELIVERY).mkdir(exist_ok=True)
     _children[:] = [process for process in _children if process.poll() is None]
     with open(directory / DELIVERY_LOG, "ab") as log:
@@ -130,28 +148,32 @@ def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
-    # Modules are not looked for in the current folder, where a file of the user's may have any name.
+    # Files in the current directory may have the name of a module.
     environment["PYTHONSAFEPATH"] = "1"
-    # Warnings that the user has made errors would come from other people's products here, and end the delivery.
+    # Warnings of client libraries, turned into errors for the user's own code, would end the delivery.
     environment.pop("PYTHONWARNINGS", None)
     return environment
 
 
 def is_delivery_enabled() -> bool:
-    """Whether this machine delivers; one that only trains is told so by a variable, and another delivers."""
+    """Whether this machine starts delivery processes. ``PTE_TRACKING_DELIVERY=off`` leaves delivery to another one."""
     return os.environ.get("PTE_TRACKING_DELIVERY") != "off"
 
 
 def stop_delivery(directory: Path) -> bool:
-    """End the delivery of a directory; it loses nothing by that.
+    """Stop the delivery of a run, so that its directory can be moved. No event is lost.
 
-    Whoever delivers is asked first, since it may deliver other runs, too, and on another machine.
+    Request a handover first, because the process that delivers may also deliver other runs, or run on another machine.
+    Terminate a process of this machine that does not react.
+
+    Args:
+        directory: The run directory.
 
     Returns:
-        Whether there was one.
+        Whether the run was being delivered.
 
     Raises:
-        LockedError: It is on another machine, and goes on.
+        LockedError: If a process that cannot receive a signal continues to deliver the run.
     """
     path = directory / DELIVERY_LOCK
     holder = lock.holder(path)
@@ -160,7 +182,7 @@ def stop_delivery(directory: Path) -> bool:
     is_local = holder.is_local_process()
     request_handover(directory)
     if not is_local:
-        _logger.warning("%s: %s delivers the earlier run; waits until it has left", directory, holder)
+        _logger.warning("%s: waiting for %s to release the earlier run", directory, holder)
     if _wait_until_free(path, _LOCAL_STOP_SECONDS if is_local else _REMOTE_STOP_SECONDS):
         return True
     if not is_local:

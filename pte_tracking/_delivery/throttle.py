@@ -1,13 +1,14 @@
-"""How much of the machine, and of a server, the delivery takes while the training runs: where they are short, little.
+"""Limits on the processor time and the requests that delivery uses while the training runs.
 
-A low priority is not enough: what runs on the core that a thread of the training is about to wake on costs that thread
-a switch, and a training waits for the slowest of its threads. Measured on two cores, with a step of 2 ms by two threads
-and 2,500 points a second to MLflow: half as slow again at any priority, even the lowest; with this, not measurable.
+A low priority is not enough. If the delivery process runs on the core on which a thread of the training is about to
+wake, that thread waits for a context switch, and a training step waits for its slowest thread. Measured on two cores,
+with steps of 2 ms on two threads and 2,500 data points per second to MLflow, training took 50% longer at any priority.
+With the pauses of :class:`Throttle` the difference is not measurable.
 
-A server is short whenever it answers slowly, since hundreds of other runs may be there that nobody sees from here. Each
-keeps it busy one part in twenty at most, so that a thousand runs are fifty requests at a time, as long as it answers
-within three seconds: they ask less often then, once a minute in the end, and send more at once, which costs it less for
-each point.
+A server that responds slowly may be serving hundreds of other runs. Each run keeps a server busy for at most one
+twentieth of the time, so that 1,000 runs are 50 concurrent requests. A run waits at most 60 seconds between requests,
+which corresponds to requests of 3 seconds. Fewer requests contain more data points each, which costs the server less
+per data point.
 """
 
 from __future__ import annotations
@@ -17,17 +18,15 @@ import time
 from pathlib import Path
 
 _STAT = Path("/proc/stat")
-_MIN_IDLE_CORES = (
-    1.5  # cores beside those that others use: one for the delivery, and half of one so that nobody waits for it
-)
-_PAUSE_FACTOR = 19  # a throttled delivery pauses this many times as long as it worked
-_MAX_PAUSE_SECONDS = 5.0  # seconds
-_SAMPLE_SECONDS = 1.0  # seconds
-_MIN_INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS = 1.0, 60.0  # seconds from one request to the next
+_MIN_IDLE_CORES = 1.5  # idle cores required for delivery without pauses, its own core included
+_PAUSE_FACTOR = 19  # duration of a pause as a multiple of the preceding work
+_MAX_PAUSE_SECONDS = 5.0
+_SAMPLE_SECONDS = 1.0
+_MIN_INTERVAL_SECONDS, _MAX_INTERVAL_SECONDS = 1.0, 60.0  # between two requests
 
 
 class Throttle:
-    """Watches whether the machine has cores to spare."""
+    """Pauses of the delivery while the machine has too few idle cores."""
 
     def __init__(self) -> None:
         self._sample_time = time.monotonic()
@@ -35,7 +34,14 @@ class Throttle:
         self._is_busy = False
 
     def pause_seconds(self, work_seconds: float) -> float:
-        """Seconds to rest after having worked for so many."""
+        """Return the duration of the pause after some work.
+
+        Args:
+            work_seconds: Duration of the work, in seconds.
+
+        Returns:
+            Seconds, 0.0 if enough cores are idle.
+        """
         if time.monotonic() - self._sample_time > _SAMPLE_SECONDS:
             self._sample()
         return min(work_seconds * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS) if self._is_busy else 0.0
@@ -51,11 +57,14 @@ class Throttle:
 
 
 def request_interval(work_seconds: float, *, is_small: bool) -> float:
-    """Seconds to leave a server to other runs.
+    """Return the time to wait before the next request to a server that other runs use.
 
     Args:
-        worked: The seconds that it has worked for this one.
-        is_small: It was nothing but numbers, so that the time tells how busy the server is.
+        work_seconds: Duration of the last request, in seconds.
+        is_small: Whether the request contained only metrics, so that its duration depends on the load of the server.
+
+    Returns:
+        Seconds, 0.0 or more.
     """
     return max(
         _MIN_INTERVAL_SECONDS - work_seconds,
@@ -64,7 +73,7 @@ def request_interval(work_seconds: float, *, is_small: bool) -> float:
 
 
 def _idle_seconds() -> float | None:
-    """Seconds that all cores together were idle since the start of the machine; None where it does not tell."""
+    """Total idle time of all cores since the machine started. None if the system does not report it."""
     try:
         words = _STAT.read_text().partition("\n")[0].split()
         return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")

@@ -137,7 +137,7 @@ def test_sync_json_lists_pending_events(run: Path) -> None:
     assert done.exit_code == 1
     (left,) = json.loads(done.stdout)
     assert (left["key"], left["events"]) == ("mlflow", 23)
-    assert "Connection" in left["why"]
+    assert "Connection" in left["reason"]
 
 
 @pytest.mark.slow
@@ -471,7 +471,7 @@ def test_verify_lost_journal_end_is_reported(run: Path) -> None:
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:10]))
     assert call("show", run).exit_code == 0
-    assert "its end is lost" in error_line("verify", run)
+    assert "end of the journal is lost" in error_line("verify", run)
 
 
 def test_command_unknown_event_kind_warns_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -253,7 +253,7 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     assert cursor.error_time
     assert caplog.text.count("no route to host") == 1
     assert [str(sink) for sink in backlog(recording.directory, recording.manifest)] == [
-        "1 events to probe (Trouble: no route to host)"
+        "1 pending event for probe (Trouble: no route to host)"
     ]
     probe.control()
     recording.deliver()

@@ -247,7 +247,7 @@ def test_killed_delivery_process_restarts_without_loss_or_duplicates(stage: Stag
     stage.wait_for_delivery()
     stage.check(0, len(recorded(stage.directory)))
     assert stage.probe.statuses == ["FINISHED"]
-    assert "it is started again" in error_output
+    assert "the delivery process ended, restarting" in error_output
 
 
 def test_delivery_process_after_sigterm_loses_nothing(stage: Stage) -> None:
@@ -287,8 +287,8 @@ def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> Non
         "with start(close_timeout=1.0) as run:\n    rows(run, 0, 100)\n    sys.stdin.read()\n",
         until=lambda: stage.is_reported("no route to host"),
     )
-    (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
-    assert "to probe (Trouble: no route to host)" in line
+    (line,) = [line for line in error_output.splitlines() if "Not yet delivered" in line]
+    assert "for probe (Trouble: no route to host)" in line
     assert error_output.count("no route to host") == 1
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
@@ -312,7 +312,7 @@ def test_interrupted_close_reports_pending_events(stage: Stage) -> None:
     """
     error_output = stage.train(script_body, code=None)
     assert "KeyboardInterrupt" in error_output
-    (line,) = [line for line in error_output.splitlines() if "not delivered yet" in line]
+    (line,) = [line for line in error_output.splitlines() if "Not yet delivered" in line]
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery
 
@@ -342,7 +342,7 @@ def test_close_with_hanging_sink_returns_after_timeout(stage: Stage) -> None:
     begun = time.monotonic()
     error_output = stage.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
     assert time.monotonic() - begun < 30
-    assert "not delivered yet: 102 events to probe" in error_output
+    assert "Not yet delivered: 102 pending events for probe" in error_output
 
 
 def test_failing_and_hanging_sinks_do_not_delay_other_sinks(stage: Stage, probes: Callable[[str], Probe]) -> None:
@@ -371,7 +371,7 @@ def test_permanently_closed_sink_does_not_delay_close(stage: Stage) -> None:
     error_output = stage.train("with start() as run:\n    rows(run, 0, 100)\n")
     stage.wait_for_delivery()
     assert error_output.count("delivery stopped permanently: the run was deleted there") == 1
-    assert "not delivered yet" not in error_output
+    assert "Not yet delivered" not in error_output
 
 
 def test_rejected_events_are_reported_at_close(stage: Stage) -> None:

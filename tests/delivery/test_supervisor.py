@@ -95,5 +95,5 @@ def test_stop_delivery_never_signals_process_that_it_cannot_identify(
     with pytest.raises(LockedError) as info:
         supervisor.stop_delivery(directory)
     assert info.value.holder == changed
-    assert f"{changed} delivers the earlier run; waits" in caplog.text
+    assert f"waiting for {changed} to release the earlier run" in caplog.text
     assert signals == []

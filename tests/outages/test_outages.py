@@ -114,7 +114,7 @@ def test_delivery_failing_server_is_completed_by_sync_without_duplicates(
 ) -> None:
     proxy.fate = make_fate(failure)
     log_lines = train(tmp_path / "run", proxy.uri, experiment)
-    assert len([line for line in log_lines if "not delivered yet" in line and "pte-tracking sync" in line]) == 1
+    assert len([line for line in log_lines if "Not yet delivered" in line and "pte-tracking sync" in line]) == 1
     assert len(log_lines) <= 3, log_lines
     check_files(tmp_path / "run", ITERATIONS)
     proxy.fate = make_fate("pass")
@@ -127,7 +127,7 @@ def test_delivery_slow_server_completes_after_training_ends(
 ) -> None:
     proxy.fate = slow
     log_lines = train(tmp_path / "run", proxy.uri, experiment)
-    assert len([line for line in log_lines if "not delivered yet" in line]) == len(log_lines) == 1
+    assert len([line for line in log_lines if "Not yet delivered" in line]) == len(log_lines) == 1
     check_files(tmp_path / "run", ITERATIONS)
     end = time.monotonic() + 60
     while (run := get_run(mlflow_server, experiment)) is None or run.info.status != "FINISHED":

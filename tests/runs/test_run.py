@@ -344,7 +344,7 @@ def test_open_earlier_run_delivered_by_other_host_raises(
     with pytest.raises(DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
         Run(tmp_path).open()
     assert before.items() <= tree(tmp_path).items()
-    assert "process 7 on elsewhere delivers the earlier run; waits" in caplog.text
+    assert "waiting for process 7 on elsewhere to release the earlier run" in caplog.text
     other.communicate()
     with Run(tmp_path):
         pass
