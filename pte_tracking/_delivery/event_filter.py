@@ -1,4 +1,4 @@
-"""What one sink gets of the effective history: its own rows, one point per key and step, keys and sizes that fit."""
+"""Filter that adapts the effective history to a sink."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class EventFilter:
-    """Turns events of the journal into those that a sink is given.
+    """Selects the rows for a sink, removes repeated data points, maps keys, and splits rows that exceed the limits.
 
     Args:
-        key: The sink's key in the run.
-        name: The sink's name.
-        limits: What it can hold.
+        key: Key of the sink in the run.
+        name: Name of the sink.
+        limits: Limits of the sink.
     """
 
     def __init__(self, key: str, name: str, limits: Limits) -> None:
@@ -30,32 +30,32 @@ class EventFilter:
         self._limits = limits
         self._step: int | None = None
         self._keys: dict[str, str] = {}
-        #: Points that the backend has, though they were taken back: it cannot forget them.
+        #: Superseded data points that the backend cannot delete.
         self._suppressed: dict[tuple[str, int], Number] = {}
         self._last_suppressed_step = -1
         self._mapped: dict[str, str] = {}
         self._warned: set[str] = set()
 
     def restarted(self) -> EventFilter:
-        """Another one at the beginning of the history, which does not tell again what this one has told."""
+        """Return a copy at the start of the history. Warnings that this filter logged are not logged again."""
         restarted = copy.copy(self)
         restarted.restore({})
         return restarted
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on: the keys that the current step has had, each with its log."""
+        """Return the state to save: the current step, and its keys with the log of each key."""
         return {"step": self._step, "keys": self._keys}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned; nothing is remembered then."""
+        """Restore a state that :meth:`state` returned. Suppressed data points are cleared."""
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
         self._suppressed, self._last_suppressed_step = {}, -1
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
-        """Go on from an earlier point.
+        """Return to an earlier position.
 
         Args:
-            backwards: The history up to there, its last event first.
+            backwards: Effective history up to that position, newest event first.
         """
         self._step, self._keys = None, {}
         if self._limits.separate_logs:
@@ -68,7 +68,7 @@ class EventFilter:
                 self._keys.update(dict.fromkeys(event.values, event.log))
 
     def suppress(self, superseded: Iterable[AnyEvent]) -> None:
-        """Send none of these points a second time."""
+        """Do not select the data points of these events again."""
         for event in superseded:
             if isinstance(event, Metrics) and self._accepts(event):
                 self._last_suppressed_step = max(self._last_suppressed_step, event.step)
@@ -76,11 +76,11 @@ class EventFilter:
 
     @property
     def has_suppressed(self) -> bool:
-        """Whether points are still held back."""
+        """Whether data points are suppressed."""
         return bool(self._suppressed)
 
     def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
-        """The events for the sink, in order."""
+        """Return the events for the sink, in order."""
         for event in events:
             if isinstance(event, Metrics):
                 if self._accepts(event):
@@ -117,8 +117,8 @@ class EventFilter:
         repeated = self._keys.keys() & values.keys()
         for key in repeated:
             self._warn_once(
-                f"again {key}",
-                "%s: %r of step %d was logged twice (by %r, then %r); the first counts",
+                f"repeated {key}",
+                "%s: %r was logged twice at step %d (by %r, then by %r). The first value is delivered.",
                 key,
                 event.step,
                 self._keys[key],
@@ -136,9 +136,9 @@ class EventFilter:
             if old is not None and old != new and not (old != old and new != new):
                 self._warn_once(
                     "differs",
-                    "%s: the run was rewound, and its second pass differs (%r at step %d: %r, first %r); "
-                    "this backend cannot take points back and keeps the first pass. "
-                    'A sink that starts a new run instead, such as MLflowSink(on_rewind="fork"), shows the second',
+                    "%s: the run was rewound, and the new values differ (%r at step %d: %r, previously %r). This "
+                    "backend cannot delete data points and keeps the previous values. To deliver the new values, use a "
+                    'sink that starts a new run after a rewind, such as MLflowSink(on_rewind="fork").',
                     key,
                     step,
                     new,
@@ -151,7 +151,7 @@ class EventFilter:
         if mapped is None:
             mapped = self._mapped[key] = map_key(key, self._limits)
             if mapped != key:
-                self._warn_once(f"map {key}", "%s: the key %.300r is shown as %r there", key, mapped)
+                self._warn_once(f"map {key}", "%s: key %.300r is delivered as %r", key, mapped)
         return mapped
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:

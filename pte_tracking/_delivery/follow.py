@@ -1,7 +1,8 @@
-"""Deliver every run below a folder, as they grow: for machines that train without a way out.
+"""Delivery of all runs below a directory as they grow, for clusters without network access.
 
-They write to a file system that a login node shares, and that delivers, with one process for all of them. Who trains
-and who delivers is told by locks of the file system, never by process numbers, which mean nothing on another machine.
+Training machines write to a file system that a login node shares, and one process on the login node delivers all runs.
+Locks of the file system show which runs are being trained or delivered. Process IDs are not used, because they have no
+meaning on another machine.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
-_SCAN_SECONDS = 2.0  # seconds between two looks for new runs and new events
-_RETRY_SECONDS = 60.0  # seconds until a run is tried again of which something was left
-_STOP_SECONDS = 5.0  # seconds that the end waits for a request under way
+_SCAN_SECONDS = 2.0  # between two searches for new runs and new events
+_RETRY_SECONDS = 60.0  # until the next attempt to deliver a run with pending events
+_STOP_SECONDS = 5.0  # maximum time to wait for running requests at the end
 
-#: What changes when there is something new: the size of the journal (times can be as coarse as a second on a shared
-#: file system), and the time of the manifest, whose sinks may change.
+#: Size of the journal and modification time of the manifest, which change with every new event or sink. The time of the
+#: journal would not, because it can be as coarse as a second on a shared file system.
 _RunVersion = tuple[int, int]
 
 
 def follow(folder: Path, print_line: Callable[[str], object]) -> None:
-    """Deliver all runs below a folder until SIGINT or SIGTERM; what is left then is delivered next time.
+    """Deliver all runs below a directory until SIGINT or SIGTERM. Pending events remain for the next call.
 
     Args:
-        folder: Where to look, with all folders below.
-        say: Takes a line whenever a run is taken up, or done.
+        folder: The directory, which is searched recursively.
+        print_line: Called with one line when the delivery of a run starts or ends.
     """
     stop = threading.Event()
 
@@ -60,9 +61,9 @@ class _Follower:
         self._print = print_line
         self._stop = stop
         self._threads: dict[Path, threading.Thread] = {}
-        #: Runs of which nothing was left, or could not be delivered, at that mark and time.
+        #: Runs that are skipped until they change, or until a time, with the version that was checked.
         self._checked: dict[Path, tuple[_RunVersion, float]] = {}
-        #: Said already, as are the lines of warnings: a run that grows is looked at again and again.
+        # Reported runs and warnings, because each run is checked repeatedly while it grows.
         self._delivered_elsewhere: set[Path] = set()
         self._failed: set[Path] = set()
         self._warned: set[str] = set()
@@ -87,13 +88,13 @@ class _Follower:
             pending = backlog(run, Manifest.load(run))
             has_ended = read_status(run) != "RUNNING"
             is_delivered_elsewhere = bool(pending) and is_held(run / DELIVERY_LOCK)
-        except FileNotFoundError:  # just being made, or gone meanwhile
+        except FileNotFoundError:  # the run is being created or removed
             return
         except (RunNotFoundError, OSError) as error:
             self._warn_once(str(error))
             return
         if pending or has_ended:
-            # One that has ended, with nothing left, is looked at again only when something in it changes.
+            # An ended run without pending events is checked again only after a change.
             self._checked[run] = version, time.monotonic() + (_RETRY_SECONDS if pending else float("inf"))
         if is_delivered_elsewhere:
             self._skip_delivered_elsewhere(run)
@@ -108,19 +109,19 @@ class _Follower:
         try:
             deliver(run, lambda _: self._stop.is_set() or control.is_handover_requested())
             pending = backlog(run, Manifest.load(run))
-            self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, pending)) or "everything is delivered"))
+            self._print(f"{run}: {read_status(run)}, " + ("; ".join(map(str, pending)) or "all events delivered"))
             self._failed.discard(run)
             self._delivered_elsewhere.discard(run)
         except LockedError:
             self._skip_delivered_elsewhere(run)
-        except Exception as error:  # the other runs go on
+        except Exception as error:  # must not stop the delivery of other runs
             self._failed.add(run)
             self._warn_once(f"{run}: {error}")
 
     def _skip_delivered_elsewhere(self, run: Path) -> None:
         if run not in self._delivered_elsewhere:
             self._delivered_elsewhere.add(run)
-            self._print(f"{run}: another process delivers it")
+            self._print(f"{run}: another process delivers this run")
 
     def _warn_once(self, line: str) -> None:
         if line not in self._warned:

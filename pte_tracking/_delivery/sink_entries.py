@@ -1,4 +1,4 @@
-"""Sinks as the user configures them, and their entries in the manifest."""
+"""Conversion between configured sinks and their entries in the manifest."""
 
 from __future__ import annotations
 
@@ -14,28 +14,41 @@ from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, get_sink, installed_sink
 
 
 def build_sink(entry: SinkEntry) -> Sink:
-    """The sink again.
+    """Create the sink of a manifest entry.
+
+    Args:
+        entry: The entry.
+
+    Returns:
+        The sink.
 
     Raises:
-        ValueError: No sink of that name is installed, its product is missing, or the options do not fit it.
+        ValueError: If the sink or its client library is not installed, or if the sink does not accept the options.
     """
     sink_type = get_sink(entry.name)
     _check_installed(sink_type)
     try:
         return sink_type(**entry.options)
     except TypeError as error:
-        raise ValueError(f"sinks: {entry.name!r} does not take the options {entry.options!r}: {error}") from error
+        raise ValueError(f"sinks: {entry.name!r} does not accept the options {entry.options!r}: {error}") from error
 
 
 def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
-    """Sinks from names and configured objects.
+    """Convert names to sinks, and check that the delivery process can create each sink.
+
+    Args:
+        sinks: Names of installed sinks, and configured sinks.
+
+    Returns:
+        The sinks.
 
     Raises:
-        ValueError: A name is unknown, or a sink's product is not installed.
-        TypeError: Something is neither a name nor a sink, or a sink that no entry point names.
+        ValueError: If a name is unknown, or a client library is not installed.
+        TypeError: If an element is neither a name nor a sink, if no entry point refers to the class of a sink, or if a
+            field of a sink is not plain JSON.
     """
     if isinstance(sinks, str | Sink):
-        raise TypeError(f"sinks: expected a list of names or sinks, got {sinks!r}; write [{sinks!r}]")
+        raise TypeError(f"sinks: expected a list of names or sinks, got {sinks!r}. Write [{sinks!r}].")
     checked = []
     for sink in sinks:
         if isinstance(sink, str):
@@ -49,9 +62,9 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
             )
         elif not _is_registered(type(sink)):
             raise TypeError(
-                f"sinks: {type(sink).__name__} is not what the entry point {sink.name!r} of the group "
-                f"{ENTRY_POINT_GROUP!r} names, so the delivery process could not find it; "
-                "declare it in the pyproject.toml of its package and install that"
+                f"sinks: {type(sink).__name__} is not the entry point {sink.name!r} of the group "
+                f"{ENTRY_POINT_GROUP!r}, so the delivery process cannot find the class. Declare the entry point in the "
+                "pyproject.toml of the package and install the package."
             )
         else:
             _check_installed(type(sink))
@@ -61,10 +74,17 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
 
 
 def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:
-    """The known entries, and those of further sinks with their environment resolved.
+    """Add entries for sinks to the entries of a run, with values from the environment resolved.
 
-    A sink that was given like a known one is that one, wherever the environment points to by now: a resumed run goes on
-    where it began.
+    A sink with the same fields as an existing entry keeps that entry, even if the environment has changed, so that a
+    resumed run is delivered to the same destination.
+
+    Args:
+        sinks: The configured sinks.
+        known: The existing entries.
+
+    Returns:
+        The existing entries, followed by the new entries.
     """
     entries = list(known)
     for sink in sinks:
@@ -86,14 +106,14 @@ def _is_registered(sink: type[Sink]) -> bool:
 
 
 def _fields(sink: Sink) -> dict[str, Any]:
-    """A sink's configuration as it comes back from ``run.json``."""
+    """Return the fields of a sink as they are read from ``run.json``."""
     try:
         fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dataclasses.asdict(sink)))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"sinks: {sink.name!r} has a field that is no plain JSON: {error}") from error
+        raise TypeError(f"sinks: {sink.name!r} has a field that is not plain JSON: {error}") from error
     return fields
 
 
 def _check_installed(sink: type[Sink]) -> None:
     if sink.requires and importlib.util.find_spec(sink.requires) is None:
-        raise ValueError(f"sinks: {sink.name!r} needs the package {sink.requires!r}; install it with: {sink.install}")
+        raise ValueError(f"Sink {sink.name!r} is not installed. Run: {sink.install}")

@@ -72,7 +72,9 @@ def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixtur
     event_filter = EventFilter("mine", "mine", Limits())
     for step in range(3):
         list(event_filter.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
-    assert caplog.messages == ["mine: 'a' of step 0 was logged twice (by 'log', then 'other'); the first counts"]
+    assert caplog.messages == [
+        "mine: 'a' was logged twice at step 0 (by 'log', then by 'other'). The first value is delivered."
+    ]
 
 
 def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -102,5 +104,5 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
     ]
     assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
     assert len(caplog.messages) == 1
-    assert "its second pass differs ('a' at step 2: 9, first 2)" in caplog.text
+    assert "the new values differ ('a' at step 2: 9, previously 2)" in caplog.text
     assert not event_filter.has_suppressed

@@ -111,7 +111,7 @@ def test_follow_delivers_runs_that_start_and_end_without_network(
         follower.send_signal(signal.SIGTERM)
         output, _ = follower.communicate(timeout=20)
         assert follower.returncode == 0
-        assert f"{runs / 'a'}: FINISHED, everything is delivered" in output
+        assert f"{runs / 'a'}: FINISHED, all events delivered" in output
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -159,7 +159,7 @@ def test_follow_skips_unreadable_and_locked_runs_with_one_message(
     output, _ = follower.communicate(timeout=20)
     held_lock.release()
     assert follower.returncode == 0
-    assert output.count(f"{runs / 'theirs'}: another process delivers it\n") == 1
+    assert output.count(f"{runs / 'theirs'}: another process delivers this run\n") == 1
 
 
 def test_deliver_removed_run_ends_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_run_entry_point_that_is_not_a_sink_raises(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unknown name", "foreign name"])
 def test_run_sink_without_matching_entry_point_raises(tmp_path: Path, sink: Sink) -> None:
-    with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not what the entry point .*pyproject"):
+    with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not the entry point .*pyproject"):
         Run(tmp_path, sinks=[sink])
 
 
