@@ -14,29 +14,39 @@ _SKIPPED_DIRECTORIES = (ARTIFACTS, DELIVERY, FIGURES, IMAGES)
 
 
 def find_run(directory: Path) -> Manifest:
-    """The manifest of a run that has a record.
+    """Read the manifest of a run, and check that the run has a journal.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The manifest.
 
     Raises:
-        RunNotFoundError: There is no run, this version cannot read it, or not one event of it is there.
+        RunNotFoundError: If the directory contains no run, a run that this version cannot read, or no event.
+        OSError: If a file cannot be read.
     """
     manifest, path = Manifest.load(directory), directory / JOURNAL
     if not path.is_file():
-        raise RunNotFoundError(f"{directory}: a run without a journal (there is no file {JOURNAL})")
+        raise RunNotFoundError(f"{directory}: the run has no journal (the directory contains no file {JOURNAL})")
     if last_event(path)[0] is None:
-        raise RunNotFoundError(f"{path}: holds no event: cut off at its beginning, or not ours")
+        raise RunNotFoundError(f"{path}: contains no event. The file is truncated, or another program wrote it.")
     return manifest
 
 
 def find_runs(directory: Path, on_error: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """The directories of all runs at or below a folder, earlier ones moved aside included.
+    """Find the directories of all runs at or below a directory, including archived runs.
 
     Args:
-        directory: The folder.
-        on_error: Called for each folder that cannot be looked into; by default they are passed over.
+        directory: The directory, which is searched recursively.
+        on_error: Called with the error of each directory that cannot be read. By default, errors are ignored.
+
+    Yields:
+        Run directories.
     """
     for path, directory_names, file_names in os.walk(directory, onerror=on_error):
         directory_names.sort()
         if MANIFEST in file_names:
             yield Path(path)
-            # A run keeps no other run there, and pictures by the thousand.
+            # These directories contain no other run, but possibly thousands of images.
             directory_names[:] = [name for name in directory_names if name not in _SKIPPED_DIRECTORIES]

@@ -1,4 +1,4 @@
-"""What lies where in a run's directory."""
+"""Names of the files in a run directory."""
 
 from __future__ import annotations
 
@@ -23,24 +23,36 @@ MANIFEST_LOCK = "delivery/run.json.lock"
 CONTROL = "delivery/control.json"
 CONTROL_LOCK = "delivery/control.json.lock"
 
-#: What nothing else in the directory may be called.
+#: Names that other files in the directory must not have.
 RESERVED_NAMES = frozenset(
     {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY}
 )
 
 
 def check_file_name(name: object, argument: str) -> str:
-    """The name itself, if a file of that name may lie in a run's directory beside what is there already.
+    """Check that a file name can be used in a run directory.
+
+    Args:
+        name: A relative path such as ``"log"`` or ``"val/log"``.
+        argument: Name of the argument, for the error message.
+
+    Returns:
+        The name.
 
     Raises:
-        TypeError: It is not a string.
-        ValueError: It leads out of the directory, or is a name of ours.
+        TypeError: If the name is not a string.
+        ValueError: If the path is outside the directory, is not normalized, or begins with a reserved name.
+
+    Example:
+        >>> from pte_tracking.sinks import check_file_name
+        >>> check_file_name("val/log", "log")
+        'val/log'
     """
     path = PurePosixPath(check_key(name, argument))
-    leads_out = path.is_absolute() or not path.name or ".." in path.parts
-    if leads_out or path.as_posix() != name or path.parts[0] in RESERVED_NAMES or "\0" in path.as_posix():
+    is_outside = path.is_absolute() or not path.name or ".." in path.parts
+    if is_outside or path.as_posix() != name or path.parts[0] in RESERVED_NAMES or "\0" in path.as_posix():
         raise ValueError(
-            f"{argument}: expected a relative path such as 'log' or 'val/log', "
-            f"and none of {', '.join(sorted(RESERVED_NAMES))}; got {name!r}"
+            f"{argument}: expected a relative path such as 'log' or 'val/log' "
+            f"that does not begin with any of {', '.join(sorted(RESERVED_NAMES))}, got {name!r}"
         )
     return path.as_posix()

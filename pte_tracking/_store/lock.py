@@ -1,9 +1,9 @@
-"""One writer at a time: a lock that ends with its process, however that ends.
+"""File locks that end with their process.
 
-POSIX record locks are used, since forked children (the workers of a data loader) do not inherit them: a lock held by
-``flock``, which lock libraries use, would outlive a killed trainer as long as one of its workers lives. Their trap is
-that closing *any* descriptor of the file drops the process's lock, so a process opens the file only here, and asks its
-own table first.
+The locks are POSIX record locks, because forked children, such as the workers of a data loader, do not inherit them. A
+lock held by ``flock``, which lock libraries use, would outlive a killed training process while one of its workers is
+alive. Closing *any* descriptor of a locked file releases a POSIX lock, so only this module opens lock files, and it
+checks a table of the locks of this process first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import msgspec
 
 _PROC = Path("/proc")
 _MAX_RECORD_BYTES = 4096
-#: How often to look whether a holder has written its name: for a second, since the delivery is often out of turn.
-_MAX_READS = 100
+_MAX_READS = 100  # of a lock file, until its holder has written its record
+_READ_SECONDS = 0.01  # between two reads
 
 _Result = TypeVar("_Result")
 
-#: The locks that this process holds, by real path.
+#: Locks of this process, by resolved path.
 _own_locks: dict[Path, Lock] = {}
-#: No thread closes a descriptor of a file that another one is about to lock.
+#: Prevents that a thread closes a descriptor of a file that another thread is about to lock.
 _table_lock = threading.Lock()
 
 
@@ -89,14 +89,15 @@ class LockedError(RuntimeError):
 
 
 class Lock:
-    """A held lock.
+    """Lock that this process holds from construction until :meth:`release`.
 
     Args:
-        path: The lock's file; its folder must exist.
-        patience: Seconds to go on trying.
+        path: The lock file. Its parent directory must exist.
+        timeout: Time to wait for the lock, in seconds.
 
     Raises:
-        LockedError: A live process holds it.
+        LockedError: If another live process, or this process, holds the lock.
+        OSError: If the lock file cannot be written.
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
@@ -108,7 +109,7 @@ class Lock:
             time.sleep(0.01)
 
     def _acquire(self) -> LockHolder | None:
-        """Try once; returns who holds it instead."""
+        """Try to acquire the lock once. Return the other holder, or None on success."""
         with _table_lock:
             if self._path in _own_locks:
                 return LockHolder.current()
@@ -118,7 +119,7 @@ class Lock:
                     if other := _holder(self._fd):
                         os.close(self._fd)
                         return other
-                # Over what is there, and cut off then: that works on a full disk too.
+                # Overwriting before truncating keeps the block of the file, which may be the last one on a full disk.
                 record = msgspec.json.encode(LockHolder.current()) + b"\n"
                 os.pwrite(self._fd, record, 0)
                 os.ftruncate(self._fd, len(record))
@@ -129,7 +130,7 @@ class Lock:
             return None
 
     def release(self) -> None:
-        """Give it up. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file remains, because removing it would let two processes lock files of one name."""
         with _table_lock:
             if _own_locks.pop(self._path, None):
                 os.close(self._fd)
@@ -148,7 +149,7 @@ def holder(path: Path) -> LockHolder | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether anybody holds the lock."""
+    """Whether a process holds the lock."""
     return _query(path, _holding_pid, os.getpid()) is not None
 
 
@@ -175,7 +176,7 @@ def _holder(fd: int) -> LockHolder | None:
         recorded = _read_record(fd)
         if recorded is not None and (pid <= 0 or recorded.pid == pid):
             return recorded
-        time.sleep(0.01)
+        time.sleep(_READ_SECONDS)
     # The IDs of a process differ between PID namespaces. In this namespace, a record with another ID is an old one.
     if recorded is None or recorded.shares_process_ids(LockHolder.current()):
         return LockHolder()
@@ -221,8 +222,8 @@ def _try_lock(fd: int) -> bool:
 
 
 def _holding_pid(fd: int) -> int | None:
-    """The process that holds the lock, 0 or less if it cannot be seen from here (another machine); None: free."""
-    # Asked without trying, since whoever tries holds the lock for that moment.
+    """Return the ID of the process that holds the lock, 0 or less if it runs on another machine, None if it is free."""
+    # A query does not acquire the lock, unlike an attempt to lock.
     if sys.platform == "darwin":
         result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
         _, _, pid, lock_type, _ = struct.unpack("qqihh", result)
@@ -233,7 +234,7 @@ def _holding_pid(fd: int) -> int | None:
 
 
 def _forget_locks() -> None:
-    # A forked child holds none of its parent's locks.
+    # A forked child does not inherit the locks of its parent.
     global _table_lock
     _table_lock = threading.Lock()
     _own_locks.clear()

@@ -1,4 +1,4 @@
-"""``run.json``: what a run is and where it is delivered to."""
+"""Manifest of a run, ``run.json``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,33 @@ from pte_tracking._store.values import to_text
 
 FORMAT = 2
 _FIRST_FORMAT = 1  # the first versions wrote no number
-_MAX_START_TIME = 250_000_000_000  # in the year 9892: later ones have no date in Python
+_MAX_START_TIME = 250_000_000_000  # in the year 9892; Python cannot represent dates after 9999
 
 
 class RunNotFoundError(ValueError):
-    """The folder holds no run, or one that this version cannot read."""
+    """Raised when a directory contains no run, or a run that this version cannot read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     _ = pathlib.Path(directory, "run.json").write_text("{}")
+        ...     try:
+        ...         pte_tracking.Run(directory).open()
+        ...     except ValueError as error:
+        ...         print(type(error).__name__)
+        RunNotFoundError
+    """
 
 
 class SinkEntry(msgspec.Struct, frozen=True):
-    """One place where the run is delivered to.
+    """Sink of a run.
 
     Attributes:
-        key: Names it within the run: the sink's name, with a number behind it for a second one of the kind.
-        name: The sink's name, that of an installed entry point.
-        options: The fields of its configuration, with the environment resolved when the run started.
-        given: The fields as the user gave them.
+        key: Key of the sink in the run: its name, followed by a number for further sinks of that name.
+        name: Name of the sink, which is the name of its entry point.
+        options: Fields of the sink, with values from the environment resolved when the run started.
+        given: Fields of the sink as configured by the user.
     """
 
     key: str
@@ -45,17 +57,17 @@ class SinkEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What stands in ``run.json``.
+    """Content of ``run.json``.
 
     Attributes:
-        id: The run's identity: 32 hexadecimal digits.
-        name: Its name, for people.
-        start_time: When it first started, in seconds since the epoch.
-        sinks: Where it is delivered to.
-        files: Globs of what belongs to the run in its directory; moved aside together.
-        context: Where it comes from: user, host, command, source, git_commit.
-        world_size: How many processes train together, this time.
-        format: The version of the directory's format.
+        id: ID of the run, 32 hexadecimal digits.
+        name: Display name of the run.
+        start_time: Time of the first start, in seconds since the Unix epoch.
+        sinks: Sinks of the run.
+        files: Glob patterns of the files at the top of the directory that belong to the run and are archived with it.
+        context: Origin of the run: ``user``, ``host``, ``command``, ``source``, ``git_commit``, as far as known.
+        world_size: Number of processes that train together, since the last start.
+        format: Format number of the run directory.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -69,46 +81,73 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @classmethod
     def new(cls, directory: Path, name: str | None) -> Manifest:
-        """The manifest of a run that starts now."""
+        """Create the manifest of a run that starts now.
+
+        Args:
+            directory: The run directory.
+            name: Display name of the run. By default the name of the directory and a part of the ID.
+
+        Returns:
+            The manifest, without sinks.
+        """
         run_id = uuid.uuid4().hex
         return cls(run_id, name or f"{to_text(directory.name)}-{run_id[:6]}", time.time(), context=_context())
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
-        """Read it.
+        """Read the manifest of a run directory.
+
+        Args:
+            directory: The run directory.
+
+        Returns:
+            The manifest.
 
         Raises:
-            RunNotFoundError: There is none, it is damaged, or a newer version wrote it.
+            RunNotFoundError: If the manifest is missing or damaged, or has another format.
+            OSError: If the file cannot be read.
         """
         path = directory / MANIFEST
-        if path.is_fifo():  # to read it would be to wait for ever
-            raise RunNotFoundError(f"{path}: damaged or not ours: it is a named pipe")
+        if path.is_fifo():  # reading would block
+            raise RunNotFoundError(f"{path}: damaged or not a run manifest: named pipe")
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise RunNotFoundError(f"{directory}: no run here (there is no {MANIFEST})") from None
+            raise RunNotFoundError(f"{directory}: not a run directory (it contains no {MANIFEST})") from None
         try:
             content = msgspec.json.decode(data)
             _check_format(path, content)
             return msgspec.convert(content, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RunNotFoundError(f"{path}: damaged or not ours: {error}") from error
+            raise RunNotFoundError(f"{path}: damaged or not a run manifest: {error}") from error
 
     def save(self, directory: Path) -> None:
-        """Write it, whole or not at all."""
+        """Replace the manifest of a run directory atomically.
+
+        Args:
+            directory: The run directory.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
 
 def update_manifest(directory: Path, update: Callable[[Manifest], Manifest], new: Manifest | None = None) -> Manifest:
-    """Change the manifest; the trainer and a ``sync`` beside it do not overwrite each other's changes.
+    """Change a manifest under a lock, so that no change of another process is lost.
 
     Args:
-        directory: The run's directory.
-        how: What the manifest becomes.
-        fresh: A new run's manifest, to begin with instead of the one that is there.
+        directory: The run directory.
+        update: Called with the current manifest. Returns the changed manifest.
+        new: Manifest of a new run, which replaces the current manifest before the change.
+
+    Returns:
+        The changed manifest.
 
     Raises:
-        RunNotFoundError: There is none.
+        RunNotFoundError: If ``new`` is None and the directory contains no run.
+        LockedError: If another process holds the lock for 5 seconds.
+        OSError: If the file cannot be written.
     """
     held = Lock(directory / MANIFEST_LOCK, timeout=5)
     try:
@@ -161,7 +200,7 @@ def _context() -> dict[str, str]:
     }
     try:
         context["user"] = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a user without a name, as in containers
         context["user"] = str(os.getuid())
     return {key: value.encode(errors="replace").decode() for key, value in context.items() if value}
 

@@ -12,9 +12,19 @@ from pte_tracking._store.manifest import Manifest
 
 
 def read_status(directory: Path) -> Status:
-    """How a run stands: RUNNING while its trainer lives, KILLED if that went without a word.
+    """Determine the status of a run.
 
-    FAILED if that was one of several processes: when one of them dies, the launcher ends the others, this one too.
+    A run whose training process ended without logging its end is KILLED. If several processes trained together, the run
+    is FAILED, because the launcher terminates all processes when one of them fails.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        RUNNING while the training process is alive, otherwise the status with which the run ended.
+
+    Raises:
+        RunNotFoundError: If the directory contains no run.
     """
     if lock.is_held(directory / WRITER_LOCK):
         return "RUNNING"

@@ -391,17 +391,17 @@ def replace_with_self_link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage_file", "reason"),
     [
-        ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not ours"),
+        ("run.json", lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or not a run manifest"),
         ("run.json", lambda path: path.write_text(path.read_text().replace('"format": 2', '"format": 7')), "format 7"),
-        ("run.json", lambda path: path.write_text('{"a":' * 10_000), "damaged or not ours"),
+        ("run.json", lambda path: path.write_text('{"a":' * 10_000), "damaged or not a run manifest"),
         (
             "run.json",
             lambda path: path.write_text(re.sub('(start_time": )', r"\1 99999", path.read_text())),
             "start_time",
         ),
-        ("run.json", replace_with_fifo, "damaged or not ours"),
-        ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "holds no event"),
-        ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "holds no event"),
+        ("run.json", replace_with_fifo, "damaged or not a run manifest"),
+        ("journal.jsonl", lambda path: path.write_bytes(path.read_bytes()[:20]), "contains no event"),
+        ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "contains no event"),
         ("journal.jsonl", Path.unlink, "no file journal.jsonl"),
         ("journal.jsonl", replace_with_fifo, "no file journal.jsonl"),
         ("journal.jsonl", folder, "no file journal.jsonl"),

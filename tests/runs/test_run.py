@@ -412,14 +412,14 @@ def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
     ("content", "match"),
     [
         ({"format": 3}, r"format 3 is not supported \(this version reads format 2\)\. Upgrade"),
-        ("{", "damaged or not ours"),
-        ("[]", "damaged or not ours"),
-        ("\xff\xfe", "damaged or not ours"),
-        ("", "damaged or not ours"),
-        ({"id": "../../elsewhere"}, "damaged or not ours"),
-        ({"id": 5}, "damaged or not ours"),
-        ({"sinks": "json"}, "damaged or not ours"),
-        ({"start_time": None}, "damaged or not ours"),
+        ("{", "damaged or not a run manifest"),
+        ("[]", "damaged or not a run manifest"),
+        ("\xff\xfe", "damaged or not a run manifest"),
+        ("", "damaged or not a run manifest"),
+        ({"id": "../../elsewhere"}, "damaged or not a run manifest"),
+        ({"id": 5}, "damaged or not a run manifest"),
+        ({"sinks": "json"}, "damaged or not a run manifest"),
+        ({"start_time": None}, "damaged or not a run manifest"),
     ],
 )
 def test_open_unreadable_manifest_raises_and_changes_nothing(
