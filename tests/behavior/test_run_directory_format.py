@@ -1,4 +1,4 @@
-"""Run directories of another format: one clear line, and no file is changed."""
+"""Run directories of another format are rejected with one line and left unchanged."""
 
 from __future__ import annotations
 

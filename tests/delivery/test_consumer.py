@@ -1,4 +1,4 @@
-"""One sink's way through the journal, interrupted at every point that it has."""
+"""Delivery to one sink, interrupted at every possible point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing is run after it."""
+    """Simulates the end of the process. No cleanup runs afterwards."""
 
 
 class Recording:
@@ -62,7 +62,7 @@ class Recording:
         return self.journal.end
 
     def deliver(self, times: int = 1000) -> None:
-        """Deliver as the delivery process does; a process that is killed is followed by another one."""
+        """Deliver as the delivery process does. A killed process is replaced by a new one."""
         try:
             for _ in range(times):
                 try:
@@ -80,10 +80,10 @@ class Recording:
 
 
 class Interruptions:
-    """Fails, or dies, at some of the steps that the probe sink reports.
+    """Raises an error, or ends the process, at some of the steps that the probe sink reports.
 
     Args:
-        plan: How many steps to let pass each time, and whether to die then.
+        plan: Number of steps to pass before each interruption, and whether the interruption ends the process.
     """
 
     def __init__(self, plan: list[tuple[int, bool]]) -> None:
@@ -102,7 +102,7 @@ class Interruptions:
 
 
 def points(found_points: Iterator[tuple[Any, int]]) -> list[tuple[str, int, float]]:
-    """The points of a history: the first of each key and step counts."""
+    """Return the data points of a history: the first value of each key and step."""
     first: dict[tuple[str, int], float] = {}
     for event, _ in found_points:
         if isinstance(event, Metrics):
@@ -112,7 +112,7 @@ def points(found_points: Iterator[tuple[Any, int]]) -> list[tuple[str, int, floa
 
 
 class SimulatedRun:
-    """A run whose delivery is interrupted again and again."""
+    """Run whose delivery is interrupted repeatedly."""
 
     def __init__(self, folder: Path, can_rewind: bool) -> None:
         self.module: Any = importlib.import_module("pte_probe")
@@ -185,7 +185,7 @@ def check_points(simulated: SimulatedRun, can_rewind: bool) -> None:
         assert found_points == expected
         return
     delivered_keys = [(key, step) for key, step, _ in found_points]
-    assert len(set(delivered_keys)) == len(delivered_keys), "a point is there twice"
+    assert len(set(delivered_keys)) == len(delivered_keys), "a data point was delivered twice"
     assert {(key, step) for key, step, _ in expected} <= set(delivered_keys)
 
 
@@ -324,7 +324,7 @@ def test_journal_truncated_and_regrown_is_redelivered(recording: Recording, prob
     end = recording.journal.position
     recording.row(2, {"a": 2.0})
     recording.deliver()
-    # As after a power failure: the last rows never reached the disk, and longer ones take their place.
+    # Simulates a power failure: the last rows never reached the disk, and longer rows follow.
     recording.journal.close()
     recording.path.write_bytes(recording.path.read_bytes()[:end])
     recording.journal = Journal(recording.path)

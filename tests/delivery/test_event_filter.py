@@ -1,4 +1,4 @@
-"""What one sink gets of the history."""
+"""Selection of events for a sink."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pte-tracking sync --follow``: one process delivers the runs of machines that have no way out."""
+"""``pte-tracking sync --follow``: one process delivers the runs of machines without network access."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ with pte.Run(directory, sinks=["json", MLflowSink(uri, "followed")], resume=firs
 """
 
 
-#: An address where nobody answers.
+#: An address without a server.
 UNREACHABLE_URI = "http://127.0.0.1:9"
 
 
 def supported_prefix(*words: str) -> list[str]:
-    """What to put before a command, if that is possible here."""
+    """Return the words to put before a command, empty if this machine does not support them."""
     is_possible = shutil.which(words[0]) and not subprocess.run([*words, "true"], capture_output=True).returncode
     return [*words] if is_possible else []
 
@@ -52,7 +52,7 @@ def supported_prefix(*words: str) -> list[str]:
 def train(
     directory: Path, uri: str, first: int, last: int, ending: str = "end", prefix: list[str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """By default without a network but the machine's own loopback."""
+    """Start a training without network access, except for the loopback interface."""
     prefix = supported_prefix("unshare", "--net", "--") if prefix is None else prefix
     command = [*prefix, sys.executable, "-c", TRAIN, str(directory), uri, str(first), str(last), ending]
     return subprocess.Popen(command, env={**os.environ, "PTE_TRACKING_DELIVERY": "off"})
@@ -68,7 +68,7 @@ def follower(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def delivered_runs(uri: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
-    """Status and points of each run by the name of its directory."""
+    """Return status and data points of each run by the name of its directory."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("followed")
     if experiment is None:
@@ -83,7 +83,7 @@ def delivered_runs(uri: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
 
 
 def wait_for(uri: str, expected: dict[str, tuple[str, int]]) -> None:
-    """Until each run has its status and all points up to its last step, each once."""
+    """Wait until each run has its status, and each data point up to its last step once."""
     complete = {
         name: (run_status, [(step, step / 7) for step in range(1, last + 1)])
         for name, (run_status, last) in expected.items()
@@ -103,7 +103,7 @@ def test_follow_delivers_runs_that_start_and_end_without_network(
         first, second = train(runs / "a", uri, 1, 300), train(runs / "deep" / "b", uri, 1, 200, "kill")
         assert first.wait(60) == 0
         assert second.wait(60) == -signal.SIGKILL
-        assert not (runs / "a" / "delivery" / "log.txt").exists()  # no delivery process was started there
+        assert not (runs / "a" / "delivery" / "log.txt").exists()  # no delivery process was started
         wait_for(uri, {"a": ("FINISHED", 300), "b": ("KILLED", 200)})
         assert train(runs / "deep" / "b", uri, 201, 300).wait(60) == 0
         assert train(runs / "c", uri, 1, 50).wait(60) == 0
@@ -128,14 +128,14 @@ def test_follow_new_run_in_same_directory_delivers_both_runs(
     run = tmp_path / "runs" / "a"
     on_host = supported_prefix("unshare", "--uts", "sh", "-c", 'hostname another && exec "$@"', "-")
     if host == "another" and not on_host:
-        pytest.skip("no host name of its own for a process here")
+        pytest.skip("a process cannot have a separate host name on this machine")
     prefix = on_host if host == "another" else []
     assert train(run, UNREACHABLE_URI, 1, 3, "kill", prefix).wait(60) == -signal.SIGKILL
     wait_until(lambda: is_held(run / DELIVERY_LOCK))
     assert train(run, UNREACHABLE_URI, 1, 3, prefix=prefix).wait(60) == 0
     (earlier,) = (run / "previous").iterdir()
     wait_until(lambda: is_held(earlier / DELIVERY_LOCK) and is_held(run / DELIVERY_LOCK))
-    assert not (earlier / "delivery" / "log.txt").exists()  # no delivery process was started where none is wanted
+    assert not (earlier / "delivery" / "log.txt").exists()  # delivery processes are disabled
     follower.send_signal(signal.SIGTERM)
     output, _ = follower.communicate(timeout=20)
     assert follower.returncode == 0

@@ -1,4 +1,4 @@
-"""What a long run costs, in work that is counted: as much as a short one."""
+"""Counted work and memory do not grow with the length of a run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import Recorded
 
 SHORT, LONG = 8_000, 40_000
-REWOUND_ROWS = 100  # rows that a resume takes back
+REWOUND_ROWS = 100  # rows that a rewind supersedes
 
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Lines of journals that are decoded, and bytes that are read backwards."""
+    """Number of decoded journal lines, and of bytes read backwards."""
     counted: Counter[str] = Counter()
     decode, pread = events.decode, os.pread
 
@@ -45,7 +45,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def trained(directory: Path, rows: int) -> RunPosition:
-    """A run of so many rows; returns a point shortly before its end."""
+    """Log a number of rows. Return a position shortly before the end."""
     run = Run(directory)
     for step in range(rows):
         if step == rows - REWOUND_ROWS:

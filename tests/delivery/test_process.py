@@ -1,4 +1,4 @@
-"""The delivery process, end to end, with a stranger's sink: whatever ends the trainer or the delivery itself."""
+"""The delivery process, end to end, with a third-party sink: training and delivery end in every possible way."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def announce(word):
 
 
 class Stage:
-    """A run's directory, a probe, and the processes that work there."""
+    """A run directory, a probe, and the processes that use the directory."""
 
     def __init__(self, directory: Path, probe: Probe) -> None:
         self.directory = directory
@@ -65,7 +65,7 @@ class Stage:
         self._trainers: list[subprocess.Popen[str]] = []
 
     def trainer(self, script_body: str) -> subprocess.Popen[str]:
-        """Starts a training script."""
+        """Start a training script."""
         script = HEAD + textwrap.dedent(script_body)
         process = subprocess.Popen(
             [sys.executable, "-c", script, self.directory, self.probe.folder],
@@ -78,12 +78,15 @@ class Stage:
         return process
 
     def train(self, script_body: str, code: int | None = 0, until: Callable[[], object] | None = None) -> str:
-        """Runs a training script to its end; returns what it wrote to its standard error.
+        """Run a training script to its end.
 
         Args:
-            body: The script.
-            code: Its exit code.
-            once: Its standard input is open until this holds.
+            script_body: The script.
+            code: Expected exit code. None accepts every exit code.
+            until: Condition until which the standard input of the script stays open.
+
+        Returns:
+            The standard error output of the script.
         """
         process = self.trainer(script_body)
         if until:
@@ -94,20 +97,20 @@ class Stage:
 
     @property
     def delivery(self) -> int | None:
-        """The process that delivers, once it has written its name."""
+        """ID of the delivery process, None until the process has written its record to the lock file."""
         holder = lock.holder(self.directory / DELIVERY_LOCK)
         return holder.pid if holder else None
 
     def wait_for_delivery(self) -> None:
-        """Wait until everything is delivered, and nobody delivers any more."""
+        """Wait until all events are delivered and the delivery lock is free."""
         wait_until(lambda: self.pending == [] and not lock.is_held(self.directory / DELIVERY_LOCK))
 
     def is_reported(self, problem: str) -> bool:
-        """Whether the delivery has tried, and failed so."""
+        """Whether an attempt to deliver has failed with this problem."""
         return (self.directory / MANIFEST).exists() and any(problem in line for line in self.pending)
 
     def start_failing_run(self, **failure: str) -> int:
-        """The process that a training of 100 rows has left behind, once its probe has made it that failure."""
+        """Train 100 rows with a failing probe. Return the ID of the remaining delivery process."""
         self.probe.control(**failure)
         self.train("with start(close_timeout=0.5) as run:\n    rows(run, 0, 100)\n")
         wait_until(lambda: self.is_reported(*failure.values()))
@@ -120,7 +123,7 @@ class Stage:
         return [str(sink) for sink in backlog(self.directory, Manifest.load(self.directory))]
 
     def check(self, first: int, last: int) -> None:
-        """All is there once."""
+        """Check that the journal, the probe and the JSON log contain each row once."""
         expected = [("a", step, step / 7) for step in range(first, last)]
         assert recorded(self.directory) == expected
         assert self.probe.points() == expected
@@ -132,7 +135,7 @@ class Stage:
             process.communicate()
         for path in self.directory.rglob(DELIVERY_LOCK):
             holder = lock.holder(path)
-            with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
+            with contextlib.suppress(ProcessLookupError):  # the process may have ended
                 if holder and holder.pid:
                     os.kill(holder.pid, signal.SIGKILL)
 
@@ -145,7 +148,7 @@ def recorded(directory: Path) -> list[tuple[str, int, Any]]:
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -161,7 +164,7 @@ def stage(tmp_path: Path, probe: Probe) -> Iterator[Stage]:
     stage_in_directory.clear()
 
 
-# -- how a run ends ----------------------------------------------------------------------------------------------------
+# -- end of a run ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def test_logged_rows_are_delivered_during_training(stage: Stage) -> None:
 
 
 def test_delivery_process_has_low_priority_and_no_torch(stage: Stage) -> None:
-    stage.trainer("import torch\nrun = start()\nrows(run, 0, 5)\nsay('on')\ntime.sleep(60)\n")
+    stage.trainer("import torch\nrun = start()\nrows(run, 0, 5)\nannounce('on')\ntime.sleep(60)\n")
     wait_until(lambda: stage.probe.notes("open"))
     (note,) = stage.probe.notes("open")
     assert note["torch"] is False
@@ -225,7 +228,7 @@ def test_module_in_working_directory_does_not_shadow_delivery_imports(stage: Sta
     stage.check(0, 5)
 
 
-# -- kills of the delivery ---------------------------------------------------------------------------------------------
+# -- crashes of the delivery process -----------------------------------------------------------------------------------
 
 
 def test_killed_delivery_process_restarts_without_loss_or_duplicates(stage: Stage) -> None:
@@ -332,7 +335,9 @@ def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> 
 def test_sync_after_other_error_keeps_delivery_process(stage: Stage) -> None:
     first = stage.start_failing_run(fail="the server is away")
     assert [sink.key for sink in sync(stage.directory, timeout=2)] == ["probe"]
-    assert stage.delivery == first, "its environment is that of the training, ours may lack a password"
+    assert stage.delivery == first, (
+        "the environment of sync may lack a password that the environment of the training has"
+    )
     stage.probe.control()
     assert sync(stage.directory, timeout=20) == []
 
@@ -398,7 +403,7 @@ def test_unavailable_sinks_do_not_delay_other_sinks(stage: Stage) -> None:
     assert (stage.probe.folder / "two" / "0.jsonl").read_text().count('"metrics"') == 10
 
 
-# -- a run that goes on, and one that begins anew ----------------------------------------------------------------------
+# -- resumed and archived runs -----------------------------------------------------------------------------------------
 
 
 def test_resumed_run_reuses_running_delivery_process(stage: Stage) -> None:
@@ -431,7 +436,7 @@ def test_finished_sink_receives_events_of_later_training_process(stage: Stage, p
     """
     stage.train(script_body)
     wait_until(lambda: stage.probe.statuses == ["KILLED"])
-    # As if the new trainer had begun just before that: nothing but its lock tells of it.
+    # Simulates a training process that started just before. Its lock is the only sign of it.
     held = lock.Lock(stage.directory / WRITER_LOCK)
     journal = Journal(stage.directory / JOURNAL)
     journal.append(Metrics, 10, {"a": 10 / 7})
@@ -480,7 +485,7 @@ def test_abandoned_request_does_not_save_cursor(stage: Stage) -> None:
     stage.probe.control(hang=4)
     deliver(stage.directory, lambda _: Cursor.load(stage.directory, "probe").batch_end > 0)
     saved = cursor_path(stage.directory, "probe").read_bytes()
-    # From here on the directory may be taken by another run, whose own progress has this name.
+    # From here on the directory may contain another run, whose cursor has the same file name.
     assert "deliver-probe" in [thread.name for thread in threading.enumerate()]
     wait_until(lambda: "deliver-probe" not in [thread.name for thread in threading.enumerate()])
     assert cursor_path(stage.directory, "probe").read_bytes() == saved

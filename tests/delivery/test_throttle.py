@@ -1,4 +1,4 @@
-"""The delivery takes little of a machine whose cores are all in use."""
+"""Pauses of the delivery while cores or servers are busy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @pytest.fixture
 def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the machine tells of its processors: user, nice, system, idle and waiting ticks."""
+    """Replacement of ``/proc/stat``: user, nice, system, idle and waiting ticks."""
     path = tmp_path / "stat"
     path.write_text("cpu  0 0 0 0 0 0\ncpu0 0\n")
     monkeypatch.setattr(throttle, "_STAT", path)
@@ -28,18 +28,18 @@ def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("cores_idle", "should_pause"), [(0.0, True), (1.0, True), (2.0, False), (64.0, False)])
 def test_throttle_pauses_only_when_cores_are_busy(stat: Path, cores_idle: float, should_pause: bool) -> None:
-    throttle_under_test = throttle.Throttle()
+    pauses = throttle.Throttle()
     start_time = time.monotonic()
-    time.sleep(0.5)  # of which the machine may take a part before the pace is asked
+    time.sleep(0.5)  # in practice longer, on a busy machine
     ticks = int((time.monotonic() - start_time) * cores_idle * TICKS)
     stat.write_text(f"cpu  5 0 0 {ticks - ticks // 3} {ticks // 3} 0\n")
-    assert (throttle_under_test.pause_seconds(0.1) > 1.0) == should_pause
+    assert (pauses.pause_seconds(0.1) > 1.0) == should_pause
 
 
 def test_throttle_pause_is_at_most_5_seconds(stat: Path) -> None:
-    throttle_under_test = throttle.Throttle()
+    pauses = throttle.Throttle()
     time.sleep(0.1)
-    assert throttle_under_test.pause_seconds(1000.0) == 5.0
+    assert pauses.pause_seconds(1000.0) == 5.0
 
 
 @pytest.mark.parametrize("content", [None, "", "intr 1\n", "cpu  a b c d e\n"])

@@ -20,20 +20,20 @@ import pytest
 from pte_tracking._store import lock
 from pte_tracking._store.lock import Lock, LockedError, LockHolder
 
-# Forking is what is tested here.
+# These tests fork on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 HOLD = "import sys, pathlib, time; from pte_tracking._store.lock import Lock; \
 held = Lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 
-def in_child(what: Callable[[], bool]) -> bool:
-    """Runs it in a forked child."""
+def in_child(function: Callable[[], bool]) -> bool:
+    """Call a function in a forked child. Return its result."""
     child = os.fork()
     if not child:
         code = 1
         try:
-            code = 0 if what() else 3
+            code = 0 if function() else 3
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -98,7 +98,7 @@ def test_lock_is_not_inherited_by_forked_child(path: Path) -> None:
         return False
 
     assert in_child(try_in_child)
-    assert in_child(try_in_child), "a child that asked and ended has taken the lock away"
+    assert in_child(try_in_child), "a child that queried the lock and ended has released it"
     held.release()
 
 
