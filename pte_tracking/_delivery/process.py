@@ -66,7 +66,7 @@ class DeliveryLoop:
             self._stop.set()
             for key, thread in self._threads.items():
                 thread.join(_POLL_SECONDS * 2)
-                if thread.is_alive():  # waits for a response
+                if thread.is_alive():  # the thread still waits for a response
                     self._consumers[key].abandon()
 
     def _needs_restart(self) -> bool:
@@ -136,7 +136,7 @@ class DeliveryLoop:
 
 
 def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
-    """Seconds to leave the server of a sink to other runs after a batch, while this run continues."""
+    """Return the seconds to wait after a batch, so that other runs can use the server of the sink."""
     if not consumer.uses_shared_server or delivered.batch.is_full:
         return 0.0
     return request_interval(delivered.seconds, is_small=delivered.batch.is_metrics_only)

@@ -73,7 +73,7 @@ def request_interval(work_seconds: float, *, is_small: bool) -> float:
 
 
 def _idle_seconds() -> float | None:
-    """Total idle time of all cores since the machine started. None if the system does not report it."""
+    """Return the total idle time of all cores since the machine started, None if the system does not report it."""
     try:
         words = _STAT.read_text().partition("\n")[0].split()
         return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
