@@ -109,7 +109,7 @@ def be(rank: int, folder: Path, rounds: int) -> None:
     cases: dict[str, Callable[[], dict[str, float]]] = {
         "bare loop": partial(timed, lambda: bare(training)),
         "with rows": partial(timed, lambda: managed(training, rows)),
-        "snapshot()": partial(timed, ours, saver._saver.wait),
+        "snapshot()": partial(timed, ours, saver._writer.wait),
         "dcp.async_save": partial(timed, torchs, lambda: last[0].result()),
     }
     for case in cases.values():

@@ -97,7 +97,7 @@ def ours(state: State, out: Path, asynchronous: bool) -> Case:
     manager = pte.ExtensionsManager(state, 1, out_dir=out, iters_per_epoch=1_000_000, sinks=[])
     with manager.run_iteration():
         pass
-    thread = saver._saver
+    thread = saver._writer
 
     def is_written() -> bool:
         return thread._thread is None or not thread._thread.is_alive()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.template import Template
+from pte_tracking._store.checkpoint_files import delete_checkpoint
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import check_key
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class BestPolicy(NamedTuple):
@@ -63,3 +70,44 @@ def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy
     if best is not None:
         stay.update(one.path for one in best.ranked(checkpoints)[: best.keep])
     return [one for one in checkpoints if one.path not in stay]
+
+
+class Retention(NamedTuple):
+    """Retention rule of one snapshot extension.
+
+    Attributes:
+        template: The names of its files. Other files are never deleted.
+        n_retains: Number of newest snapshots to keep. All are kept if it is not positive; with ``best``, only the
+            newest.
+        best: Rule for snapshots that are kept in addition.
+    """
+
+    template: Template
+    n_retains: int
+    best: BestPolicy | None = None
+
+    def own_checkpoints(self, run: Run) -> list[Checkpoint]:
+        """Return the checkpoints of a run whose files match the template, the newest last."""
+        return [checkpoint for checkpoint in run.checkpoints() if self.template.matches(checkpoint.path)]
+
+    def prune(self, run: Run) -> None:
+        """Delete prunable snapshots of a run and unregister them."""
+        for checkpoint in prunable(self.own_checkpoints(run), self.n_retains, self.best):
+            # In this order, a snapshot that a crash leaves registered is pruned the next time.
+            if _delete(run.directory / checkpoint.path):
+                run.remove_checkpoint(checkpoint.path, checkpoint.step)
+
+    def prune_files(self, directory: Path) -> None:
+        """Delete files of a run directory that are not registered as checkpoints, except the newest."""
+        if self.n_retains > 0:
+            for name in self.template.list_files(directory)[: -self.n_retains]:
+                _delete(directory / name)
+
+
+def _delete(path: Path) -> bool:
+    try:
+        delete_checkpoint(path)
+    except OSError as error:
+        _logger.error("%s: it was to be removed: %s", path, error)
+        return False
+    return True

@@ -9,25 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
 
-from torch import Tensor
-
-from pte_tracking._distributed.sharding import full_tensor, is_sharded
 from pte_tracking._distributed.world import World
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager, TriggerLike
-from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
-from pte_tracking._snapshots.plain_state import map_tensors, to_plain
-from pte_tracking._snapshots.rank_state import other_rank_states
+from pte_tracking._snapshots.job import ObjectSnapshotJob, SnapshotDetails, SnapshotJob, StateJob
+from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.reopen import register_unlisted
-from pte_tracking._snapshots.retention import BestPolicy, prunable
+from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.shards import has_shards, reshard
 from pte_tracking._snapshots.signals import SignalFlag
 from pte_tracking._snapshots.template import Template
 from pte_tracking._snapshots.writer import SnapshotWriter
-from pte_tracking._store.checkpoint_files import FileDigest, delete_checkpoint
-from pte_tracking._store.events import Checkpoint
-from pte_tracking._store.values import to_numbers
+from pte_tracking._store.checkpoint_files import delete_checkpoint
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -159,7 +153,7 @@ class Snapshot(Extension):
         self.template = Template(filename)
         self.trigger = policy.trigger
         self.policy = policy
-        self._saver = SnapshotWriter(policy.asynchronous)
+        self._writer = SnapshotWriter(policy.asynchronous)
 
     def initialize(self, manager: Manager) -> None:
         # A name or a state that cannot be is told now, not after the first epoch.
@@ -182,10 +176,10 @@ class Snapshot(Extension):
             # Under a name of its own: the state may be that of half an iteration.
             path = manager.run.directory / f"{self.template.format(manager)}_on_error"
             manager.run.register_files(f"{self.template.glob}_on_error")
-            self._saver.save(path, lambda: self.state(manager))
+            self._writer.submit(StateJob(path, lambda: self.state(manager)))
 
     def finalize(self, manager: Manager) -> None:
-        self._saver.wait()
+        self._writer.wait()
 
     def _check_shards(self) -> None:
         if self.policy.on_error:
@@ -213,6 +207,7 @@ class TrainingSnapshot(Snapshot):
     ) -> None:
         super().__init__(filename, policy)
         self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
+        self._retention = Retention(self.template, policy.n_retains, self.keep_best)
         self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._has_to_end = False
 
@@ -226,7 +221,7 @@ class TrainingSnapshot(Snapshot):
         if manager.world.rank == 0:
             # Where a kill prevented it:
             register_unlisted(manager.run, self.template)
-            self._prune(manager.run)
+            self._retention.prune(manager.run)
         if self._signal is not None:
             self._signal.install()
 
@@ -236,7 +231,7 @@ class TrainingSnapshot(Snapshot):
             return
         assert self._signal is not None
         self.save(manager)
-        self._saver.wait()
+        self._writer.wait()
         # The launcher ends the others when the first has left, and rank 0 may still be writing.
         manager.world.all_gather("the last snapshot", None)
         raise SystemExit(self._signal.exit_status)
@@ -245,7 +240,7 @@ class TrainingSnapshot(Snapshot):
         super().finalize(manager)
         if self._signal is not None:
             self._signal.restore()
-        mine = self._mine(manager.run)
+        mine = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and mine and not self.keep_best.ranked(mine):
             _logger.warning(
                 "snapshot: keep_best: none of %d snapshots has a finite value of %r; take them in the iterations that "
@@ -266,35 +261,17 @@ class TrainingSnapshot(Snapshot):
         return manager.state_dict()
 
     def save(self, manager: Manager) -> None:
-        run, name, world = manager.run, self.template.format(manager), manager.world
-        path = run.directory / name
-        step, epoch, observation = manager.iteration, _epochs(manager), dict(manager.observation)
-
-        def complete(state: dict[str, Any]) -> None:
-            # The file must not be there before what it refers to: the journal up to its point.
-            run.sync()
-            # Here, where nobody waits: a value may still have to come from a device.
-            state["values"] = to_numbers(observation)
-
-        def publish(state: dict[str, Any], written: FileDigest) -> None:
-            run.log_checkpoint(name, step, written.sha256, written.size, epoch, state["values"])
-            self._prune(run)
-
-        def capture() -> dict[str, Any]:
-            state = world.run_on_all_ranks("a snapshot", lambda: self.state(manager))
-            others = other_rank_states(state, manager.models, world)
-            return {**state, "ranks": others} if others else state
-
-        self._saver.save(path, capture, complete, publish, world)
-
-    def _mine(self, run: Run) -> list[Checkpoint]:
-        return [one for one in run.checkpoints() if self.template.matches(one.path)]
-
-    def _prune(self, run: Run) -> None:
-        for one in prunable(self._mine(run), self.policy.n_retains, self.keep_best):
-            # In this order: what a kill in between leaves is pruned the next time.
-            if _remove(run.directory / one.path):
-                run.remove_checkpoint(one.path, one.step)
+        self._writer.submit(
+            SnapshotJob(
+                manager.run,
+                self.template.format(manager),
+                lambda: self.state(manager),
+                manager.models,
+                SnapshotDetails(manager.iteration, _epochs(manager), dict(manager.observation)),
+                self._retention,
+                manager.world,
+            )
+        )
 
 
 class ObjectSnapshot(Snapshot):
@@ -307,6 +284,7 @@ class ObjectSnapshot(Snapshot):
         for one in target.values() if isinstance(target, Mapping) else [target]:
             if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
                 raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {one!r}")
+        self._retention = Retention(self.template, policy.n_retains)
         self._target: Stateful = _Together(target) if isinstance(target, Mapping) else target
 
     def initialize(self, manager: Manager) -> None:
@@ -318,27 +296,15 @@ class ObjectSnapshot(Snapshot):
         return cast(dict[str, Any], to_plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
-        directory, world = manager.run.directory, manager.world
-        path = directory / self.template.format(manager)
-
-        def put_together(tensor: Tensor, _: str) -> Tensor:
-            if not is_sharded(tensor):
-                return tensor
-            together = full_tensor(
-                tensor
-            )  # which takes all ranks, and is kept on one: on the host, where there is room
-            return together.cpu() if world.rank == 0 else together.new_empty(0)
-
-        def capture() -> dict[str, Any]:
-            state = world.run_on_all_ranks(path.name, lambda: self.state(manager))
-            return cast(dict[str, Any], map_tensors(state, put_together))
-
-        self._saver.save(path, capture, after=lambda state, written: self._prune(directory), world=world)
-
-    def _prune(self, directory: Path) -> None:
-        if self.policy.n_retains > 0:
-            for name in self.template.list_files(directory)[: -self.policy.n_retains]:
-                _remove(directory / name)
+        self._writer.submit(
+            ObjectSnapshotJob(
+                manager.run.directory,
+                self.template.format(manager),
+                lambda: self.state(manager),
+                self._retention,
+                manager.world,
+            )
+        )
 
     def _load_newest(self, directory: Path, world: World) -> None:
         state = world.run_on_rank_zero("the newest file of an object", lambda: self._newest(directory))
@@ -368,15 +334,6 @@ class _Together:
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         for name, part in self._parts.items():
             part.load_state_dict(state_dict[name])
-
-
-def _remove(path: Path) -> bool:
-    try:
-        delete_checkpoint(path)
-    except OSError as error:
-        _logger.error("%s: it was to be removed: %s", path, error)
-        return False
-    return True
 
 
 def _epochs(manager: Manager) -> float | None:
