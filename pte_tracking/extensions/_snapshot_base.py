@@ -1,0 +1,69 @@
+"""Base class of extensions that take snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
+from pte_tracking._snapshots.file import temporary_path
+from pte_tracking._snapshots.job import StateJob
+from pte_tracking._snapshots.shards import has_shards
+from pte_tracking._snapshots.template import Template
+from pte_tracking._snapshots.writer import SnapshotWriter
+from pte_tracking._store.checkpoint_files import delete_checkpoint
+from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
+
+
+class SnapshotExtension(Extension):
+    """What snapshots of the training and of objects share."""
+
+    priority = PRIORITY_SNAPSHOT
+
+    def __init__(self, filename: str, policy: SnapshotPolicy) -> None:
+        self.template = Template(filename)
+        self.trigger = policy.trigger
+        self.policy = policy
+        self._writer = SnapshotWriter(policy.asynchronous)
+
+    def initialize(self, manager: Manager) -> None:
+        # A name or a state that cannot be is told now, not after the first epoch.
+        self.template.format(manager)
+        if has_shards(self.state(manager)):
+            self._check_shards()
+        if manager.world.rank:
+            return
+        manager.run.register_files(self.template.glob)
+        for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
+            delete_checkpoint(left_by_a_kill)
+
+    def __call__(self, manager: Manager) -> None:
+        # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
+        if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_met):
+            self.save(manager)
+
+    def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        if self.policy.on_error and self.policy.is_met and manager.world.rank == 0:
+            # Under a name of its own: the state may be that of half an iteration.
+            path = manager.run.directory / f"{self.template.format(manager)}_on_error"
+            manager.run.register_files(f"{self.template.glob}_on_error")
+            self._writer.submit(StateJob(path, lambda: self.state(manager)))
+
+    def finalize(self, manager: Manager) -> None:
+        self._writer.wait()
+
+    def _check_shards(self) -> None:
+        if self.policy.on_error:
+            raise ValueError(
+                "snapshot_on_error: not with models in shards: the rank with the error cannot save the others' parts; "
+                "take snapshots more often instead"
+            )
+
+    def state(self, manager: Manager) -> dict[str, Any]:
+        """What is saved: a plain state."""
+        raise NotImplementedError
+
+    def save(self, manager: Manager) -> None:
+        """Save it, and let go what is no longer to be kept."""
+        raise NotImplementedError
