@@ -49,11 +49,11 @@ def check_signature(function: Callable[..., Any], batch: Any, argument: str) -> 
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        given = [f"part_{i}" for i in range(1, len(args) + 1)] + [f"{key}=..." for key in kwargs]
+        arguments = [f"part_{i}" for i in range(1, len(args) + 1)] + [f"{key}=..." for key in kwargs]
         name = getattr(function, "__name__", type(function).__name__)
         raise TypeError(
-            f"{argument}: it is called with each batch unpacked, as {argument}({', '.join(given)}); {name}{signature} "
-            f"cannot be called so: {error}. Bind what else it takes, as in "
+            f"{argument}: it is called with each batch unpacked, as {argument}({', '.join(arguments)}); "
+            f"{name}{signature} cannot be called so: {error}. Bind what else it takes, as in "
             f"lambda data, target: {name}(model, data, target)"
         ) from None
 

@@ -92,12 +92,12 @@ class ResumableLoader(Generic[_Batch]):
             self._taken += 1
             # The end is looked for before the last batch is given out: a snapshot of its iteration then lies between
             # two passes, has nothing to load again, and includes what a sampler draws at its end.
-            looked = self._taken == length
-            following = next(batches, _END) if looked else None
+            is_expected_last = self._taken == length
+            following = next(batches, _END) if is_expected_last else None
             if following is _END:
                 self._end_pass()
             yield batch
-            batch = following if looked else next(batches, _END)
+            batch = following if is_expected_last else next(batches, _END)
         self._end_pass()
 
     def state_dict(self) -> LoaderState:
@@ -150,38 +150,38 @@ class ResumableLoader(Generic[_Batch]):
         # Such a loader draws more from the global generator when it begins after a resume. What follows must not depend
         # on that; one number is drawn so that each pass begins with others.
         torch.empty((), dtype=torch.int64).random_()
-        now = rng.get_state()
+        current = rng.get_state()
         batches = iter(self.loader)
-        rng.set_state(now)
+        rng.set_state(current)
         return batches
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        now = _get_random_states(self.loader)
+        current = _get_random_states(self.loader)
         self._passes = saved["passes"]
         self._workers_live = saved["workers_live"]
         self._taken = saved["taken"]
         if self._is_resized:
             self._taken = _rescaled_position(saved["taken"], saved["length"], _length(self.loader))
         # What a loader says of its place is about the batches of as many ranks.
-        place = None if self._is_resized else saved["loader"]
-        if place is not None:
-            cast(_StatefulLoader, self.loader).load_state_dict(place)
+        loader_state = None if self._is_resized else saved["loader"]
+        if loader_state is not None:
+            cast(_StatefulLoader, self.loader).load_state_dict(loader_state)
             if not saved["taken"]:
                 iter(self.loader)  # takes the end of a pass in; the next one then draws as it would have
         elif saved["workers_live"] and _keeps_workers(self.loader):
             self._start_workers()
         if not saved["taken"]:
-            _set_random_states(self.loader, now)
+            _set_random_states(self.loader, current)
             return self._start_pass()
         if saved["start"] is not None:
             self._start = saved["start"]
             _set_random_states(self.loader, saved["start"])
-        if place is None:
+        if loader_state is None:
             self._set_epoch(self._passes - 1)
         batches = iter(self.loader)
-        if place is None:
+        if loader_state is None:
             _skip(batches, self._taken)
-        _set_random_states(self.loader, now)
+        _set_random_states(self.loader, current)
         return batches
 
     def _start_workers(self) -> None:
@@ -195,9 +195,9 @@ class ResumableLoader(Generic[_Batch]):
             )
 
     def _set_epoch(self, index: int) -> None:
-        for part in _parts(self.loader):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(index)
+        for component in _components(self.loader):
+            if hasattr(component, "set_epoch"):
+                component.set_epoch(index)
 
     def _end_pass(self) -> None:
         self._taken, self._start = 0, None
@@ -208,19 +208,19 @@ class LoaderRegistry:
     """The loaders of a training by name, and their places."""
 
     def __init__(self) -> None:
-        self._feeds: dict[str, ResumableLoader[Any]] = {}
+        self._loaders: dict[str, ResumableLoader[Any]] = {}
         self._saved: dict[str, LoaderState] = {}
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
 
     def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
         """The feed of a loader; its first pass goes on at the place restored under that name, if there is one."""
-        feed = self._feeds.get(name)
-        if feed is None or feed.loader is not loader:
-            feed = self._feeds[name] = ResumableLoader(loader)
+        resumable = self._loaders.get(name)
+        if resumable is None or resumable.loader is not loader:
+            resumable = self._loaders[name] = ResumableLoader(loader)
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name), self._is_resized)
-        return feed
+                resumable.load_state_dict(self._saved.pop(name), self._is_resized)
+        return resumable
 
     def begin(self) -> None:
         """The training begins: what was drawn since the state was restored, by making datasets, say, does not count."""
@@ -230,7 +230,7 @@ class LoaderRegistry:
 
     def state_dict(self) -> dict[str, LoaderState]:
         """The places, those of loaders that are yet to come included."""
-        return {**self._saved, **{name: feed.state_dict() for name, feed in self._feeds.items()}}
+        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
 
     def load_state_dict(
         self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
@@ -239,9 +239,9 @@ class LoaderRegistry:
         self._saved, self._is_resized = dict(state), is_resized
         self._random_state = random_state
         rng.set_state(random_state)
-        for name, feed in self._feeds.items():
+        for name, resumable in self._loaders.items():
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name), is_resized)
+                resumable.load_state_dict(self._saved.pop(name), is_resized)
 
 
 @runtime_checkable
@@ -258,26 +258,28 @@ def _length(loader: object) -> int | None:
         return None
 
 
-def _rescaled_position(taken: int, before: int | None, now: int | None) -> int:
+def _rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
     """How many batches make the same part of a pass, where more or fewer ranks share them."""
-    return taken if not before or not now else taken * now // before
+    return taken if not old_length or not new_length else taken * new_length // old_length
 
 
-def _parts(loader: object) -> list[object]:
+def _components(loader: object) -> list[object]:
     """Where torch's loaders and those made after them hide what draws and what is told the epoch."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    parts = [
+    components = [
         getattr(loader, "dataset", None),
         batch_sampler,
         getattr(batch_sampler, "sampler", None),
         getattr(loader, "sampler", None),
     ]
-    return list({id(part): part for part in parts if part is not None}.values())
+    return list({id(component): component for component in components if component is not None}.values())
 
 
 def _generators(loader: object) -> list[torch.Generator]:
-    found = [getattr(part, "generator", None) for part in (loader, *_parts(loader))]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+    generators = [getattr(component, "generator", None) for component in (loader, *_components(loader))]
+    return list(
+        {id(generator): generator for generator in generators if isinstance(generator, torch.Generator)}.values()
+    )
 
 
 def _keeps_workers(loader: object) -> bool:
@@ -288,9 +290,9 @@ def _get_random_states(loader: object) -> RandomStates:
     return RandomStates(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
 
 
-def _set_random_states(loader: object, randomness: RandomStates) -> None:
-    rng.set_state(randomness["everywhere"])
-    for generator, own in zip(_generators(loader), randomness["own"], strict=True):
+def _set_random_states(loader: object, states: RandomStates) -> None:
+    rng.set_state(states["everywhere"])
+    for generator, own in zip(_generators(loader), states["own"], strict=True):
         generator.set_state(own)
 
 

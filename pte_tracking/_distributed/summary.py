@@ -26,14 +26,14 @@ class SharedSummary:
         """
         if world.is_single_process:
             return summary
-        mine = summary.state_dict()
-        has_new = not mine.keys() <= set(self._keys)
-        seen = [mine.get(key, _NOTHING) for key in self._keys]
-        numbers = (number for one in seen for number in (one["n"], one["x"], one["x2"]))
-        anywhere_new, *sums = world.all_reduce_sum([has_new, *numbers])
-        if anywhere_new:
-            everywhere = world.all_gather("the keys of means", list(mine))
-            self._keys = list(dict.fromkeys([*self._keys, *(key for keys in everywhere for key in keys)]))
+        own = summary.state_dict()
+        has_new = not own.keys() <= set(self._keys)
+        states = [own.get(key, _EMPTY) for key in self._keys]
+        numbers = (number for state in states for number in (state["n"], state["x"], state["x2"]))
+        ranks_with_new, *sums = world.all_reduce_sum([has_new, *numbers])
+        if ranks_with_new:
+            keys_by_rank = world.all_gather("the keys of means", list(own))
+            self._keys = list(dict.fromkeys([*self._keys, *(key for keys in keys_by_rank for key in keys)]))
             return self.reduce(world, summary)
         total = DictSummary()
         triples = zip(self._keys, *(iter(sums),) * 3, strict=True)
@@ -41,4 +41,4 @@ class SharedSummary:
         return total
 
 
-_NOTHING = SummaryState(n=0, x=0.0, x2=0.0)
+_EMPTY = SummaryState(n=0, x=0.0, x2=0.0)

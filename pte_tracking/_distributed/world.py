@@ -19,9 +19,9 @@ import torch.distributed as dist
 _T = TypeVar("_T")
 
 _logger = logging.getLogger("pte_tracking")
-_WARN_AFTER = timedelta(seconds=60)  # that ranks may be late before it is said
+_WARNING_DELAY = timedelta(seconds=60)  # that ranks may be late before it is said
 _MAX_DIFFERENCES = 20
-_worlds = 0
+_world_count = 0
 
 
 class World:
@@ -98,15 +98,15 @@ class World:
         """
         if self.is_single_process:
             return [value]
-        said: list[Any] = [None] * self.size
-        dist.all_gather_object(said, (topic, value), group=self._group)
-        topics = [about for about, _ in said]
+        entries: list[Any] = [None] * self.size
+        dist.all_gather_object(entries, (topic, value), group=self._group)
+        topics = [entry_topic for entry_topic, _ in entries]
         if set(topics) != {topic}:
-            places = ", ".join(f"rank {rank} at {about}" for rank, about in enumerate(topics))
+            calls = ", ".join(f"rank {rank} at {entry_topic}" for rank, entry_topic in enumerate(topics))
             raise RuntimeError(
-                f"the ranks went different ways: {places}; each has to make the same calls of the manager"
+                f"the ranks went different ways: {calls}; each has to make the same calls of the manager"
             )
-        return [each for _, each in said]
+        return [entry for _, entry in entries]
 
     def run_on_all_ranks(self, topic: str, function: Callable[[], _T]) -> _T:
         """Do something on every rank, or on none: an error of it on one is raised on all.
@@ -120,31 +120,31 @@ class World:
         """
         if self.is_single_process:
             return function()
-        problem, done = None, None
+        problem, result = None, None
         try:
-            done = function()
+            result = function()
         except Exception as error:
             problem = error
-        told = self.all_gather(topic, problem and f"{type(problem).__name__}: {problem}")
+        errors = self.all_gather(topic, problem and f"{type(problem).__name__}: {problem}")
         if problem is not None:
             raise problem
-        for rank, other in enumerate(told):
-            if other is not None:
-                raise RuntimeError(f"on rank {rank}: {other}")
-        return cast(_T, done)  # it has returned
+        for rank, error_text in enumerate(errors):
+            if error_text is not None:
+                raise RuntimeError(f"on rank {rank}: {error_text}")
+        return cast(_T, result)  # it has returned
 
-    def check_consistent(self, topic: str, facts: Mapping[str, object]) -> None:
+    def check_consistent(self, topic: str, values: Mapping[str, object]) -> None:
         """Check that all ranks agree on something.
 
         Raises:
             ValueError: They do not; raised on all of them, with who differs from rank 0 in what.
         """
-        first, *others = self.all_gather(topic, facts)
+        rank_zero, *others = self.all_gather(topic, values)
         differing = [
-            f"{name}: rank {rank} has {other[name]!r}, rank 0 has {first[name]!r}"
+            f"{name}: rank {rank} has {other[name]!r}, rank 0 has {rank_zero[name]!r}"
             for rank, other in enumerate(others, 1)
-            for name in first
-            if other[name] != first[name]
+            for name in rank_zero
+            if other[name] != rank_zero[name]
         ]
         if differing:
             more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
@@ -163,17 +163,17 @@ class World:
         """
         if self.is_single_process:
             return function()
-        parcel: list[_T] = [self.run_on_all_ranks(topic, function if self.rank == 0 else _nothing)]
-        dist.broadcast_object_list(parcel, src=0, group=self._group)
-        return parcel[0]
+        result: list[_T] = [self.run_on_all_ranks(topic, function if self.rank == 0 else _return_none)]
+        dist.broadcast_object_list(result, src=0, group=self._group)
+        return result[0]
 
     def broadcast_flag(self, flag: bool) -> bool:
         """Rank 0's answer to a question that each rank has answered for itself."""
         if self.is_single_process:
             return flag
-        answer = torch.tensor(bool(flag))  # whatever a trigger of the user's returns
-        dist.broadcast(answer, src=0, group=self._group)
-        return bool(answer)
+        tensor = torch.tensor(bool(flag))  # whatever a trigger of the user's returns
+        dist.broadcast(tensor, src=0, group=self._group)
+        return bool(tensor)
 
     def any_rank(self, flag: bool) -> bool:
         """Whether a rank says yes."""
@@ -188,19 +188,19 @@ class World:
 
     def _wait_for_all(self) -> None:
         """Say who is late: where the manager is made on some ranks only, there would be silence for half an hour."""
-        global _worlds
-        _worlds += 1
+        global _world_count
+        _world_count += 1
         store = dist.distributed_c10d._get_default_store()
-        names = [f"pte_tracking/{_worlds}/{rank}" for rank in range(self.size)]
+        names = [f"pte_tracking/{_world_count}/{rank}" for rank in range(self.size)]
         store.set(names[self.rank], "here")
         try:
-            store.wait(names, _WARN_AFTER)
+            store.wait(names, _WARNING_DELAY)
         except dist.DistError:
-            late = [rank for rank, name in enumerate(names) if not store.check([name])]
+            late_ranks = [rank for rank, name in enumerate(names) if not store.check([name])]
             _logger.warning(
                 "rank %d waits for the ranks %s; the manager has to be made, and its loop begun, on every rank",
                 self.rank,
-                late,
+                late_ranks,
             )
 
 
@@ -208,11 +208,11 @@ def _configured_timeout() -> timedelta | None:
     """How long a rank may be late, where ``init_process_group`` was told: torch's further groups do not inherit it."""
     group = dist.distributed_c10d._get_default_group()
     options = getattr(group._get_backend(group._device_types[0]), "options", None)  # not every backend has them
-    said: timedelta | None = getattr(options, "_timeout", None)
-    return None if said == dist.distributed_c10d._get_default_timeout(dist.get_backend()) else said
+    timeout: timedelta | None = getattr(options, "_timeout", None)
+    return None if timeout == dist.distributed_c10d._get_default_timeout(dist.get_backend()) else timeout
 
 
-def _nothing() -> Any:
+def _return_none() -> Any:
     return None
 
 

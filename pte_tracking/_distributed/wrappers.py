@@ -7,22 +7,22 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-_Thing = TypeVar("_Thing")
+_Model = TypeVar("_Model")
 
 
-def unwrap(model: _Thing) -> _Thing:
+def unwrap(model: _Model) -> _Model:
     """The model within a ``DistributedDataParallel`` or ``DataParallel``, or what ``torch.compile`` made of one.
 
     Its names have no ``module.`` and no ``_orig_mod.`` before them. Anything else comes back as it is.
     """
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            within = cast(Any, model).module
+            inner = cast(Any, model).module
         else:
-            within = _original_module(model)
-        if within is None:
+            inner = _original_module(model)
+        if inner is None:
             return model
-        model = cast(_Thing, within)
+        model = cast(_Model, inner)
 
 
 def named_submodules(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -31,7 +31,7 @@ def named_submodules(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Modu
         yield f"{name}/{path.replace('.', '/')}" if path else name, part
 
 
-def rank_local_model(model: _Thing) -> _Thing:
+def rank_local_model(model: _Model) -> _Model:
     """What to call in place of a model where ranks must not wait for one another: compiled, if the model is."""
     bare = unwrap(model)
     return model if _original_module(model) is bare else bare

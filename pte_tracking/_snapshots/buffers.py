@@ -20,43 +20,43 @@ class Buffers:
 
     def __init__(self) -> None:
         self._buffers: dict[int, Tensor] = {}  # by order in the state
-        self._copied: list[torch.cuda.Event] = []
+        self._copy_events: list[torch.cuda.Event] = []
 
     def copy(self, state: Any) -> Any:
         """A copy of a plain state, its tensors on the CPU; complete after :meth:`wait`."""
-        kept: dict[int, Tensor] = {}
+        buffers: dict[int, Tensor] = {}
         copies: dict[int, tuple[Tensor, Tensor]] = {}  # by address: what was copied, and to where
         devices: set[torch.device] = set()
 
-        def take(tensor: Tensor, path: str) -> Tensor:
+        def copy_tensor(tensor: Tensor, path: str) -> Tensor:
             if tensor.layout is not torch.strided:
                 return tensor.cpu().clone()
             address = local_tensor(tensor).data_ptr()
-            if address in copies and _is_same(tensor, copies[address][0]):
+            if address in copies and _is_same_tensor(tensor, copies[address][0]):
                 return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
-            buffer = self._buffers.get(len(kept))
-            if buffer is None or not _is_like(buffer, tensor):
+            buffer = self._buffers.get(len(buffers))
+            if buffer is None or not _can_hold(buffer, tensor):
                 buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-            kept[len(kept)] = buffer
+            buffers[len(buffers)] = buffer
             copies[address] = tensor, buffer
             if tensor.is_cuda:
                 devices.add(tensor.device)
             local_tensor(buffer).copy_(local_tensor(tensor), non_blocking=tensor.is_cuda)
             return buffer
 
-        copied = map_tensors(state, take)
-        self._buffers = kept
-        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+        copied = map_tensors(state, copy_tensor)
+        self._buffers = buffers
+        self._copy_events = [torch.cuda.current_stream(device).record_event() for device in devices]
         return copied
 
     def wait(self) -> None:
         """Wait until what was queued on devices is done."""
-        for event in self._copied:
+        for event in self._copy_events:
             event.synchronize()
-        self._copied = []
+        self._copy_events = []
 
 
-def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
+def _can_hold(buffer: Tensor, tensor: Tensor) -> bool:
     """Whether a tensor fits into the memory of an earlier one."""
     return (
         type(buffer) is type(tensor)
@@ -66,12 +66,12 @@ def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
     )
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
+def _is_same_tensor(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors at the same address are one."""
     return (
-        one.numel() > 0
-        and one.device == other.device
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-        and one.stride() == other.stride()
+        first.numel() > 0
+        and first.device == second.device
+        and first.dtype == second.dtype
+        and first.shape == second.shape
+        and first.stride() == second.stride()
     )

@@ -46,7 +46,7 @@ def check_compatible(
         ValueError: A parameter is missing, unexpected or of another shape, or an optimizer has other groups; each is
             named.
     """
-    complaints = [
+    differences = [
         *(
             text
             for name, model in models.items()
@@ -58,53 +58,56 @@ def check_compatible(
             for text in _optimizer_differences(f"optimizers/{name}", optimizer, state["optimizers"][name])
         ),
     ]
-    if not complaints:
+    if not differences:
         return
-    more = f"\n  and {len(complaints) - _MAX_DIFFERENCES} more" if len(complaints) > _MAX_DIFFERENCES else ""
+    more = f"\n  and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
     raise ValueError(
         "state: the snapshot is of other models or optimizers; nothing was restored:\n  "
-        + "\n  ".join(complaints[:_MAX_DIFFERENCES])
+        + "\n  ".join(differences[:_MAX_DIFFERENCES])
         + more
     )
 
 
-def _model_differences(place: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
+def _model_differences(path: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
     if type(model).load_state_dict is not nn.Module.load_state_dict:
         return  # it has its own idea of what fits
-    here = model.state_dict()
-    for name in here:
+    current = model.state_dict()
+    for name in current:
         if name not in saved:
-            yield f"{place}: {name!r} is missing in the snapshot"
+            yield f"{path}: {name!r} is missing in the snapshot"
     for name, value in saved.items():
-        if name not in here:
-            yield f"{place}: {name!r} is in the snapshot, not in the model"
-        elif not _is_compatible(value, here[name]):
-            yield f"{place}: {name!r} is {_shape(value)} in the snapshot, {_shape(here[name])} in the model"
+        if name not in current:
+            yield f"{path}: {name!r} is in the snapshot, not in the model"
+        elif not _is_compatible(value, current[name]):
+            yield (
+                f"{path}: {name!r} is {_format_shape(value)} in the snapshot, "
+                f"{_format_shape(current[name])} in the model"
+            )
 
 
-def _optimizer_differences(place: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
-    there = [len(group["params"]) for group in saved.get("param_groups", ())]
-    here = [len(group["params"]) for group in optimizer.param_groups]
-    if here != there:
-        yield f"{place}: its groups have {there} parameters in the snapshot, {here} here"
+def _optimizer_differences(path: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
+    saved_sizes = [len(group["params"]) for group in saved.get("param_groups", ())]
+    current_sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if current_sizes != saved_sizes:
+        yield f"{path}: its groups have {saved_sizes} parameters in the snapshot, {current_sizes} here"
         return
-    for group, other in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
+    for group, saved_group in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
         # A newer torch may have added some; only another kind of optimizer has others in their place.
-        missing = [name for name in optimizer.defaults if name not in other]
-        unexpected = [name for name in other if name not in group and name not in _SCHEDULER_KEYS]
+        missing = [name for name in optimizer.defaults if name not in saved_group]
+        unexpected = [name for name in saved_group if name not in group and name not in _SCHEDULER_KEYS]
         if missing and unexpected:
             yield (
-                f"{place}: it was of another kind: its groups have {', '.join(unexpected)} in the snapshot, "
+                f"{path}: it was of another kind: its groups have {', '.join(unexpected)} in the snapshot, "
                 f"{', '.join(missing)} in {type(optimizer).__name__} here"
             )
             return
 
 
-def _is_compatible(saved: object, here: object) -> bool:
-    if not isinstance(saved, Tensor) or not isinstance(here, Tensor) or is_lazy(here):
+def _is_compatible(saved: object, current: object) -> bool:
+    if not isinstance(saved, Tensor) or not isinstance(current, Tensor) or is_lazy(current):
         return True
-    return saved.shape == here.shape
+    return saved.shape == current.shape
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"

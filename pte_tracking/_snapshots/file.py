@@ -35,7 +35,7 @@ def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
     """
     temporary = temporary_path(path)
     try:
-        written = save(temporary, state)
+        digest = save(temporary, state)
         if path.is_dir() and is_snapshot(path):  # in shards, by more ranks; no file can take the place of a folder
             delete_checkpoint(path)
         os.replace(temporary, path)
@@ -43,7 +43,7 @@ def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-    return written
+    return digest
 
 
 def save(path: Path, state: Mapping[str, Any]) -> FileDigest:
@@ -82,17 +82,17 @@ def load(path: Path, sha256: str | None = None, world: World = SINGLE_PROCESS) -
     """
 
     def check() -> tuple[str | None, dict[str, Any]]:
-        trouble = verify_snapshot(path, sha256, world.rank, world.size)
+        problem = verify_snapshot(path, sha256, world.rank, world.size)
         try:
-            return trouble, {} if trouble or world.rank else _read(path, mmap=False)
+            return problem, {} if problem or world.rank else _read(path, mmap=False)
         except SnapshotError as error:
             return error.reason, {}
 
     topic = f"the check of {path.name}"
-    trouble, state = world.run_on_all_ranks(topic, check)
-    for rank, each in enumerate(world.all_gather(topic, trouble)):
-        if each:
-            raise SnapshotError(path, each if world.is_single_process else f"{each} (says rank {rank})")
+    problem, state = world.run_on_all_ranks(topic, check)
+    for rank, rank_problem in enumerate(world.all_gather(topic, problem)):
+        if rank_problem:
+            raise SnapshotError(path, rank_problem if world.is_single_process else f"{rank_problem} (says rank {rank})")
     return world.run_on_rank_zero(topic, lambda: state)
 
 
@@ -111,10 +111,10 @@ def is_snapshot(path: Path) -> bool:
 
 
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
-    file = path / STATE_FILE if path.is_dir() else path
+    state_file = path / STATE_FILE if path.is_dir() else path
     try:
-        is_program = _is_program(file)
-        state = None if is_program else torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        is_program = _is_program(state_file)
+        state = None if is_program else torch.load(state_file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(

@@ -59,13 +59,13 @@ def _tensor(tensor: Tensor, path: str) -> Tensor:
 
 
 def _mapping(value: Any, path: str) -> Any:
-    copy = type(value)()
+    copied = type(value)()
     for key, item in value.items():
-        copy[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
+        copied[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
     # The versions of a module's parts, by which torch reads older states.
     if hasattr(value, "_metadata"):
-        copy._metadata = to_plain(value._metadata, f"{path}/_metadata")
-    return copy
+        copied._metadata = to_plain(value._metadata, f"{path}/_metadata")
+    return copied
 
 
 def _type_name(kind: type) -> str:
@@ -92,12 +92,12 @@ def map_tensors(value: Any, function: Callable[[Tensor, str], Tensor], path: str
         return function(value, path)
     kind = type(value)
     if kind in _MAPPINGS:
-        copy: Any = kind()
+        mapped: Any = kind()
         for key, item in value.items():
-            copy[key] = map_tensors(item, function, f"{path}/{key}" if path else str(key))
+            mapped[key] = map_tensors(item, function, f"{path}/{key}" if path else str(key))
         if hasattr(value, "_metadata"):
-            copy._metadata = value._metadata
-        return copy
+            mapped._metadata = value._metadata
+        return mapped
     if kind in _SEQUENCES:
         return kind([map_tensors(item, function, f"{path}/{index}") for index, item in enumerate(value)])
     return value

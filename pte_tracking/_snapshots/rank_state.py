@@ -46,13 +46,13 @@ def other_rank_states(state: Mapping[str, Any], models: Mapping[str, nn.Module],
     if world.is_single_process:
         return []
     buffers = dict(_buffers(state, models))
-    digests = {place: _digest(tensor) for place, tensor in buffers.items()}
-    first = world.run_on_rank_zero("the buffers in a snapshot", lambda: digests)
-    mine: dict[str, dict[str, Tensor]] = {}
+    digests = {key: _digest(tensor) for key, tensor in buffers.items()}
+    rank_zero_digests = world.run_on_rank_zero("the buffers in a snapshot", lambda: digests)
+    differing: dict[str, dict[str, Tensor]] = {}
     for (name, key), tensor in buffers.items():
-        if digests[name, key] != first.get((name, key)):
-            mine.setdefault(name, {})[key] = tensor
-    return world.all_gather("a snapshot", _part(state, mine))[1:]
+        if digests[name, key] != rank_zero_digests.get((name, key)):
+            differing.setdefault(name, {})[key] = tensor
+    return world.all_gather("a snapshot", _rank_state(state, differing))[1:]
 
 
 def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -63,25 +63,27 @@ def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     """
     others: list[RankState] = state.get("ranks", [])
     manager = state["manager"]
-    first = _part(state, {})
-    mine = first.copy()
+    rank_zero = _rank_state(state, {})
+    own = rank_zero.copy()
     if 0 < world.rank <= len(others):
-        mine = others[world.rank - 1].copy()
+        own = others[world.rank - 1].copy()
     elif world.rank:
-        mine["rng"] = rng.derive_for_rank(state["rng"], world.rank)
+        own["rng"] = rng.derive_for_rank(state["rng"], world.rank)
     if len(others) + 1 != world.size:
-        mine["extensions"] = _resized(first["extensions"], [one["extensions"] for one in others], world)
-        mine["stop_trigger"] = _resized(first["stop_trigger"], [one["stop_trigger"] for one in others], world)
+        own["extensions"] = _redistribute_sums(rank_zero["extensions"], [rank["extensions"] for rank in others], world)
+        own["stop_trigger"] = _redistribute_sums(
+            rank_zero["stop_trigger"], [rank["stop_trigger"] for rank in others], world
+        )
     return {
         **state,
-        "models": {name: _with_buffers(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
-        "rng": mine["rng"],
-        "extensions": mine["extensions"],
-        "manager": {**manager, "data": mine["data"], "stop_trigger": mine["stop_trigger"]},
+        "models": {name: _with_buffers(model, own["buffers"].get(name)) for name, model in state["models"].items()},
+        "rng": own["rng"],
+        "extensions": own["extensions"],
+        "manager": {**manager, "data": own["data"], "stop_trigger": own["stop_trigger"]},
     }
 
 
-def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
+def _rank_state(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
     manager = state["manager"]
     return RankState(
         rng=state["rng"],
@@ -101,10 +103,10 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
                 yield (name, key), tensor.cpu()
 
 
-def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
+def _redistribute_sums(state: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
     """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
-    resized: dict[str, Any] = reset_sums(first) if world.rank else merge_sums(first, others)
-    return resized
+    redistributed: dict[str, Any] = reset_sums(state) if world.rank else merge_sums(state, others)
+    return redistributed
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -117,6 +119,6 @@ def _digest(tensor: Tensor) -> bytes:
 def _with_buffers(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
     if not buffers:
         return model
-    amended = copy.copy(model)  # a model's state carries the versions of its modules along
-    amended.update(buffers)
-    return amended
+    updated = copy.copy(model)  # a model's state carries the versions of its modules along
+    updated.update(buffers)
+    return updated

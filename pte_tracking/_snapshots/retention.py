@@ -31,16 +31,16 @@ class BestPolicy(NamedTuple):
     keep: int
 
     @classmethod
-    def parse(cls, given: Sequence[object]) -> BestPolicy:
+    def parse(cls, value: Sequence[object]) -> BestPolicy:
         """From what a user writes, such as ``("val/loss", "min", 3)``.
 
         Raises:
             TypeError: It is no such triple.
             ValueError: The mode is unknown or the count not positive.
         """
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 3:
-            raise TypeError(f"keep_best: expected (key, 'min' or 'max', count), got {given!r}")
-        key, mode, count = given
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
+            raise TypeError(f"keep_best: expected (key, 'min' or 'max', count), got {value!r}")
+        key, mode, count = value
         check_key(key, "keep_best")
         if mode not in ("min", "max"):
             raise ValueError(f"keep_best: expected the mode 'min' or 'max', got {mode!r}")
@@ -51,9 +51,9 @@ class BestPolicy(NamedTuple):
     def ranked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """Those that have a finite value, the best first; of equal ones the earlier."""
         sign = 1 if self.mode == "min" else -1
-        values = {one.path: float(one.values.get(self.key, math.nan)) for one in checkpoints}
-        finite = [one for one in checkpoints if math.isfinite(values[one.path])]
-        return sorted(finite, key=lambda one: (sign * values[one.path], one.step))
+        values = {checkpoint.path: float(checkpoint.values.get(self.key, math.nan)) for checkpoint in checkpoints}
+        finite = [checkpoint for checkpoint in checkpoints if math.isfinite(values[checkpoint.path])]
+        return sorted(finite, key=lambda checkpoint: (sign * values[checkpoint.path], checkpoint.step))
 
 
 def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:
@@ -66,10 +66,10 @@ def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy
     """
     if n_retains <= 0 and best is None:
         return []
-    stay = {one.path for one in checkpoints[-max(n_retains, 1) :]}
+    kept_paths = {checkpoint.path for checkpoint in checkpoints[-max(n_retains, 1) :]}
     if best is not None:
-        stay.update(one.path for one in best.ranked(checkpoints)[: best.keep])
-    return [one for one in checkpoints if one.path not in stay]
+        kept_paths.update(checkpoint.path for checkpoint in best.ranked(checkpoints)[: best.keep])
+    return [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept_paths]
 
 
 class Retention(NamedTuple):

@@ -67,15 +67,15 @@ def derive_for_rank(state: RandomState, rank: int) -> RandomState:
     generator.set_state(state["torch"])
     seed = int(torch.randint(2**31, (rank,), generator=generator)[-1])
     version, internal, gauss_next = random.Random(seed).getstate()
-    new = RandomState(
+    derived = RandomState(
         python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
         torch=generator.manual_seed(seed).get_state(),
     )
     if "numpy" in state:
         import numpy
 
-        new["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
-    return new
+        derived["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
+    return derived
 
 
 def _set_numpy(state: dict[str, Any]) -> None:
@@ -87,15 +87,15 @@ def _set_numpy(state: dict[str, Any]) -> None:
 
 
 def _set_cuda(states: list[Tensor]) -> None:
-    here = torch.cuda.device_count()
-    if here < len(states):
+    device_count = torch.cuda.device_count()
+    if device_count < len(states):
         _logger.warning(
             "random state: the snapshot has that of %d CUDA devices, here are %d; what is drawn on them differs from "
             "here on",
             len(states),
-            here,
+            device_count,
         )
-    for device, state in enumerate(states[:here]):
+    for device, state in enumerate(states[:device_count]):
         torch.cuda.set_rng_state(state, device)
 
 

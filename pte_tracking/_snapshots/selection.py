@@ -78,12 +78,12 @@ def select_snapshot(
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
     if source in ("latest", "best"):
         return _first_intact(candidates, world)
-    (named,) = candidates
+    (candidate,) = candidates
     try:
-        return _load(named, world)
+        return _load(candidate, world)
     except BaseException:
-        if world.rank == 0 and named.fetched_to is not None:
-            shutil.rmtree(named.fetched_to, ignore_errors=True)
+        if world.rank == 0 and candidate.fetched_to is not None:
+            shutil.rmtree(candidate.fetched_to, ignore_errors=True)
         raise
 
 
@@ -109,22 +109,24 @@ def _load(candidate: _Candidate, world: World) -> SelectedSnapshot:
 def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
     """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
     digests: list[tuple[int, Path, str | None]]
-    digests = [(one.step, run.directory / one.path, one.sha256) for one in run.checkpoints()]
+    digests = [
+        (checkpoint.step, run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in run.checkpoints()
+    ]
     digests += [(step, path, None) for path, step in find_unlisted(run, templates).items()]
     return [_Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
 
 
 def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     """Files that were published when a kill prevented the announcement, with their steps."""
-    known = {one.path: one.step for one in run.checkpoints()}
-    found = {}
+    known_steps = {checkpoint.path: checkpoint.step for checkpoint in run.checkpoints()}
+    unlisted = {}
     for template in templates:
         for name in template.list_files(run.directory):
             path = run.directory / name
-            point = _read_position(path) if name not in known or template.is_fixed else None
-            if point is not None and point["step"] > known.get(name, -1) and _is_effective(run, point):
-                found[path] = point["step"]
-    return found
+            position = _read_position(path) if name not in known_steps or template.is_fixed else None
+            if position is not None and position["step"] > known_steps.get(name, -1) and _is_effective(run, position):
+                unlisted[path] = position["step"]
+    return unlisted
 
 
 def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[_Candidate]:
@@ -132,31 +134,31 @@ def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[_Candida
         raise ValueError(
             "resume('best'): it is not said what is best; give the manager a snapshot(keep_best=('val/loss', 'min', 3))"
         )
-    all_of_them = run.checkpoints()
-    ranked = best.ranked(all_of_them)
-    if all_of_them and not ranked:
-        keys = sorted({key for one in all_of_them for key in one.values})
+    checkpoints = run.checkpoints()
+    ranked = best.ranked(checkpoints)
+    if checkpoints and not ranked:
+        keys = sorted({key for checkpoint in checkpoints for key in checkpoint.values})
         raise LookupError(
             f"resume('best'): no snapshot has a finite value of {best.key!r}; they have {', '.join(keys) or 'none'}"
         )
-    return [_Candidate(run.directory / one.path, one.sha256) for one in ranked]
+    return [_Candidate(run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in ranked]
 
 
 def _first_intact(candidates: Iterable[_Candidate], world: World) -> SelectedSnapshot | None:
-    broken = 0
+    damaged_count = 0
     warn = _logger.warning if world.rank == 0 else _logger.debug
     for candidate in candidates:
         try:
-            found = _load(candidate, world)
+            selected = _load(candidate, world)
         except SnapshotError as error:
             warn("resume: %s; it is passed over", error)
-            broken += 1
+            damaged_count += 1
             continue
-        if broken:
+        if damaged_count:
             warn("resume: goes on from %s instead", candidate.path)
-        return found
-    if broken:
-        warn("resume: none of %d snapshots is intact; the run begins again", broken)
+        return selected
+    if damaged_count:
+        warn("resume: none of %d snapshots is intact; the run begins again", damaged_count)
     return None
 
 
@@ -164,10 +166,11 @@ def _fetch(run: Run, uri: str) -> _Candidate:
     scheme = uri.partition(":")[0]
     installed = [get_sink(name) for name in installed_sinks()]
     # The run's own sinks know where to look; others look where the environment says.
-    able = [one for one in run.sinks if scheme in one.schemes]
-    able += [one() for one in installed if scheme in one.schemes and not able]
-    if not able:
-        schemes = sorted(known for one in installed for known in one.schemes)
+    sinks = [sink for sink in run.sinks if scheme in sink.schemes]
+    if not sinks:
+        sinks = [sink_class() for sink_class in installed if scheme in sink_class.schemes]
+    if not sinks:
+        schemes = sorted(name for sink_class in installed for name in sink_class.schemes)
         raise ValueError(
             f"resume({uri!r}): no installed sink knows {scheme}:; known are {', '.join(schemes) or 'none'}, 'latest', "
             "'best', and files"
@@ -175,31 +178,31 @@ def _fetch(run: Run, uri: str) -> _Candidate:
     run.directory.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=run.directory))
     try:
-        return _Candidate(able[0].fetch(uri, folder), fetched_to=folder)
+        return _Candidate(sinks[0].fetch(uri, folder), fetched_to=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def is_run_of(run: Run, point: RunPosition) -> bool:
-    beginning = run.start_position()
-    return beginning is not None and beginning["id"] == point["id"]
+def is_run_of(run: Run, position: RunPosition) -> bool:
+    start = run.start_position()
+    return start is not None and start["id"] == position["id"]
 
 
-def _is_effective(run: Run, point: RunPosition) -> bool:
+def _is_effective(run: Run, position: RunPosition) -> bool:
     """Whether a point is one of the history as it now counts."""
-    journal, position = run.directory / JOURNAL, point["position"]
+    journal, offset = run.directory / JOURNAL, position["position"]
     return (
-        is_run_of(run, point)
-        and seq_at(journal, position) == point["seq"]
-        and any(first <= position <= last for first, last in effective_ranges(journal))
+        is_run_of(run, position)
+        and seq_at(journal, offset) == position["seq"]
+        and any(first <= offset <= last for first, last in effective_ranges(journal))
     )
 
 
 def _read_position(path: Path) -> RunPosition | None:
     try:
-        point: RunPosition | None = peek(path).get("run")
+        position: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:
         _logger.warning("resume: %s; it is passed over", error)
         return None
-    return point
+    return position

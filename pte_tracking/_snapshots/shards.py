@@ -43,19 +43,19 @@ def has_shards(state: Any) -> bool:
 
     A model does not always show it: fully_shard puts its parameters together for a while, but not in its state.
     """
-    found: list[Tensor] = []
+    sharded: list[Tensor] = []
 
-    def note(tensor: Tensor, path: str) -> Tensor:
+    def collect(tensor: Tensor, path: str) -> Tensor:
         if is_sharded(tensor):
-            found.append(tensor)
+            sharded.append(tensor)
         return tensor
 
-    map_tensors(state, note)
-    return bool(found)
+    map_tensors(state, collect)
+    return bool(sharded)
 
 
 def write(
-    path: Path, state: Mapping[str, Any], world: World, before: Callable[[], object] = lambda: None
+    path: Path, state: Mapping[str, Any], world: World, prepare: Callable[[], object] = lambda: None
 ) -> FileDigest | None:
     """Write a state, each rank its shards; called on all of them. Where one cannot, nothing is left of it.
 
@@ -63,7 +63,7 @@ def write(
         path: The folder.
         state: The state, a plain one.
         world: The ranks.
-        before: Called on rank 0 before anything is written.
+        prepare: Called on rank 0 before anything is written.
 
     Returns:
         On rank 0, what identifies the snapshot.
@@ -74,24 +74,26 @@ def write(
     """
     temporary = temporary_path(path)
     try:
-        world.run_on_rank_zero("what comes before a snapshot", before)
-        in_shards: dict[str, Tensor] = {}
+        world.run_on_rank_zero("what comes before a snapshot", prepare)
+        sharded: dict[str, Tensor] = {}
 
-        def take(tensor: Tensor, place: str) -> Tensor:
+        def replace_sharded(tensor: Tensor, name: str) -> Tensor:
             if not is_sharded(tensor):
                 return tensor
-            in_shards[place] = tensor
+            sharded[name] = tensor
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-        rest = map_tensors(dict(state), take)
-        mine = world.run_on_all_ranks("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
-        each = world.all_gather("the shards of a snapshot", mine)
+        rest = map_tensors(dict(state), replace_sharded)
+        own_digests = world.run_on_all_ranks(
+            "the shards of a snapshot", lambda: _write_shards(temporary, sharded, world)
+        )
+        digests_by_rank = world.all_gather("the shards of a snapshot", own_digests)
         if world.rank:
             return None
-        parts = {name: one for parts in each for name, one in parts.items()}
-        parts[_METADATA] = _digest_on_disk(temporary / _METADATA)
-        parts[STATE_FILE] = save(temporary / STATE_FILE, rest)
-        write_index(temporary, parts)
+        digests = {name: digest for digests in digests_by_rank for name, digest in digests.items()}
+        digests[_METADATA] = _digest_on_disk(temporary / _METADATA)
+        digests[STATE_FILE] = save(temporary / STATE_FILE, rest)
+        write_index(temporary, digests)
         sync_directory(temporary)
         delete_checkpoint(path)
         os.replace(temporary, path)
@@ -114,7 +116,7 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dic
     except (Exception, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # torch's own is no Exception
-        raise OSError(_reasons(error)) from error
+        raise OSError(_describe_error(error)) from error
     return {file.name: _digest_on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
 
 
@@ -153,50 +155,50 @@ def reshard(
     Raises:
         SnapshotError: What is in the shards is not what the state says.
     """
-    alike = _current_tensors(objects)
-    in_shards: dict[str, Tensor] = {}
+    current = _current_tensors(objects)
+    sharded: dict[str, Tensor] = {}
 
-    def fit(tensor: Tensor, place: str) -> Tensor:
-        like = alike.get(place, alike.get(place.rpartition("/")[0]))
+    def fit_tensor(tensor: Tensor, name: str) -> Tensor:
+        like = current.get(name, current.get(name.rpartition("/")[0]))
         if like is not None and like.shape != tensor.shape:
             like = None
         if not tensor.is_meta:
-            return tensor if like is None or is_sharded(tensor) else _cut(tensor, like)
+            return tensor if like is None or is_sharded(tensor) else _distribute(tensor, like)
         if like is None:
-            in_shards[place] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            sharded[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
         else:
-            in_shards[place] = torch.empty_like(like.detach(), dtype=tensor.dtype)
-        return in_shards[place]
+            sharded[name] = torch.empty_like(like.detach(), dtype=tensor.dtype)
+        return sharded[name]
 
-    whole = cast("dict[str, Any]", map_tensors(dict(state), fit))
-    if in_shards and path is None:
+    fitted = cast("dict[str, Any]", map_tensors(dict(state), fit_tensor))
+    if sharded and path is None:
         raise ValueError("state: its tensors lie in shards beside it; give resume() the folder")
-    if in_shards and path is not None:
-        _read(path, in_shards, world)
-    return whole
+    if sharded and path is not None:
+        _read(path, sharded, world)
+    return fitted
 
 
 def _current_tensors(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     """The sharded tensors here by their places in a state; an optimizer's states are like its parameters."""
-    found: dict[str, Tensor] = {}
+    sharded: dict[str, Tensor] = {}
 
-    def note(tensor: Tensor, place: str) -> Tensor:
+    def collect(tensor: Tensor, tensor_name: str) -> Tensor:
         if is_sharded(tensor):
-            found[place] = tensor
+            sharded[tensor_name] = tensor
         return tensor
 
-    for kind, things in objects.items():
-        for name, thing in things.items():
-            map_tensors(thing.state_dict(), note, f"{kind}/{name}")
-            groups = getattr(thing, "param_groups", ())
+    for kind, named_objects in objects.items():
+        for name, target in named_objects.items():
+            map_tensors(target.state_dict(), collect, f"{kind}/{name}")
+            groups = getattr(target, "param_groups", ())
             if not isinstance(groups, list):  # some, such as Ignite's metrics, have a function for every name
                 continue
             for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
-                note(parameter, f"{kind}/{name}/state/{number}")
-    return found
+                collect(parameter, f"{kind}/{name}/state/{number}")
+    return sharded
 
 
-def _cut(tensor: Tensor, like: Tensor) -> Tensor:
+def _distribute(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)
@@ -210,15 +212,15 @@ def _read(path: Path, tensors: dict[str, Tensor], world: World) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is ")  # torch tells what `alone` has told it
-            read(path, tensors, world.group, alone=world.is_single_process)
+            read(path, tensors, world.group, is_single_process=world.is_single_process)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # of many kinds; torch's own is no Exception
-        reason = _reasons(error).strip().split("\n", 1)[0]
+        reason = _describe_error(error).strip().split("\n", 1)[0]
         raise SnapshotError(path, f"its shards cannot be read: {reason}") from error
 
 
-def _reasons(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """What went wrong, on which ranks: torch's own exception holds their tracebacks."""
     failures = getattr(error, "failures", {})
     return "; ".join(f"rank {rank}: {problem}" for rank, (problem, _) in sorted(failures.items())) or str(error)

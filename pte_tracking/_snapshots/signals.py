@@ -17,7 +17,7 @@ class SignalFlag:
         ValueError: There is no such signal, or nobody can catch it.
 
     Attributes:
-        came: Whether it came.
+        is_received: Whether it came.
     """
 
     def __init__(self, number: int) -> None:
@@ -29,8 +29,8 @@ class SignalFlag:
             raise ValueError(
                 f"on_signal: {self._signal.name} cannot be caught; schedulers send SIGTERM or SIGUSR1 before"
             )
-        self._previous: dict[signal.Signals, Any] = {}
-        self.came = False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self.is_received = False
 
     @property
     def exit_status(self) -> int:
@@ -52,16 +52,16 @@ class SignalFlag:
 
     def restore(self) -> None:
         """Leave the signal to whoever had it before."""
-        for number, previous in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous = {}
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous_handlers = {}
 
     def _set(self, number: signal.Signals, handler: Any) -> None:
-        self._previous[number] = signal.signal(number, handler)
+        self._previous_handlers[number] = signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.came:
+        if not self.is_received:
             # Whole groups of processes are signalled, a loader's workers too. Torch would answer the death of a worker
             # with an exception in the midst of the iteration that is to be finished.
             self._set(signal.SIGCHLD, signal.SIG_DFL)
-        self.came = True
+        self.is_received = True

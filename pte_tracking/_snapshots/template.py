@@ -70,5 +70,5 @@ class Template:
 
     def list_files(self, directory: Path) -> list[str]:
         """The names of such files in a run's directory, in their order."""
-        found = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
-        return sorted(filter(self.matches, found), key=self.order)
+        names = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
+        return sorted(filter(self.matches, names), key=self.order)

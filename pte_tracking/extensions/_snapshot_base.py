@@ -30,25 +30,25 @@ class SnapshotExtension(Extension):
     def initialize(self, manager: Manager) -> None:
         # A name or a state that cannot be is told now, not after the first epoch.
         self.template.format(manager)
-        if has_shards(self.state(manager)):
+        if has_shards(self.get_state(manager)):
             self._check_shards()
         if manager.world.rank:
             return
         manager.run.register_files(self.template.glob)
-        for left_by_a_kill in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
-            delete_checkpoint(left_by_a_kill)
+        for stale_path in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
+            delete_checkpoint(stale_path)
 
     def __call__(self, manager: Manager) -> None:
         # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
-        if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_met):
+        if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_condition_met):
             self.save(manager)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
-        if self.policy.on_error and self.policy.is_met and manager.world.rank == 0:
+        if self.policy.on_error and self.policy.is_condition_met and manager.world.rank == 0:
             # Under a name of its own: the state may be that of half an iteration.
             path = manager.run.directory / f"{self.template.format(manager)}_on_error"
             manager.run.register_files(f"{self.template.glob}_on_error")
-            self._writer.submit(StateJob(path, lambda: self.state(manager)))
+            self._writer.submit(StateJob(path, lambda: self.get_state(manager)))
 
     def finalize(self, manager: Manager) -> None:
         self._writer.wait()
@@ -60,7 +60,7 @@ class SnapshotExtension(Extension):
                 "take snapshots more often instead"
             )
 
-    def state(self, manager: Manager) -> dict[str, Any]:
+    def get_state(self, manager: Manager) -> dict[str, Any]:
         """What is saved: a plain state."""
         raise NotImplementedError
 

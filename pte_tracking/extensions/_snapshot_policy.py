@@ -26,6 +26,6 @@ class SnapshotPolicy:
             raise TypeError(f"n_retains: expected a whole number, got {self.n_retains!r}")
 
     @property
-    def is_met(self) -> bool:
+    def is_condition_met(self) -> bool:
         """Whether the condition, if there is one, holds."""
         return self.condition is None or bool(self.condition())

@@ -71,18 +71,18 @@ class ObjectSnapshot(SnapshotExtension):
 
     def __init__(self, filename: str, policy: SnapshotPolicy, target: Stateful | Mapping[str, Stateful]) -> None:
         super().__init__(filename, policy)
-        for one in target.values() if isinstance(target, Mapping) else [target]:
-            if not (hasattr(one, "state_dict") and hasattr(one, "load_state_dict")):
-                raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {one!r}")
+        for part in target.values() if isinstance(target, Mapping) else [target]:
+            if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+                raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {part!r}")
         self._retention = Retention(self.template, policy.n_retains)
-        self._target: Stateful = _Together(target) if isinstance(target, Mapping) else target
+        self._target: Stateful = _ObjectGroup(target) if isinstance(target, Mapping) else target
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
         if self.policy.autoload:
             self._load_newest(manager.run.directory, manager.world)
 
-    def state(self, manager: Manager) -> dict[str, Any]:
+    def get_state(self, manager: Manager) -> dict[str, Any]:
         return cast(dict[str, Any], to_plain(self._target.state_dict(), type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
@@ -90,7 +90,7 @@ class ObjectSnapshot(SnapshotExtension):
             ObjectSnapshotJob(
                 manager.run.directory,
                 self.template.format(manager),
-                lambda: self.state(manager),
+                lambda: self.get_state(manager),
                 self._retention,
                 manager.world,
             )
@@ -100,8 +100,8 @@ class ObjectSnapshot(SnapshotExtension):
         state = world.run_on_rank_zero("the newest file of an object", lambda: self._newest(directory))
         if state is None:
             return
-        fitting = reshard({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
-        self._target.load_state_dict(fitting["target"]["main"])
+        fitted = reshard({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
+        self._target.load_state_dict(fitted["target"]["main"])
 
     def _newest(self, directory: Path) -> dict[str, Any] | None:
         for name in reversed(self.template.list_files(directory)):
@@ -112,7 +112,7 @@ class ObjectSnapshot(SnapshotExtension):
         return None
 
 
-class _Together:
+class _ObjectGroup:
     """Several objects, saved as one."""
 
     def __init__(self, parts: Mapping[str, Stateful]) -> None:

@@ -64,8 +64,8 @@ def snapshot(
     policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
     if target is None:
         return TrainingSnapshot(filename, policy, keep_best, on_signal)
-    for name, given in {"keep_best": keep_best, "on_signal": on_signal}.items():
-        if given is not None:
+    for name, value in {"keep_best": keep_best, "on_signal": on_signal}.items():
+        if value is not None:
             raise ValueError(f"{name}: for snapshots of the whole training only, not together with target=")
     return ObjectSnapshot(filename, policy, target)
 
@@ -82,12 +82,12 @@ class TrainingSnapshot(SnapshotExtension):
         self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
         self._signal = None if on_signal is None else SignalFlag(on_signal)
-        self._has_to_end = False
+        self._should_exit = False
 
     def is_urgent(self, manager: Manager) -> bool:
         # A signal reaches the ranks in different iterations; all of them save in the same.
-        self._has_to_end = self._signal is not None and manager.world.any_rank(self._signal.came)
-        return self._has_to_end
+        self._should_exit = self._signal is not None and manager.world.any_rank(self._signal.is_received)
+        return self._should_exit
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
@@ -99,7 +99,7 @@ class TrainingSnapshot(SnapshotExtension):
             self._signal.install()
 
     def __call__(self, manager: Manager) -> None:
-        if not self._has_to_end:
+        if not self._should_exit:
             super().__call__(manager)
             return
         assert self._signal is not None
@@ -113,12 +113,12 @@ class TrainingSnapshot(SnapshotExtension):
         super().finalize(manager)
         if self._signal is not None:
             self._signal.restore()
-        mine = self._retention.own_checkpoints(manager.run)
-        if self.keep_best is not None and mine and not self.keep_best.ranked(mine):
+        own = self._retention.own_checkpoints(manager.run)
+        if self.keep_best is not None and own and not self.keep_best.ranked(own):
             _logger.warning(
                 "snapshot: keep_best: none of %d snapshots has a finite value of %r; take them in the iterations that "
                 "report it",
-                len(mine),
+                len(own),
                 self.keep_best.key,
             )
 
@@ -130,7 +130,7 @@ class TrainingSnapshot(SnapshotExtension):
                 "another in one step; put {.iteration} into it, and give n_retains=1 to keep the newest alone"
             )
 
-    def state(self, manager: Manager) -> dict[str, Any]:
+    def get_state(self, manager: Manager) -> dict[str, Any]:
         return manager.state_dict()
 
     def save(self, manager: Manager) -> None:
@@ -138,16 +138,16 @@ class TrainingSnapshot(SnapshotExtension):
             SnapshotJob(
                 manager.run,
                 self.template.format(manager),
-                lambda: self.state(manager),
+                lambda: self.get_state(manager),
                 manager.models,
-                SnapshotDetails(manager.iteration, _epochs(manager), dict(manager.observation)),
+                SnapshotDetails(manager.iteration, _epoch_or_none(manager), dict(manager.observation)),
                 self._retention,
                 manager.world,
             )
         )
 
 
-def _epochs(manager: Manager) -> float | None:
+def _epoch_or_none(manager: Manager) -> float | None:
     try:
         return manager.epoch_detail
     except RuntimeError:
