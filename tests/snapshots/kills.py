@@ -54,8 +54,8 @@ def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: N
 
 
 def train(out: Path, front_end: str, hook: small.Hook) -> None:
-    ours = small.default_extensions(n_retains=1)
-    weights, _ = small.train(out, front_end=front_end, ours=ours, hook=hook)
+    extension_list = small.default_extensions(n_retains=1)
+    weights, _ = small.train(out, front_end=front_end, extension_list=extension_list, hook=hook)
     (out / "weights.json").write_text(json.dumps(weights))
 
 

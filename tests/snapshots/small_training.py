@@ -88,11 +88,11 @@ def default_extensions(**snapshot: Any) -> list[Any]:
     ]
 
 
-def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def plain_loop(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     manager = pte.ExtensionsManager(
-        parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        parts.model, EPOCHS, extension_list, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(source) if source else None
     for batch in manager.batches(parts.loader):
         with manager.run_iteration():
             parts.update(batch)
@@ -100,7 +100,7 @@ def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str |
     return resumed
 
 
-def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def trainer(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     parts.optimizer.target = parts.model  # type: ignore[attr-defined]
 
     class Updater(updaters.StandardUpdater):
@@ -110,13 +110,13 @@ def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | No
             hook(training.manager.iteration + 1)
 
     updater = Updater(parts.loader, parts.optimizer, loss_func=parts.loss)
-    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, ours, state_objects=parts.state_objects)
-    resumed = training.resume(what) if what else None
+    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, extension_list, state_objects=parts.state_objects)
+    resumed = training.resume(source) if source else None
     training.run()
     return resumed
 
 
-def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def ignite(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: Any) -> None:
@@ -125,9 +125,15 @@ def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | Non
 
     engine = Engine(step)
     manager = pte.IgniteExtensionsManager(
-        engine, parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        engine,
+        parts.model,
+        EPOCHS,
+        extension_list,
+        optimizers=parts.optimizer,
+        out_dir=out,
+        state_objects=parts.state_objects,
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(source) if source else None
     engine.run(parts.loader, max_epochs=EPOCHS)
     return resumed
 
@@ -154,13 +160,15 @@ def train(
     *,
     front_end: str = "plain loop",
     hook: Hook = lambda iteration: None,
-    what: str | None = "latest",
-    ours: list[Any] | None = None,
+    source: str | None = "latest",
+    extension_list: list[Any] | None = None,
     **parts: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
     """Train, or go on; returns the weights and what it went on from."""
     components = Parts(**parts)
-    resumed = FRONT_ENDS[front_end](out, components, default_extensions() if ours is None else ours, hook, what)
+    resumed = FRONT_ENDS[front_end](
+        out, components, default_extensions() if extension_list is None else extension_list, hook, source
+    )
     return components.weights(), resumed
 
 

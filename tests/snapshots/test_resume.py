@@ -24,11 +24,13 @@ from pte_tracking.sinks import Connection, RunView, Sink
 EVERY: Any = (1, "iteration")
 
 
-def make_manager(out: Path, *ours: Any, model: nn.Module | None = None, **options: Any) -> pte.ExtensionsManager:
+def make_manager(
+    out: Path, *own_extensions: Any, model: nn.Module | None = None, **options: Any
+) -> pte.ExtensionsManager:
     return pte.ExtensionsManager(
         nn.Linear(3, 2) if model is None else model,
         10,
-        [*(ours or [extensions.snapshot(trigger=EVERY)]), extensions.LogReport(trigger=EVERY)],
+        [*(own_extensions or [extensions.snapshot(trigger=EVERY)]), extensions.LogReport(trigger=EVERY)],
         out_dir=out,
         iters_per_epoch=2,
         **options,
@@ -46,9 +48,9 @@ def run(manager: pte.ExtensionsManager, iterations: int, losses: Mapping[int, fl
                 pte.report({"loss": (losses or {}).get(done, 1.0)})
 
 
-def resume_and_inspect(out: Path, source: Any = "latest", *ours: Any) -> tuple[int | None, float]:
+def resume_and_inspect(out: Path, source: Any = "latest", *own_extensions: Any) -> tuple[int | None, float]:
     """The step gone on from, and a weight."""
-    manager = make_manager(out, *ours)
+    manager = make_manager(out, *own_extensions)
     weight = manager.models["main"].get_parameter("weight")
     weight.data.fill_(-1)
     checkpoint = manager.resume(source)
@@ -94,12 +96,12 @@ def test_resume_without_snapshot_restarts_same_run(tmp_path: Path) -> None:
     rare = extensions.snapshot(trigger=(5, "iteration"))
     manager = make_manager(tmp_path, rare, params={"lr": 1})
     run(manager, 3)
-    again = make_manager(tmp_path, extensions.snapshot(trigger=(5, "iteration")))
-    assert again.resume() is None
-    assert again.run.id == manager.run.id
-    assert again.run.rows() == []
-    run(again, 2)
-    assert [row.step for row in again.run.rows()] == [1, 2]
+    restarted = make_manager(tmp_path, extensions.snapshot(trigger=(5, "iteration")))
+    assert restarted.resume() is None
+    assert restarted.run.id == manager.run.id
+    assert restarted.run.rows() == []
+    run(restarted, 2)
+    assert [row.step for row in restarted.run.rows()] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -236,12 +238,12 @@ def test_autoload_resumes_at_first_iteration(tmp_path: Path) -> None:
     run(make_manager(tmp_path), 3)
     manager = make_manager(tmp_path, extensions.snapshot(trigger=EVERY, autoload=True))
     assert manager.iteration == 0
-    seen = []
+    iterations = []
     for _ in manager.batches([1, 2]):
         with manager.run_iteration():
             pte.report({"loss": 1})
-        seen.append(manager.iteration)
-    assert seen[0] == 4
+        iterations.append(manager.iteration)
+    assert iterations[0] == 4
     assert not (tmp_path / "previous").exists()
 
 
@@ -496,12 +498,12 @@ def test_resume_stateless_extensions_may_be_added_and_removed(tmp_path: Path) ->
     manager.extend(extensions.ProgressBar(out=io.StringIO()))
     manager.extend(extensions.PrintReport(out=io.StringIO()))
     run(manager, 2)
-    seen: list[int] = []
+    iterations: list[int] = []
     manager = make_manager(tmp_path)
-    manager.extend(lambda manager: seen.append(manager.iteration), name="new", trigger=EVERY)
+    manager.extend(lambda manager: iterations.append(manager.iteration), name="new", trigger=EVERY)
     assert manager.resume()
     run(manager, 1)
-    assert seen == [3]
+    assert iterations == [3]
     assert [row["iteration"] for row in json.loads((tmp_path / "log").read_text())] == [1, 2, 3]
 
 

@@ -23,9 +23,14 @@ from pte_tracking._store.events import Checkpoint
 EVERY: Any = (1, "iteration")
 
 
-def make_manager(out: Path, *ours: Any, iters_per_epoch: int = 2, **options: Any) -> pte.ExtensionsManager:
+def make_manager(out: Path, *own_extensions: Any, iters_per_epoch: int = 2, **options: Any) -> pte.ExtensionsManager:
     return pte.ExtensionsManager(
-        nn.Linear(3, 2), 50, [*ours, extensions.LogReport()], out_dir=out, iters_per_epoch=iters_per_epoch, **options
+        nn.Linear(3, 2),
+        50,
+        [*own_extensions, extensions.LogReport()],
+        out_dir=out,
+        iters_per_epoch=iters_per_epoch,
+        **options,
     )
 
 
@@ -44,8 +49,8 @@ def run(
 
 
 def list_files(out: Path) -> list[str]:
-    ours = {"journal.jsonl", "run.json", "checkpoints.json", "log", "delivery", ".lock"}
-    return sorted(path.name for path in out.iterdir() if path.name not in ours)
+    run_files = {"journal.jsonl", "run.json", "checkpoints.json", "log", "delivery", ".lock"}
+    return sorted(path.name for path in out.iterdir() if path.name not in run_files)
 
 
 def weight(path: Path) -> float:
@@ -109,22 +114,22 @@ def test_snapshot_registers_checkpoint_with_metrics_of_its_step(tmp_path: Path) 
 
 
 def test_snapshot_runs_after_other_extensions_and_stop_trigger(tmp_path: Path) -> None:
-    seen = []
+    iterations = []
 
     class Last(pte.Extension):
         priority = -50
         trigger = (1, "iteration")
 
         def __call__(self, manager: pte.Manager) -> None:
-            seen.append(manager.iteration)
+            iterations.append(manager.iteration)
 
         def state_dict(self) -> dict[str, Any]:
-            return {"seen": list(seen)}
+            return {"iterations": list(iterations)}
 
     stop = pte.get_trigger((3, "iteration"))
     run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY), Last(), stop_trigger=stop), 3)
     state = torch.load(tmp_path / "snapshot_iter_3")
-    assert state["extensions"]["Last"]["extension"] == {"seen": [1, 2, 3]}
+    assert state["extensions"]["Last"]["extension"] == {"iterations": [1, 2, 3]}
     assert state["manager"]["is_over"]
 
 
@@ -224,9 +229,9 @@ def test_snapshot_object_dict_target_saves_and_loads_one_file(tmp_path: Path) ->
     assert {name: part.keys() for name, part in saved.items()} == {name: {"weight", "bias"} for name in targets}
     fresh = {"first": nn.Linear(1, 1), "second": nn.Linear(2, 2)}
     loads = extensions.snapshot_object(fresh, "both_{.iteration}", trigger=(99, "epoch"), autoload=True)
-    manager = make_manager(tmp_path / "again", loads)
-    (tmp_path / "again").mkdir()
-    (tmp_path / "both_2").rename(tmp_path / "again" / "both_2")
+    manager = make_manager(tmp_path / "loaded", loads)
+    (tmp_path / "loaded").mkdir()
+    (tmp_path / "both_2").rename(tmp_path / "loaded" / "both_2")
     run(manager, 1)
     for name, part in targets.items():
         assert torch.equal(fresh[name].weight, part.weight)
@@ -260,15 +265,15 @@ def test_snapshot_on_error_saves_separate_file_only_if_enabled(tmp_path: Path) -
         assert weight(out / "snapshot_iter_2") == 2
         if is_enabled:
             assert weight(out / "snapshot_iter_2_on_error") == 3
-        again = make_manager(
+        resumed_manager = make_manager(
             out,
             extensions.snapshot(trigger=EVERY, snapshot_on_error=is_enabled),
             extensions.snapshot_object(model, "model"),
         )
-        resumed = again.resume()
+        resumed = resumed_manager.resume()
         assert resumed is not None
         assert resumed.path == "snapshot_iter_2"
-        again.close()
+        resumed_manager.close()
 
 
 @pytest.fixture
@@ -445,11 +450,11 @@ def test_on_signal_saves_snapshot_and_exits_after_iteration(number: signal.Signa
     assert '"kind":"run_ended"' in (tmp_path / "journal.jsonl").read_text().splitlines()[-1]
     assert '"KILLED"' in (tmp_path / "journal.jsonl").read_text().splitlines()[-1]
 
-    again = make_manager(tmp_path, extensions.snapshot(on_signal=number))
-    resumed = again.resume()
+    resumed_manager = make_manager(tmp_path, extensions.snapshot(on_signal=number))
+    resumed = resumed_manager.resume()
     assert resumed is not None
     assert resumed.step == 3
-    again.close()
+    resumed_manager.close()
 
 
 def test_on_signal_with_snapshot_every_iteration_exits(tmp_path: Path) -> None:
