@@ -73,7 +73,7 @@ class StateJob:
             return copied
 
         # If the copy fails on one rank, no rank may start to write shards: their threads wait for each other.
-        self.state = self.world.run_on_all_ranks("copy of a snapshot", copy_state) if self.has_shards else copy_state()
+        self.state = self.world.run_on_all_ranks("snapshot copy", copy_state) if self.has_shards else copy_state()
 
     def write(self) -> FileDigest | None:
         """Write the state to its final path.
@@ -155,7 +155,7 @@ class SnapshotJob(StateJob):
         self._retention.prune(self._run)
 
     def _collect(self, get_state: StateSource) -> dict[str, Any]:
-        state = self.world.run_on_all_ranks("a snapshot", get_state)
+        state = self.world.run_on_all_ranks("snapshot capture", get_state)
         others = other_rank_states(state, self._models, self.world)
         return {**state, "ranks": others} if others else state
 

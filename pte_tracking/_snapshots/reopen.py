@@ -25,18 +25,18 @@ _T = TypeVar("_T")
 
 
 def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | None) -> Checkpoint | None:
-    """Open a run at the point of a snapshot.
+    """Open a run at the journal position of a snapshot.
 
-    What became of snapshots after that point stays, though the point came before: a snapshot is announced when it is on
-    the disk, after its point, and files that were pruned do not come back.
+    The rewind supersedes all later events. Registrations and removals of earlier snapshots among them are written
+    again: a snapshot is registered after the position that it stores, and pruned files no longer exist.
 
     Args:
-        run: The run, not open yet.
-        state: The snapshot's state.
-        selected: Where it was found, if that is known.
+        run: The run, which is not open yet.
+        state: The state of the snapshot.
+        selected: The selected snapshot. None if the state was passed to ``load_state_dict``.
 
     Returns:
-        The snapshot in the record of the run, if it is known there.
+        The checkpoint of the snapshot. None if the snapshot is not registered in the run.
     """
     position: RunPosition | None = state.get("run")
     if position is None:
@@ -67,43 +67,43 @@ def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | 
 
 
 def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:
-    """Open a run on rank 0, and let all ranks know which it is.
+    """Open a run on rank 0 and attach all ranks to it.
 
     Args:
         world: The ranks.
         run: The run.
-        open_run: Opens it.
+        open_run: Opens the run. It is called on rank 0 only.
 
     Returns:
-        What ``open_run`` returned.
+        The return value of ``open_run``, on every rank.
     """
 
     def open_and_describe() -> tuple[_T, Manifest]:
         return open_run(), run.manifest()
 
-    opened, manifest = world.run_on_rank_zero("the opening of the run", open_and_describe)
+    opened, manifest = world.run_on_rank_zero("opening of the run", open_and_describe)
     run.attach(manifest)
     return opened
 
 
 def register_unlisted(run: Run, template: Template) -> None:
-    """Announce the snapshots of a run that are on the disk, but whose announcement a kill has prevented."""
+    """Register snapshots that were published just before a crash. Damaged ones are ignored."""
     for path in find_unlisted(run, [template]):
         with contextlib.suppress(SnapshotError):
             _register(run, SelectedSnapshot(path, load(path)))
 
 
 def _find_journal(path: Path, run: Run) -> Path | None:
-    """The journal that came with a snapshot from elsewhere."""
+    """Return the journal next to a snapshot outside the run directory, if there is one."""
     journal = path.parent / JOURNAL
     return journal if journal.is_file() and path.parent != run.directory else None
 
 
 def _register(run: Run, selected: SelectedSnapshot) -> str:
-    """Make a snapshot one of this run's, where it is not: taken from elsewhere, or never announced.
+    """Register a snapshot in a run unless it is registered. Copy it into the run directory if it is outside.
 
     Returns:
-        Its name in the run's directory.
+        The path of the snapshot, relative to the run directory.
     """
     if run.directory in selected.path.parents and selected.fetched_to is None:
         name = selected.path.relative_to(run.directory).as_posix()
@@ -124,12 +124,12 @@ def _register(run: Run, selected: SelectedSnapshot) -> str:
 
 
 def _copy_into_run(selected: SelectedSnapshot, directory: Path) -> str:
-    """Bring a snapshot from elsewhere into the run's directory, so that the next resume finds it there."""
+    """Copy or move a snapshot into the run directory, so that the next resume finds it."""
     name = selected.path.name
     if (directory / name).exists():
         name += ".resumed"
     temporary = temporary_path(directory / name)
-    delete_checkpoint(temporary)  # what a kill has left
+    delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
     if selected.fetched_to is not None:
         os.replace(selected.path, directory / name)

@@ -1,4 +1,4 @@
-"""Which snapshots are worth their place on the disk."""
+"""Snapshot retention rules."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class BestPolicy(NamedTuple):
-    """What makes a snapshot good.
+    """Ranking of snapshots by a metric.
 
     Attributes:
-        key: The value that is looked at.
-        mode: Whether ``"min"`` or ``"max"`` is best.
-        keep: How many of the best are kept.
+        key: Name of the metric.
+        mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        keep: Number of best snapshots to keep.
     """
 
     key: str
@@ -32,11 +32,11 @@ class BestPolicy(NamedTuple):
 
     @classmethod
     def parse(cls, value: Sequence[object]) -> BestPolicy:
-        """From what a user writes, such as ``("val/loss", "min", 3)``.
+        """Parse the argument ``keep_best``, such as ``("val/loss", "min", 3)``.
 
         Raises:
-            TypeError: It is no such triple.
-            ValueError: The mode is unknown or the count not positive.
+            TypeError: If the argument is not a sequence of three.
+            ValueError: If the mode is unknown or the count is not positive.
         """
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
             raise TypeError(f"keep_best: expected (key, 'min' or 'max', count), got {value!r}")
@@ -49,7 +49,7 @@ class BestPolicy(NamedTuple):
         return cls(str(key), str(mode), count)
 
     def ranked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-        """Those that have a finite value, the best first; of equal ones the earlier."""
+        """Return the checkpoints with a finite value, the best first. Of equal values, the earlier one is first."""
         sign = 1 if self.mode == "min" else -1
         values = {checkpoint.path: float(checkpoint.values.get(self.key, math.nan)) for checkpoint in checkpoints}
         finite = [checkpoint for checkpoint in checkpoints if math.isfinite(values[checkpoint.path])]
@@ -57,12 +57,13 @@ class BestPolicy(NamedTuple):
 
 
 def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:
-    """The snapshots that may go.
+    """Return the checkpoints that retention allows to delete.
 
     Args:
-        checkpoints: All, the newest last. That one stays in any case: a resume needs it.
-        n_retains: How many of the newest stay; all if not positive, or with ``best`` the newest alone.
-        best: Which others stay.
+        checkpoints: All checkpoints, the newest last. The newest is always kept, because a resume needs it.
+        n_retains: Number of newest checkpoints to keep. If it is not positive, all are kept without ``best``, and only
+            the newest with ``best``.
+        best: Rule for checkpoints that are kept in addition.
     """
     if n_retains <= 0 and best is None:
         return []
@@ -77,8 +78,8 @@ class Retention(NamedTuple):
 
     Attributes:
         template: The names of its files. Other files are never deleted.
-        n_retains: Number of newest snapshots to keep. All are kept if it is not positive; with ``best``, only the
-            newest.
+        n_retains: Number of newest snapshots to keep. If it is not positive, all are kept without ``best``, and only
+            the newest with ``best``.
         best: Rule for snapshots that are kept in addition.
     """
 
@@ -108,6 +109,6 @@ def _delete(path: Path) -> bool:
     try:
         delete_checkpoint(path)
     except OSError as error:
-        _logger.error("%s: it was to be removed: %s", path, error)
+        _logger.error("%s: deletion of the old snapshot failed: %s", path, error)
         return False
     return True

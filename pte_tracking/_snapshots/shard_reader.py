@@ -1,4 +1,4 @@
-"""Reads tensors from shards that ``torch.distributed.checkpoint`` has written, and executes nothing that they hold."""
+"""Read tensors from shards of ``torch.distributed.checkpoint`` without executing anything in them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch.serialization import _get_layout
 
 
 def read(folder: Path, tensors: dict[str, Tensor], group: dist.ProcessGroup | None, *, is_single_process: bool) -> None:
-    """Fill tensors, or the shards of them that are here, with what a folder holds under their names.
+    """Read the content of tensors in place. Of sharded tensors, each rank reads its own shards.
 
     Args:
-        folder: The folder.
+        folder: Directory with the shards.
         tensors: The tensors by name.
-        group: How the ranks that read together talk.
-        is_single_process: This process reads by itself.
+        group: Process group of the ranks that read together.
+        is_single_process: Whether this process reads without other ranks.
 
     Raises:
-        Exception: A name is missing, a shape is another one, or there is more than tensors; torch raises many kinds.
+        Exception: If a name is missing, a shape differs, or an entry is not a tensor. torch raises many types.
     """
     load(
         tensors,
@@ -39,8 +39,8 @@ def read(folder: Path, tensors: dict[str, Tensor], group: dist.ProcessGroup | No
 
 class _TensorPlanner(DefaultLoadPlanner):
     def load_bytes(self, read_item: Any, value: Any) -> None:
-        # torch would unpickle it.
-        raise ValueError(f"{read_item.dest_index.fqn} is no tensor there")
+        # The planner of torch would unpickle the entry.
+        raise ValueError(f"{read_item.dest_index.fqn} is not a tensor in the shards")
 
 
 class _ShardReader(filesystem.FileSystemReader):
@@ -48,11 +48,11 @@ class _ShardReader(filesystem.FileSystemReader):
         with open(Path(self.path) / ".metadata", "rb") as file:
             content = _Unpickler(file).load()
         if not isinstance(content, metadata.Metadata):
-            raise ValueError(".metadata is no description of tensors")
+            raise ValueError(".metadata does not contain a description of tensors")
         for entry in (content.storage_data or {}).values():
             name = entry.relative_path
             if type(name) is not str or "/" in name or name in ("", ".", ".."):
-                raise ValueError(f".metadata names a file outside of the folder: {name!r}")
+                raise ValueError(f".metadata names a file outside the directory: {name!r}")
         content.storage_meta = metadata.StorageMeta(load_id=self.load_id)
         return content
 
@@ -64,7 +64,7 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("torch.serialization", "_get_layout"): _get_layout,
     ("torch", "Size"): torch.Size,
     ("collections", "OrderedDict"): collections.OrderedDict,
-    # Where it was written; nothing is done with it.
+    # The path that the shards were written to. It is ignored.
     **{
         (module, name): lambda *parts: parts
         for module in ("pathlib", "pathlib._local")
@@ -73,12 +73,12 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
 }
 
 
-# In Python, slower than its twin in C, but open: one instruction has to be watched.
+# The implementation in Python is slower than the one in C, but allows to override a single opcode.
 _PythonUnpickler: Any = pickle._Unpickler
 
 
 class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
-    """Knows the types that describe tensors, and leaves them as they are."""
+    """Unpickler that allows only the types that describe tensors and does not modify them."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = _ALLOWED_GLOBALS.get((module, name))
@@ -86,12 +86,12 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
             return allowed
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        raise pickle.UnpicklingError(f".metadata holds {module}.{name}, which does not describe tensors")
+        raise pickle.UnpicklingError(f".metadata contains {module}.{name}, which does not describe tensors")
 
     def load_build(self) -> None:
-        # It sets attributes: those of an object, or, in a forged file, those of a class of the whole process.
+        # This opcode sets attributes of an object. In a malicious file, they could be those of a class.
         if callable(self.stack[-2]):
-            raise pickle.UnpicklingError(".metadata changes a type")
+            raise pickle.UnpicklingError(".metadata modifies a type")
         super().load_build()
 
     dispatch: ClassVar[dict[int, Any]] = {**_PythonUnpickler.dispatch, pickle.BUILD[0]: load_build}

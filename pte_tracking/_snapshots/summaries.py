@@ -1,6 +1,6 @@
-"""Sums under way in the states of several ranks, where another number of ranks goes on with them.
+"""Merge unfinished sums of several ranks when the world size changes.
 
-All sums are saved in one form, that of :class:`pte_tracking.reporter.Summary`, and found by it.
+All sums have the keys of :class:`pte_tracking.reporter.Summary`, by which they are recognized in a state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SUM_KEYS = SummaryState.__annotations__.keys()
 
 
 def merge_sums(state: Any, others: Sequence[Any]) -> Any:
-    """A state with the sums of others added to its own; all else in it stays."""
+    """Add the sums in the states of other ranks to those in a state. All other values are kept."""
     if _is_sum(state):
         return {key: sum(each[key] for each in (state, *filter(_is_sum, others))) for key in _SUM_KEYS}
     if not isinstance(state, dict):
@@ -29,7 +29,7 @@ def merge_sums(state: Any, others: Sequence[Any]) -> Any:
 
 
 def reset_sums(state: Any) -> Any:
-    """A state with nothing in its sums."""
+    """Return a state whose sums are empty."""
     if not isinstance(state, dict):
         return state
     if _is_sum(state):

@@ -17,7 +17,12 @@ from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
 
 
 class SnapshotExtension(Extension):
-    """What snapshots of the training and of objects share."""
+    """Base class of the extensions that save the training or an object.
+
+    Args:
+        filename: Format string for the file name in the run directory.
+        policy: Shared options.
+    """
 
     priority = PRIORITY_SNAPSHOT
 
@@ -28,7 +33,7 @@ class SnapshotExtension(Extension):
         self._writer = SnapshotWriter(policy.asynchronous)
 
     def initialize(self, manager: Manager) -> None:
-        # A name or a state that cannot be is told now, not after the first epoch.
+        # An invalid name or state raises an error now, not after the first epoch.
         self.template.format(manager)
         if has_shards(self.get_state(manager)):
             self._check_shards()
@@ -39,13 +44,13 @@ class SnapshotExtension(Extension):
             delete_checkpoint(stale_path)
 
     def __call__(self, manager: Manager) -> None:
-        # A save takes all ranks, so they have to agree; without a condition there is nothing to ask.
+        # All ranks save together, so rank 0 decides about the condition.
         if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_condition_met):
             self.save(manager)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
         if self.policy.on_error and self.policy.is_condition_met and manager.world.rank == 0:
-            # Under a name of its own: the state may be that of half an iteration.
+            # The state may be that of an incomplete iteration, so resume() must not find it under a regular name.
             path = manager.run.directory / f"{self.template.format(manager)}_on_error"
             manager.run.register_files(f"{self.template.glob}_on_error")
             self._writer.submit(StateJob(path, lambda: self.get_state(manager)))
@@ -56,14 +61,14 @@ class SnapshotExtension(Extension):
     def _check_shards(self) -> None:
         if self.policy.on_error:
             raise ValueError(
-                "snapshot_on_error: not with models in shards: the rank with the error cannot save the others' parts; "
-                "take snapshots more often instead"
+                "snapshot_on_error: not supported with sharded models, because the rank with the error cannot save the "
+                "shards of other ranks. Take snapshots more often instead."
             )
 
     def get_state(self, manager: Manager) -> dict[str, Any]:
-        """What is saved: a plain state."""
+        """Return the plain state to save on this rank."""
         raise NotImplementedError
 
     def save(self, manager: Manager) -> None:
-        """Save it, and let go what is no longer to be kept."""
+        """Save the state and apply retention. Call this on every rank."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""When snapshots are taken, and how long they are kept."""
+"""Options that all snapshot extensions share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from pte_tracking._interface.extension import TriggerLike
 
 @dataclasses.dataclass(frozen=True)
 class SnapshotPolicy:
-    """When something is saved, and how long it is kept; see :func:`snapshot`."""
+    """Options that all snapshot extensions share; see :func:`pte_tracking.extensions.snapshot`.
+
+    Attributes:
+        trigger: When to take a snapshot.
+        condition: Function that must return True for a snapshot, or None.
+        n_retains: Number of newest files to keep.
+        autoload: Whether to load the newest file when the training starts.
+        on_error: Whether to save the state after an error.
+        asynchronous: Whether to write files in a separate thread.
+
+    Raises:
+        TypeError: If ``condition`` is not callable or ``n_retains`` is not an integer.
+    """
 
     trigger: TriggerLike
     condition: Callable[[], bool] | None
@@ -27,5 +39,5 @@ class SnapshotPolicy:
 
     @property
     def is_condition_met(self) -> bool:
-        """Whether the condition, if there is one, holds."""
+        """Whether the condition is true or absent."""
         return self.condition is None or bool(self.condition())

@@ -1,4 +1,4 @@
-"""Snapshots of one object."""
+"""Snapshots of an object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class Stateful(Protocol):
-    """Anything with a state."""
+    """Object with a state, such as a module or an optimizer."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -40,24 +40,44 @@ def snapshot_object(
     snapshot_on_error: bool = False,
     asynchronous: bool = True,
 ) -> Extension:
-    """Saves the ``state_dict`` of one object, such as a model; the file holds that and nothing else.
+    """Save the ``state_dict`` of an object, such as a model.
 
-    It is no checkpoint of the run: nothing can be resumed from it.
+    The file contains only this state. It is not a checkpoint of the run, and a training cannot be resumed from it.
 
     Args:
-        target: The object; or several by name, whose states the file holds under these names.
-        filename: The file's name in the run's directory, a format string for the manager.
-        trigger: When.
-        condition: Called without arguments when the trigger fires; nothing is saved if it returns False.
-            Of several ranks, rank 0's answer counts.
-        n_retains: How many of the newest files are kept; all if not positive.
-        autoload: Load the newest file, by the numbers in the names, into ``target`` when the training begins.
-        snapshot_on_error: Save the state in which an error left it, too.
-        asynchronous: Write in another thread; needs memory for one more state.
+        target: Object with ``state_dict`` and ``load_state_dict``, or a mapping of such objects. The file of a mapping
+            contains the states by name.
+        filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
+        trigger: When to save. Default: after each epoch.
+        condition: Called without arguments when the trigger fires. Nothing is saved if it returns False. In distributed
+            training, the result on rank 0 decides. Default: no condition.
+        n_retains: Number of newest files to keep. All are kept if it is not positive. Default: -1.
+        autoload: Whether to load the newest file, by the numbers in the names, into ``target`` when the training
+            starts. Default: False.
+        snapshot_on_error: Whether to save the state after an error in addition, as a file that ends in ``_on_error``.
+            Default: False.
+        asynchronous: Whether to write in a separate thread, which needs memory for one more state. Default: True.
+
+    Returns:
+        The extension.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: The file's name or the number of files cannot be.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the file name is invalid.
+
+    Example:
+        >>> import os, tempfile
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model, out_dir = torch.nn.Linear(2, 1), tempfile.mkdtemp()
+        >>> saved = extensions.snapshot_object(model, "model_{.iteration}")
+        >>> manager = pte.ExtensionsManager(model, 1, [saved], out_dir=out_dir, iters_per_epoch=2, sinks=[])
+        >>> for batch in manager.batches([1, 2]):
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> sorted(torch.load(os.path.join(out_dir, "model_2")))
+        ['bias', 'weight']
     """
     return ObjectSnapshot(
         filename, SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous), target
@@ -65,7 +85,13 @@ def snapshot_object(
 
 
 class ObjectSnapshot(SnapshotExtension):
-    """Saves one object; see :func:`snapshot_object`."""
+    """Extension that saves an object; see :func:`snapshot_object`.
+
+    Args:
+        filename: Format string for the file name.
+        policy: Shared options.
+        target: Object to save, or a mapping of objects.
+    """
 
     default_name = "snapshot_object"
 
@@ -97,7 +123,7 @@ class ObjectSnapshot(SnapshotExtension):
         )
 
     def _load_newest(self, directory: Path, world: World) -> None:
-        state = world.run_on_rank_zero("the newest file of an object", lambda: self._newest(directory))
+        state = world.run_on_rank_zero("loading of an object", lambda: self._newest(directory))
         if state is None:
             return
         fitted = reshard({"target": {"main": state}}, None, {"target": {"main": self._target}}, world)
@@ -108,12 +134,12 @@ class ObjectSnapshot(SnapshotExtension):
             try:
                 return load(directory / name)
             except SnapshotError as error:
-                _logger.warning("%s; an earlier one is looked for", error)
+                _logger.warning("autoload: skipping unusable file: %s", error)
         return None
 
 
 class _ObjectGroup:
-    """Several objects, saved as one."""
+    """Several objects with one state."""
 
     def __init__(self, parts: Mapping[str, Stateful]) -> None:
         self._parts = parts

@@ -31,47 +31,79 @@ def snapshot(
     asynchronous: bool = True,
     on_signal: int | None = None,
 ) -> Extension:
-    """Saves the whole training: models, optimizers, extensions, random state, the place in the data.
+    """Save the complete training: models, optimizers, extensions, random state, and position in the data.
 
-    A snapshot is taken when all other extensions have run and every trigger has decided about the iteration. It becomes
-    a checkpoint of the run, with the values reported in its iteration, and :meth:`manager.resume` goes on from it as if
-    the training had never stopped. ``torch.load(path)`` reads it anywhere; ``["models"]["main"]`` in it is a model's
-    ``state_dict``.
+    A snapshot is taken after all other extensions have run and every trigger has been evaluated. It becomes a
+    checkpoint of the run, with the values reported in its iteration. :meth:`ExtensionsManager.resume` continues from it
+    exactly. ``torch.load(path)`` reads the file without this package; its entry ``["models"]["main"]`` is the
+    ``state_dict`` of the model.
 
-    The training is held up while the state is copied; the file is written behind it. If the next snapshot is due before
-    the last one is on the disk, the training waits. What goes wrong, on a full disk say, is logged, and the training
-    goes on.
+    The training waits while the state is copied. The file is then written in the background. If the next snapshot is
+    due before the last one is written, the training waits. Failures to write, for example on a full disk, are logged
+    and do not stop the training.
 
     Args:
-        filename: The file's name in the run's directory, a format string for the manager.
-        target: Save this object instead; see :func:`snapshot_object`.
-        trigger: When.
-        condition: Called without arguments when the trigger fires; no snapshot is taken if it returns False.
-            Of several ranks, rank 0's answer counts.
-        n_retains: How many of the newest files are kept. All if not positive; with ``keep_best``, the newest alone.
-        keep_best: Keep these also: ``("val/loss", "min", 3)`` are the three with the lowest value. It is also what
-            ``resume("best")`` looks at.
-        autoload: Go on from the newest intact snapshot when the training begins, as :meth:`manager.resume` does.
-        snapshot_on_error: Save the state in which an error left the training, too. No resume chooses it by itself.
-        asynchronous: Write in another thread; needs memory for one more state.
-        on_signal: When this signal comes (``signal.SIGTERM``), finish the iteration, save, and end the process with the
-            exit status 128 + signal, as shells and schedulers expect of a killed job; the run is marked KILLED.
+        filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
+        target: Object to save instead of the training; see :func:`snapshot_object`. ``keep_best`` and ``on_signal`` are
+            not allowed with it.
+        trigger: When to take a snapshot. Default: after each epoch.
+        condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False. In
+            distributed training, the result on rank 0 decides. Default: no condition.
+        n_retains: Number of newest files to keep. If it is not positive, all are kept without ``keep_best``, and only
+            the newest with ``keep_best``. Default: -1.
+        keep_best: Best snapshots to keep in addition: ``("val/loss", "min", 3)`` keeps the three with the lowest value
+            of ``val/loss``. The mode is ``"min"`` or ``"max"``. ``resume("best")`` uses the same metric. Default: none.
+        autoload: Whether to resume from the newest intact snapshot at the first iteration, as ``resume()`` does.
+            Default: False.
+        snapshot_on_error: Whether to save the state after an error in addition, as a file that ends in ``_on_error``.
+            ``resume()`` never selects it by itself. Not supported with sharded models. Default: False.
+        asynchronous: Whether to write in a separate thread, which needs memory for one more state. Default: True.
+        on_signal: Number of a signal, such as ``signal.SIGTERM``. When the process receives it, the iteration is
+            finished, a snapshot is saved, and the process exits with the status 128 + signal, as schedulers expect of a
+            killed job. The run is marked KILLED. Default: no signal is handled.
+
+    Returns:
+        The extension.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: The file's name, the number of files, or the signal cannot be.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the file name, a number, or the signal is invalid, or if ``target`` is combined with
+            ``keep_best`` or ``on_signal``.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> saved = extensions.snapshot(n_retains=1, keep_best=("loss", "min", 1))
+        >>> manager = pte.ExtensionsManager(
+        ...     torch.nn.Linear(2, 1), 3, [saved], out_dir=tempfile.mkdtemp(), iters_per_epoch=2, sinks=[]
+        ... )
+        >>> losses = iter([0.9, 0.5, 0.4, 0.2, 0.6, 0.7])
+        >>> for batch in manager.batches([1, 2]):
+        ...     with manager.run_iteration():
+        ...         pte.report({"loss": next(losses)})
+        >>> [checkpoint.path for checkpoint in manager.run.checkpoints()]
+        ['snapshot_iter_4', 'snapshot_iter_6']
     """
     policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
     if target is None:
         return TrainingSnapshot(filename, policy, keep_best, on_signal)
     for name, value in {"keep_best": keep_best, "on_signal": on_signal}.items():
         if value is not None:
-            raise ValueError(f"{name}: for snapshots of the whole training only, not together with target=")
+            raise ValueError(f"{name}: not allowed with target=. Use it for snapshots of the training only.")
     return ObjectSnapshot(filename, policy, target)
 
 
 class TrainingSnapshot(SnapshotExtension):
-    """Saves the whole training; see :func:`snapshot`."""
+    """Extension that saves the complete training; see :func:`snapshot`.
+
+    Args:
+        filename: Format string for the file name.
+        policy: Shared options.
+        keep_best: Best snapshots to keep in addition, or None.
+        on_signal: Number of the signal to handle, or None.
+    """
 
     default_name = "snapshot"
 
@@ -85,14 +117,14 @@ class TrainingSnapshot(SnapshotExtension):
         self._should_exit = False
 
     def is_urgent(self, manager: Manager) -> bool:
-        # A signal reaches the ranks in different iterations; all of them save in the same.
+        # Ranks may receive the signal in different iterations. All save in the same iteration.
         self._should_exit = self._signal is not None and manager.world.any_rank(self._signal.is_received)
         return self._should_exit
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
         if manager.world.rank == 0:
-            # Where a kill prevented it:
+            # Register snapshots published just before a crash.
             register_unlisted(manager.run, self.template)
             self._retention.prune(manager.run)
         if self._signal is not None:
@@ -105,8 +137,8 @@ class TrainingSnapshot(SnapshotExtension):
         assert self._signal is not None
         self.save(manager)
         self._writer.wait()
-        # The launcher ends the others when the first has left, and rank 0 may still be writing.
-        manager.world.all_gather("the last snapshot", None)
+        # The launcher stops all ranks when one exits. Wait until rank 0 has written the snapshot.
+        manager.world.all_gather("exit after a signal", None)
         raise SystemExit(self._signal.exit_status)
 
     def finalize(self, manager: Manager) -> None:
@@ -116,8 +148,8 @@ class TrainingSnapshot(SnapshotExtension):
         own = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and own and not self.keep_best.ranked(own):
             _logger.warning(
-                "snapshot: keep_best: none of %d snapshots has a finite value of %r; take them in the iterations that "
-                "report it",
+                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. Take snapshots in the "
+                "iterations that report it.",
                 len(own),
                 self.keep_best.key,
             )
@@ -126,8 +158,8 @@ class TrainingSnapshot(SnapshotExtension):
         super()._check_shards()
         if self.template.is_fixed:
             raise ValueError(
-                f"filename: {self.template.glob!r} is always the same, but a folder of shards cannot take the place of "
-                "another in one step; put {.iteration} into it, and give n_retains=1 to keep the newest alone"
+                f"filename: {self.template.glob!r} is the same for all snapshots, but a directory of shards cannot be "
+                "replaced atomically. Add {.iteration} to the name, and pass n_retains=1 to keep only the newest."
             )
 
     def get_state(self, manager: Manager) -> dict[str, Any]:
@@ -151,4 +183,4 @@ def _epoch_or_none(manager: Manager) -> float | None:
     try:
         return manager.epoch_detail
     except RuntimeError:
-        return None  # nobody has told how long one is
+        return None  # The epoch length is not set.

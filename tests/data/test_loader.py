@@ -234,16 +234,16 @@ def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
         next(batch_iterator)
     shorter = ResumableLoader([1, 2])
     shorter.load_state_dict(loader.state_dict())
-    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass ended after 2"):
+    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass has only 2"):
         next(iter(shorter))
 
 
 def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
     source = ResumableLoader(LOADERS["stateful"]())
     next(iter(source))
-    with pytest.raises(ValueError, match="DataLoader has not"):
+    with pytest.raises(ValueError, match="DataLoader does not have"):
         ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
-    with pytest.raises(ValueError, match="1 random generators of its own, this DataLoader has 0"):
+    with pytest.raises(ValueError, match="1 separate random generators, but this DataLoader has 0"):
         ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
 
 

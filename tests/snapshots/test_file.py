@@ -128,8 +128,8 @@ FOREIGN_FILES = {
     "torch object file": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
     "crafted torch file": (write_evil_zip, "more than tensors and plain values"),
     "module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
-    "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "no snapshot"),
-    "tensor": (lambda path: torch.save(torch.ones(3), path), "it holds a Tensor, not a dictionary"),
+    "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "not a snapshot"),
+    "tensor": (lambda path: torch.save(torch.ones(3), path), "it contains a Tensor instead of a dictionary"),
 }
 
 

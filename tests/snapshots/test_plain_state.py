@@ -83,9 +83,9 @@ def test_to_plain_unsupported_value_raises_with_its_path(value: object) -> None:
 def test_to_plain_error_suggests_solution() -> None:
     with pytest.raises(TypeError, match=r"torch\.as_tensor"):
         to_plain({"a": np.zeros(3)})
-    with pytest.raises(TypeError, match="plain dict, list or tuple"):
+    with pytest.raises(TypeError, match="plain dict, list, or tuple"):
         to_plain({"a": deque()})
-    with pytest.raises(TypeError, match="models/main/weight: not initialized yet; run the model once"):
+    with pytest.raises(TypeError, match=r"models/main/weight: the parameter is not initialized\. Run the model once"):
         to_plain({"models": {"main": nn.LazyLinear(3).state_dict()}})
 
 

@@ -164,7 +164,7 @@ def test_keep_best_unreported_metric_logs_warning_at_end(
 ) -> None:
     saved = extensions.snapshot(trigger=EVERY, n_retains=1, keep_best=("loss", "min", 2))
     run(make_manager(tmp_path, saved), 3, lambda i: {reported: i})
-    assert ("keep_best: none of 1 snapshots has a finite value of 'loss'" in caplog.text) == is_warned
+    assert ("keep_best: none of the kept snapshots (1) has a finite value of 'loss'" in caplog.text) == is_warned
 
 
 def test_n_retains_keeps_files_of_other_extensions(tmp_path: Path) -> None:
@@ -345,10 +345,10 @@ def test_snapshot_state_turning_unsavable_is_logged_and_skipped(
     ("arguments", "error", "message"),
     [
         ({"filename": torch.save}, TypeError, "filename: expected a format string"),
-        ({"filename": "/tmp/x"}, ValueError, "inside the run's directory"),
-        ({"filename": "../x"}, ValueError, "inside the run's directory"),
-        ({"filename": ""}, ValueError, "inside the run's directory"),
-        ({"filename": "a_{.iteration"}, ValueError, "no format string"),
+        ({"filename": "/tmp/x"}, ValueError, "inside the run directory"),
+        ({"filename": "../x"}, ValueError, "inside the run directory"),
+        ({"filename": ""}, ValueError, "inside the run directory"),
+        ({"filename": "a_{.iteration"}, ValueError, "is not a format string"),
         ({"condition": True}, TypeError, "condition: expected a function without arguments, got True"),
         ({"n_retains": 2.5}, TypeError, r"n_retains: expected a whole number, got 2\.5"),
         ({"keep_best": "val/loss"}, TypeError, r"keep_best: expected \(key, 'min' or 'max', count\)"),
@@ -356,7 +356,7 @@ def test_snapshot_state_turning_unsavable_is_logged_and_skipped(
         ({"keep_best": ("val/loss", "min", 0)}, ValueError, "expected a count of at least 1, got 0"),
         ({"on_signal": 99}, ValueError, "on_signal: expected a signal such as signal.SIGTERM, got 99"),
         ({"on_signal": signal.SIGKILL}, ValueError, "SIGKILL cannot be caught"),
-        ({"target": nn.Linear(1, 1), "on_signal": signal.SIGTERM}, ValueError, "not together with target="),
+        ({"target": nn.Linear(1, 1), "on_signal": signal.SIGTERM}, ValueError, "not allowed with target="),
         ({"target": object()}, TypeError, "target: expected an object with state_dict"),
     ],
 )
@@ -481,4 +481,4 @@ def test_on_signal_outside_main_thread_raises(tmp_path: Path) -> None:
     thread = threading.Thread(target=train)
     thread.start()
     thread.join()
-    assert "signals reach the main thread only" in str(caught[0])
+    assert "only the main thread can handle signals" in str(caught[0])
