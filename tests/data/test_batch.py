@@ -1,4 +1,4 @@
-"""Batches: on a device, as arguments, and their form where it is known beforehand."""
+"""Batches: device, arguments, and structure."""
 
 from __future__ import annotations
 

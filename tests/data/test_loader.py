@@ -1,4 +1,4 @@
-"""A training that stops after any batch and goes on in a new process sees the data that it would have seen."""
+"""A training that is resumed after any batch receives the same data as an uninterrupted one."""
 
 import io
 import random
@@ -24,12 +24,12 @@ from pte_tracking._data.loader import LoaderRegistry, ResumableLoader
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
 
-BATCHES = 5  # in a pass, of 4 samples
+BATCHES = 5  # per pass, with 4 samples each
 Seen = list[tuple[Any, float]]
 
 
 class Noisy(Dataset[tuple[int, float, float, float]]):
-    """A sample is its number, and what every generator draws for it: random augmentation."""
+    """Samples of an index and a random number of every generator, as with random augmentation."""
 
     def __len__(self) -> int:
         return 4 * BATCHES
@@ -47,7 +47,7 @@ class Numbers(Dataset[int]):
 
 
 class Stream(IterableDataset[float]):
-    """Draws its samples while it goes; each worker gives a part."""
+    """Stream of random samples, of which each worker yields a part."""
 
     def __iter__(self) -> Iterator[float]:
         worker = torch.utils.data.get_worker_info()
@@ -70,7 +70,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 
 def stateful(**options: Any) -> Iterable[Any]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # its own use of torch
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # raised by torchdata
         return StatefulDataLoader(Numbers(), batch_size=4, **options)
 
 
@@ -107,7 +107,7 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
     ),
     "iterable, workers": lambda: DataLoader(Stream(), batch_size=2, num_workers=2),
     "stateful, workers": lambda: stateful(shuffle=True, num_workers=2),
-    # Random numbers inside of persistent workers are the documented exception, so these give the order only.
+    # Random numbers in persistent workers are a documented exception, so these loaders yield only indices.
     "persistent workers": lambda: DataLoader(
         Numbers(), batch_size=4, shuffle=True, num_workers=2, persistent_workers=True
     ),
@@ -118,7 +118,7 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
 
 
 def train(loader: ResumableLoader[Any], batches: int) -> Iterator[tuple[Any, float]]:
-    """A training that draws random numbers of its own: pairs of a batch and such a number."""
+    """Yield pairs of a batch and a random number that the training draws."""
     while True:
         for batch in loader:
             drawn = torch.rand(()).item() + random.random() + np.random.rand()
@@ -154,7 +154,7 @@ def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> Non
         registry = LoaderRegistry()
         registry.load_state_dict(*saved[stop])
         loader = registry.register(make())
-        torch.rand(7), random.random(), np.random.rand()  # whoever draws before the training begins
+        torch.rand(7), random.random(), np.random.rand()  # draws between the resume and the first iteration
         registry.begin()
         assert list(train(loader, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
 
@@ -182,7 +182,7 @@ def test_loader_registry_repeated_resumes_stay_exact() -> None:
         state = save_and_load([registry.state_dict(), rng.get_state()])
         registry = LoaderRegistry()
         registry.load_state_dict(*state)
-        assert registry.state_dict().keys() == {"main"}, "a place is kept until its loader comes"
+        assert registry.state_dict().keys() == {"main"}, "a position is kept until its loader is registered"
         seen += train(registry.register(make()), more)
     assert seen == uninterrupted[: len(seen)]
 

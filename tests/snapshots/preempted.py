@@ -1,6 +1,6 @@
-"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
+"""Train until a signal preempts the training: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
 
-It leaves a file ``waiting``, and goes on a minute later, or when there is a file ``signalled``.
+The training creates the file ``waiting`` and continues after a minute or when the file ``signalled`` exists.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""A training that was stopped and resumed ends as if it had never stopped, bit for bit."""
+"""A resumed training is bitwise equal to an uninterrupted one."""
 
 import os
 import signal
@@ -18,7 +18,13 @@ LAST = small.ITERATIONS * small.EPOCHS
 def test_resumed_training_equals_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", front_end=front_end)
     out = tmp_path / "stopped"
-    for iteration in (3, 7, 16, 17, 22):  # before any snapshot; after one in each epoch, twice after the same
+    for iteration in (
+        3,
+        7,
+        16,
+        17,
+        22,
+    ):  # before any snapshot, after a snapshot in each epoch, and twice after the same
         small.train_until(out, iteration, front_end=front_end)
     resumed_weights, resumed = small.train(out, front_end=front_end)
     assert resumed is not None
@@ -50,7 +56,7 @@ def test_front_ends_produce_identical_weights_and_logs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loader", [{"workers": 2}, {"stateful": True}], ids=["workers", "stateful"])
-@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own use of torch
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
 def test_resume_worker_and_stateful_loaders_reproduce_training(loader: Any, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", **loader)
     for iteration in (7, 17):

@@ -1,4 +1,4 @@
-"""What a training goes on from."""
+"""Snapshots that resume() selects, and errors of resume()."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def make_manager(
 
 
 def run(manager: pte.ExtensionsManager, iterations: int, losses: Mapping[int, float] | None = None) -> None:
-    """Do some iterations, in which each weight becomes the number of those done."""
+    """Run iterations that set each weight to the number of completed iterations."""
     with manager:
         for _ in range(iterations):
             with manager.run_iteration():
@@ -49,7 +49,7 @@ def run(manager: pte.ExtensionsManager, iterations: int, losses: Mapping[int, fl
 
 
 def resume_and_inspect(out: Path, source: Any = "latest", *own_extensions: Any) -> tuple[int | None, float]:
-    """The step gone on from, and a weight."""
+    """Resume. Return the step of the checkpoint and a weight."""
     manager = make_manager(out, *own_extensions)
     weight = manager.models["main"].get_parameter("weight")
     weight.data.fill_(-1)
@@ -132,7 +132,7 @@ def test_resume_all_snapshots_damaged_restarts_run_with_warning(
 
 
 def drop_registration(out: Path, step: int) -> None:
-    """Cut the journal before the announcement of a snapshot, as a kill at that moment leaves it."""
+    """Truncate the journal before the registration of a snapshot, as a crash at that moment does."""
     journal = out / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     (cut,) = (i for i, line in enumerate(lines) if b'"kind":"checkpoint"' in line and b'"step":%d,' % step in line)
@@ -148,7 +148,7 @@ def test_resume_unregistered_snapshot_is_registered_and_selected(tmp_path: Path)
 
 
 def test_resume_after_killed_resume_registers_checkpoint_again(tmp_path: Path) -> None:
-    """Going back takes back the announcement of the very snapshot gone back to; it is made again, if need be later."""
+    """A rewind supersedes the registration of the snapshot itself. A later resume registers it again."""
     best = {"trigger": EVERY, "keep_best": ("loss", "min", 2)}
     run(make_manager(tmp_path, extensions.snapshot(**best)), 4, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0})
     state = torch.load(tmp_path / "snapshot_iter_4")
@@ -276,7 +276,7 @@ def test_resume_best_empty_directory_starts_new_run(tmp_path: Path) -> None:
     assert resume_and_inspect(tmp_path, "best", make_best_snapshot("min")) == (None, -1)
 
 
-# -- a file ------------------------------------------------------------------------------------------------------------
+# -- path --------------------------------------------------------------------------------------------------------------
 
 
 def test_resume_relative_path_loads_that_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_resume_damaged_path_raises_and_keeps_journal(damage_file: Any, tmp_path
 
 
 def test_resume_copied_snapshot_imports_its_run(tmp_path: Path) -> None:
-    """Only the snapshot and the journal: what a backend stores of a run."""
+    """A backend stores only the snapshot and the journal of a run."""
     first = make_manager(tmp_path / "first")
     run(first, 5)
     copy = tmp_path / "copy"
@@ -342,11 +342,11 @@ def test_resume_manually_saved_state_rewinds_run(tmp_path: Path) -> None:
     assert [row.step for row in pte.Run(tmp_path).rows()] == [1]
 
 
-# -- a backend ---------------------------------------------------------------------------------------------------------
+# -- backend -----------------------------------------------------------------------------------------------------------
 
 
 class Shelf(Sink):
-    """Keeps checkpoints in folders."""
+    """Sink that stores checkpoints in a directory."""
 
     name = "shelf"
     schemes = ("shelf",)
@@ -385,7 +385,7 @@ def test_resume_uri_fetches_checkpoint_into_new_directory(shelf: Path, tmp_path:
 
 
 def test_resume_uri_keeps_earlier_checkpoints_registered(shelf: Path, tmp_path: Path) -> None:
-    """Earlier checkpoints are not here, but there: they are not said to be gone."""
+    """Earlier checkpoints are missing locally but exist in the backend, so they are not removed."""
     assert resume_and_inspect(tmp_path / "new", "shelf:/entry") == (3, 3)
     assert [step for _, step in checkpoints(tmp_path / "new")] == [1, 2, 3]
 
@@ -402,7 +402,7 @@ def test_resume_uri_unavailable_or_damaged_raises(shelf: Path, tmp_path: Path) -
     assert list((tmp_path / "new").glob(".fetched*")) == []
 
 
-# -- another training --------------------------------------------------------------------------------------------------
+# -- different training ------------------------------------------------------------------------------------------------
 
 
 def test_resume_shape_mismatch_raises_and_restores_nothing(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_resume_optimizer_group_mismatch_raises_value_error(tmp_path: Path) -> N
 
 
 def test_resume_other_optimizer_class_raises_value_error(tmp_path: Path) -> None:
-    """Adam would take the options of SGD for its own, and fail at its first step."""
+    """Adam would accept the groups of SGD and fail in its first step."""
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters())
     torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
@@ -493,7 +493,7 @@ def test_resume_with_longer_stop_trigger_continues_training(tmp_path: Path, firs
 
 
 def test_resume_stateless_extensions_may_be_added_and_removed(tmp_path: Path) -> None:
-    """A bar that a job in a queue does not need is no reason to train again from the beginning."""
+    """A batch job, for example, does not need the progress bar of an interactive training."""
     manager = make_manager(tmp_path)
     manager.extend(extensions.ProgressBar(out=io.StringIO()))
     manager.extend(extensions.PrintReport(out=io.StringIO()))

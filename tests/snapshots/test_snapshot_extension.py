@@ -1,4 +1,4 @@
-"""When snapshots are taken, what they are called, and which of them stay."""
+"""Triggers, names, retention, and signals of snapshot extensions."""
 
 import logging
 import math
@@ -37,7 +37,7 @@ def make_manager(out: Path, *own_extensions: Any, iters_per_epoch: int = 2, **op
 def run(
     manager: pte.ExtensionsManager, iterations: int, report: Callable[[int], dict[str, Any]] = lambda i: {}
 ) -> pte.ExtensionsManager:
-    """Do some iterations, in which each weight becomes the number of those done."""
+    """Run iterations that set each weight to the number of completed iterations."""
     with manager:
         for _ in range(iterations):
             with manager.run_iteration():
@@ -59,7 +59,7 @@ def weight(path: Path) -> float:
     return first_weight
 
 
-# -- when and what -----------------------------------------------------------------------------------------------------
+# -- trigger and content -----------------------------------------------------------------------------------------------
 
 
 def test_snapshot_default_saves_complete_state_each_epoch(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_snapshot_runs_after_other_extensions_and_stop_trigger(tmp_path: Path) -
     assert state["manager"]["is_over"]
 
 
-# -- which stay --------------------------------------------------------------------------------------------------------
+# -- retention ---------------------------------------------------------------------------------------------------------
 
 
 def test_n_retains_keeps_newest_snapshots(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_prunable_never_includes_newest_checkpoint() -> None:
     assert [entry.step for entry in ten if entry not in prunable(ten, 2, BestPolicy("loss", "min", 2))] == [0, 1, 8, 9]
 
 
-# -- one object --------------------------------------------------------------------------------------------------------
+# -- object ------------------------------------------------------------------------------------------------------------
 
 
 def test_snapshot_object_saves_state_without_checkpoint(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_snapshot_object_saves_state_without_checkpoint(tmp_path: Path) -> None:
     run(manager, 4)
     assert list_files(tmp_path) == ["model_4"]
     nn.Linear(3, 2).load_state_dict(torch.load(tmp_path / "model_4"))
-    assert manager.run.checkpoints() == [], "nothing can be resumed from it"
+    assert manager.run.checkpoints() == [], "an object is not a checkpoint"
 
 
 def test_snapshot_target_saves_only_that_object(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_snapshot_on_error_saves_separate_file_only_if_enabled(tmp_path: Path) -
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[], None]]:
-    """No file may grow beyond 20 kB, until the function that this gives is called."""
+    """Limit the size of files to 20 kB until the returned function is called."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 
@@ -297,7 +297,7 @@ def test_snapshot_disk_full_logs_error_and_training_continues(
 
     def free_at_three(done: int) -> dict[str, Any]:
         if done == 3:
-            manager.get_extension("snapshot").finalize(manager)  # waits for the second
+            manager.get_extension("snapshot").finalize(manager)  # waits until the second snapshot is written
             small_files()
         return {}
 
@@ -371,18 +371,18 @@ def test_snapshot_invalid_filename_field_raises_value_error(filename: str, tmp_p
         run(make_manager(tmp_path, extensions.snapshot(filename)), 1)
 
 
-# -- behind the training -----------------------------------------------------------------------------------------------
+# -- asynchronous writes -----------------------------------------------------------------------------------------------
 
 
 def test_asynchronous_snapshot_excludes_later_updates(tmp_path: Path) -> None:
-    """Another library saved the live tensors: the file held what the optimizer made of them meanwhile."""
+    """A writer that saves live tensors would store values of later updates."""
     large = nn.Linear(500, 2000)
     manager = make_manager(tmp_path, extensions.snapshot(trigger=EVERY), state_objects={"large": large})
     with manager:
         for i in range(1, 6):
             with manager.run_iteration():
                 large.weight.data.fill_(i)
-            large.weight.data.fill_(-1)  # the thread is writing now
+            large.weight.data.fill_(-1)  # while the thread is writing
     for i in range(1, 6):
         saved = torch.load(tmp_path / f"snapshot_iter_{i}")["state_objects"]["large"]["weight"]
         assert saved.min() == saved.max() == i
@@ -410,7 +410,7 @@ def test_snapshot_never_triggered_writes_no_file(tmp_path: Path) -> None:
 
 
 def test_snapshot_failure_does_not_prevent_later_snapshots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Another library's thread died of the first error, and the end of the training waited for it for ever."""
+    """A writer thread that dies at the first error would block the end of the training."""
     (tmp_path / "snapshot_iter_1").mkdir()
     run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY)), 3)
     assert "snapshot_iter_1: the snapshot was not saved" in caplog.text
@@ -443,7 +443,7 @@ def test_on_signal_saves_snapshot_and_exits_after_iteration(number: signal.Signa
         with pytest.raises(SystemExit) as caught:
             run(manager, 50, signal_in_third)
         assert caught.value.code == 128 + number
-        assert signal.getsignal(number) is signal.SIG_IGN, "the handler before is in place again"
+        assert signal.getsignal(number) is signal.SIG_IGN, "the previous handler is restored"
     finally:
         signal.signal(number, before)
     assert list_files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_3"]
