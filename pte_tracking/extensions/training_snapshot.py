@@ -33,65 +33,48 @@ def snapshot(
 ) -> Extension:
     """Save the complete training: models, optimizers, extensions, random state, and position in the data.
 
-    A snapshot is taken after all other extensions have run and every trigger has been evaluated. It becomes a
-    checkpoint of the run, with the values reported in its iteration. :meth:`ExtensionsManager.resume` continues from it
-    exactly. ``torch.load(path)`` reads the file without this package; its entry ``["models"]["main"]`` is the
-    ``state_dict`` of the model.
-
-    The training waits while the state is copied. The file is then written in the background. If the next snapshot is
-    due before the last one is written, the training waits. Failures to write, for example on a full disk, are logged
-    and do not stop the training.
+    A snapshot is taken after all other extensions. It becomes a checkpoint of the run, with the values reported in its
+    iteration, from which ``resume()`` continues exactly. ``torch.load`` reads it without this package. The training
+    waits while the state is copied, and until the previous snapshot is written. Failed writes are logged.
 
     Args:
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
-        target: Object to save instead of the training; see :func:`snapshot_object`. ``keep_best`` and ``on_signal`` are
-            not allowed with it.
+        target: Object to save instead, without ``keep_best`` and ``on_signal``; see :func:`snapshot_object`.
         trigger: When to take a snapshot. Default: after each epoch.
-        condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False. In
-            distributed training, the result on rank 0 decides. Default: no condition.
-        n_retains: Number of newest files to keep. If it is not positive, all are kept without ``keep_best``, and only
-            the newest with ``keep_best``. Default: -1.
-        keep_best: Best snapshots to keep in addition: ``("val/loss", "min", 3)`` keeps the three with the lowest value
-            of ``val/loss``. The mode is ``"min"`` or ``"max"``. ``resume("best")`` uses the same metric. Default: none.
-        autoload: Whether to resume from the newest intact snapshot at the first iteration, as ``resume()`` does.
-            Default: False.
-        snapshot_on_error: Whether to save the state after an error in addition, as a file that ends in ``_on_error``.
-            ``resume()`` never selects it by itself. Not supported with sharded models. Default: False.
-        asynchronous: Whether to write in a separate thread, which needs memory for one more state. Default: True.
-        on_signal: Number of a signal, such as ``signal.SIGTERM``. When the process receives it, the iteration is
-            finished, a snapshot is saved, and the process exits with the status 128 + signal, as schedulers expect of a
-            killed job. The run is marked KILLED. Default: no signal is handled.
+        condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
+        n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
+        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
+            ``"max"``. ``resume("best")`` uses this metric.
+        autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
+        snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
+            ``resume()`` never selects by itself. Sharded models do not support this.
+        asynchronous: Whether to write in a separate thread, which needs memory for one more state.
+        on_signal: Signal after which the process finishes the iteration, saves, and exits with the status 128 + signal,
+            such as ``signal.SIGTERM``. The run is marked KILLED.
 
     Returns:
         The extension.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If the file name, a number, or the signal is invalid, or if ``target`` is combined with
-            ``keep_best`` or ``on_signal``.
+        ValueError: If the value of an argument is not allowed.
 
     Example:
-        >>> import tempfile
-        >>> import torch
-        >>> import pte_tracking as pte
+        >>> import tempfile, torch, pte_tracking as pte
         >>> from pte_tracking import extensions
         >>> saved = extensions.snapshot(n_retains=1, keep_best=("loss", "min", 1))
         >>> manager = pte.ExtensionsManager(
-        ...     torch.nn.Linear(2, 1), 3, [saved], out_dir=tempfile.mkdtemp(), iters_per_epoch=2, sinks=[]
-        ... )
-        >>> losses = iter([0.9, 0.5, 0.4, 0.2, 0.6, 0.7])
+        ...     torch.nn.Linear(2, 1), 3, [saved], out_dir=tempfile.mkdtemp(), iters_per_epoch=2, sinks=[])
         >>> for batch in manager.batches([1, 2]):
         ...     with manager.run_iteration():
-        ...         pte.report({"loss": next(losses)})
+        ...         pte.report({"loss": abs(manager.iteration - 3)})
         >>> [checkpoint.path for checkpoint in manager.run.checkpoints()]
         ['snapshot_iter_4', 'snapshot_iter_6']
     """
     policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
     if target is None:
         return TrainingSnapshot(filename, policy, keep_best, on_signal)
-    for name, value in {"keep_best": keep_best, "on_signal": on_signal}.items():
-        if value is not None:
-            raise ValueError(f"{name}: not allowed with target=. Use it for snapshots of the training only.")
+    _check_absent(keep_best=keep_best, on_signal=on_signal)
     return ObjectSnapshot(filename, policy, target)
 
 
@@ -177,6 +160,12 @@ class TrainingSnapshot(SnapshotExtension):
                 manager.world,
             )
         )
+
+
+def _check_absent(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name}: not allowed with target=. Use it for snapshots of the training only.")
 
 
 def _epoch_or_none(manager: Manager) -> float | None:
