@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking.extensions.snapshots import Snapshot
+from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 
 RANKS = 2
 ITERATIONS = 200
@@ -90,7 +90,7 @@ def be(rank: int, folder: Path, rounds: int) -> None:
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)])
     fully_shard(model)
     saver = extensions.snapshot("snapshot_{.iteration}", trigger=None, n_retains=1)
-    assert isinstance(saver, Snapshot)
+    assert isinstance(saver, TrainingSnapshot)
     shards = pte.ExtensionsManager(model, 1, [saver], out_dir=folder / "shards", iters_per_epoch=1_000_000, sinks=[])
     with shards.run_iteration():
         pass
@@ -109,7 +109,7 @@ def be(rank: int, folder: Path, rounds: int) -> None:
     cases: dict[str, Callable[[], dict[str, float]]] = {
         "bare loop": partial(timed, lambda: bare(training)),
         "with rows": partial(timed, lambda: managed(training, rows)),
-        "snapshot()": partial(timed, ours, saver._saver.wait),
+        "snapshot()": partial(timed, ours, saver._writer.wait),
         "dcp.async_save": partial(timed, torchs, lambda: last[0].result()),
     }
     for case in cases.values():

@@ -27,7 +27,7 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking.extensions.snapshots import Snapshot
+from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 
 TENSORS, ELEMENTS = 200, 250_000
 
@@ -93,11 +93,11 @@ class Case:
 
 def ours(state: State, out: Path, asynchronous: bool) -> Case:
     saver = extensions.snapshot("s", asynchronous=asynchronous)
-    assert isinstance(saver, Snapshot)
+    assert isinstance(saver, TrainingSnapshot)
     manager = pte.ExtensionsManager(state, 1, out_dir=out, iters_per_epoch=1_000_000, sinks=[])
     with manager.run_iteration():
         pass
-    thread = saver._saver
+    thread = saver._writer
 
     def is_written() -> bool:
         return thread._thread is None or not thread._thread.is_alive()

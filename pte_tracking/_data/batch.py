@@ -1,4 +1,4 @@
-"""Batches of data: where they lie, and how a function takes them."""
+"""Conversion of batches: device, arguments, and structure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, d
 
 
 def to_device(batch: Any, device: torch.device | str | int | None) -> Any:
-    """The same batch with all that can be moved on that device; as it is if that is None."""
+    """Move a batch to a device.
+
+    Args:
+        batch: The batch: an object with a method ``to``, or nested lists, tuples, and mappings of such objects.
+        device: The device. None returns the batch unchanged.
+
+    Returns:
+        The moved batch. Values that cannot be moved are kept.
+    """
     if device is None:
         return batch
     if hasattr(batch, "to"):
@@ -27,7 +35,15 @@ def to_device(batch: Any, device: torch.device | str | int | None) -> Any:
 
 
 def unpack(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A batch as arguments: by position from a list or tuple, by name from a mapping, else the whole of it."""
+    """Convert a batch to arguments of a function.
+
+    Args:
+        batch: A list or tuple is unpacked to positional arguments, a mapping to keyword arguments. Any other batch is
+            one positional argument.
+
+    Returns:
+        Positional arguments and keyword arguments.
+    """
     if isinstance(batch, Mapping):
         return (), dict(batch)
     if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
@@ -36,33 +52,38 @@ def unpack(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def check_signature(function: Callable[..., Any], batch: Any, argument: str) -> None:
-    """Makes sure that a function can be called with a batch, as far as its signature can be known.
+    """Check that a function can be called with a batch. Functions without a signature pass.
+
+    Args:
+        function: The function or module.
+        batch: The batch.
+        argument: Name of the argument that contains the function, for the error message.
 
     Raises:
-        TypeError: It cannot.
+        TypeError: If the signature does not accept the unpacked batch.
     """
     try:
         signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
     except (TypeError, ValueError):
-        return  # builtins and compiled functions do not tell
+        return  # builtins and compiled functions have no signature
     args, kwargs = unpack(batch)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        given = [f"part_{i}" for i in range(1, len(args) + 1)] + [f"{key}=..." for key in kwargs]
+        arguments = [f"part_{i}" for i in range(1, len(args) + 1)] + [f"{key}=..." for key in kwargs]
         name = getattr(function, "__name__", type(function).__name__)
         raise TypeError(
-            f"{argument}: it is called with each batch unpacked, as {argument}({', '.join(given)}); {name}{signature} "
-            f"cannot be called so: {error}. Bind what else it takes, as in "
-            f"lambda data, target: {name}(model, data, target)"
+            f"{argument}: each batch is unpacked, as in {argument}({', '.join(arguments)}), but {name}{signature} does "
+            f"not accept these arguments: {error}. Bind additional arguments, as in "
+            f"lambda data, target: {name}(model, data, target)."
         ) from None
 
 
 def example_batch(loader: Iterable[Any]) -> Any:
-    """Something of the form of the loader's batches, if that is known without reading data; else None.
+    """Return a value with the structure of a loader's batches, or None if this requires reading data.
 
-    Only what lies in memory is looked at: to read from any other dataset may cost time, draw random numbers,
-    or open files that must not be open when the workers are forked.
+    Only data in memory is used. Reading from any other dataset may be slow, draw random numbers, or open files that
+    must not be open when workers are forked.
     """
     if isinstance(loader, list | tuple):
         return loader[0] if loader else None
@@ -79,7 +100,7 @@ def example_batch(loader: Iterable[Any]) -> Any:
 
 
 def mark_last(batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """Each batch with whether it is the last one; a loader's length may be unknown or wrong."""
+    """Yield each batch and whether it is the last. The length of the loader is not used."""
     end = object()
     iterator = iter(batches)
     batch = next(iterator, end)

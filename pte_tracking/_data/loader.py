@@ -1,20 +1,19 @@
-"""Where in the data a training is, to the batch, and how to get there again.
+"""Data loaders that resume at the exact batch.
 
-What a loader gave cannot be looked up in it, but it can be given again. So the state of the random generators at the
-beginning of a pass is kept, and how many batches were taken since. To resume, the pass is begun again from that state,
-and the batches already seen are really loaded and thrown away: the workers have then drawn as many random numbers as
-at the first time. This costs the time to load at most one pass, without the training. A loader that can say itself
-where it is (torchdata's StatefulDataLoader, anything with ``state_dict`` and ``load_state_dict``) is asked instead, and
-goes on at once.
+The position of a loader is the random state at the start of a pass and the number of batches taken since. To resume,
+the pass is started again from that random state, and the batches already taken are loaded and discarded, so that
+workers draw the same random numbers as before. This takes at most the time to load one pass without training. A loader
+with ``state_dict`` and ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead,
+which is fast.
 
-Exact are all loaders whose order and content follow from the random state at the beginning of the pass: samplers and
-datasets of torch, random augmentation in the training process or in workers, one's own generators, ``set_epoch``. Not
-exact are
+Resuming is exact for all loaders whose order and content follow from the random state at the start of the pass. This
+includes samplers and datasets of torch, random augmentation in the training process or in workers, separate generators,
+and ``set_epoch``. Resuming is not exact for
 
-- random numbers drawn inside *persistent* workers after their first pass, since they depend on all passes before, and
-  those drawn inside the workers of a StatefulDataLoader, which begins them anew. The order is exact in both;
-- a sampler, or an iterable dataset without workers, that goes on drawing from the same generator as the training and
-  keeps what it drew (a shuffle buffer, say). With workers, or with a generator of its own, it is exact.
+- random numbers drawn in *persistent* workers after their first pass, because they depend on all earlier passes, and
+  those drawn in the workers of a StatefulDataLoader, which restarts them. The order is exact in both cases.
+- a sampler, or an iterable dataset without workers, that draws from the same generator as the training and keeps the
+  numbers, for example in a shuffle buffer. With workers or a separate generator it is exact.
 """
 
 from __future__ import annotations
@@ -36,23 +35,28 @@ _END: Any = object()
 
 
 class RandomStates(TypedDict):
-    """The state of the global random generators, and of those that a loader has of its own."""
+    """States of the random generators that a loader uses.
+
+    Attributes:
+        everywhere: States of the global generators.
+        own: States of the generators in the loader and its samplers.
+    """
 
     everywhere: rng.RandomState
     own: list[Tensor]
 
 
 class LoaderState(TypedDict):
-    """A place in the data.
+    """Position in the data.
 
     Attributes:
-        passes: Passes begun.
-        taken: Batches taken in the pass under way; 0 between two passes.
-        start: The randomness when that pass began; None between two passes, and where the loader knows its place.
-        own: The states of the loader's own generators now.
-        workers_live: Its persistent workers were there before that pass, or are there for the next one.
-        loader: The state of a loader that knows its place.
-        length: Batches in a pass, if that is known.
+        passes: Number of started passes.
+        taken: Number of batches taken in the current pass; 0 between two passes.
+        start: Random states at the start of the current pass. None between two passes and for stateful loaders.
+        own: Current states of the generators in the loader.
+        workers_live: Whether persistent workers were running before the current pass, or are running between passes.
+        loader: State of a stateful loader, None for other loaders.
+        length: Number of batches in a pass, None if unknown.
     """
 
     passes: int
@@ -65,10 +69,12 @@ class LoaderState(TypedDict):
 
 
 class ResumableLoader(Generic[_Batch]):
-    """A loader that knows where it is. Iterating over it makes one pass; after a resume, the rest of the one under way.
+    """Loader whose position can be saved and restored.
+
+    Each iteration over it is one pass. The first iteration after a resume is the rest of the interrupted pass.
 
     Args:
-        loader: A DataLoader, or anything else that can be iterated over again and again.
+        loader: A DataLoader or any other iterable that supports repeated iteration.
     """
 
     def __init__(self, loader: Iterable[_Batch]) -> None:
@@ -90,18 +96,18 @@ class ResumableLoader(Generic[_Batch]):
         batch = next(batches, _END)
         while batch is not _END:
             self._taken += 1
-            # The end is looked for before the last batch is given out: a snapshot of its iteration then lies between
-            # two passes, has nothing to load again, and includes what a sampler draws at its end.
-            looked = self._taken == length
-            following = next(batches, _END) if looked else None
+            # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
+            # it has no batches to load again, and includes numbers that a sampler draws at its end.
+            is_expected_last = self._taken == length
+            following = next(batches, _END) if is_expected_last else None
             if following is _END:
                 self._end_pass()
             yield batch
-            batch = following if looked else next(batches, _END)
+            batch = following if is_expected_last else next(batches, _END)
         self._end_pass()
 
     def state_dict(self) -> LoaderState:
-        """The place after the batch that was given out last."""
+        """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
         return LoaderState(
@@ -110,31 +116,33 @@ class ResumableLoader(Generic[_Batch]):
             start=self._start,
             own=[generator.get_state() for generator in _generators(self.loader)],
             workers_live=self._workers_live,
-            # Before the first pass, asking would make some loaders begin it.
+            # Before the first pass, state_dict() of some loaders would start it.
             loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _StatefulLoader) else None,
             length=_length(self.loader),
         )
 
     def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
-        """Go to a place with the next pass; the global random generators have to stand as they did there by then.
+        """Continue from a position at the next iteration. The caller restores the global random generators.
 
         Args:
-            state: The place.
-            is_resized: Other ranks share the data now: the place is the same part of a pass, not of batches.
+            state: The position.
+            is_resized: Whether the world size has changed. The position is then rescaled to the same fraction of a
+                pass.
 
         Raises:
-            ValueError: It is the place in another kind of loader.
+            ValueError: If the position is of another kind of loader.
         """
         kind = type(self.loader).__name__
         if state["loader"] is not None and not isinstance(self.loader, _StatefulLoader):
             raise ValueError(
-                f"loader: the snapshot was taken with one that has state_dict() and load_state_dict(), {kind} has not"
+                "loader: the snapshot is of a loader with state_dict() and load_state_dict(), which this "
+                f"{kind} does not have. Pass the same kind of loader."
             )
         generators = _generators(self.loader)
         if len(generators) != len(state["own"]):
             raise ValueError(
-                f"loader: the snapshot was taken with one that has {len(state['own'])} random generators of its own, "
-                f"this {kind} has {len(generators)}; give it the same generator= arguments"
+                f"loader: the snapshot is of a loader with {len(state['own'])} separate random generators, but this "
+                f"{kind} has {len(generators)}. Pass the same generator= arguments."
             )
         for generator, own in zip(generators, state["own"], strict=True):
             generator.set_state(own)
@@ -147,57 +155,58 @@ class ResumableLoader(Generic[_Batch]):
         if not isinstance(self.loader, _StatefulLoader):
             self._start = _get_random_states(self.loader)
             return iter(self.loader)
-        # Such a loader draws more from the global generator when it begins after a resume. What follows must not depend
-        # on that; one number is drawn so that each pass begins with others.
+        # A stateful loader draws more numbers from the global generator when it starts after a resume. Later numbers
+        # must not depend on this. One number is drawn so that passes start from different states.
         torch.empty((), dtype=torch.int64).random_()
-        now = rng.get_state()
+        current = rng.get_state()
         batches = iter(self.loader)
-        rng.set_state(now)
+        rng.set_state(current)
         return batches
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        now = _get_random_states(self.loader)
+        current = _get_random_states(self.loader)
         self._passes = saved["passes"]
         self._workers_live = saved["workers_live"]
         self._taken = saved["taken"]
         if self._is_resized:
             self._taken = _rescaled_position(saved["taken"], saved["length"], _length(self.loader))
-        # What a loader says of its place is about the batches of as many ranks.
-        place = None if self._is_resized else saved["loader"]
-        if place is not None:
-            cast(_StatefulLoader, self.loader).load_state_dict(place)
+        # The state of a stateful loader counts batches at the old world size.
+        loader_state = None if self._is_resized else saved["loader"]
+        if loader_state is not None:
+            cast(_StatefulLoader, self.loader).load_state_dict(loader_state)
             if not saved["taken"]:
-                iter(self.loader)  # takes the end of a pass in; the next one then draws as it would have
+                # Consume the end of the pass, so that the next pass draws the same numbers.
+                iter(self.loader)
         elif saved["workers_live"] and _keeps_workers(self.loader):
             self._start_workers()
         if not saved["taken"]:
-            _set_random_states(self.loader, now)
+            _set_random_states(self.loader, current)
             return self._start_pass()
         if saved["start"] is not None:
             self._start = saved["start"]
             _set_random_states(self.loader, saved["start"])
-        if place is None:
+        if loader_state is None:
             self._set_epoch(self._passes - 1)
         batches = iter(self.loader)
-        if place is None:
+        if loader_state is None:
             _skip(batches, self._taken)
-        _set_random_states(self.loader, now)
+        _set_random_states(self.loader, current)
         return batches
 
     def _start_workers(self) -> None:
-        """Start persistent workers, as they were before the pass under way: starting them draws a random number."""
+        """Start persistent workers before the interrupted pass. Starting them draws a random number."""
         iter(self.loader)
         if environment.rank() == 0:
             _logger.warning(
-                "loader: its persistent workers are new. The order of the data goes on exactly; random numbers that a "
-                "dataset draws inside of them do not, since they depend on all earlier passes. With "
-                "persistent_workers=False they do"
+                "loader: the persistent workers were restarted. The order of the data is exact. Random numbers that a "
+                "dataset draws in the workers differ, because they depend on all earlier passes. Pass "
+                "persistent_workers=False to reproduce them."
             )
 
     def _set_epoch(self, index: int) -> None:
-        for part in _parts(self.loader):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(index)
+        for component in _components(self.loader):
+            if hasattr(component, "set_epoch"):
+                component.set_epoch(index)
 
     def _end_pass(self) -> None:
         self._taken, self._start = 0, None
@@ -205,43 +214,54 @@ class ResumableLoader(Generic[_Batch]):
 
 
 class LoaderRegistry:
-    """The loaders of a training by name, and their places."""
+    """Loaders of a training by name, with their positions."""
 
     def __init__(self) -> None:
-        self._feeds: dict[str, ResumableLoader[Any]] = {}
+        self._loaders: dict[str, ResumableLoader[Any]] = {}
         self._saved: dict[str, LoaderState] = {}
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
 
     def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
-        """The feed of a loader; its first pass goes on at the place restored under that name, if there is one."""
-        feed = self._feeds.get(name)
-        if feed is None or feed.loader is not loader:
-            feed = self._feeds[name] = ResumableLoader(loader)
+        """Return a resumable loader for a loader.
+
+        Args:
+            loader: The loader.
+            name: Its name in the state. If a position is restored under this name, the first pass continues there.
+        """
+        resumable = self._loaders.get(name)
+        if resumable is None or resumable.loader is not loader:
+            resumable = self._loaders[name] = ResumableLoader(loader)
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name), self._is_resized)
-        return feed
+                resumable.load_state_dict(self._saved.pop(name), self._is_resized)
+        return resumable
 
     def begin(self) -> None:
-        """The training begins: what was drawn since the state was restored, by making datasets, say, does not count."""
+        """Restore the random state again, so that draws between the resume and the first iteration have no effect."""
         if self._random_state is not None:
             rng.set_state(self._random_state)
             self._random_state = None
 
     def state_dict(self) -> dict[str, LoaderState]:
-        """The places, those of loaders that are yet to come included."""
-        return {**self._saved, **{name: feed.state_dict() for name, feed in self._feeds.items()}}
+        """Return the positions, including those restored for loaders that are not registered yet."""
+        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
 
     def load_state_dict(
         self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
     ) -> None:
-        """Go to these places, and draw from there on what was drawn then; see :meth:`Feed.load_state_dict`."""
+        """Restore positions and the random state; see :meth:`ResumableLoader.load_state_dict`.
+
+        Args:
+            state: The positions by name.
+            random_state: States of the global generators.
+            is_resized: Whether the world size has changed.
+        """
         self._saved, self._is_resized = dict(state), is_resized
         self._random_state = random_state
         rng.set_state(random_state)
-        for name, feed in self._feeds.items():
+        for name, resumable in self._loaders.items():
             if name in self._saved:
-                feed.load_state_dict(self._saved.pop(name), is_resized)
+                resumable.load_state_dict(self._saved.pop(name), is_resized)
 
 
 @runtime_checkable
@@ -258,26 +278,28 @@ def _length(loader: object) -> int | None:
         return None
 
 
-def _rescaled_position(taken: int, before: int | None, now: int | None) -> int:
-    """How many batches make the same part of a pass, where more or fewer ranks share them."""
-    return taken if not before or not now else taken * now // before
+def _rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
+    """Return the number of batches that are the same fraction of a pass at another world size."""
+    return taken if not old_length or not new_length else taken * new_length // old_length
 
 
-def _parts(loader: object) -> list[object]:
-    """Where torch's loaders and those made after them hide what draws and what is told the epoch."""
+def _components(loader: object) -> list[object]:
+    """Return the dataset and samplers of a loader, which may have a generator or a method set_epoch."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    parts = [
+    components = [
         getattr(loader, "dataset", None),
         batch_sampler,
         getattr(batch_sampler, "sampler", None),
         getattr(loader, "sampler", None),
     ]
-    return list({id(part): part for part in parts if part is not None}.values())
+    return list({id(component): component for component in components if component is not None}.values())
 
 
 def _generators(loader: object) -> list[torch.Generator]:
-    found = [getattr(part, "generator", None) for part in (loader, *_parts(loader))]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+    generators = [getattr(component, "generator", None) for component in (loader, *_components(loader))]
+    return list(
+        {id(generator): generator for generator in generators if isinstance(generator, torch.Generator)}.values()
+    )
 
 
 def _keeps_workers(loader: object) -> bool:
@@ -288,9 +310,9 @@ def _get_random_states(loader: object) -> RandomStates:
     return RandomStates(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
 
 
-def _set_random_states(loader: object, randomness: RandomStates) -> None:
-    rng.set_state(randomness["everywhere"])
-    for generator, own in zip(_generators(loader), randomness["own"], strict=True):
+def _set_random_states(loader: object, states: RandomStates) -> None:
+    rng.set_state(states["everywhere"])
+    for generator, own in zip(_generators(loader), states["own"], strict=True):
         generator.set_state(own)
 
 
@@ -298,6 +320,6 @@ def _skip(batches: Iterator[Any], count: int) -> None:
     for skipped in range(count):
         if next(batches, _END) is _END:
             raise ValueError(
-                f"loader: the snapshot was taken after {count} batches of a pass, but this pass ended after {skipped}: "
-                "is it the same data?"
+                f"loader: the snapshot was taken after {count} batches of a pass, but this pass has only {skipped}. "
+                "Resume with the same data."
             )

@@ -1,1 +1,1 @@
-"""Processes that train together under ``torch.distributed``."""
+"""Distributed training with ``torch.distributed``."""

@@ -1,4 +1,4 @@
-"""Which of the processes that train together this one is, told without importing torch."""
+"""Rank and world size of this process, without importing torch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 
 
 def rank() -> int:
-    """Its number: what ``torch.distributed`` knows, else ``RANK`` as torchrun sets it, else 0."""
+    """Return the rank from ``torch.distributed``, from the environment variable ``RANK``, or 0."""
     distributed = _distributed()
-    return _number("RANK", 0) if distributed is None else int(distributed.get_rank())
+    return _read_int("RANK", 0) if distributed is None else int(distributed.get_rank())
 
 
 def size() -> int:
-    """How many they are: what ``torch.distributed`` knows, else ``WORLD_SIZE`` as torchrun sets it, else 1."""
+    """Return the world size from ``torch.distributed``, from the environment variable ``WORLD_SIZE``, or 1."""
     distributed = _distributed()
-    return _number("WORLD_SIZE", 1) if distributed is None else int(distributed.get_world_size())
+    return _read_int("WORLD_SIZE", 1) if distributed is None else int(distributed.get_world_size())
 
 
 def _distributed() -> Any:
-    found = sys.modules.get("torch.distributed")  # whoever is connected by it has imported it
-    return found if found is not None and found.is_available() and found.is_initialized() else None
+    distributed = sys.modules.get("torch.distributed")  # A process that has initialized it has imported it.
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed
 
 
-def _number(name: str, default: int) -> int:
+def _read_int(name: str, default: int) -> int:
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else default

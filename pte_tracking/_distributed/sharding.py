@@ -1,4 +1,4 @@
-"""Tensors that lie in shards on several ranks: torch's DTensor, as ``fully_shard`` makes of parameters."""
+"""Sharded tensors: the DTensor of torch, to which ``fully_shard`` converts parameters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from torch import Tensor
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which each rank may hold a part."""
-    return hasattr(
-        tensor, "full_tensor"
-    )  # its module would take half a second to import, and is there if there are any
+    """Return whether a tensor is a DTensor, of which each rank may have a shard."""
+    # The import of DTensor for isinstance() would take half a second.
+    return hasattr(tensor, "full_tensor")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor; one that lies in shards put together, for which all ranks have to ask."""
+    """Gather a sharded tensor; all ranks have to call this. Other tensors are returned unchanged."""
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """A tensor; of one that lies in shards, the part of this rank."""
+    """Return the shard of this rank. Tensors that are not sharded are returned unchanged."""
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor

@@ -1,4 +1,4 @@
-"""Means over everything that all ranks have seen."""
+"""Summaries over all ranks."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from pte_tracking.reporter import DictSummary, SummaryState
 
 
 class SharedSummary:
-    """Adds up the summaries of all ranks, with one collective for all keys.
+    """Sum of the summaries of all ranks, with one collective operation for all keys.
 
-    What is added up are counts and sums, so each value weighs the same on whichever rank it was seen: a rank with more
-    batches counts more, and one that has not seen a key does not count for it. Which keys there are is agreed upon when
-    a rank has a new one; that takes two collectives more.
+    Counts and sums are added, so every value has the same weight on every rank: a rank with more batches has more
+    weight, and a rank without a key does not count for that key. When a rank has a new key, two more collective
+    operations update the common list of keys.
     """
 
     def __init__(self) -> None:
         self._keys: list[str] = []
 
     def reduce(self, world: World, summary: DictSummary) -> DictSummary:
-        """The summary of all ranks, the same on each.
+        """Return the summary of all ranks, which is equal on every rank.
 
         Args:
             world: The ranks.
-            summary: What this rank has seen.
+            summary: The summary of this rank.
         """
         if world.is_single_process:
             return summary
-        mine = summary.state_dict()
-        has_new = not mine.keys() <= set(self._keys)
-        seen = [mine.get(key, _NOTHING) for key in self._keys]
-        numbers = (number for one in seen for number in (one["n"], one["x"], one["x2"]))
-        anywhere_new, *sums = world.all_reduce_sum([has_new, *numbers])
-        if anywhere_new:
-            everywhere = world.all_gather("the keys of means", list(mine))
-            self._keys = list(dict.fromkeys([*self._keys, *(key for keys in everywhere for key in keys)]))
+        own = summary.state_dict()
+        has_new = not own.keys() <= set(self._keys)
+        states = [own.get(key, _EMPTY) for key in self._keys]
+        numbers = (number for state in states for number in (state["n"], state["x"], state["x2"]))
+        ranks_with_new, *sums = world.all_reduce_sum([has_new, *numbers])
+        if ranks_with_new:
+            keys_by_rank = world.all_gather("metric keys", list(own))
+            self._keys = list(dict.fromkeys([*self._keys, *(key for keys in keys_by_rank for key in keys)]))
             return self.reduce(world, summary)
         total = DictSummary()
         triples = zip(self._keys, *(iter(sums),) * 3, strict=True)
@@ -41,4 +41,4 @@ class SharedSummary:
         return total
 
 
-_NOTHING = SummaryState(n=0, x=0.0, x2=0.0)
+_EMPTY = SummaryState(n=0, x=0.0, x2=0.0)

@@ -1,8 +1,8 @@
-"""The processes that train together, by ``torch.distributed``: which one this is, and what they tell each other.
+"""Communication between the ranks of a training.
 
-They talk over a group of their own on the host (gloo), apart from the gradients: a tensor of the training never waits
-for a word of ours, and nothing here touches a device. The messages between them are pickled, as in torch's own
-collectives of objects: they come from processes of the same training, never from a file.
+Messages use separate process groups on the host (gloo), not the group of the gradients. They never delay a tensor of
+the training and never use a device. Messages are pickled, as in the object collectives of torch. They come from
+processes of the same training, never from a file.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ import torch.distributed as dist
 _T = TypeVar("_T")
 
 _logger = logging.getLogger("pte_tracking")
-_WARN_AFTER = timedelta(seconds=60)  # that ranks may be late before it is said
+_WARNING_DELAY = timedelta(seconds=60)  # before a warning names the ranks that are late
 _MAX_DIFFERENCES = 20
-_worlds = 0
+_world_count = 0
 
 
 class World:
-    """One process among those that train together. Alone, it asks nobody, and every answer is its own.
+    """Ranks of a training, seen from one of them. In a single process, no call communicates.
 
-    All ranks make the same calls in the same order, but for :meth:`first`'s function.
+    All ranks have to make the same calls in the same order.
 
     Args:
-        rank: This process's number, from 0.
-        size: How many there are.
+        rank: Rank of this process, from 0.
+        size: World size.
+
+    Attributes:
+        rank: Rank of this process.
+        size: World size.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -42,33 +46,33 @@ class World:
 
     @classmethod
     def current(cls) -> World:
-        """The one that ``torch.distributed`` knows.
+        """Return the world of ``torch.distributed``, or a single process if it is not initialized.
 
         Raises:
-            RuntimeError: The process was started as one of several, but they are not connected yet.
+            RuntimeError: If ``WORLD_SIZE`` is greater than 1 but ``torch.distributed`` is not initialized.
         """
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         size = os.environ.get("WORLD_SIZE", "1")
         if size not in ("", "0", "1"):
             raise RuntimeError(
-                f"this process was started as one of WORLD_SIZE={size}, but torch.distributed is not initialized; call "
-                "torch.distributed.init_process_group() before the manager is made (or, where every process is to "
-                "train on its own, unset WORLD_SIZE)"
+                f"The environment has WORLD_SIZE={size}, but torch.distributed is not initialized. Call "
+                "torch.distributed.init_process_group() before you create the manager. If every process trains "
+                "independently, unset WORLD_SIZE."
             )
         return cls()
 
     @property
     def is_single_process(self) -> bool:
-        """Whether there is no other process."""
+        """Whether the world has only one process."""
         return self.size == 1
 
     def join(self) -> None:
-        """Connect with the others, once."""
+        """Create the process groups. Later calls do nothing."""
         if self._group is not None or not (dist.is_available() and dist.is_initialized()):
             return
-        # One process of torch.distributed gets its group too: shards are written over one, and the script's own may
-        # know devices only.
+        # A world of one process needs its group, too: shards are written with a group, and the default group may
+        # support devices only.
         if not self.is_single_process:
             self._wait_for_all()
         timeout = _configured_timeout()
@@ -78,141 +82,164 @@ class World:
 
     @property
     def snapshot_world(self) -> World:
-        """The same processes on a line of their own, for threads that write snapshots."""
+        """The same ranks with a separate process group, for threads that write snapshots."""
         return self._snapshots or self
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """The connection, for torch's own calls; None without ``torch.distributed``."""
+        """Process group for calls of torch. None if ``torch.distributed`` is not initialized."""
         return self._group
 
     def all_gather(self, topic: str, value: _T) -> list[_T]:
-        """What every rank has to say, by rank.
+        """Gather a value of each rank on every rank.
 
         Args:
-            topic: What it is about.
-            value: What this rank says.
+            topic: Name of the operation, which has to be equal on all ranks. Error messages contain it.
+            value: The value of this rank. It is pickled.
+
+        Returns:
+            The values in the order of ranks.
 
         Raises:
-            RuntimeError: Another rank is about something else.
+            RuntimeError: If another rank passes another topic.
         """
         if self.is_single_process:
             return [value]
-        said: list[Any] = [None] * self.size
-        dist.all_gather_object(said, (topic, value), group=self._group)
-        topics = [about for about, _ in said]
+        entries: list[Any] = [None] * self.size
+        dist.all_gather_object(entries, (topic, value), group=self._group)
+        topics = [entry_topic for entry_topic, _ in entries]
         if set(topics) != {topic}:
-            places = ", ".join(f"rank {rank} at {about}" for rank, about in enumerate(topics))
+            calls = ", ".join(f"rank {rank} at {entry_topic}" for rank, entry_topic in enumerate(topics))
             raise RuntimeError(
-                f"the ranks went different ways: {places}; each has to make the same calls of the manager"
+                f"Ranks made different calls: {calls}. Make the same calls to the manager on every rank."
             )
-        return [each for _, each in said]
+        return [entry for _, entry in entries]
 
     def run_on_all_ranks(self, topic: str, function: Callable[[], _T]) -> _T:
-        """Do something on every rank, or on none: an error of it on one is raised on all.
+        """Call a function on every rank. If it fails on one rank, all ranks raise an error.
 
         Args:
-            topic: What it is.
-            function: Does it.
+            topic: Name of the operation.
+            function: The function.
 
         Returns:
-            What came of it here.
+            The return value on this rank.
+
+        Raises:
+            RuntimeError: If the function failed on another rank. An error on this rank is raised unchanged.
         """
         if self.is_single_process:
             return function()
-        problem, done = None, None
+        problem, result = None, None
         try:
-            done = function()
+            result = function()
         except Exception as error:
             problem = error
-        told = self.all_gather(topic, problem and f"{type(problem).__name__}: {problem}")
+        errors = self.all_gather(topic, problem and f"{type(problem).__name__}: {problem}")
         if problem is not None:
             raise problem
-        for rank, other in enumerate(told):
-            if other is not None:
-                raise RuntimeError(f"on rank {rank}: {other}")
-        return cast(_T, done)  # it has returned
+        for rank, error_text in enumerate(errors):
+            if error_text is not None:
+                raise RuntimeError(f"on rank {rank}: {error_text}")
+        return cast(_T, result)
 
-    def check_consistent(self, topic: str, facts: Mapping[str, object]) -> None:
-        """Check that all ranks agree on something.
+    def check_consistent(self, topic: str, values: Mapping[str, object]) -> None:
+        """Check that all ranks pass equal values.
+
+        Args:
+            topic: Name of the operation.
+            values: The values of this rank by name. They are pickled.
 
         Raises:
-            ValueError: They do not; raised on all of them, with who differs from rank 0 in what.
+            ValueError: If values differ from those of rank 0. Raised on every rank, with up to 20 differences.
         """
-        first, *others = self.all_gather(topic, facts)
+        rank_zero, *others = self.all_gather(topic, values)
         differing = [
-            f"{name}: rank {rank} has {other[name]!r}, rank 0 has {first[name]!r}"
+            f"{name}: rank {rank} has {other[name]!r}, rank 0 has {rank_zero[name]!r}"
             for rank, other in enumerate(others, 1)
-            for name in first
-            if other[name] != first[name]
+            for name in rank_zero
+            if other[name] != rank_zero[name]
         ]
         if differing:
             more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
             raise ValueError(
-                f"the ranks do not agree, at {topic}; give the same on all of them:\n  "
+                f"Ranks disagree at {topic}. Pass the same values on every rank:\n  "
                 + "\n  ".join(differing[:_MAX_DIFFERENCES])
                 + more
             )
 
     def run_on_rank_zero(self, topic: str, function: Callable[[], _T]) -> _T:
-        """Do something on rank 0 alone, and know what came of it on all ranks.
+        """Call a function on rank 0 and broadcast its result.
 
         Args:
-            topic: What it is.
-            function: Does it; an error of it is raised on every rank.
+            topic: Name of the operation.
+            function: The function. If it fails, every rank raises an error.
+
+        Returns:
+            The return value on rank 0.
+
+        Raises:
+            RuntimeError: If the function failed, on other ranks. Rank 0 raises the error unchanged.
         """
         if self.is_single_process:
             return function()
-        parcel: list[_T] = [self.run_on_all_ranks(topic, function if self.rank == 0 else _nothing)]
-        dist.broadcast_object_list(parcel, src=0, group=self._group)
-        return parcel[0]
+        result: list[_T] = [self.run_on_all_ranks(topic, function if self.rank == 0 else _return_none)]
+        dist.broadcast_object_list(result, src=0, group=self._group)
+        return result[0]
 
     def broadcast_flag(self, flag: bool) -> bool:
-        """Rank 0's answer to a question that each rank has answered for itself."""
+        """Broadcast the flag of rank 0."""
         if self.is_single_process:
             return flag
-        answer = torch.tensor(bool(flag))  # whatever a trigger of the user's returns
-        dist.broadcast(answer, src=0, group=self._group)
-        return bool(answer)
+        tensor = torch.tensor(bool(flag))  # A trigger may return any object.
+        dist.broadcast(tensor, src=0, group=self._group)
+        return bool(tensor)
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether a rank says yes."""
+        """Return whether the flag is true on any rank."""
         return flag if self.is_single_process else bool(self.all_reduce_sum([flag])[0])
 
     def all_reduce_sum(self, numbers: Iterable[float]) -> list[float]:
-        """Sums over all ranks in double precision, the same to the last bit on each; one collective."""
+        """Sum numbers over all ranks with one collective operation.
+
+        Args:
+            numbers: The numbers of this rank. All ranks pass equally many.
+
+        Returns:
+            The sums in double precision. They are bitwise equal on all ranks.
+        """
         sums = torch.tensor([*numbers], dtype=torch.float64)
         if not self.is_single_process:
             dist.all_reduce(sums, group=self._group)
         return sums.tolist()
 
     def _wait_for_all(self) -> None:
-        """Say who is late: where the manager is made on some ranks only, there would be silence for half an hour."""
-        global _worlds
-        _worlds += 1
+        """Wait for all ranks, and log which ranks are late. Creating a group would wait silently for half an hour."""
+        global _world_count
+        _world_count += 1
         store = dist.distributed_c10d._get_default_store()
-        names = [f"pte_tracking/{_worlds}/{rank}" for rank in range(self.size)]
+        names = [f"pte_tracking/{_world_count}/{rank}" for rank in range(self.size)]
         store.set(names[self.rank], "here")
         try:
-            store.wait(names, _WARN_AFTER)
+            store.wait(names, _WARNING_DELAY)
         except dist.DistError:
-            late = [rank for rank, name in enumerate(names) if not store.check([name])]
+            late_ranks = [rank for rank, name in enumerate(names) if not store.check([name])]
             _logger.warning(
-                "rank %d waits for the ranks %s; the manager has to be made, and its loop begun, on every rank",
+                "Rank %d is waiting for ranks %s. Create the manager and start its loop on every rank.",
                 self.rank,
-                late,
+                late_ranks,
             )
 
 
 def _configured_timeout() -> timedelta | None:
-    """How long a rank may be late, where ``init_process_group`` was told: torch's further groups do not inherit it."""
+    """Return the timeout passed to ``init_process_group``, or None. New groups of torch do not inherit it."""
     group = dist.distributed_c10d._get_default_group()
-    options = getattr(group._get_backend(group._device_types[0]), "options", None)  # not every backend has them
-    said: timedelta | None = getattr(options, "_timeout", None)
-    return None if said == dist.distributed_c10d._get_default_timeout(dist.get_backend()) else said
+    options = getattr(group._get_backend(group._device_types[0]), "options", None)  # Some backends have no options.
+    timeout: timedelta | None = getattr(options, "_timeout", None)
+    return None if timeout == dist.distributed_c10d._get_default_timeout(dist.get_backend()) else timeout
 
 
-def _nothing() -> Any:
+def _return_none() -> Any:
     return None
 
 

@@ -1,4 +1,4 @@
-"""What torch wraps around a model: to train it on several devices, or to compile it."""
+"""Models inside wrappers of torch for data parallelism or compilation."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-_Thing = TypeVar("_Thing")
+_Model = TypeVar("_Model")
 
 
-def unwrap(model: _Thing) -> _Thing:
-    """The model within a ``DistributedDataParallel`` or ``DataParallel``, or what ``torch.compile`` made of one.
+def unwrap(model: _Model) -> _Model:
+    """Return the model inside ``DistributedDataParallel``, ``DataParallel``, and ``torch.compile``.
 
-    Its names have no ``module.`` and no ``_orig_mod.`` before them. Anything else comes back as it is.
+    Its parameter names have no prefix ``module.`` or ``_orig_mod.``. Other objects are returned unchanged.
     """
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            within = cast(Any, model).module
+            inner = cast(Any, model).module
         else:
-            within = _original_module(model)
-        if within is None:
+            inner = _original_module(model)
+        if inner is None:
             return model
-        model = cast(_Thing, within)
+        model = cast(_Model, inner)
 
 
 def named_submodules(name: str, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A model and its parts, by the names that what they report goes by: ``main`` and ``main/encoder/0``."""
+    """Yield a model and its submodules with their observer names, such as ``main`` and ``main/encoder/0``."""
     for path, part in model.named_modules():
         yield f"{name}/{path.replace('.', '/')}" if path else name, part
 
 
-def rank_local_model(model: _Thing) -> _Thing:
-    """What to call in place of a model where ranks must not wait for one another: compiled, if the model is."""
+def rank_local_model(model: _Model) -> _Model:
+    """Return the callable to use where ranks must not communicate: a compiled model stays compiled."""
     bare = unwrap(model)
     return model if _original_module(model) is bare else bare
 
 
 def _original_module(model: object) -> Any:
-    # Known by the name that its parameters get: to import the compiler, in order to ask for the type, takes a second.
+    # The attribute identifies a compiled model. Importing the compiler for isinstance() would take a second.
     return model._modules.get("_orig_mod") if isinstance(model, nn.Module) else None

@@ -25,7 +25,7 @@ from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.extensions.log_report import LogReport
-from pte_tracking.extensions.snapshots import TrainingSnapshot
+from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger

@@ -1,1 +1,1 @@
-"""One state of a training: made of plain values, kept in a file, checked, and read again."""
+"""Capture, write, verify, select, and restore snapshots."""

@@ -1,4 +1,4 @@
-"""A state copied at once, into memory that is used again for the next one."""
+"""Reusable memory for copies of a state."""
 
 from __future__ import annotations
 
@@ -12,52 +12,59 @@ from pte_tracking._snapshots.plain_state import map_tensors
 
 
 class Buffers:
-    """Holds one copy of a state. The next one goes into the same memory, so the old one has to be done with by then.
+    """Memory for one copy of a state. The next copy overwrites it.
 
-    Copies from CUDA devices are queued behind the work under way there, and before all that is queued later, into
-    page-locked memory: the host does not wait for them.
+    Copies from CUDA devices go into page-locked memory. They are queued on the current stream, after all work queued so
+    far and before all work queued later, so the host does not wait for them.
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[int, Tensor] = {}  # by order in the state
-        self._copied: list[torch.cuda.Event] = []
+        self._buffers: dict[int, Tensor] = {}  # by position in the state
+        self._copy_events: list[torch.cuda.Event] = []
 
     def copy(self, state: Any) -> Any:
-        """A copy of a plain state, its tensors on the CPU; complete after :meth:`wait`."""
-        kept: dict[int, Tensor] = {}
-        copies: dict[int, tuple[Tensor, Tensor]] = {}  # by address: what was copied, and to where
+        """Copy a plain state.
+
+        Args:
+            state: The state.
+
+        Returns:
+            A copy with its tensors on the CPU. It is complete after :meth:`wait`.
+        """
+        buffers: dict[int, Tensor] = {}
+        copies: dict[int, tuple[Tensor, Tensor]] = {}  # (source, copy) by address
         devices: set[torch.device] = set()
 
-        def take(tensor: Tensor, path: str) -> Tensor:
+        def copy_tensor(tensor: Tensor, path: str) -> Tensor:
             if tensor.layout is not torch.strided:
                 return tensor.cpu().clone()
             address = local_tensor(tensor).data_ptr()
-            if address in copies and _is_same(tensor, copies[address][0]):
-                return copies[address][1]  # tied weights are one tensor under two names, and stay one in the file
-            buffer = self._buffers.get(len(kept))
-            if buffer is None or not _is_like(buffer, tensor):
+            if address in copies and _is_same_tensor(tensor, copies[address][0]):
+                return copies[address][1]  # Tied weights have two names and stay one tensor in the file.
+            buffer = self._buffers.get(len(buffers))
+            if buffer is None or not _can_hold(buffer, tensor):
                 buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-            kept[len(kept)] = buffer
+            buffers[len(buffers)] = buffer
             copies[address] = tensor, buffer
             if tensor.is_cuda:
                 devices.add(tensor.device)
             local_tensor(buffer).copy_(local_tensor(tensor), non_blocking=tensor.is_cuda)
             return buffer
 
-        copied = map_tensors(state, take)
-        self._buffers = kept
-        self._copied = [torch.cuda.current_stream(device).record_event() for device in devices]
+        copied = map_tensors(state, copy_tensor)
+        self._buffers = buffers
+        self._copy_events = [torch.cuda.current_stream(device).record_event() for device in devices]
         return copied
 
     def wait(self) -> None:
-        """Wait until what was queued on devices is done."""
-        for event in self._copied:
+        """Wait until the copies queued on devices are complete."""
+        for event in self._copy_events:
             event.synchronize()
-        self._copied = []
+        self._copy_events = []
 
 
-def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
-    """Whether a tensor fits into the memory of an earlier one."""
+def _can_hold(buffer: Tensor, tensor: Tensor) -> bool:
+    """Return whether a buffer has the type, shape, and dtype of a tensor."""
     return (
         type(buffer) is type(tensor)
         and buffer.shape == tensor.shape
@@ -66,12 +73,12 @@ def _is_like(buffer: Tensor, tensor: Tensor) -> bool:
     )
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors at the same address are one."""
+def _is_same_tensor(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors at the same address have the same content."""
     return (
-        one.numel() > 0
-        and one.device == other.device
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-        and one.stride() == other.stride()
+        first.numel() > 0
+        and first.device == second.device
+        and first.dtype == second.dtype
+        and first.shape == second.shape
+        and first.stride() == second.stride()
     )

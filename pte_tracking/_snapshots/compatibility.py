@@ -1,4 +1,4 @@
-"""How the models and optimizers of a snapshot differ from those at hand, told before anything is restored."""
+"""Compare a snapshot with the current models and optimizers before anything is restored."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Any
 from torch import Tensor, nn, optim
 from torch.nn.parameter import is_lazy
 
-#: The form of a state, as this version writes it.
+#: Format number of the states that this version writes.
 FORMAT = 1
 
 _MAX_DIFFERENCES = 20
-#: What schedulers, and torch itself, add to an optimizer's groups.
+#: Keys that schedulers and torch itself add to the parameter groups of an optimizer.
 _SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
 
 
 def check_format(state: object) -> None:
-    """Check that a state is one that this version knows.
+    """Check that this version supports the format of a state.
 
     Raises:
-        TypeError: It is no dictionary.
-        ValueError: A newer version wrote it.
+        TypeError: If the state is not a dictionary.
+        ValueError: If a newer version wrote the state.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state: expected a dictionary from state_dict() or torch.load(), got {type(state).__name__}")
     if state.get("format", FORMAT) > FORMAT:
         raise ValueError(
-            f"state: it has the format {state['format']}, this version of pte-tracking reads up to {FORMAT}; install a "
-            "newer one"
+            f"state: format {state['format']} is not supported. This version of pte-tracking reads formats up to "
+            f"{FORMAT}. Install a newer version."
         )
 
 
 def check_compatible(
     models: Mapping[str, nn.Module], optimizers: Mapping[str, optim.Optimizer], state: Mapping[str, Any]
 ) -> None:
-    """Check that models and optimizers can take a state.
+    """Check that a state can be loaded into the current models and optimizers.
 
     Args:
         models: The models by name.
         optimizers: The optimizers by name.
-        state: A state with parts for the same names.
+        state: A state with entries for the same names.
 
     Raises:
-        ValueError: A parameter is missing, unexpected or of another shape, or an optimizer has other groups; each is
-            named.
+        ValueError: If a parameter is missing, unexpected, or of another shape, or if an optimizer has other parameter
+            groups or another class. The message lists up to 20 differences.
     """
-    complaints = [
+    differences = [
         *(
             text
             for name, model in models.items()
@@ -58,53 +58,56 @@ def check_compatible(
             for text in _optimizer_differences(f"optimizers/{name}", optimizer, state["optimizers"][name])
         ),
     ]
-    if not complaints:
+    if not differences:
         return
-    more = f"\n  and {len(complaints) - _MAX_DIFFERENCES} more" if len(complaints) > _MAX_DIFFERENCES else ""
+    more = f"\n  and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
     raise ValueError(
-        "state: the snapshot is of other models or optimizers; nothing was restored:\n  "
-        + "\n  ".join(complaints[:_MAX_DIFFERENCES])
+        "state: the snapshot does not match the models or optimizers. Nothing was restored. Differences:\n  "
+        + "\n  ".join(differences[:_MAX_DIFFERENCES])
         + more
     )
 
 
-def _model_differences(place: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
+def _model_differences(path: str, model: nn.Module, saved: Mapping[str, Any]) -> Iterator[str]:
     if type(model).load_state_dict is not nn.Module.load_state_dict:
-        return  # it has its own idea of what fits
-    here = model.state_dict()
-    for name in here:
+        return  # The model decides which states it accepts.
+    current = model.state_dict()
+    for name in current:
         if name not in saved:
-            yield f"{place}: {name!r} is missing in the snapshot"
+            yield f"{path}: {name!r} is missing from the snapshot"
     for name, value in saved.items():
-        if name not in here:
-            yield f"{place}: {name!r} is in the snapshot, not in the model"
-        elif not _is_compatible(value, here[name]):
-            yield f"{place}: {name!r} is {_shape(value)} in the snapshot, {_shape(here[name])} in the model"
+        if name not in current:
+            yield f"{path}: {name!r} is in the snapshot but not in the model"
+        elif not _is_compatible(value, current[name]):
+            yield (
+                f"{path}: {name!r} is {_format_shape(value)} in the snapshot, "
+                f"{_format_shape(current[name])} in the model"
+            )
 
 
-def _optimizer_differences(place: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
-    there = [len(group["params"]) for group in saved.get("param_groups", ())]
-    here = [len(group["params"]) for group in optimizer.param_groups]
-    if here != there:
-        yield f"{place}: its groups have {there} parameters in the snapshot, {here} here"
+def _optimizer_differences(path: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
+    saved_sizes = [len(group["params"]) for group in saved.get("param_groups", ())]
+    current_sizes = [len(group["params"]) for group in optimizer.param_groups]
+    if current_sizes != saved_sizes:
+        yield f"{path}: group sizes are {saved_sizes} in the snapshot, {current_sizes} in the optimizer"
         return
-    for group, other in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
-        # A newer torch may have added some; only another kind of optimizer has others in their place.
-        missing = [name for name in optimizer.defaults if name not in other]
-        unexpected = [name for name in other if name not in group and name not in _SCHEDULER_KEYS]
+    for group, saved_group in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
+        # A newer torch may have added keys. Only another optimizer class replaces keys by others.
+        missing = [name for name in optimizer.defaults if name not in saved_group]
+        unexpected = [name for name in saved_group if name not in group and name not in _SCHEDULER_KEYS]
         if missing and unexpected:
             yield (
-                f"{place}: it was of another kind: its groups have {', '.join(unexpected)} in the snapshot, "
-                f"{', '.join(missing)} in {type(optimizer).__name__} here"
+                f"{path}: the snapshot is of another optimizer class. Its parameter groups have "
+                f"{', '.join(unexpected)}, those of {type(optimizer).__name__} have {', '.join(missing)}"
             )
             return
 
 
-def _is_compatible(saved: object, here: object) -> bool:
-    if not isinstance(saved, Tensor) or not isinstance(here, Tensor) or is_lazy(here):
+def _is_compatible(saved: object, current: object) -> bool:
+    if not isinstance(saved, Tensor) or not isinstance(current, Tensor) or is_lazy(current):
         return True
-    return saved.shape == here.shape
+    return saved.shape == current.shape
 
 
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a single number"
+def _format_shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"

@@ -1,4 +1,4 @@
-"""What is wrong with a snapshot."""
+"""Exceptions of snapshots."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import os
 
 
 class SnapshotError(RuntimeError):
-    """A snapshot cannot be used.
+    """Raised when a snapshot cannot be used, for example because it is damaged.
+
+    Args:
+        path: Path of the snapshot.
+        reason: Why the snapshot cannot be used.
 
     Attributes:
-        path: The file.
-        reason: Why.
+        path: Path of the snapshot, as a string.
+        reason: Why the snapshot cannot be used.
+
+    Example:
+        >>> import os, tempfile
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> out_dir = tempfile.mkdtemp()
+        >>> manager = pte.ExtensionsManager(torch.nn.Linear(1, 1), 1, out_dir=out_dir, iters_per_epoch=1, sinks=[])
+        >>> try:
+        ...     manager.resume(os.path.join(out_dir, "snapshot_iter_7"))
+        ... except RuntimeError as error:
+        ...     print(type(error).__name__, os.path.basename(error.path))
+        SnapshotError snapshot_iter_7
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:

@@ -1,6 +1,7 @@
-"""The file of a snapshot: published whole and durable or not at all, and read only after it was checked.
+"""Write snapshot files atomically, and read them after verification.
 
-One whose tensors lie in shards is a folder, of which this reads the rest (see :mod:`pte_tracking._snapshots.shards`).
+A sharded snapshot is a directory. This module reads the part of it that is not sharded; see
+:mod:`pte_tracking._snapshots.shards`.
 """
 
 from __future__ import annotations
@@ -28,102 +29,123 @@ from pte_tracking._store.files import sync_directory, sync_file
 
 
 def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
-    """Write a state so that after a crash at any moment there is the whole new file under its name, or what was there.
+    """Write a snapshot file atomically: after a crash, either the complete new file or the previous one exists.
+
+    Args:
+        path: Path of the file. A sharded snapshot at this path is replaced.
+        state: The plain state.
+
+    Returns:
+        The digest of the file.
 
     Raises:
-        OSError: The disk is full or broken. Nothing is left behind.
+        OSError: If the disk is full or the file cannot be written. The temporary file is deleted.
     """
     temporary = temporary_path(path)
     try:
-        written = save(temporary, state)
-        if path.is_dir() and is_snapshot(path):  # in shards, by more ranks; no file can take the place of a folder
+        digest = save(temporary, state)
+        if path.is_dir() and is_snapshot(path):  # A file cannot replace a directory of shards.
             delete_checkpoint(path)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-    return written
+    return digest
 
 
 def save(path: Path, state: Mapping[str, Any]) -> FileDigest:
-    """Write a state under its final name or a temporary one, and wait until it is on the disk.
+    """Write a state to a file and flush the file to disk.
+
+    Args:
+        path: Path of the file, final or temporary.
+        state: The plain state.
+
+    Returns:
+        The digest of the file.
 
     Raises:
-        OSError: The disk is full or broken.
+        OSError: If the disk is full or the file cannot be written.
     """
     try:
         torch.save(state, path)
-    except RuntimeError as error:  # torch's stream knows not what went wrong
+    except RuntimeError as error:  # torch does not report the cause
         free = shutil.disk_usage(path.parent).free
-        raise OSError(f"torch could not write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
+        raise OSError(f"torch failed to write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
     sync_file(path)
     return digest_file(path)
 
 
 def temporary_path(path: Path) -> Path:
-    """Where a snapshot is written before it is published. A killed process may leave it."""
+    """Return the path that a snapshot is written to before it is renamed. A crash can leave this file."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def load(path: Path, sha256: str | None = None, world: World = SINGLE_PROCESS) -> dict[str, Any]:
-    """Check a file, or a folder of shards, and read it. Nothing in it is ever executed, whoever made it.
+    """Verify and read a snapshot. Nothing in it is executed, even if it is malicious.
 
     Args:
-        path: The file.
-        sha256: Its digest, where known.
-        world: The ranks that all call this: each checks some of the shards, and rank 0 reads.
+        path: Path of the snapshot file, or of its directory if it is sharded.
+        sha256: The expected digest. None: only the checksums in the snapshot are verified.
+        world: The ranks, which all call this. Each verifies some of the shards, and rank 0 reads the state.
 
     Returns:
-        The state, its tensors on the CPU.
+        The state, with its tensors on the CPU. Sharded tensors have no content.
 
     Raises:
-        SnapshotError: It is not there, damaged, no snapshot, or holds more than tensors and plain values.
+        SnapshotError: If the snapshot does not exist, is damaged, is not a snapshot, or contains anything other than
+            tensors and plain values.
     """
 
     def check() -> tuple[str | None, dict[str, Any]]:
-        trouble = verify_snapshot(path, sha256, world.rank, world.size)
+        problem = verify_snapshot(path, sha256, world.rank, world.size)
         try:
-            return trouble, {} if trouble or world.rank else _read(path, mmap=False)
+            return problem, {} if problem or world.rank else _read(path, mmap=False)
         except SnapshotError as error:
             return error.reason, {}
 
-    topic = f"the check of {path.name}"
-    trouble, state = world.run_on_all_ranks(topic, check)
-    for rank, each in enumerate(world.all_gather(topic, trouble)):
-        if each:
-            raise SnapshotError(path, each if world.is_single_process else f"{each} (says rank {rank})")
+    topic = f"verification of {path.name}"
+    problem, state = world.run_on_all_ranks(topic, check)
+    for rank, rank_problem in enumerate(world.all_gather(topic, problem)):
+        if rank_problem:
+            raise SnapshotError(path, rank_problem if world.is_single_process else f"{rank_problem} (on rank {rank})")
     return world.run_on_rank_zero(topic, lambda: state)
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """Read all but the content of tensors, without a check: fast, and good for a look at what it says of itself.
+    """Read a snapshot without verification and without loading the content of its tensors. This is fast.
+
+    Args:
+        path: Path of the snapshot.
+
+    Returns:
+        The state. Its tensors are mapped from the file.
 
     Raises:
-        SnapshotError: It cannot be read.
+        SnapshotError: If the snapshot cannot be read.
     """
     return _read(path, mmap=True)
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether there is a file, or a whole folder of shards, by its looks."""
+    """Return whether a path is a file or a directory with a snapshot index. The content is not verified."""
     return path.is_file() or (path / SNAPSHOT_INDEX).is_file()
 
 
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
-    file = path / STATE_FILE if path.is_dir() else path
+    state_file = path / STATE_FILE if path.is_dir() else path
     try:
-        is_program = _is_program(file)
-        state = None if is_program else torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        is_program = _is_program(state_file)
+        state = None if is_program else torch.load(state_file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(
-            path, f"not loaded: it is no snapshot, or holds more than tensors and plain values: {reason}"
+            path, f"not loaded, because it is not a snapshot or contains more than tensors and plain values: {reason}"
         ) from error
     if is_program:
-        raise SnapshotError(path, "a TorchScript program, no snapshot; programs are not loaded")
+        raise SnapshotError(path, "not loaded, because it is a TorchScript program")
     if not isinstance(state, dict):
-        raise SnapshotError(path, f"no snapshot: it holds a {type(state).__name__}, not a dictionary")
+        raise SnapshotError(path, f"not a snapshot: it contains a {type(state).__name__} instead of a dictionary")
     return state
 
 

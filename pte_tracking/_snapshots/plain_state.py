@@ -1,4 +1,4 @@
-"""States that anybody can read: tensors and plain values, which ``torch.load`` takes in its safe default."""
+"""Plain states: tensors and plain values that ``torch.load`` reads with its safe default."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ _MAPPINGS = (dict, OrderedDict, Counter)
 
 
 def to_plain(value: Any, path: str = "") -> Any:
-    """The same state in new containers, of tensors without graphs and plain values.
+    """Convert a state to new containers of detached tensors and plain values.
 
-    Tensors share their memory with the state's, but for views of a small part of a larger storage: of those torch would
-    save all of it, so they are copied. NumPy's numbers become Python's. What would come back as something else is
-    refused.
+    Tensors share memory with those of the state. Views of a larger storage are copied, because torch would save the
+    complete storage. NumPy scalars become Python values. A value that would be restored with another type is an error.
 
     Args:
         value: The state.
-        path: Where it stands in a larger one, for the error.
+        path: Position of the value in a larger state, for the error message.
+
+    Returns:
+        The plain state.
 
     Raises:
-        TypeError: There is something else in it; its place is named, such as ``extensions/LogReport/extension/rows``.
+        TypeError: If the state contains any other value. The message names its position, such as
+            ``extensions/LogReport/extension/rows``.
     """
     kind = type(value)
     if kind in _ATOMS:
@@ -44,28 +47,28 @@ def to_plain(value: Any, path: str = "") -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
         return value.item()
-    raise TypeError(f"{path}: {_type_name(kind)} cannot be saved in a snapshot; {_advice(kind)}")
+    raise TypeError(f"{path}: {_type_name(kind)} cannot be saved in a snapshot. {_advice(kind)}")
 
 
 def _tensor(tensor: Tensor, path: str) -> Tensor:
     if is_lazy(tensor):
-        raise TypeError(f"{path}: not initialized yet; run the model once on an example before the training")
+        raise TypeError(f"{path}: the parameter is not initialized. Run the model once on an example before training.")
     tensor = tensor.detach()
     if type(tensor) is not Tensor and not is_sharded(tensor):
-        raise TypeError(f"{path}: {_type_name(type(tensor))} cannot be saved in a snapshot that is read without it")
+        raise TypeError(f"{path}: {_type_name(type(tensor))} cannot be saved in a snapshot. Return plain tensors.")
     if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()
     return tensor
 
 
 def _mapping(value: Any, path: str) -> Any:
-    copy = type(value)()
+    copied = type(value)()
     for key, item in value.items():
-        copy[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
-    # The versions of a module's parts, by which torch reads older states.
+        copied[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
+    # The versions of the submodules. torch needs them to read older states.
     if hasattr(value, "_metadata"):
-        copy._metadata = to_plain(value._metadata, f"{path}/_metadata")
-    return copy
+        copied._metadata = to_plain(value._metadata, f"{path}/_metadata")
+    return copied
 
 
 def _type_name(kind: type) -> str:
@@ -74,30 +77,33 @@ def _type_name(kind: type) -> str:
 
 def _advice(kind: type) -> str:
     if kind.__module__ == "numpy":
-        return "return torch.as_tensor(value) from state_dict(), and value.numpy() is the array again"
+        return "Return torch.as_tensor(value) from state_dict() and call value.numpy() in load_state_dict()."
     if issubclass(kind, dict | list | tuple | set) or kind.__name__ == "deque":
-        return "return a plain dict, list or tuple of it from state_dict(), and make it again in load_state_dict()"
-    return "return tensors, numbers, strings and containers of them from state_dict()"
+        return "Return a plain dict, list, or tuple from state_dict() and convert it back in load_state_dict()."
+    return "Return tensors, numbers, strings, and containers of them from state_dict()."
 
 
 def map_tensors(value: Any, function: Callable[[Tensor, str], Tensor], path: str = "") -> Any:
-    """The same plain state with other tensors.
+    """Replace the tensors of a plain state.
 
     Args:
-        value: What :func:`plain` returned.
-        take: Gives the tensor that stands in place of another; it is told its place, such as ``models/main/weight``.
-        path: Where the state stands in a larger one.
+        value: The plain state.
+        function: Receives each tensor and its position, such as ``models/main/weight``, and returns the replacement.
+        path: Position of the value in a larger state.
+
+    Returns:
+        The state in new containers with the replaced tensors.
     """
     if isinstance(value, Tensor):
         return function(value, path)
     kind = type(value)
     if kind in _MAPPINGS:
-        copy: Any = kind()
+        mapped: Any = kind()
         for key, item in value.items():
-            copy[key] = map_tensors(item, function, f"{path}/{key}" if path else str(key))
+            mapped[key] = map_tensors(item, function, f"{path}/{key}" if path else str(key))
         if hasattr(value, "_metadata"):
-            copy._metadata = value._metadata
-        return copy
+            mapped._metadata = value._metadata
+        return mapped
     if kind in _SEQUENCES:
         return kind([map_tensors(item, function, f"{path}/{index}") for index, item in enumerate(value)])
     return value

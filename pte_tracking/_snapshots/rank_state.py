@@ -1,8 +1,7 @@
-"""What of a training's state belongs to one rank alone: its random generators, its place in the data, its sums.
+"""State that differs between ranks: random generators, position in the data, sums, and buffers.
 
-Models, optimizers and counts are alike on all ranks, but for buffers, such as the means that a BatchNorm keeps of what
-it has seen. So a snapshot holds the state of rank 0, and beside it, under ``"ranks"``, what is different on the ranks
-1, 2 and so on, in their order.
+Models, optimizers, and counters are equal on all ranks, except for buffers such as the running means of a BatchNorm. A
+snapshot contains the state of rank 0. Its entry ``"ranks"`` lists the differing state of ranks 1, 2, and so on.
 """
 
 from __future__ import annotations
@@ -22,10 +21,14 @@ from pte_tracking._snapshots.summaries import merge_sums, reset_sums
 
 
 class RankState(TypedDict):
-    """The state of one rank: its random generators, extensions, stop trigger, loaders, and buffers.
+    """State of one rank.
 
     Attributes:
-        buffers: By the names of models and theirs; those alone that are others than on rank 0.
+        rng: States of the random generators.
+        extensions: States of the extensions.
+        stop_trigger: State of the stop trigger.
+        data: States of the data loaders.
+        buffers: Buffers that differ from those of rank 0, by model name and buffer name.
     """
 
     rng: rng.RandomState
@@ -36,52 +39,61 @@ class RankState(TypedDict):
 
 
 def other_rank_states(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[RankState]:
-    """What of a state is each rank's own, of the ranks 1, 2 and so on; called on all of them.
+    """Collect the states of ranks 1, 2, and so on. Call this on every rank.
 
     Args:
-        state: The state here, a plain one.
-        models: The models that it is of, by name.
+        state: The plain state of this rank.
+        models: The models by name.
         world: The ranks.
+
+    Returns:
+        The states in the order of ranks, without rank 0. Empty in a single process.
     """
     if world.is_single_process:
         return []
     buffers = dict(_buffers(state, models))
-    digests = {place: _digest(tensor) for place, tensor in buffers.items()}
-    first = world.run_on_rank_zero("the buffers in a snapshot", lambda: digests)
-    mine: dict[str, dict[str, Tensor]] = {}
+    digests = {key: _digest(tensor) for key, tensor in buffers.items()}
+    rank_zero_digests = world.run_on_rank_zero("snapshot buffers", lambda: digests)
+    differing: dict[str, dict[str, Tensor]] = {}
     for (name, key), tensor in buffers.items():
-        if digests[name, key] != first.get((name, key)):
-            mine.setdefault(name, {})[key] = tensor
-    return world.all_gather("a snapshot", _part(state, mine))[1:]
+        if digests[name, key] != rank_zero_digests.get((name, key)):
+            differing.setdefault(name, {})[key] = tensor
+    return world.all_gather("snapshot capture", _rank_state(state, differing))[1:]
 
 
 def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
-    """The state that a rank goes on from.
+    """Return the state that this rank restores.
 
-    On another number of ranks, rank 0 takes over the sums of all, and the others begin with none. A rank that was not
-    there when the snapshot was taken begins where rank 0 was, but draws other random numbers.
+    If the world size has changed, rank 0 restores the sums of all ranks and the other ranks start with empty sums. A
+    rank without saved state restores that of rank 0, with different random numbers.
+
+    Args:
+        state: The state in the snapshot.
+        world: The current ranks.
     """
     others: list[RankState] = state.get("ranks", [])
     manager = state["manager"]
-    first = _part(state, {})
-    mine = first.copy()
+    rank_zero = _rank_state(state, {})
+    own = rank_zero.copy()
     if 0 < world.rank <= len(others):
-        mine = others[world.rank - 1].copy()
+        own = others[world.rank - 1].copy()
     elif world.rank:
-        mine["rng"] = rng.derive_for_rank(state["rng"], world.rank)
+        own["rng"] = rng.derive_for_rank(state["rng"], world.rank)
     if len(others) + 1 != world.size:
-        mine["extensions"] = _resized(first["extensions"], [one["extensions"] for one in others], world)
-        mine["stop_trigger"] = _resized(first["stop_trigger"], [one["stop_trigger"] for one in others], world)
+        own["extensions"] = _redistribute_sums(rank_zero["extensions"], [rank["extensions"] for rank in others], world)
+        own["stop_trigger"] = _redistribute_sums(
+            rank_zero["stop_trigger"], [rank["stop_trigger"] for rank in others], world
+        )
     return {
         **state,
-        "models": {name: _with_buffers(model, mine["buffers"].get(name)) for name, model in state["models"].items()},
-        "rng": mine["rng"],
-        "extensions": mine["extensions"],
-        "manager": {**manager, "data": mine["data"], "stop_trigger": mine["stop_trigger"]},
+        "models": {name: _with_buffers(model, own["buffers"].get(name)) for name, model in state["models"].items()},
+        "rng": own["rng"],
+        "extensions": own["extensions"],
+        "manager": {**manager, "data": own["data"], "stop_trigger": own["stop_trigger"]},
     }
 
 
-def _part(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
+def _rank_state(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
     manager = state["manager"]
     return RankState(
         rng=state["rng"],
@@ -96,19 +108,19 @@ def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Itera
     for name, model in models.items():
         saved = state["models"][name]
         for key, _ in model.named_buffers():
-            # One that is not persistent is not there, and a model may have names of its own for its state.
+            # Buffers that are not persistent are not in the state, and a model may use other names in its state.
             if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
                 yield (name, key), tensor.cpu()
 
 
-def _resized(first: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
-    """A state on another number of ranks: with the sums of all on rank 0, and with none on the others."""
-    resized: dict[str, Any] = reset_sums(first) if world.rank else merge_sums(first, others)
-    return resized
+def _redistribute_sums(state: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:
+    """Return a state with the sums of all ranks on rank 0, and with empty sums on other ranks."""
+    redistributed: dict[str, Any] = reset_sums(state) if world.rank else merge_sums(state, others)
+    return redistributed
 
 
 def _digest(tensor: Tensor) -> bytes:
-    """What tells a buffer from others: it may be large, and is mostly the same on all ranks."""
+    """Return a digest, with which ranks compare large buffers."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.digest()
@@ -117,6 +129,6 @@ def _digest(tensor: Tensor) -> bytes:
 def _with_buffers(model: dict[str, Any], buffers: Mapping[str, Tensor] | None) -> dict[str, Any]:
     if not buffers:
         return model
-    amended = copy.copy(model)  # a model's state carries the versions of its modules along
-    amended.update(buffers)
-    return amended
+    updated = copy.copy(model)  # keeps the attribute with the module versions
+    updated.update(buffers)
+    return updated

@@ -24,112 +24,123 @@ from pte_tracking._store.manifest import Manifest
 _T = TypeVar("_T")
 
 
-def reopen_run(run: Run, state: Mapping[str, Any], found: SelectedSnapshot | None) -> Checkpoint | None:
-    """Open a run at the point of a snapshot.
+def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | None) -> Checkpoint | None:
+    """Open a run at the journal position of a snapshot.
 
-    What became of snapshots after that point stays, though the point came before: a snapshot is announced when it is on
-    the disk, after its point, and files that were pruned do not come back.
+    The rewind supersedes all later events. Registrations and removals of earlier snapshots among them are written
+    again: a snapshot is registered after the position that it stores, and pruned files no longer exist.
 
     Args:
-        run: The run, not open yet.
-        state: The snapshot's state.
-        found: Where it was found, if that is known.
+        run: The run, which is not open yet.
+        state: The state of the snapshot.
+        selected: The selected snapshot. None if the state was passed to ``load_state_dict``.
 
     Returns:
-        The snapshot in the record of the run, if it is known there.
+        The checkpoint of the snapshot. None if the snapshot is not registered in the run.
     """
-    point: RunPosition | None = state.get("run")
-    if point is None:
+    position: RunPosition | None = state.get("run")
+    if position is None:
         run.open(resume=True)
         return None
-    before = {one.path: one for one in run.checkpoints()} if is_run_of(run, point) else None
-    run.open(at=point, journal=None if found is None else _find_journal(found.path, run))
-    after = {one.path: one for one in run.checkpoints()}
-    for one in before.values() if before is not None else ():
-        if one.step <= point["step"] and not _is_same(one, after.get(one.path)):
-            run.log_checkpoint(one.path, one.step, one.sha256, one.size, one.epoch, one.values)
+    before = {checkpoint.path: checkpoint for checkpoint in run.checkpoints()} if is_run_of(run, position) else None
+    run.open(at=position, journal=None if selected is None else _find_journal(selected.path, run))
+    after = {checkpoint.path: checkpoint for checkpoint in run.checkpoints()}
+    for checkpoint in before.values() if before is not None else ():
+        if checkpoint.step <= position["step"] and not _is_same_checkpoint(checkpoint, after.get(checkpoint.path)):
+            run.log_checkpoint(
+                checkpoint.path,
+                checkpoint.step,
+                checkpoint.sha256,
+                checkpoint.size,
+                checkpoint.epoch,
+                checkpoint.values,
+            )
     for path in after.keys() - before.keys() if before is not None else ():
         run.remove_checkpoint(path, after[path].step)
-    name = None if found is None else _register(run, found)
-    here = [one for one in run.checkpoints() if one.step == point["step"] and name in (None, one.path)]
-    return here[-1] if here else None
+    name = None if selected is None else _register(run, selected)
+    matching = [
+        checkpoint
+        for checkpoint in run.checkpoints()
+        if checkpoint.step == position["step"] and name in (None, checkpoint.path)
+    ]
+    return matching[-1] if matching else None
 
 
-def open_on_rank_zero(world: World, run: Run, opening: Callable[[], _T]) -> _T:
-    """Open a run on rank 0, and let all ranks know which it is.
+def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:
+    """Open a run on rank 0 and attach all ranks to it.
 
     Args:
         world: The ranks.
         run: The run.
-        opening: Opens it.
+        open_run: Opens the run. It is called on rank 0 only.
 
     Returns:
-        What ``opening`` returned.
+        The return value of ``open_run``, on every rank.
     """
 
-    def open_here() -> tuple[_T, Manifest]:
-        return opening(), run.manifest()
+    def open_and_describe() -> tuple[_T, Manifest]:
+        return open_run(), run.manifest()
 
-    opened, manifest = world.run_on_rank_zero("the opening of the run", open_here)
+    opened, manifest = world.run_on_rank_zero("opening of the run", open_and_describe)
     run.attach(manifest)
     return opened
 
 
 def register_unlisted(run: Run, template: Template) -> None:
-    """Announce the snapshots of a run that are on the disk, but whose announcement a kill has prevented."""
+    """Register snapshots that were published just before a crash. Damaged ones are ignored."""
     for path in find_unlisted(run, [template]):
         with contextlib.suppress(SnapshotError):
             _register(run, SelectedSnapshot(path, load(path)))
 
 
 def _find_journal(path: Path, run: Run) -> Path | None:
-    """The journal that came with a snapshot from elsewhere."""
+    """Return the journal next to a snapshot outside the run directory, if there is one."""
     journal = path.parent / JOURNAL
     return journal if journal.is_file() and path.parent != run.directory else None
 
 
-def _register(run: Run, found: SelectedSnapshot) -> str:
-    """Make a snapshot one of this run's, where it is not: taken from elsewhere, or never announced.
+def _register(run: Run, selected: SelectedSnapshot) -> str:
+    """Register a snapshot in a run unless it is registered. Copy it into the run directory if it is outside.
 
     Returns:
-        Its name in the run's directory.
+        The path of the snapshot, relative to the run directory.
     """
-    if run.directory in found.path.parents and found.fetched_to is None:
-        name = found.path.relative_to(run.directory).as_posix()
+    if run.directory in selected.path.parents and selected.fetched_to is None:
+        name = selected.path.relative_to(run.directory).as_posix()
     else:
-        name = _copy_into_run(found, run.directory)
-    known = [one.sha256 for one in run.checkpoints() if one.path == name]
-    if found.sha256 in known:
+        name = _copy_into_run(selected, run.directory)
+    known_digests = [checkpoint.sha256 for checkpoint in run.checkpoints() if checkpoint.path == name]
+    if selected.sha256 in known_digests:
         return name
-    written = checkpoint_digest(run.directory / name)
-    if written.sha256 not in known:
-        manager = found.state["manager"]
+    digest = checkpoint_digest(run.directory / name)
+    if digest.sha256 not in known_digests:
+        manager = selected.state["manager"]
         length = manager["iters_per_epoch"]
         epoch = manager["iteration"] / length if length else None
         run.log_checkpoint(
-            name, found.state["run"]["step"], written.sha256, written.size, epoch, found.state.get("values")
+            name, selected.state["run"]["step"], digest.sha256, digest.size, epoch, selected.state.get("values")
         )
     return name
 
 
-def _copy_into_run(found: SelectedSnapshot, directory: Path) -> str:
-    """Bring a snapshot from elsewhere into the run's directory, so that the next resume finds it there."""
-    name = found.path.name
+def _copy_into_run(selected: SelectedSnapshot, directory: Path) -> str:
+    """Copy or move a snapshot into the run directory, so that the next resume finds it."""
+    name = selected.path.name
     if (directory / name).exists():
         name += ".resumed"
     temporary = temporary_path(directory / name)
-    delete_checkpoint(temporary)  # what a kill has left
+    delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
-    if found.fetched_to is not None:
-        os.replace(found.path, directory / name)
+    if selected.fetched_to is not None:
+        os.replace(selected.path, directory / name)
         return name
-    if found.path.is_dir():
-        shutil.copytree(found.path, temporary)
+    if selected.path.is_dir():
+        shutil.copytree(selected.path, temporary)
     else:
-        shutil.copyfile(found.path, temporary)
+        shutil.copyfile(selected.path, temporary)
     os.replace(temporary, directory / name)
     return name
 
 
-def _is_same(one: Checkpoint, other: Checkpoint | None) -> bool:
-    return other is not None and (one.path, one.step, one.sha256) == (other.path, other.step, other.sha256)
+def _is_same_checkpoint(first: Checkpoint, second: Checkpoint | None) -> bool:
+    return second is not None and (first.path, first.step, first.sha256) == (second.path, second.step, second.sha256)

@@ -1,22 +1,29 @@
-"""Which snapshots are worth their place on the disk."""
+"""Snapshot retention rules."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.template import Template
+from pte_tracking._store.checkpoint_files import delete_checkpoint
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import check_key
 
+_logger = logging.getLogger("pte_tracking")
+
 
 class BestPolicy(NamedTuple):
-    """What makes a snapshot good.
+    """Ranking of snapshots by a metric.
 
     Attributes:
-        key: The value that is looked at.
-        mode: Whether ``"min"`` or ``"max"`` is best.
-        keep: How many of the best are kept.
+        key: Name of the metric.
+        mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        keep: Number of best snapshots to keep.
     """
 
     key: str
@@ -24,16 +31,16 @@ class BestPolicy(NamedTuple):
     keep: int
 
     @classmethod
-    def parse(cls, given: Sequence[object]) -> BestPolicy:
-        """From what a user writes, such as ``("val/loss", "min", 3)``.
+    def parse(cls, value: Sequence[object]) -> BestPolicy:
+        """Parse the argument ``keep_best``, such as ``("val/loss", "min", 3)``.
 
         Raises:
-            TypeError: It is no such triple.
-            ValueError: The mode is unknown or the count not positive.
+            TypeError: If the argument is not a sequence of three.
+            ValueError: If the mode is unknown or the count is not positive.
         """
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 3:
-            raise TypeError(f"keep_best: expected (key, 'min' or 'max', count), got {given!r}")
-        key, mode, count = given
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
+            raise TypeError(f"keep_best: expected (key, 'min' or 'max', count), got {value!r}")
+        key, mode, count = value
         check_key(key, "keep_best")
         if mode not in ("min", "max"):
             raise ValueError(f"keep_best: expected the mode 'min' or 'max', got {mode!r}")
@@ -42,24 +49,66 @@ class BestPolicy(NamedTuple):
         return cls(str(key), str(mode), count)
 
     def ranked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-        """Those that have a finite value, the best first; of equal ones the earlier."""
+        """Return the checkpoints with a finite value, the best first. Of equal values, the earlier one is first."""
         sign = 1 if self.mode == "min" else -1
-        values = {one.path: float(one.values.get(self.key, math.nan)) for one in checkpoints}
-        finite = [one for one in checkpoints if math.isfinite(values[one.path])]
-        return sorted(finite, key=lambda one: (sign * values[one.path], one.step))
+        values = {checkpoint.path: float(checkpoint.values.get(self.key, math.nan)) for checkpoint in checkpoints}
+        finite = [checkpoint for checkpoint in checkpoints if math.isfinite(values[checkpoint.path])]
+        return sorted(finite, key=lambda checkpoint: (sign * values[checkpoint.path], checkpoint.step))
 
 
 def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:
-    """The snapshots that may go.
+    """Return the checkpoints that retention allows to delete.
 
     Args:
-        checkpoints: All, the newest last. That one stays in any case: a resume needs it.
-        n_retains: How many of the newest stay; all if not positive, or with ``best`` the newest alone.
-        best: Which others stay.
+        checkpoints: All checkpoints, the newest last. The newest is always kept, because a resume needs it.
+        n_retains: Number of newest checkpoints to keep. If it is not positive, all are kept without ``best``, and only
+            the newest with ``best``.
+        best: Rule for checkpoints that are kept in addition.
     """
     if n_retains <= 0 and best is None:
         return []
-    stay = {one.path for one in checkpoints[-max(n_retains, 1) :]}
+    kept_paths = {checkpoint.path for checkpoint in checkpoints[-max(n_retains, 1) :]}
     if best is not None:
-        stay.update(one.path for one in best.ranked(checkpoints)[: best.keep])
-    return [one for one in checkpoints if one.path not in stay]
+        kept_paths.update(checkpoint.path for checkpoint in best.ranked(checkpoints)[: best.keep])
+    return [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept_paths]
+
+
+class Retention(NamedTuple):
+    """Retention rule of one snapshot extension.
+
+    Attributes:
+        template: The names of its files. Other files are never deleted.
+        n_retains: Number of newest snapshots to keep. If it is not positive, all are kept without ``best``, and only
+            the newest with ``best``.
+        best: Rule for snapshots that are kept in addition.
+    """
+
+    template: Template
+    n_retains: int
+    best: BestPolicy | None = None
+
+    def own_checkpoints(self, run: Run) -> list[Checkpoint]:
+        """Return the checkpoints of a run whose files match the template, the newest last."""
+        return [checkpoint for checkpoint in run.checkpoints() if self.template.matches(checkpoint.path)]
+
+    def prune(self, run: Run) -> None:
+        """Delete prunable snapshots of a run and unregister them."""
+        for checkpoint in prunable(self.own_checkpoints(run), self.n_retains, self.best):
+            # In this order, a snapshot that a crash leaves registered is pruned the next time.
+            if _delete(run.directory / checkpoint.path):
+                run.remove_checkpoint(checkpoint.path, checkpoint.step)
+
+    def prune_files(self, directory: Path) -> None:
+        """Delete files of a run directory that are not registered as checkpoints, except the newest."""
+        if self.n_retains > 0:
+            for name in self.template.list_files(directory)[: -self.n_retains]:
+                _delete(directory / name)
+
+
+def _delete(path: Path) -> bool:
+    try:
+        delete_checkpoint(path)
+    except OSError as error:
+        _logger.error("%s: deletion of the old snapshot failed: %s", path, error)
+        return False
+    return True

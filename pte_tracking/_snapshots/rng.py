@@ -1,4 +1,4 @@
-"""The state of every random generator that a training draws from without naming it."""
+"""States of the global random generators of Python, NumPy, and torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class PythonState(TypedDict):
-    """The state of :mod:`random`, its many numbers as one tensor: a snapshot is copied while the training waits."""
+    """State of :mod:`random`. Its integers are one tensor, which is faster to copy than a tuple of 625 elements.
+
+    Attributes:
+        version: Version of the state.
+        internal: The integers.
+        gauss_next: Next value of ``random.gauss``, if it was computed in advance.
+    """
 
     version: int
     internal: Tensor
@@ -22,7 +28,15 @@ class PythonState(TypedDict):
 
 
 class RandomState(TypedDict, total=False):
-    """The states: CUDA's by device, and NumPy's, CUDA's and Metal's only where they are used."""
+    """States of all global generators. NumPy, CUDA, and MPS have a state only if they are used.
+
+    Attributes:
+        python: State of :mod:`random`.
+        torch: State of torch on the CPU.
+        numpy: State of :mod:`numpy.random`.
+        cuda: State of each CUDA device.
+        mps: State of the MPS device.
+    """
 
     python: PythonState
     torch: Tensor
@@ -32,13 +46,13 @@ class RandomState(TypedDict, total=False):
 
 
 def get_state() -> RandomState:
-    """The states now."""
+    """Return the current states of all global generators, without advancing them."""
     version, internal, gauss_next = random.getstate()
     state = RandomState(
         python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
         torch=torch.get_rng_state(),
     )
-    # NumPy imports it when it is first used, which is before it is seeded or drawn from.
+    # NumPy imports this module on first use, before any seeding or drawing.
     if numpy_random := sys.modules.get("numpy.random"):
         state["numpy"] = _without_arrays(numpy_random.get_state(legacy=False))
     if torch.cuda.is_initialized():
@@ -49,7 +63,7 @@ def get_state() -> RandomState:
 
 
 def set_state(state: RandomState) -> None:
-    """Go on from these states; those of devices that are not here are left out, and that is said."""
+    """Restore the states of all global generators. States of missing devices are skipped with a warning."""
     python = state["python"]
     random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss_next"]))
     torch.set_rng_state(state["torch"])
@@ -62,40 +76,40 @@ def set_state(state: RandomState) -> None:
 
 
 def derive_for_rank(state: RandomState, rank: int) -> RandomState:
-    """States for a process that joins others: they follow from those of rank 0, and are different on each rank."""
+    """Derive states for a rank without saved state. They follow from those of rank 0 and differ between ranks."""
     generator = torch.Generator()
     generator.set_state(state["torch"])
     seed = int(torch.randint(2**31, (rank,), generator=generator)[-1])
     version, internal, gauss_next = random.Random(seed).getstate()
-    new = RandomState(
+    derived = RandomState(
         python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
         torch=generator.manual_seed(seed).get_state(),
     )
     if "numpy" in state:
         import numpy
 
-        new["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
-    return new
+        derived["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
+    return derived
 
 
 def _set_numpy(state: dict[str, Any]) -> None:
     try:
-        import numpy  # torch works without it, and then nothing draws from it
+        import numpy  # Without NumPy, nothing draws from its generator.
     except ImportError:
         return
     numpy.random.set_state(_with_lists(state))
 
 
 def _set_cuda(states: list[Tensor]) -> None:
-    here = torch.cuda.device_count()
-    if here < len(states):
+    device_count = torch.cuda.device_count()
+    if device_count < len(states):
         _logger.warning(
-            "random state: the snapshot has that of %d CUDA devices, here are %d; what is drawn on them differs from "
-            "here on",
+            "Random state: the snapshot has states of %d CUDA devices, this machine has %d devices. Random numbers on "
+            "the missing devices are not reproduced.",
             len(states),
-            here,
+            device_count,
         )
-    for device, state in enumerate(states[:here]):
+    for device, state in enumerate(states[:device_count]):
         torch.cuda.set_rng_state(state, device)
 
 

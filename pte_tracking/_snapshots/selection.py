@@ -29,13 +29,13 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class SelectedSnapshot(NamedTuple):
-    """A snapshot to go on from.
+    """A verified snapshot to resume from.
 
     Attributes:
-        path: Its file.
-        state: What it holds.
-        fetched_to: The folder that was made for it, if it comes from a backend.
-        sha256: Its digest, if it was checked against that.
+        path: Path of the snapshot.
+        state: The state in it.
+        fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
+        sha256: Digest against which it was verified. None if its digest was unknown.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class SelectedSnapshot(NamedTuple):
     sha256: str | None = None
 
     def clean_up(self) -> None:
-        """Remove what was fetched and is not needed any more."""
+        """Delete the temporary directory, if there is one."""
         if self.fetched_to is not None:
             shutil.rmtree(self.fetched_to, ignore_errors=True)
 
@@ -58,33 +58,33 @@ class _Candidate(NamedTuple):
 def select_snapshot(
     run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None, world: World
 ) -> SelectedSnapshot | None:
-    """Find a snapshot, check it, each rank a part of it, and read it; called on all ranks.
+    """Select, verify, and read a snapshot. Call this on every rank; each verifies a part.
 
     Args:
-        run: The run, not open yet.
-        what: ``"latest"``, ``"best"``, a file, or a tracked checkpoint's URI.
-        templates: The names that snapshots in the run's directory have.
-        best: What makes a snapshot the best.
+        run: The run, which is not open yet.
+        source: ``"latest"``, ``"best"``, a path, or the URI of a tracked checkpoint.
+        templates: Names of the snapshots in the run directory.
+        best: Ranking for ``"best"``.
         world: The ranks.
 
     Returns:
-        The snapshot; None if there is none yet.
+        The snapshot. None if the run has no usable snapshot yet.
 
     Raises:
-        SnapshotError: The file, or what was fetched, is damaged or no snapshot.
-        LookupError: There is no such checkpoint.
-        ValueError: ``what`` is nothing of these, or it is not said what is best.
-        RuntimeError: The run is open, or one of these has happened on rank 0 alone.
+        SnapshotError: If a snapshot given by path or URI is damaged or not a snapshot.
+        LookupError: If the URI does not exist, or if no snapshot has a value to rank by.
+        ValueError: If no sink supports the URI, or if ``"best"`` is given without a ranking.
+        RuntimeError: If the run is open, or on other ranks if one of these errors occurred on rank 0.
     """
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
     if source in ("latest", "best"):
         return _first_intact(candidates, world)
-    (named,) = candidates
+    (candidate,) = candidates
     try:
-        return _load(named, world)
+        return _load(candidate, world)
     except BaseException:
-        if world.rank == 0 and named.fetched_to is not None:
-            shutil.rmtree(named.fetched_to, ignore_errors=True)
+        if world.rank == 0 and candidate.fetched_to is not None:
+            shutil.rmtree(candidate.fetched_to, ignore_errors=True)
         raise
 
 
@@ -92,7 +92,7 @@ def _candidates(
     run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None
 ) -> Iterable[_Candidate]:
     if run.is_open:
-        raise RuntimeError("resume(): the run has begun, something was logged already; resume first")
+        raise RuntimeError("resume(): the run is already open, because something was logged. Call resume() first.")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
     if source == "latest":
         return _candidates_by_step(run, templates)
@@ -109,99 +109,113 @@ def _load(candidate: _Candidate, world: World) -> SelectedSnapshot:
 
 
 def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
-    """The files of a run's snapshots, by the steps in the journal and in the files, with their digests where known."""
+    """Return the snapshots of a run, those with the highest step first."""
     digests: list[tuple[int, Path, str | None]]
-    digests = [(one.step, run.directory / one.path, one.sha256) for one in run.checkpoints()]
+    digests = [
+        (checkpoint.step, run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in run.checkpoints()
+    ]
     digests += [(step, path, None) for path, step in find_unlisted(run, templates).items()]
     return [_Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
 
 
 def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
-    """Files that were published when a kill prevented the announcement, with their steps."""
-    known = {one.path: one.step for one in run.checkpoints()}
-    found = {}
+    """Find snapshots that were published just before a crash and are not registered.
+
+    Args:
+        run: The run.
+        templates: Names of the snapshots in the run directory.
+
+    Returns:
+        The step of each snapshot by path.
+    """
+    known_steps = {checkpoint.path: checkpoint.step for checkpoint in run.checkpoints()}
+    unlisted = {}
     for template in templates:
         for name in template.list_files(run.directory):
             path = run.directory / name
-            point = _read_position(path) if name not in known or template.is_fixed else None
-            if point is not None and point["step"] > known.get(name, -1) and _is_effective(run, point):
-                found[path] = point["step"]
-    return found
+            position = _read_position(path) if name not in known_steps or template.is_fixed else None
+            if position is not None and position["step"] > known_steps.get(name, -1) and _is_effective(run, position):
+                unlisted[path] = position["step"]
+    return unlisted
 
 
 def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[_Candidate]:
     if best is None:
         raise ValueError(
-            "resume('best'): it is not said what is best; give the manager a snapshot(keep_best=('val/loss', 'min', 3))"
+            "resume('best'): no metric is configured. Pass an extension such as "
+            "snapshot(keep_best=('val/loss', 'min', 3)) to the manager."
         )
-    all_of_them = run.checkpoints()
-    ranked = best.ranked(all_of_them)
-    if all_of_them and not ranked:
-        keys = sorted({key for one in all_of_them for key in one.values})
+    checkpoints = run.checkpoints()
+    ranked = best.ranked(checkpoints)
+    if checkpoints and not ranked:
+        keys = sorted({key for checkpoint in checkpoints for key in checkpoint.values})
         raise LookupError(
-            f"resume('best'): no snapshot has a finite value of {best.key!r}; they have {', '.join(keys) or 'none'}"
+            f"resume('best'): no snapshot has a finite value of {best.key!r}. Available metrics: "
+            f"{', '.join(keys) or 'none'}."
         )
-    return [_Candidate(run.directory / one.path, one.sha256) for one in ranked]
+    return [_Candidate(run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in ranked]
 
 
 def _first_intact(candidates: Iterable[_Candidate], world: World) -> SelectedSnapshot | None:
-    broken = 0
+    damaged_count = 0
     warn = _logger.warning if world.rank == 0 else _logger.debug
     for candidate in candidates:
         try:
-            found = _load(candidate, world)
+            selected = _load(candidate, world)
         except SnapshotError as error:
-            warn("resume: %s; it is passed over", error)
-            broken += 1
+            warn("resume: skipping unusable snapshot: %s", error)
+            damaged_count += 1
             continue
-        if broken:
-            warn("resume: goes on from %s instead", candidate.path)
-        return found
-    if broken:
-        warn("resume: none of %d snapshots is intact; the run begins again", broken)
+        if damaged_count:
+            warn("resume: resuming from %s instead", candidate.path)
+        return selected
+    if damaged_count:
+        warn("resume: no usable snapshot, %d skipped. The run restarts from step 0.", damaged_count)
     return None
 
 
 def _fetch(run: Run, uri: str) -> _Candidate:
     scheme = uri.partition(":")[0]
     installed = [get_sink(name) for name in installed_sinks()]
-    # The run's own sinks know where to look; others look where the environment says.
-    able = [one for one in run.sinks if scheme in one.schemes]
-    able += [one() for one in installed if scheme in one.schemes and not able]
-    if not able:
-        schemes = sorted(known for one in installed for known in one.schemes)
+    # The sinks of the run have a configured destination. Other sinks use the environment.
+    sinks = [sink for sink in run.sinks if scheme in sink.schemes]
+    if not sinks:
+        sinks = [sink_class() for sink_class in installed if scheme in sink_class.schemes]
+    if not sinks:
+        schemes = sorted(name for sink_class in installed for name in sink_class.schemes)
         raise ValueError(
-            f"resume({uri!r}): no installed sink knows {scheme}:; known are {', '.join(schemes) or 'none'}, 'latest', "
-            "'best', and files"
+            f"resume({uri!r}): no installed sink supports {scheme}: URIs. Supported schemes: "
+            f"{', '.join(schemes) or 'none'}. Otherwise pass 'latest', 'best', or a path."
         )
     run.directory.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=run.directory))
     try:
-        return _Candidate(able[0].fetch(uri, folder), fetched_to=folder)
+        return _Candidate(sinks[0].fetch(uri, folder), fetched_to=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def is_run_of(run: Run, point: RunPosition) -> bool:
-    beginning = run.start_position()
-    return beginning is not None and beginning["id"] == point["id"]
+def is_run_of(run: Run, position: RunPosition) -> bool:
+    """Return whether a position belongs to the run in the run directory."""
+    start = run.start_position()
+    return start is not None and start["id"] == position["id"]
 
 
-def _is_effective(run: Run, point: RunPosition) -> bool:
-    """Whether a point is one of the history as it now counts."""
-    journal, position = run.directory / JOURNAL, point["position"]
+def _is_effective(run: Run, position: RunPosition) -> bool:
+    """Return whether a position is in the effective history of the run."""
+    journal, offset = run.directory / JOURNAL, position["position"]
     return (
-        is_run_of(run, point)
-        and seq_at(journal, position) == point["seq"]
-        and any(first <= position <= last for first, last in effective_ranges(journal))
+        is_run_of(run, position)
+        and seq_at(journal, offset) == position["seq"]
+        and any(first <= offset <= last for first, last in effective_ranges(journal))
     )
 
 
 def _read_position(path: Path) -> RunPosition | None:
     try:
-        point: RunPosition | None = peek(path).get("run")
+        position: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:
-        _logger.warning("resume: %s; it is passed over", error)
+        _logger.warning("resume: skipping unusable snapshot: %s", error)
         return None
-    return point
+    return position

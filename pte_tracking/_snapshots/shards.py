@@ -1,11 +1,11 @@
-"""States whose tensors lie in shards, written and read by ``torch.distributed.checkpoint``: each rank its own part.
+"""Write and read sharded snapshots with ``torch.distributed.checkpoint``.
 
-Such a snapshot is a folder: the shards and the ``.metadata`` as torch writes them, the rest of the state in
-``state.pt`` (there, tensors without content stand in the places of those in the shards), and last its marker (see
-:mod:`pte_tracking._store.checkpoint_files`). Any number of ranks reads it, a single process too.
+A sharded snapshot is a directory. It contains the shards and ``.metadata`` in the format of torch, the rest of the
+state in ``state.pt``, in which sharded tensors have no content, and the index, which is written last (see
+:mod:`pte_tracking._store.checkpoint_files`). It can be read on any number of ranks and in a single process.
 
-torch pickles ``.metadata``, and would unpickle whatever it finds there and in entries that are no tensors. Here only
-the types that describe tensors are taken from it, and tensors alone are read.
+torch pickles ``.metadata`` and would unpickle any content of it, and of entries that are not tensors. This module
+allows only types that describe tensors, and reads only tensors.
 """
 
 from __future__ import annotations
@@ -39,59 +39,63 @@ _METADATA = ".metadata"
 
 
 def has_shards(state: Any) -> bool:
-    """Whether tensors of a state lie in shards.
+    """Return whether a state contains sharded tensors.
 
-    A model does not always show it: fully_shard puts its parameters together for a while, but not in its state.
+    The parameters of a model do not show this reliably: fully_shard unshards them temporarily, but not in the state.
     """
-    found: list[Tensor] = []
+    sharded: list[Tensor] = []
 
-    def note(tensor: Tensor, path: str) -> Tensor:
+    def collect(tensor: Tensor, path: str) -> Tensor:
         if is_sharded(tensor):
-            found.append(tensor)
+            sharded.append(tensor)
         return tensor
 
-    map_tensors(state, note)
-    return bool(found)
+    map_tensors(state, collect)
+    return bool(sharded)
 
 
 def write(
-    path: Path, state: Mapping[str, Any], world: World, before: Callable[[], object] = lambda: None
+    path: Path, state: Mapping[str, Any], world: World, prepare: Callable[[], object] = lambda: None
 ) -> FileDigest | None:
-    """Write a state, each rank its shards; called on all of them. Where one cannot, nothing is left of it.
+    """Write a sharded snapshot. Call this on every rank; each writes its shards.
+
+    If a rank fails, the snapshot is deleted.
 
     Args:
-        path: The folder.
-        state: The state, a plain one.
+        path: Path of the directory.
+        state: The plain state.
         world: The ranks.
-        before: Called on rank 0 before anything is written.
+        prepare: Called on rank 0 before anything is written.
 
     Returns:
-        On rank 0, what identifies the snapshot.
+        The digest of the snapshot on rank 0, None on other ranks.
 
     Raises:
-        OSError: A rank could not write its part.
-        RuntimeError: Another rank has failed otherwise.
+        OSError: If this rank failed to write its shards.
+        RuntimeError: If another rank failed.
     """
     temporary = temporary_path(path)
     try:
-        world.run_on_rank_zero("what comes before a snapshot", before)
-        in_shards: dict[str, Tensor] = {}
+        world.run_on_rank_zero("snapshot preparation", prepare)
+        sharded: dict[str, Tensor] = {}
 
-        def take(tensor: Tensor, place: str) -> Tensor:
+        def replace_sharded(tensor: Tensor, name: str) -> Tensor:
             if not is_sharded(tensor):
                 return tensor
-            in_shards[place] = tensor
+            sharded[name] = tensor
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-        rest = map_tensors(dict(state), take)
-        mine = world.run_on_all_ranks("the shards of a snapshot", lambda: _write_shards(temporary, in_shards, world))
-        each = world.all_gather("the shards of a snapshot", mine)
+        rest = map_tensors(dict(state), replace_sharded)
+        own_digests = world.run_on_all_ranks(
+            "the shards of a snapshot", lambda: _write_shards(temporary, sharded, world)
+        )
+        digests_by_rank = world.all_gather("the shards of a snapshot", own_digests)
         if world.rank:
             return None
-        parts = {name: one for parts in each for name, one in parts.items()}
-        parts[_METADATA] = _digest_on_disk(temporary / _METADATA)
-        parts[STATE_FILE] = save(temporary / STATE_FILE, rest)
-        write_index(temporary, parts)
+        digests = {name: digest for digests in digests_by_rank for name, digest in digests.items()}
+        digests[_METADATA] = _digest_on_disk(temporary / _METADATA)
+        digests[STATE_FILE] = save(temporary / STATE_FILE, rest)
+        write_index(temporary, digests)
         sync_directory(temporary)
         delete_checkpoint(path)
         os.replace(temporary, path)
@@ -104,8 +108,8 @@ def write(
 
 
 def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, FileDigest]:
-    """Write those of this rank, and wait until they are on the disk; says which files they are in."""
-    # torch's part of it takes a while to import.
+    """Write the shards of this rank and flush them to disk. Return the digest of each file."""
+    # These imports are slow, so only sharded snapshots pay for them.
     from torch.distributed.checkpoint import state_dict_saver
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
@@ -113,22 +117,28 @@ def _write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> dic
         state_dict_saver.save(cast(Any, tensors), storage_writer=FileSystemWriter(folder), process_group=world.group)
     except (Exception, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # torch's own is no Exception
-        raise OSError(_reasons(error)) from error
+    except BaseException as error:  # CheckpointException of torch is not an Exception
+        raise OSError(_describe_error(error)) from error
     return {file.name: _digest_on_disk(file) for file in folder.glob(f"__{world.rank}_*")}
 
 
 def _digest_on_disk(path: Path) -> FileDigest:
-    """What a marker says of a file of torch's, which syncs its files before it has flushed their ends (2.13)."""
+    """Flush and digest a file that torch wrote. torch 2.13 calls fsync before it flushes the last bytes."""
     sync_file(path)
     return digest_file(path)
 
 
 def gather_shards(path: Path) -> dict[str, Any]:
-    """All of a snapshot whose tensors lie in shards, in this process.
+    """Read a sharded snapshot completely into the memory of this process.
+
+    Args:
+        path: Path of the directory.
+
+    Returns:
+        The state. All of its tensors are full tensors.
 
     Raises:
-        SnapshotError: It is damaged, or not whole.
+        SnapshotError: If the snapshot is damaged or incomplete.
     """
     return reshard(load(path), path, {}, SINGLE_PROCESS)
 
@@ -139,86 +149,92 @@ def reshard(
     objects: Mapping[str, Mapping[str, Any]],
     world: World,
 ) -> dict[str, Any]:
-    """A state as the models and optimizers here can take it; called on all ranks.
+    """Shard the tensors of a state as the current models and optimizers are sharded. Call this on every rank.
 
-    Where a tensor is sharded here, that in the state becomes shards like it, whatever shards it was written in, or
-    none. All others are whole.
+    A tensor gets the sharding of the current tensor with the same name, regardless of the sharding in the snapshot.
+    All other tensors become full tensors.
 
     Args:
-        state: The state; tensors without content stand for those that lie in shards.
-        path: The folder of the shards, if there are any.
-        objects: What will take the state: models, optimizers and state objects, each by its name, by part.
+        state: The state. Sharded tensors have no content.
+        path: Directory with the shards. None if the snapshot is not sharded.
+        objects: The objects that will load the state, by kind (``"models"``) and name.
         world: The ranks.
 
-    Raises:
-        SnapshotError: What is in the shards is not what the state says.
-    """
-    alike = _current_tensors(objects)
-    in_shards: dict[str, Tensor] = {}
+    Returns:
+        The state with the content of all tensors.
 
-    def fit(tensor: Tensor, place: str) -> Tensor:
-        like = alike.get(place, alike.get(place.rpartition("/")[0]))
+    Raises:
+        SnapshotError: If the shards do not match the state.
+        ValueError: If the state has sharded tensors and ``path`` is None.
+    """
+    current = _current_tensors(objects)
+    sharded: dict[str, Tensor] = {}
+
+    def fit_tensor(tensor: Tensor, name: str) -> Tensor:
+        like = current.get(name, current.get(name.rpartition("/")[0]))
         if like is not None and like.shape != tensor.shape:
             like = None
         if not tensor.is_meta:
-            return tensor if like is None or is_sharded(tensor) else _cut(tensor, like)
+            return tensor if like is None or is_sharded(tensor) else _distribute(tensor, like)
         if like is None:
-            in_shards[place] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            sharded[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
         else:
-            in_shards[place] = torch.empty_like(like.detach(), dtype=tensor.dtype)
-        return in_shards[place]
+            sharded[name] = torch.empty_like(like.detach(), dtype=tensor.dtype)
+        return sharded[name]
 
-    whole = cast("dict[str, Any]", map_tensors(dict(state), fit))
-    if in_shards and path is None:
-        raise ValueError("state: its tensors lie in shards beside it; give resume() the folder")
-    if in_shards and path is not None:
-        _read(path, in_shards, world)
-    return whole
+    fitted = cast("dict[str, Any]", map_tensors(dict(state), fit_tensor))
+    if sharded and path is None:
+        raise ValueError("state: the tensors are in shards. Pass the directory of the snapshot to resume().")
+    if sharded and path is not None:
+        _read(path, sharded, world)
+    return fitted
 
 
 def _current_tensors(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The sharded tensors here by their places in a state; an optimizer's states are like its parameters."""
-    found: dict[str, Tensor] = {}
+    """Return the current sharded tensors by position in a state. Optimizer states are sharded as their parameters."""
+    sharded: dict[str, Tensor] = {}
 
-    def note(tensor: Tensor, place: str) -> Tensor:
+    def collect(tensor: Tensor, tensor_name: str) -> Tensor:
         if is_sharded(tensor):
-            found[place] = tensor
+            sharded[tensor_name] = tensor
         return tensor
 
-    for kind, things in objects.items():
-        for name, thing in things.items():
-            map_tensors(thing.state_dict(), note, f"{kind}/{name}")
-            groups = getattr(thing, "param_groups", ())
-            if not isinstance(groups, list):  # some, such as Ignite's metrics, have a function for every name
+    for kind, named_objects in objects.items():
+        for name, target in named_objects.items():
+            map_tensors(target.state_dict(), collect, f"{kind}/{name}")
+            groups = getattr(target, "param_groups", ())
+            if not isinstance(
+                groups, list
+            ):  # Some objects, such as metrics of Ignite, return a function for any attribute.
                 continue
             for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
-                note(parameter, f"{kind}/{name}/state/{number}")
-    return found
+                collect(parameter, f"{kind}/{name}/state/{number}")
+    return sharded
 
 
-def _cut(tensor: Tensor, like: Tensor) -> Tensor:
+def _distribute(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)
-    # Every rank has all of it, so none has to be sent.
+    # Every rank has the full tensor, so nothing has to be sent.
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _read(path: Path, tensors: dict[str, Tensor], world: World) -> None:
-    from pte_tracking._snapshots.shard_reader import read  # this, too
+    from pte_tracking._snapshots.shard_reader import read  # slow, as above
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is ")  # torch tells what `alone` has told it
-            read(path, tensors, world.group, alone=world.is_single_process)
+            warnings.filterwarnings("ignore", "torch.distributed is ")  # a warning that no_dist was passed
+            read(path, tensors, world.group, is_single_process=world.is_single_process)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # of many kinds; torch's own is no Exception
-        reason = _reasons(error).strip().split("\n", 1)[0]
-        raise SnapshotError(path, f"its shards cannot be read: {reason}") from error
+    except BaseException as error:  # many types, and CheckpointException of torch is not an Exception
+        reason = _describe_error(error).strip().split("\n", 1)[0]
+        raise SnapshotError(path, f"the shards cannot be read: {reason}") from error
 
 
-def _reasons(error: BaseException) -> str:
-    """What went wrong, on which ranks: torch's own exception holds their tracebacks."""
+def _describe_error(error: BaseException) -> str:
+    """Describe an error, or the error of each rank in a CheckpointException of torch."""
     failures = getattr(error, "failures", {})
     return "; ".join(f"rank {rank}: {problem}" for rank, (problem, _) in sorted(failures.items())) or str(error)

@@ -1,4 +1,4 @@
-"""A signal that is noted, to be answered when the moment is right."""
+"""Signal handler that sets a flag."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 class SignalFlag:
-    """Notes that a signal came, from :meth:`install` to :meth:`restore`.
+    """Flag that a signal sets between :meth:`install` and :meth:`restore`.
 
     Args:
-        number: The signal.
+        number: Number of the signal.
 
     Raises:
-        ValueError: There is no such signal, or nobody can catch it.
+        ValueError: If the signal does not exist or cannot be caught.
 
     Attributes:
-        came: Whether it came.
+        is_received: Whether the signal was received.
     """
 
     def __init__(self, number: int) -> None:
@@ -27,41 +27,42 @@ class SignalFlag:
             raise ValueError(f"on_signal: expected a signal such as signal.SIGTERM, got {number!r}") from None
         if self._signal in (signal.SIGKILL, signal.SIGSTOP):
             raise ValueError(
-                f"on_signal: {self._signal.name} cannot be caught; schedulers send SIGTERM or SIGUSR1 before"
+                f"on_signal: {self._signal.name} cannot be caught. Pass the signal that the scheduler sends before it, "
+                "such as signal.SIGTERM or signal.SIGUSR1."
             )
-        self._previous: dict[signal.Signals, Any] = {}
-        self.came = False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self.is_received = False
 
     @property
     def exit_status(self) -> int:
-        """What shells and schedulers call a process that a signal has ended."""
+        """Exit status that shells and schedulers expect of a process killed by the signal."""
         return 128 + self._signal
 
     def install(self) -> None:
-        """Note the signal from now on. Processes forked afterwards survive it, but for SIGTERM in torch's workers.
+        """Install the handler. Processes forked later inherit it, except for SIGTERM in workers of torch.
 
         Raises:
-            RuntimeError: This is not the main thread.
+            RuntimeError: If this is not the main thread.
         """
         try:
             self._set(self._signal, self._handle)
         except ValueError:
             raise RuntimeError(
-                "on_signal: signals reach the main thread only; train there, or leave on_signal out"
+                "on_signal: only the main thread can handle signals. Train in the main thread, or omit on_signal."
             ) from None
 
     def restore(self) -> None:
-        """Leave the signal to whoever had it before."""
-        for number, previous in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous = {}
+        """Restore the previous handlers."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous_handlers = {}
 
     def _set(self, number: signal.Signals, handler: Any) -> None:
-        self._previous[number] = signal.signal(number, handler)
+        self._previous_handlers[number] = signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.came:
-            # Whole groups of processes are signalled, a loader's workers too. Torch would answer the death of a worker
-            # with an exception in the midst of the iteration that is to be finished.
+        if not self.is_received:
+            # Schedulers signal the whole process group, including the workers of a loader. When a worker ends, the
+            # handler of torch would raise an exception in the iteration that has to finish first.
             self._set(signal.SIGCHLD, signal.SIG_DFL)
-        self.came = True
+        self.is_received = True

@@ -1,4 +1,4 @@
-"""The names of snapshot files."""
+"""Names of snapshot files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
 
 
 class Template:
-    """A file name with places for numbers of the training, such as ``"snapshot_iter_{.iteration}"``.
+    """Format string for file names, such as ``"snapshot_iter_{.iteration}"``.
 
     Args:
-        text: A format string; its fields are attributes of the manager.
+        text: The format string. Its fields are numeric attributes of the manager.
+
+    Attributes:
+        is_fixed: Whether the string has no fields, so that every snapshot replaces the previous one.
+        glob: Pattern for ``Path.glob`` that matches all names, and possibly other names.
 
     Raises:
-        TypeError: It is no string.
-        ValueError: It is no format string, or leads out of the run's directory.
+        TypeError: If ``text`` is not a string.
+        ValueError: If ``text`` is not a format string or is a path outside the run directory.
     """
 
     def __init__(self, text: str) -> None:
@@ -29,46 +33,47 @@ class Template:
                 f"{type(text).__name__}"
             )
         if not text or PurePath(text).is_absolute() or ".." in PurePath(text).parts:
-            raise ValueError(f"filename: expected a path inside the run's directory, got {text!r}")
+            raise ValueError(f"filename: expected a path inside the run directory, got {text!r}")
         try:
             fields = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise ValueError(f"filename: {text!r} is no format string: {error}") from None
+            raise ValueError(f"filename: {text!r} is not a format string: {error}") from None
         self._text = text
         self._pattern = re.compile(
             "".join(re.escape(literal) + (f"({_NUMBER})" if field is not None else "") for literal, field, *_ in fields)
         )
-        #: Whether every snapshot has the same name, and replaces the one before.
         self.is_fixed = all(field is None for _, field, *_ in fields)
-        #: Matches all its names, and perhaps more.
         self.glob: str = "".join(literal + ("*" if field is not None else "") for literal, field, *_ in fields)
 
     def format(self, manager: object) -> str:
-        """The name of a snapshot taken now.
+        """Return the name for the current iteration.
+
+        Args:
+            manager: The manager.
 
         Raises:
-            ValueError: The manager has not what the template asks for, or it is no number.
+            ValueError: If the manager lacks an attribute or an attribute is not a number.
         """
         try:
             name = self._text.format(manager)
         except (AttributeError, LookupError, ValueError) as error:
-            raise ValueError(f"filename: {self._text!r} cannot be filled in: {error}") from error
+            raise ValueError(f"filename: formatting {self._text!r} failed: {error}") from error
         if not self.matches(name):
             raise ValueError(
-                f"filename: {self._text!r} became {name!r}; only numbers can be filled in, such as {{.iteration}}"
+                f"filename: {self._text!r} was formatted as {name!r}. Only numbers are allowed, such as {{.iteration}}."
             )
         return name
 
     def matches(self, name: str) -> bool:
-        """Whether a path, relative to the run's directory, is such a name."""
+        """Return whether a path, relative to the run directory, has this format."""
         return self._pattern.fullmatch(name) is not None
 
     def order(self, name: str) -> tuple[float, ...]:
-        """The numbers in a name: later snapshots have higher ones."""
+        """Return the numbers in a name, by which names are sorted."""
         match = self._pattern.fullmatch(name)
         return tuple(map(float, match.groups())) if match else ()
 
     def list_files(self, directory: Path) -> list[str]:
-        """The names of such files in a run's directory, in their order."""
-        found = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
-        return sorted(filter(self.matches, found), key=self.order)
+        """List the matching snapshots in a run directory, sorted by the numbers in their names."""
+        names = (path.relative_to(directory).as_posix() for path in directory.glob(self.glob) if is_snapshot(path))
+        return sorted(filter(self.matches, names), key=self.order)

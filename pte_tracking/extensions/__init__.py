@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.lr_scheduler import LRScheduler as LRScheduler
     from pte_tracking.extensions.micro_average import MicroAverage as MicroAverage
     from pte_tracking.extensions.model_summary import ModelSummary as ModelSummary
+    from pte_tracking.extensions.object_snapshot import snapshot_object as snapshot_object
     from pte_tracking.extensions.observe import observe_lr as observe_lr
     from pte_tracking.extensions.observe import observe_value as observe_value
     from pte_tracking.extensions.parameter_histogram import ParameterHistogram as ParameterHistogram
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.plot_report import PlotReport as PlotReport
     from pte_tracking.extensions.print_report import PrintReport as PrintReport
     from pte_tracking.extensions.progress_bar import ProgressBar as ProgressBar
-    from pte_tracking.extensions.snapshots import snapshot as snapshot
-    from pte_tracking.extensions.snapshots import snapshot_object as snapshot_object
     from pte_tracking.extensions.system_metrics import SystemMetrics as SystemMetrics
+    from pte_tracking.extensions.training_snapshot import snapshot as snapshot
     from pte_tracking.extensions.variable_statistics_plot import VariableStatisticsPlot as VariableStatisticsPlot
 else:
     # Each module is imported on first use, so that unused extensions do not slow down the import of the package.
@@ -51,8 +51,8 @@ else:
         "VariableStatisticsPlot": "variable_statistics_plot",
         "observe_lr": "observe",
         "observe_value": "observe",
-        "snapshot": "snapshots",
-        "snapshot_object": "snapshots",
+        "snapshot": "training_snapshot",
+        "snapshot_object": "object_snapshot",
     }
     __all__ = sorted(_MODULES)
 

@@ -1,4 +1,4 @@
-"""Batches: on a device, as arguments, and their form where it is known beforehand."""
+"""Batches: device, arguments, and structure."""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ def test_check_takes_compatible_function_passes(function: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "batch", "message"),
     [
-        (evaluate, [1, 2], r"as eval_func\(part_1, part_2\); evaluate\(args.*target.*\) -> .*missing.*'data'"),
-        (lambda data: None, [1, 2], r"<lambda>\(data\) cannot be called so: too many positional"),
-        (lambda: None, 1, r"as eval_func\(part_1\)"),
+        (evaluate, [1, 2], r"as in eval_func\(part_1, part_2\), but evaluate\(args.*target.*\) -> .*missing.*'data'"),
+        (lambda data: None, [1, 2], r"<lambda>\(data\) does not accept these arguments: too many positional"),
+        (lambda: None, 1, r"as in eval_func\(part_1\)"),
         (accept_keyword_only, [1], r"accept_keyword_only.*too many positional"),
-        (lambda data: None, {"x": 1, "y": 2}, r"as eval_func\(x=\.\.\., y=\.\.\.\)"),
+        (lambda data: None, {"x": 1, "y": 2}, r"as in eval_func\(x=\.\.\., y=\.\.\.\)"),
         (partial(evaluate, 1), [1, 2], r"partial.*missing a required argument: 'target'"),
         (OptionalTargetModel(), [1, 2, 3], r"OptionalTargetModel\(data.*too many positional"),
     ],
 )
 def test_check_takes_incompatible_function_raises_type_error(function: Any, batch: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=r"(?s)eval_func: it is called with each batch unpacked.*" + message):
+    with pytest.raises(TypeError, match=r"(?s)eval_func: each batch is unpacked.*" + message):
         check_signature(function, batch, "eval_func")
 
 

@@ -1,4 +1,4 @@
-"""A training that stops after any batch and goes on in a new process sees the data that it would have seen."""
+"""A training that is resumed after any batch receives the same data as an uninterrupted one."""
 
 import io
 import random
@@ -24,12 +24,12 @@ from pte_tracking._data.loader import LoaderRegistry, ResumableLoader
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
 
-BATCHES = 5  # in a pass, of 4 samples
+BATCHES = 5  # per pass, with 4 samples each
 Seen = list[tuple[Any, float]]
 
 
 class Noisy(Dataset[tuple[int, float, float, float]]):
-    """A sample is its number, and what every generator draws for it: random augmentation."""
+    """Samples of an index and a random number of every generator, as with random augmentation."""
 
     def __len__(self) -> int:
         return 4 * BATCHES
@@ -47,7 +47,7 @@ class Numbers(Dataset[int]):
 
 
 class Stream(IterableDataset[float]):
-    """Draws its samples while it goes; each worker gives a part."""
+    """Stream of random samples, of which each worker yields a part."""
 
     def __iter__(self) -> Iterator[float]:
         worker = torch.utils.data.get_worker_info()
@@ -70,7 +70,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 
 def stateful(**options: Any) -> Iterable[Any]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # its own use of torch
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # raised by torchdata
         return StatefulDataLoader(Numbers(), batch_size=4, **options)
 
 
@@ -107,7 +107,7 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
     ),
     "iterable, workers": lambda: DataLoader(Stream(), batch_size=2, num_workers=2),
     "stateful, workers": lambda: stateful(shuffle=True, num_workers=2),
-    # Random numbers inside of persistent workers are the documented exception, so these give the order only.
+    # Random numbers in persistent workers are a documented exception, so these loaders yield only indices.
     "persistent workers": lambda: DataLoader(
         Numbers(), batch_size=4, shuffle=True, num_workers=2, persistent_workers=True
     ),
@@ -117,10 +117,10 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
 }
 
 
-def train(feed: ResumableLoader[Any], batches: int) -> Iterator[tuple[Any, float]]:
-    """A training that draws random numbers of its own: pairs of a batch and such a number."""
+def train(loader: ResumableLoader[Any], batches: int) -> Iterator[tuple[Any, float]]:
+    """Yield pairs of a batch and a random number that the training draws."""
     while True:
-        for batch in feed:
+        for batch in loader:
             drawn = torch.rand(()).item() + random.random() + np.random.rand()
             yield [part.tolist() if isinstance(part, torch.Tensor) else part for part in batch], drawn
             batches -= 1
@@ -143,20 +143,20 @@ def save_and_load(state: Any) -> Any:
 
 def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
     seed_everything(1)
-    feeds = LoaderRegistry()
+    registry = LoaderRegistry()
     uninterrupted: Seen = []
     saved = {}
-    for seen in train(feeds.register(make()), 3 * BATCHES):
-        uninterrupted.append(seen)
-        saved[len(uninterrupted)] = save_and_load([feeds.state_dict(), rng.get_state()])
+    for batch_and_draw in train(registry.register(make()), 3 * BATCHES):
+        uninterrupted.append(batch_and_draw)
+        saved[len(uninterrupted)] = save_and_load([registry.state_dict(), rng.get_state()])
     for stop in stops:
         seed_everything(99)
-        feeds = LoaderRegistry()
-        feeds.load_state_dict(*saved[stop])
-        feed = feeds.register(make())
-        torch.rand(7), random.random(), np.random.rand()  # whoever draws before the training begins
-        feeds.begin()
-        assert list(train(feed, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
+        registry = LoaderRegistry()
+        registry.load_state_dict(*saved[stop])
+        loader = registry.register(make())
+        torch.rand(7), random.random(), np.random.rand()  # draws between the resume and the first iteration
+        registry.begin()
+        assert list(train(loader, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -176,45 +176,45 @@ def test_loader_registry_repeated_resumes_stay_exact() -> None:
     uninterrupted = list(train(ResumableLoader(make()), 3 * BATCHES))
 
     seed_everything(1)
-    feeds = LoaderRegistry()
-    seen = list(train(feeds.register(make()), 2))
+    registry = LoaderRegistry()
+    seen = list(train(registry.register(make()), 2))
     for more in (1, 2, 1, 7):
-        state = save_and_load([feeds.state_dict(), rng.get_state()])
-        feeds = LoaderRegistry()
-        feeds.load_state_dict(*state)
-        assert feeds.state_dict().keys() == {"main"}, "a place is kept until its loader comes"
-        seen += train(feeds.register(make()), more)
+        state = save_and_load([registry.state_dict(), rng.get_state()])
+        registry = LoaderRegistry()
+        registry.load_state_dict(*state)
+        assert registry.state_dict().keys() == {"main"}, "a position is kept until its loader is registered"
+        seen += train(registry.register(make()), more)
     assert seen == uninterrupted[: len(seen)]
 
 
 def test_resumable_loader_returns_loaded_state_until_next_batch() -> None:
     make = LOADERS["shuffled"]
-    feed = ResumableLoader(make())
-    list(train(feed, 3))
-    state = feed.state_dict()
+    loader = ResumableLoader(make())
+    list(train(loader, 3))
+    state = loader.state_dict()
     restored = ResumableLoader(make())
     restored.load_state_dict(state)
     assert restored.state_dict() is state
 
 
 def test_loader_registry_several_loaders_resume_together() -> None:
-    def rounds(feeds: LoaderRegistry, count: int) -> Iterator[Any]:
-        first, second = (train(feeds.register(LOADERS["shuffled"](), name), 99) for name in ("first", "second"))
+    def rounds(registry: LoaderRegistry, count: int) -> Iterator[Any]:
+        first, second = (train(registry.register(LOADERS["shuffled"](), name), 99) for name in ("first", "second"))
         return ((next(first), next(second)) for _ in range(count))
 
     seed_everything(1)
     uninterrupted = list(rounds(LoaderRegistry(), 8))
     seed_everything(1)
-    feeds = LoaderRegistry()
-    seen = list(rounds(feeds, 3))
-    state = save_and_load([feeds.state_dict(), rng.get_state()])
+    registry = LoaderRegistry()
+    seen = list(rounds(registry, 3))
+    state = save_and_load([registry.state_dict(), rng.get_state()])
     resumed = LoaderRegistry()
     resumed.load_state_dict(*state)
     assert seen + list(rounds(resumed, 5)) == uninterrupted
 
 
 def test_resumable_loader_yields_batches_and_length_of_loader() -> None:
-    assert [list(feed) for feed in [ResumableLoader([1, 2, 3])] * 2] == [[1, 2, 3], [1, 2, 3]]
+    assert [list(loader) for loader in [ResumableLoader([1, 2, 3])] * 2] == [[1, 2, 3], [1, 2, 3]]
     assert list(ResumableLoader([])) == []
     assert len(ResumableLoader([1, 2, 3])) == 3
 
@@ -228,30 +228,30 @@ def test_resumable_loader_wrong_length_yields_every_batch() -> None:
 
 
 def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
-    feed = ResumableLoader(list(range(5)))
-    batch_iterator = iter(feed)
+    loader = ResumableLoader(list(range(5)))
+    batch_iterator = iter(loader)
     for _ in range(3):
         next(batch_iterator)
     shorter = ResumableLoader([1, 2])
-    shorter.load_state_dict(feed.state_dict())
-    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass ended after 2"):
+    shorter.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass has only 2"):
         next(iter(shorter))
 
 
 def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
     source = ResumableLoader(LOADERS["stateful"]())
     next(iter(source))
-    with pytest.raises(ValueError, match="DataLoader has not"):
+    with pytest.raises(ValueError, match="DataLoader does not have"):
         ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
-    with pytest.raises(ValueError, match="1 random generators of its own, this DataLoader has 0"):
+    with pytest.raises(ValueError, match="1 separate random generators, but this DataLoader has 0"):
         ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
 
 
 def test_resumable_loader_resumed_persistent_workers_log_warning(caplog: pytest.LogCaptureFixture) -> None:
     make = WITH_WORKERS["persistent workers"]
-    feed = ResumableLoader(make())
-    list(train(feed, BATCHES + 1))
+    loader = ResumableLoader(make())
+    list(train(loader, BATCHES + 1))
     resumed = ResumableLoader(make())
-    resumed.load_state_dict(feed.state_dict())
+    resumed.load_state_dict(loader.state_dict())
     next(iter(resumed))
     assert "persistent_workers=False" in caplog.text

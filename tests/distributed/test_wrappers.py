@@ -1,4 +1,4 @@
-"""A model that torch.compile has wrapped goes by the names of the one within."""
+"""Wrapped models: names without prefixes, snapshots, and evaluation."""
 
 from __future__ import annotations
 

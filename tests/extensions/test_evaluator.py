@@ -274,7 +274,9 @@ def needs_more(args: object, model: object, device: object, data: object, target
 
 
 def test_evaluator_wrong_arity_in_memory_data_raises_at_construction() -> None:
-    with pytest.raises(TypeError, match=r"(?s)eval_func\(part_1, part_2\); needs_more\(.*Bind what else it takes"):
+    with pytest.raises(
+        TypeError, match=r"(?s)eval_func\(part_1, part_2\), but needs_more\(.*Bind additional arguments"
+    ):
         Evaluator(PAIRS, nn.Identity(), needs_more)
     with pytest.raises(TypeError, match=r"eval_func.*too many positional arguments"):
         Evaluator(PAIRS, nn.Linear(1, 1))
@@ -289,7 +291,7 @@ def test_evaluator_wrong_arity_unread_data_raises_at_first_batch() -> None:
             return 1.0, 2.0
 
     evaluator = Evaluator(DataLoader(LazyDataset()), nn.Identity(), needs_more)
-    with pytest.raises(TypeError, match=r"eval_func\(part_1, part_2\); needs_more\("):
+    with pytest.raises(TypeError, match=r"eval_func\(part_1, part_2\), but needs_more\("):
         evaluator()
 
 

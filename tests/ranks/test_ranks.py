@@ -72,7 +72,7 @@ def test_disagreeing_ranks_raise_before_first_iteration(tmp_path: Path) -> None:
     assert first == second
     assert len(first) == 11
     for name, message in first.items():
-        assert message.startswith("the ranks do not agree, at ")
+        assert message.startswith("Ranks disagree at ")
         assert f"{name.partition(' ')[0].strip(chr(39))}: rank 1 has " in message
         assert message.endswith("after 0")
 

@@ -1,4 +1,4 @@
-"""Sessions of a training that end by SIGKILL: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
+"""Train in processes that are killed by SIGKILL, and resume: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from tests.crash import killing
 from tests.snapshots import small_training as small
 
-#: On the way of a snapshot to the disk, and of one that is pruned from it.
+#: Code positions while a snapshot is written and while a snapshot is pruned.
 PLACES = [
     "torch:save:2:before",
     "torch:save:1:after",
     "os:fsync:3:before",
-    "pte_tracking._snapshots.file:part:2:after",
+    "pte_tracking._snapshots.file:digest_file:2:after",
     "pte_tracking._snapshots.file:sync_directory:1:before",
     "pte_tracking._runs.run:Run.log_checkpoint:1:before",
     "pte_tracking._runs.run:Run.log_checkpoint:2:after",
@@ -37,7 +37,7 @@ def kill_in(iteration: int) -> small.Hook:
 
 
 def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: None, hook: Any = None) -> int:
-    """Train in a child; returns the signal that ended it, 0 for none."""
+    """Train in a child process. Return its exit code, which is negative after a signal."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -54,8 +54,8 @@ def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: N
 
 
 def train(out: Path, front_end: str, hook: small.Hook) -> None:
-    ours = small.default_extensions(n_retains=1)
-    weights, _ = small.train(out, front_end=front_end, ours=ours, hook=hook)
+    extension_list = small.default_extensions(n_retains=1)
+    weights, _ = small.train(out, front_end=front_end, extension_list=extension_list, hook=hook)
     (out / "weights.json").write_text(json.dumps(weights))
 
 
@@ -68,7 +68,7 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def main(front_end: str, folder: Path) -> None:
-    # In this process: it imports what torch imports late, once for all children.
+    # This also loads the lazy imports of torch once for all children.
     train(folder / "whole", front_end, lambda iteration: None)
     exit_codes = []
     for place in PLACES:

@@ -1,6 +1,6 @@
-"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
+"""Train until a signal preempts the training: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
 
-It leaves a file ``waiting``, and goes on a minute later, or when there is a file ``signalled``.
+The training creates the file ``waiting`` and continues after a minute or when the file ``signalled`` exists.
 """
 
 import signal
@@ -22,4 +22,5 @@ if __name__ == "__main__":
             while not (out / "signalled").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-    small.train(out, hook=wait, workers=2, ours=small.default_extensions(on_signal=signal.Signals[sys.argv[2]]))
+    extension_list = small.default_extensions(on_signal=signal.Signals[sys.argv[2]])
+    small.train(out, hook=wait, workers=2, extension_list=extension_list)

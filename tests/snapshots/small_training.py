@@ -1,4 +1,4 @@
-"""A training of a few milliseconds that has everything a resume must bring back, in each front end."""
+"""Training of a few milliseconds with every kind of state that a resume restores, for each front end."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import pte_tracking as pte
 from pte_tracking import extensions, updaters
 from pte_tracking._store.events import Checkpoint
 
-ITERATIONS = 8  # in an epoch
+ITERATIONS = 8  # per epoch
 EPOCHS = 3
 
-#: Called with the number of the iteration under way, while it is: to kill the process, say.
+#: Called in each iteration with its number, for example to kill the process.
 Hook = Callable[[int], object]
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Samples with random noise from all generators."""
+    """Samples with random noise of all generators."""
 
     def __init__(self) -> None:
         self._samples = torch.linspace(-1, 1, 32 * 4).reshape(32, 4)
@@ -41,7 +41,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
 
 class Parts:
-    """What a training is made of, the same each time."""
+    """Components of the training, equal in each instance."""
 
     def __init__(self, workers: int = 0, stateful: bool = False) -> None:
         torch.set_num_threads(1)
@@ -88,11 +88,11 @@ def default_extensions(**snapshot: Any) -> list[Any]:
     ]
 
 
-def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def plain_loop(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     manager = pte.ExtensionsManager(
-        parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        parts.model, EPOCHS, extension_list, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(source) if source else None
     for batch in manager.batches(parts.loader):
         with manager.run_iteration():
             parts.update(batch)
@@ -100,7 +100,7 @@ def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str |
     return resumed
 
 
-def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def trainer(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     parts.optimizer.target = parts.model  # type: ignore[attr-defined]
 
     class Updater(updaters.StandardUpdater):
@@ -110,13 +110,13 @@ def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | No
             hook(training.manager.iteration + 1)
 
     updater = Updater(parts.loader, parts.optimizer, loss_func=parts.loss)
-    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, ours, state_objects=parts.state_objects)
-    resumed = training.resume(what) if what else None
+    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, extension_list, state_objects=parts.state_objects)
+    resumed = training.resume(source) if source else None
     training.run()
     return resumed
 
 
-def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def ignite(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: Any) -> None:
@@ -125,9 +125,15 @@ def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | Non
 
     engine = Engine(step)
     manager = pte.IgniteExtensionsManager(
-        engine, parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        engine,
+        parts.model,
+        EPOCHS,
+        extension_list,
+        optimizers=parts.optimizer,
+        out_dir=out,
+        state_objects=parts.state_objects,
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(source) if source else None
     engine.run(parts.loader, max_epochs=EPOCHS)
     return resumed
 
@@ -136,11 +142,11 @@ FRONT_ENDS = {"plain loop": plain_loop, "trainer": trainer, "ignite": ignite}
 
 
 class Killed(BaseException):
-    """Stops a training in the middle; unlike a real kill, the run learns of it."""
+    """Exception that stops a training. Unlike SIGKILL, it ends the run."""
 
 
 def kill_at(iteration: int) -> Hook:
-    """A hook that stops the training in that iteration."""
+    """Return a hook that stops the training in an iteration."""
 
     def hook(current: int) -> None:
         if current == iteration:
@@ -154,31 +160,33 @@ def train(
     *,
     front_end: str = "plain loop",
     hook: Hook = lambda iteration: None,
-    what: str | None = "latest",
-    ours: list[Any] | None = None,
+    source: str | None = "latest",
+    extension_list: list[Any] | None = None,
     **parts: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
-    """Train, or go on; returns the weights and what it went on from."""
+    """Train or resume. Return the weights and the checkpoint resumed from."""
     components = Parts(**parts)
-    resumed = FRONT_ENDS[front_end](out, components, default_extensions() if ours is None else ours, hook, what)
+    resumed = FRONT_ENDS[front_end](
+        out, components, default_extensions() if extension_list is None else extension_list, hook, source
+    )
     return components.weights(), resumed
 
 
 def train_until(out: Path, iteration: int, **options: Any) -> None:
-    """Train, and stop in the middle of an iteration."""
+    """Train and stop in the middle of an iteration."""
     try:
         train(out, hook=kill_at(iteration), **options)
     except Killed:
         return
-    raise AssertionError("it was not stopped")
+    raise AssertionError("The training was not stopped.")
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The log, without times."""
+    """Return the rows of the log without times."""
     log = json.loads((out / "log").read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in log]
 
 
 def steps(out: Path) -> Iterator[int]:
-    """The steps of the snapshots in a run's directory."""
+    """Return the steps of the snapshots in a run directory."""
     return iter(sorted(int(path.name.rpartition("_")[2]) for path in out.glob("snapshot_iter_*")))

@@ -1,4 +1,4 @@
-"""A training that was stopped and resumed ends as if it had never stopped, bit for bit."""
+"""A resumed training is bitwise equal to an uninterrupted one."""
 
 import os
 import signal
@@ -18,28 +18,34 @@ LAST = small.ITERATIONS * small.EPOCHS
 def test_resumed_training_equals_uninterrupted_training(front_end: str, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", front_end=front_end)
     out = tmp_path / "stopped"
-    for iteration in (3, 7, 16, 17, 22):  # before any snapshot; after one in each epoch, twice after the same
+    for iteration in (
+        3,
+        7,
+        16,
+        17,
+        22,
+    ):  # before any snapshot, after a snapshot in each epoch, and twice after the same
         small.train_until(out, iteration, front_end=front_end)
-    again, resumed = small.train(out, front_end=front_end)
+    resumed_weights, resumed = small.train(out, front_end=front_end)
     assert resumed is not None
     assert resumed.step == 20
-    assert again == weights
+    assert resumed_weights == weights
     assert small.rows(out) == small.rows(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("iteration", range(1, LAST + 1, 3))
 def test_resume_from_any_snapshot_reproduces_weights_and_log(iteration: int, tmp_path: Path) -> None:
     snapshot_options = {"trigger": (1, "iteration")}
-    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(**snapshot_options))
-    again, resumed = small.train(
-        tmp_path / "again",
-        ours=small.default_extensions(**snapshot_options),
-        what=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
+    weights, _ = small.train(tmp_path / "whole", extension_list=small.default_extensions(**snapshot_options))
+    resumed_weights, resumed = small.train(
+        tmp_path / "resumed",
+        extension_list=small.default_extensions(**snapshot_options),
+        source=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
     )
     assert resumed is not None
     assert resumed.step == iteration
-    assert again == weights
-    assert small.rows(tmp_path / "again") == small.rows(tmp_path / "whole")
+    assert resumed_weights == weights
+    assert small.rows(tmp_path / "resumed") == small.rows(tmp_path / "whole")
 
 
 def test_front_ends_produce_identical_weights_and_logs(tmp_path: Path) -> None:
@@ -50,7 +56,7 @@ def test_front_ends_produce_identical_weights_and_logs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loader", [{"workers": 2}, {"stateful": True}], ids=["workers", "stateful"])
-@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own use of torch
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
 def test_resume_worker_and_stateful_loaders_reproduce_training(loader: Any, tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole", **loader)
     for iteration in (7, 17):
@@ -113,12 +119,12 @@ def test_preempted_training_resumes_exactly(front_end: str, tmp_path: Path) -> N
         if iteration == 13:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    weights, _ = small.train(tmp_path / "whole", front_end=front_end, ours=make_extensions())
+    weights, _ = small.train(tmp_path / "whole", front_end=front_end, extension_list=make_extensions())
     with pytest.raises(SystemExit) as caught:
-        small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions(), hook=preempt)
+        small.train(tmp_path / "stopped", front_end=front_end, extension_list=make_extensions(), hook=preempt)
     assert caught.value.code == 128 + signal.SIGUSR1
-    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions())
+    resumed_weights, resumed = small.train(tmp_path / "stopped", front_end=front_end, extension_list=make_extensions())
     assert resumed is not None
     assert resumed.step == 13
-    assert again == weights
+    assert resumed_weights == weights
     assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""A file of a snapshot is there whole or not at all, and nothing else is ever loaded."""
+"""Snapshot files are written atomically and verified before they are loaded."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def test_write_then_load_returns_same_state(path: Path) -> None:
     assert written == digest_file(path)
     assert written.size == path.stat().st_size
     assert is_equal(file.load(path, written.sha256), STATE)
-    assert is_equal(torch.load(path), STATE), "anybody can read it"
+    assert is_equal(torch.load(path), STATE), "torch.load reads it without the package"
     assert file.peek(path)["manager"] == {"iteration": 7}
     assert os.listdir(path.parent) == [path.name]
 
@@ -55,7 +55,7 @@ def test_write_existing_file_is_replaced(path: Path) -> None:
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 100 kB."""
+    """Limit the size of files to 100 kB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     yield
@@ -106,7 +106,7 @@ class Evil:
 
 
 def write_evil_zip(path: Path) -> None:
-    """A file like torch's, whose pickle runs a command."""
+    """Write a file in the format of torch whose pickle runs a command."""
     torch.save({"x": torch.ones(2)}, path)
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -128,8 +128,8 @@ FOREIGN_FILES = {
     "torch object file": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
     "crafted torch file": (write_evil_zip, "more than tensors and plain values"),
     "module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
-    "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "no snapshot"),
-    "tensor": (lambda path: torch.save(torch.ones(3), path), "it holds a Tensor, not a dictionary"),
+    "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "not a snapshot"),
+    "tensor": (lambda path: torch.save(torch.ones(3), path), "it contains a Tensor instead of a dictionary"),
 }
 
 
@@ -146,7 +146,7 @@ def test_load_foreign_file_raises_and_executes_nothing(kind: str, path: Path, mo
     assert not Path("executed").exists()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is on its way out
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch deprecates TorchScript
 def test_load_torchscript_program_raises_snapshot_error(path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
     with pytest.raises(SnapshotError, match="a TorchScript program"):

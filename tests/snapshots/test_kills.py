@@ -1,4 +1,4 @@
-"""What a killed training leaves is enough to end as if nobody had killed it."""
+"""A killed training that is resumed is equal to an uninterrupted one."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_killed_training_resumed_equals_uninterrupted_training(front_end: str, t
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_preempted_process_group_saves_snapshot_and_resumes(name: str, tmp_path: Path) -> None:
-    """Schedulers signal the loader's workers, too."""
+    """Schedulers signal the whole process group, including the workers of the loader."""
     number = signal.Signals[name]
     training = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.snapshots.preempted", tmp_path / "stopped", name],
@@ -43,10 +43,10 @@ def test_preempted_process_group_saves_snapshot_and_resumes(name: str, tmp_path:
     (tmp_path / "stopped" / "signalled").touch()
     assert training.wait(60) == 128 + number
 
-    ours = {"ours": small.default_extensions(on_signal=number), "workers": 2}
-    resumed_weights, resumed = small.train(tmp_path / "stopped", **ours)
+    options = {"extension_list": small.default_extensions(on_signal=number), "workers": 2}
+    resumed_weights, resumed = small.train(tmp_path / "stopped", **options)
     assert resumed is not None
     assert resumed.step == preempted.ITERATION
-    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(on_signal=number), workers=2)
+    weights, _ = small.train(tmp_path / "whole", extension_list=small.default_extensions(on_signal=number), workers=2)
     assert resumed_weights == weights
     assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""States that torch.load reads in its safe default, or an error that says where the trouble lies."""
+"""Plain states are readable by torch.load with its safe default. Other states raise an error with the position."""
 
 import enum
 import io
@@ -83,9 +83,9 @@ def test_to_plain_unsupported_value_raises_with_its_path(value: object) -> None:
 def test_to_plain_error_suggests_solution() -> None:
     with pytest.raises(TypeError, match=r"torch\.as_tensor"):
         to_plain({"a": np.zeros(3)})
-    with pytest.raises(TypeError, match="plain dict, list or tuple"):
+    with pytest.raises(TypeError, match="plain dict, list, or tuple"):
         to_plain({"a": deque()})
-    with pytest.raises(TypeError, match="models/main/weight: not initialized yet; run the model once"):
+    with pytest.raises(TypeError, match=r"models/main/weight: the parameter is not initialized\. Run the model once"):
         to_plain({"models": {"main": nn.LazyLinear(3).state_dict()}})
 
 
@@ -99,7 +99,7 @@ def test_to_plain_tensors_are_detached_and_share_memory() -> None:
 
 def test_to_plain_view_is_saved_without_its_base() -> None:
     large = torch.arange(1_000_000.0)
-    assert measure_saved_size([large[5:8]]) > 4_000_000, "torch itself saves all of it"
+    assert measure_saved_size([large[5:8]]) > 4_000_000, "torch.save writes the complete storage"
     small = to_plain([large[5:8]])
     assert measure_saved_size(small) < 10_000
     assert small[0].tolist() == [5, 6, 7]

@@ -1,4 +1,4 @@
-"""A run goes on from what MLflow stores of it, on a machine that knows nothing else."""
+"""Resume a run from MLflow on a machine without other data of the run."""
 
 import shutil
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_resume_mlflow_uri_in_empty_directory_reproduces_training(
     assert (resumed.path, resumed.step) == ("snapshot_iter_10", 10)
     assert resumed_parts.weights() == uninterrupted.weights()
     assert small.rows(tmp_path / "second") == small.rows(tmp_path / "uninterrupted")
-    # The record at MLflow reaches to the snapshot; what the first machine logged behind it is not logged again.
+    # MLflow has the metrics up to the end of the first run. Those after the snapshot are not logged twice.
     for key in ("train/loss", "train/luck", "lr"):
         points = sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
         assert points == [(row["iteration"], row[key]) for row in small.rows(tmp_path / "uninterrupted") if key in row]

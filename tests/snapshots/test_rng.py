@@ -1,4 +1,4 @@
-"""Every global random generator goes on where it was."""
+"""States of all global random generators are saved and restored."""
 
 import io
 import random
@@ -32,7 +32,7 @@ def save_and_load(state: rng.RandomState) -> Any:
 
 
 def test_set_state_loaded_from_file_restores_all_generators() -> None:
-    draw()  # leaves a second normal number waiting in Python's and NumPy's generators
+    draw()  # Generators of Python and NumPy now have a second normal number in their state.
     state = save_and_load(rng.get_state())
     drawn = draw()
     assert draw() != drawn

@@ -1,0 +1,175 @@
+"""Snapshots of the whole training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
+from pte_tracking._snapshots.reopen import register_unlisted
+from pte_tracking._snapshots.retention import BestPolicy, Retention
+from pte_tracking._snapshots.signals import SignalFlag
+from pte_tracking.extensions._snapshot_base import SnapshotExtension
+from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
+from pte_tracking.extensions.object_snapshot import ObjectSnapshot, Stateful
+
+_logger = logging.getLogger("pte_tracking")
+
+
+def snapshot(
+    filename: str = "snapshot_iter_{.iteration}",
+    *,
+    target: Stateful | Mapping[str, Stateful] | None = None,
+    trigger: TriggerLike = (1, "epoch"),
+    condition: Callable[[], bool] | None = None,
+    n_retains: int = -1,
+    keep_best: Sequence[object] | None = None,
+    autoload: bool = False,
+    snapshot_on_error: bool = False,
+    asynchronous: bool = True,
+    on_signal: int | None = None,
+) -> Extension:
+    """Save the complete training: models, optimizers, extensions, random state, and position in the data.
+
+    A snapshot is taken after all other extensions. It becomes a checkpoint of the run, with the values reported in its
+    iteration, from which ``resume()`` continues exactly. ``torch.load`` reads it without this package. The training
+    waits while the state is copied, and until the previous snapshot is written. Failed writes are logged.
+
+    Args:
+        filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
+        target: Object to save instead, without ``keep_best`` and ``on_signal``; see :func:`snapshot_object`.
+        trigger: When to take a snapshot. Default: after each epoch.
+        condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
+        n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
+        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
+            ``"max"``. ``resume("best")`` uses this metric.
+        autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
+        snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
+            ``resume()`` never selects by itself. Sharded models do not support this.
+        asynchronous: Whether to write in a separate thread, which needs memory for one more state.
+        on_signal: Signal after which the process finishes the iteration, saves, and exits with the status 128 + signal,
+            such as ``signal.SIGTERM``. The run is marked KILLED.
+
+    Returns:
+        The extension.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the value of an argument is not allowed.
+
+    Example:
+        >>> import tempfile, torch, pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> saved = extensions.snapshot(n_retains=1, keep_best=("loss", "min", 1))
+        >>> manager = pte.ExtensionsManager(
+        ...     torch.nn.Linear(2, 1), 3, [saved], out_dir=tempfile.mkdtemp(), iters_per_epoch=2, sinks=[])
+        >>> for batch in manager.batches([1, 2]):
+        ...     with manager.run_iteration():
+        ...         pte.report({"loss": abs(manager.iteration - 3)})
+        >>> [checkpoint.path for checkpoint in manager.run.checkpoints()]
+        ['snapshot_iter_4', 'snapshot_iter_6']
+    """
+    policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
+    if target is None:
+        return TrainingSnapshot(filename, policy, keep_best, on_signal)
+    _check_absent(keep_best=keep_best, on_signal=on_signal)
+    return ObjectSnapshot(filename, policy, target)
+
+
+class TrainingSnapshot(SnapshotExtension):
+    """Extension that saves the complete training; see :func:`snapshot`.
+
+    Args:
+        filename: Format string for the file name.
+        policy: Shared options.
+        keep_best: Best snapshots to keep in addition, or None.
+        on_signal: Number of the signal to handle, or None.
+    """
+
+    default_name = "snapshot"
+
+    def __init__(
+        self, filename: str, policy: SnapshotPolicy, keep_best: Sequence[object] | None, on_signal: int | None
+    ) -> None:
+        super().__init__(filename, policy)
+        self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
+        self._retention = Retention(self.template, policy.n_retains, self.keep_best)
+        self._signal = None if on_signal is None else SignalFlag(on_signal)
+        self._should_exit = False
+
+    def is_urgent(self, manager: Manager) -> bool:
+        # Ranks may receive the signal in different iterations. All save in the same iteration.
+        self._should_exit = self._signal is not None and manager.world.any_rank(self._signal.is_received)
+        return self._should_exit
+
+    def initialize(self, manager: Manager) -> None:
+        super().initialize(manager)
+        if manager.world.rank == 0:
+            # Register snapshots published just before a crash.
+            register_unlisted(manager.run, self.template)
+            self._retention.prune(manager.run)
+        if self._signal is not None:
+            self._signal.install()
+
+    def __call__(self, manager: Manager) -> None:
+        if not self._should_exit:
+            super().__call__(manager)
+            return
+        assert self._signal is not None
+        self.save(manager)
+        self._writer.wait()
+        # The launcher stops all ranks when one exits. Wait until rank 0 has written the snapshot.
+        manager.world.all_gather("exit after a signal", None)
+        raise SystemExit(self._signal.exit_status)
+
+    def finalize(self, manager: Manager) -> None:
+        super().finalize(manager)
+        if self._signal is not None:
+            self._signal.restore()
+        own = self._retention.own_checkpoints(manager.run)
+        if self.keep_best is not None and own and not self.keep_best.ranked(own):
+            _logger.warning(
+                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. Take snapshots in the "
+                "iterations that report it.",
+                len(own),
+                self.keep_best.key,
+            )
+
+    def _check_shards(self) -> None:
+        super()._check_shards()
+        if self.template.is_fixed:
+            raise ValueError(
+                f"filename: {self.template.glob!r} is the same for all snapshots, but a directory of shards cannot be "
+                "replaced atomically. Add {.iteration} to the name, and pass n_retains=1 to keep only the newest."
+            )
+
+    def get_state(self, manager: Manager) -> dict[str, Any]:
+        return manager.state_dict()
+
+    def save(self, manager: Manager) -> None:
+        self._writer.submit(
+            SnapshotJob(
+                manager.run,
+                self.template.format(manager),
+                lambda: self.get_state(manager),
+                manager.models,
+                SnapshotDetails(manager.iteration, _epoch_or_none(manager), dict(manager.observation)),
+                self._retention,
+                manager.world,
+            )
+        )
+
+
+def _check_absent(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{name}: not allowed with target=. Use it for snapshots of the training only.")
+
+
+def _epoch_or_none(manager: Manager) -> float | None:
+    try:
+        return manager.epoch_detail
+    except RuntimeError:
+        return None  # The epoch length is not set.
