@@ -63,7 +63,7 @@ def points(uri: str, run: Run) -> Points:
 def content(uri: str, model: LoggedModel, folder: Path) -> dict[str, bytes]:
     target = folder / f"read-{model.model_id}"
     target.mkdir(exist_ok=True)
-    repository = _checkpoints.repository(MlflowClient(uri), model)
+    repository = _checkpoints.open_repository(MlflowClient(uri), model)
     return {
         one.path: Path(repository.download_artifacts(one.path, str(target))).read_bytes()
         for one in repository.list_artifacts()
@@ -132,7 +132,9 @@ def test_snapshot_delivered_twice_is_one_model(uri: str, recorded: Recorded, tmp
     assert points(uri, find_run(uri, recorded)) == {"val/loss": [(1, 1.0)]}
 
 
-@pytest.mark.parametrize("stage", ["create", "log_artifact", "_describe", "_link", "finalize_logged_model"])
+@pytest.mark.parametrize(
+    "stage", ["create", "log_artifact", "_attach_metrics", "_link_to_run", "finalize_logged_model"]
+)
 def test_interrupted_upload_is_completed(
     uri: str, recorded: Recorded, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +149,7 @@ def test_interrupted_upload_is_completed(
         elif stage == "finalize_logged_model":
             patched.setattr(MlflowClient, stage, stop)
         elif stage == "log_artifact":
-            patched.setattr(_checkpoints, "repository", stop)
+            patched.setattr(_checkpoints, "open_repository", stop)
         else:
             patched.setattr(_checkpoints.Checkpoints, stage, stop)
         with pytest.raises(ConnectionError):
@@ -170,7 +172,7 @@ def test_pruned_snapshot_deletes_model_and_artifacts(uri: str, recorded: Recorde
     recorded.deliver(saved=False)
     recorded.end()
     assert models(uri, recorded).keys() == {"snapshot_iter_2"}
-    assert _checkpoints.repository(MlflowClient(uri), pruned_model).list_artifacts() == []
+    assert _checkpoints.open_repository(MlflowClient(uri), pruned_model).list_artifacts() == []
 
 
 def test_snapshot_pruned_before_delivery_is_skipped(uri: str, recorded: Recorded) -> None:
@@ -193,7 +195,7 @@ def test_snapshot_rewritten_after_rewind_replaces_model(uri: str, recorded: Reco
     recorded.end()
     model = models(uri, recorded)["snapshot_iter_2"]
     assert content(uri, model, tmp_path) == {"snapshot_iter_2": b"second pass"}
-    assert _checkpoints.repository(MlflowClient(uri), old).list_artifacts() == []
+    assert _checkpoints.open_repository(MlflowClient(uri), old).list_artifacts() == []
     assert points(uri, find_run(uri, recorded)) == {"val/loss": [(1, 1.0), (2, 0.5)]}
 
 
@@ -296,7 +298,7 @@ def test_download_unusable_checkpoint_is_skipped_or_raises(uri: str, trained: Re
     pending = client.create_logged_model(run.info.experiment_id, "p", run.info.run_id, tags, {"step": "9"})
     damaged = models(uri, trained)["snapshot_iter_6"]
     (tmp_path / "snapshot_iter_6").write_bytes(b"the state after step 5")
-    _checkpoints.repository(client, damaged).log_artifact(str(tmp_path / "snapshot_iter_6"))
+    _checkpoints.open_repository(client, damaged).log_artifact(str(tmp_path / "snapshot_iter_6"))
     assert download_in_process(uri, f"runs:/{run.info.run_id}", tmp_path).name == "snapshot_iter_2"
     with pytest.raises(LookupError, match="PENDING"):
         download_in_process(uri, f"models:/{pending.model_id}", tmp_path)
@@ -337,12 +339,12 @@ def test_download_without_own_checkpoint_raises_lookup_error(mlflow_store: str, 
 
 
 def test_join_overlapping_journal_pieces_stops_at_first_gap(tmp_path: Path) -> None:
-    from pte_backends.mlflow._journal import join
+    from pte_backends.mlflow._journal import join_pieces
 
     journal_bytes = bytes(range(100))
     for first, last in [(0, 10), (0, 30), (10, 20), (30, 60), (50, 80), (90, 100)]:
         (tmp_path / f"{first:015d}-{last:015d}.jsonl").write_bytes(journal_bytes[first:last])
-    join(list(tmp_path.iterdir()), tmp_path / "joined")
+    join_pieces(list(tmp_path.iterdir()), tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == journal_bytes[:80]
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
-from pte_backends.mlflow._client import patience
+from pte_backends.mlflow._client import upload_timeout
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest
@@ -104,10 +104,10 @@ def test_secrets_in_uri_reach_connection_but_not_manifest(
     from_environment = stored(MLflowSink(), tmp_path / "environment")
     assert "s3cret" not in given + from_environment
     assert MLflowSink(uri).tracking_uri == bare
-    assert _tracking_uri.find(None) == bare
+    assert _tracking_uri.resolve(None) == bare
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    used = _tracking_uri.with_secrets(bare)
+    used = _tracking_uri.restore_credentials(bare)
     if uri.startswith("http://me:"):
         assert (used, os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
             bare,
@@ -257,8 +257,8 @@ def test_upload_timeout_overlapping_contexts_restore_environment(
     if before:
         monkeypatch.setenv(name, before)
     with contextlib.ExitStack() as large, contextlib.ExitStack() as small:
-        large.enter_context(patience(10**9))
-        small.enter_context(patience(0))
+        large.enter_context(upload_timeout(10**9))
+        small.enter_context(upload_timeout(0))
         assert os.environ[name] == "260"
         large.close()  # the one that began first ends first
         assert os.environ[name] == "60"

@@ -119,7 +119,7 @@ def test_interrupted_fork_is_completed_without_second_fork(
 
     with monkeypatch.context() as patched:
         if stage == "create":
-            patched.setattr("pte_backends.mlflow._connection._runs.fork", stop)
+            patched.setattr("pte_backends.mlflow._connection._runs.fork_run", stop)
         elif stage == "copy":
             patched.setattr(MLflowConnection, "_copy", stop)
         elif stage == "supersede":

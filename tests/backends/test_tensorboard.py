@@ -25,7 +25,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from pte_backends.tensorboard import TensorBoardSink
-from pte_backends.tensorboard._custom_scalars import subject
+from pte_backends.tensorboard._custom_scalars import get_subject
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import journal
 from pte_tracking._store.events import (
@@ -347,7 +347,7 @@ def test_unsaved_end_status_is_replaced_on_resume(run: Journal) -> None:
     ],
 )
 def test_subject_strips_train_and_validation_prefix(tag: str, of: str | None) -> None:
-    assert subject(tag) == of
+    assert get_subject(tag) == of
 
 
 def test_train_and_validation_metrics_share_chart(run: Journal) -> None:

@@ -85,7 +85,7 @@ def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
     (path,) = reference.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
     assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
-    framed = _framing.BEGINNING
+    framed = _framing.FILE_HEADER
     for record in _framing.parse(content):
         framed += _framing.frame(record, len(framed))
     assert framed == content
@@ -195,7 +195,7 @@ def test_training_writes_files_and_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
 def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | None) -> None:
-    file_bytes = _framing.BEGINNING + _framing.frame(b"record", len(_framing.BEGINNING))
+    file_bytes = _framing.FILE_HEADER + _framing.frame(b"record", len(_framing.FILE_HEADER))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
         _framing.parse(file_bytes[:-1] + b"?" if damage is None else damage)
 

@@ -23,7 +23,7 @@ from pte_tracking.sinks import (
     check_file_name,
 )
 
-_END = b"\n]\n"
+_CLOSING = b"\n]\n"
 _EMPTY = b"[]\n"
 _CHUNK = 1 << 20
 _encode = msgspec.json.Encoder().encode
@@ -58,16 +58,16 @@ class JsonConnection:
     def __init__(self, run: RunView, sizes: Mapping[str, int], seq: int) -> None:
         self._run = run
         self._seq = seq
-        self._logs = {name: _Log(run.directory / name) for name in sizes}
-        if not all(self._logs[name].cut(size) for name, size in sizes.items()):
-            self._make_again()
+        self._logs = {name: _LogFile(run.directory / name) for name in sizes}
+        if not all(self._logs[name].truncate(size) for name, size in sizes.items()):
+            self._rebuild()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append the rows of metrics; cut them at a rewind."""
         logs = self._logs
         for event in events:
             if type(event) is Metrics and event.log not in logs:
-                logs[event.log] = self._begin(event)
+                logs[event.log] = self._create_log(event)
         for event in events:
             if type(event) is Metrics:
                 logs[event.log].append(event)
@@ -84,34 +84,34 @@ class JsonConnection:
         for log in self._logs.values():
             log.close()
 
-    def _make_again(self) -> None:
+    def _rebuild(self) -> None:
         """A log was lost, or a kill came after it was cut for a rewind and before that was saved."""
         for log in self._logs.values():
-            log.cut(0)
+            log.truncate(0)
         for event in self._run.history(self._seq):
             if isinstance(event, Metrics) and event.log in self._logs:
                 self._logs[event.log].append(event)
 
-    def _begin(self, row: Metrics) -> _Log:
+    def _create_log(self, row: Metrics) -> _LogFile:
         try:
             name = check_file_name(row.log, "log")
         except ValueError as error:  # a journal from elsewhere
             raise RejectedEventError(row.seq, str(error)) from error
-        log = _Log(self._run.directory / name)
-        log.cut(0)  # what is there comes again, as no state knows of it
+        log = _LogFile(self._run.directory / name)
+        log.truncate(0)  # what is there comes again, as no state knows of it
         return log
 
     def _rewind(self, rewound: Rewound) -> None:
-        gone: dict[str, int] = {}
+        superseded_rows: dict[str, int] = {}
         for event in self._run.superseded(rewound):
             if isinstance(event, Metrics):
-                gone[event.log] = gone.get(event.log, 0) + 1
-        for name, rows in gone.items():
+                superseded_rows[event.log] = superseded_rows.get(event.log, 0) + 1
+        for name, rows in superseded_rows.items():
             if name in self._logs:
-                self._logs[name].drop(rows)
+                self._logs[name].drop_rows(rows)
 
 
-class _Log:
+class _LogFile:
     """One file: ``[``, a row on each line with commas between them, ``]``.
 
     Attributes:
@@ -131,26 +131,26 @@ class _Log:
         if row.elapsed_time is not None:
             values["elapsed_time"] = row.elapsed_time
         # The encoder writes non-finite numbers as null.
-        data = b"%b%b%b" % (b",\n" if self.size else b"[\n", _encode(values), _END)
+        data = b"%b%b%b" % (b",\n" if self.size else b"[\n", _encode(values), _CLOSING)
         written = 0
         try:
             written = os.pwrite(self._fd, data, self.size)
         finally:
             if written < len(data):
-                self._end()
+                self._write_end()
         if written < len(data):
             raise OSError(f"only {written} of {len(data)} bytes could be written")
-        self.size += len(data) - len(_END)
+        self.size += len(data) - len(_CLOSING)
 
-    def cut(self, size: int) -> bool:
+    def truncate(self, size: int) -> bool:
         """Keep the first bytes only; returns whether there were so many."""
-        is_there = os.fstat(self._fd).st_size >= size
-        if is_there:
+        is_long_enough = os.fstat(self._fd).st_size >= size
+        if is_long_enough:
             self.size = size
-            self._end()
-        return is_there
+            self._write_end()
+        return is_long_enough
 
-    def drop(self, rows: int) -> None:
+    def drop_rows(self, rows: int) -> None:
         """Take the last rows away."""
         end = start = self.size
         while rows and start:
@@ -160,14 +160,14 @@ class _Log:
             while rows and (newline := chunk.rfind(b"\n")) >= 0:
                 chunk, rows = chunk[:newline], rows - 1
             end = start if rows else start + len(chunk)
-        before = max(end - len(b","), 0)
-        self.cut(before if before > len(b"[") else 0)
+        size = max(end - len(b","), 0)
+        self.truncate(size if size > len(b"[") else 0)
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _end(self) -> None:
+    def _write_end(self) -> None:
         # Written over what is there, before the rest is cut off: on a full disk there may be no place but that.
-        end = _END if self.size else _EMPTY
+        end = _CLOSING if self.size else _EMPTY
         os.pwrite(self._fd, end, self.size)
         os.ftruncate(self._fd, self.size + len(end))

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 
 @contextlib.contextmanager
-def told_plainly(tracking_uri: str) -> Iterator[None]:
+def translate_auth_errors(tracking_uri: str) -> Iterator[None]:
     """Do something at a server.
 
     Raises:

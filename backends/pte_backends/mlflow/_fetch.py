@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 #: How that process ends where there is no whole checkpoint.
-NOT_FOUND = 3
+NOT_FOUND_EXIT_CODE = 3
 
 
 def fetch(tracking_uri: str, uri: str, directory: Path) -> Path:
@@ -33,9 +33,9 @@ def fetch(tracking_uri: str, uri: str, directory: Path) -> Path:
     command = [sys.executable, "-m", "pte_backends.mlflow", tracking_uri, uri, str(directory)]
     # Modules are not looked for in the current folder, where a file of the user's may have any name.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == NOT_FOUND:
-        raise LookupError(done.stderr.strip())
-    if done.returncode:
-        raise ConnectionError(f"{uri} could not be fetched from {tracking_uri}: {done.stderr.strip()[-2000:]}")
-    return directory / done.stdout.rstrip("\n")
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if completed.returncode == NOT_FOUND_EXIT_CODE:
+        raise LookupError(completed.stderr.strip())
+    if completed.returncode:
+        raise ConnectionError(f"{uri} could not be fetched from {tracking_uri}: {completed.stderr.strip()[-2000:]}")
+    return directory / completed.stdout.rstrip("\n")

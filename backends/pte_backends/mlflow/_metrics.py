@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-_MOST = 10_000
+_MAX_RECENT_METRICS = 10_000
 
 
-class Points:
+class MetricCache:
     """Remembers the latest points of a run, and asks for older ones.
 
     Args:
@@ -20,37 +20,39 @@ class Points:
         has_others: Whether it may hold points that this record of the run does not know.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, has_others: bool = False) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, *, has_foreign_metrics: bool = False) -> None:
         self._client = client
         self._run_id = run_id
-        self._has_others = has_others
+        self._has_foreign_metrics = has_foreign_metrics
         self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
-        self._held: dict[str, set[int]] = {}
+        self._steps_by_key: dict[str, set[int]] = {}
 
-    def remember(self, metrics: Iterable[Metric]) -> None:
+    def add(self, metrics: Iterable[Metric]) -> None:
         """These were stored."""
         for metric in metrics:
             self._recent[metric.key, metric.step] = metric
-        while len(self._recent) > _MOST:
+        while len(self._recent) > _MAX_RECENT_METRICS:
             self._recent.popitem(last=False)
 
-    def new(self, metrics: Iterable[Metric]) -> list[Metric]:
+    def select_new(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Those whose step holds no point yet. MLflow tells points by their times, too, and would store both."""
-        if not self._has_others:
+        if not self._has_foreign_metrics:
             return list(metrics)
-        return [metric for metric in metrics if metric.step not in self._steps(metric.key, metric.step)]
+        return [metric for metric in metrics if metric.step not in self._stored_steps(metric.key, metric.step)]
 
-    def _steps(self, key: str, first: int) -> set[int]:
-        if key not in self._held:
+    def _stored_steps(self, key: str, min_step: int) -> set[int]:
+        if key not in self._steps_by_key:
             history = self._client.get_metric_history(self._run_id, key)
-            self._held[key] = {point.step for point in history if point.step >= first}
-        return self._held[key]
+            self._steps_by_key[key] = {metric.step for metric in history if metric.step >= min_step}
+        return self._steps_by_key[key]
 
     def find(self, key: str, step: int) -> Metric | None:
         """The point of a key at a step, with the time that it has at MLflow; None if there is none."""
         recent = self._recent.get((key, step))
         # Steps ascend: with an earlier one in memory, a point at this one would be there too.
-        if recent is not None or any(known == key and earlier < step for known, earlier in self._recent):
+        if recent is not None or any(
+            cached_key == key and cached_step < step for cached_key, cached_step in self._recent
+        ):
             return recent
         history = self._client.get_metric_history(self._run_id, key)
-        return next((point for point in history if point.step == step), None)
+        return next((metric for metric in history if metric.step == step), None)

@@ -61,12 +61,12 @@ class MLflowSink(Sink):
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
         if self.tracking_uri:
-            object.__setattr__(self, "tracking_uri", _tracking_uri.hide_secrets(self.tracking_uri))
+            object.__setattr__(self, "tracking_uri", _tracking_uri.move_credentials_to_environment(self.tracking_uri))
 
     @property
     def uses_shared_server(self) -> bool:
         """All but files of one's own."""
-        return not _tracking_uri.find(self.tracking_uri).startswith(("file:", "sqlite:"))
+        return not _tracking_uri.resolve(self.tracking_uri).startswith(("file:", "sqlite:"))
 
     @property
     def rewinds(self) -> bool:
@@ -75,7 +75,7 @@ class MLflowSink(Sink):
 
     def resolve(self) -> MLflowSink:
         """Fix the store, the experiment and the run."""
-        uri = _tracking_uri.find(self.tracking_uri)
+        uri = _tracking_uri.resolve(self.tracking_uri)
         target = resolve_target(uri)
         return dataclasses.replace(
             self,
@@ -90,12 +90,12 @@ class MLflowSink(Sink):
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Bring ``models:/<model id>``, or the newest whole checkpoint of ``runs:/<run id>``."""
-        return _fetch.fetch(_tracking_uri.find(self.tracking_uri), uri, directory)
+        return _fetch.fetch(_tracking_uri.resolve(self.tracking_uri), uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the run, or begin it."""
         sink = self if self.tracking_uri else self.resolve()
-        _client.prepare()
+        _client.configure()
         # MLflow takes more than a second to import.
         from pte_backends.mlflow._connection import MLflowConnection
 

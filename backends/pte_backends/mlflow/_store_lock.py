@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 
 @contextlib.contextmanager
-def made_by_one(uri: str) -> Iterator[None]:
+def exclusive_creation(uri: str) -> Iterator[None]:
     """A ``with`` block that is entered by one process at a time for one SQLite store.
 
     MLflow makes a new store step by step; two processes that do so at one moment, such as the first runs of a sweep,
@@ -19,19 +19,19 @@ def made_by_one(uri: str) -> Iterator[None]:
     be given up when we close it.
     """
     scheme, _, path = uri.partition(":///")
-    folder = _open(Path(unquote(path)).parent) if scheme.startswith("sqlite") and path else None
+    descriptor = _open_directory(Path(unquote(path)).parent) if scheme.startswith("sqlite") and path else None
     try:
-        if folder is not None:
+        if descriptor is not None:
             with contextlib.suppress(OSError):  # not every file system of a network has such locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        if folder is not None:
-            os.close(folder)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _open(folder: Path) -> int | None:
+def _open_directory(directory: Path) -> int | None:
     try:
-        return os.open(folder, os.O_RDONLY)
+        return os.open(directory, os.O_RDONLY)
     except OSError:
         return None  # MLflow makes it, or says what is wrong with it

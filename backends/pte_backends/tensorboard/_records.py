@@ -19,47 +19,47 @@ from typing import Any
 
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-_HEAD, _FOOT = 12, 4
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _LENGTH = struct.Struct("<Q")
 # Field 1000 of type fixed64, whose tag (1000 << 3 | 1) is these two bytes as a varint; then the number.
 _LABEL = struct.Struct("<2sQ")
-_FIELD = b"\xc1\x3e"
+_LABEL_TAG = b"\xc1\x3e"
 
 
-def record(event: Any, seq: int = 0) -> bytes:
+def encode_record(event: Any, seq: int = 0) -> bytes:
     """The record of an ``Event`` message."""
-    return _framed(event.SerializeToString() + _LABEL.pack(_FIELD, seq))
+    return _frame(event.SerializeToString() + _LABEL.pack(_LABEL_TAG, seq))
 
 
-def message(raw: bytes) -> bytes:
+def extract_message(raw: bytes) -> bytes:
     """The serialised ``Event`` of a record, its label included."""
-    return raw[_HEAD:-_FOOT]
+    return raw[_HEADER_BYTES:-_FOOTER_BYTES]
 
 
-def read(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+def read_records(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """The whole records from a position on, each behind its label; it ends before one that is cut or is not ours."""
     with open(path, "rb") as file:
-        left = os.fstat(file.fileno()).st_size - start
+        remaining_bytes = os.fstat(file.fileno()).st_size - start
         file.seek(start)
-        while left >= _HEAD + _FOOT:
-            head = file.read(_HEAD)
-            length = _LENGTH.unpack_from(head)[0]
-            left -= _HEAD + length + _FOOT
-            if left < 0 or length < _LABEL.size:
+        while remaining_bytes >= _HEADER_BYTES + _FOOTER_BYTES:
+            header = file.read(_HEADER_BYTES)
+            length = _LENGTH.unpack_from(header)[0]
+            remaining_bytes -= _HEADER_BYTES + length + _FOOTER_BYTES
+            if remaining_bytes < 0 or length < _LABEL.size:
                 return
-            rest = file.read(length + _FOOT)
-            field, seq = _LABEL.unpack_from(rest, length - _LABEL.size)
-            if field != _FIELD:
+            data = file.read(length + _FOOTER_BYTES)
+            field, seq = _LABEL.unpack_from(data, length - _LABEL.size)
+            if field != _LABEL_TAG:
                 return
-            yield seq, head + rest
+            yield seq, header + data
 
 
 def is_intact(raw: bytes) -> bool:
     """Whether a record's checksums hold."""
-    return _framed(message(raw)) == raw
+    return _frame(extract_message(raw)) == raw
 
 
-def _framed(data: bytes) -> bytes:
+def _frame(data: bytes) -> bytes:
     buffer = io.BytesIO()
     RecordWriter(buffer).write(data)
     return buffer.getvalue()

@@ -27,12 +27,12 @@ _DATA_CLASS = {
     LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
 _PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the colour type of the header (RFC 2083, section 4.1.1)
-_LARGEST_EXACT = 2**53  # integers beyond are rounded by a 64-bit float
+_MAX_EXACT_INTEGER = 2**53  # integers beyond are rounded by a 64-bit float
 
 
-def tags(event: AnyEvent) -> dict[str, str]:
+def get_tags(event: AnyEvent) -> dict[str, str]:
     """The tags that an event is shown under, and the plugin that shows them."""
     if isinstance(event, Metrics):
         return dict.fromkeys(event.values if event.epoch is None else [*event.values, EPOCH], SCALARS)
@@ -41,28 +41,28 @@ def tags(event: AnyEvent) -> dict[str, str]:
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
     if isinstance(event, Dataset):
-        event = note(event)
+        event = convert_dataset(event)
     return {event.key: TEXTS} if isinstance(event, Text) else {}
 
 
-def shown(messages: Iterable[bytes]) -> dict[str, str]:
+def find_shown_tags(messages: Iterable[bytes]) -> dict[str, str]:
     """The tags that serialised ``Event`` messages show something under, and the plugin that shows it."""
-    found: dict[str, str] = {}
+    plugins_by_tag: dict[str, str] = {}
     for message in messages:
         for value in event_pb2.Event.FromString(message).summary.value:
             plugin = _PLUGIN.get(value.WhichOneof("value"), value.metadata.plugin_data.plugin_name)
             if plugin in _DATA_CLASS:
-                found[value.tag] = plugin
-    return found
+                plugins_by_tag[value.tag] = plugin
+    return plugins_by_tag
 
 
-def needle(tag: str) -> bytes:
+def encode_tag(tag: str) -> bytes:
     """Bytes that stand in every record which shows something under the tag."""
-    wanted: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
-    return wanted
+    encoded: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
+    return encoded
 
 
-def metadata_of(plugin: str) -> Any:
+def build_metadata(plugin: str) -> Any:
     """What tells readers which plugin shows a value."""
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
@@ -70,18 +70,18 @@ def metadata_of(plugin: str) -> Any:
     )
 
 
-def strings(values: list[bytes]) -> Any:
+def build_string_vector(values: list[bytes]) -> Any:
     """A vector of strings."""
     shape = {"dim": [{"size": len(values)}]}
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=values)
 
 
-def string(value: bytes) -> Any:
+def build_string(value: bytes) -> Any:
     """A single string."""
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[value])
 
 
-def image(key: str, path: Path) -> Any:
+def build_image(key: str, path: Path) -> Any:
     """A picture.
 
     Raises:
@@ -89,7 +89,7 @@ def image(key: str, path: Path) -> Any:
         ValueError: It is no PNG.
     """
     data = path.read_bytes()
-    if len(data) < 26 or not data.startswith(_PNG):
+    if len(data) < 26 or not data.startswith(_PNG_SIGNATURE):
         raise ValueError(f"{path} is no PNG")
     width, height = struct.unpack_from(">II", data, 16)
     picture = summary_pb2.Summary.Image(
@@ -98,7 +98,7 @@ def image(key: str, path: Path) -> Any:
     return summary_pb2.Summary.Value(tag=key, image=picture)
 
 
-def histogram(event: Histogram) -> Any:
+def build_histogram(event: Histogram) -> Any:
     """A distribution. TensorBoard takes the smallest and the largest value for the outermost borders."""
     histo = summary_pb2.HistogramProto(
         min=event.min,
@@ -112,7 +112,7 @@ def histogram(event: Histogram) -> Any:
     return summary_pb2.Summary.Value(tag=event.key, histo=histo)
 
 
-def note(event: Dataset) -> Text:
+def convert_dataset(event: Dataset) -> Text:
     """A dataset as a piece of text: TensorBoard knows no datasets."""
     lines = [f"- digest: `{event.digest}`", f"- used for: {event.context}"]
     if event.source:
@@ -120,20 +120,22 @@ def note(event: Dataset) -> Text:
     return Text(event.seq, event.time, f"dataset/{event.context}/{event.name}", 0, "\n".join(lines))
 
 
-def text(event: Text) -> Any:
+def build_text(event: Text) -> Any:
     """A piece of Markdown."""
-    return summary_pb2.Summary.Value(tag=event.key, metadata=metadata_of(TEXTS), tensor=string(event.text.encode()))
+    return summary_pb2.Summary.Value(
+        tag=event.key, metadata=build_metadata(TEXTS), tensor=build_string(event.text.encode())
+    )
 
 
-def session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
+def build_session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
     """The hyperparameters on the HPARAMS page, in a group of the run's own."""
-    mark = f"-{run.id[:6]}"  # runs of one name stay apart
-    group = run.name if run.name.endswith(mark) else run.name + mark
-    summary = hparams_pb({key: _hparam(value) for key, value in params.items()}, group, run.start_time)
+    suffix = f"-{run.id[:6]}"  # runs of one name stay apart
+    group = run.name if run.name.endswith(suffix) else run.name + suffix
+    summary = hparams_pb({key: _to_hparam(value) for key, value in params.items()}, group, run.start_time)
     return summary.value[0]
 
 
-def session_end(succeeded: bool, time: float) -> Any:
+def build_session_end(succeeded: bool, time: float) -> Any:
     """The run's status on the HPARAMS page."""
     status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
     data = plugin_data_pb2.HParamsPluginData(
@@ -146,7 +148,7 @@ def session_end(succeeded: bool, time: float) -> Any:
     )
 
 
-def nothing(tag: str, plugin: str) -> list[Any]:
+def build_clearing_values(tag: str, plugin: str) -> list[Any]:
     """Values that displace all that TensorBoard's data server holds of a tag, and that it shows nothing of.
 
     The data server drops a tag's points only when one of an earlier or equal step comes for it. The first value here
@@ -154,17 +156,17 @@ def nothing(tag: str, plugin: str) -> list[Any]:
     the first. TensorBoard's own reader looks past the second.
     """
     return [
-        summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(plugin), tensor=metadata.NULL_TENSOR),
+        summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(plugin), tensor=metadata.NULL_TENSOR),
         summary_pb2.Summary.Value(tag=tag, obsolete_old_style_histogram=b""),
     ]
 
 
-def no_images(tag: str) -> Any:
+def build_empty_images(tag: str) -> Any:
     """A series of no pictures."""
-    return summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(IMAGES), tensor=strings([b"0", b"0"]))
+    return summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(IMAGES), tensor=build_string_vector([b"0", b"0"]))
 
 
-def _hparam(value: Scalar) -> str | int | float | bool:
+def _to_hparam(value: Scalar) -> str | int | float | bool:
     # TensorBoard knows no None, and has its numbers in 64-bit floats.
-    is_inexact = isinstance(value, int) and abs(value) > _LARGEST_EXACT
+    is_inexact = isinstance(value, int) and abs(value) > _MAX_EXACT_INTEGER
     return str(value) if value is None or is_inexact else value

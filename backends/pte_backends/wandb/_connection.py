@@ -26,7 +26,7 @@ from pte_tracking.sinks import (
 )
 
 
-class State(msgspec.Struct):
+class WandbState(msgspec.Struct):
     """What is saved with the position.
 
     Attributes:
@@ -40,8 +40,8 @@ class State(msgspec.Struct):
     """
 
     size: int = 0
-    number: int = 0
-    rows: int = 0
+    record_count: int = 0
+    row_count: int = 0
     seq: int = 0
     last_time: float = 0.0
     summary: dict[str, float] = {}
@@ -65,23 +65,23 @@ class WandbConnection:
         self._project, self._entity = project, entity
         self._run_name = run_name or run.name
         self._run = run
-        self._state = msgspec.convert(dict(state), State)
+        self._state = msgspec.convert(dict(state), WandbState)
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
-        folder = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
-        self._files = folder / "files"
+        directory = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
+        self._files = directory / "files"
         self._files.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"run-{run.id}.wandb"
+        self._path = directory / f"run-{run.id}.wandb"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         if os.fstat(self._fd).st_size < self._state.size:  # it was lost
-            self._make_again(self._state.seq)
+            self._rebuild(self._state.seq)
         elif not self._state.size:
-            self._begin()
+            self._create_file()
         os.ftruncate(self._fd, self._state.size)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append what the events say; at a rewind, write the history that holds anew."""
         if isinstance(events[0], Rewound):
-            self._make_again(events[0].to_seq)
+            self._rebuild(events[0].to_seq)
         else:
             os.ftruncate(self._fd, self._state.size)  # how the run ended, if it goes on
             self._extend(events)
@@ -96,22 +96,22 @@ class WandbConnection:
         """Write how the run ended, behind what the state knows of: a run that goes on cuts it off again."""
         if status:
             if self._state.is_stale:
-                self._make_again(self._state.seq)
+                self._rebuild(self._state.seq)
             seconds = max(self._state.last_time - self._run.start_time, 0.0)
-            end = [*_records.ending(self._state.summary, status, seconds)]
-            data, _ = self._framed(end)
+            footer = [*_records.build_footer(self._state.summary, status, seconds)]
+            data, _ = self._frame_records(footer)
             os.pwrite(self._fd, data, self._state.size)
             os.fsync(self._fd)
         os.close(self._fd)
 
-    def _begin(self) -> None:
+    def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _framing.BEGINNING, 0)
-        self._state = State(size=len(_framing.BEGINNING))
-        self._append(_records.beginning(self._run, self._project, self._entity, self._run_name))
+        os.pwrite(self._fd, _framing.FILE_HEADER, 0)
+        self._state = WandbState(size=len(_framing.FILE_HEADER))
+        self._append(_records.build_header(self._run, self._project, self._entity, self._run_name))
 
-    def _make_again(self, upto_seq: int) -> None:
-        self._begin()
+    def _rebuild(self, upto_seq: int) -> None:
+        self._create_file()
         removed = {
             event.path: event.seq for event in self._run.history(upto_seq) if isinstance(event, CheckpointRemoved)
         }
@@ -128,41 +128,41 @@ class WandbConnection:
     def _extend(self, events: Iterable[AnyEvent]) -> None:
         before = msgspec.structs.replace(self._state, summary=dict(self._state.summary))
         try:
-            self._append(self._translated(events))
+            self._append(self._build_records(events))
         except BaseException:
             self._state = before  # a batch is written whole or not at all
             raise
 
-    def _translated(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
+    def _build_records(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
         for event in events:
             if isinstance(event, Checkpoint):
-                yield from self._checkpoint(event)
+                yield from self._build_checkpoint(event)
                 continue
             self._state.is_stale |= isinstance(event, CheckpointRemoved)
             if isinstance(event, Metrics):
-                self._state.summary.update(_records.finite(event.values))
-            found = _records.translate(event, self._state.rows, self._run, self._files)
-            self._state.rows += sum(record.HasField("history") for record in found)
+                self._state.summary.update(_records.select_finite(event.values))
+            records = _records.build_records(event, self._state.row_count, self._run, self._files)
+            self._state.row_count += sum(record.HasField("history") for record in records)
             self._state.last_time = max(self._state.last_time, event.time)
-            yield from found
+            yield from records
 
-    def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
+    def _build_checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
         if not (self._run.directory / event.path).exists():  # pruned already
             return
-        yield _records.checkpoint(event, self._run, self._project, self._entity)
+        yield _records.build_checkpoint(event, self._run, self._project, self._entity)
 
-    def _append(self, added: Iterable[pb.Record]) -> None:
-        data, number = self._framed(added)
+    def _append(self, records: Iterable[pb.Record]) -> None:
+        data, record_count = self._frame_records(records)
         if os.pwrite(self._fd, data, self._state.size) < len(data):
             os.ftruncate(self._fd, self._state.size)
             raise OSError(f"{self._path}: only a part of {len(data)} bytes could be written")
         self._state.size += len(data)
-        self._state.number = number
+        self._state.record_count = record_count
 
-    def _framed(self, added: Iterable[pb.Record]) -> tuple[bytes, int]:
-        data, number = bytearray(), self._state.number
-        for record in added:
-            number += 1
-            record.num = number
+    def _frame_records(self, records: Iterable[pb.Record]) -> tuple[bytes, int]:
+        data, record_count = bytearray(), self._state.record_count
+        for record in records:
+            record_count += 1
+            record.num = record_count
             data += _framing.frame(record.SerializeToString(), self._state.size + len(data))
-        return bytes(data), number
+        return bytes(data), record_count
