@@ -1,134 +1,21 @@
-"""The tests that every backend passes: inherit :class:`SinkContract` in a test module of your own.
-
-Example::
-
-    class TestMySink(SinkContract):
-        def make_sink(self, folder):
-            return MySink(path=str(folder / "store"))
-
-        def read_points(self, sink, run_directory):
-            ...  # {"train/loss": [(1, 0.5), (2, 0.25)]}
-
-pytest is needed, and hypothesis for one test, which is skipped without it. The tests drive the sink as the delivery
-process does, in the test's own process but for one, which kills another.
-"""
+"""The tests of a backend."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import multiprocessing
 import operator
-import os
-import signal
 import struct
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pte_tracking._delivery.consumer import SinkConsumer
-from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events
-from pte_tracking._store.events import AnyEvent, Number
-from pte_tracking._store.journal import Journal, JournalPosition
-from pte_tracking._store.layout import DELIVERY, JOURNAL
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.events import Number
 from pte_tracking._store.values import to_numbers
 from pte_tracking.sinks import Sink, map_key
-
-Points = dict[str, list[tuple[int, float]]]
-
-ODD_KEYS = [
-    "a b",
-    "acc@5",
-    "ä/ß",
-    "日本",
-    "loss[0]",
-    "x" * 300,
-    "../up",
-    "/slash",
-    "a//b",
-    "50%",
-    "tab\there",
-    "'\"`",
-    ".",
-]
-ODD_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
-_PATIENCE = 60  # seconds for a process that takes a handful of events; importing a product takes some of them
-
-
-class Recorded:
-    """A run's directory with a journal, and one sink that it is delivered to.
-
-    Args:
-        folder: An empty folder.
-        sink: The sink.
-    """
-
-    def __init__(self, folder: Path, sink: Sink) -> None:
-        self.directory = folder
-        (folder / DELIVERY).mkdir(parents=True)
-        made = Manifest.new(folder, "contract")
-        self.manifest = Manifest(made.id, made.name, made.start_time, merge_sink_entries([sink]), context=made.context)
-        self.manifest.save(folder)
-        self.journal = Journal(folder / JOURNAL)
-        self.journal.append(events.RunStarted, made.id, made.name, 1, "host")
-        self._channel: SinkConsumer | None = None
-
-    def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> JournalPosition:
-        """Append a row of metrics; returns the point behind it."""
-        self.journal.append(events.Metrics, step, dict(values), epoch)
-        return self.journal.end
-
-    def deliver(self, *, saved: bool = True) -> None:
-        """Deliver all there is.
-
-        Args:
-            saved: Or write one batch and 'crash' before its position is saved: it comes again with the next delivery.
-        """
-        if self._channel is None:
-            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
-        if saved:
-            while self._channel.deliver_next():
-                pass
-            return
-        self._channel.save = _crash  # type: ignore[method-assign]
-        with contextlib.suppress(_Crash):
-            self._channel.deliver_next()
-        self._channel = None
-
-    def deliver_and_die(self, *, saved: bool) -> None:
-        """Deliver in a process of its own, which is killed on its way: SIGKILL, so that it cleans nothing up.
-
-        Args:
-            saved: It dies when everything is written and saved, its connection still open; otherwise when a batch is
-                written and its position is not saved yet.
-        """
-        self._channel = None
-        process = multiprocessing.get_context("spawn").Process(target=_deliver_and_die, args=(self.directory, saved))
-        process.start()
-        process.join(_PATIENCE)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError(f"delivery took more than {_PATIENCE} s")
-        assert process.exitcode == -signal.SIGKILL, "delivery failed in a process of its own; see its output"
-
-    @property
-    def refused(self) -> dict[str, str]:
-        """The events that the sink could not store, by ``seq``, with its reason."""
-        return Cursor.load(self.directory, self.manifest.sinks[0].key).rejected
-
-    def end(self) -> None:
-        """Deliver the rest, and the end of the run."""
-        self.journal.append(events.RunEnded, "FINISHED", None)
-        self.deliver()
-        assert self._channel is not None
-        self._channel.finish("FINISHED")
-        self._channel = None
+from pte_tracking.testing._recorded_run import Recorded
+from pte_tracking.testing._samples import ODD_KEYS, ODD_NUMBERS, Points, one_of_each
 
 
 class SinkContract(ABC):
@@ -228,7 +115,7 @@ class SinkContract(ABC):
     def test_every_kind_of_event_is_taken(self, tmp_path: Path) -> None:
         sink, run = self._begin(tmp_path)
         run.log(1, {"a": 1.0}, epoch=0.5)
-        for kind, fields in _one_of_each(run.directory):
+        for kind, fields in one_of_each(run.directory):
             run.journal.append(kind, *fields)
         run.log(2, {"a": 2.0}, epoch=1)
         run.end()
@@ -361,57 +248,6 @@ class SinkContract(ABC):
             return math.copysign(math.inf, value)
 
 
-class _Crash(Exception):
-    pass
-
-
-def _crash() -> None:
-    raise _Crash
-
-
-def _deliver_and_die(directory: Path, saved: bool) -> None:
-    manifest = Manifest.load(directory)
-    channel = SinkConsumer(directory, manifest, manifest.sinks[0])
-    if not saved:
-        channel.save = _die  # type: ignore[method-assign]
-    while channel.deliver_next():
-        pass
-    _die()
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _bits(value: float) -> str:
     # All NaNs are one, and the zeros too: databases do not keep their signs.
     return "nan" if math.isnan(value) else (value + 0.0).hex()
-
-
-def _one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
-    (directory / "picture.png").write_bytes(_png())
-    (directory / "file.txt").write_text("a file")
-    (directory / "snapshot").write_bytes(b"a snapshot")
-    digest = "b64afb6bea5b47d9d5a4f4d2d6b4d7e5bbd3c5a1cb0bcb1f8d1fdc0c5d5f4f00"
-    return [
-        (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
-        (events.Tags, ({"team": "vision", "odd@tag": "z" * 10_000},)),
-        (events.Figure, ("figures/loss", 1, "picture.png")),
-        (events.Image, ("image", 1, "picture.png")),
-        (events.Histogram, ("weights", 1, [0.0, 1.0, 2.0], [3.0, 1.0], 0.0, 2.0, 3.5, 5.0)),
-        (events.Text, ("note", 1, "some *text*")),
-        (events.Dataset, ("digits", digest, "train", "https://example.org/digits")),
-        (events.Artifact, ("file.txt", "folder")),
-        (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
-        (events.CheckpointRemoved, ("snapshot", 1)),
-    ]
-
-
-def _png() -> bytes:
-    """A picture of one black pixel; after the PNG specification, https://www.w3.org/TR/png/."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")

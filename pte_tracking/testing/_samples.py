@@ -1,0 +1,60 @@
+"""Keys, numbers, and events that the contract tries."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Number
+
+Points = dict[str, list[tuple[int, float]]]
+
+ODD_KEYS = [
+    "a b",
+    "acc@5",
+    "ä/ß",
+    "日本",
+    "loss[0]",
+    "x" * 300,
+    "../up",
+    "/slash",
+    "a//b",
+    "50%",
+    "tab\there",
+    "'\"`",
+    ".",
+]
+ODD_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
+
+
+def one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
+    (directory / "picture.png").write_bytes(_png())
+    (directory / "file.txt").write_text("a file")
+    (directory / "snapshot").write_bytes(b"a snapshot")
+    digest = "b64afb6bea5b47d9d5a4f4d2d6b4d7e5bbd3c5a1cb0bcb1f8d1fdc0c5d5f4f00"
+    return [
+        (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
+        (events.Tags, ({"team": "vision", "odd@tag": "z" * 10_000},)),
+        (events.Figure, ("figures/loss", 1, "picture.png")),
+        (events.Image, ("image", 1, "picture.png")),
+        (events.Histogram, ("weights", 1, [0.0, 1.0, 2.0], [3.0, 1.0], 0.0, 2.0, 3.5, 5.0)),
+        (events.Text, ("note", 1, "some *text*")),
+        (events.Dataset, ("digits", digest, "train", "https://example.org/digits")),
+        (events.Artifact, ("file.txt", "folder")),
+        (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
+        (events.CheckpointRemoved, ("snapshot", 1)),
+    ]
+
+
+def _png() -> bytes:
+    """A picture of one black pixel; after the PNG specification, https://www.w3.org/TR/png/."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
