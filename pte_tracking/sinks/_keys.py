@@ -13,23 +13,23 @@ import re
 
 from pte_tracking.sinks._contract import Limits
 
-_MAPPED = re.compile(r"-[0-9a-f]{8}\Z")
+_MAPPED_SUFFIX = re.compile(r"-[0-9a-f]{8}\Z")
 _SUFFIX_LENGTH = 9
 
 
 def map_key(key: str, limits: Limits) -> str:
     """The key that stands for ``key`` in a backend of such limits."""
-    if limits == Limits() or (_is_allowed(key, limits) and not _MAPPED.search(key)):
+    if limits == Limits() or (_is_allowed(key, limits) and not _MAPPED_SUFFIX.search(key)):
         return key
-    plain = key
+    mapped = key
     if limits.key_characters:
-        plain = "".join(char if limits.key_characters.fullmatch(char) else "_" for char in plain)
+        mapped = "".join(char if limits.key_characters.fullmatch(char) else "_" for char in mapped)
     if limits.key_is_path:
-        plain = "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
-        plain = re.sub(r"^\.\.+", "_", plain)  # a name that begins so is taken for a way out of the folder
+        mapped = "/".join(part if part.strip(".") else "_" for part in mapped.split("/"))
+        mapped = re.sub(r"^\.\.+", "_", mapped)  # a name that begins so is taken for a way out of the folder
     if limits.key_length:
-        plain = plain[: limits.key_length - _SUFFIX_LENGTH]
-    return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        mapped = mapped[: limits.key_length - _SUFFIX_LENGTH]
+    return f"{mapped}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _is_allowed(key: str, limits: Limits) -> bool:

@@ -16,7 +16,7 @@ process does, in the test's own process but for one, which kills another.
 from __future__ import annotations
 
 from pte_tracking.testing._contract import SinkContract
-from pte_tracking.testing._recorded_run import Recorded
+from pte_tracking.testing._recorded_run import RecordedRun
 from pte_tracking.testing._samples import Points
 
-__all__ = ["Points", "Recorded", "SinkContract"]
+__all__ = ["Points", "RecordedRun", "SinkContract"]

@@ -14,8 +14,8 @@ from pte_tracking._store import events
 from pte_tracking._store.events import Number
 from pte_tracking._store.values import to_numbers
 from pte_tracking.sinks import Sink, map_key
-from pte_tracking.testing._recorded_run import Recorded
-from pte_tracking.testing._samples import ODD_KEYS, ODD_NUMBERS, Points, one_of_each
+from pte_tracking.testing._recorded_run import RecordedRun
+from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points, make_sample_events
 
 
 class SinkContract(ABC):
@@ -26,8 +26,8 @@ class SinkContract(ABC):
     #: Non-finite numbers come back as they are; otherwise they only must not spoil their neighbours.
     keeps_non_finite = True
     #: How many rows the test of many points logs, and how many values in each: a million points.
-    many_rows = 20_000
-    many_values = 50
+    large_run_rows = 20_000
+    large_run_keys = 50
     #: How many runs of generated keys and values are tried, where hypothesis is installed.
     generated_runs = 20
 
@@ -41,35 +41,35 @@ class SinkContract(ABC):
 
     # -- the promises --------------------------------------------------------------------------------------------------
 
-    def test_points_come_back_value_for_value(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        for step, number in enumerate(ODD_NUMBERS, 1):
+    def test_metrics_round_trip_exactly(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        for step, number in enumerate(UNUSUAL_NUMBERS, 1):
             run.log(step, {"a": number, "group/b": -number})
         run.end()
         points = self.read_points(sink, run.directory)
-        self._check(points, "a", list(enumerate(ODD_NUMBERS, 1)))
-        self._check(points, "group/b", [(step, -number) for step, number in enumerate(ODD_NUMBERS, 1)])
+        self._check(points, "a", list(enumerate(UNUSUAL_NUMBERS, 1)))
+        self._check(points, "group/b", [(step, -number) for step, number in enumerate(UNUSUAL_NUMBERS, 1)])
 
-    def test_non_finite_numbers_spoil_nothing(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        odd = [math.nan, math.inf, -math.inf]
-        for step, number in enumerate(odd, 1):
+    def test_non_finite_values_do_not_affect_others(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        non_finite = [math.nan, math.inf, -math.inf]
+        for step, number in enumerate(non_finite, 1):
             run.log(step, {"odd": number, "plain": step})
         run.end()
         points = self.read_points(sink, run.directory)
         self._check(points, "plain", [(1, 1), (2, 2), (3, 3)])
         if self.keeps_non_finite:
-            self._check(points, "odd", list(enumerate(odd, 1)))
+            self._check(points, "odd", list(enumerate(non_finite, 1)))
 
-    def test_odd_keys_are_kept_apart(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        run.log(1, {key: index for index, key in enumerate(ODD_KEYS)})
+    def test_unusual_keys_stay_distinct(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        run.log(1, {key: index for index, key in enumerate(UNUSUAL_KEYS)})
         run.end()
         points = self.read_points(sink, run.directory)
-        for index, key in enumerate(ODD_KEYS):
+        for index, key in enumerate(UNUSUAL_KEYS):
             self._check(points, map_key(key, sink.limits), [(1, index)])
 
-    def test_generated_keys_and_values_are_kept_apart(self, tmp_path: Path) -> None:
+    def test_generated_keys_and_values_stay_distinct(self, tmp_path: Path) -> None:
         # Imported here, as the module is of use without them: for its double of a run, and for its documentation.
         import pytest
 
@@ -96,7 +96,7 @@ class SinkContract(ABC):
         )
         @given(st.lists(rows, min_size=1, max_size=4))
         def check(rows: list[dict[str, Number]]) -> None:
-            sink, run = self._begin(next(folders))
+            sink, run = self._start_run(next(folders))
             expected: dict[str, dict[int, Number]] = {}
             for step, row in enumerate(rows, 1):
                 run.log(step, row)
@@ -105,59 +105,61 @@ class SinkContract(ABC):
             run.end()
             points = self.read_points(sink, run.directory)
             for key, numbers in expected.items():
-                odd = {step for step, number in numbers.items() if not math.isfinite(number)}
-                odd = set() if self.keeps_non_finite else odd
-                found = [one for one in points.get(key, []) if one[0] not in odd]
-                self._check({key: found}, key, [one for one in numbers.items() if one[0] not in odd])
+                ignored_steps = {step for step, number in numbers.items() if not math.isfinite(number)}
+                ignored_steps = set() if self.keeps_non_finite else ignored_steps
+                stored_points = [point for point in points.get(key, []) if point[0] not in ignored_steps]
+                self._check(
+                    {key: stored_points}, key, [point for point in numbers.items() if point[0] not in ignored_steps]
+                )
 
         check()
 
-    def test_every_kind_of_event_is_taken(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_every_event_kind_is_accepted(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0}, epoch=0.5)
-        for kind, fields in one_of_each(run.directory):
+        for kind, fields in make_sample_events(run.directory):
             run.journal.append(kind, *fields)
         run.log(2, {"a": 2.0}, epoch=1)
         run.end()
-        assert not run.refused, "RejectedEventError is for events that the backend should have stored"
+        assert not run.rejected_events, "RejectedEventError is for events that the backend should have stored"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
-    def test_a_batch_that_comes_twice_leaves_what_one_leaves(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_redelivered_batch_is_stored_once(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0})
         run.deliver()
         run.log(2, {"a": 2.0, "b": 5.0})
-        run.deliver(saved=False)
-        run.deliver(saved=False)
+        run.deliver(save_cursor=False)
+        run.deliver(save_cursor=False)
         run.log(3, {"a": 3.0})
         run.end()
         points = self.read_points(sink, run.directory)
         self._check(points, "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
         self._check(points, "b", [(2, 5.0)])
 
-    def test_a_first_batch_that_was_lost_comes_again(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_unsaved_first_batch_is_redelivered(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0})
-        run.deliver(saved=False)
+        run.deliver(save_cursor=False)
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0)])
 
-    def test_a_killed_process_leaves_neither_a_gap_nor_a_point_twice(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_killed_delivery_loses_and_repeats_nothing(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0})
-        run.deliver_and_die(saved=False)
+        run.deliver_and_kill(save_cursor=False)
         run.log(2, {"a": 2.0, "b": 5.0})
-        run.deliver_and_die(saved=True)
+        run.deliver_and_kill(save_cursor=True)
         run.log(3, {"a": 3.0})
-        run.deliver_and_die(saved=False)
+        run.deliver_and_kill(save_cursor=False)
         run.log(4, {"a": 4.0})
         run.end()
         points = self.read_points(sink, run.directory)
         self._check(points, "a", [(step, float(step)) for step in range(1, 5)])
         self._check(points, "b", [(2, 5.0)])
 
-    def test_a_run_that_ended_and_goes_on_is_the_same_run(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_resumed_run_continues_same_backend_run(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0})
         run.end()
         run.journal.append(events.RunStarted, run.manifest.id, run.manifest.name, 1, "host", True)
@@ -165,14 +167,14 @@ class SinkContract(ABC):
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
-    def test_a_rewound_run_shows_one_point_for_each_key_and_step(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
+    def test_rewound_run_has_one_point_per_key_and_step(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
         for step in range(1, 4):
-            mark = run.log(step, {"a": float(step), "b": 1.0})
+            position = run.log(step, {"a": float(step), "b": 1.0})
         for step in range(4, 7):
             run.log(step, {"a": float(step), "c": 1.0})
         run.deliver()
-        run.journal.rewind(mark, 3)
+        run.journal.rewind(position, 3)
         for step in range(4, 8):
             run.log(step, {"a": float(step), "c": 1.0})
         run.end()
@@ -181,64 +183,64 @@ class SinkContract(ABC):
         self._check(points, "b", [(1, 1.0), (2, 1.0), (3, 1.0)])
         self._check(points, "c", [(step, 1.0) for step in range(4, 8)])
 
-    def test_a_second_pass_that_differs_shows_one_point_for_each_step(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        mark = run.log(1, {"a": 1.0})
+    def test_rewind_with_changed_values_has_one_point_per_step(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        position = run.log(1, {"a": 1.0})
         run.log(2, {"a": 2.0})
         run.deliver()
-        run.journal.rewind(mark, 1)
+        run.journal.rewind(position, 1)
         run.log(2, {"a": 20.0})
         run.log(3, {"a": 30.0})
         run.end()
         second = 20.0 if sink.rewinds else 2.0
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, second), (3, 30.0)])
 
-    def test_a_rewind_that_was_followed_but_not_saved_is_followed_again(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        mark = run.log(1, {"a": 1.0})
+    def test_unsaved_rewind_is_applied_again(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        position = run.log(1, {"a": 1.0})
         run.log(2, {"a": 2.0})
         run.deliver()
-        run.journal.rewind(mark, 1)
-        run.deliver(saved=False)
+        run.journal.rewind(position, 1)
+        run.deliver(save_cursor=False)
         run.log(2, {"a": 2.0})
-        run.deliver(saved=False)
+        run.deliver(save_cursor=False)
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
-    def test_a_batch_that_was_written_but_not_saved_and_then_taken_back_is_not_doubled(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        mark = run.log(1, {"a": 1.0})
+    def test_unsaved_superseded_batch_is_stored_once(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        position = run.log(1, {"a": 1.0})
         run.deliver()
         run.log(2, {"a": 2.0})
-        run.deliver(saved=False)
-        run.journal.rewind(mark, 1)
+        run.deliver(save_cursor=False)
+        run.journal.rewind(position, 1)
         run.log(2, {"a": 2.0})
         run.log(3, {"a": 3.0})
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
 
-    def test_a_million_points(self, tmp_path: Path) -> None:
-        sink, run = self._begin(tmp_path)
-        for step in range(self.many_rows):
-            run.log(step, {f"key{number}": float(step + number) for number in range(self.many_values)})
+    def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        for step in range(self.large_run_rows):
+            run.log(step, {f"key{number}": float(step + number) for number in range(self.large_run_keys)})
         run.end()
         points = self.read_points(sink, run.directory)
-        for number in range(self.many_values):
-            self._check(points, f"key{number}", [(step, float(step + number)) for step in range(self.many_rows)])
+        for number in range(self.large_run_keys):
+            self._check(points, f"key{number}", [(step, float(step + number)) for step in range(self.large_run_rows)])
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, folder: Path) -> tuple[Sink, Recorded]:
+    def _start_run(self, folder: Path) -> tuple[Sink, RecordedRun]:
         sink = self.make_sink(folder)
-        return sink, Recorded(folder / "run", sink)
+        return sink, RecordedRun(folder / "run", sink)
 
     def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:
         assert key in points, f"{key!r} is missing; there are {sorted(points)}"
-        found = [(step, _bits(value)) for step, value in points[key]]
-        wanted = [(step, _bits(self._stored(number))) for step, number in expected]
-        assert found == wanted, f"{key!r}: {points[key]} came back of {list(expected)}"
+        stored_points = [(step, _bits(value)) for step, value in points[key]]
+        expected_points = [(step, _bits(self._round_as_stored(number))) for step, number in expected]
+        assert stored_points == expected_points, f"{key!r}: {points[key]} came back of {list(expected)}"
 
-    def _stored(self, number: Number) -> float:
+    def _round_as_stored(self, number: Number) -> float:
         value = float(number)
         if not self.is_single_precision or not math.isfinite(value):
             return value

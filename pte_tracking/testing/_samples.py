@@ -13,7 +13,7 @@ from pte_tracking._store.events import AnyEvent, Number
 
 Points = dict[str, list[tuple[int, float]]]
 
-ODD_KEYS = [
+UNUSUAL_KEYS = [
     "a b",
     "acc@5",
     "ä/ß",
@@ -28,11 +28,11 @@ ODD_KEYS = [
     "'\"`",
     ".",
 ]
-ODD_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
+UNUSUAL_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
 
 
-def one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
-    (directory / "picture.png").write_bytes(_png())
+def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
+    (directory / "picture.png").write_bytes(_encode_png())
     (directory / "file.txt").write_text("a file")
     (directory / "snapshot").write_bytes(b"a snapshot")
     digest = "b64afb6bea5b47d9d5a4f4d2d6b4d7e5bbd3c5a1cb0bcb1f8d1fdc0c5d5f4f00"
@@ -50,11 +50,13 @@ def one_of_each(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]
     ]
 
 
-def _png() -> bytes:
+def _encode_png() -> bytes:
     """A picture of one black pixel; after the PNG specification, https://www.w3.org/TR/png/."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def encode(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + encode(b"IHDR", header) + encode(b"IDAT", zlib.compress(b"\0\0")) + encode(b"IEND", b"")
+    )

@@ -41,13 +41,13 @@ class TestKeeping(LocalStoreContract):
 
     @pytest.mark.slow
     @pytest.mark.timeout(900)  # MLflow itself takes minutes
-    def test_a_million_points(self, tmp_path: Path) -> None:
-        super().test_a_million_points(tmp_path)
+    def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
+        super().test_large_run_is_stored_completely(tmp_path)
 
 
 class TestForking(LocalStoreContract):
-    many_rows = 3000  # with nothing to fork it is what keeps
-    many_values = 2
+    large_run_rows = 3000  # with nothing to fork it is what keeps
+    large_run_keys = 2
 
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store, on_rewind="fork")

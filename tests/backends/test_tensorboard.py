@@ -52,7 +52,7 @@ TIME = 1_700_000_000.0
 
 
 @dataclasses.dataclass
-class Journal:
+class FakeRun:
     """A run whose journal is a list."""
 
     directory: Path
@@ -79,23 +79,23 @@ class Journal:
         return (event for event in self.history(rewound.seq - 1) if event.seq > rewound.to_seq)
 
 
-def connect(run: Journal, state: Mapping[str, Any] | None = None) -> Connection:
+def connect(run: FakeRun, state: Mapping[str, Any] | None = None) -> Connection:
     # Through JSON, as the state is saved.
     return TensorBoardSink().open(run, json.loads(json.dumps(state or {})))
 
 
-def deliver(run: Journal, events: Sequence[AnyEvent] = (), status: Status | None = None) -> dict[str, Any]:
+def deliver(run: FakeRun, events: Sequence[AnyEvent] = (), status: Status | None = None) -> dict[str, Any]:
     connection = connect(run)
     connection.write(events or run.events)
     connection.close(status)
     return connection.state()
 
 
-def read(run: Journal) -> EventAccumulator:
+def read(run: FakeRun) -> EventAccumulator:
     return EventAccumulator(str(run.directory), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
 
 
-def scalars(run: Journal) -> dict[str, list[tuple[int, str, float]]]:
+def read_scalars(run: FakeRun) -> dict[str, list[tuple[int, str, float]]]:
     """The points of each tag: step, value (as text, since NaN differs from itself), time."""
     accumulator = read(run)
     return {
@@ -104,7 +104,7 @@ def scalars(run: Journal) -> dict[str, list[tuple[int, str, float]]]:
     }
 
 
-def as_float32(value: float) -> str:
+def format_as_float32(value: float) -> str:
     with np.errstate(over="ignore"):
         return repr(float(np.float32(value)))
 
@@ -116,32 +116,32 @@ def expected(history: Iterable[AnyEvent]) -> dict[str, list[tuple[int, str, floa
         if isinstance(row, Metrics):
             epoch = {} if row.epoch is None or "epoch" in row.values else {"epoch": row.epoch}
             for key, value in (row.values | epoch).items():
-                point = row.step, as_float32(float(value)), row.time
+                point = row.step, format_as_float32(float(value)), row.time
                 if key in row.values or row.step not in [step for step, *_ in points.get(key, [])]:
                     points.setdefault(key, []).append(point)
     return points
 
 
-def plugin_data(run: Journal, tag: str) -> bytes:
+def read_plugin_data(run: FakeRun, tag: str) -> bytes:
     content: bytes = read(run).SummaryMetadata(tag).plugin_data.content
     return content
 
 
-def status_of(run: Journal) -> str | None:
+def read_status(run: FakeRun) -> str | None:
     if metadata.SESSION_END_INFO_TAG not in read(run).Tags()["tensors"]:
         return None
-    info = metadata.parse_session_end_info_plugin_data(plugin_data(run, metadata.SESSION_END_INFO_TAG))
+    info = metadata.parse_session_end_info_plugin_data(read_plugin_data(run, metadata.SESSION_END_INFO_TAG))
     return str(api_pb2.Status.Name(info.status))
 
 
-def hparams(run: Journal) -> dict[str, Any]:
-    info = metadata.parse_session_start_info_plugin_data(plugin_data(run, metadata.SESSION_START_INFO_TAG))
+def read_hparams(run: FakeRun) -> dict[str, Any]:
+    info = metadata.parse_session_start_info_plugin_data(read_plugin_data(run, metadata.SESSION_START_INFO_TAG))
     assert info.group_name == f"{run.name}-{run.id[:6]}"
     assert info.start_time_secs == run.start_time
     return {key: getattr(value, value.WhichOneof("kind")) for key, value in info.hparams.items()}
 
 
-def charts(run: Journal) -> dict[str, list[str]]:
+def read_charts(run: FakeRun) -> dict[str, list[str]]:
     accumulator = read(run)
     if "custom_scalars__config__" not in accumulator.Tags()["tensors"]:
         return {}
@@ -151,7 +151,7 @@ def charts(run: Journal) -> dict[str, list[str]]:
     return {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
 
 
-def event_files(run: Journal) -> list[Path]:
+def find_event_files(run: FakeRun) -> list[Path]:
     return sorted(run.directory.glob("*tfevents*"))
 
 
@@ -167,8 +167,8 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Journal:
-    return Journal(tmp_path)
+def run(tmp_path: Path) -> FakeRun:
+    return FakeRun(tmp_path)
 
 
 NUMBERS = st.floats() | st.integers(-(2**63), 2**63 - 1)
@@ -177,25 +177,25 @@ ROWS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_siz
 
 @settings(max_examples=50)
 @given(st.lists(ROWS, min_size=1, max_size=8))
-def test_metrics_any_number_and_key_round_trip_as_float32(rows: list[dict[str, float]]) -> None:
+def test_metrics_any_number_and_key_round_trip_as_float32(generated_rows: list[dict[str, float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        run = Journal(Path(folder))
-        for step, row in enumerate(rows):
+        run = FakeRun(Path(folder))
+        for step, row in enumerate(generated_rows):
             run.add(Metrics, step, row)
         deliver(run)
-        assert scalars(run) == expected(run.history())
+        assert read_scalars(run) == expected(run.history())
 
 
-def test_epoch_is_written_once_per_step(run: Journal) -> None:
+def test_epoch_is_written_once_per_step(run: FakeRun) -> None:
     run.add(Metrics, 1, {"a": 1.0}, 0.5)
     run.add(Metrics, 1, {"b": 1.0}, 0.5, None, "other")
     run.add(Metrics, 2, {"a": 1.0})
     run.add(Metrics, 3, {"a": 1.0, "epoch": 7.0}, 1.5)
     deliver(run)
-    assert [(step, value) for step, value, _ in scalars(run)["epoch"]] == [(1, "0.5"), (3, "7.0")]
+    assert [(step, value) for step, value, _ in read_scalars(run)["epoch"]] == [(1, "0.5"), (3, "7.0")]
 
 
-def test_histogram_round_trips_with_bins(run: Journal) -> None:
+def test_histogram_round_trips_with_bins(run: FakeRun) -> None:
     run.add(Histogram, "weights", 3, [-1.0, 0.0, 0.5, 2.0], [4.0, 0.0, 2.0], -1.0, 2.0, 1.5, 9.25)
     deliver(run)
     [event] = read(run).Histograms("weights")
@@ -206,7 +206,7 @@ def test_histogram_round_trips_with_bins(run: Journal) -> None:
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("P", 3), ("RGBA", 4)])
-def test_image_bytes_are_stored_unchanged(run: Journal, mode: str, channels: int) -> None:
+def test_image_bytes_are_stored_unchanged(run: FakeRun, mode: str, channels: int) -> None:
     PIL.Image.new(mode, (7, 5)).save(run.directory / "picture.png")
     run.add(Image, "picture", 2, "picture.png")
     run.add(Figure, "figure", 3, "picture.png")
@@ -216,12 +216,12 @@ def test_image_bytes_are_stored_unchanged(run: Journal, mode: str, channels: int
         [event] = accumulator.Images(tag)
         assert (event.step, event.width, event.height) == (step, 7, 5)
         assert event.encoded_image_string == (run.directory / "picture.png").read_bytes()
-    raw = event_files(run)[0].read_bytes()
+    raw = find_event_files(run)[0].read_bytes()
     assert raw.count(bytes([0x18, channels, 0x22])) == 2  # the fields colorspace and encoded_image_string of an image
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_image_missing_or_damaged_raises_rejected_event_error(run: Journal, content: bytes | None) -> None:
+def test_image_missing_or_damaged_raises_rejected_event_error(run: FakeRun, content: bytes | None) -> None:
     if content is not None:
         (run.directory / "picture.png").write_bytes(content)
     run.add(Metrics, 1, {"a": 1.0}, 0.5)
@@ -231,12 +231,12 @@ def test_image_missing_or_damaged_raises_rejected_event_error(run: Journal, cont
     with pytest.raises(RejectedEventError, match=r"picture\.png") as caught:
         connection.write(run.events)
     assert caught.value.seq == 2
-    assert scalars(run) == {}
+    assert read_scalars(run) == {}
     connection.write([run.events[0], run.events[2]])
-    assert scalars(run) == expected(run.history())
+    assert read_scalars(run) == expected(run.history())
 
 
-def test_dataset_is_written_as_text(run: Journal) -> None:
+def test_dataset_is_written_as_text(run: FakeRun) -> None:
     run.add(Dataset, "digits", "abc", "train", "https://example.org")
     deliver(run)
     [event] = read(run).Tensors("dataset/train/digits")
@@ -244,14 +244,14 @@ def test_dataset_is_written_as_text(run: Journal) -> None:
     assert (event.step, text) == (0, "- digest: `abc`\n- used for: train\n- source: https://example.org")
 
 
-def test_text_round_trips(run: Journal) -> None:
+def test_text_round_trips(run: FakeRun) -> None:
     run.add(Text, "note", 4, "# Grüße\n\n* 学習")
     deliver(run)
     [event] = read(run).Tensors("note")
     assert (event.step, event.tensor_proto.string_val[0].decode()) == (4, "# Grüße\n\n* 学習")
 
 
-def test_tags_and_artifacts_are_skipped(run: Journal) -> None:
+def test_tags_and_artifacts_are_skipped(run: FakeRun) -> None:
     run.add(Tags, {"team": "vision"})
     run.add(Artifact, "model.onnx")
     deliver(run, status="FINISHED")
@@ -264,11 +264,11 @@ def test_tags_and_artifacts_are_skipped(run: Journal) -> None:
 @pytest.mark.parametrize(
     ("status", "shown"), [("FINISHED", "STATUS_SUCCESS"), ("FAILED", "STATUS_FAILURE"), ("KILLED", "STATUS_FAILURE")]
 )
-def test_params_and_status_appear_in_hparams(run: Journal, status: Status, shown: str) -> None:
+def test_params_and_status_appear_in_hparams(run: FakeRun, status: Status, shown: str) -> None:
     run.add(Params, {"lr": 0.1, "layers": 3, "amp": True, "optim/name": "Adam", "none": None, "seed": 2**60})
     run.add(RunEnded, status)
     deliver(run, status=status)
-    assert hparams(run) == {
+    assert read_hparams(run) == {
         "lr": 0.1,
         "layers": 3.0,
         "amp": True,
@@ -276,48 +276,48 @@ def test_params_and_status_appear_in_hparams(run: Journal, status: Status, shown
         "none": "None",
         "seed": str(2**60),
     }
-    assert status_of(run) == shown
-    end = metadata.parse_session_end_info_plugin_data(plugin_data(run, metadata.SESSION_END_INFO_TAG))
+    assert read_status(run) == shown
+    end = metadata.parse_session_end_info_plugin_data(read_plugin_data(run, metadata.SESSION_END_INFO_TAG))
     assert end.end_time_secs == run.events[-1].time
 
 
-def test_running_run_has_no_status(run: Journal) -> None:
+def test_running_run_has_no_status(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
     deliver(run)
-    assert status_of(run) is None
+    assert read_status(run) is None
 
 
-def test_changed_params_are_merged_at_run_end(run: Journal) -> None:
+def test_changed_params_are_merged_at_run_end(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1, "layers": 3})
     run.add(Metrics, 1, {"a": 1.0})
     run.add(Params, {"lr": 0.2, "seed": 1})
     deliver(run, status="FINISHED")
-    assert hparams(run) == {"lr": 0.2, "layers": 3, "seed": 1}
-    assert scalars(run) == expected(run.history())
-    assert status_of(run) == "STATUS_SUCCESS"
+    assert read_hparams(run) == {"lr": 0.2, "layers": 3, "seed": 1}
+    assert read_scalars(run) == expected(run.history())
+    assert read_status(run) == "STATUS_SUCCESS"
 
 
-def test_repeated_params_create_no_new_file(run: Journal) -> None:
+def test_repeated_params_create_no_new_file(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
     run.add(Params, {"lr": 0.1})
     deliver(run, status="FINISHED")
-    assert len(event_files(run)) == 1
+    assert len(find_event_files(run)) == 1
 
 
-def test_resumed_run_shows_final_status(run: Journal) -> None:
+def test_resumed_run_shows_final_status(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
     run.add(Metrics, 1, {"a": 1.0})
     state = deliver(run, status="FAILED")
-    assert status_of(run) == "STATUS_FAILURE"
+    assert read_status(run) == "STATUS_FAILURE"
     connection = connect(run, state)
     connection.write([run.add(RunStarted, run.id, run.name, 1, "host", True), run.add(Metrics, 2, {"a": 2.0})])
-    assert status_of(run) is None
+    assert read_status(run) is None
     connection.close("FINISHED")
-    assert status_of(run) == "STATUS_SUCCESS"
-    assert scalars(run) == expected(run.history())
+    assert read_status(run) == "STATUS_SUCCESS"
+    assert read_scalars(run) == expected(run.history())
 
 
-def test_unsaved_end_status_is_replaced_on_resume(run: Journal) -> None:
+def test_unsaved_end_status_is_replaced_on_resume(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
     connection = connect(run)
     connection.write(run.events)
@@ -326,14 +326,14 @@ def test_unsaved_end_status_is_replaced_on_resume(run: Journal) -> None:
     connection = connect(run, state)
     connection.write([run.add(RunStarted, run.id, run.name, 1, "host", True)])
     connection.close("FINISHED")
-    assert status_of(run) == "STATUS_SUCCESS"
+    assert read_status(run) == "STATUS_SUCCESS"
 
 
 # -- the Custom Scalars page -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("tag", "of"),
+    ("tag", "expected_subject"),
     [
         ("train/loss", "loss"),
         ("val/loss", "loss"),
@@ -346,133 +346,133 @@ def test_unsaved_end_status_is_replaced_on_resume(run: Journal) -> None:
         ("train/", None),
     ],
 )
-def test_subject_strips_train_and_validation_prefix(tag: str, of: str | None) -> None:
-    assert get_subject(tag) == of
+def test_subject_strips_train_and_validation_prefix(tag: str, expected_subject: str | None) -> None:
+    assert get_subject(tag) == expected_subject
 
 
-def test_train_and_validation_metrics_share_chart(run: Journal) -> None:
+def test_train_and_validation_metrics_share_chart(run: FakeRun) -> None:
     run.add(Metrics, 1, {"train/loss": 1.0, "lr": 0.1, "train/a+b": 1.0})
     connection = connect(run)
     connection.write(run.events)
-    assert charts(run) == {}
+    assert read_charts(run) == {}
     connection.write([run.add(Metrics, 2, {"val/loss": 1.0, "val/a+b": 1.0, "val/only": 1.0})])
     connection.write([run.add(Metrics, 3, {"test/loss": 1.0})])
-    assert charts(run) == {
+    assert read_charts(run) == {
         "loss": ["^test/loss$", "^train/loss$", "^val/loss$"],
         r"a+b": [r"^train/a\+b$", r"^val/a\+b$"],
     }
 
 
-def test_superseded_chart_layout_is_rebuilt(run: Journal) -> None:
+def test_superseded_chart_layout_is_rebuilt(run: FakeRun) -> None:
     run.add(Metrics, 1, {"train/loss": 1.0})
     run.add(Metrics, 2, {"val/loss": 1.0})
     connection = connect(run)
     connection.write(run.events)
     connection.write([run.add(Rewound, 1, 0, 1)])
-    assert charts(run) == {}
+    assert read_charts(run) == {}
     connection.write([run.add(Metrics, 2, {"val/loss": 1.0})])
-    assert charts(run) == {"loss": ["^train/loss$", "^val/loss$"]}
+    assert read_charts(run) == {"loss": ["^train/loss$", "^val/loss$"]}
 
 
 # -- delivered again ---------------------------------------------------------------------------------------------------
 
 
-def rows(run: Journal, steps: range) -> list[AnyEvent]:
+def log_rows(run: FakeRun, steps: range) -> list[AnyEvent]:
     return [run.add(Metrics, step, {"train/loss": step / 7, "val/loss": math.nan}, step / 10) for step in steps]
 
 
-def test_batch_redelivered_after_crash_is_written_once(run: Journal) -> None:
+def test_batch_redelivered_after_crash_is_written_once(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
-    first, second = rows(run, range(5)), rows(run, range(5, 9))
+    first, second = log_rows(run, range(5)), log_rows(run, range(5, 9))
     connection = connect(run)
     connection.write(run.events[: 1 + len(first)])
     state = connection.state()
     connection.write(second)
     connection = connect(run, state)
     connection.write(second)
-    connection.write(rows(run, range(9, 12)))
-    assert scalars(run) == expected(run.history())
+    connection.write(log_rows(run, range(9, 12)))
+    assert read_scalars(run) == expected(run.history())
 
 
-def test_lost_state_full_redelivery_writes_points_once(run: Journal) -> None:
+def test_lost_state_full_redelivery_writes_points_once(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
-    rows(run, range(9))
+    log_rows(run, range(9))
     deliver(run)
     deliver(run)
-    assert scalars(run) == expected(run.history())
+    assert read_scalars(run) == expected(run.history())
 
 
-@pytest.mark.parametrize("missing", [1, 4, 5, 11, 12, 13, 50, 100])
-def test_file_truncated_within_record_is_repaired(run: Journal, missing: int) -> None:
+@pytest.mark.parametrize("missing_bytes", [1, 4, 5, 11, 12, 13, 50, 100])
+def test_file_truncated_within_record_is_repaired(run: FakeRun, missing_bytes: int) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(3)))
+    connection.write(log_rows(run, range(3)))
     state = connection.state()
-    again = rows(run, range(3, 6))
-    connection.write(again)
-    [path] = event_files(run)
-    os.truncate(path, path.stat().st_size - missing)
+    redelivered = log_rows(run, range(3, 6))
+    connection.write(redelivered)
+    [path] = find_event_files(run)
+    os.truncate(path, path.stat().st_size - missing_bytes)
     connection = connect(run, state)
-    connection.write(again)
-    assert scalars(run) == expected(run.history())
+    connection.write(redelivered)
+    assert read_scalars(run) == expected(run.history())
 
 
 @pytest.mark.parametrize("remaining_bytes", [None, 0, 10, 200])
-def test_file_without_delivered_data_is_rebuilt_from_journal(run: Journal, remaining_bytes: int | None) -> None:
+def test_file_without_delivered_data_is_rebuilt_from_journal(run: FakeRun, remaining_bytes: int | None) -> None:
     PIL.Image.new("L", (2, 2)).save(run.directory / "picture.png")
     run.add(Params, {"lr": 0.1})
     run.add(Params, {"lr": 0.2})
     run.add(Image, "picture", 1, "picture.png")
     run.add(Image, "gone", 1, "gone.png")
-    rows(run, range(9))
+    log_rows(run, range(9))
     connection = connect(run)
     connection.write([event for event in run.events if not (isinstance(event, Image) and event.key == "gone")])
     state = connection.state()
-    [path] = event_files(run)
+    [path] = find_event_files(run)
     if remaining_bytes is None:
         path.unlink()
     else:
         os.truncate(path, remaining_bytes)
     connection = connect(run, state)
-    connection.write(rows(run, range(9, 12)))
+    connection.write(log_rows(run, range(9, 12)))
     connection.close("FINISHED")
-    assert scalars(run) == expected(run.history())
+    assert read_scalars(run) == expected(run.history())
     assert len(read(run).Images("picture")) == 1
-    assert hparams(run) == {"lr": 0.2}
+    assert read_hparams(run) == {"lr": 0.2}
 
 
-def test_full_disk_keeps_whole_records_and_batch_is_retried(run: Journal) -> None:
+def test_full_disk_keeps_whole_records_and_batch_is_retried(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(3)))
-    [path] = event_files(run)
-    before = scalars(run)
-    state, again = connection.state(), rows(run, range(3, 9))
+    connection.write(log_rows(run, range(3)))
+    [path] = find_event_files(run)
+    before = read_scalars(run)
+    state, redelivered = connection.state(), log_rows(run, range(3, 9))
     with limit_file_size(path.stat().st_size + 150), pytest.raises(OSError, match="File too large"):
-        connection.write(again)
-    assert scalars(run) == before
+        connection.write(redelivered)
+    assert read_scalars(run) == before
     connection.close(None)
     connection = connect(run, state)
-    connection.write(again)
-    assert len(event_files(run)) == 1
-    assert scalars(run) == expected(run.history())
+    connection.write(redelivered)
+    assert len(find_event_files(run)) == 1
+    assert read_scalars(run) == expected(run.history())
 
 
-def test_full_disk_during_rewind_leaves_file_unchanged(run: Journal) -> None:
+def test_full_disk_during_rewind_leaves_file_unchanged(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(50)))
-    before, state = scalars(run), connection.state()
+    connection.write(log_rows(run, range(50)))
+    before, state = read_scalars(run), connection.state()
     rewound = run.add(Rewound, 30, 0, 29)
     with limit_file_size(1000), pytest.raises(OSError, match="File too large"):
         connection.write([rewound])
-    assert scalars(run) == before
+    assert read_scalars(run) == before
     connection.close(None)
     connection = connect(run, state)
     connection.write([rewound])
-    assert scalars(run) == expected(run.history())
+    assert read_scalars(run) == expected(run.history())
 
 
-def test_row_delivered_in_parts_is_complete(run: Journal) -> None:
+def test_row_delivered_in_parts_is_complete(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(2)))
+    connection.write(log_rows(run, range(2)))
     first = run.add(Metrics, 2, {"a": 1.0}, 0.2)
     second_part = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
     connection.write([first])
@@ -480,13 +480,13 @@ def test_row_delivered_in_parts_is_complete(run: Journal) -> None:
         connection.write([second_part, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
     connection.write([second_part])
     run.events[-1] = Metrics(first.seq, first.time, 2, {"a": 1.0, "b": 2.0}, 0.2)
-    assert scalars(run) == expected(run.history())
+    assert read_scalars(run) == expected(run.history())
 
 
 # -- taken back --------------------------------------------------------------------------------------------------------
 
 
-def test_rewind_removes_superseded_events_of_all_kinds(run: Journal) -> None:
+def test_rewind_removes_superseded_events_of_all_kinds(run: FakeRun) -> None:
     PIL.Image.new("L", (2, 2)).save(run.directory / "picture.png")
     connection = connect(run)
     for step in range(1, 9):
@@ -506,21 +506,21 @@ def test_rewind_removes_superseded_events_of_all_kinds(run: Journal) -> None:
     assert [event.step for event in accumulator.Tensors("note")] == [1, 2, 3, 4, 5]
 
 
-def test_open_reader_follows_rewind(run: Journal) -> None:
+def test_open_reader_follows_rewind(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(9)))
+    connection.write(log_rows(run, range(9)))
     reader = read(run)
     connection.write([run.add(Rewound, 5, 0, 4)])
-    connection.write(rows(run, range(5, 7)))
+    connection.write(log_rows(run, range(5, 7)))
     reader.Reload()
     assert [event.step for event in reader.Scalars("train/loss")] == [0, 1, 2, 3, 4, 5, 6]
 
 
-def test_rewind_without_saved_state_is_applied_again(run: Journal) -> None:
+def test_rewind_without_saved_state_is_applied_again(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(9)))
+    connection.write(log_rows(run, range(9)))
     state = connection.state()
-    [old] = event_files(run)
+    [old] = find_event_files(run)
     content = old.read_bytes()
     rewound = run.add(Rewound, 5, 0, 4)
     connection.write([rewound])
@@ -528,51 +528,51 @@ def test_rewind_without_saved_state_is_applied_again(run: Journal) -> None:
     (run.directory / f".tensorboard.{run.id}.tmp").write_bytes(content)
     connection = connect(run, state)
     connection.write([rewound])
-    connection.write(rows(run, range(5, 7)))
-    assert scalars(run) == expected(run.history())
+    connection.write(log_rows(run, range(5, 7)))
+    assert read_scalars(run) == expected(run.history())
     assert not list(run.directory.glob(".*"))
-    assert [bool(path.stat().st_size) for path in event_files(run)] == [False, True]
+    assert [bool(path.stat().st_size) for path in find_event_files(run)] == [False, True]
 
 
-def test_superseded_params_revert_to_earlier_values(run: Journal) -> None:
+def test_superseded_params_revert_to_earlier_values(run: FakeRun) -> None:
     run.add(Params, {"lr": 0.1})
-    rows(run, range(3))
+    log_rows(run, range(3))
     run.add(Params, {"lr": 0.2, "seed": 1})
-    rows(run, range(3, 6))
+    log_rows(run, range(3, 6))
     connection = connect(run)
     connection.write(run.events)
     connection.write([run.add(Rewound, 4, 0, 3)])
     connection.close("FINISHED")
-    assert hparams(run) == {"lr": 0.1}
+    assert read_hparams(run) == {"lr": 0.1}
 
 
-def test_rewind_to_end_of_file_creates_no_new_file(run: Journal) -> None:
+def test_rewind_to_end_of_file_creates_no_new_file(run: FakeRun) -> None:
     connection = connect(run)
-    connection.write(rows(run, range(3)))
+    connection.write(log_rows(run, range(3)))
     connection.write([run.add(RunEnded, "KILLED")])
     connection.write([run.add(Rewound, 3, 0, 2)])
-    connection.write(rows(run, range(3, 5)))
-    assert scalars(run) == expected(run.history())
-    assert len(event_files(run)) == 1
+    connection.write(log_rows(run, range(3, 5)))
+    assert read_scalars(run) == expected(run.history())
+    assert len(find_event_files(run)) == 1
 
 
-def test_event_file_names_sort_after_earlier_files(run: Journal) -> None:
+def test_event_file_names_sort_after_earlier_files(run: FakeRun) -> None:
     earlier = run.directory / "events.out.tfevents.9000000000.node.1.0"
     earlier.touch()
     connection = connect(run)
-    connection.write(rows(run, range(3)))
+    connection.write(log_rows(run, range(3)))
     for step in range(3):
         connection.write([run.add(Rewound, 1, 0, 0)])
-        connection.write(rows(run, range(1, 2 + step)))
-    names = [path.name for path in event_files(run)]
+        connection.write(log_rows(run, range(1, 2 + step)))
+    names = [path.name for path in find_event_files(run)]
     assert names[0] == earlier.name
     assert len(names) == 5
-    assert event_files(run)[-1].stat().st_size
-    assert scalars(run) == expected(run.history())
+    assert find_event_files(run)[-1].stat().st_size
+    assert read_scalars(run) == expected(run.history())
 
 
 @pytest.mark.parametrize("kind", ["figure", "text"])
-def test_repeated_step_keeps_last_effective_event(run: Journal, kind: str) -> None:
+def test_repeated_step_keeps_last_effective_event(run: FakeRun, kind: str) -> None:
     connection = connect(run)
     for text in ["first", "second", "third"]:
         PIL.Image.new("L", (len(text), 1)).save(run.directory / f"{text}.png")
@@ -594,7 +594,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("picture"), st.none()),
     st.tuples(st.just("deliver"), st.none()),
     st.tuples(st.just("crash"), st.integers(0, 300)),
-    st.tuples(st.just("lose progress"), st.none()),
+    st.tuples(st.just("lose cursor"), st.none()),
     st.tuples(st.just("lose file"), st.none()),
     st.tuples(st.just("rewind"), st.floats(0, 1)),
     st.tuples(st.just("crash in a rewind"), st.floats(0, 1)),
@@ -606,36 +606,36 @@ class SimulatedRun:
     """A run in a real journal, its delivery, and what may befall them."""
 
     def __init__(self, directory: Path) -> None:
-        self.run = Journal(directory)
+        self.run = FakeRun(directory)
         self.manifest = Manifest(self.run.id, self.run.name, TIME)
         self.journal = journal.Journal(directory / JOURNAL)
         (directory / DELIVERY).mkdir()
-        self.progress = directory / DELIVERY / "tensorboard.json"
+        self.cursor_path = directory / DELIVERY / "tensorboard.json"
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host")
-        self.marks = [self.journal.end]
+        self.positions = [self.journal.end]
         self.steps = [0]
-        self.channel = self.open()
+        self.consumer = self.open()
         PIL.Image.new("L", (2, 2)).save(directory / "picture.png")
 
     def open(self) -> SinkConsumer:
         return SinkConsumer(self.run.directory, self.manifest, SinkEntry("tensorboard", "tensorboard"))
 
     def deliver(self, _: None = None) -> None:
-        while self.channel.deliver_next():
+        while self.consumer.deliver_next():
             pass
 
     def history(self) -> list[AnyEvent]:
         return [event for event, _ in journal.read_effective(self.run.directory / JOURNAL)]
 
-    def befall(self, what: str, argument: Any) -> None:
-        getattr(self, what.replace(" ", "_"))(argument)
+    def apply(self, operation: str, argument: Any) -> None:
+        getattr(self, operation.replace(" ", "_"))(argument)
 
     def log(self, count: int) -> None:
         for _ in range(count):
             step = self.steps[-1] + 1
             values: dict[str, float] = {"train/loss": 1 / step} | ({"val/loss": -1.0} if step % 3 == 0 else {})
             self.journal.append(Metrics, step, values, step / 4)
-            self.marks.append(self.journal.end)
+            self.positions.append(self.journal.end)
             self.steps.append(step)
 
     def params(self, value: int) -> None:
@@ -648,45 +648,45 @@ class SimulatedRun:
         """The delivery is killed between a write and its saved position, or in the write."""
         self.log(1)
         self.deliver()
-        before, known = self.progress.read_bytes(), self.channel.cursor.state["size"]
+        before, delivered_size = self.cursor_path.read_bytes(), self.consumer.cursor.state["size"]
         self.log(2)
         self.deliver()
-        path = event_files(self.run)[-1]
-        os.truncate(path, max(path.stat().st_size - lost, known))
-        self.progress.write_bytes(before)
-        self.channel = self.open()
+        path = find_event_files(self.run)[-1]
+        os.truncate(path, max(path.stat().st_size - lost, delivered_size))
+        self.cursor_path.write_bytes(before)
+        self.consumer = self.open()
         self.deliver()
 
-    def lose_progress(self, _: None) -> None:
-        self.progress.unlink(missing_ok=True)
-        self.channel = self.open()
+    def lose_cursor(self, _: None) -> None:
+        self.cursor_path.unlink(missing_ok=True)
+        self.consumer = self.open()
 
     def lose_file(self, _: None) -> None:
         self.log(1)
         self.deliver()
-        event_files(self.run)[-1].unlink()
-        self.channel.finish(None)
+        find_event_files(self.run)[-1].unlink()
+        self.consumer.finish(None)
 
-    def rewind(self, part: float) -> None:
-        index = int(part * (len(self.marks) - 1))
-        self.journal.rewind(self.marks[index], self.steps[index])
+    def rewind(self, fraction: float) -> None:
+        index = int(fraction * (len(self.positions) - 1))
+        self.journal.rewind(self.positions[index], self.steps[index])
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host", True)
-        self.marks, self.steps = self.marks[: index + 1], self.steps[: index + 1]
+        self.positions, self.steps = self.positions[: index + 1], self.steps[: index + 1]
 
-    def crash_in_a_rewind(self, part: float) -> None:
+    def crash_in_a_rewind(self, fraction: float) -> None:
         """The delivery is killed between a rewind and its saved position."""
         self.log(1)
         self.deliver()
-        before = self.progress.read_bytes()
-        self.rewind(part)
+        before = self.cursor_path.read_bytes()
+        self.rewind(fraction)
         self.deliver()
-        self.progress.write_bytes(before)
-        self.channel = self.open()
+        self.cursor_path.write_bytes(before)
+        self.consumer = self.open()
 
     def end(self, status: Status) -> None:
         self.journal.append(RunEnded, status)
         self.deliver()
-        self.channel.finish(status)
+        self.consumer.finish(status)
         self.journal.append(RunStarted, self.run.id, self.run.name, 1, "host", True)
 
 
@@ -697,13 +697,13 @@ def test_event_file_after_random_faults_equals_effective_history(events: list[tu
         simulated = SimulatedRun(Path(folder))
         simulated.log(2)
         simulated.deliver()
-        for what, argument in events:
-            simulated.befall(what, argument)
+        for operation, argument in events:
+            simulated.apply(operation, argument)
         simulated.log(1)
         simulated.deliver()
-        assert scalars(simulated.run) == expected(simulated.history())
-        simulated.channel.finish("FINISHED")
-        assert scalars(simulated.run) == expected(simulated.history())
+        assert read_scalars(simulated.run) == expected(simulated.history())
+        simulated.consumer.finish("FINISHED")
+        assert read_scalars(simulated.run) == expected(simulated.history())
         params: dict[str, Any] = {}
         pictures = set()
         for event in simulated.history():
@@ -712,8 +712,8 @@ def test_event_file_after_random_faults_equals_effective_history(events: list[tu
         accumulator = read(simulated.run)
         assert sorted(event.step for event in accumulator.Images("picture")) == sorted(pictures) if pictures else True
         assert not {"train/loss", "val/loss", "epoch"} & set(accumulator.Tags()["tensors"])
-        assert params == (hparams(simulated.run) if params else {})
-        assert status_of(simulated.run) == ("STATUS_SUCCESS" if params else None)
+        assert params == (read_hparams(simulated.run) if params else {})
+        assert read_status(simulated.run) == ("STATUS_SUCCESS" if params else None)
 
 
 # -- what it costs to have ---------------------------------------------------------------------------------------------

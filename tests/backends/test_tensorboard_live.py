@@ -29,7 +29,7 @@ pytestmark = [
 TIMEOUT_SECONDS = 60.0
 
 
-def as_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def convert_to_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """With lists for tuples, as they come in JSON."""
     converted: dict[str, list[Any]] = json.loads(json.dumps(shown))
     return converted
@@ -38,8 +38,8 @@ def as_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
 class Server:
     """A TensorBoard that looks for news every second."""
 
-    def __init__(self, folder: Path, load_fast: str) -> None:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), f"--load_fast={load_fast}"]
+    def __init__(self, directory: Path, load_fast: str) -> None:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory), f"--load_fast={load_fast}"]
         command += ["--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
@@ -57,8 +57,8 @@ class Server:
         url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
 
     def points(self) -> dict[str, list[Any]]:
         """All points of the run, by tag: scalars with values, pictures and histograms by step, texts."""
@@ -74,7 +74,7 @@ class Server:
         for tag in self.get("text/tags").get("result", []):
             texts = self.get("text/text", run="result", tag=tag)
             points[tag] = [(text["step"], text["text"]) for text in texts]
-        return as_json({tag: result for tag, result in points.items() if result})
+        return convert_to_json({tag: result for tag, result in points.items() if result})
 
     def layout(self) -> list[dict[str, Any]]:
         categories = self.get("custom_scalars/layout").get("category", [])
@@ -146,21 +146,21 @@ def log(run: Run, steps: range, shift: float = 0.0) -> None:
 def points(first: range, later_steps: range, shift: float) -> dict[str, list[Any]]:
     """What TensorBoard is to show after ``log(run, first)`` and ``log(run, later_steps, shift)``."""
     steps = [(step, 0.0) for step in first] + [(step, shift) for step in later_steps]
-    late = [(step, plus) for step, plus in steps if step >= 5]
+    late = [(step, offset) for step, offset in steps if step >= 5]
     shown: dict[str, list[Any]] = {
-        "train/loss": [(step, step + plus) for step, plus in steps],
+        "train/loss": [(step, step + offset) for step, offset in steps],
         "epoch": [(step, step / 4) for step, _ in steps],
-        "val/loss": [(step, step + plus + 0.25) for step, plus in late],
+        "val/loss": [(step, step + offset + 0.25) for step, offset in late],
         "picture": [step for step, _ in late],
         "weights": [step for step, _ in late],
-        "note": [(step, f"<p>{step + plus}</p>") for step, plus in late],
+        "note": [(step, f"<p>{step + offset}</p>") for step, offset in late],
     }
     return {tag: result for tag, result in shown.items() if result}
 
 
 def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: Callable[[], Server]) -> None:
     def shows(first: range, later_steps: range = range(0), shift: float = 0.0) -> None:
-        expected = as_json(points(first, later_steps, shift))
+        expected = convert_to_json(points(first, later_steps, shift))
         for server in (running, start()):
             wait_for_result(server.points, expected)
 
@@ -194,7 +194,7 @@ def test_running_server_shows_new_run_in_reused_directory(tmp_path: Path, start:
         earlier.log_metrics({"gone/for ever": 1.0}, 8)
     running = start()
     wait_for_result(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
-    expected = as_json(points(range(0), range(2, 4), 0.5))
+    expected = convert_to_json(points(range(0), range(2, 4), 0.5))
     with Run(tmp_path / "result", sinks=["tensorboard"]) as run:
         log(run, range(2, 4), 0.5)
         wait_for_result(running.points, expected)

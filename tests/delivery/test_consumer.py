@@ -215,11 +215,11 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     for _ in range(3):
         recording.pump(1)
     progress = Cursor.load(recording.directory, "probe")
-    assert progress.error == "Trouble: no route to host"
+    assert progress.error == "ProbeError: no route to host"
     assert progress.error_time
     assert caplog.text.count("no route to host") == 1
     assert [str(one) for one in backlog(recording.directory, recording.manifest)] == [
-        "1 events to probe (Trouble: no route to host)"
+        "1 events to probe (ProbeError: no route to host)"
     ]
     probe.control()
     recording.pump()
@@ -319,7 +319,7 @@ def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, pr
     recording.row(3, {"a": 30.0})
     recording.finish()
     (note,) = probe.notes("rewound")
-    assert note["gone"] == note["told"] == [4, 7]
+    assert note["removed"] == note["superseded"] == [4, 7]
     assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0), ("a", 3, 30.0)]
 
 

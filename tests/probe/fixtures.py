@@ -22,7 +22,7 @@ probe = pte_probe:ProbeSink
 probe-two = pte_probe:SecondProbeSink
 needy = pte_probe:NeedySink
 gone = pte_gone:GoneSink
-odd = pte_probe:Trouble
+odd = pte_probe:ProbeError
 """
 
 
@@ -58,9 +58,9 @@ def probe(probes: Callable[[str], Probe]) -> Probe:
     return probes("probe")
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait for something that must come to hold."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, "it did not come to hold in time"
         time.sleep(0.02)

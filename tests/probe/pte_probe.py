@@ -19,12 +19,12 @@ from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking.sinks import Limits, RejectedEventError, RunView, Sink, SinkClosedError
 
 
-class Trouble(Exception):
+class ProbeError(Exception):
     """What the probe raises when it is told to fail."""
 
 
 #: Called at every step that a crash or an error may come before, in tests that drive a channel themselves.
-hook: Callable[[str], None] = lambda place: None  # noqa: E731
+hook: Callable[[str], None] = lambda stage: None  # noqa: E731
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ class SecondProbeSink(ProbeSink):
 @dataclasses.dataclass(frozen=True)
 class NeedySink(ProbeSink):
     name: ClassVar[str] = "needy"
-    requires: ClassVar[str | None] = "a_product_that_nobody_has"
-    install: ClassVar[str] = "pip install a-product"
+    requires: ClassVar[str | None] = "missing_client_library"
+    install: ClassVar[str] = "pip install missing-client-library"
 
 
 class ProbeConnection:
@@ -72,7 +72,7 @@ class ProbeConnection:
         self._folder, self._run = folder, run
         self._version, self._size = state.get("version", 0), state.get("size", 0)
         folder.mkdir(parents=True, exist_ok=True)
-        self._obey("open")
+        self._apply_control("open")
         with open(self._path, "ab") as file:
             if can_rewind:
                 file.truncate(self._size)
@@ -81,7 +81,7 @@ class ProbeConnection:
         self._note("open", run=run.id, torch="torch" in sys.modules)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        control = self._obey("write")
+        control = self._apply_control("write")
         assert sum(len(event.values) for event in events if isinstance(event, kinds.Metrics)) <= 50
         assert len(events) <= 20
         for event in events:
@@ -92,8 +92,8 @@ class ProbeConnection:
             return
         lines = [kinds.encode(event) for event in events]
         if not self._can_rewind:
-            held = set(self._path.read_bytes().splitlines(keepends=True))
-            lines = [line for line in lines if line not in held]
+            stored_lines = set(self._path.read_bytes().splitlines(keepends=True))
+            lines = [line for line in lines if line not in stored_lines]
         with open(self._path, "r+b") as file:
             file.truncate(self._size)
             file.seek(self._size)
@@ -111,7 +111,7 @@ class ProbeConnection:
         return {"version": self._version, "size": self._size}
 
     def close(self, status: Status | None) -> None:
-        self._obey("close")
+        self._apply_control("close")
         self._note("close", status=status)
 
     @property
@@ -121,26 +121,26 @@ class ProbeConnection:
     def _rewind(self, rewound: Rewound) -> None:
         lines = self._path.read_bytes()[: self._size].splitlines(keepends=True)
         kept = [line for line in lines if kinds.decode(line).seq <= rewound.to_seq]
-        gone = [kinds.decode(line) for line in lines[len(kept) :]]
-        told = list(self._run.superseded(rewound))
-        self._note("rewound", gone=[event.seq for event in gone], told=[event.seq for event in told])
+        removed = [kinds.decode(line) for line in lines[len(kept) :]]
+        superseded = list(self._run.superseded(rewound))
+        self._note("rewound", removed=[event.seq for event in removed], superseded=[event.seq for event in superseded])
         self._version += 1
         self._size = sum(map(len, kept))
         hook("middle of a rewind")
         self._path.write_bytes(b"".join(kept))
 
-    def _obey(self, place: str) -> dict[str, Any]:
-        hook(place)
+    def _apply_control(self, stage: str) -> dict[str, Any]:
+        hook(stage)
         control = self._control()
-        until = time.monotonic() + control.get("hang", 0)
-        while time.monotonic() < until and self._control() == control:
+        deadline = time.monotonic() + control.get("hang", 0)
+        while time.monotonic() < deadline and self._control() == control:
             time.sleep(0.05)
         if "closed" in control:
             raise SinkClosedError(control["closed"])
         if "refuse" in control:
             raise PermissionError(control["refuse"])
         if "fail" in control:
-            raise Trouble(control["fail"])
+            raise ProbeError(control["fail"])
         return control
 
     def _control(self) -> dict[str, Any]:
@@ -150,9 +150,9 @@ class ProbeConnection:
             return {}
         return control
 
-    def _note(self, what: str, **more: Any) -> None:
+    def _note(self, kind: str, **fields: Any) -> None:
         with open(self._folder / "notes.jsonl", "a") as file:
-            file.write(json.dumps({"what": what, "pid": os.getpid(), "time": time.time(), **more}) + "\n")
+            file.write(json.dumps({"kind": kind, "pid": os.getpid(), "time": time.time(), **fields}) + "\n")
 
 
 class Probe:
@@ -169,10 +169,10 @@ class Probe:
     def sink(self, **options: Any) -> ProbeSink:
         return ProbeSink(folder=str(self.folder), **options)
 
-    def control(self, **orders: Any) -> None:
+    def control(self, **instructions: Any) -> None:
         """Tell the sink what to do from now on."""
         temporary = self.folder / "control.tmp"
-        temporary.write_text(json.dumps(orders))
+        temporary.write_text(json.dumps(instructions))
         temporary.replace(self.folder / "control.json")
 
     def events(self) -> list[AnyEvent]:
@@ -185,11 +185,11 @@ class Probe:
         rows = [event for event in self.events() if isinstance(event, kinds.Metrics)]
         return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
-    def notes(self, what: str) -> list[Mapping[str, Any]]:
+    def notes(self, kind: str) -> list[Mapping[str, Any]]:
         """What the sink has noted of one kind."""
         path = self.folder / "notes.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [note for note in map(json.loads, lines) if note["what"] == what]
+        return [note for note in map(json.loads, lines) if note["kind"] == kind]
 
     @property
     def statuses(self) -> list[str | None]:

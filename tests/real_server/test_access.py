@@ -21,7 +21,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 from tests.postgres import Postgres
 from tests.real_server.conftest import Guarded
 from tests.real_server.training import ITERATIONS, KILLED_IN
@@ -179,7 +179,7 @@ def test_user_without_write_permission_raises_permission_error(
     def deliver(name: str, user: str, password: str) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-        Recorded(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
+        RecordedRun(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
 
     deliver("theirs", guarded_server.user, guarded_server.password)
     guest = f"guest-{uuid.uuid4().hex}"

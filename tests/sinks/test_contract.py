@@ -32,8 +32,8 @@ def contract(probe: Probe) -> SinkContract:
 
 
 def test_sink_contract_rejecting_sink_fails(probes: Callable[[str], Probe], tmp_path: Path) -> None:
-    contract(probes("good")).test_every_kind_of_event_is_taken(tmp_path / "good-run")
+    contract(probes("good")).test_every_event_kind_is_accepted(tmp_path / "good-run")
     refusing = probes("refusing")
     refusing.control(bad=[5])
     with pytest.raises(AssertionError, match="RejectedEventError"):
-        contract(refusing).test_every_kind_of_event_is_taken(tmp_path / "refusing-run")
+        contract(refusing).test_every_event_kind_is_accepted(tmp_path / "refusing-run")
