@@ -330,11 +330,11 @@ def test_download_unknown_uri_raises_lookup_error(mlflow_store: str, tmp_path: P
 def test_download_without_own_checkpoint_raises_lookup_error(mlflow_store: str, tmp_path: Path) -> None:
     client = MlflowClient(mlflow_store)
     run = client.create_run("0")
-    with pytest.raises(LookupError, match="there is none"):
+    with pytest.raises(LookupError, match="the run has no checkpoints"):
         download_to(mlflow_store, f"runs:/{run.info.run_id}", tmp_path)
     model = client.create_logged_model("0", "theirs")
     client.finalize_logged_model(model.model_id, "READY")
-    with pytest.raises(LookupError, match="no checkpoint of pte_tracking"):
+    with pytest.raises(LookupError, match="not a checkpoint of pte_tracking"):
         download_to(mlflow_store, f"models:/{model.model_id}", tmp_path)
 
 

@@ -1,4 +1,7 @@
-"""``python -m pte_backends.mlflow STORE URI FOLDER`` downloads a checkpoint and prints the name of its file."""
+"""Command that downloads a checkpoint and prints the name of its file.
+
+Usage: ``python -m pte_backends.mlflow TRACKING_URI CHECKPOINT_URI DIRECTORY``
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,14 @@ from pte_backends.mlflow._fetch import NOT_FOUND_EXIT_CODE
 
 
 def main() -> int:
-    """Fetch."""
+    """Download the checkpoint named on the command line.
+
+    Returns:
+        The exit code: 0 on success, 3 if there is no complete checkpoint, 1 if access is denied.
+    """
     tracking_uri, uri, directory = sys.argv[1:]
     _client.configure()
-    # These import MLflow, which has to be prepared before.
+    # These modules import MLflow, which must be configured first.
     from pte_backends.mlflow._download import download
     from pte_backends.mlflow._errors import translate_auth_errors
 

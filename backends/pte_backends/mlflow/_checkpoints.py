@@ -1,4 +1,7 @@
-"""Snapshots as MLflow's logged models: PENDING until their files are whole, with the run's points of their step."""
+"""Snapshots as logged models of MLflow.
+
+A model is ``PENDING`` until its files are uploaded completely. Its metrics are the data points of the run at its step.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,21 @@ from pte_backends.mlflow._resolution import LIMITS
 from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
 
 _logger = logging.getLogger("pte_tracking")
+
+#: Tag with the path of the snapshot, relative to the run directory.
 PATH_TAG = "pte.checkpoint"
+#: Tag with the SHA-256 of the snapshot.
 SHA256_TAG = "pte.sha256"
 
 
 class Checkpoints:
-    """The logged models of a run.
+    """Logged models of a run.
 
     Args:
-        client: Talks to the store.
-        run: The run.
-        shown: Its MLflow run.
-        points: The points of that.
+        client: MLflow client.
+        run: Run to deliver.
+        mlflow_run: MLflow run that the models belong to.
+        metric_cache: Data points of the MLflow run.
     """
 
     def __init__(self, client: MlflowClient, run: RunView, mlflow_run: Run, metric_cache: MetricCache) -> None:
@@ -41,7 +47,13 @@ class Checkpoints:
         self._metric_cache = metric_cache
 
     def is_current(self, event: Checkpoint) -> bool:
-        """Whether what lies there is still that event's snapshot: it may have been pruned or replaced by now."""
+        """Whether the file on disk is still the snapshot of an event.
+
+        The snapshot may have been pruned or replaced since the event was written.
+
+        Args:
+            event: Checkpoint event.
+        """
         try:
             digest = checkpoint_digest(self._run.directory / event.path)
         except (FileNotFoundError, ValueError):
@@ -49,13 +61,20 @@ class Checkpoints:
         return (digest.sha256, digest.size) == (event.sha256, event.size)
 
     def add(self, event: Checkpoint) -> None:
-        """Store a snapshot; one of the same name that it replaces goes when it is there."""
+        """Store a snapshot as a logged model.
+
+        A model of the same path that the snapshot replaces is deleted after the upload. An interrupted call is
+        completed by the next one.
+
+        Args:
+            event: Checkpoint event of the snapshot.
+        """
         models = self._find_models(event.path) or self._find_models(event.path)
         model = next((model for model in models if model.tags[SHA256_TAG] == event.sha256), None)
         if model is None:
             self._create_model(event)
             models = self._find_models(event.path)
-            # The first of two, should a repeated request have made them.
+            # A repeated request may have created two models. Use the first one.
             model = next(model for model in models if model.tags[SHA256_TAG] == event.sha256)
         if model.status != "READY":
             with upload_timeout(event.size):
@@ -69,7 +88,11 @@ class Checkpoints:
                 self._delete_model(other)
 
     def remove(self, event: CheckpointRemoved) -> None:
-        """Take a pruned snapshot away, its bytes too."""
+        """Delete the models of a pruned snapshot and their files.
+
+        Args:
+            event: Event that reports the pruned snapshot.
+        """
         for model in self._find_models(event.path):
             self._delete_model(model)
 
@@ -103,11 +126,11 @@ class Checkpoints:
             artifact_repository.log_artifact(str(path))
 
     def _attach_metrics(self, model: LoggedModel, event: Checkpoint) -> None:
-        """Give it the values of its step.
+        """Attach the values of the step to a model.
 
-        MLflow stores a model's metric as a point of the run as well: only points that the run has can be given, or
-        its curve would have two at one step. The rest are tags, as are numbers that are not finite: MLflow makes 0
-        of NaN.
+        MLflow stores a model's metric as a data point of the run too. Only data points that the run already has are
+        attached, otherwise the curve would have two points at one step. All other values become tags. So do non-finite
+        values, because MLflow stores NaN as 0 in model metrics.
         """
         metrics, tags = [], {}
         for key, value in event.values.items():
@@ -139,16 +162,29 @@ class Checkpoints:
         deletion_error = None
         try:
             open_repository(self._client, model).delete_artifacts(Path(model.tags[PATH_TAG]).name)
-        except Exception as error:  # each kind of storage has its own, and some cannot delete
+        except Exception as error:  # Exceptions differ between storage clients, and some storages cannot delete files.
             deletion_error = error
         self._client.delete_logged_model(model.model_id)
         if deletion_error:
             _logger.warning(
-                "mlflow: %s was deleted, its file not (%s); `mlflow gc` frees it", model.name, deletion_error
+                "mlflow: model %s was deleted, but its files were not: %s. To free them, run: mlflow gc",
+                model.name,
+                deletion_error,
             )
 
 
 def open_repository(client: MlflowClient, model: LoggedModel) -> Any:
-    """Where a model's files are: an ``ArtifactRepository``, which has no types."""
+    """Return the artifact repository that contains the files of a model.
+
+    Args:
+        client: MLflow client.
+        model: Logged model.
+
+    Returns:
+        An ``ArtifactRepository``, which has no type annotations.
+
+    Raises:
+        ConnectionError: If the response of MLflow was truncated and contains no location.
+    """
     _runs.check_id(model.artifact_location)
     return get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)

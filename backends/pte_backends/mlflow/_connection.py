@@ -1,4 +1,7 @@
-"""An MLflow run that events are written to, by client calls alone: MLflow's process-wide active run stays out of it."""
+"""Connection that writes events to an MLflow run.
+
+It uses only client calls and does not touch MLflow's process-wide active run.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +47,15 @@ _COPY_BATCH_EVENTS = 200
 
 
 class MLflowState(msgspec.Struct):
-    """What is saved with the position.
+    """Saved state of a connection.
 
     Attributes:
-        run_id: The MLflow run.
-        epoch_step: The last step that an epoch was stored for.
-        has_others: Whether the run had points when it was found: another machine's, which this record may not know.
-        last_time: When the last event happened; the run's end, in the end.
-        journal: Up to which byte the journal is stored.
+        run_id: ID of the MLflow run.
+        has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
+            this journal, for example if another machine wrote them.
+        epoch_step: Last step for which an epoch was stored.
+        last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
+        journal_end: Number of journal bytes that are stored as artifacts.
     """
 
     run_id: str = ""
@@ -62,16 +66,16 @@ class MLflowState(msgspec.Struct):
 
 
 class MLflowConnection:
-    """The open run.
+    """Open connection to an MLflow run.
 
     Args:
         target: Server, experiment, and run to write to.
-        run: The run.
-        state: What an earlier connection returned from :meth:`state`.
+        run: Run to deliver.
+        state: State that an earlier connection returned from :meth:`state`.
 
     Raises:
-        SinkClosedError: The MLflow run or its experiment was deleted.
-        PermissionError: The server does not let this user in.
+        SinkClosedError: If the MLflow run or its experiment was deleted.
+        PermissionError: If the server denies access to this user.
     """
 
     def __init__(self, target: Target, run: RunView, state: Mapping[str, Any]) -> None:
@@ -92,7 +96,16 @@ class MLflowConnection:
         self._skipped: set[str] = set()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Store metrics, params and tags in one request, and then what is a file."""
+        """Store metrics, parameters and tags in one request, then each file.
+
+        Args:
+            events: Batch of events.
+
+        Raises:
+            RejectedEventError: If MLflow can never store one of the events.
+            SinkClosedError: If the MLflow run or its experiment was deleted.
+            PermissionError: If the server denies access to this user.
+        """
         with self._detect_deletion():
             if isinstance(events[0], Rewound):
                 self._fork(events[0])
@@ -101,13 +114,27 @@ class MLflowConnection:
         self._state.last_time = max(self._state.last_time, events[-1].time)
 
     def state(self) -> dict[str, Any]:
-        """The run's id and how far it is."""
+        """Return the ID of the MLflow run and the progress in it.
+
+        Returns:
+            The state as plain JSON.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self._state)
         return plain
 
     def close(self, status: Status | None) -> None:
-        """Set how the run ended, at the time of its last event. A script's own run is left to the script."""
-        # A script that was killed ends nothing.
+        """Set the final status of the MLflow run, with the time of the last event as its end.
+
+        A run that the script started is left open for the script to end.
+
+        Args:
+            status: Final status of the run; None if the run continues.
+
+        Raises:
+            SinkClosedError: If the MLflow run or its experiment was deleted.
+            PermissionError: If the server denies access to this user.
+        """
+        # A killed script cannot end its MLflow run.
         if status is None or (self._is_joined and status != "KILLED"):
             return
         end = int(self._state.last_time * 1000) or None
@@ -144,9 +171,9 @@ class MLflowConnection:
             self._store_event(event)
 
     def _fork(self, rewound: Rewound) -> None:
-        """Go on in a new run, with the history that still holds."""
+        """Continue in a new MLflow run that contains the effective history."""
         mlflow_run = _runs.get_run(self._client, self._state.run_id)
-        # Failing half-way through is no harm: what comes again is found, and the copies are the same points.
+        # A fork can be interrupted anywhere: the new run is found again, and copied data points are identical.
         if mlflow_run.data.tags.get(_runs.PART) != str(rewound.seq):
             mlflow_run = _runs.fork_run(self._client, self._run, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
@@ -161,14 +188,14 @@ class MLflowConnection:
         while batch:
             try:
                 return self._write_events(batch)
-            except RejectedEventError as error:  # it was set aside when it came first
+            except RejectedEventError as error:  # The event was also rejected, and logged, when it was first delivered.
                 batch = [event for event in batch if event.seq != error.seq]
 
     def _log_batch(self, events: Sequence[AnyEvent]) -> None:
         if not self._is_builder_current:
             stored_params = _runs.get_run(self._client, self._state.run_id).data.params
             self._entity_builder.reset(stored_params, self._state.epoch_step)
-        # Until the end of this, what is held at MLflow is not known for certain.
+        # If the request fails, the stored parameters are unknown and must be read again.
         self._is_builder_current = False
         self._log_entities([(event.seq, self._entity_builder.build(event)) for event in events])
         self._state.epoch_step = self._entity_builder.epoch_step
@@ -183,7 +210,7 @@ class MLflowConnection:
             _runs.get_run(self._client, self._state.run_id)
             if len(batch) == 1:
                 raise RejectedEventError(batch[0][0], error.message) from error
-            # A request is stored whole or not at all: halves of it tell which event spoils it.
+            # A request is stored completely or not at all. Splitting it isolates the rejected event.
             half = len(batch) // 2
             self._log_entities(batch[:half])
             self._log_entities(batch[half:])
@@ -191,7 +218,7 @@ class MLflowConnection:
     def _send_request(self, batch: list[tuple[int, Entities]]) -> None:
         metrics = self._metric_cache.select_new(metric for _, entities in batch for metric in entities.metrics)
         params = [param for _, entities in batch for param in entities.params]
-        # Of two values of a tag the later one counts; MLflow's servers differ in which they take.
+        # The last value of a tag counts. MLflow servers differ in the value that they keep, so send only one.
         tags = {tag.key: tag for _, entities in batch for tag in entities.tags}
         if metrics or params or tags:
             self._client.log_batch(self._state.run_id, metrics, params, list(tags.values()))
@@ -200,11 +227,11 @@ class MLflowConnection:
     def _store_event(self, event: AnyEvent) -> None:
         try:
             self._store_separately(event)
-        except ImportError as error:  # the client of a kind of storage
+        except ImportError as error:  # The client library of the artifact storage is missing.
             raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
             if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved):
-                self._skip_kind("checkpoints", "this server knows no logged models, so that checkpoints are not shown")
+                self._skip_kind("checkpoints", "this server does not support logged models")
                 return
             if error.error_code != _INVALID_VALUE:
                 raise
@@ -216,7 +243,7 @@ class MLflowConnection:
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:
-                # What was taken back is known from here on, also to who begins from nothing but MLflow.
+                # The stored journal must contain the rewind, for a resume that starts from MLflow only.
                 self._upload_journal(event)
         elif isinstance(event, Figure | Image):
             self._uploader.upload_image(event)
@@ -233,12 +260,12 @@ class MLflowConnection:
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
         elif isinstance(event, Histogram):
-            self._skip_kind("histograms", "it shows no histograms")
+            self._skip_kind("histograms", "MLflow does not support histograms")
 
     def _skip_kind(self, kind: str, reason: str) -> None:
         if kind not in self._skipped:
             self._skipped.add(kind)
-            _logger.warning("mlflow: %s; they are skipped", reason)
+            _logger.warning("mlflow: skipping all %s: %s", kind, reason)
 
     def _upload_journal(self, event: AnyEvent) -> None:
         self._state.journal_end = _journal.upload(self._run, self._uploader, self._state.journal_end, event)

@@ -1,4 +1,4 @@
-"""Downloads a checkpoint that is READY and has the right digest, with the run's journal up to it."""
+"""Download of a complete checkpoint with the journal up to it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,24 @@ from pte_tracking.sinks import (
 
 
 def download(tracking_uri: str, uri: str, directory: Path) -> str:
-    """Bring a checkpoint; see :func:`pte_backends.mlflow._fetch.fetch`.
+    """Download a checkpoint; see :func:`pte_backends.mlflow._fetch.fetch`.
+
+    Args:
+        tracking_uri: Tracking URI of the server or store.
+        uri: ``runs:/<run id>`` or ``models:/<model id>``.
+        directory: Directory for the downloaded files.
 
     Returns:
-        The name of the file, or of the folder of shards, in ``directory``.
+        The name of the file, or of the directory of shards, in ``directory``.
 
     Raises:
-        LookupError: There is none that is whole; with the reasons.
+        LookupError: If there is no complete checkpoint. The message contains the reasons.
     """
     client = MlflowClient(tracking_uri)
     scheme, _, rest = uri.partition(":")
     object_id = rest.strip("/")
     if not object_id or "/" in object_id:
-        raise LookupError(f"{uri}: expected runs:/<run id> or models:/<model id>")
+        raise LookupError(f"Cannot fetch {uri!r}. Expected runs:/<run id> or models:/<model id>.")
     try:
         if scheme == "models":
             model = client.get_logged_model(object_id)
@@ -49,7 +54,7 @@ def download(tracking_uri: str, uri: str, directory: Path) -> str:
             _download_journal(client, _runs.get_run(client, run_id), directory)
     except (SinkClosedError, MlflowException) as error:
         if isinstance(error, SinkClosedError) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise LookupError(f"{uri}: {error}") from error
+            raise LookupError(f"Cannot fetch {uri!r}: {error}") from error
         raise
     return _download_first_complete(client, uri, _sort_candidates(candidates, directory), directory)
 
@@ -61,13 +66,13 @@ def _list_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
         try:
             models.append(client.get_logged_model(output.model_id))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # it was pruned
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # The model of a pruned snapshot was deleted.
                 raise
     return models
 
 
 def _sort_candidates(models: list[LoggedModel], directory: Path) -> list[LoggedModel]:
-    """The newest first, but those that were taken back after those that hold."""
+    """Sort models by step, newest first, with superseded checkpoints after effective ones."""
     effective = {(checkpoint.path, checkpoint.sha256) for checkpoint in list_checkpoints(directory)}
     return sorted(
         models,
@@ -83,9 +88,9 @@ def _download_first_complete(client: MlflowClient, uri: str, models: list[Logged
     reasons = []
     for model in models:
         if model.status != "READY":
-            reasons.append(f"{model.model_id} is {model.status}: its upload was not finished")
+            reasons.append(f"{model.model_id} is {model.status}, its upload is incomplete")
         elif SHA256_TAG not in model.tags or Path(model.tags.get(PATH_TAG, "")).name in ("", ".."):
-            reasons.append(f"{model.model_id} is no checkpoint of pte_tracking")
+            reasons.append(f"{model.model_id} is not a checkpoint of pte_tracking")
         else:
             name = Path(model.tags[PATH_TAG]).name
             open_repository(client, model).download_artifacts(name, str(directory))
@@ -95,7 +100,7 @@ def _download_first_complete(client: MlflowClient, uri: str, models: list[Logged
                 return name
             delete_checkpoint(directory / name)
             reasons.append(f"{model.model_id}: {damage}")
-    raise LookupError(f"{uri}: no whole checkpoint ({'; '.join(reasons) or 'there is none'})")
+    raise LookupError(f"No complete checkpoint at {uri!r}: {'; '.join(reasons) or 'the run has no checkpoints'}.")
 
 
 def _download_journal(client: MlflowClient, run: Run, directory: Path) -> None:
@@ -108,7 +113,7 @@ def _download_journal(client: MlflowClient, run: Run, directory: Path) -> None:
 
 
 def _truncate_journal(path: Path, model: LoggedModel) -> None:
-    """End the journal with the checkpoint; without that in it, it is of no use."""
+    """Truncate the journal after the checkpoint. Delete it if it does not contain the checkpoint."""
     ends = [
         end_position
         for event, end_position in find_events(path, Checkpoint)

@@ -1,4 +1,4 @@
-"""Events as MLflow's metrics, params and tags."""
+"""Conversion of events to MLflow metrics, parameters and tags."""
 
 from __future__ import annotations
 
@@ -34,11 +34,17 @@ _MAX_RUN_NAME_LENGTH = 250
 _STEP_RANGE = range(-(2**63), 2**63)
 _EPOCH_KEY = "epoch"
 _CONTEXT_TAG = "mlflow.data.context"
-_LOGGED_IMAGES_TAG = "mlflow.loggedImages"  # lets the run's page ask for them
+_LOGGED_IMAGES_TAG = "mlflow.loggedImages"  # MLflow's run page loads images only if this tag is set.
 
 
 class Entities(NamedTuple):
-    """What an event is at MLflow."""
+    """MLflow entities of one event.
+
+    Attributes:
+        metrics: Metrics.
+        params: Parameters.
+        tags: Tags.
+    """
 
     metrics: list[Metric]
     params: list[Param]
@@ -46,27 +52,41 @@ class Entities(NamedTuple):
 
 
 def truncate_run_name(name: str) -> str:
-    """The name of a run, as long as a database takes it."""
+    """Return a run name that every database accepts.
+
+    Args:
+        name: Name of the run.
+
+    Returns:
+        The name without null characters, at most 250 characters long.
+    """
     return _replace_null(name)[:_MAX_RUN_NAME_LENGTH]
 
 
 def build_dataset_input(event: Dataset) -> DatasetInput:
-    """A dataset that the run uses. Its page links a source that is on the web."""
+    """Convert a dataset event to a dataset input.
+
+    Args:
+        event: Dataset event. A source on the web becomes a link in MLflow.
+
+    Returns:
+        The dataset input.
+    """
     is_web = event.source.startswith(("http://", "https://"))
-    source = json.dumps({"url" if is_web else "uri": event.source})  # escapes what is not storable
+    source = json.dumps({"url" if is_web else "uri": event.source})  # JSON escapes null characters.
     name, digest = _replace_null(event.name)[:_MAX_NAME_LENGTH], _replace_null(event.digest)[:_MAX_DIGEST_LENGTH]
     dataset = MLflowDataset(name, digest, "http" if is_web else "local", source)
     return DatasetInput(dataset, [InputTag(_CONTEXT_TAG, _replace_null(event.context)[:_MAX_NAME_LENGTH])])
 
 
 class EntityBuilder:
-    """Turns events into entities.
+    """Converter from events to MLflow entities.
 
     Args:
-        keep: Stores a text as a file of the run, given its path there and the text.
+        store_text: Function that stores a text as an artifact, given its path and the text.
 
     Attributes:
-        epoch_step: The last step that an epoch was stored for: it has one point, also where several logs report it.
+        epoch_step: Last step for which an epoch was stored. Each step has one epoch, even if several logs report it.
     """
 
     def __init__(self, store_text: Callable[[str, str], None]) -> None:
@@ -76,19 +96,25 @@ class EntityBuilder:
         self._logged_keys: set[str] = set()
 
     def reset(self, params: dict[str, str], epoch_step: int | None) -> None:
-        """Begin from what MLflow has.
+        """Start from the state of the MLflow run.
 
         Args:
-            held: The run's params.
-            epoch_step: See the attribute.
+            params: Parameters of the MLflow run.
+            epoch_step: Last step for which an epoch was stored.
         """
         self._stored_params, self.epoch_step = dict(params), epoch_step
 
     def build(self, event: AnyEvent) -> Entities:
-        """The entities of one event.
+        """Convert one event.
+
+        Args:
+            event: Event to convert.
+
+        Returns:
+            The entities. Empty if the event has none.
 
         Raises:
-            RejectedEventError: MLflow has no form for it.
+            RejectedEventError: If MLflow cannot represent the event.
         """
         if isinstance(event, Metrics):
             return Entities(self._build_metrics(event), [], [])
@@ -102,12 +128,12 @@ class EntityBuilder:
 
     def _build_metrics(self, event: Metrics) -> list[Metric]:
         if event.step not in _STEP_RANGE:
-            raise RejectedEventError(event.seq, f"the step {event.step} has more than 64 bits")
+            raise RejectedEventError(event.seq, f"Step {event.step} does not fit into 64 bits.")
         timestamp = int(event.time * 1000)
         try:
             metrics = [Metric(key, float(value), timestamp, event.step) for key, value in event.values.items()]
         except OverflowError as error:
-            raise RejectedEventError(event.seq, f"a value has no 64-bit float: {error}") from None
+            raise RejectedEventError(event.seq, f"A value does not fit into a 64-bit float: {error}.") from None
         is_new_step = self.epoch_step is None or event.step > self.epoch_step
         if event.epoch is not None and is_new_step and _EPOCH_KEY not in event.values:
             metrics.append(Metric(_EPOCH_KEY, float(event.epoch), timestamp, event.step))
@@ -123,10 +149,15 @@ class EntityBuilder:
                 self._stored_params[key] = text
                 params.append(Param(key, text))
             elif stored != text:
-                # MLflow's params are for ever, and one that differs would spoil the whole request.
+                # MLflow parameters cannot change, and a different value would make MLflow reject the whole request.
                 tag = map_key(f"pte.param.{key}", LIMITS)
                 self._warn_once(
-                    key, "mlflow: the param %r was %s and now is %s: kept as the tag %s", key, stored, text, tag
+                    key,
+                    "mlflow: parameter %r changed from %s to %s, storing the new value as tag %r",
+                    key,
+                    stored,
+                    text,
+                    tag,
                 )
                 tags.append(RunTag(tag, text))
         return Entities([], params, tags)
@@ -142,7 +173,7 @@ class EntityBuilder:
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
         self._warn_once(
             key,
-            "mlflow: the %s %r has %d characters, more than MLflow's %d: kept as %s",
+            "mlflow: %s %r has %d characters, the limit is %d, storing the value as artifact %r",
             kind,
             key,
             len(value),
@@ -158,5 +189,5 @@ class EntityBuilder:
 
 
 def _replace_null(text: str) -> str:
-    """A text without the one character that PostgreSQL refuses, and the whole request with it."""
+    """Replace null characters, because PostgreSQL rejects the whole request if a text contains one."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}")

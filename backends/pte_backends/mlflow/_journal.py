@@ -1,4 +1,7 @@
-"""The run's journal at MLflow, piece by piece: with it a run goes on, its earlier rows in place, on an empty disk."""
+"""Journal of a run as artifacts of its MLflow run.
+
+The journal is stored in pieces. With it, a run resumes from MLflow on an empty disk and keeps its earlier rows.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ def upload(run: RunView, uploader: ArtifactUploader, position: int, event: AnyEv
     """Store the journal from a position to the end of an event.
 
     Args:
-        run: The run.
-        files: The artifacts of the MLflow run.
-        position: Up to where it is stored already.
-        event: The event; nothing is done if it stands before that.
+        run: Run to deliver.
+        uploader: Uploader for the artifacts of the MLflow run.
+        position: Number of journal bytes that are stored already.
+        event: Event to end with. If it ends before ``position``, nothing is stored.
 
     Returns:
-        Up to where it is stored now.
+        The number of journal bytes that are stored now.
     """
     path = run.directory / JOURNAL
     ends = (
@@ -46,11 +49,11 @@ def upload(run: RunView, uploader: ArtifactUploader, position: int, event: AnyEv
 
 
 def join_pieces(pieces: Iterable[Path], target: Path) -> None:
-    """Put downloaded pieces together, as far as they are without a gap.
+    """Join downloaded pieces up to the first gap.
 
     Args:
-        pieces: The files, named by what they hold.
-        target: The journal to write.
+        pieces: Files whose names contain their start and end position.
+        target: Journal to write.
     """
     spans = {(int(match[1]), int(match[2])): path for path in pieces if (match := _PIECE_NAME.fullmatch(path.name))}
     with open(target, "wb") as joined:
@@ -66,4 +69,4 @@ def _copy_bytes(source: IO[bytes], target: IO[bytes], size_bytes: int) -> None:
         target.write(chunk)
         size_bytes -= len(chunk)
     if size_bytes:
-        raise EOFError(f"{source.name} is {size_bytes} bytes too short")
+        raise EOFError(f"{source.name} is {size_bytes} bytes too short.")

@@ -1,4 +1,4 @@
-"""The points that the MLflow run holds: for checkpoints to refer to, and so that none is stored twice."""
+"""Cache of the data points that an MLflow run contains."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MAX_RECENT_METRICS = 10_000
 
 
 class MetricCache:
-    """Remembers the latest points of a run, and asks for older ones.
+    """Cache of recent data points that reads older ones from MLflow.
 
     Args:
-        client: Talks to the store.
-        run_id: The MLflow run.
-        has_others: Whether it may hold points that this record of the run does not know.
+        client: MLflow client.
+        run_id: ID of the MLflow run.
+        has_foreign_metrics: Whether the MLflow run may contain data points that are unknown to the journal.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, has_foreign_metrics: bool = False) -> None:
@@ -28,14 +28,27 @@ class MetricCache:
         self._steps_by_key: dict[str, set[int]] = {}
 
     def add(self, metrics: Iterable[Metric]) -> None:
-        """These were stored."""
+        """Add data points that were stored.
+
+        Args:
+            metrics: Stored data points.
+        """
         for metric in metrics:
             self._recent[metric.key, metric.step] = metric
         while len(self._recent) > _MAX_RECENT_METRICS:
             self._recent.popitem(last=False)
 
     def select_new(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Those whose step holds no point yet. MLflow tells points by their times, too, and would store both."""
+        """Select the data points whose key and step are not stored yet.
+
+        MLflow also distinguishes data points by their time, so it would store a second point for the same step.
+
+        Args:
+            metrics: Data points to store.
+
+        Returns:
+            The data points to send.
+        """
         if not self._has_foreign_metrics:
             return list(metrics)
         return [metric for metric in metrics if metric.step not in self._stored_steps(metric.key, metric.step)]
@@ -47,9 +60,17 @@ class MetricCache:
         return self._steps_by_key[key]
 
     def find(self, key: str, step: int) -> Metric | None:
-        """The point of a key at a step, with the time that it has at MLflow; None if there is none."""
+        """Return the stored data point of a key at a step.
+
+        Args:
+            key: Metric key.
+            step: Step.
+
+        Returns:
+            The data point with its time in MLflow; None if there is none.
+        """
         recent = self._recent.get((key, step))
-        # Steps ascend: with an earlier one in memory, a point at this one would be there too.
+        # Steps ascend. If an earlier step of the key is cached, a point at this step would be cached too.
         if recent is not None or any(
             cached_key == key and cached_step < step for cached_key, cached_step in self._recent
         ):

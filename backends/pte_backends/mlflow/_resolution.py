@@ -1,4 +1,4 @@
-"""The MLflow run that a sink writes to, resolved from the environment and from a run that the script started."""
+"""Resolution of the MLflow run that a sink writes to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The run at MLflow: found by our tag, or created; never two of them.
+"""MLflow run of a run, found by its tag or created.
 
-An answer that is cut short looks to MLflow's client like an empty success: an id is then ``""``, and a search
-finds nothing. Such an id is a failure here, and what was not found is looked for again before it is created.
+The MLflow client treats a truncated response as an empty success: an ID is ``""``, and a search returns nothing. An
+empty ID is therefore an error, and an empty search is repeated before anything is created. This prevents a second
+MLflow run for the same run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SUPERSEDED_BY = "pte.superseded_by"
 DUPLICATE_OF = "pte.duplicate_of"
 _KIND_TAG, _TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
 _DEFAULT_EXPERIMENT_ID = "0"
+_TRUNCATED_RESPONSE = "The response of MLflow was truncated."
 _CONTEXT_TAGS = {
     "mlflow.user": "user",
     "mlflow.source.name": "source",
@@ -32,16 +34,19 @@ _CONTEXT_TAGS = {
 
 
 def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known_run_id: str) -> Run:
-    """The MLflow run that shows ``run``; created if there is none.
+    """Find the MLflow run of a run, or create it.
 
     Args:
-        client: Talks to the store.
-        target: Experiment and run to look for.
-        run: The run.
-        known: The id that it had when it was last connected; ``""`` at first.
+        client: MLflow client.
+        target: Experiment and run to search.
+        run: Run to deliver.
+        known_run_id: ID of the MLflow run from the last connection; ``""`` for the first connection.
+
+    Returns:
+        The MLflow run.
 
     Raises:
-        SinkClosedError: The run or its experiment was deleted.
+        SinkClosedError: If the MLflow run or its experiment was deleted.
     """
     if known_run_id:
         mlflow_run = get_run(client, known_run_id)
@@ -72,27 +77,45 @@ def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
-    """An MLflow run.
+    """Return an MLflow run by its ID.
+
+    Args:
+        client: MLflow client.
+        run_id: ID of the MLflow run.
+
+    Returns:
+        The MLflow run.
 
     Raises:
-        SinkClosedError: It was deleted.
+        SinkClosedError: If the run does not exist or was deleted.
     """
     try:
         mlflow_run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosedError(f"the run {run_id} does not exist at {client.tracking_uri}") from error
+            raise SinkClosedError(f"MLflow run {run_id} does not exist at {client.tracking_uri}.") from error
         raise
     check_id(mlflow_run.info.run_id)
     if mlflow_run.info.lifecycle_stage == "deleted":
-        raise SinkClosedError(f"the run {run_id} was deleted at {client.tracking_uri}")
+        raise SinkClosedError(f"MLflow run {run_id} was deleted at {client.tracking_uri}.")
     return mlflow_run
 
 
 def create_run(
     client: MlflowClient, experiment_id: str, run: RunView, name: str, tags: Mapping[str, str] | None = None
 ) -> Run:
-    """Begin an MLflow run that carries our tag, and more tags."""
+    """Create an MLflow run with the tag of a run.
+
+    Args:
+        client: MLflow client.
+        experiment_id: ID of the experiment.
+        run: Run to deliver.
+        name: Name of the MLflow run.
+        tags: Additional tags. Defaults to none.
+
+    Returns:
+        The MLflow run.
+    """
     mlflow_run = client.create_run(
         experiment_id,
         start_time=int(run.start_time * 1000),
@@ -104,25 +127,35 @@ def create_run(
 
 
 def origin_tags(run: RunView) -> dict[str, str]:
-    """The tags by which MLflow tells where something comes from."""
+    """Return the tags in which MLflow displays the origin of a run.
+
+    Args:
+        run: Run to deliver.
+
+    Returns:
+        The tags for the user, the source file, and the Git commit, as far as known.
+    """
     tags = {tag: run.context[key] for tag, key in _CONTEXT_TAGS.items() if key in run.context}
     return {"mlflow.source.type": "LOCAL"} | tags
 
 
 def fork_run(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:
-    """The MLflow run that goes on from ``old`` after a rewind; begun if that was not done yet.
+    """Find the MLflow run that continues ``old`` after a rewind, or create it.
 
     Args:
-        client: Talks to the store.
-        run: The run.
-        old: The MLflow run until now.
-        part: The rewind's ``seq``.
+        client: MLflow client.
+        run: Run to deliver.
+        old: Superseded MLflow run.
+        part: Sequence number of the rewind, stored in the tag ``pte.part``.
+
+    Returns:
+        The new MLflow run.
     """
 
     def find_forks() -> list[Run]:
         tagged_runs = _search_runs(client, old.info.experiment_id, run)
-        if not tagged_runs:  # the old one carries our tag
-            raise ConnectionError("MLflow's answer was cut short")
+        if not tagged_runs:  # The superseded run has the tag, so the result cannot be empty.
+            raise ConnectionError(_TRUNCATED_RESPONSE)
         return [mlflow_run for mlflow_run in tagged_runs if _get_part(mlflow_run) == part]
 
     if not find_forks():
@@ -135,7 +168,13 @@ def fork_run(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:
 
 
 def supersede(client: MlflowClient, run_id: str, successor_id: str) -> None:
-    """Put a run beneath the one that goes on from it."""
+    """Make an MLflow run the child of the run that continues it, and end it.
+
+    Args:
+        client: MLflow client.
+        run_id: ID of the superseded run.
+        successor_id: ID of the run that continues it.
+    """
     client.set_tag(run_id, "mlflow.parentRunId", successor_id)
     client.set_tag(run_id, SUPERSEDED_BY, successor_id)
     if get_run(client, run_id).info.status == "RUNNING":
@@ -150,7 +189,7 @@ def _search_runs(client: MlflowClient, experiment_id: str, run: RunView) -> list
 
 
 def _sort_key(run: Run) -> tuple[int, str]:
-    # The latest part; and of two that a repeated request has made, the same one for every process.
+    # The latest part comes first. Of duplicates from a repeated request, every process chooses the same run.
     return -_get_part(run), run.info.run_id
 
 
@@ -170,14 +209,14 @@ def _find_or_create_experiment(client: MlflowClient, target: Target) -> Experime
         try:
             client.create_experiment(target.experiment, tags={_KIND_TAG: _TRAINING_KIND})
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another process may create it at the same time.
                 raise
         experiment = _find_experiment(client, target)
     if experiment is None:
-        raise ConnectionError(f"the experiment {target.experiment!r} was created and is not found")
+        raise ConnectionError(f"Experiment {target.experiment!r} was created but is not found.")
     check_id(experiment.experiment_id)
     if experiment.lifecycle_stage == "deleted":
-        raise SinkClosedError(f"the experiment {experiment.name!r} was deleted at {client.tracking_uri}")
+        raise SinkClosedError(f"Experiment {experiment.name!r} was deleted at {client.tracking_uri}.")
     return experiment
 
 
@@ -189,12 +228,15 @@ def _find_experiment(client: MlflowClient, target: Target) -> Experiment | None:
         return client.get_experiment(experiment_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosedError(f"the experiment {experiment_id} does not exist at {client.tracking_uri}") from error
+            raise SinkClosedError(f"Experiment {experiment_id} does not exist at {client.tracking_uri}.") from error
         raise
 
 
 def _set_experiment_kind(client: MlflowClient, experiment: Experiment) -> None:
-    """Let MLflow's pages open the experiment as one of training, unless others use it or somebody has chosen."""
+    """Make MLflow open the experiment in its model training view.
+
+    An experiment that has other runs, or whose view was chosen already, is left unchanged.
+    """
     if _KIND_TAG in experiment.tags:
         return
     runs: list[Any] = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=2)
@@ -203,10 +245,13 @@ def _set_experiment_kind(client: MlflowClient, experiment: Experiment) -> None:
 
 
 def check_id(identifier: str) -> None:
-    """What MLflow gives is never empty.
+    """Check that an ID is not empty.
+
+    Args:
+        identifier: ID from a response of MLflow.
 
     Raises:
-        ConnectionError: It is.
+        ConnectionError: If the ID is empty, because the response was truncated.
     """
     if not identifier:
-        raise ConnectionError("MLflow's answer was cut short")
+        raise ConnectionError(_TRUNCATED_RESPONSE)

@@ -1,4 +1,4 @@
-"""The tracking URI: where MLflow itself would look, made absolute, with its secrets left in the environment."""
+"""Tracking URI: resolution, absolute form, and credentials."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ _CREDENTIAL_WORDS = ("user", "pass", "pwd", "token", "secret", "apikey", "api_ke
 
 
 def resolve(configured_uri: str | None) -> str:
-    """The tracking URI: the given one, else MLflow's own choice; absolute and without secrets.
+    """Resolve the tracking URI.
 
-    The order is MLflow's: what the script has told an imported ``mlflow``, the environment, a default in the
-    current folder. MLflow is not imported for it: that takes a second.
+    The order is MLflow's own: the URI that the script set on an imported ``mlflow``, the environment, and a default in
+    the current directory. MLflow is not imported for this, because the import takes a second.
+
+    Args:
+        configured_uri: URI that the user configured; None if there is none.
+
+    Returns:
+        The URI, absolute and without credentials.
     """
     imported = getattr(sys.modules.get("mlflow"), "get_tracking_uri", None)
     uri = configured_uri or (imported and imported()) or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
@@ -23,7 +29,14 @@ def resolve(configured_uri: str | None) -> str:
 
 
 def strip_credentials(uri: str) -> str:
-    """The URI without user name, password, and parameters that hold such."""
+    """Remove the user name, the password, and query parameters with credentials.
+
+    Args:
+        uri: Tracking URI.
+
+    Returns:
+        The URI without credentials.
+    """
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     query = parts.query
@@ -37,10 +50,13 @@ def strip_credentials(uri: str) -> str:
 
 
 def move_credentials_to_environment(uri: str) -> str:
-    """Move the secrets of a URI to the environment, where the delivery process finds them.
+    """Move the credentials of a URI to an environment variable that the delivery process inherits.
+
+    Args:
+        uri: Tracking URI.
 
     Returns:
-        The URI without them.
+        The URI without credentials.
     """
     stripped = strip_credentials(uri)
     if stripped != uri:
@@ -49,9 +65,16 @@ def move_credentials_to_environment(uri: str) -> str:
 
 
 def restore_credentials(uri: str) -> str:
-    """What :func:`find` gave, with the secrets that the environment holds for it.
+    """Return the URI of a store with the credentials from the environment.
 
-    Those of an HTTP server go where MLflow's client looks for them, since it quotes the URI in its error messages.
+    The credentials of an HTTP server are set in the variables that MLflow's client reads, because the client quotes the
+    URI in its error messages.
+
+    Args:
+        uri: Resolved URI, without credentials.
+
+    Returns:
+        The URI to pass to MLflow's client.
     """
     for candidate in (os.environ.get(_variable_name(uri)), os.environ.get("MLFLOW_TRACKING_URI")):
         if candidate and candidate != uri and _make_absolute(strip_credentials(candidate)) == uri:
@@ -90,7 +113,7 @@ def _make_absolute(uri: str) -> str:
 
 
 def _default_uri() -> str:
-    # MLflow stays with a folder of files where there is one from earlier versions.
+    # MLflow uses a file store of an earlier version if there is one.
     file_store = Path("mlruns")
     if any(path.parent.name.isdigit() for path in file_store.glob("*/meta.yaml")):
         return str(file_store)

@@ -1,9 +1,9 @@
-"""A run's event file: appended to, and made again where something that it shows is taken back.
+"""Event file writer that rebuilds the file after a rewind.
 
-Readers keep their place in the file that they read and never go back, so that nothing in it may change but its
-end. Everything else takes a new file with a later name, which begins with what makes readers forget the old
-one. The new file appears whole. The old one is emptied and stays for a day: TensorBoard's own reader would wait
-for ever for a file that is gone.
+Readers remember their position in a file and never go back, so an existing file is only appended to. For any other
+change the writer creates a new file with a later name. Its first records make readers forget the earlier file. The new
+file is complete when it appears. The earlier file is emptied and deleted after a day, because TensorBoard's own reader
+would wait indefinitely for a file that disappears.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
 class TensorBoardState(msgspec.Struct):
-    """What is saved with the position.
+    """Saved state of a connection.
 
     Attributes:
-        file: The event file.
-        size: Its bytes.
-        last: The last event with a record in it.
-        is_ended: Whether it holds the run's end.
-        memory: See there.
+        file: Name of the event file.
+        size: Size of the event file, in bytes.
+        last_seq: Sequence number of the last event with a record in the file.
+        is_ended: Whether the file contains the end of the run.
+        summaries: State of the summary builder.
     """
 
     file: str = ""
@@ -57,11 +57,11 @@ class TensorBoardState(msgspec.Struct):
 
 
 class TensorBoardConnection:
-    """The open event file.
+    """Open event file.
 
     Args:
-        run: The run.
-        state: What an earlier connection returned from :meth:`state`.
+        run: Run to deliver.
+        state: State that an earlier connection returned from :meth:`state`.
     """
 
     def __init__(self, run: RunView, state: Mapping[str, Any]) -> None:
@@ -69,18 +69,27 @@ class TensorBoardConnection:
         self._state = msgspec.convert(dict(state), TensorBoardState)
         self._builder = SummaryBuilder(run, self._state.summaries)
         self._fd = -1
-        #: The last event of the last write.
+        #: Sequence number of the last event in the last batch.
         self._last_written_seq: int | None = None
         self._temporary.unlink(missing_ok=True)
         self._open_or_repair()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Append the events' records; make the file again at a rewind, and where the events are in it already."""
+        """Append the records of events.
+
+        A new file is created for a rewind, for events that the file contains already, and for a resume after the end.
+
+        Args:
+            events: Batch of events.
+
+        Raises:
+            RejectedEventError: If an image is missing or damaged.
+        """
         first, state = events[0], self._state
         if isinstance(first, Rewound):
             with self._atomic():
                 self._rewind(first)
-        # A row of very many values comes in several parts, with the same seq.
+        # A row with many values is delivered in several parts that have the same sequence number.
         elif first.seq <= state.last_seq and first.seq != self._last_written_seq:
             with self._atomic():
                 self._rewrite_until(first.seq - 1)
@@ -92,19 +101,27 @@ class TensorBoardConnection:
         self._last_written_seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:
-        """The file, its size, and what the translation remembers."""
+        """Return the file, its size, and the state of the summary builder.
+
+        Returns:
+            The state as plain JSON.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self._state)
         return plain
 
     def close(self, status: Status | None) -> None:
-        """Write how the run ended, after bringing up to date what only a new file can show."""
+        """Close the file, and write the status of the run if it ended.
+
+        Args:
+            status: Final status of the run; None if the run continues.
+        """
         if status is not None:
             with self._atomic():
                 self._write_end(status)
             os.fsync(self._fd)
         os.close(self._fd)
 
-    # -- the file ------------------------------------------------------------------------------------------------------
+    # -- event file ----------------------------------------------------------------------------------------------------
 
     @property
     def _path(self) -> Path:
@@ -112,11 +129,11 @@ class TensorBoardConnection:
 
     @property
     def _temporary(self) -> Path:
-        # Without the word "tfevents", by which readers know event files.
+        # The name does not contain the word "tfevents", by which readers recognize event files.
         return self._run.directory / f".tensorboard.{self._run.id}.tmp"
 
     def _open_or_repair(self) -> None:
-        """Find the file, and put right what a crash or a user has done to it."""
+        """Open the current event file. Repair or rebuild it after a crash or a manual change."""
         state = self._state
         files = sorted(self._run.directory.glob(f"events.out.tfevents.*.{self._run.id}"))
         current = files.pop() if files else None
@@ -134,19 +151,19 @@ class TensorBoardConnection:
             self._open(current)
 
     def _find_archived_tags(self) -> dict[str, str]:
-        """The tags of the run that was moved aside for this one: a TensorBoard that is running shows them still."""
+        """Return the tags of the run that was archived last, because a running TensorBoard still shows them."""
         files = self._run.directory.glob(f"{PREVIOUS}/*/events.out.tfevents.*")
         archived = max(files, key=lambda path: path.name, default=None)
         if archived is None:
             return {}
-        (self._run.directory / archived.name).touch()  # an empty file, where TensorBoard's own reader misses one
+        (self._run.directory / archived.name).touch()  # TensorBoard's own reader expects the file to exist.
         return _values.find_shown_tags(_records.extract_message(raw) for _, raw in _records.read_records(archived))
 
     def _open(self, path: Path) -> None:
         state = self._state
         if path.name != state.file:
             state.file, state.size, state.last_seq, state.is_ended = path.name, 0, 0, False
-            state.summaries.is_stale = True  # what the file begins with is not known
+            state.summaries.is_stale = True  # The first records of this file are unknown.
         for seq, raw in _records.read_records(path, state.size):
             if not _records.is_intact(raw):
                 break
@@ -164,7 +181,7 @@ class TensorBoardConnection:
             view = view[written:]
 
     def _replace(self, kept: Iterable[tuple[int, bytes]], cleared_tags: Mapping[str, str] | None = None) -> None:
-        """Go on with a new file that holds these labelled _records."""
+        """Replace the event file with a new one that contains these labeled records."""
         last_seq, old_name, path = 0, self._state.file, self._new_path()
         with open(self._temporary, "wb") as file:
             file.write(self._builder.build_header(cleared_tags or {}))
@@ -186,14 +203,14 @@ class TensorBoardConnection:
             _clear_file(self._run.directory / old_name)
 
     def _read_kept(self, seq: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """The records of the history up to an event, less the replaced ones."""
+        """Read the records of the history up to an event, without replaced media."""
         replaced_media = {old for old, _ in self._state.summaries.replaced_media}
         for label, raw in _records.read_records(self._path):
             if label and (seq is None or label <= seq) and label not in replaced_media:
                 yield label, raw
 
     def _rebuild(self, seq: int, cleared_tags: Mapping[str, str] | None = None) -> None:
-        """Go on with a new file that is made from the journal."""
+        """Replace the event file with one that is built from the journal."""
         previous = self._state.summaries
         summaries = SummaryBuilderState(has_layout=previous.has_layout, emptied_image_tags=previous.emptied_image_tags)
         self._restore(msgspec.structs.replace(self._state, summaries=summaries))
@@ -201,14 +218,14 @@ class TensorBoardConnection:
 
     def _build_records(self, events: Iterable[AnyEvent]) -> Iterator[tuple[int, bytes]]:
         for event in events:
-            # A picture that is gone from the disk was told of when it was first delivered.
+            # A missing image was logged when it was first delivered.
             with contextlib.suppress(RejectedEventError):
                 data = self._builder.build(event)
                 if data:
                     yield event.seq, data
 
     def _new_path(self) -> Path:
-        """A path that sorts behind all event files in the directory, and a lost one, whatever clocks say."""
+        """Return a path that sorts after all event files, existing or lost, regardless of the clock."""
         names = [*os.listdir(self._run.directory), self._state.file]
         stamps = [int(match[1]) for name in names if (match := _FILE_NAME.match(name))]
         stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
@@ -216,7 +233,7 @@ class TensorBoardConnection:
 
     @contextlib.contextmanager
     def _atomic(self) -> Iterator[None]:
-        """After an error the events, or all but a bad one, come again: they shall find everything as it was."""
+        """Restore the state after an error, because the events, or all but a rejected one, are delivered again."""
         before = copy.deepcopy(self._state)
         try:
             yield
@@ -230,7 +247,7 @@ class TensorBoardConnection:
     def _restore(self, state: TensorBoardState) -> None:
         self._state, self._builder.state = state, state.summaries
 
-    # -- what is written -----------------------------------------------------------------------------------------------
+    # -- records -------------------------------------------------------------------------------------------------------
 
     def _extend(self, events: Iterable[AnyEvent]) -> None:
         data = bytearray()
@@ -260,7 +277,7 @@ class TensorBoardConnection:
         self._replace(self._read_kept(seq), cleared_tags)
 
     def _last_epoch(self, seq: int) -> int:
-        """The last step up to an event at which an epoch is shown; -1 if there is none."""
+        """Return the last step with an epoch up to an event; -1 if there is none."""
         last_record, encoded_tag = b"", _values.encode_tag(_values.EPOCH)
         for _, raw in self._read_kept(seq):
             if encoded_tag in raw:
@@ -268,7 +285,7 @@ class TensorBoardConnection:
         return event_pb2.Event.FromString(_records.extract_message(last_record)).step if last_record else -1
 
     def _find_cleared_tags(self, rewound: Rewound) -> dict[str, str]:
-        """The tags that lose all their points, each with the plugin that shows it."""
+        """Return the tags that lose all their points at a rewind, and the plugin of each."""
         superseded_tags = {
             tag: plugin for event in self._run.superseded(rewound) for tag, plugin in _values.get_tags(event).items()
         }
@@ -290,7 +307,7 @@ class TensorBoardConnection:
 
 
 def _clear_file(path: Path) -> None:
-    """Leave nothing in a file that another one took the place of; remove it once no reader can be in it."""
+    """Empty a file that was replaced. Delete it when no reader can have it open."""
     with contextlib.suppress(OSError):
         status = path.stat()
         if status.st_size:

@@ -1,4 +1,4 @@
-"""The Custom Scalars page: metrics of the same thing, measured on different data, in one chart."""
+"""Layout of the Custom Scalars page: one chart for training and validation metrics of the same name."""
 
 from __future__ import annotations
 
@@ -20,17 +20,27 @@ _SPLIT_PREFIX = re.compile(
 
 @functools.lru_cache(maxsize=10_000)
 def get_subject(tag: str) -> str | None:
-    """What a metric is of, apart from the data that it was measured on.
+    """Return the name of a metric without the prefix for its data split.
+
+    Args:
+        tag: Tag of the metric.
 
     Returns:
-        ``loss`` for ``train/loss``, ``val_loss`` and ``validation/main/loss``; None if the name tells no data.
+        ``loss`` for ``train/loss``, ``val_loss`` and ``validation/main/loss``; None for a tag without such a prefix.
     """
     match = _SPLIT_PREFIX.match(tag)
     return tag[match.end() :] or None if match else None
 
 
 def group_tags(tags: Iterable[str]) -> dict[str, list[str]]:
-    """The tags of each chart that has more than one."""
+    """Group tags into charts.
+
+    Args:
+        tags: Tags of metrics.
+
+    Returns:
+        The tags of each chart by its title. Charts with one tag are left out.
+    """
     by_subject: dict[str, list[str]] = {}
     for tag in sorted(tags):
         by_subject.setdefault(get_subject(tag) or tag, []).append(tag)
@@ -38,7 +48,16 @@ def group_tags(tags: Iterable[str]) -> dict[str, list[str]]:
 
 
 def build_layout(tags: Iterable[str]) -> Any:
-    """The summary value that lays the page out; TensorBoard goes by the last one."""
+    """Build the summary value with the layout of the page.
+
+    TensorBoard uses the last layout in a file.
+
+    Args:
+        tags: Tags of metrics.
+
+    Returns:
+        A ``Summary.Value``, which has no type annotations.
+    """
     page_layout = layout_pb2.Layout(
         category=[
             layout_pb2.Category(

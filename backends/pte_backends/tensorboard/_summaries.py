@@ -1,4 +1,4 @@
-"""From the events of a run to the records of its event file."""
+"""Conversion of events to records of an event file."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from pte_tracking.sinks import (
     Text,
 )
 
-_MAX_CHARTED_TAGS = 1000  # tags; a page with more charts is of no use, and the memory is saved after each batch
+#: A page with more charts is not usable, and the state is saved after each batch.
+_MAX_CHARTED_TAGS = 1000
 
 
 class SummaryBuilderState(msgspec.Struct):
-    """What the translation of an event depends on besides the event; saved with the position.
+    """Saved state of a summary builder.
 
     Attributes:
-        seq: The last event that was translated.
-        time: When it happened.
-        params: The hyperparameters so far.
-        params_seq: The event that the last of them came from.
-        is_shown: Whether the file shows hyperparameters; readers take notice of the first ones in a file alone.
-        is_stale: Whether there is something that only a new file can show.
-        charted: The tags that may share a chart, with the events that they first came in.
-        epoch_step: The last step that an epoch was shown at.
-        has_layout: Whether the Custom Scalars page was ever laid out.
-        hollow: The tags of figures and pictures that lost all their points.
-        latest: The step and event of the last figure, picture or text of each key.
-        replaced: The events whose figure, picture or text was replaced by one of the same key and step, each with it.
+        seq: Sequence number of the last event that was converted.
+        wall_time: Time of that event, in seconds since the epoch.
+        params: Hyperparameters logged so far.
+        params_seq: Sequence number of the last event with hyperparameters.
+        has_hparams: Whether the file contains hyperparameters. Readers use only the first ones in a file.
+        is_stale: Whether a change can be shown only by a new file.
+        charted_tags: Tags that may share a chart, with the sequence number of their first event.
+        epoch_step: Last step with an epoch.
+        has_layout: Whether a layout of the Custom Scalars page was ever written.
+        emptied_image_tags: Tags of figures and images that lost all their points.
+        latest_media: Step and sequence number of the last figure, image or text of each key.
+        replaced_media: Pairs of sequence numbers: a figure, image or text, and a later one with the same key and step.
     """
 
     seq: int = 0
@@ -61,11 +62,14 @@ class SummaryBuilderState(msgspec.Struct):
 
 
 class SummaryBuilder:
-    """Translates event after event.
+    """Converter from events to records.
 
     Args:
-        run: The run.
-        memory: What is known from earlier events.
+        run: Run to deliver.
+        state: State after the last converted event.
+
+    Attributes:
+        state: Current state.
     """
 
     def __init__(self, run: RunView, state: SummaryBuilderState) -> None:
@@ -73,15 +77,17 @@ class SummaryBuilder:
         self._run = run
 
     def build_header(self, cleared_tags: Mapping[str, str]) -> bytes:
-        """The first records of a new file, which shows everything as it is now.
+        """Build the first records of a new file.
 
-        Readers that have read an earlier file of the run forget what they know at the SessionLog.START of step
-        0: all of it in TensorBoard's own reader, where the very first START counts for nothing, and in the
-        class EventAccumulator; but in TensorBoard's data server only tag by tag, as points of earlier or equal
-        steps come.
+        The ``SessionLog.START`` at step 0 makes readers forget an earlier file of the run. TensorBoard's own reader and
+        the class ``EventAccumulator`` forget everything, but TensorBoard's own reader ignores the first START.
+        TensorBoard's data server forgets a tag only when a point with an earlier or equal step arrives for it.
 
         Args:
-            vanished: Tags that have lost all their points, each with the plugin that shows it.
+            cleared_tags: Tags that have lost all their points, and the plugin of each.
+
+        Returns:
+            The records.
         """
         start = self._build_event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
         events = [self._build_event(file_version="brain.Event:2"), start]
@@ -94,7 +100,7 @@ class SummaryBuilder:
         emptied = {tag for tag, plugin in cleared_tags.items() if plugin == _values.IMAGES}
         state.emptied_image_tags = sorted(emptied.union(state.emptied_image_tags))
         state.has_layout |= _values.LAYOUTS in cleared_tags.values()
-        # TensorBoard's own reader fails on pictures and layouts that it has seen and that are there no more.
+        # TensorBoard's own reader fails if images or a layout that it has read are missing from the new file.
         values = [_values.build_empty_images(tag) for tag in state.emptied_image_tags]
         if state.has_layout:
             values.append(build_layout(state.charted_tags))
@@ -106,15 +112,28 @@ class SummaryBuilder:
         return b"".join(map(encode_record, events))
 
     def build_end(self, succeeded: bool) -> bytes:
-        """The record of the run's end."""
+        """Build the record that ends the run.
+
+        Args:
+            succeeded: Whether the run finished without an error.
+
+        Returns:
+            The record.
+        """
         value = _values.build_session_end(succeeded, self.state.wall_time)
         return encode_record(_build_summary_event(self.state.wall_time, 0, value))
 
     def build(self, event: AnyEvent) -> bytes:
-        """The record of an event; empty if there is nothing to show.
+        """Build the record of an event.
+
+        Args:
+            event: Event to convert.
+
+        Returns:
+            The record; empty if TensorBoard cannot show the event.
 
         Raises:
-            RejectedEventError: A picture's file is missing or damaged.
+            RejectedEventError: If an image is missing or damaged.
         """
         self.state.seq, self.state.wall_time = event.seq, event.time
         if isinstance(event, Metrics):
@@ -134,11 +153,11 @@ class SummaryBuilder:
         return b""
 
     def rewind(self, seq: int, epoch_step: int) -> None:
-        """Forget what came after an event.
+        """Forget all events after a position.
 
         Args:
-            seq: The event.
-            epoch_step: The last step up to there that an epoch was shown at.
+            seq: Sequence number of the last event to keep.
+            epoch_step: Last step with an epoch up to that event.
         """
         state = self.state
         if state.params_seq > seq:
@@ -171,7 +190,7 @@ class SummaryBuilder:
         return encode_record(message, event.seq)
 
     def _add_charted_tags(self, event: Metrics) -> bool:
-        """Whether the event brings tags that make the layout another one."""
+        """Add the tags of a row to the charts, and return whether the layout changed."""
         charted_tags = self.state.charted_tags
         new_tags = [tag for tag in event.values if get_subject(tag) and tag not in charted_tags]
         if not new_tags or len(charted_tags) + len(new_tags) > _MAX_CHARTED_TAGS:

@@ -1,8 +1,8 @@
-"""The file of records that Weights & Biases calls its transaction log.
+"""Framing of records in the W&B transaction log.
 
-It is the log format of LevelDB (github.com/google/leveldb/blob/main/doc/log_format.md): blocks of 32 KiB, in which each
-piece of a record has a checksum, a length and a kind. Two things differ: the file begins with seven bytes of its own,
-which count as part of the first block, and the checksum is zlib's CRC-32 of kind and data.
+The format is the log format of LevelDB (https://github.com/google/leveldb/blob/main/doc/log_format.md): blocks of
+32 KiB, in which each piece of a record has a checksum, a length and a kind. There are two differences. The file starts
+with a header of seven bytes, which is part of the first block, and the checksum is zlib's CRC-32 of kind and data.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-#: ``:W&B``, a magic number, and the version of the format.
+#: File header: ``:W&B``, a magic number, and the version of the format.
 FILE_HEADER = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
 _BLOCK_BYTES = 32 * 1024
 _PIECE_HEADER = struct.Struct("<IHB")
@@ -18,7 +18,15 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def frame(data: bytes, position: int) -> bytes:
-    """One record, cut into the pieces that it takes from a position of the file on."""
+    """Frame a record.
+
+    Args:
+        data: Serialized record.
+        position: Position in the file where the record starts, in bytes.
+
+    Returns:
+        The pieces of the record, with padding at the end of a block.
+    """
     encoded, is_first = b"", True
     while True:
         block_space = _BLOCK_BYTES - (position + len(encoded)) % _BLOCK_BYTES
@@ -34,13 +42,19 @@ def frame(data: bytes, position: int) -> bytes:
 
 
 def parse(content: bytes) -> list[bytes]:
-    """All records of a file.
+    """Parse all records of a file.
+
+    Args:
+        content: Content of the file.
+
+    Returns:
+        The serialized records.
 
     Raises:
-        ValueError: It is no such file, or damaged.
+        ValueError: If the file has another format or is damaged.
     """
     if not content.startswith(FILE_HEADER):
-        raise ValueError("it does not begin as a file of Weights & Biases does")
+        raise ValueError("The file is not a Weights & Biases transaction log.")
     records, record, position = [], b"", len(FILE_HEADER)
     while position < len(content):
         block_space = _BLOCK_BYTES - position % _BLOCK_BYTES
@@ -50,7 +64,7 @@ def parse(content: bytes) -> list[bytes]:
         checksum, size, kind = _PIECE_HEADER.unpack_from(content, position)
         piece = content[position + _PIECE_HEADER.size : position + _PIECE_HEADER.size + size]
         if len(piece) != size or zlib.crc32(bytes([kind]) + piece) != checksum:
-            raise ValueError(f"the piece at byte {position} is damaged")
+            raise ValueError(f"The file is damaged at byte {position}.")
         position += _PIECE_HEADER.size + size
         record += piece
         if kind in (_FULL, _LAST):

@@ -1,7 +1,7 @@
-"""What Weights & Biases stores of an event: protobuf records, with values as JSON.
+"""Conversion of events to W&B records: protobuf messages with JSON values.
 
-Its own steps never go back and take one row each. Rows therefore get numbers of their own, and the training's step is
-the metric ``iteration``, which all charts are drawn over (``define_metric("*", step_metric="iteration")``).
+W&B steps never decrease, and each step has one row. Rows therefore have a separate number, and the training step is the
+metric ``iteration``, which all charts use as x-axis (``define_metric("*", step_metric="iteration")``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,17 @@ _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 
 def build_header(run: RunView, project: str, entity: str | None, name: str) -> list[pb.Record]:
-    """What a file begins with."""
+    """Build the first records of a file.
+
+    Args:
+        run: Run to deliver.
+        project: Project name.
+        entity: Team or user that owns the project; None for the default.
+        name: Display name of the run.
+
+    Returns:
+        The records.
+    """
     from wandb import __version__
 
     header_record = pb.Record()
@@ -63,7 +73,16 @@ def build_header(run: RunView, project: str, entity: str | None, name: str) -> l
 
 
 def build_footer(summary: Mapping[str, float], status: Status, seconds: float) -> list[pb.Record]:
-    """What it ends with: the last values, and how the run ended."""
+    """Build the last records of a file.
+
+    Args:
+        summary: Last value of each metric.
+        status: Final status of the run.
+        seconds: Duration of the run.
+
+    Returns:
+        The records.
+    """
     summary_record = pb.Record()
     for key, value in summary.items():
         summary_record.summary.update.add(nested_key=[key], value_json=json.dumps(value))
@@ -73,16 +92,19 @@ def build_footer(summary: Mapping[str, float], status: Status, seconds: float) -
 
 
 def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -> list[pb.Record]:
-    """The records of one event.
+    """Build the records of one event.
 
     Args:
-        event: The event.
-        number: The row's own number.
-        run: The run.
-        files: Where media belong.
+        event: Event to convert.
+        row_number: Number of the next row.
+        run: Run to deliver.
+        files: Directory for media files.
+
+    Returns:
+        The records. Empty if W&B cannot show the event.
 
     Raises:
-        RejectedEventError: A file of the run's is missing.
+        RejectedEventError: If a file of the run is missing.
     """
     try:
         if isinstance(event, Metrics):
@@ -117,7 +139,17 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
 
 
 def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
-    """A snapshot as a version of the run's model artifact."""
+    """Build the record that stores a snapshot as a version of the model artifact of the run.
+
+    Args:
+        event: Checkpoint event.
+        run: Run to deliver.
+        project: Project name.
+        entity: Team or user that owns the project; None for the default.
+
+    Returns:
+        The record.
+    """
     record = pb.Record()
     artifact = record.artifact
     artifact.run_id, artifact.project, artifact.entity = run.id, project, entity or ""
@@ -128,7 +160,7 @@ def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str 
     manifest = artifact.manifest
     manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
     manifest.storage_policy_config.add(key="storageLayout", value_json='"V2"')
-    # As Weights & Biases reckons it: of the names and digests of all files.
+    # W&B computes the digest of an artifact from the names and digests of all its files.
     manifest_digest = hashlib.md5(b"wandb-artifact-manifest-v1\n")
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(file_md5(file)).decode()
@@ -136,7 +168,7 @@ def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str 
         manifest_digest.update(f"{name}:{digest}\n".encode())
     artifact.digest = manifest_digest.hexdigest()
     artifact.finalize, artifact.digest_algorithm = True, "MANIFEST_MD5"
-    # Made from what the checkpoint is, so that a repetition is the very same artifact.
+    # The ID depends only on the checkpoint, so that a repeated event is the same artifact.
     artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
     artifact.sequence_client_id = hashlib.shake_256(run.id.encode()).hexdigest(64)
     return record
@@ -198,11 +230,18 @@ def _build_files(paths: Iterable[Path]) -> pb.Record:
 
 
 def _read_image_size(png: bytes) -> dict[str, int]:
-    # Behind the signature and the head of its first chunk: www.w3.org/TR/png-3/#11IHDR
+    # The size follows the signature and the header of the first chunk; see https://www.w3.org/TR/png-3/#11IHDR.
     width, height = struct.unpack_from(">II", png, 16) if len(png) >= 24 else (0, 0)
     return {"width": width, "height": height}
 
 
 def select_finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row that a summary and saved state can hold."""
+    """Select the finite values of a row, which a summary and the saved state can store.
+
+    Args:
+        values: Values of a row.
+
+    Returns:
+        The finite values.
+    """
     return {key: value for key, value in values.items() if math.isfinite(value)}
