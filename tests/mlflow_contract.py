@@ -1,4 +1,4 @@
-"""The contract of backends at an MLflow server; which one, says a subclass by its fixture ``uri``."""
+"""Contract tests on an MLflow server. Subclasses select the server with the fixture ``uri``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pte_tracking.testing import Points, SinkContract
 
 
 def read_experiment_points(uri: str, experiment: str) -> Points:
-    """All points of the one run of an experiment."""
+    """Read all data points of the only run of an experiment."""
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return {
@@ -25,7 +25,7 @@ def read_experiment_points(uri: str, experiment: str) -> Points:
 
 class ServerContract(SinkContract):
     keeps_non_finite = False
-    large_run_rows = 2_000  # a million take minutes
+    large_run_rows = 2_000  # 1 million points take minutes.
     large_run_keys = 2
     generated_runs = 3
 

@@ -1,16 +1,7 @@
-"""The tests that every backend passes: inherit :class:`SinkContract` in a test module of your own.
+"""Test suite for backends.
 
-Example::
-
-    class TestMySink(SinkContract):
-        def make_sink(self, folder):
-            return MySink(path=str(folder / "store"))
-
-        def read_points(self, sink, run_directory):
-            ...  # {"train/loss": [(1, 0.5), (2, 0.25)]}
-
-pytest is needed, and hypothesis for one test, which is skipped without it. The tests drive the sink as the delivery
-process does, in the test's own process but for one, which kills another.
+Inherit :class:`SinkContract` in a test module to run the suite that all included backends pass. It requires pytest.
+One test also requires hypothesis and is skipped if hypothesis is not installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tests of a backend."""
+"""Tests that every backend must pass."""
 
 from __future__ import annotations
 
@@ -19,27 +19,69 @@ from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points,
 
 
 class SinkContract(ABC):
-    """What a backend promises. Every test makes a new sink and a new run."""
+    """Test suite for a backend.
 
-    #: Numbers are stored in single precision.
+    A subclass provides a sink and a function that reads the stored data points. Each test creates a sink and a run. The
+    tests drive the sink as the delivery process does. One test delivers in a separate process and kills it.
+
+    Attributes:
+        is_single_precision: Whether the backend stores numbers as 32-bit floats. Defaults to False.
+        keeps_non_finite: Whether the backend stores NaN and infinities unchanged. Defaults to True. If False, they only
+            must not affect other values.
+        large_run_rows: Number of rows in the test of a large run. Defaults to 20,000.
+        large_run_keys: Number of values in each of these rows. Defaults to 50, which makes 1 million data points.
+        generated_runs: Number of runs with generated keys and values. Defaults to 20.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from pte_backends.json import JsonSink
+        >>> from pte_tracking.testing import SinkContract
+        >>> class TestJsonSink(SinkContract):
+        ...     keeps_non_finite = False
+        ...     def make_sink(self, folder):
+        ...         return JsonSink()
+        ...     def read_points(self, sink, run_directory):
+        ...         points = {}
+        ...         for row in json.loads((run_directory / "log").read_text()):
+        ...             step = row.pop("iteration")
+        ...             for key, value in row.items():
+        ...                 points.setdefault(key, []).append((step, value))
+        ...         return points
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     TestJsonSink().test_redelivered_batch_is_stored_once(Path(directory))
+    """
+
     is_single_precision = False
-    #: Non-finite numbers come back as they are; otherwise they only must not spoil their neighbours.
     keeps_non_finite = True
-    #: How many rows the test of many points logs, and how many values in each: a million points.
     large_run_rows = 20_000
     large_run_keys = 50
-    #: How many runs of generated keys and values are tried, where hypothesis is installed.
     generated_runs = 20
 
     @abstractmethod
     def make_sink(self, folder: Path) -> Sink:
-        """A sink that stores into ``folder``, or anywhere else that is new."""
+        """Create a sink with an empty destination.
+
+        Args:
+            folder: Empty directory for the destination. A sink may use any other empty destination.
+
+        Returns:
+            The sink.
+        """
 
     @abstractmethod
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        """All points of all metrics that the backend holds of the run: ``{key: [(step, value), ...]}``, by step."""
+        """Read all data points of a run from the backend.
 
-    # -- the promises --------------------------------------------------------------------------------------------------
+        Args:
+            sink: Sink that :meth:`make_sink` returned.
+            run_directory: Run directory.
+
+        Returns:
+            Pairs of step and value for each key, ordered by step.
+        """
+
+    # -- tests ---------------------------------------------------------------------------------------------------------
 
     def test_metrics_round_trip_exactly(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)
@@ -70,7 +112,7 @@ class SinkContract(ABC):
             self._check(points, map_key(key, sink.limits), [(1, index)])
 
     def test_generated_keys_and_values_stay_distinct(self, tmp_path: Path) -> None:
-        # Imported here, as the module is of use without them: for its double of a run, and for its documentation.
+        # Imported here, because the other parts of the module do not require pytest and hypothesis.
         import pytest
 
         pytest.importorskip("hypothesis")
@@ -89,7 +131,7 @@ class SinkContract(ABC):
             max_examples=self.generated_runs,
             deadline=None,
             database=None,
-            # A failure names its key: there is nothing to make smaller, and thousands of characters are not shown.
+            # The failure message names the key, so shrinking the example is not worth its time.
             phases=[Phase.generate],
             verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck),
@@ -121,7 +163,7 @@ class SinkContract(ABC):
             run.journal.append(kind, *fields)
         run.log(2, {"a": 2.0}, epoch=1)
         run.end()
-        assert not run.rejected_events, "RejectedEventError is for events that the backend should have stored"
+        assert not run.rejected_events, f"The backend rejected events that it must store: {run.rejected_events}"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
     def test_redelivered_batch_is_stored_once(self, tmp_path: Path) -> None:
@@ -228,17 +270,17 @@ class SinkContract(ABC):
         for number in range(self.large_run_keys):
             self._check(points, f"key{number}", [(step, float(step + number)) for step in range(self.large_run_rows)])
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- helpers -------------------------------------------------------------------------------------------------------
 
     def _start_run(self, folder: Path) -> tuple[Sink, RecordedRun]:
         sink = self.make_sink(folder)
         return sink, RecordedRun(folder / "run", sink)
 
     def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:
-        assert key in points, f"{key!r} is missing; there are {sorted(points)}"
+        assert key in points, f"The key {key!r} is missing. Stored keys: {sorted(points)}"
         stored_points = [(step, _bits(value)) for step, value in points[key]]
         expected_points = [(step, _bits(self._round_as_stored(number))) for step, number in expected]
-        assert stored_points == expected_points, f"{key!r}: {points[key]} came back of {list(expected)}"
+        assert stored_points == expected_points, f"{key!r}: expected {list(expected)}, got {points[key]}"
 
     def _round_as_stored(self, number: Number) -> float:
         value = float(number)
@@ -251,5 +293,5 @@ class SinkContract(ABC):
 
 
 def _bits(value: float) -> str:
-    # All NaNs are one, and the zeros too: databases do not keep their signs.
+    # Databases do not preserve the signs of zeros and NaNs.
     return "nan" if math.isnan(value) else (value + 0.0).hex()

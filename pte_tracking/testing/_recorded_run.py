@@ -1,4 +1,4 @@
-"""A run whose journal a test writes, and its delivery to one sink."""
+"""Run whose journal is written by a test, and its delivery to one sink."""
 
 from __future__ import annotations
 
@@ -21,15 +21,37 @@ from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Sink
 
-_TIMEOUT_SECONDS = 60  # seconds for a process that takes a handful of events; importing a product takes some of them
+_TIMEOUT_SECONDS = 60  # The process delivers a few events, but the import of a client library takes seconds.
 
 
 class RecordedRun:
-    """A run's directory with a journal, and one sink that it is delivered to.
+    """Run with a journal and one sink.
+
+    The test writes the journal and decides when events are delivered.
 
     Args:
-        folder: An empty folder.
-        sink: The sink.
+        directory: Run directory. It must not exist.
+        sink: Sink that receives the events.
+
+    Attributes:
+        directory: Run directory.
+        manifest: Manifest of the run.
+        journal: Journal of the run, to append events of any kind.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pte_backends.json import JsonSink
+        >>> from pte_tracking.testing import RecordedRun
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     run = RecordedRun(Path(directory, "run"), JsonSink())
+        ...     position = run.log(1, {"loss": 0.5})
+        ...     run.end()
+        ...     print((run.directory / "log").read_text())
+        [
+        {"loss":0.5,"iteration":1}
+        ]
+        <BLANKLINE>
     """
 
     def __init__(self, directory: Path, sink: Sink) -> None:
@@ -42,15 +64,25 @@ class RecordedRun:
         self._consumer: SinkConsumer | None = None
 
     def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> JournalPosition:
-        """Append a row of metrics; returns the point behind it."""
+        """Append a row of metrics to the journal.
+
+        Args:
+            step: Step of the row.
+            values: Metrics by key.
+            epoch: Number of completed epochs. Defaults to None.
+
+        Returns:
+            The position after the row, to which ``journal.rewind`` can return.
+        """
         self.journal.append(events.Metrics, step, dict(values), epoch)
         return self.journal.end
 
     def deliver(self, *, save_cursor: bool = True) -> None:
-        """Deliver all there is.
+        """Deliver the pending events.
 
         Args:
-            saved: Or write one batch and 'crash' before its position is saved: it comes again with the next delivery.
+            save_cursor: Whether to deliver all events and save the cursor (the default). If False, one batch is
+                written, and a crash occurs before the cursor is saved. The next delivery repeats the batch.
         """
         if self._consumer is None:
             self._consumer = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
@@ -64,11 +96,14 @@ class RecordedRun:
         self._consumer = None
 
     def deliver_and_kill(self, *, save_cursor: bool) -> None:
-        """Deliver in a process of its own, which is killed on its way: SIGKILL, so that it cleans nothing up.
+        """Deliver in a separate process that ends with SIGKILL.
 
         Args:
-            saved: It dies when everything is written and saved, its connection still open; otherwise when a batch is
-                written and its position is not saved yet.
+            save_cursor: Whether the process is killed after it has delivered all events and saved the cursor. If False,
+                it is killed after one batch, before the cursor is saved.
+
+        Raises:
+            AssertionError: If the process does not end in time, or fails.
         """
         self._consumer = None
         process = multiprocessing.get_context("spawn").Process(
@@ -78,20 +113,20 @@ class RecordedRun:
         process.join(_TIMEOUT_SECONDS)
         if process.is_alive():
             process.kill()
-            raise AssertionError(f"delivery took more than {_TIMEOUT_SECONDS} s")
-        assert process.exitcode == -signal.SIGKILL, "delivery failed in a process of its own; see its output"
+            raise AssertionError(f"The delivery took more than {_TIMEOUT_SECONDS} s.")
+        assert process.exitcode == -signal.SIGKILL, "The delivery process failed. See its output."
 
     def crash(self) -> None:
-        """Forget the open connection, as after a crash."""
+        """Discard the open connection without closing it, as a crash does."""
         self._consumer = None
 
     @property
     def rejected_events(self) -> dict[str, str]:
-        """The events that the sink could not store, by ``seq``, with its reason."""
+        """Reasons of rejected events by their sequence number."""
         return Cursor.load(self.directory, self.manifest.sinks[0].key).rejected
 
     def end(self) -> None:
-        """Deliver the rest, and the end of the run."""
+        """Deliver all pending events and end the run with the status FINISHED."""
         self.journal.append(events.RunEnded, "FINISHED", None)
         self.deliver()
         assert self._consumer is not None

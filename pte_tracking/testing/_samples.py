@@ -1,4 +1,4 @@
-"""Keys, numbers, and events that the contract tries."""
+"""Keys, numbers, and events for the contract tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Number
 
+#: Data points of a backend by key: pairs of step and value, ordered by step.
 Points = dict[str, list[tuple[int, float]]]
 
 UNUSUAL_KEYS = [
@@ -32,6 +33,7 @@ UNUSUAL_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math
 
 
 def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
+    """Return one event of each kind, as class and fields, and create the files that they refer to."""
     (directory / "picture.png").write_bytes(_encode_png())
     (directory / "file.txt").write_text("a file")
     (directory / "snapshot").write_bytes(b"a snapshot")
@@ -51,7 +53,7 @@ def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any,
 
 
 def _encode_png() -> bytes:
-    """A picture of one black pixel; after the PNG specification, https://www.w3.org/TR/png/."""
+    """Return an image of one black pixel; see https://www.w3.org/TR/png/."""
 
     def encode(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""The JSON log: valid after every row, whatever happens, and as Chainer's LogReport left it."""
+"""JSON log: valid after every row and after any fault, in Chainer's format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pte_tracking._store.manifest import Manifest
 
 
 def reject_constant(token: str) -> None:
-    raise AssertionError(f"{token} is no JSON")
+    raise AssertionError(f"{token} is not strict JSON")
 
 
 def log(directory: Path, name: str = "log") -> Any:
@@ -37,7 +37,7 @@ def log(directory: Path, name: str = "log") -> Any:
 
 
 class Recording:
-    """A run that is written as a trainer writes it, and can be killed after any step."""
+    """Run that is written as the training process writes it, with operations that simulate faults."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -1,4 +1,4 @@
-"""What is logged comes back from MLflow, value for value, read with its own client."""
+"""Events of every kind, delivered to MLflow and read back with its client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pte_tracking.testing import Points, RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 
@@ -201,11 +201,11 @@ def test_datasets_logged_twice_become_one_input(mlflow_store: str, recorded: Rec
 
 
 def test_missing_file_is_rejected_and_rest_is_delivered(mlflow_store: str, recorded: RecordedRun) -> None:
-    append_event(recorded, events.Figure, "gone", 1, "gone.png")
+    append_event(recorded, events.Figure, "missing", 1, "missing.png")
     append_event(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.end()
     consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert consumer.cursor.rejected == {"2": "File gone.png does not exist."}
+    assert consumer.cursor.rejected == {"2": "File missing.png does not exist."}
     assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 
@@ -213,8 +213,8 @@ def test_rejected_events_do_not_affect_other_events(mlflow_store: str, recorded:
     for step in range(20):
         append_event(recorded, events.Metrics, step, {"a": float(step)})
         if step in (3, 11):
-            recorded.journal.append(events.Metrics, step, {"early": 1.0}, at=-5.0)  # MLflow knows no time before 1970
-    append_event(recorded, events.Metrics, 2**70, {"far": 1.0})  # no event at all: as damage, it is skipped before
+            recorded.journal.append(events.Metrics, step, {"early": 1.0}, at=-5.0)  # MLflow rejects times before 1970.
+    append_event(recorded, events.Metrics, 2**70, {"far": 1.0})  # Not a valid event, so it is skipped before delivery.
     recorded.end()
     points = read_points(mlflow_store, find_run(mlflow_store, recorded))
     assert points == {"a": [(step, float(step)) for step in range(20)]}

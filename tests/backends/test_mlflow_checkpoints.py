@@ -1,4 +1,4 @@
-"""Snapshots are logged models of the run while they exist, and come back from there with the journal up to them."""
+"""Snapshots as logged models: upload, pruning, and download with the journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pte_tracking.testing import Points, RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 
@@ -45,7 +45,7 @@ def find_run(uri: str, recorded: RecordedRun) -> Run:
 
 
 def find_models(uri: str, recorded: RecordedRun) -> dict[str, LoggedModel]:
-    """The run's models by their file."""
+    """Return the models of the run by snapshot path."""
     result = MlflowClient(uri).search_logged_models([find_run(uri, recorded).info.experiment_id])
     by_file = {model.tags["pte.checkpoint"]: model for model in result}
     assert len(by_file) == len(result)
@@ -71,7 +71,7 @@ def read_artifacts(uri: str, model: LoggedModel, directory: Path) -> dict[str, b
 
 
 def log_snapshot(recorded: RecordedRun, step: int, data: bytes = b"", **values: float) -> JournalPosition:
-    """Log a row and a snapshot of one step; returns the point between them, which a resume goes back to."""
+    """Log a row and a snapshot of one step. Return the position between them, to which a resume rewinds."""
     position = recorded.log(step, {"val/loss": 1.0 / step})
     data = data or b"the state after step %d" % step
     name = f"snapshot_iter_{step}"
@@ -112,7 +112,7 @@ def test_late_snapshot_has_metrics_of_its_step(uri: str, recorded: RecordedRun) 
     for step in range(1, 4):
         recorded.log(step, {"a": float(step)})
     recorded.deliver()
-    recorded.crash()  # another process: it remembers no points
+    recorded.crash()  # A new connection has an empty metric cache.
     (recorded.directory / "late").write_bytes(b"state")
     digest = hashlib.sha256(b"state").hexdigest()
     recorded.journal.append(events.Checkpoint, "late", 2, digest, 5, None, {"a": 2.5})
@@ -245,7 +245,7 @@ def recorded_bytes(recorded: RecordedRun) -> bytes:
 
 
 def download_to(uri: str, source: str, directory: Path) -> Path:
-    """Fetch in this process, which is quicker."""
+    """Download in this process, which is faster than a separate one."""
     target = directory / f"fetched-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     target.mkdir(exist_ok=True)
     return target / download(uri, source, target)
@@ -311,7 +311,7 @@ def test_download_prefers_effective_over_superseded_checkpoint(uri: str, recorde
     log_snapshot(recorded, 4)
     recorded.deliver()
     resume_run(recorded, first_position, 2)
-    # The snapshot came before its event was taken back: it is announced again.
+    # The rewind superseded the checkpoint event but not the snapshot, so a resume registers it again.
     data = (recorded.directory / "snapshot_iter_2").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     recorded.journal.append(events.Checkpoint, "snapshot_iter_2", 2, digest, len(data), 0.2, {})

@@ -1,4 +1,4 @@
-"""A script that trains, in a process of its own, and what MLflow shows of it when the delivery process is done."""
+"""Training scripts in separate processes, and the MLflow runs that they create."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pte_tracking._store.layout import DELIVERY_LOCK
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 SCRIPT = """
@@ -39,7 +39,7 @@ def run_script(uri: str, code: str, **environment: str) -> subprocess.CompletedP
 
 
 def wait_for_run(uri: str, status: str) -> Run:
-    """The only run, once it has a status; the delivery process may still be at it."""
+    """Return the only run when it has the given status. The delivery process may still be running."""
     client = MlflowClient(uri)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -105,7 +105,7 @@ time.sleep(5)
 print(subprocess.run(["ps", "axww"], capture_output=True, text=True).stdout)
 run._close_timeout = 1
 """
-    # Nobody listens at port 9, so that the error message with the address in it is written, too.
+    # No server listens on port 9, so an error message with the address is written too.
     completed = run_script("http://me:s3cret@127.0.0.1:9", script_end)
     assert completed.returncode == 0
     assert "pte_tracking._delivery.process" in completed.stdout
@@ -114,7 +114,7 @@ run._close_timeout = 1
     )
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 20
-    while lock.is_held(Path("result", DELIVERY_LOCK)):  # as long as it writes
+    while lock.is_held(Path("result", DELIVERY_LOCK)):  # The delivery process is still running.
         assert time.monotonic() < deadline
         time.sleep(0.05)
     written = [path.read_text() for path in Path("result").rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""A run that goes on from an earlier step shows one point for each key and step, in one run or in a new one."""
+"""Rewinds with on_rewind="keep" and "fork": one data point per key and step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pte_tracking.testing import RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 MetricHistory = dict[str, list[tuple[int, float, int]]]
@@ -36,7 +36,7 @@ def read_history(uri: str, run: Run) -> MetricHistory:
 
 
 def find_runs(uri: str) -> dict[str, Run]:
-    """The runs by their part: "0", and the seq of the rewind that made one."""
+    """Return the MLflow runs by part: "0", or the sequence number of the rewind that created the run."""
     return {run.data.tags.get("pte.part", "0"): run for run in MlflowClient(uri).search_runs(["0"])}
 
 

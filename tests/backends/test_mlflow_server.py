@@ -1,4 +1,4 @@
-"""A real MLflow server, and one that loses its answers, fails, hangs or is away: everything arrives, once."""
+"""Delivery to an MLflow server that loses responses, fails, hangs, or is unavailable."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_artifacts_are_uploaded_through_server(mlflow_server: str, experiment: s
 
 
 def deliver_with_retries(recorded: RecordedRun) -> None:
-    """Deliver as the delivery process does, which tries again for ever."""
+    """Deliver with retries, as the delivery process does."""
     consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     for _ in range(6):
         try:
@@ -135,7 +135,7 @@ def test_hanging_server_request_times_out(
     start = time.monotonic()
     with pytest.raises(MlflowException):
         recorded.deliver()
-    assert time.monotonic() - start < 30  # MLflow's own patience ends after 16 minutes
+    assert time.monotonic() - start < 30  # With MLflow's defaults a request ends after 16 minutes.
     proxy.fate = lambda _: "pass"
     recorded.log(1, {"a": 1.0})
     deliver_with_retries(recorded)

@@ -1,4 +1,4 @@
-"""Where the MLflow sink looks: arguments, the environment, an imported mlflow, defaults; without importing MLflow."""
+"""Resolution of the MLflow target from arguments, environment, and an imported mlflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pte_tracking.testing import RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 
@@ -260,7 +260,7 @@ def test_upload_timeout_overlapping_contexts_restore_environment(
         large.enter_context(upload_timeout(10**9))
         small.enter_context(upload_timeout(0))
         assert os.environ[name] == "260"
-        large.close()  # the one that began first ends first
+        large.close()  # The context that was entered first is left first.
         assert os.environ[name] == "60"
         small.close()
         assert os.environ.get(name) == before
@@ -269,7 +269,7 @@ def test_upload_timeout_overlapping_contexts_restore_environment(
 _TRAIN = """if True:
     import sys, time
     from pathlib import Path
-    import pte_backends.mlflow._connection  # MLflow takes seconds
+    import pte_backends.mlflow._connection  # The import takes seconds.
     from pte_backends.mlflow import MLflowSink
     from pte_tracking.testing import RecordedRun
 
@@ -284,7 +284,7 @@ _TRAIN = """if True:
 
 @pytest.mark.slow
 def test_runs_starting_together_create_one_store(tmp_path: Path) -> None:
-    """The first runs of a sweep. MLflow alone leaves a store then that nobody can open."""
+    """Without a lock, the first runs of a sweep leave a store that MLflow cannot open."""
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", _TRAIN, str(tmp_path / str(number))],

@@ -1,4 +1,4 @@
-"""What the TensorBoard sink writes, read back with TensorBoard's own EventAccumulator."""
+"""TensorBoard event files, read back with TensorBoard's EventAccumulator."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ TIME = 1_700_000_000.0
 
 @dataclasses.dataclass
 class FakeRun:
-    """A run whose journal is a list."""
+    """Run whose journal is a list of events."""
 
     directory: Path
     events: list[AnyEvent] = dataclasses.field(default_factory=list)
@@ -80,7 +80,7 @@ class FakeRun:
 
 
 def connect(run: FakeRun, state: Mapping[str, Any] | None = None) -> Connection:
-    # Through JSON, as the state is saved.
+    # The saved state is JSON, so convert it as the cursor does.
     return TensorBoardSink().open(run, json.loads(json.dumps(state or {})))
 
 
@@ -96,7 +96,8 @@ def read(run: FakeRun) -> EventAccumulator:
 
 
 def read_scalars(run: FakeRun) -> dict[str, list[tuple[int, str, float]]]:
-    """The points of each tag: step, value (as text, since NaN differs from itself), time."""
+    """Return the step, the value and the time of each point by tag. Values are text, because NaN differs from
+    itself."""
     accumulator = read(run)
     return {
         tag: [(event.step, repr(event.value), event.wall_time) for event in accumulator.Scalars(tag)]
@@ -110,7 +111,7 @@ def format_as_float32(value: float) -> str:
 
 
 def expected(history: Iterable[AnyEvent]) -> dict[str, list[tuple[int, str, float]]]:
-    """The points that a history makes."""
+    """Return the points that a history produces."""
     points: dict[str, list[tuple[int, str, float]]] = {}
     for row in history:
         if isinstance(row, Metrics):
@@ -157,7 +158,7 @@ def find_event_files(run: FakeRun) -> list[Path]:
 
 @contextlib.contextmanager
 def limit_file_size(size: int) -> Iterator[None]:
-    """As on a full disk, no file grows beyond a size."""
+    """Limit the size of all files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -217,7 +218,7 @@ def test_image_bytes_are_stored_unchanged(run: FakeRun, mode: str, channels: int
         assert (event.step, event.width, event.height) == (step, 7, 5)
         assert event.encoded_image_string == (run.directory / "picture.png").read_bytes()
     raw = find_event_files(run)[0].read_bytes()
-    assert raw.count(bytes([0x18, channels, 0x22])) == 2  # the fields colorspace and encoded_image_string of an image
+    assert raw.count(bytes([0x18, channels, 0x22])) == 2  # The fields colorspace and encoded_image_string.
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
@@ -258,7 +259,7 @@ def test_tags_and_artifacts_are_skipped(run: FakeRun) -> None:
     assert read(run).Tags()["tensors"] == []
 
 
-# -- the HPARAMS page --------------------------------------------------------------------------------------------------
+# -- HPARAMS page ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -329,7 +330,7 @@ def test_unsaved_end_status_is_replaced_on_resume(run: FakeRun) -> None:
     assert read_status(run) == "STATUS_SUCCESS"
 
 
-# -- the Custom Scalars page -------------------------------------------------------------------------------------------
+# -- Custom Scalars page -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -374,7 +375,7 @@ def test_superseded_chart_layout_is_rebuilt(run: FakeRun) -> None:
     assert read_charts(run) == {"loss": ["^train/loss$", "^val/loss$"]}
 
 
-# -- delivered again ---------------------------------------------------------------------------------------------------
+# -- redelivery --------------------------------------------------------------------------------------------------------
 
 
 def log_rows(run: FakeRun, steps: range) -> list[AnyEvent]:
@@ -422,10 +423,10 @@ def test_file_without_delivered_data_is_rebuilt_from_journal(run: FakeRun, remai
     run.add(Params, {"lr": 0.1})
     run.add(Params, {"lr": 0.2})
     run.add(Image, "picture", 1, "picture.png")
-    run.add(Image, "gone", 1, "gone.png")
+    run.add(Image, "missing", 1, "missing.png")
     log_rows(run, range(9))
     connection = connect(run)
-    connection.write([event for event in run.events if not (isinstance(event, Image) and event.key == "gone")])
+    connection.write([event for event in run.events if not (isinstance(event, Image) and event.key == "missing")])
     state = connection.state()
     [path] = find_event_files(run)
     if remaining_bytes is None:
@@ -477,13 +478,13 @@ def test_row_delivered_in_parts_is_complete(run: FakeRun) -> None:
     second_part = Metrics(first.seq, first.time, 2, {"b": 2.0}, 0.2)
     connection.write([first])
     with pytest.raises(RejectedEventError):
-        connection.write([second_part, Image(first.seq + 1, first.time, "gone", 2, "gone.png")])
+        connection.write([second_part, Image(first.seq + 1, first.time, "missing", 2, "missing.png")])
     connection.write([second_part])
     run.events[-1] = Metrics(first.seq, first.time, 2, {"a": 1.0, "b": 2.0}, 0.2)
     assert read_scalars(run) == expected(run.history())
 
 
-# -- taken back --------------------------------------------------------------------------------------------------------
+# -- rewinds -----------------------------------------------------------------------------------------------------------
 
 
 def test_rewind_removes_superseded_events_of_all_kinds(run: FakeRun) -> None:
@@ -524,7 +525,7 @@ def test_rewind_without_saved_state_is_applied_again(run: FakeRun) -> None:
     content = old.read_bytes()
     rewound = run.add(Rewound, 5, 0, 4)
     connection.write([rewound])
-    old.write_bytes(content)  # killed before the old file was emptied
+    old.write_bytes(content)  # A kill before the earlier file is emptied.
     (run.directory / f".tensorboard.{run.id}.tmp").write_bytes(content)
     connection = connect(run, state)
     connection.write([rewound])
@@ -603,7 +604,7 @@ EVENTS = st.one_of(
 
 
 class SimulatedRun:
-    """A run in a real journal, its delivery, and what may befall them."""
+    """Run with a journal and its delivery, with operations that simulate faults."""
 
     def __init__(self, directory: Path) -> None:
         self.run = FakeRun(directory)
@@ -645,7 +646,7 @@ class SimulatedRun:
         self.journal.append(Figure, "picture", self.steps[-1], "picture.png")
 
     def crash(self, lost: int) -> None:
-        """The delivery is killed between a write and its saved position, or in the write."""
+        """Kill the delivery during a write, or after a write and before its cursor is saved."""
         self.log(1)
         self.deliver()
         before, delivered_size = self.cursor_path.read_bytes(), self.consumer.cursor.state["size"]
@@ -674,7 +675,7 @@ class SimulatedRun:
         self.positions, self.steps = self.positions[: index + 1], self.steps[: index + 1]
 
     def crash_in_a_rewind(self, fraction: float) -> None:
-        """The delivery is killed between a rewind and its saved position."""
+        """Kill the delivery after a rewind and before its cursor is saved."""
         self.log(1)
         self.deliver()
         before = self.cursor_path.read_bytes()
@@ -716,7 +717,7 @@ def test_event_file_after_random_faults_equals_effective_history(events: list[tu
         assert read_status(simulated.run) == ("STATUS_SUCCESS" if params else None)
 
 
-# -- what it costs to have ---------------------------------------------------------------------------------------------
+# -- imports -----------------------------------------------------------------------------------------------------------
 
 
 def test_sink_import_and_open_load_no_heavy_packages(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases in offline mode: its own files, read back record for record."""
+"""Weights & Biases files in offline mode, read back record by record."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestContract(SinkContract):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Weights & Biases itself leaves in offline mode."""
+    """Directory with files that the client library wrote in offline mode."""
     folder = tmp_path_factory.mktemp("reference")
     env = {**os.environ, "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder)}
     subprocess.run([sys.executable, "-c", REFERENCE_SCRIPT], cwd=folder, env=env, check=True, timeout=100)
@@ -84,7 +84,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
     (path,) = reference.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
-    assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
+    assert len(content) > 4 * 32 * 1024  # Several blocks, so that records are split.
     framed = _framing.FILE_HEADER
     for record in _framing.parse(content):
         framed += _framing.frame(record, len(framed))
@@ -195,7 +195,7 @@ def test_training_writes_files_and_leaves_no_process(tmp_path: Path) -> None:
     assert not [words for words in running if b"wandb-core" in words and str(tmp_path).encode() in words]
 
 
-@pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
+@pytest.mark.parametrize("damage", [b"", b"another format", None])
 def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | None) -> None:
     file_bytes = _framing.FILE_HEADER + _framing.frame(b"record", len(_framing.FILE_HEADER))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):

@@ -1,4 +1,4 @@
-"""A stranger's sink for the tests, installed as strangers' packages are."""
+"""Fixtures that install the probe sink as a third-party package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ odd = pte_probe:ProbeError
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the probe is installed in."""
+    """Directory in which the probe sink is installed."""
     folder = tmp_path_factory.mktemp("packages")
     shutil.copy(HERE / "pte_probe.py", folder)
     info = folder / "pte_probe-1.0.dist-info"
@@ -48,7 +48,7 @@ def _installed(packages: Path) -> Iterator[None]:
 
 @pytest.fixture
 def probes(tmp_path: Path) -> Callable[[str], Probe]:
-    """Makes probes by name."""
+    """Return a function that creates probes by name."""
     module = importlib.import_module("pte_probe")
     return lambda name: cast("Probe", module.Probe(tmp_path / name))
 
@@ -59,8 +59,8 @@ def probe(probes: Callable[[str], Probe]) -> Probe:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that must come to hold."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
+        assert time.monotonic() < deadline, f"The condition is still false after {seconds} seconds."
         time.sleep(0.02)

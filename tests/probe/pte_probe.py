@@ -1,6 +1,7 @@
-"""A stranger's sink: writes the events it gets to a file of lines, keeps notes, and fails when it is told to.
+"""Probe sink, a third-party backend for tests.
 
-It is installed into a folder of its own by the fixture ``probe``, and found by its entry points alone.
+It writes events to a file, keeps notes, and fails on request. The fixture ``packages`` installs it in a separate
+directory, where it is found by its entry points.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from pte_tracking.sinks import Limits, RejectedEventError, RunView, Sink, SinkCl
 
 
 class ProbeError(Exception):
-    """What the probe raises when it is told to fail."""
+    """Raised by the probe sink on request."""
 
 
-#: Called at every step that a crash or an error may come before, in tests that drive a channel themselves.
+#: Called at every stage before which a test may inject a crash or an error.
 hook: Callable[[str], None] = lambda stage: None  # noqa: E731
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeSink(Sink):
-    """Leaves ``<folder>/<version>.jsonl``, the last of which counts, and notes in ``<folder>/notes.jsonl``.
+    """Sink that writes ``<folder>/<version>.jsonl``, of which the last version counts, and ``<folder>/notes.jsonl``.
 
-    Obeys ``<folder>/control.json``: ``{"fail": a message, "hang": seconds, "bad": [seq, ...], "closed": a reason}``. It
-    hangs no longer than until it is told otherwise.
+    It reads ``<folder>/control.json``: ``{"fail": message, "hang": seconds, "bad": [seq, ...], "closed": reason,
+    "refuse": reason}``. It stops hanging when the file changes.
     """
 
     name: ClassVar[str] = "probe"
@@ -63,9 +64,9 @@ class NeedySink(ProbeSink):
 
 
 class ProbeConnection:
-    """Keeps what it holds in step with its state; or, where it cannot rewind, holds for ever whatever was written.
+    """Connection whose file matches its state.
 
-    The latter is how MLflow does: a point that comes again exactly is one point, and nothing else is.
+    If it cannot rewind, it keeps everything that was written and drops exact repetitions, as MLflow does.
     """
 
     def __init__(self, folder: Path, can_rewind: bool, run: RunView, state: Mapping[str, Any]) -> None:
@@ -156,10 +157,10 @@ class ProbeConnection:
 
 
 class Probe:
-    """The folder of a probe sink, for the tests' side: what it got, and what it shall do.
+    """Test side of a probe sink: reads its events and controls it.
 
     Args:
-        folder: The folder.
+        folder: Directory of the probe sink.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -170,28 +171,28 @@ class Probe:
         return ProbeSink(folder=str(self.folder), **options)
 
     def control(self, **instructions: Any) -> None:
-        """Tell the sink what to do from now on."""
+        """Set the instructions for the sink."""
         temporary = self.folder / "control.tmp"
         temporary.write_text(json.dumps(instructions))
         temporary.replace(self.folder / "control.json")
 
     def events(self) -> list[AnyEvent]:
-        """What the sink holds."""
+        """Return the stored events."""
         files = sorted(self.folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
         return [kinds.decode(line) for line in files[-1].read_bytes().splitlines()] if files else []
 
     def points(self) -> list[tuple[str, int, Any]]:
-        """All points that the sink holds, in the order in which they came."""
+        """Return all stored data points in order of delivery."""
         rows = [event for event in self.events() if isinstance(event, kinds.Metrics)]
         return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
     def notes(self, kind: str) -> list[Mapping[str, Any]]:
-        """What the sink has noted of one kind."""
+        """Return all notes of one kind."""
         path = self.folder / "notes.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [note for note in map(json.loads, lines) if note["kind"] == kind]
 
     @property
     def statuses(self) -> list[str | None]:
-        """With what the sink was closed, first to last."""
+        """Statuses with which the sink was closed, in order."""
         return [note["status"] for note in self.notes("close")]
