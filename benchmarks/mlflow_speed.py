@@ -18,7 +18,7 @@ from _measure import Figure, in_turns, ratios
 from mlflow.entities import Metric
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 from tests import servers
 
 ROUNDS = 7
@@ -28,7 +28,7 @@ KEYS = [f"train/{name}" for name in "abcde"]
 
 def deliver(uri: str, folder: Path) -> float:
     """Seconds that the journal takes, from its first byte on."""
-    recorded = Recorded(folder / uuid.uuid4().hex, MLflowSink(uri))
+    recorded = RecordedRun(folder / uuid.uuid4().hex, MLflowSink(uri))
     recorded.deliver()  # connects
     for step in range(ROWS):
         recorded.log(step, dict.fromkeys(KEYS, step / 7))

@@ -1,4 +1,4 @@
-"""The contract of backends at an MLflow server; which one, says a subclass by its fixture ``uri``."""
+"""Contract tests on an MLflow server. Subclasses select the server with the fixture ``uri``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
 
-def points_in(uri: str, experiment: str) -> Points:
-    """All points of the one run of an experiment."""
+def read_experiment_points(uri: str, experiment: str) -> Points:
+    """Read all data points of the only run of an experiment."""
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return {
-        key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+        key: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
     }
 
 
-class AtAServer(SinkContract):
+class ServerContract(SinkContract):
     keeps_non_finite = False
-    many_rows = 2_000  # a million take minutes
-    many_values = 2
+    large_run_rows = 2_000  # 1 million points take minutes.
+    large_run_keys = 2
     generated_runs = 3
 
     @pytest.fixture(autouse=True)
@@ -39,4 +39,4 @@ class AtAServer(SinkContract):
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         assert isinstance(sink, MLflowSink)
         assert sink.experiment
-        return points_in(self._uri, sink.experiment)
+        return read_experiment_points(self._uri, sink.experiment)

@@ -1,7 +1,7 @@
 """Public interface for tracking backends.
 
-A backend imports this package and nothing else of pte_tracking: the sink contract, the events that a sink receives, and
-helpers to read a run directory.
+A backend imports only this package of pte_tracking. The package contains the sink contract, the events that a sink
+receives, and helpers that read a run directory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a tracking backend implements, and how backends are found.
+"""Contract between pte_tracking and a tracking backend.
 
-A backend is two small things: a *sink*, a frozen configuration that can be written to ``run.json`` and built again
-in the delivery process, and the *connection* that it opens there. Everything hard (queueing, retrying, saved positions,
-key grammar, batch sizes, rewinds for backends that only append) is done by the core, the same for all backends.
+A backend consists of a *sink* and a *connection*. The sink is a frozen configuration that is stored in ``run.json``
+and rebuilt in the delivery process, where it opens the connection. The core implements the rest in the same way for
+all backends: queueing, retries, cursors, key mapping, batch sizes, and rewinds for backends that cannot delete data.
 """
 
 from __future__ import annotations
@@ -17,16 +17,28 @@ from typing import Any, ClassVar, Protocol
 
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 
-#: A limit that nothing reaches.
+#: Limit that is never reached.
 UNLIMITED = sys.maxsize
 
 
 class RejectedEventError(Exception):
-    """One event can never be stored by this backend: it is set aside and told, and the rest of the batch goes on.
+    """Raised by :meth:`Connection.write` when a backend can never store an event.
+
+    The event is skipped and logged. The other events of the batch are delivered.
 
     Args:
-        seq: The event's ``seq``.
-        reason: Why, for people.
+        seq: Sequence number of the event.
+        reason: Explanation for the log.
+
+    Attributes:
+        seq: Sequence number of the event.
+        reason: Explanation for the log.
+
+    Example:
+        >>> from pte_tracking.sinks import RejectedEventError
+        >>> raise RejectedEventError(7, "The image is damaged.")
+        Traceback (most recent call last):
+        pte_tracking.sinks._contract.RejectedEventError: (7, 'The image is damaged.')
     """
 
     def __init__(self, seq: int, reason: str) -> None:
@@ -36,20 +48,43 @@ class RejectedEventError(Exception):
 
 
 class SinkClosedError(Exception):
-    """The backend will never take this run again (it was deleted there, say): said once, then given up."""
+    """Raised when a backend will never accept events of the run again.
+
+    A typical cause is a run that was deleted in the backend. Delivery to the sink stops permanently, and the message is
+    logged once.
+
+    Example:
+        >>> from pte_tracking.sinks import SinkClosedError
+        >>> raise SinkClosedError("The run was deleted.")
+        Traceback (most recent call last):
+        pte_tracking.sinks._contract.SinkClosedError: The run was deleted.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a backend can hold, as data. The core maps keys and cuts batches by it, so that no backend has to.
+    r"""Limits of a backend.
+
+    The core maps keys and splits batches accordingly before a sink receives events.
 
     Attributes:
-        key_characters: A regular expression for one allowed character of a key; None allows any.
-        key_length: Longest key in characters.
-        key_is_path: Keys must be their own normalised POSIX paths (no empty, ``.`` or ``..`` parts).
-        batch_values: Most metric values in one write.
-        batch_events: Most events in one write.
-        separate_logs: Rows of different logs are kept apart, so that one key and step may come from each.
+        key_characters: Regular expression that matches one allowed character of a key. Defaults to None: all characters
+            are allowed.
+        key_length: Maximum number of characters in a key. Defaults to None: unlimited.
+        key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
+            Defaults to False.
+        batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
+            Use :data:`UNLIMITED` for no limit.
+        batch_events: Maximum number of events in one batch. Defaults to 1000.
+        separate_logs: Whether the backend stores the rows of each log separately. If False (the default), a key that
+            several logs report at the same step is delivered once.
+
+    Example:
+        >>> import re
+        >>> from pte_tracking.sinks import Limits
+        >>> limits = Limits(key_characters=re.compile(r"[\w./-]"), key_length=250)
+        >>> limits.batch_values
+        1000
     """
 
     key_characters: re.Pattern[str] | None = None
@@ -61,73 +96,155 @@ class Limits:
 
 
 class RunView(Protocol):
-    """What a sink may know of the run that it is opened for."""
+    """Read access to the run that a sink delivers.
+
+    Example:
+        A test that opens a connection without a run can pass any object with these attributes:
+
+        >>> import types
+        >>> from pathlib import Path
+        >>> view = types.SimpleNamespace(
+        ...     id="0" * 32, name="result", directory=Path("/tmp/result"), start_time=0.0, context={}
+        ... )
+        >>> view.name
+        'result'
+    """
 
     @property
     def id(self) -> str:
-        """The run's identity, the same after every resume (32 hexadecimal digits)."""
+        """Run ID: 32 hexadecimal digits. It stays the same after every resume."""
 
     @property
     def name(self) -> str:
-        """The run's name, for people."""
+        """Display name of the run."""
 
     @property
     def directory(self) -> Path:
-        """The run's directory, absolute; paths in events are relative to it."""
+        """Absolute path of the run directory. Paths in events are relative to it."""
 
     @property
     def start_time(self) -> float:
-        """When the run first started, in seconds since the epoch."""
+        """Time of the first start, in seconds since the epoch."""
 
     @property
     def context(self) -> Mapping[str, str]:
-        """Where the run comes from: ``user``, ``host``, ``command``, ``source``, ``git_commit`` as far as known."""
+        """Origin of the run.
+
+        Keys are ``user``, ``host``, ``command``, ``source`` and ``git_commit``. Unknown values are missing.
+        """
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
-        """What this sink is given of the effective history: all events up to ``upto_seq``, less those that were
-        taken back before it, with the keys that this sink gets.
+        """Iterate over the effective history as this sink receives it.
+
+        Superseded events and rows for other sinks are left out, and keys are mapped to the limits of the sink. Use it
+        to rebuild a file or to copy the history to a new run of the backend.
+
+        Args:
+            upto_seq: Sequence number of the last event. Defaults to None: the whole journal.
+
+        Returns:
+            An iterator over the events, in order.
         """
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
-        """What this sink was given and ``rewound`` takes back, with the keys that this sink gets."""
+        """Iterate over the events that this sink has received and that a rewind supersedes.
+
+        Args:
+            rewound: The rewind.
+
+        Returns:
+            An iterator over the events, in order, with keys mapped to the limits of the sink.
+        """
 
 
 class Connection(Protocol):
-    """An open sink."""
+    """Open connection to a backend, returned by :meth:`Sink.open`.
+
+    Any class with these methods is a connection. See :class:`Sink` for an example.
+    """
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Store a batch of events, in order; what this backend cannot show is skipped.
+        """Store a batch of events, in order.
 
-        They are durable on return. The same batch may come twice (a crash came between the write and the
-        saved position), and must then leave what one would have left. A :class:`Rewound` always comes alone, and
-        only to sinks whose ``rewinds`` is true.
+        The events must be durable when the method returns. Skip events that the backend cannot show. A batch may be
+        delivered twice, if a crash occurs after the write and before the cursor is saved. The second delivery must not
+        change the result. A :class:`Rewound` event is always the only event of its batch. It is delivered only if
+        :attr:`Sink.rewinds` is True.
+
+        Args:
+            events: Events within the limits of the sink. The batch is never empty.
 
         Raises:
-            RejectedEventError: One event can never be stored. The others of the batch come again at once.
-            SinkClosedError: Nothing will ever be stored again.
-            Exception: Anything else means 'again later'. A failure is treated as a crash is: this connection is
-                closed, and after a pause another one is opened with the state that was saved last.
+            RejectedEventError: If one event can never be stored. The remaining events are delivered again immediately.
+            SinkClosedError: If the backend will never accept events of the run again.
+            Exception: If the backend is temporarily unavailable. The connection is closed, and a new one is opened
+                after a pause, with the last saved state.
         """
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on after a restart: small, plain JSON, saved after each batch and close."""
+        """Return the state that a later connection needs to continue.
+
+        The state is saved together with the cursor, atomically, after each batch and after :meth:`close`.
+
+        Returns:
+            A small dictionary of plain JSON values. Empty if the backend itself drops repeated events.
+        """
 
     def close(self, status: Status | None) -> None:
-        """Everything was written, and the run ended so; or this connection stops before that (None)."""
+        """Close the connection.
+
+        Args:
+            status: Final status of the run, if all events were written. None if the connection closes before the run
+                ends, or after a failure.
+
+        Raises:
+            SinkClosedError: If the backend will never accept events of the run again.
+            Exception: If the backend is temporarily unavailable. The call is repeated later on a new connection.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class Sink(ABC):
-    """A backend's configuration: a frozen dataclass with plain JSON fields and no secrets.
+    """Base class for the configuration of a backend.
+
+    A subclass is a frozen dataclass whose fields are plain JSON values. The fields are written to ``run.json``, so they
+    must not contain credentials. Register the class in the entry point group ``pte_tracking.sinks`` under its name.
 
     Attributes:
-        name: The word a user types, which is also the name of the entry point.
-        inline: Written in the training process; only for sinks that cost microseconds.
-        requires: The module of the backend's product; None if it needs nothing beyond this package.
-        install: What a user types to get it.
-        files: Globs of what the sink leaves at the top of the run's directory.
-        schemes: URI schemes that :meth:`fetch` understands.
-        limits: What the backend can hold.
+        name: Name of the sink, as passed in ``sinks=``. It equals the name of the entry point.
+        inline: Whether the training process writes the sink. Only for sinks that need microseconds per event. Defaults
+            to False: the delivery process writes it.
+        requires: Name of the module of the client library. Defaults to None: only pte_tracking is required.
+        install: Command that installs the client library, for the error message if it is missing. Defaults to ``""``.
+        files: Glob patterns of the files that the sink writes to the top of the run directory. Defaults to ``()``.
+        schemes: URI schemes that :meth:`fetch` supports. Defaults to ``()``.
+        limits: Limits of the backend. Defaults to ``Limits()``.
+
+    Example:
+        >>> import dataclasses
+        >>> from pte_tracking.sinks import Metrics, Sink
+        >>> class PrintConnection:
+        ...     def __init__(self, prefix):
+        ...         self.prefix = prefix
+        ...     def write(self, events):
+        ...         for event in events:
+        ...             if isinstance(event, Metrics):
+        ...                 print(self.prefix, event.step, event.values)
+        ...     def state(self):
+        ...         return {}
+        ...     def close(self, status):
+        ...         print(self.prefix, status)
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class PrintSink(Sink):
+        ...     name = "print"
+        ...     prefix: str = ""
+        ...     def open(self, run, state):
+        ...         return PrintConnection(self.prefix)
+        >>> connection = PrintSink("metrics:").open(run=None, state={})
+        >>> connection.write([Metrics(seq=1, time=0.0, step=10, values={"loss": 0.5})])
+        metrics: 10 {'loss': 0.5}
+        >>> connection.close("FINISHED")
+        metrics: FINISHED
     """
 
     name: ClassVar[str]
@@ -140,42 +257,64 @@ class Sink(ABC):
 
     @property
     def uses_shared_server(self) -> bool:
-        """Whether it is a server that many runs write to: while a run goes on it asks seldom, with more at once."""
+        """Whether the sink writes to a server that many runs share.
+
+        If True, the delivery process sends fewer and larger requests while the run is in progress. Defaults to False.
+        """
         return False
 
     @property
     def rewinds(self) -> bool:
-        """Whether the backend can take points back. If not, the core sends it no point of a key and step twice."""
+        """Whether the backend can remove superseded events.
+
+        If False, the core delivers no :class:`Rewound` event and no second data point with the same key and step.
+        Defaults to True.
+        """
         return True
 
     def resolve(self) -> Sink:
-        """Fix what depends on the environment; called once in the training process, when the run starts."""
+        """Resolve settings that depend on the environment.
+
+        The training process calls the method once, when the run starts. The default implementation returns the sink
+        unchanged.
+
+        Returns:
+            A sink with all such settings fixed. Its fields are stored in ``run.json``.
+        """
         return self
 
     def fetch(self, uri: str, directory: Path) -> Path:
-        """Bring a tracked checkpoint from the backend, with the journal up to it as ``journal.jsonl``.
+        """Download a tracked checkpoint.
+
+        The journal up to the checkpoint is stored next to it as ``journal.jsonl``. Override the method in a sink that
+        stores checkpoints, and list the URI schemes in ``schemes``.
 
         Args:
-            uri: Its name there; the scheme is one of ``schemes``.
-            directory: An empty folder to put the files in.
+            uri: URI of the checkpoint or of its run.
+            directory: Empty directory for the downloaded files.
 
         Returns:
-            The snapshot's file in ``directory``.
+            Path of the snapshot in ``directory``.
 
         Raises:
-            LookupError: There is no whole checkpoint of that name.
+            LookupError: If the backend has no complete checkpoint at this URI.
         """
-        raise LookupError(f"{type(self).__name__} stores no checkpoints")
+        raise LookupError(f"{type(self).__name__} does not store checkpoints.")
 
     @abstractmethod
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
-        """Connect.
+        """Open a connection to the backend.
+
+        Import the client library here, because only the process that delivers the run calls this method.
 
         Args:
-            run: The run to be shown.
-            state: What the last connection of this run returned from ``state()``; empty at first.
+            run: Run to deliver.
+            state: Last state that a connection of this run returned from :meth:`Connection.state`. Empty at first.
+
+        Returns:
+            The open connection.
 
         Raises:
-            SinkClosedError: It will never be possible.
-            Exception: Anything else means 'again later'.
+            SinkClosedError: If the backend will never accept events of the run.
+            Exception: If the backend is temporarily unavailable. The call is repeated after a pause.
         """

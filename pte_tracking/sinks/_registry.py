@@ -1,4 +1,4 @@
-"""Installed sinks, found by entry point."""
+"""Registry of installed sinks, based on entry points."""
 
 from __future__ import annotations
 
@@ -7,44 +7,64 @@ import importlib.metadata
 
 from pte_tracking.sinks._contract import Sink
 
+#: Entry point group in which packages register their sinks.
 ENTRY_POINT_GROUP = "pte_tracking.sinks"
 
 
 def installed_sinks() -> list[str]:
-    """The sinks that are installed, sorted."""
-    _installed.cache_clear()
-    return sorted(_installed())
+    """Return the names of all installed sinks.
+
+    Returns:
+        The names in alphabetical order. Packages that were installed after the last call are included.
+
+    Example:
+        >>> from pte_tracking.sinks import installed_sinks
+        >>> "json" in installed_sinks()
+        True
+    """
+    _entry_points.cache_clear()
+    return sorted(_entry_points())
 
 
-@functools.cache  # looking through all installed packages takes tens of milliseconds
-def _installed() -> dict[str, importlib.metadata.EntryPoint]:
-    points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
-    return {point.name: point for point in reversed(points)}  # of several of one name the first counts
+@functools.cache  # Scanning all installed packages takes tens of milliseconds.
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    # If several packages register the same name, the first entry point wins.
+    entry_points = reversed(list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)))
+    return {entry_point.name: entry_point for entry_point in entry_points}
 
 
 @functools.cache
 def get_sink(name: str) -> type[Sink]:
-    """The class of an installed sink.
+    """Return the class of an installed sink.
+
+    Args:
+        name: Name of the sink, which is also the name of its entry point.
+
+    Returns:
+        The sink class. The client library of the backend does not need to be installed.
 
     Raises:
-        ValueError: There is none of that name, or it cannot be imported.
-        TypeError: What has the name is no sink.
+        ValueError: If no sink with this name is installed, or its module cannot be imported.
+        TypeError: If the entry point does not refer to a subclass of :class:`Sink`.
+
+    Example:
+        >>> from pte_tracking.sinks import get_sink
+        >>> get_sink("json")
+        <class 'pte_backends.json._sink.JsonSink'>
     """
-    # A name that is missing may have been installed a moment ago: names() looks again.
-    if name not in _installed() and name not in (known := installed_sinks()):
-        raise ValueError(
-            f"sinks: no sink is called {name!r}; installed are {', '.join(known) or 'none'}. "
-            f"A sink is found by the entry point group {ENTRY_POINT_GROUP!r} of an installed package."
-        )
-    point = _installed()[name]
+    # installed_sinks() clears the cache, so a package that was installed a moment ago is found.
+    if name not in _entry_points() and name not in (names := installed_sinks()):
+        raise ValueError(f"Unknown sink {name!r}. Installed sinks: {', '.join(names) or 'none'}.")
+    entry_point = _entry_points()[name]
     try:
-        loaded = point.load()
+        loaded = entry_point.load()
     except Exception as error:
         raise ValueError(
-            f"sinks: {name!r} cannot be loaded from {point.value!r} ({error}); install its package again"
+            f"Sink {name!r} cannot be loaded from {entry_point.value!r}: {error}. Reinstall its package."
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Sink)):
         raise TypeError(
-            f"entry point {name!r} of {ENTRY_POINT_GROUP!r} is {loaded!r}, not a subclass of pte_tracking.sinks.Sink"
+            f"Entry point {name!r} in the group {ENTRY_POINT_GROUP!r} is {loaded!r}. "
+            "Expected a subclass of pte_tracking.sinks.Sink."
         )
     return loaded

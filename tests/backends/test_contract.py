@@ -1,4 +1,4 @@
-"""Our backends keep the contract that a stranger's has to keep."""
+"""Contract tests of the JSON and TensorBoard backends."""
 
 from __future__ import annotations
 

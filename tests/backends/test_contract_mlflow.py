@@ -1,4 +1,4 @@
-"""The MLflow backend keeps the contract, on a local store; whether it keeps or forks at a rewind."""
+"""Contract tests of the MLflow backend on a local store, for both values of on_rewind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, SinkContract
 
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # Raised inside MLflow.
 
 
 class LocalStoreContract(SinkContract):
-    keeps_non_finite = False  # MLflow itself stores the infinities as the largest number
+    keeps_non_finite = False  # MLflow stores infinities as the largest float.
     generated_runs = 3
 
     @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ class LocalStoreContract(SinkContract):
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         client = MlflowClient(self.store)
         tracked_runs = client.search_runs(["0"], f"tags.`{RUN_ID}` = '{Manifest.load(run_directory).id}'")
-        # After a fork the superseded runs are there too.
+        # After a fork the experiment also contains the superseded runs.
         (run,) = (run for run in tracked_runs if "pte.superseded_by" not in run.data.tags)
         return {
             key: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
@@ -40,14 +40,14 @@ class TestKeeping(LocalStoreContract):
         return MLflowSink(tracking_uri=self.store)
 
     @pytest.mark.slow
-    @pytest.mark.timeout(900)  # MLflow itself takes minutes
-    def test_a_million_points(self, tmp_path: Path) -> None:
-        super().test_a_million_points(tmp_path)
+    @pytest.mark.timeout(900)  # MLflow needs minutes for 1 million points.
+    def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
+        super().test_large_run_is_stored_completely(tmp_path)
 
 
 class TestForking(LocalStoreContract):
-    many_rows = 3000  # with nothing to fork it is what keeps
-    many_values = 2
+    large_run_rows = 3000  # Without a rewind there is no difference from TestKeeping.
+    large_run_keys = 2
 
     def make_sink(self, folder: Path) -> Sink:
         return MLflowSink(tracking_uri=self.store, on_rewind="fork")

@@ -1,4 +1,4 @@
-"""The JSON log: valid after every row, whatever happens, and as Chainer's LogReport left it."""
+"""JSON log: valid after every row and after any fault, in Chainer's format."""
 
 from __future__ import annotations
 
@@ -28,55 +28,55 @@ from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 
 
-def refuse(token: str) -> None:
-    raise AssertionError(f"{token} is no JSON")
+def reject_constant(token: str) -> None:
+    raise AssertionError(f"{token} is not strict JSON")
 
 
 def log(directory: Path, name: str = "log") -> Any:
-    return json.loads((directory / name).read_bytes(), parse_constant=refuse)
+    return json.loads((directory / name).read_bytes(), parse_constant=reject_constant)
 
 
 class Recording:
-    """A run that is written as a trainer writes it, and can be killed after any step."""
+    """Run that is written as the training process writes it, with operations that simulate faults."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / DELIVERY).mkdir(parents=True)
-        created = Manifest.new(directory, "test")
-        self.manifest = Manifest(created.id, "test", 0.0, merge_sink_entries([JsonSink()]))
+        new_manifest = Manifest.new(directory, "test")
+        self.manifest = Manifest(new_manifest.id, "test", 0.0, merge_sink_entries([JsonSink()]))
         self.journal = Journal(directory / JOURNAL)
-        self.marks: list[JournalPosition] = []
-        self._channel: SinkConsumer | None = None
+        self.positions: list[JournalPosition] = []
+        self._consumer: SinkConsumer | None = None
 
     @property
-    def channel(self) -> SinkConsumer:
-        if self._channel is None:
-            self._channel = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
-            while self._channel.deliver_next():
+    def consumer(self) -> SinkConsumer:
+        if self._consumer is None:
+            self._consumer = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
+            while self._consumer.deliver_next():
                 pass
-        return self._channel
+        return self._consumer
 
     def row(self, step: int, values: dict[str, Any], log: str = "log", sinks: list[str] | None = None) -> None:
-        channel = self.channel
+        consumer = self.consumer
         event = self.journal.append(Metrics, step, values, step / 10, float(step), log, sinks)
         assert event
-        self.marks.append(self.journal.end)
-        channel.deliver_event(event, self.journal.position)
+        self.positions.append(self.journal.end)
+        consumer.deliver_event(event, self.journal.position)
 
     def rewind(self, index: int) -> None:
-        if self.marks:
-            channel = self.channel
-            self.journal.rewind(self.marks[index % len(self.marks)], 0)
-            while channel.deliver_next():
+        if self.positions:
+            consumer = self.consumer
+            self.journal.rewind(self.positions[index % len(self.positions)], 0)
+            while consumer.deliver_next():
                 pass
 
     def save(self) -> None:
-        self.channel.save()
+        self.consumer.save()
 
     def kill(self) -> None:
-        self._channel = None
+        self._consumer = None
 
-    def lose(self) -> None:
+    def delete_logs(self) -> None:
         for path in self.directory.glob("log*"):
             path.unlink()
         self.kill()
@@ -130,7 +130,7 @@ operations = st.one_of(
     rows,
     rows,
     st.tuples(st.just("rewind"), st.integers(0, 9)),
-    st.tuples(st.sampled_from(["save", "kill", "lose"])),
+    st.tuples(st.sampled_from(["save", "kill", "delete_logs"])),
 )
 
 
@@ -141,11 +141,11 @@ def test_log_after_every_operation_equals_effective_history(program: list[tuple[
         recording = Recording(Path(folder, "run"))
         for name, *arguments in program:
             getattr(recording, name)(*arguments)
-            if name not in ("kill", "lose"):
+            if name not in ("kill", "delete_logs"):
                 recording.check()
         recording.row(99, {"last": 1.0})
         recording.row(99, {"last": 1.0}, "log2")
-        recording.channel.finish("FINISHED")
+        recording.consumer.finish("FINISHED")
         for log_name in ("log", "log2"):
             assert log(recording.directory, log_name) == recording.expected(log_name)
         recording.journal.close()
@@ -153,18 +153,18 @@ def test_log_after_every_operation_equals_effective_history(program: list[tuple[
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Iterator[Recording]:
-    created = Recording(tmp_path / "run")
-    yield created
-    created.journal.close()
+    instance = Recording(tmp_path / "run")
+    yield instance
+    instance.journal.close()
 
 
 def test_rewind_without_saved_cursor_is_applied_again(recording: Recording) -> None:
     for step in range(50):
         recording.row(step, {"a": 1.0})
     recording.save()
-    recording.journal.rewind(recording.marks[9], 9)
-    recording.channel.save = lambda: None  # type: ignore[method-assign]
-    recording.channel.deliver_next()
+    recording.journal.rewind(recording.positions[9], 9)
+    recording.consumer.save = lambda: None  # type: ignore[method-assign]
+    recording.consumer.deliver_next()
     assert len(log(recording.directory)) == 10
     recording.kill()
     recording.row(10, {"b": 1.0})
@@ -173,7 +173,7 @@ def test_rewind_without_saved_cursor_is_applied_again(recording: Recording) -> N
 
 def test_log_rewound_to_start_is_empty_array(recording: Recording) -> None:
     recording.journal.append(events.Tags, {"a": "b"})
-    recording.marks.append(recording.journal.end)
+    recording.positions.append(recording.journal.end)
     for step in range(3):
         recording.row(step, {"a": 1.0})
     recording.rewind(0)
@@ -205,11 +205,11 @@ def test_row_append_cost_is_independent_of_log_length(recording: Recording, monk
     for name in ("read", "pread", "write", "pwrite", "ftruncate", "open", "fsync"):
         original = getattr(os, name)
 
-        def counted(*args: Any, name: str = name, original: Any = original) -> Any:
+        def count_call(*args: Any, name: str = name, original: Any = original) -> Any:
             calls.append(f"{name} of {len(args[1])}" if name == "pwrite" else name)
             return original(*args)
 
-        monkeypatch.setattr(os, name, counted)
+        monkeypatch.setattr(os, name, count_call)
     costs = []
     for _ in range(2000):
         calls.clear()
@@ -233,16 +233,16 @@ def test_log_in_subdirectory_is_written(tmp_path: Path) -> None:
 
 
 def test_log_named_like_run_file_is_rejected(recording: Recording) -> None:
-    channel = recording.channel
+    consumer = recording.consumer
     for name in ("run.json", "journal.jsonl", "delivery/json.json"):
         recording.journal.append(Metrics, 1, {"a": 1.0}, None, None, name)
     recording.journal.append(Metrics, 2, {"a": 1.0})
     before = (recording.directory / JOURNAL).read_bytes()
-    while channel.deliver_next():
+    while consumer.deliver_next():
         pass
     assert (recording.directory / JOURNAL).read_bytes() == before
     assert not (recording.directory / "run.json").exists()
-    assert len(channel.cursor.rejected) == 3
+    assert len(consumer.cursor.rejected) == 3
     assert log(recording.directory) == [{"a": 1.0, "iteration": 2}]
 
 

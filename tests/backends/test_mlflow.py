@@ -1,4 +1,4 @@
-"""What is logged comes back from MLflow, value for value, read with its own client."""
+"""Events of every kind, delivered to MLflow and read back with its client."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from mlflow.entities import Run, ViewType
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
-from pte_tracking.testing import Points, Recorded
+from pte_tracking.testing import Points, RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 
-def runs_of(uri: str, recorded: Recorded, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+def find_runs(uri: str, recorded: RecordedRun, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     client = MlflowClient(uri)
     experiments = [item.experiment_id for item in client.search_experiments()]
     result: list[Run] = client.search_runs(experiments, f"tags.`pte.run_id` = '{recorded.manifest.id}'", view)
     return result
 
 
-def find_run(uri: str, recorded: Recorded) -> Run:
-    (result,) = runs_of(uri, recorded)
+def find_run(uri: str, recorded: RecordedRun) -> Run:
+    (result,) = find_runs(uri, recorded)
     return result
 
 
-def points_of(uri: str, run: Run) -> Points:
+def read_points(uri: str, run: Run) -> Points:
     client = MlflowClient(uri)
     return {
         key: sorted((item.step, item.value) for item in client.get_metric_history(run.info.run_id, key))
@@ -42,30 +42,30 @@ def points_of(uri: str, run: Run) -> Points:
     }
 
 
-def artifacts_of(uri: str, run: Run, folder: str = "") -> list[str]:
-    return [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id, folder)]
+def list_artifacts(uri: str, run: Run, directory: str = "") -> list[str]:
+    return [item.path for item in MlflowClient(uri).list_artifacts(run.info.run_id, directory)]
 
 
-def content_of(run: Run, path: str) -> bytes:
+def read_artifact(run: Run, path: str) -> bytes:
     return Path(run.info.artifact_uri.removeprefix("file://"), path).read_bytes()
 
 
 @pytest.fixture
-def recorded(mlflow_store: str, tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+def recorded(mlflow_store: str, tmp_path: Path) -> RecordedRun:
+    return RecordedRun(tmp_path / "run", MLflowSink(mlflow_store))
 
 
-def log(recorded: Recorded, kind: type[events.AnyEvent], *fields: Any) -> None:
+def append_event(recorded: RecordedRun, kind: type[events.AnyEvent], *fields: Any) -> None:
     recorded.journal.append(kind, *fields)
 
 
-def test_run_has_name_status_times_and_origin(mlflow_store: str, recorded: Recorded) -> None:
-    log(recorded, events.Metrics, 1, {"a": 1.0})
+def test_run_has_name_status_times_and_origin(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.deliver()
     assert find_run(mlflow_store, recorded).info.status == "RUNNING"
     recorded.end()
     result, manifest = find_run(mlflow_store, recorded), recorded.manifest
-    last = recorded_events(recorded)[-1]
+    last = read_events(recorded)[-1]
     assert result.info.run_name == manifest.name
     assert (result.info.status, result.info.end_time) == ("FINISHED", int(last.time * 1000))
     assert result.info.start_time == int(manifest.start_time * 1000)
@@ -76,53 +76,53 @@ def test_run_has_name_status_times_and_origin(mlflow_store: str, recorded: Recor
         assert result.data.tags["mlflow.source.git.commit"] == commit
 
 
-def recorded_events(recorded: Recorded) -> list[events.AnyEvent]:
+def read_events(recorded: RecordedRun) -> list[events.AnyEvent]:
     lines = (recorded.directory / "journal.jsonl").read_bytes().splitlines()
     return [events.decode(line) for line in lines]
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_run_status_is_stored_at_end(mlflow_store: str, recorded: Recorded, status: events.Status) -> None:
-    log(recorded, events.RunEnded, status, None)
+def test_run_status_is_stored_at_end(mlflow_store: str, recorded: RecordedRun, status: events.Status) -> None:
+    append_event(recorded, events.RunEnded, status, None)
     recorded.deliver()
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    channel.finish(status)
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    consumer.finish(status)
     assert find_run(mlflow_store, recorded).info.status == status
 
 
-def test_metrics_have_event_time_and_epoch(mlflow_store: str, recorded: Recorded) -> None:
-    log(recorded, events.Metrics, 7, {"train/loss": 0.5}, 1.5)
+def test_metrics_have_event_time_and_epoch(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Metrics, 7, {"train/loss": 0.5}, 1.5)
     recorded.end()
     result = find_run(mlflow_store, recorded)
-    (row,) = [event for event in recorded_events(recorded) if isinstance(event, events.Metrics)]
+    (row,) = [event for event in read_events(recorded) if isinstance(event, events.Metrics)]
     client = MlflowClient(mlflow_store)
-    (point,) = client.get_metric_history(result.info.run_id, "train/loss")
-    assert (point.step, point.value, point.timestamp) == (7, 0.5, int(row.time * 1000))
-    assert points_of(mlflow_store, result)["epoch"] == [(7, 1.5)]
+    (metric,) = client.get_metric_history(result.info.run_id, "train/loss")
+    assert (metric.step, metric.value, metric.timestamp) == (7, 0.5, int(row.time * 1000))
+    assert read_points(mlflow_store, result)["epoch"] == [(7, 1.5)]
 
 
-def test_two_logs_at_one_step_store_one_epoch(mlflow_store: str, recorded: Recorded) -> None:
+def test_two_logs_at_one_step_store_one_epoch(mlflow_store: str, recorded: RecordedRun) -> None:
     for log_name, key in [("log", "a"), ("other", "b")]:
         recorded.journal.append(events.Metrics, 1, {key: 1.0}, 2, None, log_name, at=100.0 + len(log_name))
         recorded.deliver()
     recorded.end()
-    points = points_of(mlflow_store, find_run(mlflow_store, recorded))
+    points = read_points(mlflow_store, find_run(mlflow_store, recorded))
     assert points == {"a": [(1, 1.0)], "b": [(1, 1.0)], "epoch": [(1, 2.0)]}
 
 
-def test_metrics_nan_is_kept_and_infinity_becomes_float_max(mlflow_store: str, recorded: Recorded) -> None:
-    log(recorded, events.Metrics, 1, {"nan": math.nan, "up": math.inf, "down": -math.inf})
+def test_metrics_nan_is_kept_and_infinity_becomes_float_max(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Metrics, 1, {"nan": math.nan, "up": math.inf, "down": -math.inf})
     recorded.end()
-    points = points_of(mlflow_store, find_run(mlflow_store, recorded))
+    points = read_points(mlflow_store, find_run(mlflow_store, recorded))
     assert math.isnan(points["nan"][0][1])
     assert points["up"] == [(1, 1.7976931348623157e308)]
     assert points["down"] == [(1, -1.7976931348623157e308)]
 
 
-def test_params_and_tags_are_stored(mlflow_store: str, recorded: Recorded) -> None:
-    log(recorded, events.Params, {"lr": 0.1, "optim/name": "sgd", "none": None, "flag": True, "empty": ""})
-    log(recorded, events.Tags, {"team": "vision"})
-    log(recorded, events.Tags, {"team": "audio", "empty": ""})
+def test_params_and_tags_are_stored(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Params, {"lr": 0.1, "optim/name": "sgd", "none": None, "flag": True, "empty": ""})
+    append_event(recorded, events.Tags, {"team": "vision"})
+    append_event(recorded, events.Tags, {"team": "audio", "empty": ""})
     recorded.end()
     data = find_run(mlflow_store, recorded).data
     assert data.params == {"lr": "0.1", "optim/name": "sgd", "none": "None", "flag": "True", "empty": ""}
@@ -130,66 +130,66 @@ def test_params_and_tags_are_stored(mlflow_store: str, recorded: Recorded) -> No
 
 
 def test_changed_param_becomes_tag_and_warns_once(
-    mlflow_store: str, recorded: Recorded, caplog: pytest.LogCaptureFixture
+    mlflow_store: str, recorded: RecordedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log(recorded, events.Params, {"lr": 0.1, "same": 1})
+    append_event(recorded, events.Params, {"lr": 0.1, "same": 1})
     recorded.deliver()
     for _ in range(2):
-        log(recorded, events.Params, {"lr": 0.2, "same": 1, "new": "x"})
-        log(recorded, events.Metrics, 1, {"a": 1.0})
+        append_event(recorded, events.Params, {"lr": 0.2, "same": 1, "new": "x"})
+        append_event(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.end()
     result = find_run(mlflow_store, recorded)
     assert result.data.params == {"lr": "0.1", "same": "1", "new": "x"}
     assert result.data.tags["pte.param.lr"] == "0.2"
-    assert points_of(mlflow_store, result)["a"] == [(1, 1.0)]
+    assert read_points(mlflow_store, result)["a"] == [(1, 1.0)]
     assert len([record for record in caplog.records if "lr" in record.getMessage()]) == 1
 
 
 def test_long_params_and_tags_are_stored_as_artifacts(
-    mlflow_store: str, recorded: Recorded, caplog: pytest.LogCaptureFixture
+    mlflow_store: str, recorded: RecordedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
-    long = "ä" * 6001
-    log(recorded, events.Params, {"deep/text": long, "just": "x" * 6000})
-    log(recorded, events.Params, {"deep/text": long})
-    log(recorded, events.Tags, {"note": "y" * 8001})
+    long_text = "ä" * 6001
+    append_event(recorded, events.Params, {"deep/text": long_text, "just": "x" * 6000})
+    append_event(recorded, events.Params, {"deep/text": long_text})
+    append_event(recorded, events.Tags, {"note": "y" * 8001})
     recorded.end()
     result = find_run(mlflow_store, recorded)
     assert "params/deep/text.txt" in result.data.params["deep/text"]
     assert result.data.params["just"] == "x" * 6000
-    assert content_of(result, "params/deep/text.txt").decode() == long
-    assert content_of(result, "tags/note.txt") == b"y" * 8001
+    assert read_artifact(result, "params/deep/text.txt").decode() == long_text
+    assert read_artifact(result, "tags/note.txt") == b"y" * 8001
     assert "pte.param.deep/text" not in result.data.tags
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
 
 
-def test_figures_texts_and_files_become_artifacts(mlflow_store: str, recorded: Recorded) -> None:
+def test_figures_texts_and_files_become_artifacts(mlflow_store: str, recorded: RecordedRun) -> None:
     directory = recorded.directory
     (directory / "picture.png").write_bytes(b"a picture")
     (directory / "folder").mkdir()
     (directory / "folder" / "file").write_text("a file")
-    log(recorded, events.Figure, "val/confusion", 3, "picture.png")
-    log(recorded, events.Figure, "val/confusion", 3, "picture.png")
-    log(recorded, events.Text, "notes/item", 2, "some *text*")
-    log(recorded, events.Artifact, "picture.png", "a b/c")
-    log(recorded, events.Artifact, "folder", "")
+    append_event(recorded, events.Figure, "val/confusion", 3, "picture.png")
+    append_event(recorded, events.Figure, "val/confusion", 3, "picture.png")
+    append_event(recorded, events.Text, "notes/item", 2, "some *text*")
+    append_event(recorded, events.Artifact, "picture.png", "a b/c")
+    append_event(recorded, events.Artifact, "folder", "")
     recorded.end()
     result = find_run(mlflow_store, recorded)
-    pictures = artifacts_of(mlflow_store, result, "images")
+    pictures = list_artifacts(mlflow_store, result, "images")
     assert len(pictures) == 2
     assert all(path.startswith("images/val~confusion+step+3+timestamp+") for path in pictures)
-    assert {content_of(result, path) for path in pictures} == {b"a picture"}
-    assert content_of(result, "figures/val/confusion.png") == b"a picture"
+    assert {read_artifact(result, path) for path in pictures} == {b"a picture"}
+    assert read_artifact(result, "figures/val/confusion.png") == b"a picture"
     assert result.data.tags["mlflow.loggedImages"] == "True"
-    assert content_of(result, "text/notes/item/step_2.md") == b"some *text*"
-    assert content_of(result, "a b/c/picture.png") == b"a picture"
-    assert content_of(result, "folder/file") == b"a file"
+    assert read_artifact(result, "text/notes/item/step_2.md") == b"some *text*"
+    assert read_artifact(result, "a b/c/picture.png") == b"a picture"
+    assert read_artifact(result, "folder/file") == b"a file"
 
 
-def test_datasets_logged_twice_become_one_input(mlflow_store: str, recorded: Recorded) -> None:
+def test_datasets_logged_twice_become_one_input(mlflow_store: str, recorded: RecordedRun) -> None:
     digest = "0123456789" * 6
     for _ in range(2):
-        log(recorded, events.Dataset, "digits", digest, "train", "https://example.org/digits")
-    log(recorded, events.Dataset, "digits", digest[::-1], "val", "")
+        append_event(recorded, events.Dataset, "digits", digest, "train", "https://example.org/digits")
+    append_event(recorded, events.Dataset, "digits", digest[::-1], "val", "")
     recorded.end()
     inputs = find_run(mlflow_store, recorded).inputs.dataset_inputs
     result = {item.tags[0].value: (item.dataset.name, item.dataset.digest, item.dataset.source) for item in inputs}
@@ -200,31 +200,31 @@ def test_datasets_logged_twice_become_one_input(mlflow_store: str, recorded: Rec
     assert len(inputs) == 2
 
 
-def test_missing_file_is_rejected_and_rest_is_delivered(mlflow_store: str, recorded: Recorded) -> None:
-    log(recorded, events.Figure, "gone", 1, "gone.png")
-    log(recorded, events.Metrics, 1, {"a": 1.0})
+def test_missing_file_is_rejected_and_rest_is_delivered(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Figure, "missing", 1, "missing.png")
+    append_event(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.end()
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert channel.cursor.rejected == {"2": "gone.png is gone"}
-    assert points_of(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert consumer.cursor.rejected == {"2": "File missing.png does not exist."}
+    assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 
-def test_rejected_events_do_not_affect_other_events(mlflow_store: str, recorded: Recorded) -> None:
+def test_rejected_events_do_not_affect_other_events(mlflow_store: str, recorded: RecordedRun) -> None:
     for step in range(20):
-        log(recorded, events.Metrics, step, {"a": float(step)})
+        append_event(recorded, events.Metrics, step, {"a": float(step)})
         if step in (3, 11):
-            recorded.journal.append(events.Metrics, step, {"early": 1.0}, at=-5.0)  # MLflow knows no time before 1970
-    log(recorded, events.Metrics, 2**70, {"far": 1.0})  # no event at all: as damage, it is skipped before
+            recorded.journal.append(events.Metrics, step, {"early": 1.0}, at=-5.0)  # MLflow rejects times before 1970.
+    append_event(recorded, events.Metrics, 2**70, {"far": 1.0})  # Not a valid event, so it is skipped before delivery.
     recorded.end()
-    points = points_of(mlflow_store, find_run(mlflow_store, recorded))
+    points = read_points(mlflow_store, find_run(mlflow_store, recorded))
     assert points == {"a": [(step, float(step)) for step in range(20)]}
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert len(channel.cursor.rejected) == 2
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert len(consumer.cursor.rejected) == 2
 
 
-def test_histograms_are_skipped_and_logged_once(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+def test_histograms_are_skipped_and_logged_once(recorded: RecordedRun, caplog: pytest.LogCaptureFixture) -> None:
     for step in range(3):
-        log(recorded, events.Histogram, "weights", step, [0.0, 1.0], [1.0], 0.0, 1.0, 1.0, 1.0)
+        append_event(recorded, events.Histogram, "weights", step, [0.0, 1.0], [1.0], 0.0, 1.0, 1.0, 1.0)
     recorded.end()
     assert len([record for record in caplog.records if "histogram" in record.getMessage()]) == 1
 
@@ -232,15 +232,15 @@ def test_histograms_are_skipped_and_logged_once(recorded: Recorded, caplog: pyte
 def test_unusable_artifact_storage_does_not_block_metrics(mlflow_store: str, tmp_path: Path) -> None:
     client = MlflowClient(mlflow_store)
     client.create_experiment("mine", artifact_location="nowhere://bucket/folder")
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
     recorded.log(1, {"a": 1.0})
     recorded.deliver()
-    assert points_of(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
+    assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 
 @pytest.mark.parametrize("deleted_entity", ["run", "experiment"])
 def test_deleted_run_or_experiment_closes_sink(mlflow_store: str, tmp_path: Path, deleted_entity: str) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
     recorded.log(1, {"a": 1.0})
     recorded.deliver()
     client = MlflowClient(mlflow_store)
@@ -251,25 +251,25 @@ def test_deleted_run_or_experiment_closes_sink(mlflow_store: str, tmp_path: Path
         client.delete_experiment(result.info.experiment_id)
     recorded.log(2, {"a": 2.0})
     recorded.end()
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert channel.is_closed
-    assert "was deleted" in (channel.cursor.closed_reason or "")
-    assert not runs_of(mlflow_store, recorded)
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert consumer.is_closed
+    assert "was deleted" in (consumer.cursor.closed_reason or "")
+    assert not find_runs(mlflow_store, recorded)
 
 
 def test_deleted_experiment_before_first_delivery_closes_sink(mlflow_store: str, tmp_path: Path) -> None:
     client = MlflowClient(mlflow_store)
     client.delete_experiment(client.create_experiment("mine"))
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store, "mine"))
     recorded.deliver()
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert "'mine' was deleted" in (channel.cursor.closed_reason or "")
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert "'mine' was deleted" in (consumer.cursor.closed_reason or "")
 
 
 def test_new_or_empty_experiment_gets_model_development_kind(mlflow_store: str, tmp_path: Path) -> None:
     client = MlflowClient(mlflow_store)
     for name in ("Default", "made by us"):
-        Recorded(tmp_path / name, MLflowSink(mlflow_store, name)).end()
+        RecordedRun(tmp_path / name, MLflowSink(mlflow_store, name)).end()
         tags = client.get_experiment_by_name(name).tags
         assert tags["mlflow.experimentKind"] == "custom_model_development"
 
@@ -277,21 +277,21 @@ def test_new_or_empty_experiment_gets_model_development_kind(mlflow_store: str, 
 def test_experiment_with_existing_runs_keeps_its_tags(mlflow_store: str, tmp_path: Path) -> None:
     client = MlflowClient(mlflow_store)
     client.create_run("0")
-    Recorded(tmp_path / "run", MLflowSink(mlflow_store)).end()
+    RecordedRun(tmp_path / "run", MLflowSink(mlflow_store)).end()
     assert "mlflow.experimentKind" not in client.get_experiment("0").tags
 
 
-def test_duplicate_run_is_retired(mlflow_store: str, recorded: Recorded) -> None:
+def test_duplicate_run_is_retired(mlflow_store: str, recorded: RecordedRun) -> None:
     recorded.log(1, {"a": 1.0})
     recorded.deliver()
     first = find_run(mlflow_store, recorded)
     client = MlflowClient(mlflow_store)
-    ghost = client.create_run("0", tags={"pte.run_id": recorded.manifest.id}).info.run_id
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    duplicate_id = client.create_run("0", tags={"pte.run_id": recorded.manifest.id}).info.run_id
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(2, {"a": 2.0})
-    channel.deliver_next()
+    consumer.deliver_next()
     assert find_run(mlflow_store, recorded).info.run_id == first.info.run_id
-    retired = client.get_run(ghost)
+    retired = client.get_run(duplicate_id)
     assert (retired.info.status, retired.info.lifecycle_stage) == ("KILLED", "deleted")
     assert retired.data.tags["pte.duplicate_of"] == first.info.run_id
-    assert points_of(mlflow_store, first)["a"] == [(1, 1.0), (2, 2.0)]
+    assert read_points(mlflow_store, first)["a"] == [(1, 1.0), (2, 2.0)]

@@ -1,4 +1,4 @@
-"""A real MLflow server, and one that loses its answers, fails, hangs or is away: everything arrives, once."""
+"""Delivery to an MLflow server that loses responses, fails, hangs, or is unavailable."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
-from pte_tracking.testing import Recorded
-from tests.mlflow_contract import AtAServer, points_in
+from pte_tracking.testing import RecordedRun
+from tests.mlflow_contract import ServerContract, read_experiment_points
 from tests.servers import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
 
-def runs_in(uri: str, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+def find_runs(uri: str, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     client = MlflowClient(uri)
     tracked_runs: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], "", view)
     return tracked_runs
@@ -43,21 +43,21 @@ def proxy(mlflow_server: str) -> Iterator[Proxy]:
         yield running_proxy
 
 
-class TestContract(AtAServer):
+class TestContract(ServerContract):
     @pytest.fixture
     def uri(self, mlflow_server: str) -> str:
         return mlflow_server
 
 
 def test_artifacts_are_uploaded_through_server(mlflow_server: str, experiment: str, tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_server, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_server, experiment))
     (recorded.directory / "picture.png").write_bytes(b"a picture")
     recorded.journal.append(events.Figure, "ü:1/b", 3, "picture.png")
     recorded.journal.append(events.Params, {"x:y/ü z": "v" * 7000})
     recorded.end()
-    (run,) = runs_in(mlflow_server, experiment)
+    (run,) = find_runs(mlflow_server, experiment)
     client = MlflowClient(mlflow_server)
-    pictures = [one.path for one in client.list_artifacts(run.info.run_id, "images")]
+    pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
     assert len(pictures) == 2
     for path in pictures:
         assert Path(client.download_artifacts(run.info.run_id, path, str(tmp_path))).read_bytes() == b"a picture"
@@ -66,19 +66,19 @@ def test_artifacts_are_uploaded_through_server(mlflow_server: str, experiment: s
     assert Path(client.download_artifacts(run.info.run_id, text.path, str(tmp_path))).read_text() == "v" * 7000
 
 
-def deliver_with_retries(recorded: Recorded) -> None:
-    """Deliver as the delivery process does, which tries again for ever."""
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+def deliver_with_retries(recorded: RecordedRun) -> None:
+    """Deliver with retries, as the delivery process does."""
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     for _ in range(6):
         try:
-            while channel.deliver_next():
+            while consumer.deliver_next():
                 pass
-            channel.finish("FINISHED")
+            consumer.finish("FINISHED")
         except Exception as error:
-            channel.record_failure(error)
+            consumer.record_failure(error)
         else:
             return
-    pytest.fail(f"not delivered: {channel.cursor.error}")
+    pytest.fail(f"not delivered: {consumer.cursor.error}")
 
 
 @pytest.mark.parametrize("fate", ["lose", "cut", "fail"])
@@ -89,7 +89,7 @@ def deliver_with_retries(recorded: Recorded) -> None:
 def test_failed_response_causes_no_loss_or_duplicates(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, request_line: str, fate: str
 ) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     for step in range(3):
         recorded.log(step, {"a": float(step)}, epoch=step)
     recorded.journal.append(events.RunEnded, "FINISHED", None)
@@ -97,8 +97,8 @@ def test_failed_response_causes_no_loss_or_duplicates(
     deliver_with_retries(recorded)
     assert any(request_line in line for line in proxy.requests)
     expected = [(step, float(step)) for step in range(3)]
-    assert points_in(mlflow_server, experiment) == {"a": expected, "epoch": expected}
-    (run,) = runs_in(mlflow_server, experiment)
+    assert read_experiment_points(mlflow_server, experiment) == {"a": expected, "epoch": expected}
+    (run,) = find_runs(mlflow_server, experiment)
     assert run.info.status == "FINISHED"
 
 
@@ -106,36 +106,36 @@ def test_run_created_without_response_is_reused(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     recorded.log(1, {"a": 1.0})
     proxy.once("runs/create", "lose")
     with pytest.raises(MlflowException):
         recorded.deliver()
     deliver_with_retries(recorded)
-    assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
+    assert len(find_runs(mlflow_server, experiment, ViewType.ALL)) == 1
 
 
 def test_truncated_search_response_creates_no_second_run(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     recorded.log(1, {"a": 1.0})
-    recorded.deliver(saved=False)
+    recorded.deliver(save_cursor=False)
     proxy.once("runs/search", "cut")
     deliver_with_retries(recorded)
-    assert len(runs_in(mlflow_server, experiment, ViewType.ALL)) == 1
+    assert len(find_runs(mlflow_server, experiment, ViewType.ALL)) == 1
 
 
 def test_hanging_server_request_times_out(
     proxy: Proxy, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     proxy.fate = lambda _: "hang"
     start = time.monotonic()
     with pytest.raises(MlflowException):
         recorded.deliver()
-    assert time.monotonic() - start < 30  # MLflow's own patience ends after 16 minutes
+    assert time.monotonic() - start < 30  # With MLflow's defaults a request ends after 16 minutes.
     proxy.fate = lambda _: "pass"
     recorded.log(1, {"a": 1.0})
     deliver_with_retries(recorded)
@@ -144,7 +144,7 @@ def test_hanging_server_request_times_out(
 def test_server_without_logged_models_receives_other_events(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     proxy.fate = lambda line: "miss" if "logged-models" in line else "pass"
     for step in (1, 2):
         data = b"state %d" % step
@@ -154,7 +154,7 @@ def test_server_without_logged_models_receives_other_events(
         recorded.journal.append(events.CheckpointRemoved, f"snapshot_{step}", step)
     recorded.log(3, {"a": 3.0})
     recorded.end()
-    assert points_in(mlflow_server, experiment) == {"a": [(3, 3.0)]}
+    assert read_experiment_points(mlflow_server, experiment) == {"a": [(3, 3.0)]}
     assert len([record for record in caplog.records if "checkpoints" in record.getMessage()]) == 1
 
 
@@ -174,7 +174,7 @@ def test_active_run_sends_at_most_one_batch_per_second(proxy: Proxy, experiment:
 def test_metrics_logged_during_outage_are_delivered(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     recorded.log(0, {"a": 0.0})
     recorded.deliver()
     port = int(proxy.uri.rpartition(":")[2])
@@ -185,4 +185,4 @@ def test_metrics_logged_during_outage_are_delivered(
         recorded.deliver()
     with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
         deliver_with_retries(recorded)
-    assert points_in(mlflow_server, experiment)["a"] == [(step, float(step)) for step in range(50)]
+    assert read_experiment_points(mlflow_server, experiment)["a"] == [(step, float(step)) for step in range(50)]

@@ -1,4 +1,4 @@
-"""A run as real TensorBoards show it over HTTP: running ones and fresh ones, with and without the data server."""
+"""Runs in real TensorBoard servers, running and restarted, with and without the data server."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pte_tracking._runs.run import Run
 
 pytestmark = [
     pytest.mark.slow,
-    # The delivery process outlives the run that started it by a moment.
+    # The delivery process may end shortly after the run that started it.
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
 TIMEOUT_SECONDS = 60.0
 
 
-def as_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """With lists for tuples, as they come in JSON."""
+def convert_to_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Convert tuples to lists, as JSON does."""
     converted: dict[str, list[Any]] = json.loads(json.dumps(shown))
     return converted
 
 
 class Server:
-    """A TensorBoard that looks for news every second."""
+    """TensorBoard server that reloads every second."""
 
-    def __init__(self, folder: Path, load_fast: str) -> None:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), f"--load_fast={load_fast}"]
+    def __init__(self, directory: Path, load_fast: str) -> None:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory), f"--load_fast={load_fast}"]
         command += ["--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
@@ -57,12 +57,12 @@ class Server:
         url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
 
     def points(self) -> dict[str, list[Any]]:
-        """All points of the run, by tag: scalars with values, pictures and histograms by step, texts."""
-        self.get("timeseries/tags")  # the page that opens first
+        """Return all points of the run by tag: scalars with values, images and histograms by step, and texts."""
+        self.get("timeseries/tags")  # Request of the default page.
         points: dict[str, list[Any]] = {}
         for tag in self.get("scalars/tags").get("result", {}):
             points[tag] = [(step, value) for _, step, value in self.get("scalars/scalars", run="result", tag=tag)]
@@ -74,7 +74,7 @@ class Server:
         for tag in self.get("text/tags").get("result", []):
             texts = self.get("text/text", run="result", tag=tag)
             points[tag] = [(text["step"], text["text"]) for text in texts]
-        return as_json({tag: result for tag, result in points.items() if result})
+        return convert_to_json({tag: result for tag, result in points.items() if result})
 
     def layout(self) -> list[dict[str, Any]]:
         categories = self.get("custom_scalars/layout").get("category", [])
@@ -94,7 +94,7 @@ class Server:
         }
 
     def session(self) -> tuple[dict[str, Any], str, dict[str, float]]:
-        """What the HPARAMS page shows of the run: hyperparameters, status, metrics."""
+        """Return the hyperparameters, the status, and the metrics on the HPARAMS page."""
         statuses = [f"STATUS_{status}" for status in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
         body = {"startIndex": 0, "sliceSize": 9, "allowedStatuses": statuses, "colParams": []}
         [group] = self.get("hparams/session_groups", body)["sessionGroups"]
@@ -103,7 +103,7 @@ class Server:
 
 
 def wait_for_result(get: Callable[[], Any], expected: Any) -> None:
-    """What a server shows after a while; while it reads it may fail."""
+    """Wait until a request returns the expected result. A request may fail while the server reads."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     result: Any = None
     while result != expected and time.monotonic() < deadline:
@@ -118,9 +118,9 @@ def wait_for_result(get: Callable[[], Any], expected: Any) -> None:
 
 @pytest.fixture(params=["true", "false"], ids=["data server", "own reader"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Server]]:
-    """Starts a TensorBoard on the folder above the run's."""
+    """Start a TensorBoard on the parent of the run directory."""
     if request.param == "true" and not pytest.importorskip("tensorboard_data_server").server_binary():
-        pytest.skip("TensorBoard's data server is not made for this machine")
+        pytest.skip("TensorBoard's data server is not available for this platform")
     servers: list[Server] = []
 
     def start() -> Server:
@@ -133,7 +133,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 
 
 def log(run: Run, steps: range, shift: float = 0.0) -> None:
-    """Rows at every step; what begins late, from step 5 on."""
+    """Log a row per step. From step 5 on, log additional metrics and media."""
     for step in steps:
         late = {"val/loss": step + shift + 0.25} if step >= 5 else {}
         run.log_metrics({"train/loss": step + shift} | late, step, epoch=step / 4)
@@ -144,23 +144,23 @@ def log(run: Run, steps: range, shift: float = 0.0) -> None:
 
 
 def points(first: range, later_steps: range, shift: float) -> dict[str, list[Any]]:
-    """What TensorBoard is to show after ``log(run, first)`` and ``log(run, later_steps, shift)``."""
+    """Return the points that ``log(run, first)`` and ``log(run, later_steps, shift)`` produce."""
     steps = [(step, 0.0) for step in first] + [(step, shift) for step in later_steps]
-    late = [(step, plus) for step, plus in steps if step >= 5]
+    late = [(step, offset) for step, offset in steps if step >= 5]
     shown: dict[str, list[Any]] = {
-        "train/loss": [(step, step + plus) for step, plus in steps],
+        "train/loss": [(step, step + offset) for step, offset in steps],
         "epoch": [(step, step / 4) for step, _ in steps],
-        "val/loss": [(step, step + plus + 0.25) for step, plus in late],
+        "val/loss": [(step, step + offset + 0.25) for step, offset in late],
         "picture": [step for step, _ in late],
         "weights": [step for step, _ in late],
-        "note": [(step, f"<p>{step + plus}</p>") for step, plus in late],
+        "note": [(step, f"<p>{step + offset}</p>") for step, offset in late],
     }
     return {tag: result for tag, result in shown.items() if result}
 
 
 def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: Callable[[], Server]) -> None:
     def shows(first: range, later_steps: range = range(0), shift: float = 0.0) -> None:
-        expected = as_json(points(first, later_steps, shift))
+        expected = convert_to_json(points(first, later_steps, shift))
         for server in (running, start()):
             wait_for_result(server.points, expected)
 
@@ -168,9 +168,9 @@ def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: 
     log(run, range(1, 4))
     snapshot = run.position(3)
     log(run, range(4, 9))
-    run.log_metrics({"gone/for ever": 1.0}, 8)
+    run.log_metrics({"removed/metric": 1.0}, 8)
     running = start()
-    wait_for_result(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
+    wait_for_result(lambda: running.points().get("removed/metric"), [[8, 1.0]])
     run.close("FAILED")
     wait_for_result(lambda: running.session()[:2], ({"lr": 0.5}, "STATUS_FAILURE"))
     assert running.charts() == {"loss": ["train/loss", "val/loss"]}
@@ -191,17 +191,17 @@ def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: 
 def test_running_server_shows_new_run_in_reused_directory(tmp_path: Path, start: Callable[[], Server]) -> None:
     with Run(tmp_path / "result", sinks=["tensorboard"]) as earlier:
         log(earlier, range(1, 9))
-        earlier.log_metrics({"gone/for ever": 1.0}, 8)
+        earlier.log_metrics({"removed/metric": 1.0}, 8)
     running = start()
-    wait_for_result(lambda: running.points().get("gone/for ever"), [[8, 1.0]])
-    expected = as_json(points(range(0), range(2, 4), 0.5))
+    wait_for_result(lambda: running.points().get("removed/metric"), [[8, 1.0]])
+    expected = convert_to_json(points(range(0), range(2, 4), 0.5))
     with Run(tmp_path / "result", sinks=["tensorboard"]) as run:
         log(run, range(2, 4), 0.5)
         wait_for_result(running.points, expected)
     for server in (running, start()):
-        time.sleep(1.5)  # until it has looked again
+        time.sleep(1.5)  # Wait for the next reload.
         wait_for_result(server.points, expected)
-        wait_for_result(server.chart_titles, ["loss"])  # that of the earlier run, in its new place
+        wait_for_result(server.chart_titles, ["loss"])  # The archived run is still listed.
 
 
 def test_non_finite_values_and_unusual_keys_are_shown(tmp_path: Path, start: Callable[[], Server]) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases in offline mode: its own files, read back record for record."""
+"""Weights & Biases files in offline mode, read back record by record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pte_tracking as pte
 from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
 from pte_tracking.sinks import Sink
-from pte_tracking.testing import Points, Recorded, SinkContract
+from pte_tracking.testing import Points, RecordedRun, SinkContract
 
 REFERENCE_SCRIPT = """
 import numpy, wandb
@@ -35,12 +35,12 @@ with wandb.init(project="p", id="reference", mode="offline", config={"lr": 0.1},
 """
 
 
-def read(directory: Path) -> list[pb.Record]:
+def read_records(directory: Path) -> list[pb.Record]:
     (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
     return [pb.Record.FromString(raw) for raw in _framing.parse(path.read_bytes())]
 
 
-def rows(stored_records: list[pb.Record]) -> Iterator[dict[str, Any]]:
+def decode_rows(stored_records: list[pb.Record]) -> Iterator[dict[str, Any]]:
     for record in stored_records:
         if record.HasField("history"):
             row: dict[str, Any] = {}
@@ -54,9 +54,9 @@ def rows(stored_records: list[pb.Record]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def points_of(directory: Path) -> Points:
+def read_run_points(directory: Path) -> Points:
     points: Points = {}
-    for row in rows(read(directory)):
+    for row in decode_rows(read_records(directory)):
         for key, value in row.items():
             if key not in ("iteration", "_step", "_timestamp", "_runtime") and not isinstance(value, dict):
                 points.setdefault(key, []).append((row["iteration"], value))
@@ -68,12 +68,12 @@ class TestContract(SinkContract):
         return WandbSink("project")
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
-        return points_of(run_directory)
+        return read_run_points(run_directory)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Weights & Biases itself leaves in offline mode."""
+    """Directory with files that the client library wrote in offline mode."""
     folder = tmp_path_factory.mktemp("reference")
     env = {**os.environ, "WANDB_DIR": str(folder), "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder)}
     subprocess.run([sys.executable, "-c", REFERENCE_SCRIPT], cwd=folder, env=env, check=True, timeout=100)
@@ -84,8 +84,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
     (path,) = reference.glob("wandb/offline-run-*/run-*.wandb")
     content = path.read_bytes()
-    assert len(content) > 4 * 32 * 1024  # several blocks, so that records are cut
-    framed = _framing.BEGINNING
+    assert len(content) > 4 * 32 * 1024  # Several blocks, so that records are split.
+    framed = _framing.FILE_HEADER
     for record in _framing.parse(content):
         framed += _framing.frame(record, len(framed))
     assert framed == content
@@ -93,7 +93,7 @@ def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
 
 @pytest.mark.slow
 def test_stored_values_have_same_shape_as_client_library(reference: Path, tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
     png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000006000000040802") + bytes(9)
     (recorded.directory / "p.png").write_bytes(png)
     recorded.journal.append(events.Params, {"lr": 0.1})
@@ -101,20 +101,20 @@ def test_stored_values_have_same_shape_as_client_library(reference: Path, tmp_pa
     recorded.journal.append(events.Histogram, "h", 2, [0.0, 1.0, 2.0], [1, 2], 0.0, 2.0, 3.0, 4.0)
     recorded.journal.append(events.Image, "p", 3, "p.png")
     recorded.end()
-    theirs, ours = read(reference), read(recorded.directory)
+    reference_records, written_records = read_records(reference), read_records(recorded.directory)
 
     def shape(stored_records: list[pb.Record], key: str) -> tuple[set[str], set[str]]:
-        row = next(row for row in rows(stored_records) if key in row)
+        row = next(row for row in decode_rows(stored_records) if key in row)
         value = row[key]
         return set(row) - {"iteration", "epoch"}, set(value) if isinstance(value, dict) else set()
 
     for key in ("odd", "h", "p"):
-        assert shape(ours, key) == shape(theirs, key)
-    for stored_records in (theirs, ours):
+        assert shape(written_records, key) == shape(reference_records, key)
+    for stored_records in (reference_records, written_records):
         (metric,) = (record.metric for record in stored_records if record.HasField("metric"))
         assert (metric.glob_name, metric.step_metric, metric.options.step_sync) == ("*", "iteration", True)
         assert stored_records[-1].exit.exit_code == 0
-    image = next(row["p"] for row in rows(ours) if "p" in row)
+    image = next(row["p"] for row in decode_rows(written_records) if "p" in row)
     assert (image["width"], image["height"], image["format"], image["_type"]) == (6, 4, "png", "image-file")
     (stored,) = recorded.directory.glob("wandb/*/files/media/images/*.png")
     assert str(stored).endswith(image["path"])
@@ -123,7 +123,7 @@ def test_stored_values_have_same_shape_as_client_library(reference: Path, tmp_pa
 
 def test_run_writes_params_metrics_artifacts_and_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "digits")
-    recorded = Recorded(tmp_path / "run", WandbSink().resolve())
+    recorded = RecordedRun(tmp_path / "run", WandbSink().resolve())
     snapshot = recorded.directory / "snapshot_iter_2"
     snapshot.write_bytes(b"state")
     recorded.journal.append(events.Params, {"lr": 0.1, "name": "ü"})
@@ -134,7 +134,7 @@ def test_run_writes_params_metrics_artifacts_and_summary(tmp_path: Path, monkeyp
     recorded.journal.append(events.Checkpoint, "snapshot_iter_2", 2, "0" * 64, 5, 1, {"loss": 0.25})
     recorded.journal.append(events.Text, "note", 2, "<b>")
     recorded.end()
-    stored_records = read(recorded.directory)
+    stored_records = read_records(recorded.directory)
     assert [record.num for record in stored_records] == list(range(1, len(stored_records) + 1))
     (run,) = (record.run for record in stored_records if record.HasField("run"))
     assert (run.run_id, run.project) == (recorded.manifest.id, "digits")
@@ -151,7 +151,7 @@ def test_run_writes_params_metrics_artifacts_and_summary(tmp_path: Path, monkeyp
 
 
 def test_superseded_metrics_and_pruned_checkpoints_are_removed(tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
     for step in (1, 2):
         (recorded.directory / f"s{step}").write_bytes(b"state")
         recorded.journal.append(events.Checkpoint, f"s{step}", step, "0" * 64, 5, 1, {})
@@ -164,22 +164,24 @@ def test_superseded_metrics_and_pruned_checkpoints_are_removed(tmp_path: Path) -
     (recorded.directory / "s1").unlink()
     recorded.journal.append(events.CheckpointRemoved, "s1", 1)
     recorded.end()
-    assert points_of(recorded.directory) == {"loss": [(2, 0.5), (3, 0.25)]}
-    aliases = [list(record.artifact.aliases) for record in read(recorded.directory) if record.HasField("artifact")]
+    assert read_run_points(recorded.directory) == {"loss": [(2, 0.5), (3, 0.25)]}
+    aliases = [
+        list(record.artifact.aliases) for record in read_records(recorded.directory) if record.HasField("artifact")
+    ]
     assert aliases == [["latest", "step-2"]]
 
 
 def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "run", WandbSink("p"))
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
     for step in range(1, 50):
         recorded.log(step, {"loss": step / 7})
     recorded.deliver()
     (path,) = recorded.directory.glob("wandb/*/run-*.wandb")
     path.write_bytes(path.read_bytes()[:100])
-    recorded._channel = None
+    recorded.crash()
     recorded.log(50, {"loss": 50 / 7})
     recorded.end()
-    assert points_of(recorded.directory) == {"loss": [(step, step / 7) for step in range(1, 51)]}
+    assert read_run_points(recorded.directory) == {"loss": [(step, step / 7) for step in range(1, 51)]}
 
 
 @pytest.mark.slow
@@ -187,15 +189,15 @@ def test_training_writes_files_and_leaves_no_process(tmp_path: Path) -> None:
     with pte.Run(tmp_path / "result", sinks=["wandb"], close_timeout=60) as run:
         for step in range(1, 101):
             run.log_metrics({"loss": step / 7}, step)
-    assert points_of(tmp_path / "result") == {"loss": [(step, step / 7) for step in range(1, 101)]}
-    assert read(tmp_path / "result")[-1].exit.exit_code == 0
+    assert read_run_points(tmp_path / "result") == {"loss": [(step, step / 7) for step in range(1, 101)]}
+    assert read_records(tmp_path / "result")[-1].exit.exit_code == 0
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not [words for words in running if b"wandb-core" in words and str(tmp_path).encode() in words]
 
 
-@pytest.mark.parametrize("damage", [b"", b"nothing of theirs", None])
+@pytest.mark.parametrize("damage", [b"", b"another format", None])
 def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | None) -> None:
-    file_bytes = _framing.BEGINNING + _framing.frame(b"record", len(_framing.BEGINNING))
+    file_bytes = _framing.FILE_HEADER + _framing.frame(b"record", len(_framing.FILE_HEADER))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
         _framing.parse(file_bytes[:-1] + b"?" if damage is None else damage)
 

@@ -113,7 +113,7 @@ def test_command_foreign_directory_exits_with_1_and_names_directory(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--to", "nowhere"], "installed are json, mlflow"),
+        (["--to", "nowhere"], "Installed sinks: json, mlflow"),
         (["--option", "a=b"], "behind a --to"),
         (["--to", "json", "--option", "colour=red"], "its options are"),
         (["--follow", "--json"], "leave --json out"),

@@ -248,12 +248,12 @@ def test_cursor_keeps_error_until_delivery_succeeds(
     for _ in range(3):
         recording.deliver(1)
     cursor = Cursor.load(recording.directory, "probe")
-    assert cursor.error == "Trouble: no route to host"
+    assert cursor.error == "ProbeError: no route to host"
     assert cursor.error_kind == "other"
     assert cursor.error_time
     assert caplog.text.count("no route to host") == 1
     assert [str(sink) for sink in backlog(recording.directory, recording.manifest)] == [
-        "1 pending event for probe (Trouble: no route to host)"
+        "1 pending event for probe (ProbeError: no route to host)"
     ]
     probe.control()
     recording.deliver()
@@ -369,7 +369,7 @@ def test_superseded_lists_only_events_delivered_to_sink(recording: Recording, pr
     recording.row(3, {"a": 30.0})
     recording.finish()
     (note,) = probe.notes("rewound")
-    assert note["gone"] == note["told"] == [4, 7]
+    assert note["removed"] == note["superseded"] == [4, 7]
     assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0), ("a", 3, 30.0)]
 
 

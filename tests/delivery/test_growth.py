@@ -19,7 +19,7 @@ from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 
 SHORT, LONG = 8_000, 40_000
 REWOUND_ROWS = 100  # rows that a rewind supersedes
@@ -89,7 +89,7 @@ def test_reopen_cost_is_independent_of_run_length(
 def test_delivery_memory_is_independent_of_backlog_length(tmp_path: Path) -> None:
     peaks = []
     for rows in (SHORT, LONG):
-        recorded = Recorded(tmp_path / f"run of {rows}", JsonSink())
+        recorded = RecordedRun(tmp_path / f"run of {rows}", JsonSink())
         for step in range(rows):
             recorded.log(step, {"a": 1.0})
         consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])

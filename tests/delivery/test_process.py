@@ -291,7 +291,7 @@ def test_close_waits_at_most_timeout_and_delivery_continues(stage: Stage) -> Non
         until=lambda: stage.is_reported("no route to host"),
     )
     (line,) = [line for line in error_output.splitlines() if "Not yet delivered" in line]
-    assert "for probe (Trouble: no route to host)" in line
+    assert "for probe (ProbeError: no route to host)" in line
     assert error_output.count("no route to host") == 1
     assert line.endswith(f"pte-tracking sync {stage.directory}")
     assert stage.delivery

@@ -17,7 +17,7 @@ from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 from tests import servers
 from tests.disks import fill, grow, small_disk
 
@@ -50,7 +50,7 @@ def attempt(channel: SinkConsumer, times: int) -> list[str]:
 @pytest.mark.parametrize("full_from", ["start", "first delivery"])
 def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp_path: Path, full_from: str) -> None:
     uri = f"sqlite:///{disk / 'mlflow.db'}"
-    recorded = Recorded(tmp_path / "run", MLflowSink(uri))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(uri))
     channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(0, {"a": 0.0})
     if full_from == "first delivery":

@@ -1,4 +1,4 @@
-"""A stranger's sink for the tests, installed as strangers' packages are."""
+"""Fixtures that install the probe sink as a third-party package."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ probe = pte_probe:ProbeSink
 probe-two = pte_probe:SecondProbeSink
 needy = pte_probe:NeedySink
 gone = pte_gone:GoneSink
-odd = pte_probe:Trouble
+odd = pte_probe:ProbeError
 """
 
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the probe is installed in."""
+    """Directory in which the probe sink is installed."""
     folder = tmp_path_factory.mktemp("packages")
     shutil.copy(HERE / "pte_probe.py", folder)
     info = folder / "pte_probe-1.0.dist-info"
@@ -48,7 +48,7 @@ def _installed(packages: Path) -> Iterator[None]:
 
 @pytest.fixture
 def probes(tmp_path: Path) -> Callable[[str], Probe]:
-    """Makes probes by name."""
+    """Return a function that creates probes by name."""
     module = importlib.import_module("pte_probe")
     return lambda name: cast("Probe", module.Probe(tmp_path / name))
 
@@ -58,9 +58,9 @@ def probe(probes: Callable[[str], Probe]) -> Probe:
     return probes("probe")
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that must come to hold."""
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
+    while not condition():
+        assert time.monotonic() < deadline, f"The condition is still false after {seconds} seconds."
         time.sleep(0.02)

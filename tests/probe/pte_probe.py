@@ -1,6 +1,7 @@
-"""A stranger's sink: writes the events it gets to a file of lines, keeps notes, and fails when it is told to.
+"""Probe sink, a third-party backend for tests.
 
-It is installed into a folder of its own by the fixture ``probe``, and found by its entry points alone.
+It writes events to a file, keeps notes, and fails on request. The fixture ``packages`` installs it in a separate
+directory, where it is found by its entry points.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking.sinks import Limits, RejectedEventError, RunView, Sink, SinkClosedError
 
 
-class Trouble(Exception):
-    """What the probe raises when it is told to fail."""
+class ProbeError(Exception):
+    """Raised by the probe sink on request."""
 
 
-#: Called at every step that a crash or an error may come before, in tests that drive a channel themselves.
-hook: Callable[[str], None] = lambda place: None  # noqa: E731
+#: Called at every stage before which a test may inject a crash or an error.
+hook: Callable[[str], None] = lambda stage: None  # noqa: E731
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeSink(Sink):
-    """Leaves ``<folder>/<version>.jsonl``, the last of which counts, and notes in ``<folder>/notes.jsonl``.
+    """Sink that writes ``<folder>/<version>.jsonl``, of which the last version counts, and ``<folder>/notes.jsonl``.
 
-    Obeys ``<folder>/control.json``: ``{"fail": a message, "hang": seconds, "bad": [seq, ...], "closed": a reason}``. It
-    hangs no longer than until it is told otherwise.
+    It reads ``<folder>/control.json``: ``{"fail": message, "hang": seconds, "bad": [seq, ...], "closed": reason,
+    "refuse": reason}``. It stops hanging when the file changes.
     """
 
     name: ClassVar[str] = "probe"
@@ -58,21 +59,21 @@ class SecondProbeSink(ProbeSink):
 @dataclasses.dataclass(frozen=True)
 class NeedySink(ProbeSink):
     name: ClassVar[str] = "needy"
-    requires: ClassVar[str | None] = "a_product_that_nobody_has"
-    install: ClassVar[str] = "pip install a-product"
+    requires: ClassVar[str | None] = "missing_client_library"
+    install: ClassVar[str] = "pip install missing-client-library"
 
 
 class ProbeConnection:
-    """Keeps what it holds in step with its state; or, where it cannot rewind, holds for ever whatever was written.
+    """Connection whose file matches its state.
 
-    The latter is how MLflow does: a point that comes again exactly is one point, and nothing else is.
+    If it cannot rewind, it keeps everything that was written and drops exact repetitions, as MLflow does.
     """
 
     def __init__(self, folder: Path, can_rewind: bool, run: RunView, state: Mapping[str, Any]) -> None:
         self._folder, self._run = folder, run
         self._version, self._size = state.get("version", 0), state.get("size", 0)
         folder.mkdir(parents=True, exist_ok=True)
-        self._obey("open")
+        self._apply_control("open")
         with open(self._path, "ab") as file:
             if can_rewind:
                 file.truncate(self._size)
@@ -81,7 +82,7 @@ class ProbeConnection:
         self._note("open", run=run.id, torch="torch" in sys.modules)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        control = self._obey("write")
+        control = self._apply_control("write")
         assert sum(len(event.values) for event in events if isinstance(event, kinds.Metrics)) <= 50
         assert len(events) <= 20
         for event in events:
@@ -92,8 +93,8 @@ class ProbeConnection:
             return
         lines = [kinds.encode(event) for event in events]
         if not self._can_rewind:
-            held = set(self._path.read_bytes().splitlines(keepends=True))
-            lines = [line for line in lines if line not in held]
+            stored_lines = set(self._path.read_bytes().splitlines(keepends=True))
+            lines = [line for line in lines if line not in stored_lines]
         with open(self._path, "r+b") as file:
             file.truncate(self._size)
             file.seek(self._size)
@@ -111,7 +112,7 @@ class ProbeConnection:
         return {"version": self._version, "size": self._size}
 
     def close(self, status: Status | None) -> None:
-        self._obey("close")
+        self._apply_control("close")
         self._note("close", status=status)
 
     @property
@@ -121,26 +122,26 @@ class ProbeConnection:
     def _rewind(self, rewound: Rewound) -> None:
         lines = self._path.read_bytes()[: self._size].splitlines(keepends=True)
         kept = [line for line in lines if kinds.decode(line).seq <= rewound.to_seq]
-        gone = [kinds.decode(line) for line in lines[len(kept) :]]
-        told = list(self._run.superseded(rewound))
-        self._note("rewound", gone=[event.seq for event in gone], told=[event.seq for event in told])
+        removed = [kinds.decode(line) for line in lines[len(kept) :]]
+        superseded = list(self._run.superseded(rewound))
+        self._note("rewound", removed=[event.seq for event in removed], superseded=[event.seq for event in superseded])
         self._version += 1
         self._size = sum(map(len, kept))
         hook("middle of a rewind")
         self._path.write_bytes(b"".join(kept))
 
-    def _obey(self, place: str) -> dict[str, Any]:
-        hook(place)
+    def _apply_control(self, stage: str) -> dict[str, Any]:
+        hook(stage)
         control = self._control()
-        until = time.monotonic() + control.get("hang", 0)
-        while time.monotonic() < until and self._control() == control:
+        deadline = time.monotonic() + control.get("hang", 0)
+        while time.monotonic() < deadline and self._control() == control:
             time.sleep(0.05)
         if "closed" in control:
             raise SinkClosedError(control["closed"])
         if "refuse" in control:
             raise PermissionError(control["refuse"])
         if "fail" in control:
-            raise Trouble(control["fail"])
+            raise ProbeError(control["fail"])
         return control
 
     def _control(self) -> dict[str, Any]:
@@ -150,16 +151,16 @@ class ProbeConnection:
             return {}
         return control
 
-    def _note(self, what: str, **more: Any) -> None:
+    def _note(self, kind: str, **fields: Any) -> None:
         with open(self._folder / "notes.jsonl", "a") as file:
-            file.write(json.dumps({"what": what, "pid": os.getpid(), "time": time.time(), **more}) + "\n")
+            file.write(json.dumps({"kind": kind, "pid": os.getpid(), "time": time.time(), **fields}) + "\n")
 
 
 class Probe:
-    """The folder of a probe sink, for the tests' side: what it got, and what it shall do.
+    """Test side of a probe sink: reads its events and controls it.
 
     Args:
-        folder: The folder.
+        folder: Directory of the probe sink.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -169,29 +170,29 @@ class Probe:
     def sink(self, **options: Any) -> ProbeSink:
         return ProbeSink(folder=str(self.folder), **options)
 
-    def control(self, **orders: Any) -> None:
-        """Tell the sink what to do from now on."""
+    def control(self, **instructions: Any) -> None:
+        """Set the instructions for the sink."""
         temporary = self.folder / "control.tmp"
-        temporary.write_text(json.dumps(orders))
+        temporary.write_text(json.dumps(instructions))
         temporary.replace(self.folder / "control.json")
 
     def events(self) -> list[AnyEvent]:
-        """What the sink holds."""
+        """Return the stored events."""
         files = sorted(self.folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
         return [kinds.decode(line) for line in files[-1].read_bytes().splitlines()] if files else []
 
     def points(self) -> list[tuple[str, int, Any]]:
-        """All points that the sink holds, in the order in which they came."""
+        """Return all stored data points in order of delivery."""
         rows = [event for event in self.events() if isinstance(event, kinds.Metrics)]
         return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
-    def notes(self, what: str) -> list[Mapping[str, Any]]:
-        """What the sink has noted of one kind."""
+    def notes(self, kind: str) -> list[Mapping[str, Any]]:
+        """Return all notes of one kind."""
         path = self.folder / "notes.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [note for note in map(json.loads, lines) if note["what"] == what]
+        return [note for note in map(json.loads, lines) if note["kind"] == kind]
 
     @property
     def statuses(self) -> list[str | None]:
-        """With what the sink was closed, first to last."""
+        """Statuses with which the sink was closed, in order."""
         return [note["status"] for note in self.notes("close")]

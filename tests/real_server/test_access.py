@@ -21,7 +21,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 from tests.postgres import Postgres
 from tests.real_server.conftest import Guarded
 from tests.real_server.training import ITERATIONS, KILLED_IN
@@ -146,7 +146,7 @@ def test_wrong_password_prints_one_line_and_loses_nothing(
     wait_until(lambda: Cursor.load(run, "mlflow").error)
     shown = pte("show", str(run), env=env).stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("not delivered")]
-    assert f"{guarded_server.uri} does not accept the user name and password" in line
+    assert f"{guarded_server.uri} rejected the credentials" in line
     assert "MLFLOW_TRACKING_PASSWORD" in line
     assert steps(database, experiment) == []
     failed = pte("sync", str(run), "--timeout", "1", env=env)
@@ -171,7 +171,7 @@ def test_fetch_with_wrong_password_prints_one_line(
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ConnectionError: runs:/")
-    assert "does not accept the user name and password" in last
+    assert "rejected the credentials" in last
 
 
 def test_user_without_write_permission_raises_permission_error(
@@ -180,7 +180,7 @@ def test_user_without_write_permission_raises_permission_error(
     def deliver(name: str, user: str, password: str) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-        Recorded(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
+        RecordedRun(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
 
     deliver("theirs", guarded_server.user, guarded_server.password)
     guest = f"guest-{uuid.uuid4().hex}"
@@ -190,5 +190,5 @@ def test_user_without_write_permission_raises_permission_error(
     credentials = b64encode(f"{guarded_server.user}:{guarded_server.password}".encode()).decode()
     request.add_header("Authorization", f"Basic {credentials}")
     urllib.request.urlopen(request, timeout=10).close()
-    with pytest.raises(PermissionError, match="does not let this user write"):
+    with pytest.raises(PermissionError, match="denied write access"):
         deliver("ours", guest, "a long password")

@@ -11,8 +11,8 @@ from mlflow.entities import Run
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._store import events
-from pte_tracking.testing import Recorded
-from tests.mlflow_contract import AtAServer
+from pte_tracking.testing import RecordedRun
+from tests.mlflow_contract import ServerContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
@@ -28,7 +28,7 @@ def find_run(uri: str, experiment: str) -> Run:
     return run
 
 
-class TestContract(AtAServer):
+class TestContract(ServerContract):
     @pytest.fixture
     def uri(self, real_server: str) -> str:
         return real_server
@@ -38,7 +38,7 @@ class TestContract(AtAServer):
 def test_texts_rejected_by_postgres_are_replaced_and_delivered(
     kind: type[events.Params | events.Tags], real_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(real_server, experiment))
     texts = {"zero": "a\0b", "wide": "ü" * 5000, "smile": "🙂", "empty": ""}
     recorded.journal.append(kind, texts)
     recorded.journal.append(events.Dataset, "a\0b", "\0", "\0", "\0")
@@ -52,6 +52,6 @@ def test_texts_rejected_by_postgres_are_replaced_and_delivered(
 
 
 def test_run_name_beyond_limit_is_truncated(real_server: str, experiment: str, tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "run", MLflowSink(real_server, experiment, run_name="\0" + "ü" * 300))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(real_server, experiment, run_name="\0" + "ü" * 300))
     recorded.end()
     assert find_run(real_server, experiment).info.run_name == "␀" + "ü" * 249

@@ -15,7 +15,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._store import journal
 from pte_tracking._store.events import Metrics
 from pte_tracking._store.journal import Journal, read, read_effective
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 from tests.disks import fill, small_disk
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_training_on_full_disk_continues_and_writes_all_later(
 
 
 def test_delivery_with_unsaved_cursor_delivers_after_space_is_freed(disk: Path, probe: Probe) -> None:
-    recorded = Recorded(disk / "run", probe.sink())
+    recorded = RecordedRun(disk / "run", probe.sink())
     for step in range(60):
         recorded.log(step, {"a": 1.0})
     channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])

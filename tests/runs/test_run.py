@@ -70,23 +70,23 @@ class MisnamedSink(StrangeSink):
 
 
 def test_run_unknown_sink_raises_with_installed_sinks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sinks: no sink is called 'mlfow'; installed are .*json.*probe"):
+    with pytest.raises(ValueError, match=r"Unknown sink 'mlfow'. Installed sinks: .*json.*probe"):
         Run(tmp_path / "run", sinks=["json", "mlfow"])
     assert not (tmp_path / "run").exists()
 
 
 def test_run_sink_without_client_library_raises_with_install_hint(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'needy' needs .*a_product_that_nobody_has.*pip install a-product"):
+    with pytest.raises(ValueError, match=r"'needy' needs .*missing_client_library.*pip install missing-client-library"):
         Run(tmp_path, sinks=["needy"])
 
 
 def test_run_sink_with_missing_package_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sinks: 'gone' cannot be loaded from 'pte_gone:GoneSink' .*install"):
+    with pytest.raises(ValueError, match=r"Sink 'gone' cannot be loaded from 'pte_gone:GoneSink': .*Reinstall"):
         Run(tmp_path, sinks=["gone"])
 
 
 def test_run_entry_point_that_is_not_a_sink_raises(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"entry point 'odd' .* not a subclass of pte_tracking.sinks.Sink"):
+    with pytest.raises(TypeError, match=r"Entry point 'odd' .* Expected a subclass of pte_tracking.sinks.Sink"):
         Run(tmp_path, sinks=["odd"])
 
 
@@ -447,7 +447,7 @@ def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, n
     manifest["sinks"].append({"key": "x", "name": name, "options": {"command": "true"}})
     path.write_text(json.dumps(manifest))
     modules = set(sys.modules)
-    with pytest.raises(ValueError, match="sinks: no sink is called"):
+    with pytest.raises(ValueError, match="Unknown sink"):
         Run(tmp_path, resume=True).open()
     assert set(sys.modules) == modules
     # The directory is free again, and the run as it was.

@@ -1,4 +1,4 @@
-"""Keys that a backend refuses are mapped by one rule, and never meet."""
+"""Mapping of keys: valid, deterministic, and without collisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMITS = [
     Limits(key_length=12),
 ]
 
-# Keys of few characters meet more often.
+# Keys from few characters collide more often.
 keys = st.text(min_size=1) | st.text("ab./-_0@ ", min_size=1, max_size=30) | st.text("aé@", min_size=240, max_size=260)
 
 
@@ -44,7 +44,7 @@ def test_map_key_result_satisfies_limits(limits: Limits, key: str) -> None:
 def test_map_key_distinct_keys_never_collide(limits: Limits, distinct_keys: list[str]) -> None:
     mapped = [map_key(key, limits) for key in distinct_keys]
     assert len(set(mapped)) == len(distinct_keys)
-    # Somebody may well log a key that looks like a mapped one.
+    # A user may log a key that looks like a mapped key.
     for key, mapped_key in zip(distinct_keys, mapped, strict=True):
         assert key == mapped_key or map_key(mapped_key, limits) != mapped_key
 

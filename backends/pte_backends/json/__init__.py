@@ -1,4 +1,4 @@
-"""The JSON log of a run, as Chainer's ``LogReport`` left it, but appended in constant time."""
+"""JSON log in the format of Chainer's ``LogReport``, appended to in constant time."""
 
 from pte_backends.json._sink import JsonSink
 

@@ -1,4 +1,7 @@
-"""MLflow: a run with its metrics, params, tags, pictures and artifacts, and its snapshots as logged models."""
+"""MLflow backend.
+
+The sink delivers metrics, parameters, tags, figures and artifacts to an MLflow run, and snapshots as logged models.
+"""
 
 from pte_backends.mlflow._sink import MLflowSink
 

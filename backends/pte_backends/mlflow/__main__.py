@@ -1,4 +1,7 @@
-"""``python -m pte_backends.mlflow STORE URI FOLDER`` downloads a checkpoint and prints the name of its file."""
+"""Command that downloads a checkpoint and prints the name of its file.
+
+Usage: ``python -m pte_backends.mlflow TRACKING_URI CHECKPOINT_URI DIRECTORY``
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,27 @@ import sys
 from pathlib import Path
 
 from pte_backends.mlflow import _client, _tracking_uri
-from pte_backends.mlflow._fetch import NOT_FOUND
+from pte_backends.mlflow._fetch import NOT_FOUND_EXIT_CODE
 
 
 def main() -> int:
-    """Fetch."""
+    """Download the checkpoint named on the command line.
+
+    Returns:
+        The exit code: 0 on success, 3 if there is no complete checkpoint, 1 if access is denied.
+    """
     tracking_uri, uri, directory = sys.argv[1:]
-    _client.prepare()
-    # These import MLflow, which has to be prepared before.
+    _client.configure()
+    # These modules import MLflow, which must be configured first.
     from pte_backends.mlflow._download import download
-    from pte_backends.mlflow._errors import told_plainly
+    from pte_backends.mlflow._errors import translate_auth_errors
 
     try:
-        with told_plainly(tracking_uri):
-            print(download(_tracking_uri.with_secrets(tracking_uri), uri, Path(directory)))
+        with translate_auth_errors(tracking_uri):
+            print(download(_tracking_uri.restore_credentials(tracking_uri), uri, Path(directory)))
     except LookupError as error:
         print(error.args[0], file=sys.stderr)
-        return NOT_FOUND
+        return NOT_FOUND_EXIT_CODE
     except PermissionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Files of the run at MLflow: pictures, texts, artifacts."""
+"""Upload of files to the artifacts of an MLflow run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pte_backends.mlflow._client import patience
+from pte_backends.mlflow._client import upload_timeout
 from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text
 
 
-class Files:
-    """Puts files of a run's directory into its artifacts. What is there already is replaced by the same.
+class ArtifactUploader:
+    """Uploader of files to the artifacts of an MLflow run.
+
+    An upload overwrites an existing artifact of the same name, so a repeated upload changes nothing.
 
     Args:
-        run: The run.
-        location: Where the artifacts of the MLflow run are.
-        tracking_uri: The server that may stand before them.
+        run: Run to deliver.
+        location: Artifact URI of the MLflow run.
+        tracking_uri: Tracking URI of the server, which may proxy the artifacts.
     """
 
     def __init__(self, run: RunView, location: str, tracking_uri: str) -> None:
@@ -29,61 +31,89 @@ class Files:
         self._location = location
         self._tracking_uri = tracking_uri
 
-    def picture(self, event: Figure | Image) -> None:
-        """Store a picture as ``log_image(key=, step=)`` does: MLflow's page has a slider over the steps of those.
+    def upload_image(self, event: Figure | Image) -> None:
+        """Store an image in the layout of MLflow's ``log_image(key=, step=)``.
 
-        The page reads key and step from the name, and takes a second file for the small view. The time in the name
-        is always the run's, so that a picture that is drawn again replaces the first.
+        MLflow reads the key and the step from the file name and offers a slider over the steps. It expects a second
+        file for the thumbnail. The time in the file name is always the start time of the run, so that an image that is
+        drawn again replaces the first one.
+
+        Args:
+            event: Figure or image to store. A figure is also stored as ``figures/<key>.png``.
+
+        Raises:
+            RejectedEventError: If the file does not exist.
         """
-        time = int(self._run.start_time * 1000)
-        name = f"images/{event.key.replace('/', '~')}+step+{event.step}+timestamp+{time}+{self._run.id}"
-        path = self._local(event)
-        self.put(path, f"{name}.png")
-        self.put(path, f"{name}+compressed.png")
+        timestamp = int(self._run.start_time * 1000)
+        name = f"images/{event.key.replace('/', '~')}+step+{event.step}+timestamp+{timestamp}+{self._run.id}"
+        path = self._local_path(event)
+        self.upload_file(path, f"{name}.png")
+        self.upload_file(path, f"{name}+compressed.png")
         if isinstance(event, Figure):
-            # The newest one, to be seen without the slider.
-            self.put(path, f"figures/{event.key}.png")
+            # The newest figure, visible without the slider.
+            self.upload_file(path, f"figures/{event.key}.png")
 
-    def text(self, event: Text) -> None:
-        """Store a text."""
-        self.write(f"text/{event.key}/step_{event.step}.md", event.text)
+    def upload_text(self, event: Text) -> None:
+        """Store a text as ``text/<key>/step_<step>.md``.
 
-    def artifact(self, event: Artifact) -> None:
-        """Store a file or folder."""
-        path = self._local(event)
-        with patience(_size(path)):
+        Args:
+            event: Text to store.
+        """
+        self.write_text(f"text/{event.key}/step_{event.step}.md", event.text)
+
+    def upload_artifact(self, event: Artifact) -> None:
+        """Store a file or directory.
+
+        Args:
+            event: Artifact to store.
+
+        Raises:
+            RejectedEventError: If the file does not exist.
+        """
+        path = self._local_path(event)
+        with upload_timeout(_max_file_size(path)):
             if path.is_dir():
                 self._repository.log_artifacts(str(path), posixpath.join(event.artifact_path, path.name))
             else:
                 self._repository.log_artifact(str(path), event.artifact_path or None)
 
-    def write(self, name: str, text: str) -> None:
-        """Store a text as the file ``name``."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "text")
-            path.write_text(text, encoding="utf-8")
-            self.put(path, name)
+    def write_text(self, name: str, text: str) -> None:
+        """Store a text as an artifact.
 
-    def put(self, path: Path, name: str) -> None:
-        """Store a file under another name."""
-        folder, _, base = name.rpartition("/")
-        with tempfile.TemporaryDirectory() as links, patience(path.stat().st_size):
-            link = Path(links, base)
+        Args:
+            name: Path of the artifact.
+            text: Content of the artifact, stored as UTF-8.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, "text")
+            path.write_text(text, encoding="utf-8")
+            self.upload_file(path, name)
+
+    def upload_file(self, path: Path, name: str) -> None:
+        """Store a file as an artifact with another name.
+
+        Args:
+            path: File to upload.
+            name: Path of the artifact.
+        """
+        directory, _, file_name = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as temporary, upload_timeout(path.stat().st_size):
+            link = Path(temporary, file_name)
             os.symlink(path, link)
-            self._repository.log_artifact(str(link), folder or None)
+            self._repository.log_artifact(str(link), directory or None)
 
     @cached_property
     def _repository(self) -> Any:
-        # An ArtifactRepository, which has no types. Storage that is out of reach must not keep metrics from MLflow, so
-        # that it is not asked for before there is a file.
+        # An ArtifactRepository, which has no type annotations. The repository is opened with the first upload, so that
+        # unreachable storage does not block metrics.
         return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
 
-    def _local(self, event: Figure | Image | Artifact) -> Path:
+    def _local_path(self, event: Figure | Image | Artifact) -> Path:
         path = self._run.directory / event.path
         if not path.exists():
-            raise RejectedEventError(event.seq, f"{event.path} is gone")
+            raise RejectedEventError(event.seq, f"File {event.path} does not exist.")
         return path
 
 
-def _size(path: Path) -> int:
-    return max((found.stat().st_size for found in [path, *path.rglob("*")] if found.is_file()), default=0)
+def _max_file_size(path: Path) -> int:
+    return max((file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()), default=0)

@@ -1,4 +1,7 @@
-"""MLflow itself, imported lean and quiet, and less patient than it is by default."""
+"""Configuration and import of the MLflow client.
+
+The import takes less time and memory than the default one, requests time out earlier, and output is suppressed.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-#: MLflow's defaults hold a thread for 16 minutes where a server hangs; whoever delivers tries again for ever anyway.
-#: But a server that is overrun goes on with what nobody waits for any more: who gives up soon, and asks again, makes
-#: more work for it.
+#: With MLflow's defaults, a hanging server blocks a thread for 16 minutes, although the delivery process retries.
+#: The timeout is not shorter, because an overloaded server also processes requests whose clients have given up. Early
+#: retries would add to its load.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -20,85 +23,96 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
 }
-_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-_UPLOAD_RATE = 5_000_000  # bytes per second that a server must at least be able to pass on
-_ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_MIN_UPLOAD_BYTES_PER_SECOND = 5_000_000
+_ARTIFACT_ROOT_VARIABLE = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
-# MLflow takes settings from the environment, which threads share that deliver several runs.
-_making_store = threading.Lock()
-_changing_timeout = threading.Lock()
-_uploads: list[int] = []
-_timeout_before: str | None = None
+# MLflow reads these settings from the environment, which all delivery threads share.
+_artifact_root_lock = threading.Lock()
+_timeout_lock = threading.Lock()
+_upload_timeouts: list[int] = []
+_original_timeout: str | None = None
 
 
-def prepare() -> None:
-    """Import MLflow in a process that is there for delivery alone."""
+def configure() -> None:
+    """Configure and import MLflow in a process that only delivers runs or downloads a checkpoint.
+
+    Environment variables that are set already take precedence.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # The trainer's active model: MLflow would add it to each point.
+    # MLflow would attach the active model of the training script to every data point.
     for name in ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID"):
         os.environ.pop(name, None)
-    # That a request is tried a second time is no news; what fails in the end is said by whoever delivers.
+    # A retried request is not worth a warning. The delivery process logs the final failure.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    _import_lean()
+    _import_without_pandas()
 
 
 @contextlib.contextmanager
-def artifacts_at(root: str | None) -> Iterator[None]:
-    """Make the client of a store without a server here, whose artifacts go to ``root``.
+def artifact_root(root: str | None) -> Iterator[None]:
+    """Set the artifact root of a local store while its client is created.
 
     Args:
-        root: A folder; None for a server, which knows itself. What the environment says comes before it.
+        root: Directory for the artifacts. None for a server, which has its own root. A root that is set in the
+            environment takes precedence.
     """
     if root is None:
         yield
         return
-    with _making_store:
-        said = os.environ.get(_ARTIFACT_ROOT)
-        os.environ[_ARTIFACT_ROOT] = said or root
+    with _artifact_root_lock:
+        configured_root = os.environ.get(_ARTIFACT_ROOT_VARIABLE)
+        os.environ[_ARTIFACT_ROOT_VARIABLE] = configured_root or root
         try:
             yield
         finally:
-            if not said:
-                del os.environ[_ARTIFACT_ROOT]
+            if not configured_root:
+                del os.environ[_ARTIFACT_ROOT_VARIABLE]
 
 
 @contextlib.contextmanager
-def patience(size: int) -> Iterator[None]:
-    """Wait for the answer to an upload as long as a server may need to pass ``size`` bytes on to its own storage."""
-    global _timeout_before
-    seconds = 60 + size // _UPLOAD_RATE
-    with _changing_timeout:
-        if not _uploads:
-            _timeout_before = os.environ.get(_TIMEOUT)
-        _uploads.append(seconds)
-        _set_timeout()
+def upload_timeout(size_bytes: int) -> Iterator[None]:
+    """Extend the request timeout during an upload.
+
+    A server answers only after it has stored the file, so the timeout grows with the size of the file. Contexts of
+    several threads may overlap. The longest timeout applies.
+
+    Args:
+        size_bytes: Size of the largest file.
+    """
+    global _original_timeout
+    timeout_seconds = 60 + size_bytes // _MIN_UPLOAD_BYTES_PER_SECOND
+    with _timeout_lock:
+        if not _upload_timeouts:
+            _original_timeout = os.environ.get(_TIMEOUT_VARIABLE)
+        _upload_timeouts.append(timeout_seconds)
+        _apply_timeout()
     try:
         yield
     finally:
-        with _changing_timeout:
-            _uploads.remove(seconds)
-            _set_timeout()
+        with _timeout_lock:
+            _upload_timeouts.remove(timeout_seconds)
+            _apply_timeout()
 
 
-def _set_timeout() -> None:
-    if _uploads:
-        os.environ[_TIMEOUT] = str(max(int(_timeout_before or 0), *_uploads))
-    elif _timeout_before is None:
-        del os.environ[_TIMEOUT]
+def _apply_timeout() -> None:
+    if _upload_timeouts:
+        os.environ[_TIMEOUT_VARIABLE] = str(max(int(_original_timeout or 0), *_upload_timeouts))
+    elif _original_timeout is None:
+        del os.environ[_TIMEOUT_VARIABLE]
     else:
-        os.environ[_TIMEOUT] = _timeout_before
+        os.environ[_TIMEOUT_VARIABLE] = _original_timeout
 
 
-def _import_lean() -> None:
+def _import_without_pandas() -> None:
     if "mlflow" in sys.modules:
         return
-    # Without pandas it takes 50 MB and 0.3 s less. It works so: its skinny package comes without.
-    lean = "pandas" not in sys.modules
-    if lean:
+    # Without pandas the import takes 50 MB and 0.3 s less. MLflow supports this: mlflow-skinny does not require pandas.
+    is_pandas_blocked = "pandas" not in sys.modules
+    if is_pandas_blocked:
         sys.modules["pandas"] = None  # type: ignore[assignment]
     try:
         import mlflow  # noqa: F401
     finally:
-        if lean:
+        if is_pandas_blocked:
             del sys.modules["pandas"]

@@ -1,4 +1,4 @@
-"""Downloads a checkpoint that is READY and has the right digest, with the run's journal up to it."""
+"""Download of a complete checkpoint with the journal up to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow import _journal, _runs
-from pte_backends.mlflow._checkpoints import PATH, SHA256, repository
+from pte_backends.mlflow._checkpoints import PATH_TAG, SHA256_TAG, open_repository
 from pte_tracking.sinks import (
     JOURNAL,
     Checkpoint,
@@ -24,95 +24,100 @@ from pte_tracking.sinks import (
 
 
 def download(tracking_uri: str, uri: str, directory: Path) -> str:
-    """Bring a checkpoint; see :func:`pte_backends.mlflow._fetch.fetch`.
+    """Download a checkpoint; see :func:`pte_backends.mlflow._fetch.fetch`.
+
+    Args:
+        tracking_uri: Tracking URI of the server or store.
+        uri: ``runs:/<run id>`` or ``models:/<model id>``.
+        directory: Directory for the downloaded files.
 
     Returns:
-        The name of the file, or of the folder of shards, in ``directory``.
+        The name of the file, or of the directory of shards, in ``directory``.
 
     Raises:
-        LookupError: There is none that is whole; with the reasons.
+        LookupError: If there is no complete checkpoint. The message contains the reasons.
     """
     client = MlflowClient(tracking_uri)
     scheme, _, rest = uri.partition(":")
-    identity = rest.strip("/")
-    if not identity or "/" in identity:
-        raise LookupError(f"{uri}: expected runs:/<run id> or models:/<model id>")
+    object_id = rest.strip("/")
+    if not object_id or "/" in object_id:
+        raise LookupError(f"Cannot fetch {uri!r}. Expected runs:/<run id> or models:/<model id>.")
     try:
         if scheme == "models":
-            model = client.get_logged_model(identity)
+            model = client.get_logged_model(object_id)
             run_id = model.source_run_id
             candidates = [model]
         else:
-            run_id = identity
-            candidates = _checkpoints_of(client, _runs.get(client, identity))
+            run_id = object_id
+            candidates = _list_models(client, _runs.get_run(client, object_id))
         if run_id:
-            _download_journal(client, _runs.get(client, run_id), directory)
+            _download_journal(client, _runs.get_run(client, run_id), directory)
     except (SinkClosedError, MlflowException) as error:
         if isinstance(error, SinkClosedError) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise LookupError(f"{uri}: {error}") from error
+            raise LookupError(f"Cannot fetch {uri!r}: {error}") from error
         raise
-    return _first_whole(client, uri, _effective_first(candidates, directory), directory)
+    return _download_first_complete(client, uri, _sort_candidates(candidates, directory), directory)
 
 
-def _checkpoints_of(client: MlflowClient, run: Run) -> list[LoggedModel]:
+def _list_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
     outputs = run.outputs.model_outputs if run.outputs else []
-    found = []
+    models = []
     for output in outputs:
         try:
-            found.append(client.get_logged_model(output.model_id))
+            models.append(client.get_logged_model(output.model_id))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # it was pruned
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # The model of a pruned snapshot was deleted.
                 raise
-    return found
+    return models
 
 
-def _effective_first(models: list[LoggedModel], directory: Path) -> list[LoggedModel]:
-    """The newest first, but those that were taken back after those that hold."""
-    holding = {(one.path, one.sha256) for one in list_checkpoints(directory)}
+def _sort_candidates(models: list[LoggedModel], directory: Path) -> list[LoggedModel]:
+    """Sort models by step, newest first, with superseded checkpoints after effective ones."""
+    effective = {(checkpoint.path, checkpoint.sha256) for checkpoint in list_checkpoints(directory)}
     return sorted(
         models,
         key=lambda model: (
-            (model.tags.get(PATH), model.tags.get(SHA256)) in holding,
+            (model.tags.get(PATH_TAG), model.tags.get(SHA256_TAG)) in effective,
             int(model.params.get("step", -1)),
         ),
         reverse=True,
     )
 
 
-def _first_whole(client: MlflowClient, uri: str, models: list[LoggedModel], directory: Path) -> str:
+def _download_first_complete(client: MlflowClient, uri: str, models: list[LoggedModel], directory: Path) -> str:
     reasons = []
     for model in models:
         if model.status != "READY":
-            reasons.append(f"{model.model_id} is {model.status}: its upload was not finished")
-        elif SHA256 not in model.tags or Path(model.tags.get(PATH, "")).name in ("", ".."):
-            reasons.append(f"{model.model_id} is no checkpoint of pte_tracking")
+            reasons.append(f"{model.model_id} is {model.status}, its upload is incomplete")
+        elif SHA256_TAG not in model.tags or Path(model.tags.get(PATH_TAG, "")).name in ("", ".."):
+            reasons.append(f"{model.model_id} is not a checkpoint of pte_tracking")
         else:
-            name = Path(model.tags[PATH]).name
-            repository(client, model).download_artifacts(name, str(directory))
-            damage = verify_digest(directory / name, model.tags[SHA256])
+            name = Path(model.tags[PATH_TAG]).name
+            open_repository(client, model).download_artifacts(name, str(directory))
+            damage = verify_digest(directory / name, model.tags[SHA256_TAG])
             if damage is None:
-                _cut_journal(directory / JOURNAL, model)
+                _truncate_journal(directory / JOURNAL, model)
                 return name
             delete_checkpoint(directory / name)
             reasons.append(f"{model.model_id}: {damage}")
-    raise LookupError(f"{uri}: no whole checkpoint ({'; '.join(reasons) or 'there is none'})")
+    raise LookupError(f"No complete checkpoint at {uri!r}: {'; '.join(reasons) or 'the run has no checkpoints'}.")
 
 
 def _download_journal(client: MlflowClient, run: Run, directory: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
         pieces = [
-            Path(client.download_artifacts(run.info.run_id, piece.path, folder))
-            for piece in client.list_artifacts(run.info.run_id, _journal.FOLDER)
+            Path(client.download_artifacts(run.info.run_id, piece.path, temporary))
+            for piece in client.list_artifacts(run.info.run_id, _journal.JOURNAL_DIRECTORY)
         ]
-        _journal.join(pieces, directory / JOURNAL)
+        _journal.join_pieces(pieces, directory / JOURNAL)
 
 
-def _cut_journal(path: Path, model: LoggedModel) -> None:
-    """End the journal with the checkpoint; without that in it, it is of no use."""
+def _truncate_journal(path: Path, model: LoggedModel) -> None:
+    """Truncate the journal after the checkpoint. Delete it if it does not contain the checkpoint."""
     ends = [
-        behind
-        for event, behind in find_events(path, Checkpoint)
-        if (event.path, event.sha256) == (model.tags[PATH], model.tags[SHA256])
+        end_position
+        for event, end_position in find_events(path, Checkpoint)
+        if (event.path, event.sha256) == (model.tags[PATH_TAG], model.tags[SHA256_TAG])
     ]
     if ends:
         os.truncate(path, ends[-1])

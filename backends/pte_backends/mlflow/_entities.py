@@ -1,4 +1,4 @@
-"""Events as MLflow's metrics, params and tags."""
+"""Conversion of events to MLflow metrics, parameters and tags."""
 
 from __future__ import annotations
 
@@ -26,135 +26,168 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
-_LONGEST_PARAM = 6000
-_LONGEST_TAG = 8000
-_LONGEST_DIGEST = 36
-_LONGEST_NAME = 500
-_LONGEST_RUN_NAME = 250
-_STEPS = range(-(2**63), 2**63)
-_EPOCH = "epoch"
-_CONTEXT = "mlflow.data.context"
-_HAS_PICTURES = "mlflow.loggedImages"  # lets the run's page ask for them
+_MAX_PARAM_LENGTH = 6000
+_MAX_TAG_LENGTH = 8000
+_MAX_DIGEST_LENGTH = 36
+_MAX_NAME_LENGTH = 500
+_MAX_RUN_NAME_LENGTH = 250
+_STEP_RANGE = range(-(2**63), 2**63)
+_EPOCH_KEY = "epoch"
+_CONTEXT_TAG = "mlflow.data.context"
+_LOGGED_IMAGES_TAG = "mlflow.loggedImages"  # MLflow's run page loads images only if this tag is set.
 
 
 class Entities(NamedTuple):
-    """What an event is at MLflow."""
+    """MLflow entities of one event.
+
+    Attributes:
+        metrics: Metrics.
+        params: Parameters.
+        tags: Tags.
+    """
 
     metrics: list[Metric]
     params: list[Param]
     tags: list[RunTag]
 
 
-def run_name(name: str) -> str:
-    """The name of a run, as long as a database takes it."""
-    return _storable(name)[:_LONGEST_RUN_NAME]
-
-
-def dataset_input(event: Dataset) -> DatasetInput:
-    """A dataset that the run uses. Its page links a source that is on the web."""
-    is_web = event.source.startswith(("http://", "https://"))
-    source = json.dumps({"url" if is_web else "uri": event.source})  # escapes what is not storable
-    name, digest = _storable(event.name)[:_LONGEST_NAME], _storable(event.digest)[:_LONGEST_DIGEST]
-    dataset = MLflowDataset(name, digest, "http" if is_web else "local", source)
-    return DatasetInput(dataset, [InputTag(_CONTEXT, _storable(event.context)[:_LONGEST_NAME])])
-
-
-class Translation:
-    """Turns events into entities.
+def truncate_run_name(name: str) -> str:
+    """Return a run name that every database accepts.
 
     Args:
-        keep: Stores a text as a file of the run, given its path there and the text.
+        name: Name of the run.
+
+    Returns:
+        The name without null characters, at most 250 characters long.
+    """
+    return _replace_null(name)[:_MAX_RUN_NAME_LENGTH]
+
+
+def build_dataset_input(event: Dataset) -> DatasetInput:
+    """Convert a dataset event to a dataset input.
+
+    Args:
+        event: Dataset event. A source on the web becomes a link in MLflow.
+
+    Returns:
+        The dataset input.
+    """
+    is_web = event.source.startswith(("http://", "https://"))
+    source = json.dumps({"url" if is_web else "uri": event.source})  # JSON escapes null characters.
+    name, digest = _replace_null(event.name)[:_MAX_NAME_LENGTH], _replace_null(event.digest)[:_MAX_DIGEST_LENGTH]
+    dataset = MLflowDataset(name, digest, "http" if is_web else "local", source)
+    return DatasetInput(dataset, [InputTag(_CONTEXT_TAG, _replace_null(event.context)[:_MAX_NAME_LENGTH])])
+
+
+class EntityBuilder:
+    """Converter from events to MLflow entities.
+
+    Args:
+        store_text: Function that stores a text as an artifact, given its path and the text.
 
     Attributes:
-        epoch_step: The last step that an epoch was stored for: it has one point, also where several logs report it.
+        epoch_step: Last step for which an epoch was stored. Each step has one epoch, even if several logs report it.
     """
 
-    def __init__(self, keep: Callable[[str, str], None]) -> None:
+    def __init__(self, store_text: Callable[[str, str], None]) -> None:
         self.epoch_step: int | None = None
-        self._held: dict[str, str] = {}
-        self._keep = keep
-        self._told: set[str] = set()
+        self._stored_params: dict[str, str] = {}
+        self._store_text = store_text
+        self._logged_keys: set[str] = set()
 
-    def start(self, held: dict[str, str], epoch_step: int | None) -> None:
-        """Begin from what MLflow has.
+    def reset(self, params: dict[str, str], epoch_step: int | None) -> None:
+        """Start from the state of the MLflow run.
 
         Args:
-            held: The run's params.
-            epoch_step: See the attribute.
+            params: Parameters of the MLflow run.
+            epoch_step: Last step for which an epoch was stored.
         """
-        self._held, self.epoch_step = dict(held), epoch_step
+        self._stored_params, self.epoch_step = dict(params), epoch_step
 
-    def translate(self, event: AnyEvent) -> Entities:
-        """The entities of one event.
+    def build(self, event: AnyEvent) -> Entities:
+        """Convert one event.
+
+        Args:
+            event: Event to convert.
+
+        Returns:
+            The entities. Empty if the event has none.
 
         Raises:
-            RejectedEventError: MLflow has no form for it.
+            RejectedEventError: If MLflow cannot represent the event.
         """
         if isinstance(event, Metrics):
-            return Entities(self._metrics(event), [], [])
+            return Entities(self._build_metrics(event), [], [])
         if isinstance(event, Params):
-            return self._params(event)
+            return self._build_params(event)
         if isinstance(event, Tags):
-            return Entities([], [], [self._tag(key, value) for key, value in event.values.items()])
+            return Entities([], [], [self._build_tag(key, value) for key, value in event.values.items()])
         if isinstance(event, Figure | Image):
-            return Entities([], [], [RunTag(_HAS_PICTURES, "True")])
+            return Entities([], [], [RunTag(_LOGGED_IMAGES_TAG, "True")])
         return Entities([], [], [])
 
-    def _metrics(self, event: Metrics) -> list[Metric]:
-        if event.step not in _STEPS:
-            raise RejectedEventError(event.seq, f"the step {event.step} has more than 64 bits")
+    def _build_metrics(self, event: Metrics) -> list[Metric]:
+        if event.step not in _STEP_RANGE:
+            raise RejectedEventError(event.seq, f"Step {event.step} does not fit into 64 bits.")
         timestamp = int(event.time * 1000)
         try:
             metrics = [Metric(key, float(value), timestamp, event.step) for key, value in event.values.items()]
         except OverflowError as error:
-            raise RejectedEventError(event.seq, f"a value has no 64-bit float: {error}") from None
-        is_news = self.epoch_step is None or event.step > self.epoch_step
-        if event.epoch is not None and is_news and _EPOCH not in event.values:
-            metrics.append(Metric(_EPOCH, float(event.epoch), timestamp, event.step))
+            raise RejectedEventError(event.seq, f"A value does not fit into a 64-bit float: {error}.") from None
+        is_new_step = self.epoch_step is None or event.step > self.epoch_step
+        if event.epoch is not None and is_new_step and _EPOCH_KEY not in event.values:
+            metrics.append(Metric(_EPOCH_KEY, float(event.epoch), timestamp, event.step))
             self.epoch_step = event.step
         return metrics
 
-    def _params(self, event: Params) -> Entities:
+    def _build_params(self, event: Params) -> Entities:
         params, tags = [], []
         for key, value in event.values.items():
-            text = self._short("param", key, str(value), _LONGEST_PARAM)
-            before = self._held.get(key)
-            if before is None:
-                self._held[key] = text
+            text = self._shorten("param", key, str(value), _MAX_PARAM_LENGTH)
+            stored = self._stored_params.get(key)
+            if stored is None:
+                self._stored_params[key] = text
                 params.append(Param(key, text))
-            elif before != text:
-                # MLflow's params are for ever, and one that differs would spoil the whole request.
+            elif stored != text:
+                # MLflow parameters cannot change, and a different value would make MLflow reject the whole request.
                 tag = map_key(f"pte.param.{key}", LIMITS)
-                self._tell(key, "mlflow: the param %r was %s and now is %s: kept as the tag %s", key, before, text, tag)
+                self._warn_once(
+                    key,
+                    "mlflow: parameter %r changed from %s to %s, storing the new value as tag %r",
+                    key,
+                    stored,
+                    text,
+                    tag,
+                )
                 tags.append(RunTag(tag, text))
         return Entities([], params, tags)
 
-    def _tag(self, key: str, value: str) -> RunTag:
-        return RunTag(key, self._short("tag", key, value, _LONGEST_TAG))
+    def _build_tag(self, key: str, value: str) -> RunTag:
+        return RunTag(key, self._shorten("tag", key, value, _MAX_TAG_LENGTH))
 
-    def _short(self, kind: str, key: str, value: str, most: int) -> str:
-        if len(value) <= most:
-            return _storable(value)
+    def _shorten(self, kind: str, key: str, value: str, max_length: int) -> str:
+        if len(value) <= max_length:
+            return _replace_null(value)
         path = f"{kind}s/{'/'.join(map(safe_file_name, key.split('/')))}.txt"
-        self._keep(path, value)
+        self._store_text(path, value)
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
-        self._tell(
+        self._warn_once(
             key,
-            "mlflow: the %s %r has %d characters, more than MLflow's %d: kept as %s",
+            "mlflow: %s %r has %d characters, the limit is %d, storing the value as artifact %r",
             kind,
             key,
             len(value),
-            most,
+            max_length,
             path,
         )
         return f"{len(value)} characters, see the artifact {path} (sha256 {digest})"
 
-    def _tell(self, once: str, message: str, *args: object) -> None:
-        if once not in self._told:
-            self._told.add(once)
+    def _warn_once(self, log_key: str, message: str, *args: object) -> None:
+        if log_key not in self._logged_keys:
+            self._logged_keys.add(log_key)
             _logger.warning(message, *args)
 
 
-def _storable(text: str) -> str:
-    """A text without the one character that PostgreSQL refuses, and the whole request with it."""
+def _replace_null(text: str) -> str:
+    """Replace null characters, because PostgreSQL rejects the whole request if a text contains one."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}")

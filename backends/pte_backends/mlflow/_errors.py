@@ -1,4 +1,4 @@
-"""A server that refuses user name and password says so in words for people."""
+"""Translation of authentication errors."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from mlflow.exceptions import MlflowException
 
 
 @contextlib.contextmanager
-def told_plainly(tracking_uri: str) -> Iterator[None]:
-    """Do something at a server.
+def translate_auth_errors(tracking_uri: str) -> Iterator[None]:
+    """Translate authentication errors of an MLflow server.
+
+    Args:
+        tracking_uri: Tracking URI for the message.
 
     Raises:
-        PermissionError: It asks for another user name or password, or for more rights.
+        PermissionError: If the server does not accept the credentials, or the user lacks a permission.
     """
     try:
         yield
     except MlflowException as error:
         if error.error_code == "UNAUTHENTICATED":
             raise PermissionError(
-                f"{tracking_uri} does not accept the user name and password, or token; set MLFLOW_TRACKING_USERNAME "
-                "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and run pte-tracking sync"
+                f"{tracking_uri} rejected the credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                "or MLFLOW_TRACKING_TOKEN, and run: pte-tracking sync"
             ) from error
         if error.error_code == "PERMISSION_DENIED":
             raise PermissionError(
-                f"{tracking_uri} does not let this user write to the experiment or run; ask for the right to edit it"
+                f"{tracking_uri} denied write access to the experiment or run. Ask its administrator for permission."
             ) from error
         raise

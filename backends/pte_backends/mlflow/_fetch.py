@@ -1,7 +1,6 @@
-"""Brings a tracked checkpoint and its run's journal from MLflow.
+"""Download of a tracked checkpoint in a separate process.
 
-Another process does it, so that MLflow is not imported where training goes on: its objects slow down every later
-garbage collection there.
+The training process must not import MLflow, because its objects slow down every later garbage collection.
 """
 
 from __future__ import annotations
@@ -11,31 +10,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: How that process ends where there is no whole checkpoint.
-NOT_FOUND = 3
+#: Exit code of the process if there is no complete checkpoint.
+NOT_FOUND_EXIT_CODE = 3
 
 
 def fetch(tracking_uri: str, uri: str, directory: Path) -> Path:
-    """Bring a checkpoint, by another process.
+    """Download a checkpoint and the journal of its run.
 
     Args:
-        tracking_uri: The server or store.
-        uri: ``runs:/<run id>`` for its newest whole checkpoint, or ``models:/<model id>``.
-        directory: Where to put its file, and ``journal.jsonl`` up to it.
+        tracking_uri: Tracking URI of the server or store, without credentials.
+        uri: ``runs:/<run id>`` for the newest complete checkpoint of a run, or ``models:/<model id>``.
+        directory: Directory for the snapshot and for ``journal.jsonl``, which ends with the checkpoint.
 
     Returns:
-        The checkpoint's file.
+        Path of the snapshot.
 
     Raises:
-        LookupError: There is none that is whole.
-        ConnectionError: MLflow could not be asked.
+        LookupError: If there is no complete checkpoint.
+        ConnectionError: If the download failed for another reason.
     """
     command = [sys.executable, "-m", "pte_backends.mlflow", tracking_uri, uri, str(directory)]
-    # Modules are not looked for in the current folder, where a file of the user's may have any name.
+    # Without the current directory on the path, a user's file cannot shadow a module.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == NOT_FOUND:
-        raise LookupError(done.stderr.strip())
-    if done.returncode:
-        raise ConnectionError(f"{uri} could not be fetched from {tracking_uri}: {done.stderr.strip()[-2000:]}")
-    return directory / done.stdout.rstrip("\n")
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if completed.returncode == NOT_FOUND_EXIT_CODE:
+        raise LookupError(completed.stderr.strip())
+    if completed.returncode:
+        raise ConnectionError(f"Fetching {uri!r} from {tracking_uri} failed: {completed.stderr.strip()[-2000:]}")
+    return directory / completed.stdout.rstrip("\n")

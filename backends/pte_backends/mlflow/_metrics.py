@@ -1,4 +1,4 @@
-"""The points that the MLflow run holds: for checkpoints to refer to, and so that none is stored twice."""
+"""Cache of the data points that an MLflow run contains."""
 
 from __future__ import annotations
 
@@ -8,49 +8,72 @@ from collections.abc import Iterable
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-_MOST = 10_000
+_MAX_RECENT_METRICS = 10_000
 
 
-class Points:
-    """Remembers the latest points of a run, and asks for older ones.
+class MetricCache:
+    """Cache of recent data points that reads older ones from MLflow.
 
     Args:
-        client: Talks to the store.
-        run_id: The MLflow run.
-        has_others: Whether it may hold points that this record of the run does not know.
+        client: MLflow client.
+        run_id: ID of the MLflow run.
+        has_foreign_metrics: Whether the MLflow run may contain data points that are unknown to the journal.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, *, has_others: bool = False) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, *, has_foreign_metrics: bool = False) -> None:
         self._client = client
         self._run_id = run_id
-        self._has_others = has_others
+        self._has_foreign_metrics = has_foreign_metrics
         self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
-        self._held: dict[str, set[int]] = {}
+        self._steps_by_key: dict[str, set[int]] = {}
 
-    def remember(self, metrics: Iterable[Metric]) -> None:
-        """These were stored."""
+    def add(self, metrics: Iterable[Metric]) -> None:
+        """Add data points that were stored.
+
+        Args:
+            metrics: Stored data points.
+        """
         for metric in metrics:
             self._recent[metric.key, metric.step] = metric
-        while len(self._recent) > _MOST:
+        while len(self._recent) > _MAX_RECENT_METRICS:
             self._recent.popitem(last=False)
 
-    def new(self, metrics: Iterable[Metric]) -> list[Metric]:
-        """Those whose step holds no point yet. MLflow tells points by their times, too, and would store both."""
-        if not self._has_others:
-            return list(metrics)
-        return [metric for metric in metrics if metric.step not in self._steps(metric.key, metric.step)]
+    def select_new(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Select the data points whose key and step are not stored yet.
 
-    def _steps(self, key: str, first: int) -> set[int]:
-        if key not in self._held:
+        MLflow also distinguishes data points by their time, so it would store a second point for the same step.
+
+        Args:
+            metrics: Data points to store.
+
+        Returns:
+            The data points to send.
+        """
+        if not self._has_foreign_metrics:
+            return list(metrics)
+        return [metric for metric in metrics if metric.step not in self._stored_steps(metric.key, metric.step)]
+
+    def _stored_steps(self, key: str, min_step: int) -> set[int]:
+        if key not in self._steps_by_key:
             history = self._client.get_metric_history(self._run_id, key)
-            self._held[key] = {point.step for point in history if point.step >= first}
-        return self._held[key]
+            self._steps_by_key[key] = {metric.step for metric in history if metric.step >= min_step}
+        return self._steps_by_key[key]
 
     def find(self, key: str, step: int) -> Metric | None:
-        """The point of a key at a step, with the time that it has at MLflow; None if there is none."""
+        """Return the stored data point of a key at a step.
+
+        Args:
+            key: Metric key.
+            step: Step.
+
+        Returns:
+            The data point with its time in MLflow; None if there is none.
+        """
         recent = self._recent.get((key, step))
-        # Steps ascend: with an earlier one in memory, a point at this one would be there too.
-        if recent is not None or any(known == key and earlier < step for known, earlier in self._recent):
+        # Steps ascend. If an earlier step of the key is cached, a point at this step would be cached too.
+        if recent is not None or any(
+            cached_key == key and cached_step < step for cached_key, cached_step in self._recent
+        ):
             return recent
         history = self._client.get_metric_history(self._run_id, key)
-        return next((point for point in history if point.step == step), None)
+        return next((metric for metric in history if metric.step == step), None)

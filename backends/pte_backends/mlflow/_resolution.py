@@ -1,4 +1,4 @@
-"""The MLflow run that a sink writes to, resolved from the environment and from a run that the script started."""
+"""Resolution of the MLflow run that a sink writes to."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ def _active_run(tracking_uri: str) -> str | None:
     # Without mlflow imported there is no active run. Importing it only to ask would take a second.
     active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
     run = active_run() if active_run else None
-    if run is None or _tracking_uri.find(None) != tracking_uri:
+    if run is None or _tracking_uri.resolve(None) != tracking_uri:
         return None
     return str(run.info.run_id)

@@ -1,4 +1,4 @@
-"""The MLflow sink: what a user configures, and how it is opened."""
+"""MLflow sink."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 @dataclasses.dataclass(frozen=True)
 class MLflowSink(Sink):
-    """Shows the run on an MLflow server, or in a local store.
+    """Sink that delivers a run to an MLflow server or a local store.
 
-    What is not given is taken from where MLflow itself looks: ``MLFLOW_TRACKING_URI`` and its companions for user
-    name, password, token and certificates, ``MLFLOW_EXPERIMENT_NAME`` or ``_ID``, ``MLFLOW_RUN_NAME``. A run named by
-    ``MLFLOW_RUN_ID`` is gone on with; one that the script has started (``mlflow.start_run()``) is joined, and left
-    for the script to end. Secrets in ``tracking_uri`` are moved to the environment; a later ``pte-tracking sync``
-    from another shell needs them there again.
+    Options that are not set follow MLflow's own configuration: ``MLFLOW_TRACKING_URI`` and the variables for user name,
+    password, token and certificates, ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``, and ``MLFLOW_RUN_NAME``.
+    The run in ``MLFLOW_RUN_ID`` is continued. A run that the script started with ``mlflow.start_run()`` is reused and
+    left open. Credentials in ``tracking_uri`` are moved to the environment. A later ``pte-tracking sync`` from another
+    shell needs them in its environment.
 
-    MLflow stores the infinities as ±1.797e308, and shows no histograms. It cannot delete points: see ``on_rewind``.
+    MLflow stores infinities as ±1.797e308 and does not support histograms. It cannot delete data points; see
+    ``on_rewind``.
 
     Args:
-        tracking_uri: The server or store.
-        experiment: The experiment's name; it is made if it is not there.
-        run_name: The run's name there; the run's own name by default.
-        on_rewind: When the run goes on from an earlier step, ``"keep"`` the points that are there and add only what
-            is new; or ``"fork"``: begin a new MLflow run with the history that still holds, and put the superseded
-            one beneath it.
+        tracking_uri: Tracking URI of the server or store. Defaults to None: MLflow's own choice.
+        experiment: Name of the experiment, which is created if it does not exist. Defaults to None: the environment, or
+            MLflow's ``Default``.
+        run_name: Name of the MLflow run. Defaults to None: the environment, or the name of the run.
+        on_rewind: ``"keep"`` (the default) keeps all stored data points and adds only new steps after a rewind.
+            ``"fork"`` creates a new MLflow run with the effective history and makes the superseded run its child.
 
     Raises:
-        ValueError: ``on_rewind`` is neither.
+        ValueError: If ``on_rewind`` is neither ``"keep"`` nor ``"fork"``.
+        TypeError: If another option is not a string.
+
+    Example:
+        >>> from pte_backends.mlflow import MLflowSink
+        >>> sink = MLflowSink("http://localhost:5000", experiment="digits", on_rewind="fork")
+        >>> sink.rewinds
+        True
     """
 
     name: ClassVar[str] = "mlflow"
@@ -47,7 +55,7 @@ class MLflowSink(Sink):
     run_name: str | None = None
     on_rewind: Literal["keep", "fork"] = "keep"
     _: dataclasses.KW_ONLY
-    #: Filled in by :meth:`resolve`.
+    #: Set by :meth:`resolve`, like the following fields.
     experiment_id: str | None = None
     run_id: str | None = None
     is_joined: bool = False
@@ -61,21 +69,25 @@ class MLflowSink(Sink):
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
         if self.tracking_uri:
-            object.__setattr__(self, "tracking_uri", _tracking_uri.hide_secrets(self.tracking_uri))
+            object.__setattr__(self, "tracking_uri", _tracking_uri.move_credentials_to_environment(self.tracking_uri))
 
     @property
     def uses_shared_server(self) -> bool:
-        """All but files of one's own."""
-        return not _tracking_uri.find(self.tracking_uri).startswith(("file:", "sqlite:"))
+        """Whether the store is a server, rather than local files."""
+        return not _tracking_uri.resolve(self.tracking_uri).startswith(("file:", "sqlite:"))
 
     @property
     def rewinds(self) -> bool:
-        """Only by a new run."""
+        """Whether a rewind creates a new MLflow run."""
         return self.on_rewind == "fork"
 
     def resolve(self) -> MLflowSink:
-        """Fix the store, the experiment and the run."""
-        uri = _tracking_uri.find(self.tracking_uri)
+        """Resolve the store, the experiment, and the run from the environment.
+
+        Returns:
+            A sink with all options set.
+        """
+        uri = _tracking_uri.resolve(self.tracking_uri)
         target = resolve_target(uri)
         return dataclasses.replace(
             self,
@@ -89,14 +101,38 @@ class MLflowSink(Sink):
         )
 
     def fetch(self, uri: str, directory: Path) -> Path:
-        """Bring ``models:/<model id>``, or the newest whole checkpoint of ``runs:/<run id>``."""
-        return _fetch.fetch(_tracking_uri.find(self.tracking_uri), uri, directory)
+        """Download a checkpoint from MLflow.
+
+        Args:
+            uri: ``models:/<model id>``, or ``runs:/<run id>`` for the newest complete checkpoint of a run.
+            directory: Empty directory for the downloaded files.
+
+        Returns:
+            Path of the snapshot in ``directory``.
+
+        Raises:
+            LookupError: If there is no complete checkpoint at this URI.
+            ConnectionError: If the download failed for another reason.
+        """
+        return _fetch.fetch(_tracking_uri.resolve(self.tracking_uri), uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
-        """Find the run, or begin it."""
+        """Find the MLflow run or create it.
+
+        Args:
+            run: Run to deliver.
+            state: Last state of an earlier connection.
+
+        Returns:
+            The open connection.
+
+        Raises:
+            SinkClosedError: If the MLflow run or its experiment was deleted.
+            PermissionError: If the server denies access to this user.
+        """
         sink = self if self.tracking_uri else self.resolve()
-        _client.prepare()
-        # MLflow takes more than a second to import.
+        _client.configure()
+        # The import of MLflow takes more than one second.
         from pte_backends.mlflow._connection import MLflowConnection
 
         target = Target(**{field: getattr(sink, field) for field in Target._fields})

@@ -1,4 +1,4 @@
-"""The making of a new local store, by one process at a time."""
+"""Lock for the creation of a local store."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from urllib.parse import unquote
 
 
 @contextlib.contextmanager
-def made_by_one(uri: str) -> Iterator[None]:
-    """A ``with`` block that is entered by one process at a time for one SQLite store.
+def exclusive_creation(uri: str) -> Iterator[None]:
+    """Exclude other processes while a SQLite store is opened or created.
 
-    MLflow makes a new store step by step; two processes that do so at one moment, such as the first runs of a sweep,
-    leave one that nobody can open any more. What is locked is the folder: SQLite's own locks are on the file, and would
-    be given up when we close it.
+    MLflow creates a store in several steps. Two processes that do so at the same time, such as the first runs of a
+    sweep, leave a store that cannot be opened. The lock is on the directory: SQLite locks the file itself, and its lock
+    would be released when this lock is closed.
+
+    Args:
+        uri: Tracking URI. A URI that is not a SQLite file is not locked.
     """
     scheme, _, path = uri.partition(":///")
-    folder = _open(Path(unquote(path)).parent) if scheme.startswith("sqlite") and path else None
+    descriptor = _open_directory(Path(unquote(path)).parent) if scheme.startswith("sqlite") and path else None
     try:
-        if folder is not None:
-            with contextlib.suppress(OSError):  # not every file system of a network has such locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # Some network file systems do not support locks.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        if folder is not None:
-            os.close(folder)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _open(folder: Path) -> int | None:
+def _open_directory(directory: Path) -> int | None:
     try:
-        return os.open(folder, os.O_RDONLY)
+        return os.open(directory, os.O_RDONLY)
     except OSError:
-        return None  # MLflow makes it, or says what is wrong with it
+        return None  # MLflow creates the directory or reports why it cannot.

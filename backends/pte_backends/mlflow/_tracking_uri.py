@@ -1,4 +1,4 @@
-"""The tracking URI: where MLflow itself would look, made absolute, with its secrets left in the environment."""
+"""Tracking URI: resolution, absolute form, and credentials."""
 
 from __future__ import annotations
 
@@ -8,74 +8,97 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-_SECRET_WORDS = ("user", "pass", "pwd", "token", "secret", "apikey", "api_key")
+_CREDENTIAL_WORDS = ("user", "pass", "pwd", "token", "secret", "apikey", "api_key")
 
 
-def find(given: str | None) -> str:
-    """The tracking URI: the given one, else MLflow's own choice; absolute and without secrets.
+def resolve(configured_uri: str | None) -> str:
+    """Resolve the tracking URI.
 
-    The order is MLflow's: what the script has told an imported ``mlflow``, the environment, a default in the
-    current folder. MLflow is not imported for it: that takes a second.
+    The order is MLflow's own: the URI that the script set on an imported ``mlflow``, the environment, and a default in
+    the current directory. MLflow is not imported for this, because the import takes a second.
+
+    Args:
+        configured_uri: URI that the user configured; None if there is none.
+
+    Returns:
+        The URI, absolute and without credentials.
     """
     imported = getattr(sys.modules.get("mlflow"), "get_tracking_uri", None)
-    uri = given or (imported and imported()) or os.environ.get("MLFLOW_TRACKING_URI") or _default()
-    return _absolute(without_secrets(uri))
+    uri = configured_uri or (imported and imported()) or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    return _make_absolute(strip_credentials(uri))
 
 
-def without_secrets(uri: str) -> str:
-    """The URI without user name, password, and parameters that hold such."""
+def strip_credentials(uri: str) -> str:
+    """Remove the user name, the password, and query parameters with credentials.
+
+    Args:
+        uri: Tracking URI.
+
+    Returns:
+        The URI without credentials.
+    """
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     query = parts.query
-    if any(_is_secret(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
+    if any(_is_credential(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
         query = urlencode(
-            [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if not _is_secret(name)]
+            [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if not _is_credential(name)]
         )
     if (host, query) == (parts.netloc, parts.query):
         return uri
     return parts._replace(netloc=host, query=query).geturl()
 
 
-def hide_secrets(uri: str) -> str:
-    """Move the secrets of a URI to the environment, where the delivery process finds them.
+def move_credentials_to_environment(uri: str) -> str:
+    """Move the credentials of a URI to an environment variable that the delivery process inherits.
+
+    Args:
+        uri: Tracking URI.
 
     Returns:
-        The URI without them.
+        The URI without credentials.
     """
-    bare = without_secrets(uri)
-    if bare != uri:
-        os.environ[_variable(_absolute(bare))] = uri
-    return bare
+    stripped = strip_credentials(uri)
+    if stripped != uri:
+        os.environ[_variable_name(_make_absolute(stripped))] = uri
+    return stripped
 
 
-def with_secrets(uri: str) -> str:
-    """What :func:`find` gave, with the secrets that the environment holds for it.
+def restore_credentials(uri: str) -> str:
+    """Return the URI of a store with the credentials from the environment.
 
-    Those of an HTTP server go where MLflow's client looks for them, since it quotes the URI in its error messages.
+    The credentials of an HTTP server are set in the variables that MLflow's client reads, because the client quotes the
+    URI in its error messages.
+
+    Args:
+        uri: Resolved URI, without credentials.
+
+    Returns:
+        The URI to pass to MLflow's client.
     """
-    for known in (os.environ.get(_variable(uri)), os.environ.get("MLFLOW_TRACKING_URI")):
-        if known and known != uri and _absolute(without_secrets(known)) == uri:
+    for candidate in (os.environ.get(_variable_name(uri)), os.environ.get("MLFLOW_TRACKING_URI")):
+        if candidate and candidate != uri and _make_absolute(strip_credentials(candidate)) == uri:
             break
     else:
         return uri
-    if not known.startswith(("http:", "https:")):
-        return known
-    parts = urlsplit(known)
+    if not candidate.startswith(("http:", "https:")):
+        return candidate
+    parts = urlsplit(candidate)
     if parts.password is not None:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
     return uri
 
 
-def _variable(uri: str) -> str:
+def _variable_name(uri: str) -> str:
     return f"PTE_MLFLOW_URI_{hashlib.sha256(uri.encode()).hexdigest()[:8].upper()}"
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_WORDS)
+def _is_credential(name: str) -> bool:
+    return any(word in name.lower() for word in _CREDENTIAL_WORDS)
 
 
-def _absolute(uri: str) -> str:
+def _make_absolute(uri: str) -> str:
     scheme, _, rest = uri.partition(":")
     if scheme.startswith("sqlite"):
         path = rest.removeprefix("///")
@@ -89,9 +112,9 @@ def _absolute(uri: str) -> str:
     return uri
 
 
-def _default() -> str:
-    # MLflow stays with a folder of files where there is one from earlier versions.
-    old = Path("mlruns")
-    if any(path.parent.name.isdigit() for path in old.glob("*/meta.yaml")):
-        return str(old)
+def _default_uri() -> str:
+    # MLflow uses a file store of an earlier version if there is one.
+    file_store = Path("mlruns")
+    if any(path.parent.name.isdigit() for path in file_store.glob("*/meta.yaml")):
+        return str(file_store)
     return "sqlite:///mlflow.db"

@@ -1,4 +1,4 @@
-"""TensorBoard event files, written without TensorFlow and without torch."""
+"""TensorBoard backend that requires neither TensorFlow nor torch."""
 
 from pte_backends.tensorboard._sink import TensorBoardSink
 

@@ -1,9 +1,9 @@
-"""A run's event file: appended to, and made again where something that it shows is taken back.
+"""Event file writer that rebuilds the file after a rewind.
 
-Readers keep their place in the file that they read and never go back, so that nothing in it may change but its
-end. Everything else takes a new file with a later name, which begins with what makes readers forget the old
-one. The new file appears whole. The old one is emptied and stays for a day: TensorBoard's own reader would wait
-for ever for a file that is gone.
+Readers remember their position in a file and never go back, so an existing file is only appended to. For any other
+change the writer creates a new file with a later name. Its first records make readers forget the earlier file. The new
+file is complete when it appears. The earlier file is emptied and deleted after a day, because TensorBoard's own reader
+would wait indefinitely for a file that disappears.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from tensorboard.compat.proto import event_pb2
 
 from pte_backends.tensorboard import _records, _values
-from pte_backends.tensorboard._summaries import Memory, Translation
+from pte_backends.tensorboard._summaries import SummaryBuilder, SummaryBuilderState
 from pte_tracking.sinks import (
     PREVIOUS,
     AnyEvent,
@@ -33,78 +33,95 @@ from pte_tracking.sinks import (
     sync_directory,
 )
 
-_CHUNK = 1 << 20
-_DAY = 86_400
-_STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
+_CHUNK_BYTES = 1 << 20
+_DAY_SECONDS = 86_400
+_FILE_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
-class State(msgspec.Struct):
-    """What is saved with the position.
+class TensorBoardState(msgspec.Struct):
+    """Saved state of a connection.
 
     Attributes:
-        file: The event file.
-        size: Its bytes.
-        last: The last event with a record in it.
-        is_ended: Whether it holds the run's end.
-        memory: See there.
+        file: Name of the event file.
+        size: Size of the event file, in bytes.
+        last_seq: Sequence number of the last event with a record in the file.
+        is_ended: Whether the file contains the end of the run.
+        summaries: State of the summary builder.
     """
 
     file: str = ""
     size: int = 0
-    last: int = 0
+    last_seq: int = 0
     is_ended: bool = False
-    memory: Memory = msgspec.field(default_factory=Memory)
+    summaries: SummaryBuilderState = msgspec.field(default_factory=SummaryBuilderState)
 
 
 class TensorBoardConnection:
-    """The open event file.
+    """Open event file.
 
     Args:
-        run: The run.
-        state: What an earlier connection returned from :meth:`state`.
+        run: Run to deliver.
+        state: State that an earlier connection returned from :meth:`state`.
     """
 
     def __init__(self, run: RunView, state: Mapping[str, Any]) -> None:
         self._run = run
-        self._state = msgspec.convert(dict(state), State)
-        self._translation = Translation(run, self._state.memory)
+        self._state = msgspec.convert(dict(state), TensorBoardState)
+        self._builder = SummaryBuilder(run, self._state.summaries)
         self._fd = -1
-        #: The last event of the last write.
-        self._written: int | None = None
+        #: Sequence number of the last event in the last batch.
+        self._last_written_seq: int | None = None
         self._temporary.unlink(missing_ok=True)
-        self._settle()
+        self._open_or_repair()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Append the events' records; make the file again at a rewind, and where the events are in it already."""
-        first, known = events[0], self._state
+        """Append the records of events.
+
+        A new file is created for a rewind, for events that the file contains already, and for a resume after the end.
+
+        Args:
+            events: Batch of events.
+
+        Raises:
+            RejectedEventError: If an image is missing or damaged.
+        """
+        first, state = events[0], self._state
         if isinstance(first, Rewound):
-            with self._all_or_nothing():
+            with self._atomic():
                 self._rewind(first)
-        # A row of very many values comes in several parts, with the same seq.
-        elif first.seq <= known.last and first.seq != self._written:
-            with self._all_or_nothing():
-                self._cut(first.seq - 1)
-        elif known.is_ended and any(isinstance(event, RunStarted) for event in events):
-            with self._all_or_nothing():
-                self._replace(self._kept())
-        with self._all_or_nothing():
+        # A row with many values is delivered in several parts that have the same sequence number.
+        elif first.seq <= state.last_seq and first.seq != self._last_written_seq:
+            with self._atomic():
+                self._rewrite_until(first.seq - 1)
+        elif state.is_ended and any(isinstance(event, RunStarted) for event in events):
+            with self._atomic():
+                self._replace(self._read_kept())
+        with self._atomic():
             self._extend(events)
-        self._written = events[-1].seq
+        self._last_written_seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:
-        """The file, its size, and what the translation remembers."""
+        """Return the file, its size, and the state of the summary builder.
+
+        Returns:
+            The state as plain JSON.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self._state)
         return plain
 
     def close(self, status: Status | None) -> None:
-        """Write how the run ended, after bringing up to date what only a new file can show."""
+        """Close the file, and write the status of the run if it ended.
+
+        Args:
+            status: Final status of the run; None if the run continues.
+        """
         if status is not None:
-            with self._all_or_nothing():
-                self._finish(status)
+            with self._atomic():
+                self._write_end(status)
             os.fsync(self._fd)
         os.close(self._fd)
 
-    # -- the file ------------------------------------------------------------------------------------------------------
+    # -- event file ----------------------------------------------------------------------------------------------------
 
     @property
     def _path(self) -> Path:
@@ -112,49 +129,49 @@ class TensorBoardConnection:
 
     @property
     def _temporary(self) -> Path:
-        # Without the word "tfevents", by which readers know event files.
+        # The name does not contain the word "tfevents", by which readers recognize event files.
         return self._run.directory / f".tensorboard.{self._run.id}.tmp"
 
-    def _settle(self) -> None:
-        """Find the file, and put right what a crash or a user has done to it."""
-        known = self._state
+    def _open_or_repair(self) -> None:
+        """Open the current event file. Repair or rebuild it after a crash or a manual change."""
+        state = self._state
         files = sorted(self._run.directory.glob(f"events.out.tfevents.*.{self._run.id}"))
         current = files.pop() if files else None
         for path in files:
-            _empty(path)
-        if known.file and (
+            _clear_file(path)
+        if state.file and (
             current is None
-            or current.name < known.file
-            or (current.name == known.file and current.stat().st_size < known.size)
+            or current.name < state.file
+            or (current.name == state.file and current.stat().st_size < state.size)
         ):
-            self._make_again(known.memory.seq)
+            self._rebuild(state.summaries.seq)
         elif current is None:
-            self._replace([], self._left_by_another_run())
+            self._replace([], self._find_archived_tags())
         else:
             self._open(current)
 
-    def _left_by_another_run(self) -> dict[str, str]:
-        """The tags of the run that was moved aside for this one: a TensorBoard that is running shows them still."""
+    def _find_archived_tags(self) -> dict[str, str]:
+        """Return the tags of the run that was archived last, because a running TensorBoard still shows them."""
         files = self._run.directory.glob(f"{PREVIOUS}/*/events.out.tfevents.*")
-        moved = max(files, key=lambda path: path.name, default=None)
-        if moved is None:
+        archived = max(files, key=lambda path: path.name, default=None)
+        if archived is None:
             return {}
-        (self._run.directory / moved.name).touch()  # an empty file, where TensorBoard's own reader misses one
-        return _values.shown(_records.message(raw) for _, raw in _records.read(moved))
+        (self._run.directory / archived.name).touch()  # TensorBoard's own reader expects the file to exist.
+        return _values.find_shown_tags(_records.extract_message(raw) for _, raw in _records.read_records(archived))
 
     def _open(self, path: Path) -> None:
-        known = self._state
-        if path.name != known.file:
-            known.file, known.size, known.last, known.is_ended = path.name, 0, 0, False
-            known.memory.is_stale = True  # what the file begins with is not known
-        for seq, raw in _records.read(path, known.size):
+        state = self._state
+        if path.name != state.file:
+            state.file, state.size, state.last_seq, state.is_ended = path.name, 0, 0, False
+            state.summaries.is_stale = True  # The first records of this file are unknown.
+        for seq, raw in _records.read_records(path, state.size):
             if not _records.is_intact(raw):
                 break
-            known.size += len(raw)
-            known.last = seq or known.last
-            known.is_ended |= seq == 0 and _values.SESSION_END in raw
+            state.size += len(raw)
+            state.last_seq = seq or state.last_seq
+            state.is_ended |= seq == 0 and _values.SESSION_END in raw
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        os.ftruncate(self._fd, known.size)
+        os.ftruncate(self._fd, state.size)
 
     def _append(self, data: bytes | bytearray) -> None:
         view = memoryview(data)
@@ -163,14 +180,14 @@ class TensorBoardConnection:
             self._state.size += written
             view = view[written:]
 
-    def _replace(self, kept: Iterable[tuple[int, bytes]], vanished: Mapping[str, str] | None = None) -> None:
-        """Go on with a new file that holds these labelled _records."""
-        last, old, path = 0, self._state.file, self._new_path()
+    def _replace(self, kept: Iterable[tuple[int, bytes]], cleared_tags: Mapping[str, str] | None = None) -> None:
+        """Replace the event file with a new one that contains these labeled records."""
+        last_seq, old_name, path = 0, self._state.file, self._new_path()
         with open(self._temporary, "wb") as file:
-            file.write(self._translation.begin(vanished or {}))
+            file.write(self._builder.build_header(cleared_tags or {}))
             for seq, raw in kept:
                 file.write(raw)
-                last = seq or last
+                last_seq = seq or last_seq
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
@@ -180,43 +197,43 @@ class TensorBoardConnection:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
-        known = self._state
-        known.file, known.size, known.last, known.is_ended = path.name, size, last, False
-        if old:
-            _empty(self._run.directory / old)
+        state = self._state
+        state.file, state.size, state.last_seq, state.is_ended = path.name, size, last_seq, False
+        if old_name:
+            _clear_file(self._run.directory / old_name)
 
-    def _kept(self, seq: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """The records of the history up to an event, less the replaced ones."""
-        replaced = {old for old, _ in self._state.memory.replaced}
-        for label, raw in _records.read(self._path):
-            if label and (seq is None or label <= seq) and label not in replaced:
+    def _read_kept(self, seq: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Read the records of the history up to an event, without replaced media."""
+        replaced_media = {old for old, _ in self._state.summaries.replaced_media}
+        for label, raw in _records.read_records(self._path):
+            if label and (seq is None or label <= seq) and label not in replaced_media:
                 yield label, raw
 
-    def _make_again(self, seq: int, vanished: Mapping[str, str] | None = None) -> None:
-        """Go on with a new file that is made from the journal."""
-        before = self._state.memory
-        memory = Memory(has_layout=before.has_layout, hollow=before.hollow)
-        self._restore(msgspec.structs.replace(self._state, memory=memory))
-        self._replace(self._translated(self._run.history(seq)), vanished)
+    def _rebuild(self, seq: int, cleared_tags: Mapping[str, str] | None = None) -> None:
+        """Replace the event file with one that is built from the journal."""
+        previous = self._state.summaries
+        summaries = SummaryBuilderState(has_layout=previous.has_layout, emptied_image_tags=previous.emptied_image_tags)
+        self._restore(msgspec.structs.replace(self._state, summaries=summaries))
+        self._replace(self._build_records(self._run.history(seq)), cleared_tags)
 
-    def _translated(self, events: Iterable[AnyEvent]) -> Iterator[tuple[int, bytes]]:
+    def _build_records(self, events: Iterable[AnyEvent]) -> Iterator[tuple[int, bytes]]:
         for event in events:
-            # A picture that is gone from the disk was told of when it was first delivered.
+            # A missing image was logged when it was first delivered.
             with contextlib.suppress(RejectedEventError):
-                made = self._translation.translate(event)
-                if made:
-                    yield event.seq, made
+                data = self._builder.build(event)
+                if data:
+                    yield event.seq, data
 
     def _new_path(self) -> Path:
-        """A path that sorts behind all event files in the directory, and a lost one, whatever clocks say."""
+        """Return a path that sorts after all event files, existing or lost, regardless of the clock."""
         names = [*os.listdir(self._run.directory), self._state.file]
-        stamps = [int(match[1]) for name in names if (match := _STAMP.match(name))]
+        stamps = [int(match[1]) for name in names if (match := _FILE_NAME.match(name))]
         stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
         return self._run.directory / f"events.out.tfevents.{stamp:010d}.{self._run.id}"
 
     @contextlib.contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """After an error the events, or all but a bad one, come again: they shall find everything as it was."""
+    def _atomic(self) -> Iterator[None]:
+        """Restore the state after an error, because the events, or all but a rejected one, are delivered again."""
         before = copy.deepcopy(self._state)
         try:
             yield
@@ -227,71 +244,73 @@ class TensorBoardConnection:
                     os.ftruncate(self._fd, before.size)
             raise
 
-    def _restore(self, state: State) -> None:
-        self._state, self._translation.memory = state, state.memory
+    def _restore(self, state: TensorBoardState) -> None:
+        self._state, self._builder.state = state, state.summaries
 
-    # -- what is written -----------------------------------------------------------------------------------------------
+    # -- records -------------------------------------------------------------------------------------------------------
 
     def _extend(self, events: Iterable[AnyEvent]) -> None:
         data = bytearray()
         for event in events:
-            made = self._translation.translate(event)
-            if made:
-                data += made
-                self._state.last = event.seq
-            if len(data) > _CHUNK:
+            record = self._builder.build(event)
+            if record:
+                data += record
+                self._state.last_seq = event.seq
+            if len(data) > _CHUNK_BYTES:
                 self._append(data)
                 data = bytearray()
         self._append(data)
 
     def _rewind(self, rewound: Rewound) -> None:
-        seq, known = rewound.to_seq, self._state
-        if known.last <= seq and not known.is_ended:
-            self._translation.cut(seq, self._last_epoch(seq))
+        seq, state = rewound.to_seq, self._state
+        if state.last_seq <= seq and not state.is_ended:
+            self._builder.rewind(seq, self._last_epoch(seq))
             return
-        vanished = self._vanished(rewound)
-        if any(old <= seq < new for old, new in known.memory.replaced):
-            self._make_again(seq, vanished)
+        cleared_tags = self._find_cleared_tags(rewound)
+        if any(old <= seq < new for old, new in state.summaries.replaced_media):
+            self._rebuild(seq, cleared_tags)
         else:
-            self._cut(seq, vanished)
+            self._rewrite_until(seq, cleared_tags)
 
-    def _cut(self, seq: int, vanished: Mapping[str, str] | None = None) -> None:
-        self._translation.cut(seq, self._last_epoch(seq))
-        self._replace(self._kept(seq), vanished)
+    def _rewrite_until(self, seq: int, cleared_tags: Mapping[str, str] | None = None) -> None:
+        self._builder.rewind(seq, self._last_epoch(seq))
+        self._replace(self._read_kept(seq), cleared_tags)
 
     def _last_epoch(self, seq: int) -> int:
-        """The last step up to an event at which an epoch is shown; -1 if there is none."""
-        last, needle = b"", _values.needle(_values.EPOCH)
-        for _, raw in self._kept(seq):
-            if needle in raw:
-                last = raw
-        return event_pb2.Event.FromString(_records.message(last)).step if last else -1
+        """Return the last step with an epoch up to an event; -1 if there is none."""
+        last_record, encoded_tag = b"", _values.encode_tag(_values.EPOCH)
+        for _, raw in self._read_kept(seq):
+            if encoded_tag in raw:
+                last_record = raw
+        return event_pb2.Event.FromString(_records.extract_message(last_record)).step if last_record else -1
 
-    def _vanished(self, rewound: Rewound) -> dict[str, str]:
-        """The tags that lose all their points, each with the plugin that shows it."""
-        gone = {tag: plugin for event in self._run.superseded(rewound) for tag, plugin in _values.tags(event).items()}
-        needles = {tag: _values.needle(tag) for tag in gone}
-        for _, raw in self._kept(rewound.to_seq):
-            for tag in [tag for tag, needle in needles.items() if needle in raw]:
-                del needles[tag]
-            if not needles:
+    def _find_cleared_tags(self, rewound: Rewound) -> dict[str, str]:
+        """Return the tags that lose all their points at a rewind, and the plugin of each."""
+        superseded_tags = {
+            tag: plugin for event in self._run.superseded(rewound) for tag, plugin in _values.get_tags(event).items()
+        }
+        encoded_tags = {tag: _values.encode_tag(tag) for tag in superseded_tags}
+        for _, raw in self._read_kept(rewound.to_seq):
+            for tag in [tag for tag, encoded_tag in encoded_tags.items() if encoded_tag in raw]:
+                del encoded_tags[tag]
+            if not encoded_tags:
                 break
-        return {tag: gone[tag] for tag in needles}
+        return {tag: superseded_tags[tag] for tag in encoded_tags}
 
-    def _finish(self, status: Status) -> None:
-        known = self._state
-        if known.is_ended or known.memory.is_stale:
-            self._replace(self._kept())
-        if known.memory.params:
-            self._append(self._translation.end(status == "FINISHED"))
-            known.is_ended = True
+    def _write_end(self, status: Status) -> None:
+        state = self._state
+        if state.is_ended or state.summaries.is_stale:
+            self._replace(self._read_kept())
+        if state.summaries.params:
+            self._append(self._builder.build_end(status == "FINISHED"))
+            state.is_ended = True
 
 
-def _empty(path: Path) -> None:
-    """Leave nothing in a file that another one took the place of; remove it once no reader can be in it."""
+def _clear_file(path: Path) -> None:
+    """Empty a file that was replaced. Delete it when no reader can have it open."""
     with contextlib.suppress(OSError):
-        found = path.stat()
-        if found.st_size:
+        status = path.stat()
+        if status.st_size:
             os.truncate(path, 0)
-        elif time.time() - found.st_mtime > _DAY:
+        elif time.time() - status.st_mtime > _DAY_SECONDS:
             path.unlink()

@@ -1,11 +1,12 @@
-"""Records of an event file: ``Event`` messages framed as TFRecords, each labelled with the ``seq`` that it came from.
+"""Records of an event file.
 
-The label travels as a field that TensorBoard's ``Event`` does not have; every reader of protocol buffers skips
-such fields. Thanks to it a file can be cut at any event of the journal by looking at nothing but the file.
-Label 0 marks what belongs to the file and not to the history: it is made anew whenever the file is.
+A record is an ``Event`` message framed as a TFRecord, with the sequence number of its journal event as a label. The
+label is a field that TensorBoard's ``Event`` does not define, and that every reader of protocol buffers skips. It
+allows truncating a file at any event of the journal without reading the journal. Label 0 marks records that belong to
+the file and not to the history. They are written again in each new file.
 
-A TFRecord is the length of its data (8 bytes, little endian), a checksum of the length (4), the data, and a checksum of
-the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord.
+A TFRecord consists of the length of its data (8 bytes, little endian), a checksum of the length (4 bytes), the data,
+and a checksum of the data (4 bytes); see https://www.tensorflow.org/tutorials/load_data/tfrecord.
 """
 
 from __future__ import annotations
@@ -19,47 +20,73 @@ from typing import Any
 
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-_HEAD, _FOOT = 12, 4
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _LENGTH = struct.Struct("<Q")
-# Field 1000 of type fixed64, whose tag (1000 << 3 | 1) is these two bytes as a varint; then the number.
+# Field 1000 of type fixed64: its tag (1000 << 3 | 1) as a two-byte varint, then the number.
 _LABEL = struct.Struct("<2sQ")
-_FIELD = b"\xc1\x3e"
+_LABEL_TAG = b"\xc1\x3e"
 
 
-def record(event: Any, seq: int = 0) -> bytes:
-    """The record of an ``Event`` message."""
-    return _framed(event.SerializeToString() + _LABEL.pack(_FIELD, seq))
+def encode_record(event: Any, seq: int = 0) -> bytes:
+    """Encode an ``Event`` message as a record.
+
+    Args:
+        event: ``Event`` message.
+        seq: Sequence number for the label. Defaults to 0: the record does not belong to the history.
+
+    Returns:
+        The record.
+    """
+    return _frame(event.SerializeToString() + _LABEL.pack(_LABEL_TAG, seq))
 
 
-def message(raw: bytes) -> bytes:
-    """The serialised ``Event`` of a record, its label included."""
-    return raw[_HEAD:-_FOOT]
+def extract_message(raw: bytes) -> bytes:
+    """Return the serialized ``Event`` of a record, including its label.
+
+    Args:
+        raw: Record.
+    """
+    return raw[_HEADER_BYTES:-_FOOTER_BYTES]
 
 
-def read(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The whole records from a position on, each behind its label; it ends before one that is cut or is not ours."""
+def read_records(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Read the complete records of an event file.
+
+    Reading stops before the first record that is truncated or has no label.
+
+    Args:
+        path: Event file.
+        start: Position of the first record, in bytes. Defaults to 0.
+
+    Yields:
+        The label and the record.
+    """
     with open(path, "rb") as file:
-        left = os.fstat(file.fileno()).st_size - start
+        remaining_bytes = os.fstat(file.fileno()).st_size - start
         file.seek(start)
-        while left >= _HEAD + _FOOT:
-            head = file.read(_HEAD)
-            length = _LENGTH.unpack_from(head)[0]
-            left -= _HEAD + length + _FOOT
-            if left < 0 or length < _LABEL.size:
+        while remaining_bytes >= _HEADER_BYTES + _FOOTER_BYTES:
+            header = file.read(_HEADER_BYTES)
+            length = _LENGTH.unpack_from(header)[0]
+            remaining_bytes -= _HEADER_BYTES + length + _FOOTER_BYTES
+            if remaining_bytes < 0 or length < _LABEL.size:
                 return
-            rest = file.read(length + _FOOT)
-            field, seq = _LABEL.unpack_from(rest, length - _LABEL.size)
-            if field != _FIELD:
+            data = file.read(length + _FOOTER_BYTES)
+            field, seq = _LABEL.unpack_from(data, length - _LABEL.size)
+            if field != _LABEL_TAG:
                 return
-            yield seq, head + rest
+            yield seq, header + data
 
 
 def is_intact(raw: bytes) -> bool:
-    """Whether a record's checksums hold."""
-    return _framed(message(raw)) == raw
+    """Whether the checksums of a record are correct.
+
+    Args:
+        raw: Record.
+    """
+    return _frame(extract_message(raw)) == raw
 
 
-def _framed(data: bytes) -> bytes:
+def _frame(data: bytes) -> bytes:
     buffer = io.BytesIO()
     RecordWriter(buffer).write(data)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The TensorBoard sink: what a user configures, and how it is opened."""
+"""TensorBoard sink."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 @dataclasses.dataclass(frozen=True)
 class TensorBoardSink(Sink):
-    """Writes an event file into the run's directory; ``tensorboard --logdir`` on the folder above shows the run.
+    """Sink that writes a TensorBoard event file to the run directory.
 
-    Shown are scalars (with ``epoch`` beside them), figures, images, histograms, texts, the hyperparameters and
-    the run's status on the HPARAMS page, and on the Custom Scalars page the metrics of the same name but for
-    ``train``, ``val`` and the like in one chart. Tags, artifacts and checkpoints have no place in TensorBoard
-    and are skipped. It keeps numbers as 32-bit floats.
+    Pass the parent directory to ``tensorboard --logdir``. TensorBoard shows scalars with ``epoch``, figures, images,
+    histograms, texts, the hyperparameters and status of the run on the HPARAMS page, and training and validation
+    metrics of the same name in one chart on the Custom Scalars page. Tags, artifacts and checkpoints are skipped.
+    Numbers are stored as 32-bit floats.
 
-    What is taken back vanishes, also from a TensorBoard that is running. Two things such a one does not notice,
-    since it looks at them once only: hyperparameters that are added or changed later, and the status of a run
-    that ended before. Start it anew to see them. Given the run's directory itself, its HPARAMS page finds no values of
-    metrics.
+    Superseded events disappear, even from a running TensorBoard. A running TensorBoard does not show two changes until
+    it is restarted: hyperparameters that are added or changed later, and the status of a run that ended before. If
+    ``--logdir`` is the run directory itself, the HPARAMS page shows no metrics.
+
+    Example:
+        >>> from pte_backends.tensorboard import TensorBoardSink
+        >>> TensorBoardSink()
+        TensorBoardSink()
     """
 
     name: ClassVar[str] = "tensorboard"
@@ -31,8 +35,18 @@ class TensorBoardSink(Sink):
     limits: ClassVar[Limits] = Limits(batch_values=100_000)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
-        """Go on with the run's event file, or begin one; a file that is missing or was cut short is made again."""
-        # TensorBoard takes 0.2 s and 25 MB to import.
+        """Continue the event file of the run, or create one.
+
+        A missing or truncated file is rebuilt from the journal.
+
+        Args:
+            run: Run to deliver.
+            state: Last state of an earlier connection.
+
+        Returns:
+            The open connection.
+        """
+        # The import of TensorBoard takes 0.2 s and 25 MB.
         from pte_backends.tensorboard._connection import TensorBoardConnection
 
         return TensorBoardConnection(run, state)

@@ -1,4 +1,4 @@
-"""From the events of a run to the records of its event file."""
+"""Conversion of events to records of an event file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from pte_backends.tensorboard import _values
-from pte_backends.tensorboard._custom_scalars import charts, layout, subject
-from pte_backends.tensorboard._records import record
+from pte_backends.tensorboard._custom_scalars import build_layout, get_subject, group_tags
+from pte_backends.tensorboard._records import encode_record
 from pte_tracking.sinks import (
     AnyEvent,
     Dataset,
@@ -25,180 +25,205 @@ from pte_tracking.sinks import (
     Text,
 )
 
-_MOST_CHARTED = 1000  # tags; a page with more charts is of no use, and the memory is saved after each batch
+#: A page with more charts is not usable, and the state is saved after each batch.
+_MAX_CHARTED_TAGS = 1000
 
 
-class Memory(msgspec.Struct):
-    """What the translation of an event depends on besides the event; saved with the position.
+class SummaryBuilderState(msgspec.Struct):
+    """Saved state of a summary builder.
 
     Attributes:
-        seq: The last event that was translated.
-        time: When it happened.
-        params: The hyperparameters so far.
-        params_seq: The event that the last of them came from.
-        is_shown: Whether the file shows hyperparameters; readers take notice of the first ones in a file alone.
-        is_stale: Whether there is something that only a new file can show.
-        charted: The tags that may share a chart, with the events that they first came in.
-        epoch_step: The last step that an epoch was shown at.
-        has_layout: Whether the Custom Scalars page was ever laid out.
-        hollow: The tags of figures and pictures that lost all their points.
-        latest: The step and event of the last figure, picture or text of each key.
-        replaced: The events whose figure, picture or text was replaced by one of the same key and step, each with it.
+        seq: Sequence number of the last event that was converted.
+        wall_time: Time of that event, in seconds since the epoch.
+        params: Hyperparameters logged so far.
+        params_seq: Sequence number of the last event with hyperparameters.
+        has_hparams: Whether the file contains hyperparameters. Readers use only the first ones in a file.
+        is_stale: Whether a change can be shown only by a new file.
+        charted_tags: Tags that may share a chart, with the sequence number of their first event.
+        epoch_step: Last step with an epoch.
+        has_layout: Whether a layout of the Custom Scalars page was ever written.
+        emptied_image_tags: Tags of figures and images that lost all their points.
+        latest_media: Step and sequence number of the last figure, image or text of each key.
+        replaced_media: Pairs of sequence numbers: a figure, image or text, and a later one with the same key and step.
     """
 
     seq: int = 0
-    time: float = 0.0
+    wall_time: float = 0.0
     params: dict[str, Scalar] = {}
     params_seq: int = 0
-    is_shown: bool = False
+    has_hparams: bool = False
     is_stale: bool = False
-    charted: dict[str, int] = {}
+    charted_tags: dict[str, int] = {}
     epoch_step: int = -1
     has_layout: bool = False
-    hollow: list[str] = []
-    latest: dict[str, tuple[int, int]] = {}
-    replaced: list[tuple[int, int]] = []
+    emptied_image_tags: list[str] = []
+    latest_media: dict[str, tuple[int, int]] = {}
+    replaced_media: list[tuple[int, int]] = []
 
 
-class Translation:
-    """Translates event after event.
+class SummaryBuilder:
+    """Converter from events to records.
 
     Args:
-        run: The run.
-        memory: What is known from earlier events.
+        run: Run to deliver.
+        state: State after the last converted event.
+
+    Attributes:
+        state: Current state.
     """
 
-    def __init__(self, run: RunView, memory: Memory) -> None:
-        self.memory = memory
+    def __init__(self, run: RunView, state: SummaryBuilderState) -> None:
+        self.state = state
         self._run = run
 
-    def begin(self, vanished: Mapping[str, str]) -> bytes:
-        """The first records of a new file, which shows everything as it is now.
+    def build_header(self, cleared_tags: Mapping[str, str]) -> bytes:
+        """Build the first records of a new file.
 
-        Readers that have read an earlier file of the run forget what they know at the SessionLog.START of step
-        0: all of it in TensorBoard's own reader, where the very first START counts for nothing, and in the
-        class EventAccumulator; but in TensorBoard's data server only tag by tag, as points of earlier or equal
-        steps come.
+        The ``SessionLog.START`` at step 0 makes readers forget an earlier file of the run. TensorBoard's own reader and
+        the class ``EventAccumulator`` forget everything, but TensorBoard's own reader ignores the first START.
+        TensorBoard's data server forgets a tag only when a point with an earlier or equal step arrives for it.
 
         Args:
-            vanished: Tags that have lost all their points, each with the plugin that shows it.
+            cleared_tags: Tags that have lost all their points, and the plugin of each.
+
+        Returns:
+            The records.
         """
-        start = self._event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-        events = [self._event(file_version="brain.Event:2"), start]
-        if vanished:
-            nothing = [value for tag, plugin in vanished.items() for value in _values.nothing(tag, plugin)]
-            events += [self._event(summary=summary_pb2.Summary(value=nothing)), start]
-        memory = self.memory
-        emptied = {tag for tag, plugin in vanished.items() if plugin == _values.IMAGES}
-        memory.hollow = sorted(emptied.union(memory.hollow))
-        memory.has_layout |= _values.LAYOUTS in vanished.values()
-        # TensorBoard's own reader fails on pictures and layouts that it has seen and that are there no more.
-        shown = [_values.no_images(tag) for tag in memory.hollow]
-        if memory.has_layout:
-            shown.append(layout(memory.charted))
-        if memory.params:
-            shown.append(_values.session_start(self._run, memory.params))
-        if shown:
-            events.append(self._event(summary=summary_pb2.Summary(value=shown)))
-        memory.is_shown, memory.is_stale = bool(memory.params), bool(vanished)
-        return b"".join(map(record, events))
+        start = self._build_event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        events = [self._build_event(file_version="brain.Event:2"), start]
+        if cleared_tags:
+            clearing_values = [
+                value for tag, plugin in cleared_tags.items() for value in _values.build_clearing_values(tag, plugin)
+            ]
+            events += [self._build_event(summary=summary_pb2.Summary(value=clearing_values)), start]
+        state = self.state
+        emptied = {tag for tag, plugin in cleared_tags.items() if plugin == _values.IMAGES}
+        state.emptied_image_tags = sorted(emptied.union(state.emptied_image_tags))
+        state.has_layout |= _values.LAYOUTS in cleared_tags.values()
+        # TensorBoard's own reader fails if images or a layout that it has read are missing from the new file.
+        values = [_values.build_empty_images(tag) for tag in state.emptied_image_tags]
+        if state.has_layout:
+            values.append(build_layout(state.charted_tags))
+        if state.params:
+            values.append(_values.build_session_start(self._run, state.params))
+        if values:
+            events.append(self._build_event(summary=summary_pb2.Summary(value=values)))
+        state.has_hparams, state.is_stale = bool(state.params), bool(cleared_tags)
+        return b"".join(map(encode_record, events))
 
-    def end(self, succeeded: bool) -> bytes:
-        """The record of the run's end."""
-        value = _values.session_end(succeeded, self.memory.time)
-        return record(_summary(self.memory.time, 0, value))
+    def build_end(self, succeeded: bool) -> bytes:
+        """Build the record that ends the run.
 
-    def translate(self, event: AnyEvent) -> bytes:
-        """The record of an event; empty if there is nothing to show.
+        Args:
+            succeeded: Whether the run finished without an error.
+
+        Returns:
+            The record.
+        """
+        value = _values.build_session_end(succeeded, self.state.wall_time)
+        return encode_record(_build_summary_event(self.state.wall_time, 0, value))
+
+    def build(self, event: AnyEvent) -> bytes:
+        """Build the record of an event.
+
+        Args:
+            event: Event to convert.
+
+        Returns:
+            The record; empty if TensorBoard cannot show the event.
 
         Raises:
-            RejectedEventError: A picture's file is missing or damaged.
+            RejectedEventError: If an image is missing or damaged.
         """
-        self.memory.seq, self.memory.time = event.seq, event.time
+        self.state.seq, self.state.wall_time = event.seq, event.time
         if isinstance(event, Metrics):
-            return self._metrics(event)
+            return self._build_metrics(event)
         if isinstance(event, Params):
-            return self._params(event)
+            return self._build_params(event)
         if isinstance(event, Histogram):
-            return record(_summary(event.time, event.step, _values.histogram(event)), event.seq)
+            return encode_record(
+                _build_summary_event(event.time, event.step, _values.build_histogram(event)), event.seq
+            )
         if isinstance(event, Dataset):
-            event = _values.note(event)
+            event = _values.convert_dataset(event)
         if isinstance(event, Figure | Image | Text):
-            value = _values.text(event) if isinstance(event, Text) else self._image(event)
+            value = _values.build_text(event) if isinstance(event, Text) else self._build_image(event)
             self._replace_earlier(event)
-            return record(_summary(event.time, event.step, value), event.seq)
+            return encode_record(_build_summary_event(event.time, event.step, value), event.seq)
         return b""
 
-    def cut(self, seq: int, epoch_step: int) -> None:
-        """Forget what came after an event.
+    def rewind(self, seq: int, epoch_step: int) -> None:
+        """Forget all events after a position.
 
         Args:
-            seq: The event.
-            epoch_step: The last step up to there that an epoch was shown at.
+            seq: Sequence number of the last event to keep.
+            epoch_step: Last step with an epoch up to that event.
         """
-        memory = self.memory
-        if memory.params_seq > seq:
-            memory.params, memory.params_seq = {}, 0
+        state = self.state
+        if state.params_seq > seq:
+            state.params, state.params_seq = {}, 0
             for event in self._run.history(seq):
                 if isinstance(event, Params):
-                    memory.params |= event.values
-                    memory.params_seq = event.seq
-            memory.is_stale = memory.is_shown
-        memory.charted = {tag: first for tag, first in memory.charted.items() if first <= seq}
-        memory.latest = {key: (at, last) for key, (at, last) in memory.latest.items() if last <= seq}
-        memory.replaced = [(old, new) for old, new in memory.replaced if new <= seq]
-        memory.epoch_step = epoch_step
-        memory.seq = min(memory.seq, seq)
+                    state.params |= event.values
+                    state.params_seq = event.seq
+            state.is_stale = state.has_hparams
+        state.charted_tags = {tag: first for tag, first in state.charted_tags.items() if first <= seq}
+        state.latest_media = {
+            key: (step, media_seq) for key, (step, media_seq) in state.latest_media.items() if media_seq <= seq
+        }
+        state.replaced_media = [(old, new) for old, new in state.replaced_media if new <= seq]
+        state.epoch_step = epoch_step
+        state.seq = min(state.seq, seq)
 
-    def _metrics(self, event: Metrics) -> bytes:
+    def _build_metrics(self, event: Metrics) -> bytes:
         message = event_pb2.Event(wall_time=event.time, step=event.step)
-        add = message.summary.value.add
+        add_value = message.summary.value.add
         for key, value in event.values.items():
-            add(tag=key, simple_value=value)
-        memory = self.memory
-        if event.epoch is not None and event.step > memory.epoch_step and _values.EPOCH not in event.values:
-            add(tag=_values.EPOCH, simple_value=event.epoch)
-            memory.epoch_step = event.step
-        if self._chart(event):
-            message.summary.value.append(layout(memory.charted))
-            memory.has_layout = True
-        return record(message, event.seq)
+            add_value(tag=key, simple_value=value)
+        state = self.state
+        if event.epoch is not None and event.step > state.epoch_step and _values.EPOCH not in event.values:
+            add_value(tag=_values.EPOCH, simple_value=event.epoch)
+            state.epoch_step = event.step
+        if self._add_charted_tags(event):
+            message.summary.value.append(build_layout(state.charted_tags))
+            state.has_layout = True
+        return encode_record(message, event.seq)
 
-    def _chart(self, event: Metrics) -> bool:
-        """Whether the event brings tags that make the layout another one."""
-        charted = self.memory.charted
-        new = [tag for tag in event.values if subject(tag) and tag not in charted]
-        if not new or len(charted) + len(new) > _MOST_CHARTED:
+    def _add_charted_tags(self, event: Metrics) -> bool:
+        """Add the tags of a row to the charts, and return whether the layout changed."""
+        charted_tags = self.state.charted_tags
+        new_tags = [tag for tag in event.values if get_subject(tag) and tag not in charted_tags]
+        if not new_tags or len(charted_tags) + len(new_tags) > _MAX_CHARTED_TAGS:
             return False
-        charted.update(dict.fromkeys(new, event.seq))
-        return any(tag in members for members in charts(charted).values() for tag in new)
+        charted_tags.update(dict.fromkeys(new_tags, event.seq))
+        return any(tag in members for members in group_tags(charted_tags).values() for tag in new_tags)
 
-    def _params(self, event: Params) -> bytes:
-        memory = self.memory
-        before, memory.params, memory.params_seq = memory.params, memory.params | event.values, event.seq
-        if memory.is_shown:
-            memory.is_stale = memory.is_stale or memory.params != before
+    def _build_params(self, event: Params) -> bytes:
+        state = self.state
+        previous, state.params, state.params_seq = state.params, state.params | event.values, event.seq
+        if state.has_hparams:
+            state.is_stale = state.is_stale or state.params != previous
             return b""
-        memory.is_shown = True
-        value = _values.session_start(self._run, memory.params)
-        return record(_summary(event.time, 0, value))
+        state.has_hparams = True
+        value = _values.build_session_start(self._run, state.params)
+        return encode_record(_build_summary_event(event.time, 0, value))
 
-    def _image(self, event: Figure | Image) -> Any:
+    def _build_image(self, event: Figure | Image) -> Any:
         try:
-            return _values.image(event.key, self._run.directory / event.path)
+            return _values.build_image(event.key, self._run.directory / event.path)
         except (OSError, ValueError) as error:
             raise RejectedEventError(event.seq, str(error)) from error
 
     def _replace_earlier(self, event: Figure | Image | Text) -> None:
-        step, seq = self.memory.latest.get(event.key, (-1, 0))
+        step, seq = self.state.latest_media.get(event.key, (-1, 0))
         if step == event.step:
-            self.memory.replaced.append((seq, event.seq))
-            self.memory.is_stale = True
-        self.memory.latest[event.key] = event.step, event.seq
+            self.state.replaced_media.append((seq, event.seq))
+            self.state.is_stale = True
+        self.state.latest_media[event.key] = event.step, event.seq
 
-    def _event(self, **fields: Any) -> Any:
+    def _build_event(self, **fields: Any) -> Any:
         return event_pb2.Event(wall_time=self._run.start_time, **fields)
 
 
-def _summary(time: float, step: int, value: Any) -> Any:
-    return event_pb2.Event(wall_time=time, step=step, summary=summary_pb2.Summary(value=[value]))
+def _build_summary_event(wall_time: float, step: int, value: Any) -> Any:
+    return event_pb2.Event(wall_time=wall_time, step=step, summary=summary_pb2.Summary(value=[value]))

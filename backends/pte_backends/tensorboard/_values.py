@@ -1,4 +1,4 @@
-"""The kinds of summary values, as protocol buffers that TensorBoard's readers take without TensorFlow."""
+"""Summary values as protocol buffers that TensorBoard reads without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metr
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
 
-#: What the record of the run's end holds, and no other record of the file's own.
+#: Bytes that, among the records with label 0, only the record of the end of the run contains.
 SESSION_END = metadata.SESSION_END_INFO_TAG.encode()
 
 _DATA_CLASS = {
@@ -27,13 +27,20 @@ _DATA_CLASS = {
     LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
 _PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the colour type of the header (RFC 2083, section 4.1.1)
-_LARGEST_EXACT = 2**53  # integers beyond are rounded by a 64-bit float
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
+_MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
 
 
-def tags(event: AnyEvent) -> dict[str, str]:
-    """The tags that an event is shown under, and the plugin that shows them."""
+def get_tags(event: AnyEvent) -> dict[str, str]:
+    """Return the tags under which an event is shown.
+
+    Args:
+        event: Event.
+
+    Returns:
+        The plugin of each tag.
+    """
     if isinstance(event, Metrics):
         return dict.fromkeys(event.values if event.epoch is None else [*event.values, EPOCH], SCALARS)
     if isinstance(event, Figure | Image):
@@ -41,56 +48,86 @@ def tags(event: AnyEvent) -> dict[str, str]:
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
     if isinstance(event, Dataset):
-        event = note(event)
+        event = convert_dataset(event)
     return {event.key: TEXTS} if isinstance(event, Text) else {}
 
 
-def shown(messages: Iterable[bytes]) -> dict[str, str]:
-    """The tags that serialised ``Event`` messages show something under, and the plugin that shows it."""
-    found: dict[str, str] = {}
+def find_shown_tags(messages: Iterable[bytes]) -> dict[str, str]:
+    """Return the tags that an event file shows.
+
+    Args:
+        messages: Serialized ``Event`` messages.
+
+    Returns:
+        The plugin of each tag.
+    """
+    plugins_by_tag: dict[str, str] = {}
     for message in messages:
         for value in event_pb2.Event.FromString(message).summary.value:
             plugin = _PLUGIN.get(value.WhichOneof("value"), value.metadata.plugin_data.plugin_name)
             if plugin in _DATA_CLASS:
-                found[value.tag] = plugin
-    return found
+                plugins_by_tag[value.tag] = plugin
+    return plugins_by_tag
 
 
-def needle(tag: str) -> bytes:
-    """Bytes that stand in every record which shows something under the tag."""
-    wanted: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
-    return wanted
+def encode_tag(tag: str) -> bytes:
+    """Return the bytes that every record with a tag contains.
+
+    Args:
+        tag: Tag.
+    """
+    encoded: bytes = summary_pb2.Summary.Value(tag=tag).SerializeToString()
+    return encoded
 
 
-def metadata_of(plugin: str) -> Any:
-    """What tells readers which plugin shows a value."""
+def build_metadata(plugin: str) -> Any:
+    """Build the metadata that assign a value to a plugin.
+
+    Args:
+        plugin: Name of the plugin.
+    """
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
         data_class=_DATA_CLASS[plugin],
     )
 
 
-def strings(values: list[bytes]) -> Any:
-    """A vector of strings."""
+def build_string_vector(values: list[bytes]) -> Any:
+    """Build a tensor with a vector of strings.
+
+    Args:
+        values: Encoded strings.
+    """
     shape = {"dim": [{"size": len(values)}]}
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=values)
 
 
-def string(value: bytes) -> Any:
-    """A single string."""
+def build_string(value: bytes) -> Any:
+    """Build a tensor with one string.
+
+    Args:
+        value: Encoded string.
+    """
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[value])
 
 
-def image(key: str, path: Path) -> Any:
-    """A picture.
+def build_image(key: str, path: Path) -> Any:
+    """Build the value of an image.
+
+    Args:
+        key: Key of the image.
+        path: PNG file.
+
+    Returns:
+        A ``Summary.Value``.
 
     Raises:
-        OSError: The file is not there, or cannot be read.
-        ValueError: It is no PNG.
+        OSError: If the file does not exist or cannot be read.
+        ValueError: If the file is not a PNG.
     """
     data = path.read_bytes()
-    if len(data) < 26 or not data.startswith(_PNG):
-        raise ValueError(f"{path} is no PNG")
+    if len(data) < 26 or not data.startswith(_PNG_SIGNATURE):
+        raise ValueError(f"{path} is not a PNG file.")
     width, height = struct.unpack_from(">II", data, 16)
     picture = summary_pb2.Summary.Image(
         width=width, height=height, colorspace=_PNG_CHANNELS.get(data[25], 3), encoded_image_string=data
@@ -98,8 +135,12 @@ def image(key: str, path: Path) -> Any:
     return summary_pb2.Summary.Value(tag=key, image=picture)
 
 
-def histogram(event: Histogram) -> Any:
-    """A distribution. TensorBoard takes the smallest and the largest value for the outermost borders."""
+def build_histogram(event: Histogram) -> Any:
+    """Build the value of a histogram. TensorBoard uses the minimum and maximum as the outer edges.
+
+    Args:
+        event: Histogram event.
+    """
     histo = summary_pb2.HistogramProto(
         min=event.min,
         max=event.max,
@@ -112,29 +153,49 @@ def histogram(event: Histogram) -> Any:
     return summary_pb2.Summary.Value(tag=event.key, histo=histo)
 
 
-def note(event: Dataset) -> Text:
-    """A dataset as a piece of text: TensorBoard knows no datasets."""
+def convert_dataset(event: Dataset) -> Text:
+    """Convert a dataset to a text, because TensorBoard does not support datasets.
+
+    Args:
+        event: Dataset event.
+    """
     lines = [f"- digest: `{event.digest}`", f"- used for: {event.context}"]
     if event.source:
         lines.append(f"- source: {event.source}")
     return Text(event.seq, event.time, f"dataset/{event.context}/{event.name}", 0, "\n".join(lines))
 
 
-def text(event: Text) -> Any:
-    """A piece of Markdown."""
-    return summary_pb2.Summary.Value(tag=event.key, metadata=metadata_of(TEXTS), tensor=string(event.text.encode()))
+def build_text(event: Text) -> Any:
+    """Build the value of a Markdown text.
+
+    Args:
+        event: Text event.
+    """
+    return summary_pb2.Summary.Value(
+        tag=event.key, metadata=build_metadata(TEXTS), tensor=build_string(event.text.encode())
+    )
 
 
-def session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
-    """The hyperparameters on the HPARAMS page, in a group of the run's own."""
-    mark = f"-{run.id[:6]}"  # runs of one name stay apart
-    group = run.name if run.name.endswith(mark) else run.name + mark
-    summary = hparams_pb({key: _hparam(value) for key, value in params.items()}, group, run.start_time)
+def build_session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
+    """Build the value with the hyperparameters for the HPARAMS page, in a separate group for the run.
+
+    Args:
+        run: Run to deliver.
+        params: Hyperparameters.
+    """
+    suffix = f"-{run.id[:6]}"  # Keeps runs with the same name in separate groups.
+    group = run.name if run.name.endswith(suffix) else run.name + suffix
+    summary = hparams_pb({key: _to_hparam(value) for key, value in params.items()}, group, run.start_time)
     return summary.value[0]
 
 
-def session_end(succeeded: bool, time: float) -> Any:
-    """The run's status on the HPARAMS page."""
+def build_session_end(succeeded: bool, time: float) -> Any:
+    """Build the value with the status of the run for the HPARAMS page.
+
+    Args:
+        succeeded: Whether the run finished without an error.
+        time: Time of the end, in seconds since the epoch.
+    """
     status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
     data = plugin_data_pb2.HParamsPluginData(
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time)
@@ -146,25 +207,33 @@ def session_end(succeeded: bool, time: float) -> Any:
     )
 
 
-def nothing(tag: str, plugin: str) -> list[Any]:
-    """Values that displace all that TensorBoard's data server holds of a tag, and that it shows nothing of.
+def build_clearing_values(tag: str, plugin: str) -> list[Any]:
+    """Build values that remove all points of a tag from TensorBoard's data server.
 
-    The data server drops a tag's points only when one of an earlier or equal step comes for it. The first value here
-    carries the kind of the tag; the second, of a form that went out of use, is one that no kind can show, and displaces
-    the first. TensorBoard's own reader looks past the second.
+    The data server drops the points of a tag only when a point with an earlier or equal step arrives for it. The first
+    value has the kind of the tag. The second value has an obsolete kind that no plugin can show, and it displaces the
+    first one. TensorBoard's own reader ignores the second value.
+
+    Args:
+        tag: Tag to clear.
+        plugin: Plugin of the tag.
     """
     return [
-        summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(plugin), tensor=metadata.NULL_TENSOR),
+        summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(plugin), tensor=metadata.NULL_TENSOR),
         summary_pb2.Summary.Value(tag=tag, obsolete_old_style_histogram=b""),
     ]
 
 
-def no_images(tag: str) -> Any:
-    """A series of no pictures."""
-    return summary_pb2.Summary.Value(tag=tag, metadata=metadata_of(IMAGES), tensor=strings([b"0", b"0"]))
+def build_empty_images(tag: str) -> Any:
+    """Build a series without images.
+
+    Args:
+        tag: Tag of the series.
+    """
+    return summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(IMAGES), tensor=build_string_vector([b"0", b"0"]))
 
 
-def _hparam(value: Scalar) -> str | int | float | bool:
-    # TensorBoard knows no None, and has its numbers in 64-bit floats.
-    is_inexact = isinstance(value, int) and abs(value) > _LARGEST_EXACT
+def _to_hparam(value: Scalar) -> str | int | float | bool:
+    # TensorBoard does not support None and stores numbers as 64-bit floats.
+    is_inexact = isinstance(value, int) and abs(value) > _MAX_EXACT_INTEGER
     return str(value) if value is None or is_inexact else value

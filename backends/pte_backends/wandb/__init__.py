@@ -1,4 +1,4 @@
-"""Weights & Biases in offline mode: files that ``wandb sync`` sends."""
+"""Weights & Biases backend in offline mode, for upload with ``wandb sync``."""
 
 from pte_backends.wandb._sink import WandbSink
 

@@ -1,6 +1,7 @@
-"""A run's file for Weights & Biases: appended to, cut after a crash, and made again where something is taken back.
+"""Writer for the transaction log of a W&B run.
 
-As long as the run is not synced, the file is ours alone, so that what is taken back can vanish.
+The file is appended to, truncated after a crash, and rebuilt after a rewind. This is possible as long as the run is not
+synced, because no other program writes the file.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from pte_tracking.sinks import (
 )
 
 
-class State(msgspec.Struct):
-    """What is saved with the position.
+class WandbState(msgspec.Struct):
+    """Saved state of a connection.
 
     Attributes:
-        size: The bytes of the file that hold; what may come after them is cut off.
-        number: Records in them.
-        rows: Rows of the history in them.
-        seq: The last event in them.
-        last_time: When that happened.
-        summary: The last value of each metric.
-        is_stale: Whether the file shows a checkpoint that was removed since.
+        size: Number of valid bytes in the file. Later bytes are truncated.
+        record_count: Number of records in the valid part.
+        row_count: Number of history rows in the valid part.
+        seq: Sequence number of the last event.
+        last_time: Time of the last event, in seconds since the epoch.
+        summary: Last value of each metric.
+        is_stale: Whether the file contains a checkpoint that was removed later.
     """
 
     size: int = 0
-    number: int = 0
-    rows: int = 0
+    record_count: int = 0
+    row_count: int = 0
     seq: int = 0
     last_time: float = 0.0
     summary: dict[str, float] = {}
@@ -49,14 +50,14 @@ class State(msgspec.Struct):
 
 
 class WandbConnection:
-    """The open file.
+    """Open transaction log.
 
     Args:
         project: Project name.
         entity: Team or user that owns the project.
-        run_name: Display name of the run.
-        run: The run.
-        state: What an earlier connection returned from :meth:`state`.
+        run_name: Display name of the run. None for the name of the run.
+        run: Run to deliver.
+        state: State that an earlier connection returned from :meth:`state`.
     """
 
     def __init__(
@@ -65,53 +66,70 @@ class WandbConnection:
         self._project, self._entity = project, entity
         self._run_name = run_name or run.name
         self._run = run
-        self._state = msgspec.convert(dict(state), State)
+        self._state = msgspec.convert(dict(state), WandbState)
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
-        folder = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
-        self._files = folder / "files"
+        directory = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
+        self._files = directory / "files"
         self._files.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"run-{run.id}.wandb"
+        self._path = directory / f"run-{run.id}.wandb"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if os.fstat(self._fd).st_size < self._state.size:  # it was lost
-            self._make_again(self._state.seq)
+        if os.fstat(self._fd).st_size < self._state.size:  # The file was lost or truncated.
+            self._rebuild(self._state.seq)
         elif not self._state.size:
-            self._begin()
+            self._create_file()
         os.ftruncate(self._fd, self._state.size)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Append what the events say; at a rewind, write the history that holds anew."""
+        """Append the records of events, or rebuild the file at a rewind.
+
+        Args:
+            events: Batch of events.
+
+        Raises:
+            RejectedEventError: If a file of the run is missing.
+        """
         if isinstance(events[0], Rewound):
-            self._make_again(events[0].to_seq)
+            self._rebuild(events[0].to_seq)
         else:
-            os.ftruncate(self._fd, self._state.size)  # how the run ended, if it goes on
+            os.ftruncate(self._fd, self._state.size)  # Removes the status of a run that was resumed.
             self._extend(events)
         self._state.seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:
-        """How far the file holds."""
+        """Return the valid size of the file and the progress in it.
+
+        Returns:
+            The state as plain JSON.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self._state)
         return plain
 
     def close(self, status: Status | None) -> None:
-        """Write how the run ended, behind what the state knows of: a run that goes on cuts it off again."""
+        """Close the file, and write the status of the run if it ended.
+
+        The status is written after the valid part of the file, so a resumed run truncates it.
+
+        Args:
+            status: Final status of the run; None if the run continues.
+        """
         if status:
             if self._state.is_stale:
-                self._make_again(self._state.seq)
+                self._rebuild(self._state.seq)
             seconds = max(self._state.last_time - self._run.start_time, 0.0)
-            end = [*_records.ending(self._state.summary, status, seconds)]
-            data, _ = self._framed(end)
+            footer = [*_records.build_footer(self._state.summary, status, seconds)]
+            data, _ = self._frame_records(footer)
             os.pwrite(self._fd, data, self._state.size)
             os.fsync(self._fd)
         os.close(self._fd)
 
-    def _begin(self) -> None:
+    def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _framing.BEGINNING, 0)
-        self._state = State(size=len(_framing.BEGINNING))
-        self._append(_records.beginning(self._run, self._project, self._entity, self._run_name))
+        os.pwrite(self._fd, _framing.FILE_HEADER, 0)
+        self._state = WandbState(size=len(_framing.FILE_HEADER))
+        self._append(_records.build_header(self._run, self._project, self._entity, self._run_name))
 
-    def _make_again(self, upto_seq: int) -> None:
-        self._begin()
+    def _rebuild(self, upto_seq: int) -> None:
+        self._create_file()
         removed = {
             event.path: event.seq for event in self._run.history(upto_seq) if isinstance(event, CheckpointRemoved)
         }
@@ -121,48 +139,48 @@ class WandbConnection:
             try:
                 self._extend([event])
             except RejectedEventError:
-                continue  # it was set aside when it came first
+                continue  # The event was also rejected, and logged, when it was first delivered.
         self._state.is_stale = False
         self._state.seq = upto_seq
 
     def _extend(self, events: Iterable[AnyEvent]) -> None:
         before = msgspec.structs.replace(self._state, summary=dict(self._state.summary))
         try:
-            self._append(self._translated(events))
+            self._append(self._build_records(events))
         except BaseException:
-            self._state = before  # a batch is written whole or not at all
+            self._state = before  # A batch is written completely or not at all.
             raise
 
-    def _translated(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
+    def _build_records(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
         for event in events:
             if isinstance(event, Checkpoint):
-                yield from self._checkpoint(event)
+                yield from self._build_checkpoint(event)
                 continue
             self._state.is_stale |= isinstance(event, CheckpointRemoved)
             if isinstance(event, Metrics):
-                self._state.summary.update(_records.finite(event.values))
-            found = _records.translate(event, self._state.rows, self._run, self._files)
-            self._state.rows += sum(record.HasField("history") for record in found)
+                self._state.summary.update(_records.select_finite(event.values))
+            records = _records.build_records(event, self._state.row_count, self._run, self._files)
+            self._state.row_count += sum(record.HasField("history") for record in records)
             self._state.last_time = max(self._state.last_time, event.time)
-            yield from found
+            yield from records
 
-    def _checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
-        if not (self._run.directory / event.path).exists():  # pruned already
+    def _build_checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
+        if not (self._run.directory / event.path).exists():  # The snapshot was pruned.
             return
-        yield _records.checkpoint(event, self._run, self._project, self._entity)
+        yield _records.build_checkpoint(event, self._run, self._project, self._entity)
 
-    def _append(self, added: Iterable[pb.Record]) -> None:
-        data, number = self._framed(added)
+    def _append(self, records: Iterable[pb.Record]) -> None:
+        data, record_count = self._frame_records(records)
         if os.pwrite(self._fd, data, self._state.size) < len(data):
             os.ftruncate(self._fd, self._state.size)
-            raise OSError(f"{self._path}: only a part of {len(data)} bytes could be written")
+            raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
         self._state.size += len(data)
-        self._state.number = number
+        self._state.record_count = record_count
 
-    def _framed(self, added: Iterable[pb.Record]) -> tuple[bytes, int]:
-        data, number = bytearray(), self._state.number
-        for record in added:
-            number += 1
-            record.num = number
+    def _frame_records(self, records: Iterable[pb.Record]) -> tuple[bytes, int]:
+        data, record_count = bytearray(), self._state.record_count
+        for record in records:
+            record_count += 1
+            record.num = record_count
             data += _framing.frame(record.SerializeToString(), self._state.size + len(data))
-        return bytes(data), number
+        return bytes(data), record_count

@@ -1,7 +1,7 @@
-"""What Weights & Biases stores of an event: protobuf records, with values as JSON.
+"""Conversion of events to W&B records: protobuf messages with JSON values.
 
-Its own steps never go back and take one row each. Rows therefore get numbers of their own, and the training's step is
-the metric ``iteration``, which all charts are drawn over (``define_metric("*", step_metric="iteration")``).
+W&B steps never decrease, and each step has one row. Rows therefore have a separate number, and the training step is the
+metric ``iteration``, which all charts use as x-axis (``define_metric("*", step_metric="iteration")``).
 """
 
 from __future__ import annotations
@@ -38,72 +38,96 @@ from pte_tracking.sinks import (
     safe_file_name,
 )
 
-STEP = "iteration"
+STEP_KEY = "iteration"
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 
-def beginning(run: RunView, project: str, entity: str | None, name: str) -> list[pb.Record]:
-    """What a file begins with."""
-    from wandb import __version__
-
-    header = pb.Record()
-    header.header.version_info.producer = __version__
-    begun = pb.Record()
-    begun.run.run_id, begun.run.project, begun.run.display_name = run.id, project, name
-    if entity:
-        begun.run.entity = entity
-    begun.run.host = run.context.get("host", "")
-    begun.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
-    if commit := run.context.get("git_commit"):
-        begun.run.git.commit = commit
-    metric = pb.Record()
-    metric.metric.glob_name, metric.metric.step_metric = "*", STEP
-    metric.metric.options.step_sync, metric.metric.options.defined = True, True
-    return [header, begun, metric]
-
-
-def ending(summary: Mapping[str, float], status: Status, seconds: float) -> list[pb.Record]:
-    """What it ends with: the last values, and how the run ended."""
-    last = pb.Record()
-    for key, value in summary.items():
-        last.summary.update.add(nested_key=[key], value_json=json.dumps(value))
-    end = pb.Record()
-    end.exit.exit_code, end.exit.runtime = _EXIT_CODES[status], int(seconds)
-    return [last, end]
-
-
-def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[pb.Record]:
-    """The records of one event.
+def build_header(run: RunView, project: str, entity: str | None, name: str) -> list[pb.Record]:
+    """Build the first records of a file.
 
     Args:
-        event: The event.
-        number: The row's own number.
-        run: The run.
-        files: Where media belong.
+        run: Run to deliver.
+        project: Project name.
+        entity: Team or user that owns the project; None for the default.
+        name: Display name of the run.
+
+    Returns:
+        The records.
+    """
+    from wandb import __version__
+
+    header_record = pb.Record()
+    header_record.header.version_info.producer = __version__
+    run_record = pb.Record()
+    run_record.run.run_id, run_record.run.project, run_record.run.display_name = run.id, project, name
+    if entity:
+        run_record.run.entity = entity
+    run_record.run.host = run.context.get("host", "")
+    run_record.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
+    if commit := run.context.get("git_commit"):
+        run_record.run.git.commit = commit
+    metric_record = pb.Record()
+    metric_record.metric.glob_name, metric_record.metric.step_metric = "*", STEP_KEY
+    metric_record.metric.options.step_sync, metric_record.metric.options.defined = True, True
+    return [header_record, run_record, metric_record]
+
+
+def build_footer(summary: Mapping[str, float], status: Status, seconds: float) -> list[pb.Record]:
+    """Build the last records of a file.
+
+    Args:
+        summary: Last value of each metric.
+        status: Final status of the run.
+        seconds: Duration of the run.
+
+    Returns:
+        The records.
+    """
+    summary_record = pb.Record()
+    for key, value in summary.items():
+        summary_record.summary.update.add(nested_key=[key], value_json=json.dumps(value))
+    exit_record = pb.Record()
+    exit_record.exit.exit_code, exit_record.exit.runtime = _EXIT_CODES[status], int(seconds)
+    return [summary_record, exit_record]
+
+
+def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -> list[pb.Record]:
+    """Build the records of one event.
+
+    Args:
+        event: Event to convert.
+        row_number: Number of the next row.
+        run: Run to deliver.
+        files: Directory for media files.
+
+    Returns:
+        The records. Empty if W&B cannot show the event.
 
     Raises:
-        RejectedEventError: A file of the run's is missing.
+        RejectedEventError: If a file of the run is missing.
     """
     try:
         if isinstance(event, Metrics):
-            return [_row(event, number, run, event.values.items(), event.step)]
+            return [_build_row(event, row_number, run, event.values.items(), event.step)]
         if isinstance(event, Histogram):
             value = {"_type": "histogram", "values": event.counts, "bins": event.edges}
-            return [_row(event, number, run, [(event.key, value)], event.step)]
+            return [_build_row(event, row_number, run, [(event.key, value)], event.step)]
         if isinstance(event, Figure | Image):
             data = (run.directory / event.path).read_bytes()
-            return _media(event, number, run, files, "images", "png", data, {"_type": "image-file", **_size(data)})
+            return _build_media(
+                event, row_number, run, files, "images", "png", data, {"_type": "image-file", **_read_image_size(data)}
+            )
         if isinstance(event, Text):
             data = f"<pre>{html.escape(event.text)}</pre>".encode()
-            return _media(event, number, run, files, "html", "html", data, {"_type": "html-file"})
+            return _build_media(event, row_number, run, files, "html", "html", data, {"_type": "html-file"})
         if isinstance(event, Artifact):
-            return _artifact(run.directory / event.path, event.artifact_path, files)
+            return _build_artifact(run.directory / event.path, event.artifact_path, files)
     except OSError as error:
         raise RejectedEventError(event.seq, str(error)) from error
     if isinstance(event, Dataset):
-        about = json.dumps({"digest": event.digest, "source": event.source})
+        description = json.dumps({"digest": event.digest, "source": event.source})
         record = pb.Record()
-        record.config.update.add(key=f"datasets/{event.context}/{event.name}", value_json=about)
+        record.config.update.add(key=f"datasets/{event.context}/{event.name}", value_json=description)
         return [record]
     if isinstance(event, Params | Tags):
         record = pb.Record()
@@ -114,8 +138,18 @@ def translate(event: AnyEvent, number: int, run: RunView, files: Path) -> list[p
     return []
 
 
-def checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
-    """A snapshot as a version of the run's model artifact."""
+def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
+    """Build the record that stores a snapshot as a version of the model artifact of the run.
+
+    Args:
+        event: Checkpoint event.
+        run: Run to deliver.
+        project: Project name.
+        entity: Team or user that owns the project; None for the default.
+
+    Returns:
+        The record.
+    """
     record = pb.Record()
     artifact = record.artifact
     artifact.run_id, artifact.project, artifact.entity = run.id, project, entity or ""
@@ -126,21 +160,23 @@ def checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None
     manifest = artifact.manifest
     manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
     manifest.storage_policy_config.add(key="storageLayout", value_json='"V2"')
-    # As Weights & Biases reckons it: of the names and digests of all files.
-    whole = hashlib.md5(b"wandb-artifact-manifest-v1\n")
+    # W&B computes the digest of an artifact from the names and digests of all its files.
+    manifest_digest = hashlib.md5(b"wandb-artifact-manifest-v1\n")
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(file_md5(file)).decode()
         manifest.contents.add(path=name, digest=digest, size=file.stat().st_size, local_path=str(file))
-        whole.update(f"{name}:{digest}\n".encode())
-    artifact.digest = whole.hexdigest()
+        manifest_digest.update(f"{name}:{digest}\n".encode())
+    artifact.digest = manifest_digest.hexdigest()
     artifact.finalize, artifact.digest_algorithm = True, "MANIFEST_MD5"
-    # Made from what the checkpoint is, so that a repetition is the very same artifact.
+    # The ID depends only on the checkpoint, so that a repeated event is the same artifact.
     artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
     artifact.sequence_client_id = hashlib.shake_256(run.id.encode()).hexdigest(64)
     return record
 
 
-def _row(event: AnyEvent, number: int, run: RunView, values: Iterable[tuple[str, Any]], step: int) -> pb.Record:
+def _build_row(
+    event: AnyEvent, row_number: int, run: RunView, values: Iterable[tuple[str, Any]], step: int
+) -> pb.Record:
     record = pb.Record()
     row = record.history
     for key, value in values:
@@ -152,53 +188,60 @@ def _row(event: AnyEvent, number: int, run: RunView, values: Iterable[tuple[str,
     if isinstance(event, Metrics) and event.epoch is not None and "epoch" not in event.values:
         row.item.add(nested_key=["epoch"], value_json=json.dumps(event.epoch))
     runtime = max(event.time - run.start_time, 0.0)
-    for key, clock in ((STEP, step), ("_timestamp", event.time), ("_runtime", runtime), ("_step", number)):
+    for key, clock in ((STEP_KEY, step), ("_timestamp", event.time), ("_runtime", runtime), ("_step", row_number)):
         row.item.add(nested_key=[key], value_json=json.dumps(clock))
-    row.step.num = number
+    row.step.num = row_number
     return record
 
 
-def _media(
+def _build_media(
     event: Figure | Image | Text,
-    number: int,
+    row_number: int,
     run: RunView,
     files: Path,
-    folder: str,
-    ending: str,
+    subdirectory: str,
+    extension: str,
     data: bytes,
-    about: dict[str, Any],
+    value: dict[str, Any],
 ) -> list[pb.Record]:
     digest = hashlib.sha256(data).hexdigest()
-    path = Path("media", folder, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}.{ending}")
+    path = Path("media", subdirectory, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}.{extension}")
     (files / path).parent.mkdir(parents=True, exist_ok=True)
     (files / path).write_bytes(data)
-    about = {**about, "sha256": digest, "size": len(data), "path": str(path), "format": ending}
-    return [_files([path]), _row(event, number, run, [(event.key, about)], event.step)]
+    value = {**value, "sha256": digest, "size": len(data), "path": str(path), "format": extension}
+    return [_build_files([path]), _build_row(event, row_number, run, [(event.key, value)], event.step)]
 
 
-def _artifact(source: Path, folder: str, files: Path) -> list[pb.Record]:
-    kept = Path("artifacts", folder, source.name)
+def _build_artifact(source: Path, artifact_path: str, files: Path) -> list[pb.Record]:
+    target = Path("artifacts", artifact_path, source.name)
     if source.is_dir():
-        shutil.copytree(source, files / kept, dirs_exist_ok=True)
-        return [_files(path.relative_to(files) for path in sorted((files / kept).rglob("*")) if path.is_file())]
-    (files / kept).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, files / kept)
-    return [_files([kept])]
+        shutil.copytree(source, files / target, dirs_exist_ok=True)
+        return [_build_files(path.relative_to(files) for path in sorted((files / target).rglob("*")) if path.is_file())]
+    (files / target).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, files / target)
+    return [_build_files([target])]
 
 
-def _files(paths: Iterable[Path]) -> pb.Record:
+def _build_files(paths: Iterable[Path]) -> pb.Record:
     record = pb.Record()
     for path in paths:
         record.files.files.add(path=str(path), policy=pb.FilesItem.PolicyType.END)
     return record
 
 
-def _size(png: bytes) -> dict[str, int]:
-    # Behind the signature and the head of its first chunk: www.w3.org/TR/png-3/#11IHDR
+def _read_image_size(png: bytes) -> dict[str, int]:
+    # The size follows the signature and the header of the first chunk; see https://www.w3.org/TR/png-3/#11IHDR.
     width, height = struct.unpack_from(">II", png, 16) if len(png) >= 24 else (0, 0)
     return {"width": width, "height": height}
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a row that a summary and saved state can hold."""
+def select_finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Select the finite values of a row, which a summary and the saved state can store.
+
+    Args:
+        values: Values of a row.
+
+    Returns:
+        The finite values.
+    """
     return {key: value for key, value in values.items() if math.isfinite(value)}

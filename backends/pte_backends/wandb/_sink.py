@@ -1,4 +1,4 @@
-"""The Weights & Biases sink: what a user configures."""
+"""Weights & Biases sink."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 @dataclasses.dataclass(frozen=True)
 class WandbSink(Sink):
-    """Leaves ``wandb/offline-run-*/`` in the run's directory, as Weights & Biases does in offline mode.
+    """Sink that writes ``wandb/offline-run-*/`` to the run directory, in the format of the W&B offline mode.
 
-    ``wandb sync`` sends it. Nothing is sent by this sink, no account is asked for, and no process is started. What is
-    not given is taken from ``WANDB_PROJECT``, ``WANDB_ENTITY`` and ``WANDB_NAME``, as Weights & Biases does.
+    Upload the run with ``wandb sync``. The sink itself sends nothing, needs no account, and starts no process. Options
+    that are not set are read from ``WANDB_PROJECT``, ``WANDB_ENTITY`` and ``WANDB_NAME``.
 
     Args:
-        project: The project.
-        entity: The team or user that it belongs to.
-        run_name: The run's name there; the run's own name by default.
+        project: Name of the project. Defaults to None: the environment, or ``uncategorized``.
+        entity: Team or user that owns the project. Defaults to None: the environment, or the default entity of the
+            account.
+        run_name: Display name of the run. Defaults to None: the environment, or the name of the run.
+
+    Raises:
+        TypeError: If an option is not a string.
+
+    Example:
+        >>> from pte_backends.wandb import WandbSink
+        >>> WandbSink(project="digits").project
+        'digits'
     """
 
     name: ClassVar[str] = "wandb"
@@ -40,7 +49,11 @@ class WandbSink(Sink):
                 raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
 
     def resolve(self) -> WandbSink:
-        """Fix project, team and name."""
+        """Resolve project, entity, and run name from the environment.
+
+        Returns:
+            A sink with the project set.
+        """
         return dataclasses.replace(
             self,
             project=self.project or os.environ.get("WANDB_PROJECT") or "uncategorized",
@@ -49,8 +62,18 @@ class WandbSink(Sink):
         )
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
-        """Cut the file to what the state knows of: what came after is delivered again."""
-        # Importing the product takes tens of megabytes.
+        """Truncate the file to its saved size.
+
+        Events after the saved position are delivered again.
+
+        Args:
+            run: Run to deliver.
+            state: Last state of an earlier connection.
+
+        Returns:
+            The open connection.
+        """
+        # The import of the client library takes tens of megabytes.
         from pte_backends.wandb._connection import WandbConnection
 
         sink = self.resolve()

@@ -1,4 +1,4 @@
-"""Where the MLflow sink looks: arguments, the environment, an imported mlflow, defaults; without importing MLflow."""
+"""Resolution of the MLflow target from arguments, environment, and an imported mlflow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
-from pte_backends.mlflow._client import patience
+from pte_backends.mlflow._client import upload_timeout
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest
-from pte_tracking.testing import Recorded
+from pte_tracking.testing import RecordedRun
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # Raised inside MLflow.
 ]
 
 
@@ -81,7 +81,7 @@ def test_resolve_relative_uri_becomes_absolute(given: str, result: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("uri", "bare"),
+    ("uri", "stripped"),
     [
         ("http://me:s3cret@host:5000/p", "http://host:5000/p"),
         ("https://me@host", "https://host"),
@@ -91,26 +91,26 @@ def test_resolve_relative_uri_becomes_absolute(given: str, result: str, tmp_path
     ],
 )
 def test_secrets_in_uri_reach_connection_but_not_manifest(
-    uri: str, bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, stripped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stored(sink: MLflowSink, folder: Path) -> str:
-        folder.mkdir()
-        Manifest("id", "name", 0.0, merge_sink_entries([sink])).save(folder)
-        return (folder / "run.json").read_text()
+    def save_manifest(sink: MLflowSink, directory: Path) -> str:
+        directory.mkdir()
+        Manifest("id", "name", 0.0, merge_sink_entries([sink])).save(directory)
+        return (directory / "run.json").read_text()
 
-    given = stored(MLflowSink(uri), tmp_path / "given")
+    given = save_manifest(MLflowSink(uri), tmp_path / "given")
     mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    from_environment = stored(MLflowSink(), tmp_path / "environment")
+    from_environment = save_manifest(MLflowSink(), tmp_path / "environment")
     assert "s3cret" not in given + from_environment
-    assert MLflowSink(uri).tracking_uri == bare
-    assert _tracking_uri.find(None) == bare
+    assert MLflowSink(uri).tracking_uri == stripped
+    assert _tracking_uri.resolve(None) == stripped
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    used = _tracking_uri.with_secrets(bare)
+    used = _tracking_uri.restore_credentials(stripped)
     if uri.startswith("http://me:"):
         assert (used, os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
-            bare,
+            stripped,
             "me",
             "s3cret",
         )
@@ -135,7 +135,7 @@ def test_default_sink_delivers_to_store_in_working_directory(tmp_path: Path, mlf
     from tests.servers import copy_store
 
     copy_store(mlflow_template, tmp_path)
-    recorded = Recorded(tmp_path / "run", MLflowSink())
+    recorded = RecordedRun(tmp_path / "run", MLflowSink())
     recorded.log(1, {"a": 1.0})
     recorded.end()
     (result,) = MlflowClient().search_runs(["0"])
@@ -144,7 +144,7 @@ def test_default_sink_delivers_to_store_in_working_directory(tmp_path: Path, mlf
 
 def test_named_experiment_is_created_once_and_reused(mlflow_store: str, tmp_path: Path) -> None:
     for name in "ab":
-        Recorded(tmp_path / name, MLflowSink(mlflow_store, "mine", f"run {name}")).end()
+        RecordedRun(tmp_path / name, MLflowSink(mlflow_store, "mine", f"run {name}")).end()
     client = MlflowClient(mlflow_store)
     experiment = client.get_experiment_by_name("mine")
     result = client.search_runs([experiment.experiment_id])
@@ -158,7 +158,7 @@ def test_run_id_from_environment_is_continued_and_ended(
     run = client.create_run(client.create_experiment("elsewhere"), run_name="theirs")
     client.set_terminated(run.info.run_id, "KILLED")
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store))
     recorded.log(1, {"a": 1.0})
     recorded.deliver()
     assert client.get_run(run.info.run_id).info.status == "RUNNING"
@@ -172,7 +172,7 @@ def test_active_run_of_script_is_joined_and_left_open(mlflow_store: str, tmp_pat
     mlflow.set_tracking_uri(mlflow_store)
     with mlflow.start_run() as active:
         mlflow.log_param("lr", 1)
-        recorded = Recorded(tmp_path / "run", MLflowSink())
+        recorded = RecordedRun(tmp_path / "run", MLflowSink())
         recorded.log(1, {"a": 1.0})
         recorded.end()
         client = MlflowClient(mlflow_store)
@@ -198,7 +198,7 @@ def test_active_model_of_script_receives_no_metrics(
     client = MlflowClient(mlflow_store)
     model = client.create_logged_model("0", "theirs")
     monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", model.model_id)
-    recorded = Recorded(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store))
     recorded.log(1, {"a": 1.0})
     recorded.end()
     assert not client.get_logged_model(model.model_id).metrics
@@ -220,16 +220,16 @@ def test_sink_invalid_argument_raises_at_construction(arguments: dict[str, objec
 @pytest.mark.slow
 def test_new_store_keeps_artifacts_where_run_starts(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    recorded = Recorded(tmp_path / "run", MLflowSink())
+    recorded = RecordedRun(tmp_path / "run", MLflowSink())
     recorded.journal.append(events.Text, "note", 1, "a text")
     code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; deliver(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(recorded.directory)]
-    done = subprocess.run(command, check=True, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+    completed = subprocess.run(command, check=True, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
     assert (tmp_path / "mlflow.db").exists()
     (text,) = (tmp_path / "mlruns").rglob("step_1.md")
     assert text.read_text() == "a text"
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert done.stdout + done.stderr == ""
+    assert completed.stdout + completed.stderr == ""
 
 
 @pytest.mark.slow
@@ -237,10 +237,10 @@ def test_stores_delivered_by_one_process_keep_separate_artifacts(tmp_path: Path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         os.chdir(tmp_path / name)
-        recorded = Recorded(tmp_path / "runs" / name, MLflowSink())
+        recorded = RecordedRun(tmp_path / "runs" / name, MLflowSink())
         recorded.journal.append(events.Text, "note", 1, name)
     code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; "
-    code += "[deliver(pathlib.Path(one)) for one in sys.argv[1:]]"
+    code += "[deliver(pathlib.Path(argument)) for argument in sys.argv[1:]]"
     folders = [str(tmp_path / "runs" / name) for name in ("a", "b")]
     subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=tmp_path)
     for name in ("a", "b"):
@@ -257,10 +257,10 @@ def test_upload_timeout_overlapping_contexts_restore_environment(
     if before:
         monkeypatch.setenv(name, before)
     with contextlib.ExitStack() as large, contextlib.ExitStack() as small:
-        large.enter_context(patience(10**9))
-        small.enter_context(patience(0))
+        large.enter_context(upload_timeout(10**9))
+        small.enter_context(upload_timeout(0))
         assert os.environ[name] == "260"
-        large.close()  # the one that began first ends first
+        large.close()  # The context that was entered first is left first.
         assert os.environ[name] == "60"
         small.close()
         assert os.environ.get(name) == before
@@ -269,12 +269,12 @@ def test_upload_timeout_overlapping_contexts_restore_environment(
 _TRAIN = """if True:
     import sys, time
     from pathlib import Path
-    import pte_backends.mlflow._connection  # MLflow takes seconds
+    import pte_backends.mlflow._connection  # The import takes seconds.
     from pte_backends.mlflow import MLflowSink
-    from pte_tracking.testing import Recorded
+    from pte_tracking.testing import RecordedRun
 
-    folder = Path(sys.argv[1])
-    recorded = Recorded(folder, MLflowSink("sqlite:///one.db"))
+    directory = Path(sys.argv[1])
+    recorded = RecordedRun(directory, MLflowSink("sqlite:///one.db"))
     recorded.log(1, {"a": 1.0})
     print("ready", flush=True)
     sys.stdin.readline()
@@ -284,7 +284,7 @@ _TRAIN = """if True:
 
 @pytest.mark.slow
 def test_runs_starting_together_create_one_store(tmp_path: Path) -> None:
-    """The first runs of a sweep. MLflow alone leaves a store then that nobody can open."""
+    """Without a lock, the first runs of a sweep leave a store that MLflow cannot open."""
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", _TRAIN, str(tmp_path / str(number))],

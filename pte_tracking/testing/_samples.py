@@ -1,0 +1,64 @@
+"""Keys, numbers, and events for the contract tests."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Number
+
+#: Data points of a backend by key: pairs of step and value, ordered by step.
+Points = dict[str, list[tuple[int, float]]]
+
+UNUSUAL_KEYS = [
+    "a b",
+    "acc@5",
+    "ä/ß",
+    "日本",
+    "loss[0]",
+    "x" * 300,
+    "../up",
+    "/slash",
+    "a//b",
+    "50%",
+    "tab\there",
+    "'\"`",
+    ".",
+]
+UNUSUAL_NUMBERS: list[Number] = [0, -1, 1, 2**53, 0.1, -0.0, 1e-300, 1e300, math.pi, 2.0**-1074]
+
+
+def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any, ...]]]:
+    """Return one event of each kind, as class and fields, and create the files that they refer to."""
+    (directory / "picture.png").write_bytes(_encode_png())
+    (directory / "file.txt").write_text("a file")
+    (directory / "snapshot").write_bytes(b"a snapshot")
+    digest = "b64afb6bea5b47d9d5a4f4d2d6b4d7e5bbd3c5a1cb0bcb1f8d1fdc0c5d5f4f00"
+    return [
+        (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
+        (events.Tags, ({"team": "vision", "odd@tag": "z" * 10_000},)),
+        (events.Figure, ("figures/loss", 1, "picture.png")),
+        (events.Image, ("image", 1, "picture.png")),
+        (events.Histogram, ("weights", 1, [0.0, 1.0, 2.0], [3.0, 1.0], 0.0, 2.0, 3.5, 5.0)),
+        (events.Text, ("note", 1, "some *text*")),
+        (events.Dataset, ("digits", digest, "train", "https://example.org/digits")),
+        (events.Artifact, ("file.txt", "folder")),
+        (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
+        (events.CheckpointRemoved, ("snapshot", 1)),
+    ]
+
+
+def _encode_png() -> bytes:
+    """Return an image of one black pixel; see https://www.w3.org/TR/png/."""
+
+    def encode(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + encode(b"IHDR", header) + encode(b"IDAT", zlib.compress(b"\0\0")) + encode(b"IEND", b"")
+    )
