@@ -9,13 +9,15 @@ ENVIRONMENT = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50"}
 WORKERS = 2
 
 
-def server_at(port: int) -> psutil.Process:
+def find_server(port: int) -> psutil.Process:
     """The first process of the ``mlflow server`` that listens there."""
-    words = {"server", "--port", str(port)}
-    (found,) = (one for one in psutil.process_iter(["cmdline"]) if words <= set(one.info["cmdline"] or []))
-    return found
+    expected = {"server", "--port", str(port)}
+    (server,) = (
+        process for process in psutil.process_iter(["cmdline"]) if expected <= set(process.info["cmdline"] or [])
+    )
+    return server
 
 
 def core_seconds(process: psutil.Process) -> float:
     """What a process and those that it has started have taken."""
-    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+    return sum(sum(member.cpu_times()[:2]) for member in (process, *process.children(recursive=True)))

@@ -27,49 +27,50 @@ class Figure(NamedTuple):
         target: The most that it should be, or the least, such as ``"<= 0.2"``.
     """
 
-    work: str
-    against: str
+    name: str
+    baseline: str
     values: Sequence[float]
     target: str
 
     @property
-    def is_reached(self) -> bool:
+    def is_target_met(self) -> bool:
         """Whether the median keeps to the target."""
         bound, limit = self.target.split()
         median = statistics.median(self.values)
         return median <= float(limit) if bound == "<=" else median >= float(limit)
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         """Print it, and leave it for the table of ``all.py``."""
-        print(f"{self.work} ({self.against}): {spread(self.values)}, wanted {self.target}")
+        print(f"{self.name} ({self.baseline}): {format_spread(self.values)}, wanted {self.target}")
         if path := os.environ.get(_TABLE):
             with open(path, "a") as file:
                 print(json.dumps(self), file=file)
 
 
-def in_turns(rounds: int, works: Mapping[_Key, Callable[[], _Result]]) -> dict[_Key, list[_Result]]:
+def interleave(rounds: int, functions: Mapping[_Key, Callable[[], _Result]]) -> dict[_Key, list[_Result]]:
     """What each of several works returned, round for round; in each round one comes after the other."""
-    found: dict[_Key, list[_Result]] = {key: [] for key in works}
+    results: dict[_Key, list[_Result]] = {key: [] for key in functions}
     for _ in range(rounds):
-        for key, work in works.items():
-            found[key].append(work())
-    return found
+        for key, function in functions.items():
+            results[key].append(function())
+    return results
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+def ratios(values: Sequence[float], baselines: Sequence[float]) -> list[float]:
     """Round for round."""
-    return [one / other for one, other in zip(ours, theirs, strict=True)]
+    return [value / baseline for value, baseline in zip(values, baselines, strict=True)]
 
 
-def spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """The median, and the lowest and the highest."""
     median, low, high = (
-        f"{one:,.0f}" if one >= 1000 else f"{one:.3g}" for one in (statistics.median(values), min(values), max(values))
+        f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        for value in (statistics.median(values), min(values), max(values))
     )
     return f"{median} ({low} to {high})"
 
 
-def run(script: str) -> list[Figure]:
+def run_benchmark(script: str) -> list[Figure]:
     """Run a benchmark in a process of its own, let it print, and return its figures.
 
     Raises:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from _measure import Figure, in_turns, spread
+from _measure import Figure, format_spread, interleave
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
@@ -29,37 +29,37 @@ from tests import servers
 
 ROUNDS = 5
 ROWS = 1000
-SILENCE = 5.0  # seconds
+IDLE_SECONDS = 5.0
 VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
 
 
-def observe(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
+def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
     with pte.Run(folder / uuid.uuid4().hex, sinks=sinks) as run:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         run.log_metrics(VALUES, 0)
-        wait(run.directory)
-        started = time.perf_counter() - begin
+        wait_for_delivery(run.directory)
+        started = time.perf_counter() - start
         for step in range(1, ROWS):
             run.log_metrics(VALUES, step)
-        wait(run.directory)
+        wait_for_delivery(run.directory)
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
         process = psutil.Process(int(holder.split()[0]))
         # Not what getrusage tells: that counts what was before exec, this benchmark's own size.
         peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
         assert peak is not None
-        begin, before = time.perf_counter(), sum(process.cpu_times()[:2])
-        time.sleep(SILENCE)
-        spent = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begin)
-        return started, int(peak[1]) / 1024, spent * 100
+        start, before = time.perf_counter(), sum(process.cpu_times()[:2])
+        time.sleep(IDLE_SECONDS)
+        cpu_seconds = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - start)
+        return started, int(peak[1]) / 1024, cpu_seconds * 100
 
 
-def wait(directory: Path) -> None:
+def wait_for_delivery(directory: Path) -> None:
     """Until everything is delivered."""
     manifest, deadline = Manifest.load(directory), time.monotonic() + 60
-    while left := backlog(directory, manifest):
+    while pending := backlog(directory, manifest):
         if time.monotonic() > deadline:
-            raise SystemExit(f"not delivered within a minute: {left}")
+            raise SystemExit(f"not delivered within a minute: {pending}")
         time.sleep(0.02)
 
 
@@ -69,8 +69,8 @@ def main() -> None:
         folder = Path(name)
         template = folder / "mlflow-template.db"
         servers.make_store(template)
-        for place in ("store", "server"):
-            (folder / place).mkdir()
+        for directory in ("store", "server"):
+            (folder / directory).mkdir()
         store = MLflowSink(f"sqlite:///{servers.copy_store(template, folder / 'store')}")
         with servers.mlflow_server(folder / "server", template) as uri:
             cases: dict[str, tuple[list[str | MLflowSink], int]] = {
@@ -79,12 +79,15 @@ def main() -> None:
                 "MLflow, HTTP": ([MLflowSink(uri)], 220),
                 "TensorBoard and MLflow, sqlite": (["tensorboard", store], 220),
             }
-            found = in_turns(ROUNDS, {case: partial(observe, folder, sinks) for case, (sinks, _) in cases.items()})
-    for case, (_, most) in cases.items():
-        started, memory, idle = (list(column) for column in zip(*found[case], strict=True))
-        print(f"{case}: first row after {spread(started)} s, memory {spread(memory)} MB, silent {spread(idle)} %")
-        Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {most}").tell()
-        Figure(f"the delivery process while nothing comes: {case}", "% of a core", idle, "<= 1").tell()
+            results = interleave(ROUNDS, {case: partial(measure, folder, sinks) for case, (sinks, _) in cases.items()})
+    for case, (_, max_megabytes) in cases.items():
+        started, memory, idle_percent = (list(column) for column in zip(*results[case], strict=True))
+        print(
+            f"{case}: first row after {format_spread(started)} s, memory {format_spread(memory)} MB, "
+            f"silent {format_spread(idle_percent)} %"
+        )
+        Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {max_megabytes}").publish()
+        Figure(f"the delivery process while nothing comes: {case}", "% of a core", idle_percent, "<= 1").publish()
 
 
 if __name__ == "__main__":

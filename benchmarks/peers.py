@@ -26,22 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 
 Values = dict[str, torch.Tensor]
 #: Takes the values of an iteration and its number.
 Log = Callable[[Values, int], object]
 NAMES = ["train/loss", "train/accuracy", "train/norm", "train/a", "train/b"]
-SLOW = 250  # iterations of a peer that takes milliseconds
-FAST = 2000
+SLOW_ITERATIONS = 250  # iterations of a peer that takes milliseconds
+FAST_ITERATIONS = 2000
 
 
-def numbers(values: Values) -> dict[str, float]:
+def to_floats(values: Values) -> dict[str, float]:
     return {key: value.item() for key, value in values.items()}
 
 
 @contextmanager
-def floor(folder: Path, store: str) -> Iterator[Log]:
+def encode_and_write(folder: Path, store: str) -> Iterator[Log]:
     import msgspec
 
     encode = msgspec.json.Encoder().encode
@@ -51,7 +51,7 @@ def floor(folder: Path, store: str) -> Iterator[Log]:
 
 
 @contextmanager
-def ours(folder: Path, store: str) -> Iterator[Log]:
+def pte_run(folder: Path, store: str) -> Iterator[Log]:
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
 
@@ -60,7 +60,7 @@ def ours(folder: Path, store: str) -> Iterator[Log]:
 
 
 @contextmanager
-def ours_with_engine(folder: Path, store: str) -> Iterator[Log]:
+def pte_manager(folder: Path, store: str) -> Iterator[Log]:
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
     from pte_tracking import extensions
@@ -69,7 +69,7 @@ def ours_with_engine(folder: Path, store: str) -> Iterator[Log]:
         {},
         1,
         [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=FAST + 1,
+        iters_per_epoch=FAST_ITERATIONS + 1,
         out_dir=folder / "run",
         sinks=["json", "tensorboard", MLflowSink(tracking_uri=store)],
         close_timeout=60,
@@ -89,7 +89,7 @@ def mlflow_sync(folder: Path, store: str) -> Iterator[Log]:
 
     mlflow.set_tracking_uri(store)
     with mlflow.start_run():
-        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step)
+        yield lambda values, step: mlflow.log_metrics(to_floats(values), step=step)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def mlflow_async(folder: Path, store: str) -> Iterator[Log]:
 
     mlflow.set_tracking_uri(store)
     with mlflow.start_run():
-        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step, synchronous=False)
+        yield lambda values, step: mlflow.log_metrics(to_floats(values), step=step, synchronous=False)
         mlflow.flush_async_logging()
 
 
@@ -123,12 +123,12 @@ def summary_writer(folder: Path, store: str) -> Iterator[Log]:
 
 
 @contextmanager
-def summary_writer_and_buffered(folder: Path, store: str) -> Iterator[Log]:
-    with summary_writer(folder, store) as first, mlflow_buffered(folder, store) as second:
+def summary_writer_and_mlflow(folder: Path, store: str) -> Iterator[Log]:
+    with summary_writer(folder, store) as log_to_tensorboard, mlflow_buffered(folder, store) as log_to_mlflow:
 
         def log(values: Values, step: int) -> None:
-            first(values, step)
-            second(values, step)
+            log_to_tensorboard(values, step)
+            log_to_mlflow(values, step)
 
         yield log
 
@@ -140,9 +140,9 @@ def lightning(folder: Path, store: str) -> Iterator[Log]:
     loggers = [TensorBoardLogger(str(folder)), MLFlowLogger(tracking_uri=store)]
 
     def log(values: Values, step: int) -> None:
-        plain = numbers(values)  # as its trainer does
+        floats = to_floats(values)  # as its trainer does
         for logger in loggers:
-            logger.log_metrics(plain, step)
+            logger.log_metrics(floats, step)
 
     yield log
     for logger in loggers:
@@ -175,7 +175,7 @@ def accelerate(folder: Path, store: str) -> Iterator[Log]:
     os.environ["MLFLOW_TRACKING_URI"] = store
     accelerator = Accelerator(cpu=True, log_with=["tensorboard", "mlflow"], project_dir=str(folder))
     accelerator.init_trackers("peers")
-    yield lambda values, step: accelerator.log(numbers(values), step=step)
+    yield lambda values, step: accelerator.log(to_floats(values), step=step)
     accelerator.end_training()
 
 
@@ -185,7 +185,7 @@ def dvclive(folder: Path, store: str) -> Iterator[Log]:
 
     def log(values: Values, step: int) -> None:
         live.step = step
-        for key, value in numbers(values).items():
+        for key, value in to_floats(values).items():
             live.log_metric(key, value)
         live.make_summary()
 
@@ -199,7 +199,7 @@ def pfn_extras(folder: Path, store: str) -> Iterator[Log]:
     import pytorch_pfn_extras as ppe
 
     writer = ppe.writing.TensorBoardWriter(out_dir=str(folder / "tensorboard"))
-    manager = ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=FAST + 1, out_dir=str(folder))
+    manager = ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=FAST_ITERATIONS + 1, out_dir=str(folder))
     manager.extend(ppe.training.extensions.LogReport(trigger=(1, "iteration"), writer=writer, filename="log"))
 
     def log(values: Values, step: int) -> None:
@@ -213,26 +213,31 @@ def pfn_extras(folder: Path, store: str) -> Iterator[Log]:
 
 #: Label, how it logs, iterations, and whether it serves both TensorBoard and MLflow.
 CANDIDATES: dict[str, tuple[str, Callable[..., Any], int, bool]] = {
-    "floor": ("encode and write", floor, FAST, False),
-    "ours": ("pte_tracking: Run.log_metrics, both", ours, FAST, False),
-    "engine": ("pte_tracking: manager and LogReport, both and JSON", ours_with_engine, FAST, False),
-    "lightning": ("Lightning: both loggers", lightning, SLOW, True),
-    "ignite": ("Ignite: both handlers", ignite, SLOW, True),
-    "accelerate": ("Accelerate: both trackers", accelerate, SLOW, True),
-    "combined": ("SummaryWriter and mlflow, asynchronous, 1 s", summary_writer_and_buffered, FAST, True),
-    "sync": ("mlflow", mlflow_sync, SLOW, False),
-    "async": ("mlflow, asynchronous", mlflow_async, FAST, False),
-    "buffered": ("mlflow, asynchronous, 1 s", mlflow_buffered, FAST, False),
-    "writer": ("SummaryWriter", summary_writer, FAST, False),
-    "dvclive": ("DVCLive, its own files", dvclive, SLOW, False),
-    "pfn": ("pytorch-pfn-extras: LogReport, TensorBoardWriter", pfn_extras, SLOW, False),
+    "floor": ("encode and write", encode_and_write, FAST_ITERATIONS, False),
+    "run": ("pte_tracking: Run.log_metrics, both", pte_run, FAST_ITERATIONS, False),
+    "manager": ("pte_tracking: manager and LogReport, both and JSON", pte_manager, FAST_ITERATIONS, False),
+    "lightning": ("Lightning: both loggers", lightning, SLOW_ITERATIONS, True),
+    "ignite": ("Ignite: both handlers", ignite, SLOW_ITERATIONS, True),
+    "accelerate": ("Accelerate: both trackers", accelerate, SLOW_ITERATIONS, True),
+    "combined": ("SummaryWriter and mlflow, asynchronous, 1 s", summary_writer_and_mlflow, FAST_ITERATIONS, True),
+    "sync": ("mlflow", mlflow_sync, SLOW_ITERATIONS, False),
+    "async": ("mlflow, asynchronous", mlflow_async, FAST_ITERATIONS, False),
+    "buffered": ("mlflow, asynchronous, 1 s", mlflow_buffered, FAST_ITERATIONS, False),
+    "writer": ("SummaryWriter", summary_writer, FAST_ITERATIONS, False),
+    "dvclive": ("DVCLive, its own files", dvclive, SLOW_ITERATIONS, False),
+    "pfn": ("pytorch-pfn-extras: LogReport, TensorBoardWriter", pfn_extras, SLOW_ITERATIONS, False),
 }
-_NEEDS = {"lightning": "lightning", "accelerate": "accelerate", "dvclive": "dvclive", "pfn": "pytorch_pfn_extras"}
+REQUIRED_PACKAGES = {
+    "lightning": "lightning",
+    "accelerate": "accelerate",
+    "dvclive": "dvclive",
+    "pfn": "pytorch_pfn_extras",
+}
 
 
-def work(x: torch.Tensor) -> torch.Tensor:
-    end = time.perf_counter() + 0.0005
-    while time.perf_counter() < end:
+def simulate_work(x: torch.Tensor) -> torch.Tensor:
+    deadline = time.perf_counter() + 0.0005
+    while time.perf_counter() < deadline:
         x = x @ x.T / 100
     return x.mean()
 
@@ -240,27 +245,27 @@ def work(x: torch.Tensor) -> torch.Tensor:
 def measure(name: str, template: Path) -> None:
     """Run one in this process, and print what it took."""
     _, candidate, iterations, _ = CANDIDATES[name]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         shutil.copy(template, folder / "mlflow.db")
-        x, taken = torch.rand(64, 64), []
+        x, microseconds = torch.rand(64, 64), []
         with candidate(folder, f"sqlite:///{folder / 'mlflow.db'}") as log:
             for step in range(1, iterations + 1):
-                mean = work(x)
+                mean = simulate_work(x)
                 values = {key: mean + index for index, key in enumerate(NAMES)}
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 log(values, step)
-                taken.append((time.perf_counter() - begin) * 1e6)
-            end = time.perf_counter()
-        drained = time.perf_counter() - end
-        steady = sorted(taken[iterations // 20 :])
+                microseconds.append((time.perf_counter() - start) * 1e6)
+            drain_start = time.perf_counter()
+        drain_seconds = time.perf_counter() - drain_start
+        steady = sorted(microseconds[iterations // 20 :])
         with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-            ((stored,),) = database.execute("SELECT COUNT(DISTINCT step) FROM metrics")
+            ((stored_steps,),) = database.execute("SELECT COUNT(DISTINCT step) FROM metrics")
         p99 = steady[int(len(steady) * 0.99)]
-        print("result:" + json.dumps([statistics.median(steady), p99, drained, stored]))
+        print("result:" + json.dumps([statistics.median(steady), p99, drain_seconds, stored_steps]))
 
 
-def ask(name: str, template: Path) -> list[float]:
+def measure_in_subprocess(name: str, template: Path) -> list[float]:
     """Median and 99th percentile in microseconds, the seconds that the end took, and the rows in MLflow's store."""
     done = subprocess.run(
         [sys.executable, __file__, "--measure", name, "--template", str(template)],
@@ -271,8 +276,8 @@ def ask(name: str, template: Path) -> list[float]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("result:")]
     if not lines:
         raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    found: list[float] = json.loads(lines[-1].removeprefix("result:"))
-    return found
+    result: list[float] = json.loads(lines[-1].removeprefix("result:"))
+    return result
 
 
 def main() -> None:
@@ -280,26 +285,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure", choices=CANDIDATES)
     parser.add_argument("--template", type=Path)
-    arguments = parser.parse_args()
-    if arguments.measure:
-        measure(arguments.measure, arguments.template)
+    args = parser.parse_args()
+    if args.measure:
+        measure(args.measure, args.template)
         return
-    names = [name for name in CANDIDATES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
-    with tempfile.TemporaryDirectory() as place:
-        template = Path(place) / "mlflow.db"
+    names = [
+        name
+        for name in CANDIDATES
+        if name not in REQUIRED_PACKAGES or importlib.util.find_spec(REQUIRED_PACKAGES[name])
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        template = Path(directory) / "mlflow.db"
         code = f"from mlflow import MlflowClient as C; C('sqlite:///{template}').search_experiments()"
         subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
-        found = in_turns(arguments.rounds, {name: partial(ask, name, template) for name in names})
+        results = interleave(args.rounds, {name: partial(measure_in_subprocess, name, template) for name in names})
     print("us on the training thread for a row of five tensors; p99; seconds that the end took; rows in MLflow's store")
     for name in names:
-        columns = [f"{spread(column):>26s}" for column in zip(*found[name], strict=True)]
+        columns = [f"{format_spread(column):>26s}" for column in zip(*results[name], strict=True)]
         print(f"  {CANDIDATES[name][0]:52s}", *columns)
-    medians = {name: [result[0] for result in results] for name, results in found.items()}
+    medians = {name: [result[0] for result in rounds] for name, rounds in results.items()}
     both = [name for name in names if CANDIDATES[name][3]]
     fastest = min(both, key=lambda name: statistics.median(medians[name]))
-    work = "a row of 5 values to TensorBoard and MLflow, training thread"
-    Figure(work, CANDIDATES[fastest][0], ratios(medians["ours"], medians[fastest]), "<= 0.03").tell()
-    Figure(work, CANDIDATES["floor"][0], ratios(medians["ours"], medians["floor"]), "<= 4").tell()
+    label = "a row of 5 values to TensorBoard and MLflow, training thread"
+    Figure(label, CANDIDATES[fastest][0], ratios(medians["run"], medians[fastest]), "<= 0.03").publish()
+    Figure(label, CANDIDATES["floor"][0], ratios(medians["run"], medians["floor"]), "<= 4").publish()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import psutil
-from _load import ENVIRONMENT, WORKERS, core_seconds, server_at
+from _load import ENVIRONMENT, WORKERS, core_seconds, find_server
 from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +28,7 @@ from tests.postgres import Postgres, missing, postgres
 SIZES, CLIENTS, SECONDS = (1, 100, 1000), (1, 8, 50), 6.0
 
 
-def send(port: int, run_id: str, size: int, until: float, waited: list[float]) -> None:
+def send(port: int, run_id: str, size: int, until: float, latencies: list[float]) -> None:
     """Send one request after the other; how long each took is left in ``waited``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     step = 0
@@ -36,13 +36,13 @@ def send(port: int, run_id: str, size: int, until: float, waited: list[float]) -
         metrics = [{"key": "loss", "value": 0.5, "timestamp": 1, "step": step + number} for number in range(size)]
         step += size
         body = json.dumps({"run_id": run_id, "metrics": metrics})
-        begun = time.monotonic()
+        start = time.monotonic()
         connection.request("POST", "/api/2.0/mlflow/runs/log-batch", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
             raise RuntimeError(content.decode())
-        waited.append(time.monotonic() - begun)
+        latencies.append(time.monotonic() - start)
     connection.close()
 
 
@@ -50,26 +50,26 @@ def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]
     """One line of the table."""
     client = MlflowClient(f"http://127.0.0.1:{port}")
     runs = [client.create_run("0").info.run_id for _ in range(clients)]
-    waited: list[float] = []
-    server, base = server_at(port), psutil.Process(database.process_id)
-    before = core_seconds(server), core_seconds(base)
-    begun = time.monotonic()
-    threads = [threading.Thread(target=send, args=(port, run, size, begun + SECONDS, waited)) for run in runs]
+    latencies: list[float] = []
+    server, postgres_process = find_server(port), psutil.Process(database.process_id)
+    before = core_seconds(server), core_seconds(postgres_process)
+    start = time.monotonic()
+    threads = [threading.Thread(target=send, args=(port, run, size, start + SECONDS, latencies)) for run in runs]
     for thread in threads:
         thread.start()
     time.sleep(SECONDS / 2)
     (connections,) = database.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow'")[0]
     for thread in threads:
         thread.join()
-    taken, asked = time.monotonic() - begun, len(waited)
-    after = core_seconds(server), core_seconds(base)
-    cost = [(late - early) / asked * 1000 for early, late in zip(before, after, strict=True)]
+    elapsed, requests = time.monotonic() - start, len(latencies)
+    after = core_seconds(server), core_seconds(postgres_process)
+    cost = [(late - early) / requests * 1000 for early, late in zip(before, after, strict=True)]
     return [
         *(f"{one:,}" for one in (size, clients)),
-        f"{asked / taken:,.1f}",
-        f"{asked * size / taken:,.0f}",
-        f"{statistics.median(waited) * 1000:,.0f}",
-        f"{max(waited) * 1000:,.0f}",
+        f"{requests / elapsed:,.1f}",
+        f"{requests * size / elapsed:,.0f}",
+        f"{statistics.median(latencies) * 1000:,.0f}",
+        f"{max(latencies) * 1000:,.0f}",
         *(f"{one:,.1f}" for one in cost),
         str(connections),
     ]
@@ -79,8 +79,8 @@ def main() -> None:
     if reason := missing():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    headings = "values", "clients", "requests/s", "points/s", "median ms", "longest ms", "server ms", "PostgreSQL ms"
-    table = Table(*headings, "connections")
+    headers = "values", "clients", "requests/s", "points/s", "median ms", "longest ms", "server ms", "PostgreSQL ms"
+    table = Table(*headers, "connections")
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:
         store = database.create("mlflow")

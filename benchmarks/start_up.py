@@ -15,7 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from _measure import Figure, in_turns
+from _measure import Figure, interleave
 
 from tests import servers
 
@@ -39,7 +39,7 @@ with manager.run_iteration():
 """
 
 
-def child(code: str) -> str:
+def run_child(code: str) -> str:
     # With compiled files, as an installed package has them.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -48,13 +48,13 @@ def child(code: str) -> str:
 
 def first_iteration(folder: Path, store: str) -> float:
     out = tempfile.mkdtemp(dir=folder)
-    return float(child(TRAINING.replace("OUT", repr(out)).replace("STORE", repr(store))))
+    return float(run_child(TRAINING.replace("OUT", repr(out)).replace("STORE", repr(store))))
 
 
-def seconds(code: str) -> float:
-    begin = time.perf_counter()
-    child(code)
-    return time.perf_counter() - begin
+def measure_seconds(code: str) -> float:
+    start = time.perf_counter()
+    run_child(code)
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -64,11 +64,13 @@ def main() -> None:
         servers.make_store(folder / "template.db")
         store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
         first_iteration(folder, store)  # compiles
-        (starts,) = in_turns(ROUNDS, {"start": partial(first_iteration, folder, store)}).values()
-        imports = in_turns(ROUNDS, {code: partial(seconds, code) for code in ("import pte_tracking", "pass")})
-    Figure("start-up with all three sinks", "ms", starts, "<= 100").tell()
-    taken = [(ours - bare) * 1000 for ours, bare in zip(*imports.values(), strict=True)]
-    Figure("import pte_tracking", "ms", taken, "<= 50").tell()
+        (start_milliseconds,) = interleave(ROUNDS, {"start": partial(first_iteration, folder, store)}).values()
+        imports = interleave(ROUNDS, {code: partial(measure_seconds, code) for code in ("import pte_tracking", "pass")})
+    Figure("start-up with all three sinks", "ms", start_milliseconds, "<= 100").publish()
+    milliseconds = [
+        (with_import - bare_start) * 1000 for with_import, bare_start in zip(*imports.values(), strict=True)
+    ]
+    Figure("import pte_tracking", "ms", milliseconds, "<= 50").publish()
 
 
 if __name__ == "__main__":
