@@ -38,13 +38,13 @@ def demo(session: nox.Session) -> None:
     store = f"sqlite:///{folder / 'mlflow.db'}"
     env = QUIET | {"MLFLOW_TRACKING_URI": store}
     session.run("python", str(ROOT / "examples" / "digits.py"), *session.posargs, env=env)
-    programs = Path(session.bin)
+    bin_directory = Path(session.bin)
     print(f"\nThe log: {folder / 'result' / 'log'}")
     print("To look at the run here, type this:")
-    print(shlex.join([str(programs / "pte-tracking"), "show", str(folder / "result")]))
+    print(shlex.join([str(bin_directory / "pte-tracking"), "show", str(folder / "result")]))
     print("To look at it in a browser, type one of these and open the address that it shows:")
-    print(shlex.join([str(programs / "tensorboard"), "--logdir", str(folder)]))
-    print(shlex.join([str(programs / "mlflow"), "ui", "--backend-store-uri", store]))
+    print(shlex.join([str(bin_directory / "tensorboard"), "--logdir", str(folder)]))
+    print(shlex.join([str(bin_directory / "mlflow"), "ui", "--backend-store-uri", store]))
 
 
 @nox.session

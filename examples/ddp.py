@@ -22,14 +22,16 @@ import pte_tracking as pte
 from pte_tracking import extensions
 
 
-def part(dataset: Dataset[tuple[Tensor, ...]], shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+def shard_loader(dataset: Dataset[tuple[Tensor, ...]], shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
     """This rank's part of the data."""
     return DataLoader(dataset, batch_size=32, sampler=DistributedSampler(dataset, shuffle=shuffle))
 
 
 def train(epochs: int, fsdp: bool, resume: bool) -> None:
     torch.manual_seed(0)  # the same split of the data on every rank, and the same weights at the beginning
-    train, val = (part(loader.dataset, shuffle) for loader, shuffle in zip(digits(), (True, False), strict=True))
+    train, val = (
+        shard_loader(loader.dataset, shuffle) for loader, shuffle in zip(digits(), (True, False), strict=True)
+    )
     model: nn.Module = network()
     if fsdp:
         fully_shard(model)

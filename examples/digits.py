@@ -52,10 +52,10 @@ def main() -> None:
         output = model(image)
         losses = nn.functional.cross_entropy(output, label, reduction="none")
         pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).float().mean()})
-        taken_for = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
-        manager.run.log_confusion_matrix("val/confusion", taken_for, manager.iteration)
-        hardest = nn.functional.interpolate(image[losses.argmax()][None], scale_factor=16)[0]
-        manager.run.log_image("val/hardest", hardest, manager.iteration)
+        confusion = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
+        manager.run.log_confusion_matrix("val/confusion", confusion, manager.iteration)
+        hardest_image = nn.functional.interpolate(image[losses.argmax()][None], scale_factor=16)[0]
+        manager.run.log_image("val/hardest", hardest_image, manager.iteration)
 
     manager = pte.ExtensionsManager(
         {"main": model},

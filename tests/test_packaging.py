@@ -25,7 +25,7 @@ BACKENDS = {folder.parent.name for folder in (ROOT / "backends/pte_backends").gl
 PACKAGES = ["pte_tracking", "backends/pte_backends"]
 
 
-def sources(package: str) -> set[str]:
+def package_files(package: str) -> set[str]:
     folder = ROOT / package
     files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return {str(file.relative_to(folder.parent)) for file in files}
@@ -40,14 +40,14 @@ def test_wheel_has_two_packages() -> None:
 
 
 def test_entry_points_name_every_backend() -> None:
-    points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
-    modules = {name: target.partition(":")[0] for name, target in points.items()}
+    entry_points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
+    modules = {name: target.partition(":")[0] for name, target in entry_points.items()}
     assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}
 
 
 def test_installed_entry_points_match_project_file() -> None:
-    points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
-    installed = {point.name: point.value for point in points}
+    entry_points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
+    installed = {point.name: point.value for point in entry_points}
     assert installed == PROJECT["project"]["entry-points"]["pte_tracking.sinks"], "install the project again"
 
 
@@ -86,6 +86,6 @@ def test_wheel_contains_every_package_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    expected = set().union(*map(sources, PACKAGES))
+    expected = set().union(*map(package_files, PACKAGES))
     included = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert included == expected

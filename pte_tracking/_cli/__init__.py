@@ -14,7 +14,7 @@ from pte_tracking._cli.convert import convert
 from pte_tracking._cli.export import export
 from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
-from pte_tracking._cli.sync import InOrder, sync
+from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
@@ -24,7 +24,7 @@ app.command()(compare)
 app.command()(export)
 app.command()(verify)
 app.command()(convert)
-app.command(cls=InOrder)(sync)
+app.command(cls=OrderedCommand)(sync)
 
 
 @app.callback()

@@ -16,19 +16,19 @@ from pte_tracking._cli.rendering import fail
 from pte_tracking._store.manifest import RunNotFoundError
 
 # What may not be read is told as every other trouble is; Typer would take it for wrong use.
-folder = functools.partial(typer.Argument, show_default=False, readable=False)
-RunDir = Annotated[Path, folder(help="The run's directory (out_dir).")]
+directory_argument = functools.partial(typer.Argument, show_default=False, readable=False)
+RunDir = Annotated[Path, directory_argument(help="The run's directory (out_dir).")]
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
+def reporting_errors() -> Iterator[None]:
     """What cannot be read as a run ends the command with one line and exit code 1; nothing is warned of twice."""
-    warned: set[str] = set()
+    messages: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
-        before = len(warned)
-        warned.add(record.getMessage())
-        return len(warned) > before
+        count = len(messages)
+        messages.add(record.getMessage())
+        return len(messages) > count
 
     logger = logging.getLogger("pte_tracking")
     logger.addFilter(is_new)
@@ -37,12 +37,12 @@ def reading() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (RunNotFoundError, OSError) as error:
-        fail(tell(error), 1)
+        fail(format_error(error), 1)
     finally:
         logger.removeFilter(is_new)
 
 
-def tell(error: RunNotFoundError | OSError) -> str:
+def format_error(error: RunNotFoundError | OSError) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

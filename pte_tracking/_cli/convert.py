@@ -25,7 +25,7 @@ def convert(
     if file.exists():
         fail(f"{file}: it exists already; give another name", 2)
     try:
-        written = write(file, gather_shards(snapshot))
+        digest = write(file, gather_shards(snapshot))
     except (SnapshotError, OSError) as error:
         fail(str(error), 1)
-    typer.echo(f"{file}: {written.size} bytes, SHA-256 {written.sha256}")
+    typer.echo(f"{file}: {digest.size} bytes, SHA-256 {digest.sha256}")

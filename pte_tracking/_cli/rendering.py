@@ -20,52 +20,58 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 _UNBOUNDED = 10_000
 
 
-def console() -> Console:
+def create_console() -> Console:
     """The standard output; what cannot be written in its encoding is a question mark there."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
-def print_table(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for each key, in the order in which they come; nothing without rows."""
     if not rows:
         return
     if title:
-        to.print()
-    to.print(_table(title, rows))
+        console.print()
+    console.print(_build_table(title, rows))
 
 
-def print_latest(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """The same, for rows of many keys: where there is no room, a column for each row, of the last that fit."""
-    if not rows or _fits(to, title, rows):
-        print_table(to, title, rows)
+    if not rows or _fits(console, title, rows):
+        print_table(console, title, rows)
         return
-    first, *others = dict.fromkeys(key for row in rows for key in row)
+    key_column, *columns = dict.fromkeys(key for row in rows for key in row)
     for number in range(len(rows), 0, -1):
-        told = title if number == len(rows) else f"{title}: {number} of {len(rows)}"
-        turned = [{first: key} | {cell(row[first]): row.get(key) for row in rows[-number:]} for key in others]
-        if number == 1 or _fits(to, told, turned):
-            print_table(to, told, turned)
+        shown_title = title if number == len(rows) else f"{title}: {number} of {len(rows)}"
+        transposed = [
+            {key_column: key} | {format_cell(row[key_column]): row.get(key) for row in rows[-number:]}
+            for key in columns
+        ]
+        if number == 1 or _fits(console, shown_title, transposed):
+            print_table(console, shown_title, transposed)
             return
 
 
-def _fits(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return to.measure(_table(title, rows), options=to.options.update(width=_UNBOUNDED)).maximum <= to.width
+def _fits(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return (
+        console.measure(_build_table(title, rows), options=console.options.update(width=_UNBOUNDED)).maximum
+        <= console.width
+    )
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left", box=None)
     for column in columns:
-        has_texts = any(isinstance(row.get(column), str) for row in rows)
-        table.add_column(escape(column), overflow="fold", justify="left" if has_texts else "right")
+        is_text = any(isinstance(row.get(column), str) for row in rows)
+        table.add_column(escape(column), overflow="fold", justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(cell(row.get(column, "")) for column in columns))
+        table.add_row(*(format_cell(row.get(column, "")) for column in columns))
     return table
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """A value as people read it."""
     if value is None:
         return "-"
