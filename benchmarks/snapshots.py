@@ -10,8 +10,10 @@ are in milliseconds.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -127,6 +129,24 @@ def create_dcp_case(state: State, out: Path) -> Case:
     return Case(save, lambda: futures[0].done())
 
 
+def create_lightning_case(state: State, out: Path) -> Case:
+    from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
+
+    class SignalingIO(TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            super().save_checkpoint(*args, **kwargs)
+            written.set()
+
+    written = threading.Event()
+    checkpoint_io = AsyncCheckpointIO(SignalingIO())
+
+    def save() -> None:
+        written.clear()
+        checkpoint_io.save_checkpoint({"state_dict": state.state_dict()}, out / "last.ckpt")
+
+    return Case(save, written.is_set)
+
+
 def create_cases(folder: Path) -> Iterator[tuple[str, Case]]:
     state = State()
     warm = [torch.randn(ELEMENTS) for _ in range(TENSORS)]
@@ -142,6 +162,8 @@ def create_cases(folder: Path) -> Iterator[tuple[str, Case]]:
         "ppe, ThreadWriter (torn)",
         create_ppe_case(state, folder / "ppe_thread", ppe.writing.ThreadWriter(out_dir=str(folder))),
     )
+    if importlib.util.find_spec("lightning"):
+        yield "Lightning, AsyncCheckpointIO", create_lightning_case(state, folder / "lightning")
     yield "dcp.async_save", create_dcp_case(state, folder / "dcp")
 
 
