@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what is said of a folder that is no run."""
+"""Arguments and error handling shared by the commands."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import typer
 from pte_tracking._cli.rendering import fail
 from pte_tracking._store.manifest import RunNotFoundError
 
-# What may not be read is told as every other trouble is; Typer would take it for wrong use.
+# Typer would reject an unreadable path as a usage error (exit code 2). The commands report it with exit code 1.
 directory_argument = functools.partial(typer.Argument, show_default=False, readable=False)
-RunDir = Annotated[Path, directory_argument(help="The run's directory (out_dir).")]
+RunDir = Annotated[Path, directory_argument(help="Run directory (out_dir).")]
 
 
 @contextlib.contextmanager
 def reporting_errors() -> Iterator[None]:
-    """What cannot be read as a run ends the command with one line and exit code 1; nothing is warned of twice."""
+    """Exit with one line and code 1 if a run cannot be read, and log each warning only once."""
     messages: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -43,7 +43,7 @@ def reporting_errors() -> Iterator[None]:
 
 
 def format_error(error: RunNotFoundError | OSError) -> str:
-    """What went wrong, in one line."""
+    """Format an error as one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)

@@ -1,4 +1,7 @@
-"""``pte-tracking export``: row after row, so that a run of any length takes little memory."""
+"""The command ``pte-tracking export``.
+
+Rows are read and written one at a time, so memory use does not depend on the length of the run.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.metrics import read_rows
 
 _CLOCK_COLUMNS = ("log", "epoch", "iteration", "elapsed_time", "time")
-_ROWS_PER_GROUP = 10_000  # rows in a piece of a Parquet file
+#: Number of rows in a row group of a Parquet file.
+_ROWS_PER_GROUP = 10_000
 
 
 class Format(str, Enum):
-    """What to write."""
+    """Output formats."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -36,18 +40,19 @@ class Format(str, Enum):
 
 def export(
     run: RunDir,
-    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.CSV,
+    file_format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.CSV,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; the standard output if not given.")
+        Path | None, typer.Option("--output", "-o", help="Output file. Defaults to standard output.")
     ] = None,
 ) -> None:
-    """Write all rows that hold as a table: log, epoch, iteration, elapsed_time, time, and a column for each metric.
+    """Write the rows of a run as a table.
 
-    A metric that is called like one of these five stands under metrics/, such as metrics/time.
+    Superseded rows are left out. The columns are log, epoch, iteration, elapsed_time, time, and one for each metric.
+    A metric with one of these five names is written under metrics/, such as metrics/time.
     """
     with reporting_errors():
-        summarize(run)  # is it a run at all?
-        # What a training adds from here on is left out: the columns are known before the first row is written.
+        summarize(run)  # raises if the directory contains no run
+        # The columns must be known before the first row is written. Rows added after this position are left out.
         _, end = last_event(run / JOURNAL)
         keys = list(dict.fromkeys(_column_name(key) for row in read_rows(run, end) for key in row.values))
         table = map(_to_record, read_rows(run, end))
@@ -91,12 +96,12 @@ def _write_json(table: Iterable[dict[str, Any]], file: IO[str]) -> None:
 
 def _write_parquet(table: Iterable[dict[str, Any]], keys: list[str], output: Path | None) -> None:
     if output is None:
-        fail("export: Parquet is no text; name a file with --output", 2)
+        fail("Parquet cannot be written to standard output. Pass a file with --output.", 2)
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        fail("export: Parquet needs pyarrow, which is not installed: pip install pyarrow", 1)
+        fail("Parquet output requires pyarrow. Run: pip install pyarrow", 1)
     column_types = {"log": pyarrow.string(), "iteration": pyarrow.int64()}
     schema = pyarrow.schema([(key, column_types.get(key, pyarrow.float64())) for key in (*_CLOCK_COLUMNS, *keys)])
     records = iter(table)

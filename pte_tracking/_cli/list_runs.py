@@ -1,4 +1,4 @@
-"""``pte-tracking list``."""
+"""The command ``pte-tracking list``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from pte_tracking._store.metrics import is_lower_better, primary_metric, summari
 
 
 def list_runs(
-    directory: Annotated[Path, directory_argument(help="Where to look, with all folders below.")],
+    directory: Annotated[Path, directory_argument(help="Directory to search, including subdirectories.")],
     best: Annotated[
-        str | None, typer.Option(help="The value to tell the best of; a loss or an accuracy if not given.")
+        str | None, typer.Option(help="Metric to show the best value of. Defaults to a loss or an accuracy.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs in a folder: status, last step, best value, what is not delivered."""
+    """List the runs in a directory.
+
+    Show the status, last step, best value, sinks, and pending events of each run.
+    """
     runs: list[tuple[RunSummary, dict[str, Any] | None]] = []
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
@@ -32,12 +35,12 @@ def list_runs(
                 runs.append((summarize(run), _find_best(run, best)))
             except (RunNotFoundError, OSError) as error:
                 errors.append(error)
-        # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
+        # A run may disappear during the search: a fresh start archives the earlier run of the directory.
         errors = [failure for failure in errors if not isinstance(failure, FileNotFoundError)]
         for failure in errors:
             typer.echo(format_error(failure), err=True)
         if not runs and not errors:
-            fail(f"{directory}: no run here or below", 1)
+            fail(f"{directory}: no run found in this directory or below", 1)
         if as_json:
             print_json([msgspec.to_builtins(run) | {"best": value} for run, value in runs])
         elif runs:
@@ -60,11 +63,11 @@ def _find_best(run: Path, metric: str | None) -> dict[str, Any] | None:
 def _build_row(run: RunSummary, best: dict[str, Any] | None) -> dict[str, Any]:
     text = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
     return {
-        "run": run.directory,
-        "name": run.name,
-        "status": run.status,
-        "step": run.step,
-        "best": text,
-        "sinks": " ".join(run.sinks),
-        "not delivered": "; ".join(map(str, run.pending)) or "-",
+        "Run": run.directory,
+        "Name": run.name,
+        "Status": run.status,
+        "Step": run.step,
+        "Best": text,
+        "Sinks": " ".join(run.sinks),
+        "Pending": "; ".join(map(str, run.pending)) or "-",
     }

@@ -1,4 +1,4 @@
-"""How the commands print: tables, strict JSON, and one line where something is wrong."""
+"""Output of the commands: tables, strict JSON, and error lines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-#: Wider than any table: in a file, or before grep, a row is one line.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+#: Wider than any table, so that each row is one line if the output is a file or a pipe.
 _UNBOUNDED = 10_000
 
 
 def create_console() -> Console:
-    """The standard output; what cannot be written in its encoding is a question mark there."""
+    """Return a console for standard output that replaces characters its encoding lacks with question marks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
 def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table with a column for each key, in the order in which they come; nothing without rows."""
+    """Print a table with one column per key, in order of first appearance, or nothing without rows."""
     if not rows:
         return
     if title:
@@ -37,7 +35,7 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]])
 
 
 def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The same, for rows of many keys: where there is no room, a column for each row, of the last that fit."""
+    """Print rows as a table, transposed and limited to the last rows that fit if the table is too wide."""
     if not rows or _fits(console, title, rows):
         print_table(console, title, rows)
         return
@@ -72,18 +70,18 @@ def _build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def format_cell(value: Any) -> str:
-    """A value as people read it."""
+    """Format a value for display."""
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
 
 
 def print_json(value: Any) -> None:
-    """Strict JSON: non-finite numbers are null."""
+    """Print strict JSON, with null for non-finite numbers."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """One line to the standard error, and the end."""
+    """Print a message to standard error and exit with a code."""
     typer.echo(message, err=True)
     raise typer.Exit(code)

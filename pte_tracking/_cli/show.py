@@ -1,4 +1,4 @@
-"""``pte-tracking show``."""
+"""The command ``pte-tracking show``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _MAX_POINTS = 500
 
 
 def show(run: RunDir, as_json: AsJson = False) -> None:
-    """Show one run: params, last rows, a plot, checkpoints, what is not delivered and why."""
+    """Show the details of a run.
+
+    Show parameters, last rows, a plot, checkpoints, pending events with the reason, and messages of the delivery
+    process.
+    """
     with reporting_errors():
         summary = summarize(run)
         if as_json:
@@ -35,32 +39,32 @@ def _print(directory: Path, run: RunSummary) -> None:
     console = create_console()
     console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
-    console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
-    print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
-    print_latest(console, "last rows", run.rows)
+    console.print(f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    console.print(f"Sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
+    print_latest(console, "Last rows", run.rows)
     _plot(console, directory)
     checkpoints = [
-        {"checkpoint": event.path, "step": event.step, "bytes": event.size, **event.values} for event in run.checkpoints
+        {"Checkpoint": event.path, "Step": event.step, "Bytes": event.size, **event.values} for event in run.checkpoints
     ]
-    print_latest(console, "checkpoints", checkpoints)
+    print_latest(console, "Checkpoints", checkpoints)
     for sink in run.pending:
-        console.print(f"not delivered: {sink}", style="yellow", markup=False, soft_wrap=True)
+        console.print(str(sink), style="yellow", markup=False, soft_wrap=True)
     for line in run.delivery_log:
-        console.print(f"delivery: {line}", style="dim", markup=False, soft_wrap=True)
+        console.print(f"Delivery: {line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _plot(console: Console, directory: Path) -> None:
-    """The curve of the value that tells most, beside the one of the same name in training."""
+    """Plot the primary metric together with metrics of the same name, such as the training loss."""
     primary = primary_metric(key for key, summary in summarize_metrics(directory).items() if summary.lowest is not None)
     if primary is None:
         return
-    # Only what is drawn is held: a run may have a million rows of a hundred keys.
+    # Keep only the plotted metrics in memory: a run may have a million rows of a hundred metrics.
     last_name = primary.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in read_rows(directory):
         for key, value in row.values.items():
-            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
+            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # decoded as numbers
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
     values = [value for curve in curves.values() for _, value in curve]
     if len(curves[primary]) < 2 or not math.isfinite(max(values) - min(values)):
@@ -77,7 +81,7 @@ def _plot(console: Console, directory: Path) -> None:
         width=width,
         height=_HEIGHT,
         legend_labels=list(curves),
-        # It would round 0.5 beside 1 to 0: the ends of the axes are told here, as they are.
+        # uniplot rounds axis labels to a common precision (0.5 next to 1 becomes 0). The limits are printed below.
         x_labels=False,
         y_labels=False,
     ).splitlines()
@@ -91,7 +95,7 @@ def _plot(console: Console, directory: Path) -> None:
 
 
 def _thin(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The ends, and of each piece the lowest and the highest point, so that no peak is lost."""
+    """Reduce a curve to its ends and the minimum and maximum of equal segments, so that peaks stay visible."""
     if len(curve) <= _MAX_POINTS:
         return curve
     size = -(-2 * len(curve) // _MAX_POINTS)

@@ -1,4 +1,4 @@
-"""``pte-tracking sync``."""
+"""The command ``pte-tracking sync``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pte_tracking.sinks import Sink, get_sink
 
 
 class OrderedCommand(TyperCommand):
-    """Keeps the order of the words, which tells which ``--to`` an ``--option`` belongs to."""
+    """Command that keeps the arguments in order, since an ``--option`` belongs to the ``--to`` before it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.obj = list(args)
@@ -28,18 +28,18 @@ class OrderedCommand(TyperCommand):
 
 def sync(
     ctx: typer.Context,
-    run: Annotated[Path, directory_argument(help="The run's directory; with --follow, a folder of runs.")],
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds without progress before giving up.")] = 60.0,
-    to: Annotated[list[str] | None, typer.Option(help="Add this sink to the run, for good.")] = None,
+    run: Annotated[Path, directory_argument(help="Run directory. With --follow, a directory that contains runs.")],
+    timeout: Annotated[float, typer.Option(min=0, help="Maximum number of seconds without progress.")] = 60.0,
+    to: Annotated[list[str] | None, typer.Option(help="Add a sink to the run permanently.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the --to before it.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for the sink in the preceding --to.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Deliver all runs below the folder, as they grow, until interrupted.")
+        bool, typer.Option("--follow", help="Deliver all runs in the directory until interrupted.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver until nothing is left."""
+    """Deliver all pending events of a run."""
     if follow:
         _follow(run, to, as_json)
         return
@@ -51,29 +51,29 @@ def sync(
     if as_json:
         print_json([sink._asdict() for sink in pending])
     elif not pending:
-        typer.echo(f"everything of {run} is delivered")
+        typer.echo(f"{run}: all events delivered")
     else:
         for sink in pending:
-            typer.echo(f"not delivered: {sink}", err=True)
+            typer.echo(str(sink), err=True)
     if pending:
         raise typer.Exit(1)
 
 
 def _follow(directory: Path, to: list[str] | None, as_json: bool) -> None:
     if as_json:
-        fail("sync: --follow has no end to tell of in JSON; leave --json out", 2)
+        fail("--follow cannot be combined with --json.", 2)
     if to:
-        fail("sync: --follow delivers each run to its own sinks; add one to a run by sync RUN --to", 2)
+        fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
     if not directory.is_dir():
-        fail(f"{directory}: no such folder", 1)
+        fail(f"{directory}: no such directory", 1)
     follow_runs(directory, typer.echo)
 
 
 def _parse_sinks(arguments: list[str]) -> list[Sink]:
-    """The sinks that the command line names, each with the options behind it.
+    """Build the sinks from the ``--to`` and ``--option`` arguments.
 
     Raises:
-        ValueError: A sink or an option is unknown, or an option stands before any ``--to``.
+        ValueError: If a sink or an option is unknown, or an option precedes every ``--to``.
     """
     requested: list[tuple[str, dict[str, Any]]] = []
     remaining = iter(arguments)
@@ -87,7 +87,7 @@ def _parse_sinks(arguments: list[str]) -> list[Sink]:
             continue
         key, equals, text = value.partition("=")
         if not requested or not equals:
-            raise ValueError(f"--option {value!r}: expected KEY=VALUE behind a --to")
+            raise ValueError(f"--option: expected KEY=VALUE after a --to, got {value!r}")
         requested[-1][1][key] = _parse_value(text)
     return check_sinks([_build_sink(name, options) for name, options in requested])
 
@@ -98,7 +98,7 @@ def _build_sink(name: str, options: dict[str, Any]) -> Sink:
         return sink_class(**options)
     except TypeError as error:
         fields = ", ".join(field.name for field in dataclasses.fields(sink_class)) or "none"
-        raise ValueError(f"--to {name}: {error}; its options are: {fields}") from error
+        raise ValueError(f"--to {name}: {error}. Options of this sink: {fields}") from error
 
 
 def _parse_value(text: str) -> Any:

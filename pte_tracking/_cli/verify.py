@@ -1,4 +1,4 @@
-"""``pte-tracking verify``."""
+"""The command ``pte-tracking verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pte_tracking._store.discovery import find_run
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:
-    """Check the journal, and every snapshot against its checksum."""
+    """Check the journal and the checksums of all snapshots."""
     with reporting_errors():
         problems = [*find_lost_events(run, find_run(run)), *find_problems(run)]
     if as_json:
@@ -23,4 +23,4 @@ def verify(run: RunDir, as_json: AsJson = False) -> None:
     if problems:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"{run}: journal and snapshots are whole")
+        typer.echo(f"{run}: no problems found")

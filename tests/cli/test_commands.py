@@ -1,4 +1,4 @@
-"""The command line: what it says, and the exit codes that scripts rely on."""
+"""Tests of the command line: output and exit codes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
 
 def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:
     output = invoke("show", run).output
-    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "sinks: json"):
+    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "Sinks: json"):
         assert expected in output
 
 
@@ -84,7 +84,7 @@ def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monke
     with pte.Run(tmp_path) as run:
         (tmp_path / "snapshot").write_bytes(b"state")
         run.log_checkpoint("snapshot", 1, "0" * 64, 5)
-        (tmp_path / "snapshot").unlink()  # as a training does, which tells of it a moment later
+        (tmp_path / "snapshot").unlink()  # a training logs the removal a moment later
         later = threading.Timer(0.3, run.remove_checkpoint, ["snapshot", 1])
         later.start()
         result = invoke("verify", tmp_path)
@@ -113,10 +113,10 @@ def test_command_foreign_directory_exits_with_1_and_names_directory(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--to", "nowhere"], "installed are json, mlflow"),
-        (["--option", "a=b"], "behind a --to"),
-        (["--to", "json", "--option", "colour=red"], "its options are"),
-        (["--follow", "--json"], "leave --json out"),
+        (["--to", "nowhere"], "json, mlflow"),
+        (["--option", "a=b"], "after a --to"),
+        (["--to", "json", "--option", "colour=red"], "Options of this sink"),
+        (["--follow", "--json"], "cannot be combined with --json"),
     ],
 )
 def test_sync_usage_error_exits_with_2(run: Path, arguments: list[str], reason: str) -> None:
@@ -127,11 +127,11 @@ def test_sync_usage_error_exits_with_2(run: Path, arguments: list[str], reason: 
 
 @pytest.mark.slow
 def test_sync_json_lists_pending_events(run: Path) -> None:
-    import mlflow  # noqa: F401  which may take longer than the time-out below
+    import mlflow  # noqa: F401  # a cold import may take longer than the timeout below
 
     result = invoke("sync", run, "--json")
     assert (result.exit_code, json.loads(result.output)) == (0, [])
-    # Nobody listens on the port of discarded things.
+    # Port 9 (discard) is closed.
     unreachable = ["--to", "mlflow", "--option", "tracking_uri=http://127.0.0.1:9"]
     result = invoke("sync", run, "--json", "--timeout", "5", *unreachable)
     assert result.exit_code == 1
@@ -144,9 +144,9 @@ def test_sync_json_lists_pending_events(run: Path) -> None:
 def test_sync_to_new_sink_delivers_whole_run(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for _ in range(2):  # the second time there is nothing to do
+    for _ in range(2):  # the second call has no pending events
         result = invoke("sync", run, "--to", "tensorboard", "--timeout", "30")
-        assert (result.exit_code, "everything" in result.output) == (0, True)
+        assert (result.exit_code, "all events delivered" in result.output) == (0, True)
     events = EventAccumulator(str(run))
     events.Reload()
     assert [(event.step, round(event.value, 6)) for event in events.Scalars("loss")] == [
@@ -199,16 +199,16 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
         {"epoch": step, "iteration": 10 * step} | {f"layer{n}.weight/norm": n / step for n in range(30)}
         for step in range(1, 30)
     ]
-    print_latest(Console(width=80), "last rows", rows)
+    print_latest(Console(width=80), "Last rows", rows)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert all(len(line) <= 80 for line in lines)
-    assert re.fullmatch("last rows: \\d+ of 29", lines[1])
+    assert re.fullmatch("Last rows: \\d+ of 29", lines[1])
     assert lines[2].split()[0] == "epoch"
     assert lines[2].split()[-2:] == ["28", "29"]
     assert lines[3].split()[-2:] == ["280", "290"]
     assert lines[-1].split()[0] == "layer29.weight/norm"
     assert len(lines) == 3 + 31
-    print_latest(Console(width=80), "last rows", [{"epoch": 1, "loss": 0.5}])
+    print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
 
 
@@ -256,14 +256,14 @@ def test_compare_shows_differing_params_and_metrics_of_each_run(run: Path, tmp_p
     }
     assert parsed["metrics"][second]["extra"]["last"] == 1
     output = invoke("compare", first, second).output
-    assert "params that differ" in output
-    assert "lowest values" in output
+    assert "Parameters that differ" in output
+    assert "Lowest values" in output
     assert invoke("compare", first).exit_code == 2
 
 
 @pytest.fixture
 def rewound(tmp_path: Path) -> Path:
-    """A run whose rows from the third on were taken back and logged again."""
+    """A run with two effective rows, one superseded row, and its repetition."""
     with pte.Run(tmp_path / "result") as run:
         for step in (1, 2):
             run.log_metrics({"loss": step / 2}, step, epoch=step, elapsed_time=step / 4)
@@ -325,7 +325,7 @@ def test_export_run_without_rows_is_empty_table(tmp_path: Path) -> None:
 
 
 def damaged_contents(data: bytes) -> dict[str, bytes | None]:
-    """What can become of a file."""
+    """Return variants of a damaged file by kind of damage."""
     half = len(data) // 2
     return {
         "lost": None,
@@ -367,7 +367,7 @@ READING_COMMANDS = ("list", "show", "verify", "export", "compare", "sync")
 
 
 def error_line(command: str, run: Path) -> str:
-    """What a command says of a run that it cannot read."""
+    """Run a command that must fail and return its only line on standard error."""
     result = invoke(command, *([run] if command != "compare" else [run, run]))
     assert result.exit_code == 1, (command, result.output, result.exception)
     assert isinstance(result.exception, SystemExit), (command, result.exception)
@@ -425,14 +425,14 @@ def test_command_symlink_loop_prints_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "up").symlink_to(tmp_path)
     (tmp_path / "itself").symlink_to("itself")
-    assert "no run here or below" in error_line("list", tmp_path)
+    assert "no run found in this directory or below" in error_line("list", tmp_path)
     for command in READING_COMMANDS:
         assert "Too many levels of symbolic links" in error_line(command, tmp_path / "itself")
 
 
 @contextlib.contextmanager
 def unprivileged_user() -> Iterator[None]:
-    """Not as root, who may read everything."""
+    """Switch to a user without privileges, since root may read every file."""
     if os.geteuid() != 0:
         yield
         return
@@ -516,7 +516,7 @@ def test_bash_completion_offers_commands_and_options(tmp_path: Path) -> None:
         complete_words pte-tracking show --j; echo "${COMPREPLY[@]}"
     """
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    # A file, as the command looks among its ancestors for the shell.
+    # The shell must run a script: the command detects the shell from its parent processes.
     (tmp_path / "complete.sh").write_text(script)
     result = subprocess.run(["bash", "complete.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["show", "--json"], result.stderr
