@@ -1,4 +1,10 @@
-"""All benchmarks, and one table of their figures at the end: ``python benchmarks/all.py [NAME ...]``."""
+"""Run all benchmarks and print one table of their figures.
+
+``python benchmarks/all.py [NAME ...]`` runs all benchmarks (about 40 minutes), or those with the given names.
+
+The table has one line per figure: the quantity, its baseline (for ratios) or unit, the median with the lowest and the
+highest value over the rounds, the target, and whether the median meets the target.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +25,9 @@ def main() -> int:
         print(f"\n== {name}", flush=True)
         try:
             figures += run_benchmark(str(DIRECTORY / f"{name}.py"))
-        except RuntimeError as error:  # the others have taken minutes
+        except RuntimeError as error:  # keep the figures of the other benchmarks
             failures.append(str(error))
-    table = Table("work", "against", "median (lowest to highest)", "wanted", "reached")
+    table = Table("Quantity", "Baseline or unit", "Median (lowest to highest)", "Target", "Met")
     for figure in figures:
         table.add_row(
             figure.name,

@@ -1,8 +1,12 @@
-"""What the delivery process takes of the machine: its start, its memory, and what it costs while nothing comes.
+"""Resources of the delivery process: start-up time, peak memory, and CPU usage of an idle run.
 
-``python benchmarks/delivery_process.py`` prints these for TensorBoard alone, MLflow on sqlite and over HTTP, and both,
-in turns: seconds until the first row is with every backend, the most megabytes after a thousand rows of five values,
-and the percentage of a core that it takes while the run is silent.
+``python benchmarks/delivery_process.py``
+
+Measured for TensorBoard, MLflow with a SQLite store, MLflow over HTTP, and TensorBoard with MLflow (SQLite):
+
+- first row: seconds until all backends have the first row
+- memory: peak memory in MB after a thousand rows of five values
+- idle: CPU usage in percent of a core while no events are logged
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, flo
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
         process = psutil.Process(int(holder.split()[0]))
-        # Not what getrusage tells: that counts what was before exec, this benchmark's own size.
+        # VmHWM, since ru_maxrss also covers the time before exec and thus the size of this benchmark.
         peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
         assert peak is not None
         start, before = time.perf_counter(), sum(process.cpu_times()[:2])
@@ -55,11 +59,11 @@ def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, flo
 
 
 def wait_for_delivery(directory: Path) -> None:
-    """Until everything is delivered."""
+    """Wait until all events are delivered."""
     manifest, deadline = Manifest.load(directory), time.monotonic() + 60
     while pending := backlog(directory, manifest):
         if time.monotonic() > deadline:
-            raise SystemExit(f"not delivered within a minute: {pending}")
+            raise SystemExit(f"Not delivered within 60 s: {'; '.join(map(str, pending))}")
         time.sleep(0.02)
 
 
@@ -84,10 +88,10 @@ def main() -> None:
         started, memory, idle_percent = (list(column) for column in zip(*results[case], strict=True))
         print(
             f"{case}: first row after {format_spread(started)} s, memory {format_spread(memory)} MB, "
-            f"silent {format_spread(idle_percent)} %"
+            f"idle {format_spread(idle_percent)} %"
         )
         Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {max_megabytes}").publish()
-        Figure(f"the delivery process while nothing comes: {case}", "% of a core", idle_percent, "<= 1").publish()
+        Figure(f"CPU usage of an idle delivery process: {case}", "% of a core", idle_percent, "<= 1").publish()
 
 
 if __name__ == "__main__":

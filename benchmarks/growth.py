@@ -1,8 +1,10 @@
-"""What a row costs as a training grows long: the 1,000,000th beside the 1,000th, for each extension that sees rows.
+"""Cost of a row in a long training: row 1,000,000 compared with row 1,000.
 
-``python benchmarks/growth.py`` fills two trainings with one extension each, one to a thousand rows and one to a million
-(a row in each iteration), and then makes a hundred rows of each in turn. It prints the microseconds of a row in both
-and their ratio, what the state in a snapshot has grown by, and the memory of the process for a row.
+``python benchmarks/growth.py [--short N] [--long N] [--rounds N]``
+
+For each extension that processes rows, one training logs a thousand rows and another a million (one row per
+iteration). Then both log a hundred rows in turn. Printed are microseconds per row for both and their ratio, the size of
+a snapshot without models for both, and the growth of the process memory in bytes per row.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ CASES: dict[str, Callable[[], Sequence[pte.Extension]]] = {
 
 
 def train(manager: pte.ExtensionsManager, rows: int) -> float:
-    """Make so many rows; returns the microseconds that one took."""
+    """Log rows and return the microseconds per row."""
     start = time.perf_counter()
     for i in range(manager.iteration, manager.iteration + rows):
         with manager.run_iteration():
@@ -65,18 +67,18 @@ def compare(case: str, folder: Path, lengths: tuple[int, int], rounds: int) -> N
         for rows in lengths
     }
     train(managers[short], short)
-    train(managers[long], long // 10)  # by then whatever is bounded is full
+    train(managers[long], long // 10)  # fills all bounded buffers
     memory_before = used_bytes()
     train(managers[long], long - long // 10)
     bytes_per_row = (used_bytes() - memory_before) / (long - long // 10)
     times = interleave(rounds, {rows: partial(train, managers[rows], 100) for rows in lengths})
     sizes = [state_bytes(managers[rows]) for rows in lengths]
     for rows in lengths:
-        print(f"{case}: a row after {rows:,} rows: {format_spread(times[rows])} us")
-    print(f"{case}: a snapshot without models: {sizes[0]:,} and {sizes[1]:,} bytes")
+        print(f"{case}: row after {rows:,} rows: {format_spread(times[rows])} us")
+    print(f"{case}: snapshot without models: {sizes[0]:,} and {sizes[1]:,} bytes")
     Figure(f"{case}: row {long:,}", f"row {short:,}", ratios(times[long], times[short]), "<= 1.1").publish()
-    Figure(f"{case}: memory for a row", "bytes", [bytes_per_row], "<= 1").publish()
-    Figure(f"{case}: a snapshot without models", "kB", [sizes[1] / 1000], "<= 100").publish()
+    Figure(f"{case}: memory per row", "bytes", [bytes_per_row], "<= 1").publish()
+    Figure(f"{case}: snapshot without models", "kB", [sizes[1] / 1000], "<= 100").publish()
     for manager in managers.values():
         manager.close()
 

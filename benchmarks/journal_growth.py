@@ -1,6 +1,9 @@
-"""How long a run of ten million events takes to open, to go on from a snapshot, and to be looked at.
+"""Time to open, resume, and summarize a run of ten million events.
 
-``python benchmarks/journal_growth.py`` (``--events N``) writes the journal of such a run, 2.5 GB, and prints seconds.
+``python benchmarks/journal_growth.py [--events N]``
+
+Writes the journal of such a run (2.5 GB) to a temporary directory and prints the seconds of each operation, and the
+growth of the peak memory in MB.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", 
 
 
 def fill(path: Path, first: int, num_events: int) -> None:
-    """Append rows as a long training would have left them."""
+    """Append rows to a journal without opening the run."""
     now = time.time()
     with open(path, "ab") as file:
         for start in range(first, first + num_events, 10_000):
@@ -74,12 +77,12 @@ def main() -> None:
 
         peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         label = f"a run of {num_events:,} events"
-        measure(f"{label}: opened, one row, closed", lambda: resume(None))
-        measure(f"{label}: gone on from a snapshot 1,000 rows before the end", lambda: resume(position))
-        measure(f"{label}: gone on a second time", lambda: resume(position))
-        measure(f"{label}: looked at (pte-tracking show)", lambda: summarize(directory))
+        measure(f"{label}: open, log one row, close", lambda: resume(None))
+        measure(f"{label}: resume from a snapshot 1,000 rows before the end", lambda: resume(position))
+        measure(f"{label}: resume again", lambda: resume(position))
+        measure(f"{label}: summarize (pte-tracking show)", lambda: summarize(directory))
         growth_megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before) / 1024
-        Figure(f"{label}: memory that all of this took", "MB", [growth_megabytes], "<= 50").publish()
+        Figure(f"{label}: memory of all these operations", "MB", [growth_megabytes], "<= 50").publish()
 
 
 if __name__ == "__main__":

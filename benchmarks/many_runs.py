@@ -1,12 +1,21 @@
-"""Many runs at once to one MLflow server on PostgreSQL: is all of it there once, what does the server do, who waits?
+"""Fifty runs that log to one MLflow server with PostgreSQL at the same time.
 
-``python benchmarks/many_runs.py`` trains 50 runs of 2,000 iterations, each a process with its delivery process, a row
-of three values every 50 ms. The same runs then log by ``mlflow.log_metrics``, 100 iterations each, as fast as the
-server lets them: 2,000 would take an hour. What the server and PostgreSQL spend is told per thousand rows, so that the
-two compare. Last, the runs deliver what they have logged while the server was away, all at the same moment.
+``python benchmarks/many_runs.py`` (requires PostgreSQL)
 
-Everything shares one machine, the trainings and their deliveries too. The server's pool of connections is larger than
-by default: with that, many of the runs that use ``mlflow.log_metrics`` end with an error.
+Three loads, one after the other:
+
+- pte_tracking: 50 runs of 2,000 iterations, with a row of three values every 50 ms. Each run is a process with a
+  delivery process.
+- mlflow.log_metrics: 50 runs of 100 iterations that log as fast as the server responds. 2,000 iterations would take an
+  hour.
+- pte_tracking, after an outage: the 50 runs log while the server is down, and deliver at the same moment.
+
+Each load prints the requests per second, the CPU time of the server and of PostgreSQL per thousand rows, the delay from
+the last row of a run until it is stored, and the steps of the runs when half of all rows are stored. The benchmark
+fails if a data point is missing or stored twice.
+
+All processes share one machine. The connection pool of the server is larger than the default. With the default, many of
+the runs that call ``mlflow.log_metrics`` fail.
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ def values(iteration: int) -> dict[str, float]:
 
 
 def train_run(directory: str, uri: str, experiment: str, seconds: float) -> None:
-    """One of our runs; it ends when all is delivered."""
+    """Train one run with pte_tracking and return when all events are delivered."""
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
 
@@ -56,7 +65,7 @@ def train_run(directory: str, uri: str, experiment: str, seconds: float) -> None
 
 
 def train_bare(uri: str, experiment: str) -> None:
-    """One run that asks the server in every iteration."""
+    """Train one run with one mlflow.log_metrics call per iteration."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -67,16 +76,16 @@ def train_bare(uri: str, experiment: str) -> None:
 
 
 class Load(NamedTuple):
-    """What a load did.
+    """Result of a load.
 
     Attributes:
-        rows: Rows that are stored.
-        seconds: From the first start until the last point was there.
-        requests: How often the server was asked, by endpoint.
-        server: Seconds of a core that the MLflow server took.
-        database: Seconds of a core that PostgreSQL took.
-        late: For each run the seconds from its last row until that was there.
-        halfway: The steps of all runs when half of all rows were there.
+        rows: Number of stored rows.
+        seconds: Time from the first start until the last row is stored.
+        requests: Number of requests by endpoint.
+        server: CPU time of the MLflow server, in seconds.
+        database: CPU time of PostgreSQL, in seconds.
+        delays: Seconds from the last row of a run until it is stored, one value per run.
+        halfway_steps: Last stored steps of all runs when half of all rows are stored.
     """
 
     rows: int
@@ -89,18 +98,18 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Requests a second for each run."""
+        """Requests per second and run."""
         return sum(self.requests.values()) / self.seconds / RUNS
 
     def print_summary(self, name: str) -> None:
         num_requests, thousands = sum(self.requests.values()), self.rows / 1000
         print(f"\n{name}: {self.rows:,} rows of {len(KEYS)} values in {self.seconds:.0f} s")
-        print(f"  requests: {num_requests:,}, {num_requests / self.seconds:.1f}/s, {self.rate:.2f}/s for each run")
+        print(f"  requests: {num_requests:,}, {num_requests / self.seconds:.1f}/s, {self.rate:.2f}/s per run")
         print(f"  of which: {', '.join(f'{count:,} {endpoint}' for endpoint, count in self.requests.most_common(6))}")
         server, database = self.server / thousands, self.database / thousands
-        print(f"  for a thousand rows: the server {server:.2f} s of a core, PostgreSQL {database:.2f} s")
-        print(f"  from a run's last row until it is there: {_distribution(self.delays)} s")
-        print(f"  steps of the runs when half is there: {_distribution(self.halfway_steps)}", flush=True)
+        print(f"  CPU time per thousand rows: server {server:.2f} s, PostgreSQL {database:.2f} s")
+        print(f"  delay of the last row: {_distribution(self.delays)} s")
+        print(f"  steps when half of all rows are stored: {_distribution(self.halfway_steps)}", flush=True)
 
 
 def _distribution(numbers: list[float] | list[int]) -> str:
@@ -108,13 +117,13 @@ def _distribution(numbers: list[float] | list[int]) -> str:
 
 
 class LoadMonitor:
-    """Looks at the server's log, at its database, and at what both take.
+    """Monitor of the server log, the database, and the CPU time of both.
 
     Args:
-        database: Where the server stores.
-        folder: Where its log lies.
-        experiment: The experiment that is loaded.
-        port: Where the server listens.
+        database: Database of the server.
+        folder: Directory with the server log.
+        experiment: Name of the experiment that the load writes to.
+        port: Port of the server.
     """
 
     def __init__(self, database: Postgres, folder: Path, experiment: str, port: int) -> None:
@@ -124,12 +133,12 @@ class LoadMonitor:
         self._start, self._cpu_before = time.time(), self._cpu_seconds()
 
     def wait(self, iterations: int) -> Load:
-        """Until every run has all its points."""
+        """Wait until all rows of all runs are stored."""
         halfway_steps: list[int] = []
         arrived: dict[str, float] = {}
         while len(arrived) < RUNS:
             if time.time() - self._start > TIMEOUT_SECONDS:
-                raise SystemExit(f"only {len(arrived)} of {RUNS} runs were whole in time")
+                raise SystemExit(f"Only {len(arrived)} of {RUNS} runs were complete after {TIMEOUT_SECONDS:.0f} s.")
             time.sleep(POLL_SECONDS)
             rows = self._query(
                 "SELECT run_uuid, max(step) FROM latest_metrics JOIN runs USING (run_uuid) {} GROUP BY 1"
@@ -150,7 +159,7 @@ class LoadMonitor:
         return Load(self._check(iterations), seconds, self._requests(), server, database, delays, halfway_steps)
 
     def _check(self, iterations: int) -> int:
-        """The number of rows, each of which is there once and whole."""
+        """Return the number of rows after checking that each is stored exactly once."""
         rows = self._query(
             "SELECT run_uuid, key, count(*), count(DISTINCT step), sum(value) FROM metrics JOIN runs USING (run_uuid) "
             "{} AND key != 'epoch' GROUP BY 1, 2"
@@ -158,7 +167,7 @@ class LoadMonitor:
         expected = {key: sum(values(i)[key] for i in range(1, iterations + 1)) for key in KEYS}
         invalid = [row for row in rows if row[2:4] != (iterations, iterations) or abs(row[4] - expected[row[1]]) > 1e-3]
         if invalid or len(rows) != RUNS * len(KEYS):
-            raise SystemExit(f"lost or doubled: {invalid}, {len(rows)} curves")
+            raise SystemExit(f"Data points are missing or duplicated in {len(rows)} curves: {invalid}")
         return RUNS * iterations
 
     def _query(self, query: str) -> list[tuple[object, ...]]:
@@ -171,12 +180,12 @@ class LoadMonitor:
             return Counter(re.findall(r'"\w+ /api/[\d.]+/mlflow/([\w/-]+)', file.read()))
 
     def _cpu_seconds(self) -> tuple[float, float]:
-        """Seconds of a core that the server's and PostgreSQL's processes have taken."""
+        """Return the CPU time of the server and of PostgreSQL, in seconds."""
         return core_seconds(self._server), core_seconds(psutil.Process(self._database.process_id))
 
 
 def run_all(command: Callable[[int], list[str]], monitor: Callable[[], Load]) -> Load:
-    """Start all runs at once and watch them to their end."""
+    """Start all runs at once and wait until their rows are stored."""
     with open(os.devnull, "w") as devnull:
         processes = [
             subprocess.Popen([sys.executable, __file__, *command(number)], stdout=devnull) for number in range(RUNS)
@@ -214,16 +223,16 @@ def measure(folder: Path, database: Postgres) -> None:
     )
     loads["outage"].print_summary("pte_tracking, after an outage")
     size = database.ask("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
-    print(f"\nPostgreSQL keeps a point in {size[0][0]:.0f} bytes, indexes included")
+    print(f"\nPostgreSQL uses {size[0][0]:.0f} bytes per data point, including indexes")
     load, bare_load = loads["ours"], loads["bare"]
     Figure(
-        "50 runs at one server: its processor for a row",
-        "mlflow.log_metrics in every iteration",
+        "50 runs at one server: CPU time of the server per row",
+        "mlflow.log_metrics each iteration",
         [(load.server + load.database) / load.rows / ((bare_load.server + bare_load.database) / bare_load.rows)],
         "<= 0.2",
     ).publish()
-    Figure("50 runs at one server: requests for each run", "a second", [load.rate], "<= 1.5").publish()
-    Figure("50 runs at one server: the last to have its last point", "seconds", [max(load.delays)], "<= 30").publish()
+    Figure("50 runs at one server: requests per run", "per second", [load.rate], "<= 1.5").publish()
+    Figure("50 runs at one server: longest delay of a last row", "s", [max(load.delays)], "<= 30").publish()
 
 
 def main() -> None:

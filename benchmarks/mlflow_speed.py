@@ -1,7 +1,10 @@
-"""How fast a journal reaches MLflow, beside a bare loop of ``log_batch`` with 1000 metrics.
+"""Throughput of delivery to MLflow, compared with calls of ``log_batch``.
 
-``python benchmarks/mlflow_speed.py`` prints points per second and their ratio, on sqlite and over HTTP: rounds of both
-in turn, each into a run of its own, with the median and the range of the ratios. A round delivers rows of five values.
+``python benchmarks/mlflow_speed.py``
+
+A round delivers a journal with rows of five values, and sends the same data points by ``log_batch`` with 1,000 metrics
+per call, each to a new run. Printed are data points per second for both and their ratio, with a SQLite store and over
+HTTP.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ KEYS = [f"train/{name}" for name in "abcde"]
 
 
 def deliver_journal(uri: str, folder: Path) -> float:
-    """Seconds that the journal takes, from its first byte on."""
+    """Return the seconds to deliver a journal, without the time to connect."""
     recorded = Recorded(folder / uuid.uuid4().hex, MLflowSink(uri))
-    recorded.deliver()  # connects
+    recorded.deliver()  # connect
     for step in range(ROWS):
         recorded.log(step, dict.fromkeys(KEYS, step / 7))
     start = time.perf_counter()
@@ -38,7 +41,7 @@ def deliver_journal(uri: str, folder: Path) -> float:
 
 
 def log_batches(uri: str) -> float:
-    """Seconds that the same points take in requests of 1000."""
+    """Return the seconds to send the same data points in requests of 1,000."""
     client = mlflow.MlflowClient(uri)
     run_id = client.create_run("0").info.run_id
     now = int(time.time() * 1000)
@@ -58,7 +61,7 @@ def compare(name: str, uri: str, folder: Path) -> None:
     delivery_rate, log_batch_rate = (ROWS * len(KEYS) / statistics.median(seconds) for seconds in times.values())
     print(f"{name}: delivery {delivery_rate:,.0f} points/s, log_batch {log_batch_rate:,.0f} points/s")
     rate_ratios = ratios(times["log_batch"], times["delivery"])
-    Figure(f"rows a second to MLflow, {name}", "bare log_batch of 1000", rate_ratios, ">= 0.9").publish()
+    Figure(f"rows per second to MLflow, {name}", "log_batch of 1,000 metrics", rate_ratios, ">= 0.9").publish()
 
 
 def main() -> None:

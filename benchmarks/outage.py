@@ -1,8 +1,11 @@
-"""What an outage costs: the delivery's processor while its server is dead, and memory while and after points pile up.
+"""Resources during and after an outage of the MLflow server.
 
-``python benchmarks/outage.py`` logs 200,000 points to MLflow while nothing listens at its address, looks at the
-delivery process for a while, ends the run, lets a server appear there, and prints how fast it then catches up. What the
-training thread notices of a dead server is in ``slowdown.py``.
+``python benchmarks/outage.py``
+
+A run logs 200,000 data points to MLflow while no server listens at its address. Printed are the CPU usage of the
+delivery process during the outage, the memory of the training process and of the delivery process in bytes per data
+point, and the data points per second after the server starts. ``slowdown.py`` measures the effect on the training
+thread.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from tests import servers
 ROWS, EARLY_ROWS = 40_000, 4_000
 VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
 POINTS = (ROWS - EARLY_ROWS) * len(VALUES)
-IDLE_SECONDS = 60.0  # seconds: two attempts or more
+IDLE_SECONDS = 60.0  # covers at least two retries
 
 
 def log(run: pte.Run, first: int, last: int) -> None:
@@ -37,16 +40,16 @@ def log(run: pte.Run, first: int, last: int) -> None:
 
 
 def wait_for_rows(run: pte.Run, rows: int) -> None:
-    """Until so many rows are delivered."""
+    """Wait until a number of rows is delivered."""
     deadline = time.monotonic() + 200
     while Cursor.load(run.directory, "mlflow").seq < rows:
         if time.monotonic() > deadline:
-            raise SystemExit(f"{rows} rows were not delivered in time")
+            raise SystemExit(f"Fewer than {rows:,} rows were delivered after 200 s.")
         time.sleep(0.1)
 
 
 def peak_memory(process: psutil.Process) -> float:
-    """The most memory that a process had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     match = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
     assert match is not None
     return int(match[1]) * 1024
@@ -61,7 +64,7 @@ def measure(directory: Path, server: str) -> None:
     run = pte.Run(directory, sinks=[MLflowSink(f"http://127.0.0.1:{port}")], close_timeout=0)
     training_process = psutil.Process()
     log(run, 0, EARLY_ROWS)
-    time.sleep(8)  # it has tried, and waits
+    time.sleep(8)  # the first attempt has failed
     holder = lock.holder(directory / DELIVERY_LOCK)
     assert holder is not None
     delivery_process = psutil.Process(int(holder.split()[0]))
@@ -78,15 +81,17 @@ def measure(directory: Path, server: str) -> None:
         start, memory_early = time.perf_counter(), peak_memory(delivery_process)
         wait_for_rows(run, ROWS)
         elapsed, memory_late = time.perf_counter() - start, peak_memory(delivery_process)
-    Figure("the delivery process while its server is dead", "% of a core", [idle_percent], "<= 1").publish()
-    Figure("an outage: memory of the training", "bytes for a point", [bytes_per_point], "<= 1").publish()
+    Figure("CPU usage of the delivery process during an outage", "% of a core", [idle_percent], "<= 1").publish()
     Figure(
-        "an outage: memory of the delivery, catching up",
-        "bytes for a point",
+        "memory of the training process during an outage", "bytes per data point", [bytes_per_point], "<= 1"
+    ).publish()
+    Figure(
+        "memory of the delivery process after an outage",
+        "bytes per data point",
         [(memory_late - memory_early) / POINTS],
         "<= 20",
     ).publish()
-    print(f"caught up: {POINTS / elapsed:,.0f} points a second, over HTTP")
+    print(f"delivery after the outage: {POINTS / elapsed:,.0f} data points per second over HTTP")
 
 
 def main() -> None:

@@ -1,9 +1,13 @@
-"""What two ranks pay: for iterations with rows, and for a snapshot in shards.
+"""Cost of rows and of sharded snapshots with two ranks.
 
-``python benchmarks/ranks.py`` starts two processes that are connected by gloo. In turns, they train with
-DistributedDataParallel in a bare loop, and in a manager's that logs a row every ten iterations; then a model of 200 MB
-in shards is saved by our snapshot, and by torch.distributed.checkpoint's async_save alone. Times are those of rank 0,
-in milliseconds.
+``python benchmarks/ranks.py [--rounds N]``
+
+Two processes are connected by gloo. Four cases alternate: iterations with DistributedDataParallel in a bare loop; the
+same in a manager that logs a row every ten iterations; a sharded snapshot of a 200 MB model; and ``async_save`` of
+torch.distributed.checkpoint for the same model. Printed are milliseconds on rank 0:
+
+- blocked: until the training continues
+- written after: until the snapshot is written
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ LAYERS, WIDTH = 50, 1000
 
 
 class Training:
-    """Steps of DistributedDataParallel."""
+    """Small training with DistributedDataParallel."""
 
     def __init__(self) -> None:
         self.model = DistributedDataParallel(nn.Sequential(*[nn.Linear(256, 256) for _ in range(4)]))
@@ -98,7 +102,7 @@ def run_rank(rank: int, folder: Path, rounds: int) -> None:
         pass
 
     def save_snapshot() -> None:
-        snapshot_manager.updater.iteration += 1  # each has a name of its own
+        snapshot_manager.updater.iteration += 1  # each snapshot needs a new file name
         snapshot(snapshot_manager)
 
     futures: list[Future[Any]] = []
@@ -122,7 +126,7 @@ def run_rank(rank: int, folder: Path, rounds: int) -> None:
     for manager in (logging_manager, snapshot_manager):
         manager.close()
     dist.destroy_process_group()
-    os._exit(0)  # torch aborts now and then at the end of an interpreter that still has a wrapped model
+    os._exit(0)  # torch sometimes aborts at exit if a wrapped model still exists
 
 
 def main() -> None:
@@ -138,13 +142,13 @@ def main() -> None:
             print(f"  {name:20} {format_spread([timing[quantity] for timing in timings])}")
     blocked = {name: [timing["blocked"] for timing in timings] for name, timings in results.items()}
     Figure(
-        "iterations of two ranks with a row every ten",
+        "iterations of two ranks with a row every ten iterations",
         "a bare loop",
         ratios(blocked["with rows"], blocked["bare loop"]),
         "<= 1.1",
     ).publish()
     Figure(
-        "training blocked by 200 MB in shards",
+        "training blocked by a sharded snapshot of 200 MB",
         "dcp.async_save",
         ratios(blocked["snapshot()"], blocked["dcp.async_save"]),
         "<= 1.2",

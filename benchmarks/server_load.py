@@ -1,8 +1,11 @@
-"""What one MLflow server on PostgreSQL carries: ``log_batch`` of 1, 100 and 1,000 values by 1, 8 and 50 clients.
+"""Capacity of one MLflow server with PostgreSQL.
 
-``python benchmarks/server_load.py`` prints a line for each: points and requests a second, how long a client waits, what
-a request costs the server and PostgreSQL in milliseconds of a core, and how many connections that took. The requests
-are plain HTTP over connections that stay open, so that the clients cost little.
+``python benchmarks/server_load.py`` (requires PostgreSQL)
+
+1, 8, and 50 clients send ``log_batch`` requests with 1, 100, and 1,000 values. The clients send plain HTTP over
+persistent connections, so that they use little CPU time. The table has one line per combination: requests and data
+points per second, median and longest response time in ms, CPU time of the server and of PostgreSQL per request in ms,
+and the number of database connections.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ SIZES, CLIENTS, SECONDS = (1, 100, 1000), (1, 8, 50), 6.0
 
 
 def send(port: int, run_id: str, size: int, until: float, latencies: list[float]) -> None:
-    """Send one request after the other; how long each took is left in ``waited``."""
+    """Send requests until a deadline and append the response times to ``latencies``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     step = 0
     while time.monotonic() < until:
@@ -47,7 +50,7 @@ def send(port: int, run_id: str, size: int, until: float, latencies: list[float]
 
 
 def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     client = MlflowClient(f"http://127.0.0.1:{port}")
     runs = [client.create_run("0").info.run_id for _ in range(clients)]
     latencies: list[float] = []
@@ -79,8 +82,8 @@ def main() -> None:
     if reason := missing():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    headers = "values", "clients", "requests/s", "points/s", "median ms", "longest ms", "server ms", "PostgreSQL ms"
-    table = Table(*headers, "connections")
+    headers = "Values", "Clients", "Requests/s", "Points/s", "Median ms", "Longest ms", "Server ms", "PostgreSQL ms"
+    table = Table(*headers, "Connections")
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:
         store = database.create("mlflow")
@@ -90,7 +93,7 @@ def main() -> None:
                     table.add_row(*measure(port, database, size, clients))
             size, points = database.ask("SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow")[0]
     Console(width=140).print(table)
-    print(f"a point takes {size / points:.0f} bytes of PostgreSQL, its indexes included ({points:,} points)")
+    print(f"PostgreSQL uses {size / points:.0f} bytes per data point, including indexes ({points:,} data points)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What the training notices of it: a slower step, a dead server.
+"""Effect of tracking on the training: slower steps, and iterations during an outage.
 
-``python benchmarks/slowdown.py`` takes, in turns and round for round, a training whose steps take about 2 ms, with and
-without a row in each iteration to the JSON log, TensorBoard and MLflow; and runs with such rows beside a server that
-answers and one that is not there.
+``python benchmarks/slowdown.py``
+
+- Steps of about 2 ms, with and without a row per step to the JSON log, TensorBoard, and MLflow. Printed is the ratio,
+  with one and with two threads of torch.
+- The 99th percentile of the time that an iteration spends on such a row, with an MLflow server that is down and with
+  one that responds. Printed are microseconds and their ratio.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ UNREACHABLE_URI = "http://127.0.0.1:9"
 
 
 class Step:
-    """About 2 ms of training."""
+    """Training step of about 2 ms."""
 
     def __init__(self) -> None:
         self._model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)])
@@ -51,7 +54,7 @@ class Step:
 
 @contextmanager
 def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, int]]:
-    """A manager, and the number of its delivery process, which has all its imports behind it."""
+    """Yield a manager and the process ID of its delivery process, after the imports of that process."""
     with tempfile.TemporaryDirectory() as folder:
         manager = pte.ExtensionsManager(
             {},
@@ -71,7 +74,7 @@ def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, 
         try:
             yield manager, delivery_pid
         finally:
-            # It would go on behind, beside what is measured next; and try to reach a dead server for ever.
+            # The delivery process would slow down the next measurement and retry an unreachable server indefinitely.
             os.kill(delivery_pid, signal.SIGKILL)
             manager.close()
 
@@ -97,7 +100,8 @@ def slowdown(sink: MLflowSink) -> list[float]:
 
         def measure_tracked(seconds: float) -> float:
             os.kill(delivery_pid, signal.SIGCONT)
-            # The rest that the delivery had begun is over by the clock: it works now, once more than it would have.
+            # A throttling pause may have ended while the process was stopped, so it delivers a batch immediately.
+            # Leave that batch out of the measurement.
             end = time.perf_counter() + 1
             while time.perf_counter() < end:
                 tracked_step()
@@ -106,7 +110,7 @@ def slowdown(sink: MLflowSink) -> list[float]:
             while (start := time.perf_counter()) < end:
                 tracked_step()
                 times.append(time.perf_counter() - start)
-            # It always has a backlog, and stands still only while the training without it is measured.
+            # The process always has pending events. Stop it only while the untracked step is measured.
             os.kill(delivery_pid, signal.SIGSTOP)
             return statistics.mean(times)
 
@@ -119,14 +123,17 @@ def slowdown(sink: MLflowSink) -> list[float]:
                 "without again": partial(measure_untracked, 3),
             },
         )
-    # How much two measurements of the very same differ here: what the ratio can be trusted to.
-    print(f"the step alone: {format_spread([1e3 * seconds for seconds in times['without']])} ms")
-    print(f"the step alone, measured twice: {format_spread(ratios(times['without again'], times['without']))}")
+    # The ratio of two measurements of the same step shows the accuracy of the result.
+    print(f"step without tracking: {format_spread([1e3 * seconds for seconds in times['without']])} ms")
+    print(
+        "step without tracking, second measurement to first: "
+        f"{format_spread(ratios(times['without again'], times['without']))}"
+    )
     return ratios(times["with"], times["without"])
 
 
 def measure_p99(sink: MLflowSink) -> float:
-    """Microseconds that an iteration takes beyond its work."""
+    """Return the 99th percentile of the microseconds that an iteration takes in addition to its work."""
     x, microseconds = torch.rand(64, 64), []
     with tracked_training(sink) as (manager, _):
         for _ in range(3000):
@@ -143,7 +150,8 @@ def measure_p99(sink: MLflowSink) -> float:
 
 def main() -> None:
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    logging.getLogger("pte_tracking").setLevel(logging.ERROR)  # that something is left when it is killed is meant
+    # Killing the delivery process leaves pending events, which would be logged as warnings.
+    logging.getLogger("pte_tracking").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         template = folder / "mlflow-template.db"
@@ -153,15 +161,15 @@ def main() -> None:
         store = f"sqlite:///{servers.copy_store(template, folder / 'store')}"
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            label = f"a step of 2 ms ({threads} of {os.cpu_count()} cores), each a row to all three"
-            Figure(label, "the step alone", slowdown(MLflowSink(store)), "<= 1.02").publish()
+            label = f"a step of 2 ms ({threads} of {os.cpu_count()} cores), one row per step to three sinks"
+            Figure(label, "the step without tracking", slowdown(MLflowSink(store)), "<= 1.02").publish()
         with servers.mlflow_server(folder / "server", template) as uri:
-            sinks = {"dead": MLflowSink(UNREACHABLE_URI), "healthy": MLflowSink(uri)}
+            sinks = {"down": MLflowSink(UNREACHABLE_URI), "healthy": MLflowSink(uri)}
             times = interleave(7, {case: partial(measure_p99, sink) for case, sink in sinks.items()})
     for case, p99s in times.items():
         print(f"99th percentile, server {case}: {format_spread(p99s)} us")
-    p99_ratios = ratios(times["dead"], times["healthy"])
-    Figure("p99 of an iteration, server dead", "server healthy", p99_ratios, "<= 1.1").publish()
+    p99_ratios = ratios(times["down"], times["healthy"])
+    Figure("p99 of an iteration, server down", "server healthy", p99_ratios, "<= 1.1").publish()
 
 
 if __name__ == "__main__":

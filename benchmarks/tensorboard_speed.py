@@ -1,8 +1,10 @@
-"""How fast rows get into TensorBoard's event file, beside a bare EventFileWriter.
+"""Throughput of delivery to a TensorBoard event file, compared with EventFileWriter.
 
-``python benchmarks/tensorboard_speed.py`` prints rows per second and their ratio. Rows have five values. The
-bare writer is fed one event for each row, ready in memory, and flushed at the end; the delivery reads the rows
-from the journal and saves its position after each batch. Both run in turns in one process.
+``python benchmarks/tensorboard_speed.py [--rows N] [--rounds N]``
+
+Rows have five values. EventFileWriter receives one event per row and is flushed once at the end. The delivery reads the
+rows from the journal and saves its cursor after each batch. Printed are rows per second for both and their ratio, and
+the seconds to rewind by one percent of the rows. Both run alternately in one process.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def create_journal(folder: Path, rows: int) -> tuple[Manifest, Journal]:
 
 
 def write_bare(rows: int) -> float:
-    """Rows per second."""
+    """Return rows per second."""
     rows_to_write = [row(step) for step in range(1, rows + 1)]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -62,7 +64,7 @@ def write_bare(rows: int) -> float:
 
 
 def deliver(rows: int) -> tuple[float, float]:
-    """Rows per second, and the seconds of a rewind by a hundredth."""
+    """Return rows per second, and the seconds to rewind by one percent of the rows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest, journal = create_journal(folder, rows)
@@ -91,9 +93,9 @@ def main() -> None:
         args.rounds, {"delivery": lambda: deliver(args.rows), "bare": lambda: (write_bare(args.rows), 0.0)}
     )
     delivery_speeds, bare_speeds = ([speed for speed, _ in rounds] for rounds in results.values())
-    print(f"rows per second: ours {format_spread(delivery_speeds)}, bare EventFileWriter {format_spread(bare_speeds)}")
+    print(f"rows per second: delivery {format_spread(delivery_speeds)}, EventFileWriter {format_spread(bare_speeds)}")
     Figure(
-        "rows a second to TensorBoard", "bare EventFileWriter", ratios(delivery_speeds, bare_speeds), ">= 0.9"
+        "rows per second to TensorBoard", "EventFileWriter", ratios(delivery_speeds, bare_speeds), ">= 0.9"
     ).publish()
     print(f"rewind of {args.rows:,} rows: {format_spread([rewind for _, rewind in results['delivery']])} s")
 

@@ -1,7 +1,12 @@
-"""What tracking costs the training in each iteration, and how long a value takes until it can be seen.
+"""Cost of tracking per iteration, and latency until a value is visible.
 
-``python benchmarks/tracking_cost.py``: a loop whose body is 0.5 ms of torch work reports five tensors in each
-iteration, and each iteration is a row to the JSON log, TensorBoard and MLflow (sqlite). The body is not counted.
+``python benchmarks/tracking_cost.py``
+
+An iteration consists of 0.5 ms of torch work, which is not counted, and a report of five tensors. Each iteration writes
+a row to the JSON log, TensorBoard, and MLflow (SQLite store).
+
+- median, 99th percentile: microseconds per iteration in addition to the work
+- latency: seconds from an append until another process can read the value from the MLflow store and the event file
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ ITERATIONS = 2000
 
 
 def work(x: torch.Tensor) -> torch.Tensor:
-    """About half a millisecond of torch work."""
+    """Run about half a millisecond of torch work."""
     deadline = time.perf_counter() + 0.0005
     while time.perf_counter() < deadline:
         x = x @ x.T / 100
@@ -35,7 +40,7 @@ def work(x: torch.Tensor) -> torch.Tensor:
 
 
 def measure_iteration(folder: Path, store: str) -> tuple[float, float]:
-    """Microseconds that an iteration takes beyond its body: median and 99th percentile."""
+    """Return median and 99th percentile of the microseconds per iteration in addition to the work."""
     overheads = []
     x = torch.rand(64, 64)
     with pte.ExtensionsManager(
@@ -60,7 +65,7 @@ def measure_iteration(folder: Path, store: str) -> tuple[float, float]:
 
 
 def measure_latency(folder: Path, store: str) -> dict[str, list[float]]:
-    """Seconds from an append until another process would see the value in MLflow's store and in an event file."""
+    """Return the seconds from an append until a value is visible in the MLflow store and in the event file."""
     from mlflow.tracking import MlflowClient
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -101,11 +106,11 @@ def main() -> None:
         store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
         (rounds,) = interleave(ROUNDS, {"": partial(measure_iteration, folder, store)}).values()
         medians, p99s = (list(column) for column in zip(*rounds, strict=True))
-        label = "a row of 5 values to all three, by the engine"
+        label = "a row of 5 values to three sinks, manager and LogReport"
         Figure(f"{label}: median", "us", medians, "<= 15").publish()
         Figure(f"{label}: 99th percentile", "us", p99s, "<= 100").publish()
         for backend, seconds in measure_latency(folder, store).items():
-            Figure(f"from append to visible in {backend}", "s", seconds, "<= 2").publish()
+            Figure(f"latency from append to {backend}", "s", seconds, "<= 2").publish()
 
 
 if __name__ == "__main__":
