@@ -203,15 +203,15 @@ def measure(folder: Path, database: Postgres) -> None:
     uri = f"http://127.0.0.1:{port}"
     loads: dict[str, Load] = {}
     with servers.serve(folder, store, artifacts, ENVIRONMENT, workers=WORKERS, port=port):
-        monitor = LoadMonitor(database, folder, "ours", port)
-        loads["ours"] = run_all(
-            lambda number: ["train", str(folder / f"ours-{number}"), uri, "ours", str(ROW_SECONDS)],
+        monitor = LoadMonitor(database, folder, "pte_tracking", port)
+        loads["pte_tracking"] = run_all(
+            lambda number: ["train", str(folder / f"pte_tracking-{number}"), uri, "pte_tracking", str(ROW_SECONDS)],
             lambda: monitor.wait(ITERATIONS),
         )
-        loads["ours"].print_summary("pte_tracking")
-        monitor = LoadMonitor(database, folder, "bare", port)
-        loads["bare"] = run_all(lambda number: ["train_bare", uri, "bare"], lambda: monitor.wait(BARE_ITERATIONS))
-        loads["bare"].print_summary("mlflow.log_metrics")
+        loads["pte_tracking"].print_summary("pte_tracking")
+        monitor = LoadMonitor(database, folder, "mlflow", port)
+        loads["mlflow"] = run_all(lambda number: ["train_bare", uri, "mlflow"], lambda: monitor.wait(BARE_ITERATIONS))
+        loads["mlflow"].print_summary("mlflow.log_metrics")
 
     def deliver_after_outage() -> Load:
         time.sleep(OUTAGE_SECONDS)
@@ -224,7 +224,7 @@ def measure(folder: Path, database: Postgres) -> None:
     loads["outage"].print_summary("pte_tracking, after an outage")
     size = database.ask("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
     print(f"\nPostgreSQL uses {size[0][0]:.0f} bytes per data point, including indexes")
-    load, bare_load = loads["ours"], loads["bare"]
+    load, bare_load = loads["pte_tracking"], loads["mlflow"]
     Figure(
         "50 runs at one server: CPU time of the server per row",
         "mlflow.log_metrics each iteration",

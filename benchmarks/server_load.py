@@ -68,12 +68,12 @@ def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]
     after = core_seconds(server), core_seconds(postgres_process)
     cost = [(late - early) / requests * 1000 for early, late in zip(before, after, strict=True)]
     return [
-        *(f"{one:,}" for one in (size, clients)),
+        *(f"{count:,}" for count in (size, clients)),
         f"{requests / elapsed:,.1f}",
         f"{requests * size / elapsed:,.0f}",
         f"{statistics.median(latencies) * 1000:,.0f}",
         f"{max(latencies) * 1000:,.0f}",
-        *(f"{one:,.1f}" for one in cost),
+        *(f"{milliseconds:,.1f}" for milliseconds in cost),
         str(connections),
     ]
 
@@ -91,9 +91,13 @@ def main() -> None:
             for size in SIZES:
                 for clients in CLIENTS:
                     table.add_row(*measure(port, database, size, clients))
-            size, points = database.ask("SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow")[0]
+            size, num_points = database.ask(
+                "SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow"
+            )[0]
     Console(width=140).print(table)
-    print(f"PostgreSQL uses {size / points:.0f} bytes per data point, including indexes ({points:,} data points)")
+    print(
+        f"PostgreSQL uses {size / num_points:.0f} bytes per data point, including indexes ({num_points:,} data points)"
+    )
 
 
 if __name__ == "__main__":
