@@ -1,4 +1,4 @@
-"""The examples do what they promise, as a user runs them."""
+"""Tests that run the examples as a user does."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised inside MLflow
 ]
 
 
 def run_example(example: str, *arguments: str, folder: Path, store: str, launcher: Sequence[str] = ()) -> str:
-    """What an example prints when it is run in a folder and with an MLflow store."""
+    """Run an example in a folder with an MLflow store and return its output."""
     result = subprocess.run(
         [sys.executable, *launcher, str(EXAMPLES / example), *arguments],
         cwd=folder,
@@ -77,7 +77,7 @@ def test_digits_resume_continues_same_run(tmp_path: Path, mlflow_store: str) -> 
 
 
 def rows_without_measurements(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the machine."""
+    """Return the log without values that depend on the machine."""
     return [
         {key: value for key, value in row.items() if key != "elapsed_time" and not key.startswith("system/")}
         for row in read_rows(folder)
@@ -95,7 +95,7 @@ def test_front_ends_log_equal_rows(tmp_path: Path, mlflow_store: str) -> None:
     plain, trainer, ignite = logs
     assert len(plain) == 6
     assert trainer == plain
-    # Ignite's metrics are computed by Ignite, and rounded on another way.
+    # Ignite computes its metrics in a different order, which changes the rounding.
     assert [pytest.approx(row) for row in plain] == ignite
 
 
@@ -115,7 +115,7 @@ def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(
     run_example("ddp.py", "--epochs", "3", *options, folder=tmp_path, store=mlflow_store, launcher=two_ranks)
     run_example("ddp.py", "--epochs", "4", "--resume", *options, folder=tmp_path, store=mlflow_store, launcher=one_rank)
     log = read_rows(tmp_path)
-    # 45 batches of 32 in one process, 23 in each of two.
+    # 45 batches of 32 in a single process, 23 on each of two ranks.
     assert [(row["epoch"], row["iteration"]) for row in log] == [(1, 23), (2, 46), (3, 69), (4, 114)]
     assert log[-1]["val/accuracy"] > 0.97
     (tracked,) = mlflow_runs(mlflow_store)

@@ -1,4 +1,4 @@
-"""What is written about the project in several places says the same, and the wheel holds all of it."""
+"""Tests of the project metadata and the wheel."""
 
 from __future__ import annotations
 
