@@ -35,7 +35,7 @@ def test_version_matches_project_file() -> None:
     assert pte_tracking.__version__ == PROJECT["project"]["version"]
 
 
-def test_wheel_has_two_packages() -> None:
+def test_wheel_configuration_lists_two_packages() -> None:
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == PACKAGES
 
 
@@ -82,10 +82,19 @@ def test_constraints_pin_every_dependency() -> None:
     assert required == pinned
 
 
-def test_wheel_contains_every_package_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of all files in a wheel built from the working tree, without its metadata."""
+    directory = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    expected = set().union(*map(package_files, PACKAGES))
-    included = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert included == expected
+    (wheel,) = directory.glob("*.whl")
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+def test_wheel_top_level_is_two_packages(wheel_files: set[str]) -> None:
+    assert {name.partition("/")[0] for name in wheel_files} == {"pte_tracking", "pte_backends"}
+
+
+def test_wheel_contains_every_package_file(wheel_files: set[str]) -> None:
+    assert wheel_files == set().union(*map(package_files, PACKAGES))
