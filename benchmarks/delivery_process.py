@@ -1,8 +1,12 @@
-"""What the delivery process takes of the machine: its start, its memory, and what it costs while nothing comes.
+"""Resources of the delivery process: start-up time, peak memory, and CPU usage of an idle run.
 
-``python benchmarks/delivery_process.py`` prints these for TensorBoard alone, MLflow on sqlite and over HTTP, and both,
-in turns: seconds until the first row is with every backend, the most megabytes after a thousand rows of five values,
-and the percentage of a core that it takes while the run is silent.
+``python benchmarks/delivery_process.py``
+
+Measured for TensorBoard, MLflow with a SQLite store, MLflow over HTTP, and TensorBoard with MLflow (SQLite):
+
+- first row: seconds until all backends have the first row
+- memory: peak memory in MB after a thousand rows of five values
+- idle: CPU usage in percent of a core while no events are logged
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from _measure import Figure, in_turns, spread
+from _measure import Figure, format_spread, interleave
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
@@ -29,38 +33,38 @@ from tests import servers
 
 ROUNDS = 5
 ROWS = 1000
-SILENCE = 5.0  # seconds
+IDLE_SECONDS = 5.0
 VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
 
 
-def observe(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
+def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
     with pte.Run(folder / uuid.uuid4().hex, sinks=sinks) as run:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         run.log_metrics(VALUES, 0)
-        wait(run.directory)
-        started = time.perf_counter() - begin
+        wait_for_delivery(run.directory)
+        started = time.perf_counter() - start
         for step in range(1, ROWS):
             run.log_metrics(VALUES, step)
-        wait(run.directory)
+        wait_for_delivery(run.directory)
         holder = lock.holder(run.directory / DELIVERY_LOCK)
         assert holder is not None
         assert holder.pid is not None
         process = psutil.Process(holder.pid)
-        # Not what getrusage tells: that counts what was before exec, this benchmark's own size.
+        # VmHWM, since ru_maxrss also covers the time before exec and thus the size of this benchmark.
         peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
         assert peak is not None
-        begin, before = time.perf_counter(), sum(process.cpu_times()[:2])
-        time.sleep(SILENCE)
-        spent = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - begin)
-        return started, int(peak[1]) / 1024, spent * 100
+        start, before = time.perf_counter(), sum(process.cpu_times()[:2])
+        time.sleep(IDLE_SECONDS)
+        cpu_seconds = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - start)
+        return started, int(peak[1]) / 1024, cpu_seconds * 100
 
 
-def wait(directory: Path) -> None:
-    """Until everything is delivered."""
+def wait_for_delivery(directory: Path) -> None:
+    """Wait until all events are delivered."""
     manifest, deadline = Manifest.load(directory), time.monotonic() + 60
-    while left := backlog(directory, manifest):
+    while pending := backlog(directory, manifest):
         if time.monotonic() > deadline:
-            raise SystemExit(f"not delivered within a minute: {left}")
+            raise SystemExit(f"Not delivered within 60 s: {'; '.join(map(str, pending))}")
         time.sleep(0.02)
 
 
@@ -70,8 +74,8 @@ def main() -> None:
         folder = Path(name)
         template = folder / "mlflow-template.db"
         servers.make_store(template)
-        for place in ("store", "server"):
-            (folder / place).mkdir()
+        for directory in ("store", "server"):
+            (folder / directory).mkdir()
         store = MLflowSink(f"sqlite:///{servers.copy_store(template, folder / 'store')}")
         with servers.mlflow_server(folder / "server", template) as uri:
             cases: dict[str, tuple[list[str | MLflowSink], int]] = {
@@ -80,12 +84,15 @@ def main() -> None:
                 "MLflow, HTTP": ([MLflowSink(uri)], 220),
                 "TensorBoard and MLflow, sqlite": (["tensorboard", store], 220),
             }
-            found = in_turns(ROUNDS, {case: partial(observe, folder, sinks) for case, (sinks, _) in cases.items()})
-    for case, (_, most) in cases.items():
-        started, memory, idle = (list(column) for column in zip(*found[case], strict=True))
-        print(f"{case}: first row after {spread(started)} s, memory {spread(memory)} MB, silent {spread(idle)} %")
-        Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {most}").tell()
-        Figure(f"the delivery process while nothing comes: {case}", "% of a core", idle, "<= 1").tell()
+            results = interleave(ROUNDS, {case: partial(measure, folder, sinks) for case, (sinks, _) in cases.items()})
+    for case, (_, max_megabytes) in cases.items():
+        started, memory, idle_percent = (list(column) for column in zip(*results[case], strict=True))
+        print(
+            f"{case}: first row after {format_spread(started)} s, memory {format_spread(memory)} MB, "
+            f"idle {format_spread(idle_percent)} %"
+        )
+        Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {max_megabytes}").publish()
+        Figure(f"CPU usage of an idle delivery process: {case}", "% of a core", idle_percent, "<= 1").publish()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What a row costs as a training grows long: the 1,000,000th beside the 1,000th, for each extension that sees rows.
+"""Cost of a row in a long training: row 1,000,000 compared with row 1,000.
 
-``python benchmarks/growth.py`` fills two trainings with one extension each, one to a thousand rows and one to a million
-(a row in each iteration), and then makes a hundred rows of each in turn. It prints the microseconds of a row in both
-and their ratio, what the state in a snapshot has grown by, and the memory of the process for a row.
+``python benchmarks/growth.py [--short N] [--long N] [--rounds N]``
+
+For each extension that processes rows, one training logs a thousand rows and another a million (one row per
+iteration). Then both log a hundred rows in turn. Printed are microseconds per row for both and their ratio, the size of
+a snapshot without models for both, and the growth of the process memory in bytes per row.
 """
 
 from __future__ import annotations
@@ -19,33 +21,33 @@ from pathlib import Path
 
 import psutil
 import torch
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 
 import pte_tracking as pte
 from pte_tracking import extensions
 
 KEYS = ["train/loss", "val/loss"]
-EVERY = (1, "iteration")
+EACH_ITERATION = (1, "iteration")
 
 
-def printed() -> list[pte.Extension]:
-    return [extensions.LogReport(trigger=EVERY), extensions.PrintReport(out=open(os.devnull, "w"))]
+def log_and_print() -> list[pte.Extension]:
+    return [extensions.LogReport(trigger=EACH_ITERATION), extensions.PrintReport(out=open(os.devnull, "w"))]
 
 
 CASES: dict[str, Callable[[], Sequence[pte.Extension]]] = {
-    "LogReport": lambda: [extensions.LogReport(trigger=EVERY)],
-    "LogReport and PrintReport": printed,
-    "PlotReport": lambda: [extensions.PlotReport(KEYS, trigger=EVERY)],
+    "LogReport": lambda: [extensions.LogReport(trigger=EACH_ITERATION)],
+    "LogReport and PrintReport": log_and_print,
+    "PlotReport": lambda: [extensions.PlotReport(KEYS, trigger=EACH_ITERATION)],
 }
 
 
 def train(manager: pte.ExtensionsManager, rows: int) -> float:
-    """Make so many rows; returns the microseconds that one took."""
-    started = time.perf_counter()
+    """Log rows and return the microseconds per row."""
+    start = time.perf_counter()
     for i in range(manager.iteration, manager.iteration + rows):
         with manager.run_iteration():
             pte.report({"train/loss": math.exp(-i / 1e5) + (i * 7919 % 1000) / 1e4, "val/loss": math.exp(-i / 2e5)})
-    return (time.perf_counter() - started) * 1e6 / rows
+    return (time.perf_counter() - start) * 1e6 / rows
 
 
 def state_bytes(manager: pte.ExtensionsManager) -> int:
@@ -54,7 +56,7 @@ def state_bytes(manager: pte.ExtensionsManager) -> int:
     return file.tell()
 
 
-def memory() -> int:
+def used_bytes() -> int:
     return int(psutil.Process().memory_full_info().uss)
 
 
@@ -65,18 +67,18 @@ def compare(case: str, folder: Path, lengths: tuple[int, int], rounds: int) -> N
         for rows in lengths
     }
     train(managers[short], short)
-    train(managers[long], long // 10)  # by then whatever is bounded is full
-    before = memory()
+    train(managers[long], long // 10)  # fills all bounded buffers
+    memory_before = used_bytes()
     train(managers[long], long - long // 10)
-    grown = (memory() - before) / (long - long // 10)
-    times = in_turns(rounds, {rows: partial(train, managers[rows], 100) for rows in lengths})
+    bytes_per_row = (used_bytes() - memory_before) / (long - long // 10)
+    times = interleave(rounds, {rows: partial(train, managers[rows], 100) for rows in lengths})
     sizes = [state_bytes(managers[rows]) for rows in lengths]
     for rows in lengths:
-        print(f"{case}: a row after {rows:,} rows: {spread(times[rows])} us")
-    print(f"{case}: a snapshot without models: {sizes[0]:,} and {sizes[1]:,} bytes")
-    Figure(f"{case}: row {long:,}", f"row {short:,}", ratios(times[long], times[short]), "<= 1.1").tell()
-    Figure(f"{case}: memory for a row", "bytes", [grown], "<= 1").tell()
-    Figure(f"{case}: a snapshot without models", "kB", [sizes[1] / 1000], "<= 100").tell()
+        print(f"{case}: row after {rows:,} rows: {format_spread(times[rows])} us")
+    print(f"{case}: snapshot without models: {sizes[0]:,} and {sizes[1]:,} bytes")
+    Figure(f"{case}: row {long:,}", f"row {short:,}", ratios(times[long], times[short]), "<= 1.1").publish()
+    Figure(f"{case}: memory per row", "bytes", [bytes_per_row], "<= 1").publish()
+    Figure(f"{case}: snapshot without models", "kB", [sizes[1] / 1000], "<= 100").publish()
     for manager in managers.values():
         manager.close()
 

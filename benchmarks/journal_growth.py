@@ -1,6 +1,9 @@
-"""How long a run of ten million events takes to open, to go on from a snapshot, and to be looked at.
+"""Time to open, resume, and summarize a run of ten million events.
 
-``python benchmarks/journal_growth.py`` (``--events N``) writes the journal of such a run, 2.5 GB, and prints seconds.
+``python benchmarks/journal_growth.py [--events N]``
+
+Writes the journal of such a run (2.5 GB) to a temporary directory and prints the seconds of each operation, and the
+growth of the peak memory in MB.
 """
 
 from __future__ import annotations
@@ -24,57 +27,62 @@ from pte_tracking._store.layout import JOURNAL
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 
 
-def fill(path: Path, first: int, count: int) -> None:
-    """Append rows as a long training would have left them."""
+def fill(path: Path, first: int, num_events: int) -> None:
+    """Append rows to a journal without opening the run."""
     now = time.time()
     with open(path, "ab") as file:
-        for start in range(first, first + count, 10_000):
+        for start in range(first, first + num_events, 10_000):
             file.write(
                 b"".join(
                     events.encode(events.Metrics(seq, now, seq, VALUES, seq // 1000, seq / 10))
-                    for seq in range(start, min(start + 10_000, first + count))
+                    for seq in range(start, min(start + 10_000, first + num_events))
                 )
             )
 
 
-def tell(what: str, work: Callable[[], object]) -> None:
+def measure(name: str, function: Callable[[], object]) -> None:
     start = time.perf_counter()
-    work()
-    Figure(what, "s", [time.perf_counter() - start], "<= 10").tell()
+    function()
+    Figure(name, "s", [time.perf_counter() - start], "<= 10").publish()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
-    count = parser.parse_args().events
+    num_events = parser.parse_args().events
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
-        with Run(directory, sinks=[]) as first:
-            first.log_metrics(VALUES, 0)
-            started = first.start_time, first.id, first.name
+        with Run(directory, sinks=[]) as run:
+            run.log_metrics(VALUES, 0)
+            identity = run.start_time, run.id, run.name
         path = directory / JOURNAL
-        fill(path, 4, count)
-        before = path.stat().st_size
-        fill(path, count + 4, 1000)
-        print(f"{count:,} events, {path.stat().st_size:,} bytes")
-        point = RunPosition(
-            id=started[1], name=started[2], start_time=started[0], step=count, seq=seq_at(path, before), position=before
+        fill(path, 4, num_events)
+        size_before = path.stat().st_size
+        fill(path, num_events + 4, 1000)
+        print(f"{num_events:,} events, {path.stat().st_size:,} bytes")
+        position = RunPosition(
+            id=identity[1],
+            name=identity[2],
+            start_time=identity[0],
+            step=num_events,
+            seq=seq_at(path, size_before),
+            position=size_before,
         )
 
-        def go_on(at: RunPosition | None) -> None:
+        def resume(position: RunPosition | None) -> None:
             run = Run(directory, sinks=[], resume=True)
-            run.open(at)
-            run.log_metrics(VALUES, count)
+            run.open(position)
+            run.log_metrics(VALUES, num_events)
             run.close()
 
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run = f"a run of {count:,} events"
-        tell(f"{run}: opened, one row, closed", lambda: go_on(None))
-        tell(f"{run}: gone on from a snapshot 1,000 rows before the end", lambda: go_on(point))
-        tell(f"{run}: gone on a second time", lambda: go_on(point))
-        tell(f"{run}: looked at (pte-tracking show)", lambda: summarize(directory))
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
-        Figure(f"{run}: memory that all of this took", "MB", [grown], "<= 50").tell()
+        peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        label = f"a run of {num_events:,} events"
+        measure(f"{label}: open, log one row, close", lambda: resume(None))
+        measure(f"{label}: resume from a snapshot 1,000 rows before the end", lambda: resume(position))
+        measure(f"{label}: resume again", lambda: resume(position))
+        measure(f"{label}: summarize (pte-tracking show)", lambda: summarize(directory))
+        growth_megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before) / 1024
+        Figure(f"{label}: memory of all these operations", "MB", [growth_megabytes], "<= 50").publish()
 
 
 if __name__ == "__main__":

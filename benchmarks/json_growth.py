@@ -1,8 +1,10 @@
-"""What a row of the JSON log costs as the log grows: the 1,000,000th beside the 1,000th.
+"""Cost of a row of the JSON log in a long run: row 1,000,000 compared with row 1,000.
 
-``python benchmarks/json_growth.py`` fills two runs, one to a thousand rows and one to a million, and then logs a
-hundred rows to each in turn. It prints the microseconds of a row in both and their ratio, what the memory and the saved
-position have grown by, and how long the large run takes to be opened again and to be taken back by its last rows.
+``python benchmarks/json_growth.py [--small N] [--large N] [--rounds N]``
+
+One run logs a thousand rows and another a million. Then both log a hundred rows in turn. Printed are microseconds per
+row for both and their ratio, the memory in bytes per row, the size of the saved cursor, and the seconds to open the
+large run and to rewind it by its last rows.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from itertools import count
 from pathlib import Path
 
 import psutil
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.writer import RunPosition
@@ -27,22 +29,22 @@ VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", 
 
 
 def fill(run: Run, rows: int) -> RunPosition:
-    """Log rows; the point that comes back is a thousand rows before the last one."""
-    point = run.position(0)
+    """Log rows and return the position a thousand rows before the last."""
+    position = run.position(0)
     for step in range(rows):
         if step == rows - 1000:
-            point = run.position(step)
+            position = run.position(step)
         run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
-    return point
+    return position
 
 
 def microseconds(run: Run, steps: Iterator[int]) -> float:
-    """What a row costs, over a hundred rows from the next of the steps on."""
+    """Log a hundred rows and return the microseconds per row."""
     first = next(steps)
-    started = time.perf_counter()
+    start = time.perf_counter()
     for step in range(first, first + 100):
         run.log_metrics(VALUES, step, epoch=step // 100, elapsed_time=step / 10)
-    return (time.perf_counter() - started) * 1e4
+    return (time.perf_counter() - start) * 1e4
 
 
 def main() -> None:
@@ -55,33 +57,33 @@ def main() -> None:
         directories = Path(folder, "small"), Path(folder, "large")
         small, large = map(Run, directories)
         fill(small, args.small)
-        before = psutil.Process().memory_info().rss
-        point = fill(large, args.large)
-        grown = psutil.Process().memory_info().rss - before
+        memory_before = psutil.Process().memory_info().rss
+        position = fill(large, args.large)
+        growth = psutil.Process().memory_info().rss - memory_before
         lengths = {small: args.small, large: args.large}
-        times = in_turns(
+        times = interleave(
             args.rounds, {run: partial(microseconds, run, count(rows, 100)) for run, rows in lengths.items()}
         )
-        found = ratios(times[large], times[small])
+        row_ratios = ratios(times[large], times[small])
         for run, rows in lengths.items():
             run.close()
-            print(f"a row after {rows:,} rows: {spread(times[run])} us")
-        low, _, high = statistics.quantiles(found, n=4)
-        print(f"ratio: {spread(found)}, quartiles {low:.3f} to {high:.3f}")
+            print(f"row after {rows:,} rows: {format_spread(times[run])} us")
+        low, _, high = statistics.quantiles(row_ratios, n=4)
+        print(f"ratio: {format_spread(row_ratios)}, quartiles {low:.3f} to {high:.3f}")
         print(
-            f"memory: {grown / args.large:.2f} bytes for a row; log: {os.stat(directories[1] / 'log').st_size:,} bytes"
+            f"memory: {growth / args.large:.2f} bytes per row; log: {os.stat(directories[1] / 'log').st_size:,} bytes"
         )
         sizes = [os.stat(directory / "delivery" / "json.json").st_size for directory in directories]
-        Figure(f"row {args.large:,} of the JSON log", f"row {args.small:,}", found, "<= 1.1").tell()
-        print(f"saved position: {sizes[0]} and {sizes[1]} bytes")
-        started = time.perf_counter()
+        Figure(f"row {args.large:,} of the JSON log", f"row {args.small:,}", row_ratios, "<= 1.1").publish()
+        print(f"saved cursor: {sizes[0]} and {sizes[1]} bytes")
+        start = time.perf_counter()
         with Run(directories[1], resume=True):
             pass
-        print(f"opened again and closed: {time.perf_counter() - started:.3f} s")
+        print(f"open and close: {time.perf_counter() - start:.3f} s")
         run = Run(directories[1])
-        started = time.perf_counter()
-        run.open(point)
-        print(f"taken back by {1000 + 100 * args.rounds:,} rows: {time.perf_counter() - started:.3f} s")
+        start = time.perf_counter()
+        run.open(position)
+        print(f"rewind by {1000 + 100 * args.rounds:,} rows: {time.perf_counter() - start:.3f} s")
         run.close()
 
 

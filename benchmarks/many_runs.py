@@ -1,12 +1,21 @@
-"""Many runs at once to one MLflow server on PostgreSQL: is all of it there once, what does the server do, who waits?
+"""Fifty runs that log to one MLflow server with PostgreSQL at the same time.
 
-``python benchmarks/many_runs.py`` trains 50 runs of 2,000 iterations, each a process with its delivery process, a row
-of three values every 50 ms. The same runs then log by ``mlflow.log_metrics``, 100 iterations each, as fast as the
-server lets them: 2,000 would take an hour. What the server and PostgreSQL spend is told per thousand rows, so that the
-two compare. Last, the runs deliver what they have logged while the server was away, all at the same moment.
+``python benchmarks/many_runs.py`` (requires PostgreSQL)
 
-Everything shares one machine, the trainings and their deliveries too. The server's pool of connections is larger than
-by default: with that, many of the runs that use ``mlflow.log_metrics`` end with an error.
+Three loads, one after the other:
+
+- pte_tracking: 50 runs of 2,000 iterations, with a row of three values every 50 ms. Each run is a process with a
+  delivery process.
+- mlflow.log_metrics: 50 runs of 100 iterations that log as fast as the server responds. 2,000 iterations would take an
+  hour.
+- pte_tracking, after an outage: the 50 runs log while the server is down, and deliver at the same moment.
+
+Each load prints the requests per second, the CPU time of the server and of PostgreSQL per thousand rows, the delay from
+the last row of a run until it is stored, and the steps of the runs when half of all rows are stored. The benchmark
+fails if a data point is missing or stored twice.
+
+All processes share one machine. The connection pool of the server is larger than the default. With the default, many of
+the runs that call ``mlflow.log_metrics`` fail.
 """
 
 from __future__ import annotations
@@ -24,39 +33,39 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from _load import ENVIRONMENT, WORKERS, core_seconds, server_at
+from _load import ENVIRONMENT, WORKERS, core_seconds, find_server
 from _measure import Figure
 
 from tests import servers
 from tests.postgres import Postgres, missing, postgres
 
-RUNS, ITERATIONS, SECONDS = 50, 2_000, 0.05
+RUNS, ITERATIONS, ROW_SECONDS = 50, 2_000, 0.05
 BARE_ITERATIONS = 100
 KEYS = ("loss", "accuracy", "rate")
-OUTAGE = 30.0  # seconds
-_PATIENCE = 900.0
-_LOOK_EVERY = 1.0
+OUTAGE_SECONDS = 30.0
+TIMEOUT_SECONDS = 900.0
+POLL_SECONDS = 1.0
 
 
 def values(iteration: int) -> dict[str, float]:
     return {key: (iteration + number) / 7 for number, key in enumerate(KEYS)}
 
 
-def train(directory: str, uri: str, experiment: str, seconds: float) -> None:
-    """One of our runs; it ends when all is delivered."""
+def train_run(directory: str, uri: str, experiment: str, seconds: float) -> None:
+    """Train one run with pte_tracking and return when all events are delivered."""
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
 
-    due = time.monotonic()
-    with pte.Run(directory, sinks=[MLflowSink(uri, experiment)], close_timeout=_PATIENCE) as run:
+    next_time = time.monotonic()
+    with pte.Run(directory, sinks=[MLflowSink(uri, experiment)], close_timeout=TIMEOUT_SECONDS) as run:
         for iteration in range(1, ITERATIONS + 1):
             run.log_metrics(values(iteration), iteration)
-            due += seconds
-            time.sleep(max(due - time.monotonic(), 0))
+            next_time += seconds
+            time.sleep(max(next_time - time.monotonic(), 0))
 
 
 def train_bare(uri: str, experiment: str) -> None:
-    """One run that asks the server in every iteration."""
+    """Train one run with one mlflow.log_metrics call per iteration."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -67,16 +76,16 @@ def train_bare(uri: str, experiment: str) -> None:
 
 
 class Load(NamedTuple):
-    """What a load did.
+    """Result of a load.
 
     Attributes:
-        rows: Rows that are stored.
-        seconds: From the first start until the last point was there.
-        requests: How often the server was asked, by endpoint.
-        server: Seconds of a core that the MLflow server took.
-        database: Seconds of a core that PostgreSQL took.
-        late: For each run the seconds from its last row until that was there.
-        halfway: The steps of all runs when half of all rows were there.
+        rows: Number of stored rows.
+        seconds: Time from the first start until the last row is stored.
+        requests: Number of requests by endpoint.
+        server: CPU time of the MLflow server, in seconds.
+        database: CPU time of PostgreSQL, in seconds.
+        delays: Seconds from the last row of a run until it is stored, one value per run.
+        halfway_steps: Last stored steps of all runs when half of all rows are stored.
     """
 
     rows: int
@@ -84,99 +93,105 @@ class Load(NamedTuple):
     requests: Counter[str]
     server: float
     database: float
-    late: list[float]
-    halfway: list[int]
+    delays: list[float]
+    halfway_steps: list[int]
 
     @property
     def rate(self) -> float:
-        """Requests a second for each run."""
+        """Requests per second and run."""
         return sum(self.requests.values()) / self.seconds / RUNS
 
-    def tell(self, name: str) -> None:
-        asked, thousands = sum(self.requests.values()), self.rows / 1000
+    def print_summary(self, name: str) -> None:
+        num_requests, thousands = sum(self.requests.values()), self.rows / 1000
         print(f"\n{name}: {self.rows:,} rows of {len(KEYS)} values in {self.seconds:.0f} s")
-        print(f"  requests: {asked:,}, {asked / self.seconds:.1f}/s, {self.rate:.2f}/s for each run")
-        print(f"  of which: {', '.join(f'{count:,} {what}' for what, count in self.requests.most_common(6))}")
+        print(f"  requests: {num_requests:,}, {num_requests / self.seconds:.1f}/s, {self.rate:.2f}/s per run")
+        print(f"  of which: {', '.join(f'{count:,} {endpoint}' for endpoint, count in self.requests.most_common(6))}")
         server, database = self.server / thousands, self.database / thousands
-        print(f"  for a thousand rows: the server {server:.2f} s of a core, PostgreSQL {database:.2f} s")
-        print(f"  from a run's last row until it is there: {_distribution(self.late)} s")
-        print(f"  steps of the runs when half is there: {_distribution(self.halfway)}", flush=True)
+        print(f"  CPU time per thousand rows: server {server:.2f} s, PostgreSQL {database:.2f} s")
+        print(f"  delay of the last row: {_distribution(self.delays)} s")
+        print(f"  steps when half of all rows are stored: {_distribution(self.halfway_steps)}", flush=True)
 
 
 def _distribution(numbers: list[float] | list[int]) -> str:
     return f"median {statistics.median(numbers):.3g}, {min(numbers):.3g} to {max(numbers):.3g}"
 
 
-class Watch:
-    """Looks at the server's log, at its database, and at what both take.
+class LoadMonitor:
+    """Monitor of the server log, the database, and the CPU time of both.
 
     Args:
-        database: Where the server stores.
-        folder: Where its log lies.
-        experiment: The experiment that is loaded.
-        port: Where the server listens.
+        database: Database of the server.
+        folder: Directory with the server log.
+        experiment: Name of the experiment that the load writes to.
+        port: Port of the server.
     """
 
     def __init__(self, database: Postgres, folder: Path, experiment: str, port: int) -> None:
         self._database, self._log, self._experiment = database, folder / "server.log", experiment
         self._size = self._log.stat().st_size
-        self._server = server_at(port)
-        self._begun, self._spent = time.time(), self._processors()
+        self._server = find_server(port)
+        self._start, self._cpu_before = time.time(), self._cpu_seconds()
 
     def wait(self, iterations: int) -> Load:
-        """Until every run has all its points."""
-        halfway: list[int] = []
+        """Wait until all rows of all runs are stored."""
+        halfway_steps: list[int] = []
         arrived: dict[str, float] = {}
         while len(arrived) < RUNS:
-            if time.time() - self._begun > _PATIENCE:
-                raise SystemExit(f"only {len(arrived)} of {RUNS} runs were whole in time")
-            time.sleep(_LOOK_EVERY)
-            found = self._ask("SELECT run_uuid, max(step) FROM latest_metrics JOIN runs USING (run_uuid) {} GROUP BY 1")
-            arrived.update({run: time.time() for run, step in found if step == iterations and run not in arrived})
-            if not halfway and sum(step for _, step in found) >= RUNS * iterations / 2:
-                halfway = [step for _, step in found] + [0] * (RUNS - len(found))
-        seconds = time.time() - self._begun
-        server, database = (after - before for before, after in zip(self._spent, self._processors(), strict=True))
+            if time.time() - self._start > TIMEOUT_SECONDS:
+                raise SystemExit(f"Only {len(arrived)} of {RUNS} runs were complete after {TIMEOUT_SECONDS:.0f} s.")
+            time.sleep(POLL_SECONDS)
+            rows = self._query(
+                "SELECT run_uuid, max(step) FROM latest_metrics JOIN runs USING (run_uuid) {} GROUP BY 1"
+            )
+            arrived.update({run: time.time() for run, step in rows if step == iterations and run not in arrived})
+            if not halfway_steps and sum(step for _, step in rows) >= RUNS * iterations / 2:
+                halfway_steps = [step for _, step in rows] + [0] * (RUNS - len(rows))
+        seconds = time.time() - self._start
+        server, database = (after - before for before, after in zip(self._cpu_before, self._cpu_seconds(), strict=True))
         logged = dict(
-            self._ask("SELECT run_uuid, max(timestamp) / 1000.0 FROM metrics JOIN runs USING (run_uuid) {} GROUP BY 1")
+            self._query(
+                "SELECT run_uuid, max(timestamp) / 1000.0 FROM metrics JOIN runs USING (run_uuid) {} GROUP BY 1"
+            )
         )
-        late = [max(when - max(float(logged[run]), self._begun), 0.0) for run, when in arrived.items()]
-        return Load(self._check(iterations), seconds, self._requests(), server, database, late, halfway)
+        delays = [
+            max(arrival_time - max(float(logged[run]), self._start), 0.0) for run, arrival_time in arrived.items()
+        ]
+        return Load(self._check(iterations), seconds, self._requests(), server, database, delays, halfway_steps)
 
     def _check(self, iterations: int) -> int:
-        """The number of rows, each of which is there once and whole."""
-        found = self._ask(
+        """Return the number of rows after checking that each is stored exactly once."""
+        rows = self._query(
             "SELECT run_uuid, key, count(*), count(DISTINCT step), sum(value) FROM metrics JOIN runs USING (run_uuid) "
             "{} AND key != 'epoch' GROUP BY 1, 2"
         )
         expected = {key: sum(values(i)[key] for i in range(1, iterations + 1)) for key in KEYS}
-        wrong = [row for row in found if row[2:4] != (iterations, iterations) or abs(row[4] - expected[row[1]]) > 1e-3]
-        if wrong or len(found) != RUNS * len(KEYS):
-            raise SystemExit(f"lost or doubled: {wrong}, {len(found)} curves")
+        invalid = [row for row in rows if row[2:4] != (iterations, iterations) or abs(row[4] - expected[row[1]]) > 1e-3]
+        if invalid or len(rows) != RUNS * len(KEYS):
+            raise SystemExit(f"Data points are missing or duplicated in {len(rows)} curves: {invalid}")
         return RUNS * iterations
 
-    def _ask(self, query: str) -> list[tuple[object, ...]]:
-        where = f"JOIN experiments USING (experiment_id) WHERE experiments.name = '{self._experiment}'"
-        return self._database.ask(query.format(where), "mlflow")
+    def _query(self, query: str) -> list[tuple[object, ...]]:
+        join = f"JOIN experiments USING (experiment_id) WHERE experiments.name = '{self._experiment}'"
+        return self._database.ask(query.format(join), "mlflow")
 
     def _requests(self) -> Counter[str]:
         with open(self._log) as file:
             file.seek(self._size)
             return Counter(re.findall(r'"\w+ /api/[\d.]+/mlflow/([\w/-]+)', file.read()))
 
-    def _processors(self) -> tuple[float, float]:
-        """Seconds of a core that the server's and PostgreSQL's processes have taken."""
+    def _cpu_seconds(self) -> tuple[float, float]:
+        """Return the CPU time of the server and of PostgreSQL, in seconds."""
         return core_seconds(self._server), core_seconds(psutil.Process(self._database.process_id))
 
 
-def run_all(command: Callable[[int], list[str]], watch: Callable[[], Load]) -> Load:
-    """Start all runs at once and watch them to their end."""
-    with open(os.devnull, "w") as nowhere:
+def run_all(command: Callable[[int], list[str]], monitor: Callable[[], Load]) -> Load:
+    """Start all runs at once and wait until their rows are stored."""
+    with open(os.devnull, "w") as devnull:
         processes = [
-            subprocess.Popen([sys.executable, __file__, *command(number)], stdout=nowhere) for number in range(RUNS)
+            subprocess.Popen([sys.executable, __file__, *command(number)], stdout=devnull) for number in range(RUNS)
         ]
     try:
-        return watch()
+        return monitor()
     finally:
         for process in processes:
             process.wait(60)
@@ -188,40 +203,42 @@ def measure(folder: Path, database: Postgres) -> None:
     uri = f"http://127.0.0.1:{port}"
     loads: dict[str, Load] = {}
     with servers.serve(folder, store, artifacts, ENVIRONMENT, workers=WORKERS, port=port):
-        watch = Watch(database, folder, "ours", port)
-        loads["ours"] = run_all(
-            lambda number: ["train", str(folder / f"ours-{number}"), uri, "ours", str(SECONDS)],
-            lambda: watch.wait(ITERATIONS),
+        monitor = LoadMonitor(database, folder, "pte_tracking", port)
+        loads["pte_tracking"] = run_all(
+            lambda number: ["train", str(folder / f"pte_tracking-{number}"), uri, "pte_tracking", str(ROW_SECONDS)],
+            lambda: monitor.wait(ITERATIONS),
         )
-        loads["ours"].tell("pte_tracking")
-        watch = Watch(database, folder, "bare", port)
-        loads["bare"] = run_all(lambda number: ["train_bare", uri, "bare"], lambda: watch.wait(BARE_ITERATIONS))
-        loads["bare"].tell("mlflow.log_metrics")
+        loads["pte_tracking"].print_summary("pte_tracking")
+        monitor = LoadMonitor(database, folder, "mlflow", port)
+        loads["mlflow"] = run_all(lambda number: ["train_bare", uri, "mlflow"], lambda: monitor.wait(BARE_ITERATIONS))
+        loads["mlflow"].print_summary("mlflow.log_metrics")
 
-    def come_back() -> Load:
-        time.sleep(OUTAGE)
+    def deliver_after_outage() -> Load:
+        time.sleep(OUTAGE_SECONDS)
         with servers.serve(folder, store, artifacts, ENVIRONMENT, workers=WORKERS, port=port):
-            return Watch(database, folder, "outage", port).wait(ITERATIONS)
+            return LoadMonitor(database, folder, "outage", port).wait(ITERATIONS)
 
-    loads["outage"] = run_all(lambda number: ["train", str(folder / f"outage-{number}"), uri, "outage", "0"], come_back)
-    loads["outage"].tell("pte_tracking, after an outage")
+    loads["outage"] = run_all(
+        lambda number: ["train", str(folder / f"outage-{number}"), uri, "outage", "0"], deliver_after_outage
+    )
+    loads["outage"].print_summary("pte_tracking, after an outage")
     size = database.ask("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
-    print(f"\nPostgreSQL keeps a point in {size[0][0]:.0f} bytes, indexes included")
-    ours, bare = loads["ours"], loads["bare"]
+    print(f"\nPostgreSQL uses {size[0][0]:.0f} bytes per data point, including indexes")
+    load, bare_load = loads["pte_tracking"], loads["mlflow"]
     Figure(
-        "50 runs at one server: its processor for a row",
-        "mlflow.log_metrics in every iteration",
-        [(ours.server + ours.database) / ours.rows / ((bare.server + bare.database) / bare.rows)],
+        "50 runs at one server: CPU time of the server per row",
+        "mlflow.log_metrics each iteration",
+        [(load.server + load.database) / load.rows / ((bare_load.server + bare_load.database) / bare_load.rows)],
         "<= 0.2",
-    ).tell()
-    Figure("50 runs at one server: requests for each run", "a second", [ours.rate], "<= 1.5").tell()
-    Figure("50 runs at one server: the last to have its last point", "seconds", [max(ours.late)], "<= 30").tell()
+    ).publish()
+    Figure("50 runs at one server: requests per run", "per second", [load.rate], "<= 1.5").publish()
+    Figure("50 runs at one server: longest delay of a last row", "s", [max(load.delays)], "<= 30").publish()
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        work, *words = sys.argv[1:]
-        train(*words[:3], float(words[3])) if work == "train" else train_bare(*words)
+        mode, *arguments = sys.argv[1:]
+        train_run(*arguments[:3], float(arguments[3])) if mode == "train" else train_bare(*arguments)
         return
     if reason := missing():
         raise SystemExit(reason)

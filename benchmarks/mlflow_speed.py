@@ -1,7 +1,10 @@
-"""How fast a journal reaches MLflow, beside a bare loop of ``log_batch`` with 1000 metrics.
+"""Throughput of delivery to MLflow, compared with calls of ``log_batch``.
 
-``python benchmarks/mlflow_speed.py`` prints points per second and their ratio, on sqlite and over HTTP: rounds of both
-in turn, each into a run of its own, with the median and the range of the ratios. A round delivers rows of five values.
+``python benchmarks/mlflow_speed.py``
+
+A round delivers a journal with rows of five values, and sends the same data points by ``log_batch`` with 1,000 metrics
+per call, each to a new run. Printed are data points per second for both and their ratio, with a SQLite store and over
+HTTP.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import uuid
 from pathlib import Path
 
 import mlflow
-from _measure import Figure, in_turns, ratios
+from _measure import Figure, interleave, ratios
 from mlflow.entities import Metric
 
 from pte_backends.mlflow import MLflowSink
@@ -26,10 +29,10 @@ ROWS = 4000
 KEYS = [f"train/{name}" for name in "abcde"]
 
 
-def deliver(uri: str, folder: Path) -> float:
-    """Seconds that the journal takes, from its first byte on."""
+def deliver_journal(uri: str, folder: Path) -> float:
+    """Return the seconds to deliver a journal, without the time to connect."""
     recorded = RecordedRun(folder / uuid.uuid4().hex, MLflowSink(uri))
-    recorded.deliver()  # connects
+    recorded.deliver()  # connect
     for step in range(ROWS):
         recorded.log(step, dict.fromkeys(KEYS, step / 7))
     start = time.perf_counter()
@@ -37,26 +40,28 @@ def deliver(uri: str, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def bare(uri: str) -> float:
-    """Seconds that the same points take in requests of 1000."""
+def log_batches(uri: str) -> float:
+    """Return the seconds to send the same data points in requests of 1,000."""
     client = mlflow.MlflowClient(uri)
     run_id = client.create_run("0").info.run_id
     now = int(time.time() * 1000)
-    points = [Metric(key, step / 7, now + step, step) for step in range(ROWS) for key in KEYS]
+    metrics = [Metric(key, step / 7, now + step, step) for step in range(ROWS) for key in KEYS]
     start = time.perf_counter()
-    for first in range(0, len(points), 1000):
-        client.log_batch(run_id, points[first : first + 1000])
+    for first in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics[first : first + 1000])
     return time.perf_counter() - start
 
 
 def compare(name: str, uri: str, folder: Path) -> None:
-    deliver(uri, folder)
-    bare(uri)
-    times = in_turns(ROUNDS, {"ours": lambda: deliver(uri, folder), "bare": lambda: bare(uri)})
-    ours, theirs = (ROWS * len(KEYS) / statistics.median(side) for side in times.values())
-    print(f"{name}: delivery {ours:,.0f} points/s, log_batch {theirs:,.0f} points/s")
-    found = ratios(times["bare"], times["ours"])
-    Figure(f"rows a second to MLflow, {name}", "bare log_batch of 1000", found, ">= 0.9").tell()
+    deliver_journal(uri, folder)
+    log_batches(uri)
+    times = interleave(
+        ROUNDS, {"delivery": lambda: deliver_journal(uri, folder), "log_batch": lambda: log_batches(uri)}
+    )
+    delivery_rate, log_batch_rate = (ROWS * len(KEYS) / statistics.median(seconds) for seconds in times.values())
+    print(f"{name}: delivery {delivery_rate:,.0f} points/s, log_batch {log_batch_rate:,.0f} points/s")
+    rate_ratios = ratios(times["log_batch"], times["delivery"])
+    Figure(f"rows per second to MLflow, {name}", "log_batch of 1,000 metrics", rate_ratios, ">= 0.9").publish()
 
 
 def main() -> None:
@@ -65,8 +70,8 @@ def main() -> None:
         folder = Path(name)
         template = folder / "mlflow-template.db"
         servers.make_store(template)
-        for place in ("store", "server"):
-            (folder / place).mkdir()
+        for subdirectory in ("store", "server"):
+            (folder / subdirectory).mkdir()
         store = f"sqlite:///{servers.copy_store(template, folder / 'store')}"
         compare("sqlite", store, folder)
         with servers.mlflow_server(folder / "server", template) as uri:

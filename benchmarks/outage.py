@@ -1,8 +1,11 @@
-"""What an outage costs: the delivery's processor while its server is dead, and memory while and after points pile up.
+"""Resources during and after an outage of the MLflow server.
 
-``python benchmarks/outage.py`` logs 200,000 points to MLflow while nothing listens at its address, looks at the
-delivery process for a while, ends the run, lets a server appear there, and prints how fast it then catches up. What the
-training thread notices of a dead server is in ``slowdown.py``.
+``python benchmarks/outage.py``
+
+A run logs 200,000 data points to MLflow while no server listens at its address. Printed are the CPU usage of the
+delivery process during the outage, the memory of the training process and of the delivery process in bytes per data
+point, and the data points per second after the server starts. ``slowdown.py`` measures the effect on the training
+thread.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from tests import servers
 
-ROWS, EARLY = 40_000, 4_000
+ROWS, EARLY_ROWS = 40_000, 4_000
 VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
-POINTS = (ROWS - EARLY) * len(VALUES)
-SILENCE = 60.0  # seconds: two attempts or more
+POINTS = (ROWS - EARLY_ROWS) * len(VALUES)
+IDLE_SECONDS = 60.0  # covers at least two retries
 
 
 def log(run: pte.Run, first: int, last: int) -> None:
@@ -36,55 +39,60 @@ def log(run: pte.Run, first: int, last: int) -> None:
         run.log_metrics(VALUES, step)
 
 
-def wait(run: pte.Run, rows: int) -> None:
-    """Until so many rows are delivered."""
+def wait_for_rows(run: pte.Run, rows: int) -> None:
+    """Wait until a number of rows is delivered."""
     deadline = time.monotonic() + 200
     while Cursor.load(run.directory, "mlflow").seq < rows:
         if time.monotonic() > deadline:
-            raise SystemExit(f"{rows} rows were not delivered in time")
+            raise SystemExit(f"Fewer than {rows:,} rows were delivered after 200 s.")
         time.sleep(0.1)
 
 
-def peak(process: psutil.Process) -> float:
-    """The most memory that a process had, in bytes."""
-    found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+def peak_memory(process: psutil.Process) -> float:
+    """Return the peak memory of a process, in bytes."""
+    match = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+    assert match is not None
+    return int(match[1]) * 1024
 
 
-def processor_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     return sum(process.cpu_times()[:2])
 
 
 def measure(directory: Path, server: str) -> None:
     port = servers.free_port()
     run = pte.Run(directory, sinks=[MLflowSink(f"http://127.0.0.1:{port}")], close_timeout=0)
-    own = psutil.Process()
-    log(run, 0, EARLY)
-    time.sleep(8)  # it has tried, and waits
+    training_process = psutil.Process()
+    log(run, 0, EARLY_ROWS)
+    time.sleep(8)  # the first attempt has failed
     holder = lock.holder(directory / DELIVERY_LOCK)
     assert holder is not None
     assert holder.pid is not None
-    delivery = psutil.Process(holder.pid)
-    before = own.memory_full_info().uss
-    log(run, EARLY, ROWS)
-    held = (own.memory_full_info().uss - before) / POINTS
-    begin, before_silence = time.perf_counter(), processor_seconds(delivery)
-    time.sleep(SILENCE)
-    spent = (processor_seconds(delivery) - before_silence) / (time.perf_counter() - begin) * 100
+    delivery_process = psutil.Process(holder.pid)
+    memory_before = training_process.memory_full_info().uss
+    log(run, EARLY_ROWS, ROWS)
+    bytes_per_point = (training_process.memory_full_info().uss - memory_before) / POINTS
+    start, cpu_before = time.perf_counter(), cpu_seconds(delivery_process)
+    time.sleep(IDLE_SECONDS)
+    idle_percent = (cpu_seconds(delivery_process) - cpu_before) / (time.perf_counter() - start) * 100
     run.close()
     with servers.Proxy(urlsplit(server).port or 0, listen_on=port):
         request_retry(directory)
-        wait(run, EARLY)
-        begin, early = time.perf_counter(), peak(delivery)
-        wait(run, ROWS)
-        taken, late = time.perf_counter() - begin, peak(delivery)
-    Figure("the delivery process while its server is dead", "% of a core", [spent], "<= 1").tell()
-    Figure("an outage: memory of the training", "bytes for a point", [held], "<= 1").tell()
+        wait_for_rows(run, EARLY_ROWS)
+        start, memory_early = time.perf_counter(), peak_memory(delivery_process)
+        wait_for_rows(run, ROWS)
+        elapsed, memory_late = time.perf_counter() - start, peak_memory(delivery_process)
+    Figure("CPU usage of the delivery process during an outage", "% of a core", [idle_percent], "<= 1").publish()
     Figure(
-        "an outage: memory of the delivery, catching up", "bytes for a point", [(late - early) / POINTS], "<= 20"
-    ).tell()
-    print(f"caught up: {POINTS / taken:,.0f} points a second, over HTTP")
+        "memory of the training process during an outage", "bytes per data point", [bytes_per_point], "<= 1"
+    ).publish()
+    Figure(
+        "memory of the delivery process after an outage",
+        "bytes per data point",
+        [(memory_late - memory_early) / POINTS],
+        "<= 20",
+    ).publish()
+    print(f"delivery after the outage: {POINTS / elapsed:,.0f} data points per second over HTTP")
 
 
 def main() -> None:

@@ -1,17 +1,25 @@
-"""What a row of five values to TensorBoard and MLflow costs the training thread: ours, the peers, and the floor.
+"""Time that the training thread spends on logging a row: pte_tracking compared with other libraries.
 
-``python benchmarks/peers.py`` (``--rounds N``). Each candidate runs in a process of its own, one after the other in
-each round: a loop of half a millisecond of torch work, then five tensors are logged, and the microseconds from the end
-of the work to the end of the logging are taken. MLflow's store is sqlite. A peer that takes no tensors gets their
-numbers. The floor encodes the five numbers with the fastest JSON library and writes them to a file.
+``python benchmarks/peers.py [--rounds N]`` (default: 5 rounds; about 15 minutes)
+
+Each candidate runs in a separate process, once per round. An iteration is half a millisecond of torch work, after which
+five tensors are logged to TensorBoard and MLflow (a local SQLite store). Libraries that do not accept tensors receive
+floats; the conversion is part of the measured time. "asynchronous" means that mlflow sends metrics from a background
+thread; "1 s" means that the thread also collects them for one second, which is its fastest mode.
+
+The table has one line per candidate, each value as median (lowest to highest) over the rounds:
+
+- median: microseconds per row on the training thread
+- mean: the same as a mean, which includes the time that the thread waits for background threads
+- p99: 99th percentile
+- drain: seconds that the final call (close, flush) takes until everything is delivered
+- steps: number of steps in the MLflow store afterward
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
 import shutil
 import sqlite3
 import statistics
@@ -19,249 +27,52 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
+from _peers import CANDIDATES
 
-Values = dict[str, torch.Tensor]
-#: Takes the values of an iteration and its number.
-Log = Callable[[Values, int], object]
 NAMES = ["train/loss", "train/accuracy", "train/norm", "train/a", "train/b"]
-SLOW = 250  # iterations of a peer that takes milliseconds
-FAST = 2000
 
 
-def numbers(values: Values) -> dict[str, float]:
-    return {key: value.item() for key, value in values.items()}
-
-
-@contextmanager
-def floor(folder: Path, store: str) -> Iterator[Log]:
-    import msgspec
-
-    encode = msgspec.json.Encoder().encode
-    file = os.open(folder / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    yield lambda values, step: os.write(file, encode({key: value.item() for key, value in values.items()}) + b"\n")
-    os.close(file)
-
-
-@contextmanager
-def ours(folder: Path, store: str) -> Iterator[Log]:
-    import pte_tracking as pte
-    from pte_backends.mlflow import MLflowSink
-
-    with pte.Run(folder / "run", sinks=["tensorboard", MLflowSink(tracking_uri=store)], close_timeout=60) as run:
-        yield run.log_metrics
-
-
-@contextmanager
-def ours_with_engine(folder: Path, store: str) -> Iterator[Log]:
-    import pte_tracking as pte
-    from pte_backends.mlflow import MLflowSink
-    from pte_tracking import extensions
-
-    manager = pte.ExtensionsManager(
-        {},
-        1,
-        [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=FAST + 1,
-        out_dir=folder / "run",
-        sinks=["json", "tensorboard", MLflowSink(tracking_uri=store)],
-        close_timeout=60,
-    )
-
-    def log(values: Values, step: int) -> None:
-        with manager.run_iteration():
-            pte.report(values)
-
-    with manager:
-        yield log
-
-
-@contextmanager
-def mlflow_sync(folder: Path, store: str) -> Iterator[Log]:
-    import mlflow
-
-    mlflow.set_tracking_uri(store)
-    with mlflow.start_run():
-        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step)
-
-
-@contextmanager
-def mlflow_async(folder: Path, store: str) -> Iterator[Log]:
-    import mlflow
-
-    mlflow.set_tracking_uri(store)
-    with mlflow.start_run():
-        yield lambda values, step: mlflow.log_metrics(numbers(values), step=step, synchronous=False)
-        mlflow.flush_async_logging()
-
-
-@contextmanager
-def mlflow_buffered(folder: Path, store: str) -> Iterator[Log]:
-    os.environ["MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS"] = "1"
-    with mlflow_async(folder, store) as log:
-        yield log
-
-
-@contextmanager
-def summary_writer(folder: Path, store: str) -> Iterator[Log]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    def log(values: Values, step: int) -> None:
-        for key, value in values.items():
-            writer.add_scalar(key, value, step)
-
-    writer = SummaryWriter(str(folder / "tensorboard"))
-    yield log
-    writer.close()
-
-
-@contextmanager
-def summary_writer_and_buffered(folder: Path, store: str) -> Iterator[Log]:
-    with summary_writer(folder, store) as first, mlflow_buffered(folder, store) as second:
-
-        def log(values: Values, step: int) -> None:
-            first(values, step)
-            second(values, step)
-
-        yield log
-
-
-@contextmanager
-def lightning(folder: Path, store: str) -> Iterator[Log]:
-    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
-
-    loggers = [TensorBoardLogger(str(folder)), MLFlowLogger(tracking_uri=store)]
-
-    def log(values: Values, step: int) -> None:
-        plain = numbers(values)  # as its trainer does
-        for logger in loggers:
-            logger.log_metrics(plain, step)
-
-    yield log
-    for logger in loggers:
-        logger.finalize("success")
-
-
-@contextmanager
-def ignite(folder: Path, store: str) -> Iterator[Log]:
-    from ignite.engine import Engine, Events
-    from ignite.handlers import MLflowLogger, TensorboardLogger
-
-    engine = Engine(lambda engine, values: values)
-    handlers = [TensorboardLogger(log_dir=str(folder / "tensorboard")), MLflowLogger(tracking_uri=store)]
-    for handler in handlers:
-        handler.attach_output_handler(engine, Events.ITERATION_COMPLETED, tag="train", output_transform=lambda o: o)
-
-    def log(values: Values, step: int) -> None:
-        engine.state.iteration, engine.state.output = step, values  # type: ignore[assignment]
-        engine.fire_event(Events.ITERATION_COMPLETED)
-
-    yield log
-    for handler in handlers:
-        handler.close()
-
-
-@contextmanager
-def accelerate(folder: Path, store: str) -> Iterator[Log]:
-    from accelerate import Accelerator
-
-    os.environ["MLFLOW_TRACKING_URI"] = store
-    accelerator = Accelerator(cpu=True, log_with=["tensorboard", "mlflow"], project_dir=str(folder))
-    accelerator.init_trackers("peers")
-    yield lambda values, step: accelerator.log(numbers(values), step=step)
-    accelerator.end_training()
-
-
-@contextmanager
-def dvclive(folder: Path, store: str) -> Iterator[Log]:
-    from dvclive import Live
-
-    def log(values: Values, step: int) -> None:
-        live.step = step
-        for key, value in numbers(values).items():
-            live.log_metric(key, value)
-        live.make_summary()
-
-    os.chdir(folder)
-    with Live(dir=str(folder / "live"), save_dvc_exp=False, report=None, dvcyaml=None) as live:
-        yield log
-
-
-@contextmanager
-def pfn_extras(folder: Path, store: str) -> Iterator[Log]:
-    import pytorch_pfn_extras as ppe
-
-    writer = ppe.writing.TensorBoardWriter(out_dir=str(folder / "tensorboard"))
-    manager = ppe.training.ExtensionsManager({}, {}, 1, iters_per_epoch=FAST + 1, out_dir=str(folder))
-    manager.extend(ppe.training.extensions.LogReport(trigger=(1, "iteration"), writer=writer, filename="log"))
-
-    def log(values: Values, step: int) -> None:
-        with manager.run_iteration():
-            ppe.reporting.report(values)
-
-    yield log
-    manager.finalize()
-    writer.finalize()
-
-
-#: Label, how it logs, iterations, and whether it serves both TensorBoard and MLflow.
-CANDIDATES: dict[str, tuple[str, Callable[..., Any], int, bool]] = {
-    "floor": ("encode and write", floor, FAST, False),
-    "ours": ("pte_tracking: Run.log_metrics, both", ours, FAST, False),
-    "engine": ("pte_tracking: manager and LogReport, both and JSON", ours_with_engine, FAST, False),
-    "lightning": ("Lightning: both loggers", lightning, SLOW, True),
-    "ignite": ("Ignite: both handlers", ignite, SLOW, True),
-    "accelerate": ("Accelerate: both trackers", accelerate, SLOW, True),
-    "combined": ("SummaryWriter and mlflow, asynchronous, 1 s", summary_writer_and_buffered, FAST, True),
-    "sync": ("mlflow", mlflow_sync, SLOW, False),
-    "async": ("mlflow, asynchronous", mlflow_async, FAST, False),
-    "buffered": ("mlflow, asynchronous, 1 s", mlflow_buffered, FAST, False),
-    "writer": ("SummaryWriter", summary_writer, FAST, False),
-    "dvclive": ("DVCLive, its own files", dvclive, SLOW, False),
-    "pfn": ("pytorch-pfn-extras: LogReport, TensorBoardWriter", pfn_extras, SLOW, False),
-}
-_NEEDS = {"lightning": "lightning", "accelerate": "accelerate", "dvclive": "dvclive", "pfn": "pytorch_pfn_extras"}
-
-
-def work(x: torch.Tensor) -> torch.Tensor:
-    end = time.perf_counter() + 0.0005
-    while time.perf_counter() < end:
+def simulate_work(x: torch.Tensor) -> torch.Tensor:
+    deadline = time.perf_counter() + 0.0005
+    while time.perf_counter() < deadline:
         x = x @ x.T / 100
     return x.mean()
 
 
 def measure(name: str, template: Path) -> None:
-    """Run one in this process, and print what it took."""
-    _, candidate, iterations, _ = CANDIDATES[name]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    """Run one candidate in this process and print its result."""
+    candidate = CANDIDATES[name]
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         shutil.copy(template, folder / "mlflow.db")
-        x, taken = torch.rand(64, 64), []
-        with candidate(folder, f"sqlite:///{folder / 'mlflow.db'}") as log:
-            for step in range(1, iterations + 1):
-                mean = work(x)
+        x, microseconds = torch.rand(64, 64), []
+        with candidate.open(folder, f"sqlite:///{folder / 'mlflow.db'}") as log:
+            for step in range(1, candidate.iterations + 1):
+                mean = simulate_work(x)
                 values = {key: mean + index for index, key in enumerate(NAMES)}
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 log(values, step)
-                taken.append((time.perf_counter() - begin) * 1e6)
-            end = time.perf_counter()
-        drained = time.perf_counter() - end
-        steady = sorted(taken[iterations // 20 :])
+                microseconds.append((time.perf_counter() - start) * 1e6)
+            drain_start = time.perf_counter()
+        drain_seconds = time.perf_counter() - drain_start
+        steady = sorted(microseconds[candidate.iterations // 20 :])
         with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-            ((stored,),) = database.execute("SELECT COUNT(DISTINCT step) FROM metrics")
+            ((stored_steps,),) = database.execute("SELECT COUNT(DISTINCT step) FROM metrics")
         p99 = steady[int(len(steady) * 0.99)]
-        print("result:" + json.dumps([statistics.median(steady), p99, drained, stored]))
+        print(
+            "result:"
+            + json.dumps([statistics.median(steady), statistics.mean(steady), p99, drain_seconds, stored_steps])
+        )
 
 
-def ask(name: str, template: Path) -> list[float]:
-    """Median and 99th percentile in microseconds, the seconds that the end took, and the rows in MLflow's store."""
+def measure_in_subprocess(name: str, template: Path) -> list[float]:
+    """Return median, mean, 99th percentile, drain time, and number of stored steps of one candidate."""
     done = subprocess.run(
         [sys.executable, __file__, "--measure", name, "--template", str(template)],
         capture_output=True,
@@ -271,35 +82,38 @@ def ask(name: str, template: Path) -> list[float]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("result:")]
     if not lines:
         raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    found: list[float] = json.loads(lines[-1].removeprefix("result:"))
-    return found
+    result: list[float] = json.loads(lines[-1].removeprefix("result:"))
+    return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", choices=CANDIDATES)
-    parser.add_argument("--template", type=Path)
-    arguments = parser.parse_args()
-    if arguments.measure:
-        measure(arguments.measure, arguments.template)
+    parser.add_argument("--measure", choices=CANDIDATES, help=argparse.SUPPRESS)
+    parser.add_argument("--template", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(args.measure, args.template)
         return
-    names = [name for name in CANDIDATES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
-    with tempfile.TemporaryDirectory() as place:
-        template = Path(place) / "mlflow.db"
+    names = [name for name, candidate in CANDIDATES.items() if candidate.is_installed]
+    with tempfile.TemporaryDirectory() as directory:
+        template = Path(directory) / "mlflow.db"
         code = f"from mlflow import MlflowClient as C; C('sqlite:///{template}').search_experiments()"
         subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
-        found = in_turns(arguments.rounds, {name: partial(ask, name, template) for name in names})
-    print("us on the training thread for a row of five tensors; p99; seconds that the end took; rows in MLflow's store")
+        results = interleave(args.rounds, {name: partial(measure_in_subprocess, name, template) for name in names})
+    print(
+        f"  {'candidate':50s}",
+        *(f"{column:>26s}" for column in ("median (us)", "mean (us)", "p99 (us)", "drain (s)", "steps")),
+    )
     for name in names:
-        columns = [f"{spread(column):>26s}" for column in zip(*found[name], strict=True)]
-        print(f"  {CANDIDATES[name][0]:52s}", *columns)
-    medians = {name: [result[0] for result in results] for name, results in found.items()}
-    both = [name for name in names if CANDIDATES[name][3]]
-    fastest = min(both, key=lambda name: statistics.median(medians[name]))
-    work = "a row of 5 values to TensorBoard and MLflow, training thread"
-    Figure(work, CANDIDATES[fastest][0], ratios(medians["ours"], medians[fastest]), "<= 0.03").tell()
-    Figure(work, CANDIDATES["floor"][0], ratios(medians["ours"], medians["floor"]), "<= 4").tell()
+        columns = [f"{format_spread(column):>26s}" for column in zip(*results[name], strict=True)]
+        print(f"  {CANDIDATES[name].label:50s}", *columns)
+    medians = {name: [result[0] for result in rounds] for name, rounds in results.items()}
+    peers = [name for name in names if CANDIDATES[name].is_peer]
+    fastest = min(peers, key=lambda name: statistics.median(medians[name]))
+    label = "a row of 5 values to TensorBoard and MLflow, training thread"
+    Figure(label, CANDIDATES[fastest].label, ratios(medians["run"], medians[fastest]), "<= 0.03").publish()
+    Figure(label, CANDIDATES["floor"].label, ratios(medians["run"], medians["floor"]), "<= 4").publish()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""What two ranks pay: for iterations with rows, and for a snapshot in shards.
+"""Cost of rows and of sharded snapshots with two ranks.
 
-``python benchmarks/ranks.py`` starts two processes that are connected by gloo. In turns, they train with
-DistributedDataParallel in a bare loop, and in a manager's that logs a row every ten iterations; then a model of 200 MB
-in shards is saved by our snapshot, and by torch.distributed.checkpoint's async_save alone. Times are those of rank 0,
-in milliseconds.
+``python benchmarks/ranks.py [--rounds N]``
+
+Two processes are connected by gloo. Four cases alternate: iterations with DistributedDataParallel in a bare loop; the
+same in a manager that logs a row every ten iterations; a sharded snapshot of a 200 MB model; and ``async_save`` of
+torch.distributed.checkpoint for the same model. Printed are milliseconds on rank 0:
+
+- blocked: until the training continues
+- written after: until the snapshot is written
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -37,7 +41,7 @@ LAYERS, WIDTH = 50, 1000
 
 
 class Training:
-    """Steps of DistributedDataParallel."""
+    """Small training with DistributedDataParallel."""
 
     def __init__(self) -> None:
         self.model = DistributedDataParallel(nn.Sequential(*[nn.Linear(256, 256) for _ in range(4)]))
@@ -52,22 +56,22 @@ class Training:
         return loss
 
 
-def bare(training: Training) -> None:
+def train_bare(training: Training) -> None:
     for _ in range(ITERATIONS):
         training.step()
 
 
-def managed(training: Training, manager: pte.ExtensionsManager) -> None:
+def train_managed(training: Training, manager: pte.ExtensionsManager) -> None:
     for _ in range(ITERATIONS):
         with manager.run_iteration():
             loss = training.step()
             pte.report({"loss": loss, **{f"key{number}": loss for number in range(4)}})
 
 
-def timed(work: Callable[[], object], finish: Callable[[], object] = lambda: None) -> dict[str, float]:
+def measure(function: Callable[[], object], finish: Callable[[], object] = lambda: None) -> dict[str, float]:
     dist.barrier()
     start = time.perf_counter()
-    work()
+    function()
     blocked = time.perf_counter() - start
     finish()
     written = time.perf_counter() - start
@@ -75,12 +79,12 @@ def timed(work: Callable[[], object], finish: Callable[[], object] = lambda: Non
     return {"blocked": blocked * 1e3, "written after": written * 1e3}
 
 
-def be(rank: int, folder: Path, rounds: int) -> None:
+def run_rank(rank: int, folder: Path, rounds: int) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), RANKS)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
+    file_store = dist.FileStore(str(folder / "store"), RANKS)
+    dist.init_process_group("gloo", store=file_store, rank=rank, world_size=RANKS)
     training = Training()
-    rows = pte.ExtensionsManager(
+    logging_manager = pte.ExtensionsManager(
         training.model,
         1,
         [extensions.LogReport(trigger=(10, "iteration"))],
@@ -89,38 +93,40 @@ def be(rank: int, folder: Path, rounds: int) -> None:
     )
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)])
     fully_shard(model)
-    saver = extensions.snapshot("snapshot_{.iteration}", trigger=None, n_retains=1)
-    assert isinstance(saver, TrainingSnapshot)
-    shards = pte.ExtensionsManager(model, 1, [saver], out_dir=folder / "shards", iters_per_epoch=1_000_000, sinks=[])
-    with shards.run_iteration():
+    snapshot = extensions.snapshot("snapshot_{.iteration}", trigger=None, n_retains=1)
+    assert isinstance(snapshot, TrainingSnapshot)
+    snapshot_manager = pte.ExtensionsManager(
+        model, 1, [snapshot], out_dir=folder / "shards", iters_per_epoch=1_000_000, sinks=[]
+    )
+    with snapshot_manager.run_iteration():
         pass
 
-    def ours() -> None:
-        shards.updater.iteration += 1  # each has a name of its own
-        saver(shards)
+    def save_snapshot() -> None:
+        snapshot_manager.updater.iteration += 1  # each snapshot needs a new file name
+        snapshot(snapshot_manager)
 
-    last: list[Future[Any]] = []
+    futures: list[Future[Any]] = []
 
-    def torchs() -> None:
+    def save_with_dcp() -> None:
         future = dcp.async_save({"models": model.state_dict()}, checkpoint_id=folder / "dcp")
         assert isinstance(future, Future)
-        last[:] = [future]
+        futures[:] = [future]
 
     cases: dict[str, Callable[[], dict[str, float]]] = {
-        "bare loop": partial(timed, lambda: bare(training)),
-        "with rows": partial(timed, lambda: managed(training, rows)),
-        "snapshot()": partial(timed, ours, saver._writer.wait),
-        "dcp.async_save": partial(timed, torchs, lambda: last[0].result()),
+        "bare loop": partial(measure, lambda: train_bare(training)),
+        "with rows": partial(measure, lambda: train_managed(training, logging_manager)),
+        "snapshot()": partial(measure, save_snapshot, snapshot._writer.wait),
+        "dcp.async_save": partial(measure, save_with_dcp, lambda: futures[0].result()),
     }
     for case in cases.values():
         case()
-    found = in_turns(rounds, cases)
+    results = interleave(rounds, cases)
     if rank == 0:
-        (folder / "found.json").write_text(json.dumps(found))
-    for manager in (rows, shards):
+        (folder / "results.json").write_text(json.dumps(results))
+    for manager in (logging_manager, snapshot_manager):
         manager.close()
     dist.destroy_process_group()
-    os._exit(0)  # torch aborts now and then at the end of an interpreter that still has a wrapped model
+    os._exit(0)  # torch sometimes aborts at exit if a wrapped model still exists
 
 
 def main() -> None:
@@ -128,25 +134,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        torch.multiprocessing.spawn(be, (Path(name), args.rounds), RANKS)
-        found: dict[str, list[dict[str, float]]] = json.loads((Path(name) / "found.json").read_text())
+        torch.multiprocessing.spawn(run_rank, (Path(name), args.rounds), RANKS)
+        results: dict[str, list[dict[str, float]]] = json.loads((Path(name) / "results.json").read_text())
     for quantity in ("blocked", "written after"):
         print(f"\n{quantity}")
-        for name, results in found.items():
-            print(f"  {name:20} {spread([one[quantity] for one in results])}")
-    blocked = {name: [one["blocked"] for one in results] for name, results in found.items()}
+        for name, timings in results.items():
+            print(f"  {name:20} {format_spread([timing[quantity] for timing in timings])}")
+    blocked = {name: [timing["blocked"] for timing in timings] for name, timings in results.items()}
     Figure(
-        "iterations of two ranks with a row every ten",
+        "iterations of two ranks with a row every ten iterations",
         "a bare loop",
         ratios(blocked["with rows"], blocked["bare loop"]),
         "<= 1.1",
-    ).tell()
+    ).publish()
     Figure(
-        "training blocked by 200 MB in shards",
+        "training blocked by a sharded snapshot of 200 MB",
         "dcp.async_save",
         ratios(blocked["snapshot()"], blocked["dcp.async_save"]),
         "<= 1.2",
-    ).tell()
+    ).publish()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What one MLflow server on PostgreSQL carries: ``log_batch`` of 1, 100 and 1,000 values by 1, 8 and 50 clients.
+"""Capacity of one MLflow server with PostgreSQL.
 
-``python benchmarks/server_load.py`` prints a line for each: points and requests a second, how long a client waits, what
-a request costs the server and PostgreSQL in milliseconds of a core, and how many connections that took. The requests
-are plain HTTP over connections that stay open, so that the clients cost little.
+``python benchmarks/server_load.py`` (requires PostgreSQL)
+
+1, 8, and 50 clients send ``log_batch`` requests with 1, 100, and 1,000 values. The clients send plain HTTP over
+persistent connections, so that they use little CPU time. The table has one line per combination: requests and data
+points per second, median and longest response time in ms, CPU time of the server and of PostgreSQL per request in ms,
+and the number of database connections.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import time
 from pathlib import Path
 
 import psutil
-from _load import ENVIRONMENT, WORKERS, core_seconds, server_at
+from _load import ENVIRONMENT, WORKERS, core_seconds, find_server
 from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
@@ -28,49 +31,49 @@ from tests.postgres import Postgres, missing, postgres
 SIZES, CLIENTS, SECONDS = (1, 100, 1000), (1, 8, 50), 6.0
 
 
-def send(port: int, run_id: str, size: int, until: float, waited: list[float]) -> None:
-    """Send one request after the other; how long each took is left in ``waited``."""
+def send(port: int, run_id: str, size: int, until: float, latencies: list[float]) -> None:
+    """Send requests until a deadline and append the response times to ``latencies``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     step = 0
     while time.monotonic() < until:
         metrics = [{"key": "loss", "value": 0.5, "timestamp": 1, "step": step + number} for number in range(size)]
         step += size
         body = json.dumps({"run_id": run_id, "metrics": metrics})
-        begun = time.monotonic()
+        start = time.monotonic()
         connection.request("POST", "/api/2.0/mlflow/runs/log-batch", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status != 200:
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
             raise RuntimeError(content.decode())
-        waited.append(time.monotonic() - begun)
+        latencies.append(time.monotonic() - start)
     connection.close()
 
 
 def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     client = MlflowClient(f"http://127.0.0.1:{port}")
     runs = [client.create_run("0").info.run_id for _ in range(clients)]
-    waited: list[float] = []
-    server, base = server_at(port), psutil.Process(database.process_id)
-    before = core_seconds(server), core_seconds(base)
-    begun = time.monotonic()
-    threads = [threading.Thread(target=send, args=(port, run, size, begun + SECONDS, waited)) for run in runs]
+    latencies: list[float] = []
+    server, postgres_process = find_server(port), psutil.Process(database.process_id)
+    before = core_seconds(server), core_seconds(postgres_process)
+    start = time.monotonic()
+    threads = [threading.Thread(target=send, args=(port, run, size, start + SECONDS, latencies)) for run in runs]
     for thread in threads:
         thread.start()
     time.sleep(SECONDS / 2)
     (connections,) = database.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow'")[0]
     for thread in threads:
         thread.join()
-    taken, asked = time.monotonic() - begun, len(waited)
-    after = core_seconds(server), core_seconds(base)
-    cost = [(late - early) / asked * 1000 for early, late in zip(before, after, strict=True)]
+    elapsed, requests = time.monotonic() - start, len(latencies)
+    after = core_seconds(server), core_seconds(postgres_process)
+    cost = [(late - early) / requests * 1000 for early, late in zip(before, after, strict=True)]
     return [
-        *(f"{one:,}" for one in (size, clients)),
-        f"{asked / taken:,.1f}",
-        f"{asked * size / taken:,.0f}",
-        f"{statistics.median(waited) * 1000:,.0f}",
-        f"{max(waited) * 1000:,.0f}",
-        *(f"{one:,.1f}" for one in cost),
+        *(f"{count:,}" for count in (size, clients)),
+        f"{requests / elapsed:,.1f}",
+        f"{requests * size / elapsed:,.0f}",
+        f"{statistics.median(latencies) * 1000:,.0f}",
+        f"{max(latencies) * 1000:,.0f}",
+        *(f"{milliseconds:,.1f}" for milliseconds in cost),
         str(connections),
     ]
 
@@ -79,8 +82,8 @@ def main() -> None:
     if reason := missing():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    headings = "values", "clients", "requests/s", "points/s", "median ms", "longest ms", "server ms", "PostgreSQL ms"
-    table = Table(*headings, "connections")
+    headers = "Values", "Clients", "Requests/s", "Points/s", "Median ms", "Longest ms", "Server ms", "PostgreSQL ms"
+    table = Table(*headers, "Connections")
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:
         store = database.create("mlflow")
@@ -88,9 +91,13 @@ def main() -> None:
             for size in SIZES:
                 for clients in CLIENTS:
                     table.add_row(*measure(port, database, size, clients))
-            size, points = database.ask("SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow")[0]
+            size, num_points = database.ask(
+                "SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow"
+            )[0]
     Console(width=140).print(table)
-    print(f"a point takes {size / points:.0f} bytes of PostgreSQL, its indexes included ({points:,} points)")
+    print(
+        f"PostgreSQL uses {size / num_points:.0f} bytes per data point, including indexes ({num_points:,} data points)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What the training notices of it: a slower step, a dead server.
+"""Effect of tracking on the training: slower steps, and iterations during an outage.
 
-``python benchmarks/slowdown.py`` takes, in turns and round for round, a training whose steps take about 2 ms, with and
-without a row in each iteration to the JSON log, TensorBoard and MLflow; and runs with such rows beside a server that
-answers and one that is not there.
+``python benchmarks/slowdown.py``
+
+- Steps of about 2 ms, with and without a row per step to the JSON log, TensorBoard, and MLflow. Printed is the ratio,
+  with one and with two threads of torch.
+- The 99th percentile of the time that an iteration spends on such a row, with an MLflow server that is down and with
+  one that responds. Printed are microseconds and their ratio.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 from torch import nn
 
 import pte_tracking as pte
@@ -30,11 +33,11 @@ from pte_tracking._store.layout import DELIVERY_LOCK
 from tests import servers
 
 NAMES = [f"train/{name}" for name in "abcde"]
-NOBODY = "http://127.0.0.1:9"
+UNREACHABLE_URI = "http://127.0.0.1:9"
 
 
 class Step:
-    """About 2 ms of training."""
+    """Training step of about 2 ms."""
 
     def __init__(self) -> None:
         self._model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)])
@@ -51,7 +54,7 @@ class Step:
 
 @contextmanager
 def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, int]]:
-    """A manager, and the number of its delivery process, which has all its imports behind it."""
+    """Yield a manager and the process ID of its delivery process, after the imports of that process."""
     with tempfile.TemporaryDirectory() as folder:
         manager = pte.ExtensionsManager(
             {},
@@ -68,101 +71,106 @@ def tracked_training(sink: MLflowSink) -> Iterator[tuple[pte.ExtensionsManager, 
         holder = lock.holder(Path(folder) / DELIVERY_LOCK)
         assert holder is not None
         assert holder.pid is not None
-        process = holder.pid
+        delivery_pid = holder.pid
         try:
-            yield manager, process
+            yield manager, delivery_pid
         finally:
-            # It would go on behind, beside what is measured next; and try to reach a dead server for ever.
-            os.kill(process, signal.SIGKILL)
+            # The delivery process would slow down the next measurement and retry an unreachable server indefinitely.
+            os.kill(delivery_pid, signal.SIGKILL)
             manager.close()
 
 
 def slowdown(sink: MLflowSink) -> list[float]:
     step = Step()
 
-    def without(seconds: float) -> float:
+    def measure_untracked(seconds: float) -> float:
         times = []
         end = time.perf_counter() + seconds
-        while (begin := time.perf_counter()) < end:
+        while (start := time.perf_counter()) < end:
             loss = step()
             {name: loss + index for index, name in enumerate(NAMES)}
-            times.append(time.perf_counter() - begin)
+            times.append(time.perf_counter() - start)
         return statistics.mean(times)
 
-    with tracked_training(sink) as (tracked, process):
+    with tracked_training(sink) as (manager, delivery_pid):
 
-        def one_tracked() -> None:
-            with tracked.run_iteration():
+        def tracked_step() -> None:
+            with manager.run_iteration():
                 loss = step()
                 pte.report({name: loss + index for index, name in enumerate(NAMES)})
 
-        def with_tracking(seconds: float) -> float:
-            os.kill(process, signal.SIGCONT)
-            # The rest that the delivery had begun is over by the clock: it works now, once more than it would have.
+        def measure_tracked(seconds: float) -> float:
+            os.kill(delivery_pid, signal.SIGCONT)
+            # A throttling pause may have ended while the process was stopped, so it delivers a batch immediately.
+            # Leave that batch out of the measurement.
             end = time.perf_counter() + 1
             while time.perf_counter() < end:
-                one_tracked()
+                tracked_step()
             times = []
             end = time.perf_counter() + seconds
-            while (begin := time.perf_counter()) < end:
-                one_tracked()
-                times.append(time.perf_counter() - begin)
-            # It always has a backlog, and stands still only while the training without it is measured.
-            os.kill(process, signal.SIGSTOP)
+            while (start := time.perf_counter()) < end:
+                tracked_step()
+                times.append(time.perf_counter() - start)
+            # The process always has pending events. Stop it only while the untracked step is measured.
+            os.kill(delivery_pid, signal.SIGSTOP)
             return statistics.mean(times)
 
-        with_tracking(5)
-        times = in_turns(
+        measure_tracked(5)
+        times = interleave(
             9,
             {
-                "with": partial(with_tracking, 5),
-                "without": partial(without, 3),
-                "without again": partial(without, 3),
+                "with": partial(measure_tracked, 5),
+                "without": partial(measure_untracked, 3),
+                "without again": partial(measure_untracked, 3),
             },
         )
-    # How much two measurements of the very same differ here: what the ratio can be trusted to.
-    print(f"the step alone: {spread([1e3 * one for one in times['without']])} ms")
-    print(f"the step alone, measured twice: {spread(ratios(times['without again'], times['without']))}")
+    # The ratio of two measurements of the same step shows the accuracy of the result.
+    print(f"step without tracking: {format_spread([1e3 * seconds for seconds in times['without']])} ms")
+    print(
+        "step without tracking, second measurement to first: "
+        f"{format_spread(ratios(times['without again'], times['without']))}"
+    )
     return ratios(times["with"], times["without"])
 
 
-def p99(sink: MLflowSink) -> float:
-    """Microseconds that an iteration takes beyond its work."""
-    x, taken = torch.rand(64, 64), []
-    with tracked_training(sink) as (tracked, _):
+def measure_p99(sink: MLflowSink) -> float:
+    """Return the 99th percentile of the microseconds that an iteration takes in addition to its work."""
+    x, microseconds = torch.rand(64, 64), []
+    with tracked_training(sink) as (manager, _):
         for _ in range(3000):
             end = time.perf_counter() + 0.0005
             while time.perf_counter() < end:
                 mean = (x @ x.T).mean()
             values = {name: mean + index for index, name in enumerate(NAMES)}
-            begin = time.perf_counter()
-            with tracked.run_iteration():
+            start = time.perf_counter()
+            with manager.run_iteration():
                 pte.report(values)
-            taken.append((time.perf_counter() - begin) * 1e6)
-    return statistics.quantiles(taken, n=100)[-1]
+            microseconds.append((time.perf_counter() - start) * 1e6)
+    return statistics.quantiles(microseconds, n=100)[-1]
 
 
 def main() -> None:
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    logging.getLogger("pte_tracking").setLevel(logging.ERROR)  # that something is left when it is killed is meant
+    # Killing the delivery process leaves pending events, which would be logged as warnings.
+    logging.getLogger("pte_tracking").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         template = folder / "mlflow-template.db"
         servers.make_store(template)
-        for place in ("store", "server"):
-            (folder / place).mkdir()
+        for subdirectory in ("store", "server"):
+            (folder / subdirectory).mkdir()
         store = f"sqlite:///{servers.copy_store(template, folder / 'store')}"
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            work = f"a step of 2 ms ({threads} of {os.cpu_count()} cores), each a row to all three"
-            Figure(work, "the step alone", slowdown(MLflowSink(store)), "<= 1.02").tell()
+            label = f"a step of 2 ms ({threads} of {os.cpu_count()} cores), one row per step to three sinks"
+            Figure(label, "the step without tracking", slowdown(MLflowSink(store)), "<= 1.02").publish()
         with servers.mlflow_server(folder / "server", template) as uri:
-            sinks = {"dead": MLflowSink(NOBODY), "healthy": MLflowSink(uri)}
-            times = in_turns(7, {case: partial(p99, sink) for case, sink in sinks.items()})
+            sinks = {"down": MLflowSink(UNREACHABLE_URI), "healthy": MLflowSink(uri)}
+            times = interleave(7, {case: partial(measure_p99, sink) for case, sink in sinks.items()})
     for case, p99s in times.items():
-        print(f"99th percentile, server {case}: {spread(p99s)} us")
-    found = ratios(times["dead"], times["healthy"])
-    Figure("p99 of an iteration, server dead", "server healthy", found, "<= 1.1").tell()
+        print(f"99th percentile, server {case}: {format_spread(p99s)} us")
+    p99_ratios = ratios(times["down"], times["healthy"])
+    Figure("p99 of an iteration, server down", "server healthy", p99_ratios, "<= 1.1").publish()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,25 @@
-"""How long a snapshot holds the training up, and how much slower iterations are while it is being written.
+"""Time that a snapshot blocks the training, and slowdown of iterations while it is written.
 
-``python benchmarks/snapshots.py`` trains a small network in steps of about 2 ms, beside a state of 200 MB in 200
-tensors that is saved again and again. In each round, in turns: a copy of the state into memory that was used before,
-torch.save, our snapshot with and without a thread, pytorch-pfn-extras's with and without one, and
-torch.distributed.checkpoint's async_save. Printed are medians over the rounds, with the lowest and the highest; times
-are in milliseconds.
+``python benchmarks/snapshots.py [--rounds N]``
+
+A small network trains in steps of about 2 ms, and a state of 200 MB in 200 tensors is saved. In each round, the cases
+follow one another: a copy of the state into memory that is already allocated (a lower bound), torch.save, our snapshot
+with and without a background thread, those of pytorch-pfn-extras (whose ThreadWriter does not copy the state, so that
+later steps change the file), AsyncCheckpointIO of Lightning, and async_save of torch.distributed.checkpoint. Printed
+are:
+
+- blocked: milliseconds until the training continues
+- written after: milliseconds until the file is written
+- slowdown: duration of steps while the file is written, as a ratio to steps afterward
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,7 +30,7 @@ from typing import Any
 import pytorch_pfn_extras as ppe
 import torch
 import torch.distributed.checkpoint as dcp
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 from torch import nn
 
 import pte_tracking as pte
@@ -33,7 +41,7 @@ TENSORS, ELEMENTS = 200, 250_000
 
 
 class State(nn.Module):
-    """200 MB."""
+    """State of 200 MB."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +49,7 @@ class State(nn.Module):
 
 
 class Training:
-    """Small steps, each timed."""
+    """Small training that measures each step."""
 
     def __init__(self) -> None:
         self._model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)])
@@ -55,19 +63,19 @@ class Training:
         self._optimizer.step()
         return time.perf_counter() - start
 
-    def steps(self, last: Callable[[], bool]) -> list[float]:
+    def steps(self, should_stop: Callable[[], bool]) -> list[float]:
         times = [self.step()]
-        while not last():
+        while not should_stop():
             times.append(self.step())
         return times
 
 
 class Case:
-    """A way to save.
+    """Method of saving the state.
 
     Args:
-        save: Saves, or begins to.
-        is_written: Whether the last one is written.
+        save: Saves the state, or starts to save it in the background.
+        is_written: Returns whether the last state is written. Defaults to always.
     """
 
     def __init__(self, save: Callable[[], object], is_written: Callable[[], bool] = lambda: True) -> None:
@@ -78,56 +86,74 @@ class Case:
         start = time.perf_counter()
         self._save()
         blocked = time.perf_counter() - start
-        during = training.steps(self._is_written)
+        times_during = training.steps(self._is_written)
         written = time.perf_counter() - start
         while not self._is_written():
             time.sleep(0.001)
-        until = time.perf_counter() + 1.5
-        otherwise = training.steps(lambda: time.perf_counter() > until)
+        deadline = time.perf_counter() + 1.5
+        times_otherwise = training.steps(lambda: time.perf_counter() > deadline)
         return {
             "blocked": blocked * 1e3,
             "written after": written * 1e3,
-            "slowdown": statistics.mean(during) / statistics.mean(otherwise),
+            "slowdown": statistics.mean(times_during) / statistics.mean(times_otherwise),
         }
 
 
-def ours(state: State, out: Path, asynchronous: bool) -> Case:
-    saver = extensions.snapshot("s", asynchronous=asynchronous)
-    assert isinstance(saver, TrainingSnapshot)
+def create_pte_case(state: State, out: Path, asynchronous: bool) -> Case:
+    snapshot = extensions.snapshot("s", asynchronous=asynchronous)
+    assert isinstance(snapshot, TrainingSnapshot)
     manager = pte.ExtensionsManager(state, 1, out_dir=out, iters_per_epoch=1_000_000, sinks=[])
     with manager.run_iteration():
         pass
-    thread = saver._writer
+    writer = snapshot._writer
 
     def is_written() -> bool:
-        return thread._thread is None or not thread._thread.is_alive()
+        return writer._thread is None or not writer._thread.is_alive()
 
-    return Case(lambda: saver(manager), is_written)
+    return Case(lambda: snapshot(manager), is_written)
 
 
-def theirs(state: State, out: Path, writer: Any) -> Case:
-    saver = ppe.training.extensions.snapshot(filename="s", writer=writer)
+def create_ppe_case(state: State, out: Path, writer: Any) -> Case:
+    snapshot = ppe.training.extensions.snapshot(filename="s", writer=writer)
     manager = ppe.training.ExtensionsManager({"main": state}, {}, 1, iters_per_epoch=1_000_000, out_dir=str(out))
     with manager.run_iteration():
         pass
-    saver.initialize(manager)
+    snapshot.initialize(manager)
     return Case(
-        lambda: saver(manager), lambda: getattr(writer, "_worker", None) is None or not writer._worker.is_alive()
+        lambda: snapshot(manager), lambda: getattr(writer, "_worker", None) is None or not writer._worker.is_alive()
     )
 
 
-def distributed(state: State, out: Path) -> Case:
-    last: list[Future[Any]] = []
+def create_dcp_case(state: State, out: Path) -> Case:
+    futures: list[Future[Any]] = []
 
     def save() -> None:
         future = dcp.async_save({"models": state.state_dict()}, checkpoint_id=out)
         assert isinstance(future, Future)
-        last[:] = [future]
+        futures[:] = [future]
 
-    return Case(save, lambda: last[0].done())
+    return Case(save, lambda: futures[0].done())
 
 
-def cases(folder: Path) -> Iterator[tuple[str, Case]]:
+def create_lightning_case(state: State, out: Path) -> Case:
+    from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
+
+    class SignalingIO(TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            super().save_checkpoint(*args, **kwargs)
+            written.set()
+
+    written = threading.Event()
+    checkpoint_io = AsyncCheckpointIO(SignalingIO())
+
+    def save() -> None:
+        written.clear()
+        checkpoint_io.save_checkpoint({"state_dict": state.state_dict()}, out / "last.ckpt")
+
+    return Case(save, written.is_set)
+
+
+def create_cases(folder: Path) -> Iterator[tuple[str, Case]]:
     state = State()
     warm = [torch.randn(ELEMENTS) for _ in range(TENSORS)]
     yield (
@@ -135,11 +161,16 @@ def cases(folder: Path) -> Iterator[tuple[str, Case]]:
         Case(lambda: [to.copy_(of.detach()) for to, of in zip(warm, state.weights, strict=True)]),
     )
     yield "torch.save", Case(lambda: torch.save({"models": state.state_dict()}, folder / "torch"))
-    yield "snapshot()", ours(state, folder / "ours", True)
-    yield "snapshot(asynchronous=False)", ours(state, folder / "sync", False)
-    yield "ppe", theirs(state, folder / "ppe", ppe.writing.SimpleWriter(out_dir=str(folder)))
-    yield "ppe, ThreadWriter (torn)", theirs(state, folder / "ppe2", ppe.writing.ThreadWriter(out_dir=str(folder)))
-    yield "dcp.async_save", distributed(state, folder / "dcp")
+    yield "snapshot()", create_pte_case(state, folder / "asynchronous", True)
+    yield "snapshot(asynchronous=False)", create_pte_case(state, folder / "synchronous", False)
+    yield "ppe", create_ppe_case(state, folder / "ppe", ppe.writing.SimpleWriter(out_dir=str(folder)))
+    yield (
+        "ppe, ThreadWriter (no copy)",
+        create_ppe_case(state, folder / "ppe_thread", ppe.writing.ThreadWriter(out_dir=str(folder))),
+    )
+    if importlib.util.find_spec("lightning"):
+        yield "Lightning, AsyncCheckpointIO", create_lightning_case(state, folder / "lightning")
+    yield "dcp.async_save", create_dcp_case(state, folder / "dcp")
 
 
 def main() -> None:
@@ -150,20 +181,20 @@ def main() -> None:
     for _ in range(200):
         training.step()
     with tempfile.TemporaryDirectory() as folder:
-        made = dict(cases(Path(folder)))
-        for case in made.values():
-            case.run(training)  # the first needs new memory
-        found = in_turns(args.rounds, {name: partial(case.run, training) for name, case in made.items()})
+        cases = dict(create_cases(Path(folder)))
+        for case in cases.values():
+            case.run(training)  # the first call allocates memory
+        results = interleave(args.rounds, {name: partial(case.run, training) for name, case in cases.items()})
     for quantity in ("blocked", "written after", "slowdown"):
         print(f"\n{quantity}")
-        for name in made:
-            print(f"  {name:30} {spread([one[quantity] for one in found[name]])}")
-    blocked = {name: [one["blocked"] for one in results] for name, results in found.items()}
-    for other, target in (("a copy into warm memory", "<= 1.5"), ("torch.save", "<= 0.15")):
-        shares = ratios(blocked["snapshot()"], blocked[other])
-        Figure("training blocked by a snapshot of 200 MB", other, shares, target).tell()
-    slower = [one["slowdown"] for one in found["snapshot()"]]
-    Figure("an iteration while a snapshot is written", "an iteration otherwise", slower, "<= 1.10").tell()
+        for name in cases:
+            print(f"  {name:30} {format_spread([result[quantity] for result in results[name]])}")
+    blocked = {name: [result["blocked"] for result in rounds] for name, rounds in results.items()}
+    for baseline, target in (("a copy into warm memory", "<= 1.5"), ("torch.save", "<= 0.15")):
+        blocked_ratios = ratios(blocked["snapshot()"], blocked[baseline])
+        Figure("training blocked by a snapshot of 200 MB", baseline, blocked_ratios, target).publish()
+    slowdowns = [result["slowdown"] for result in results["snapshot()"]]
+    Figure("an iteration while a snapshot is written", "an iteration afterward", slowdowns, "<= 1.10").publish()
 
 
 if __name__ == "__main__":

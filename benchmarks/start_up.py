@@ -1,8 +1,10 @@
-"""How much later the first iteration begins with tracking, and what importing the package takes.
+"""Delay of the first iteration by tracking, and import time of the package.
 
-``python benchmarks/start_up.py`` prints milliseconds: from ``import pte_tracking`` into the first iteration of a
-training with the JSON log, TensorBoard and MLflow, whose model and optimizer stand already; and of
-``import pte_tracking`` alone, beside a bare start of Python.
+``python benchmarks/start_up.py``
+
+- start-up: milliseconds from ``import pte_tracking`` to the body of the first iteration, for a training with the JSON
+  log, TensorBoard, and MLflow whose model and optimizer already exist
+- import: milliseconds of ``import pte_tracking``, without the start of Python
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from _measure import Figure, in_turns
+from _measure import Figure, interleave
 
 from tests import servers
 
 ROUNDS = 9
-# The optimizer first, as in a training: it imports so much that Python's next full garbage collection falls there,
-# 90 ms that are due after `import torch` whatever comes next.
+# Create the optimizer first, as a training does. It imports so much that the next full garbage collection of Python
+# happens there. That collection takes 90 ms and is due after `import torch` in any case.
 TRAINING = """
 import time, torch
 model = torch.nn.Linear(64, 10)
@@ -39,8 +41,8 @@ with manager.run_iteration():
 """
 
 
-def child(code: str) -> str:
-    # With compiled files, as an installed package has them.
+def run_child(code: str) -> str:
+    # Allow bytecode files, which an installed package also has.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return done.stdout
@@ -48,13 +50,13 @@ def child(code: str) -> str:
 
 def first_iteration(folder: Path, store: str) -> float:
     out = tempfile.mkdtemp(dir=folder)
-    return float(child(TRAINING.replace("OUT", repr(out)).replace("STORE", repr(store))))
+    return float(run_child(TRAINING.replace("OUT", repr(out)).replace("STORE", repr(store))))
 
 
-def seconds(code: str) -> float:
-    begin = time.perf_counter()
-    child(code)
-    return time.perf_counter() - begin
+def measure_seconds(code: str) -> float:
+    start = time.perf_counter()
+    run_child(code)
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -63,12 +65,14 @@ def main() -> None:
         folder = Path(name)
         servers.make_store(folder / "template.db")
         store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
-        first_iteration(folder, store)  # compiles
-        (starts,) = in_turns(ROUNDS, {"start": partial(first_iteration, folder, store)}).values()
-        imports = in_turns(ROUNDS, {code: partial(seconds, code) for code in ("import pte_tracking", "pass")})
-    Figure("start-up with all three sinks", "ms", starts, "<= 100").tell()
-    taken = [(ours - bare) * 1000 for ours, bare in zip(*imports.values(), strict=True)]
-    Figure("import pte_tracking", "ms", taken, "<= 50").tell()
+        first_iteration(folder, store)  # writes the bytecode files
+        (start_milliseconds,) = interleave(ROUNDS, {"start": partial(first_iteration, folder, store)}).values()
+        imports = interleave(ROUNDS, {code: partial(measure_seconds, code) for code in ("import pte_tracking", "pass")})
+    Figure("start-up with three sinks", "ms", start_milliseconds, "<= 100").publish()
+    milliseconds = [
+        (with_import - bare_start) * 1000 for with_import, bare_start in zip(*imports.values(), strict=True)
+    ]
+    Figure("import pte_tracking", "ms", milliseconds, "<= 50").publish()
 
 
 if __name__ == "__main__":

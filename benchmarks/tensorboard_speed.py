@@ -1,8 +1,10 @@
-"""How fast rows get into TensorBoard's event file, beside a bare EventFileWriter.
+"""Throughput of delivery to a TensorBoard event file, compared with EventFileWriter.
 
-``python benchmarks/tensorboard_speed.py`` prints rows per second and their ratio. Rows have five values. The
-bare writer is fed one event for each row, ready in memory, and flushed at the end; the delivery reads the rows
-from the journal and saves its position after each batch. Both run in turns in one process.
+``python benchmarks/tensorboard_speed.py [--rows N] [--rounds N]``
+
+Rows have five values. EventFileWriter receives one event per row and is flushed once at the end. The delivery reads the
+rows from the journal and saves its cursor after each batch. Printed are rows per second for both and their ratio, and
+the seconds to rewind by one percent of the rows. Both run alternately in one process.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _measure import Figure, in_turns, ratios, spread
+from _measure import Figure, format_spread, interleave, ratios
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -35,24 +37,24 @@ def row(step: int) -> dict[str, float]:
     }
 
 
-def journal(folder: Path, rows: int) -> tuple[Manifest, Journal]:
+def create_journal(folder: Path, rows: int) -> tuple[Manifest, Journal]:
     manifest = Manifest("0" * 32, "run", time.time(), [ENTRY])
     manifest.save(folder)
     (folder / DELIVERY).mkdir()
-    written = Journal(folder / JOURNAL)
-    written.append(RunStarted, manifest.id, manifest.name, 1, "host")
+    journal = Journal(folder / JOURNAL)
+    journal.append(RunStarted, manifest.id, manifest.name, 1, "host")
     for step in range(1, rows + 1):
-        written.append(Metrics, step, row(step))
-    return manifest, written
+        journal.append(Metrics, step, row(step))
+    return manifest, journal
 
 
-def bare(rows: int) -> float:
-    """Rows per second."""
-    made = [row(step) for step in range(1, rows + 1)]
+def write_bare(rows: int) -> float:
+    """Return rows per second."""
+    rows_to_write = [row(step) for step in range(1, rows + 1)]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         writer = EventFileWriter(folder)
-        for step, values in enumerate(made, 1):
+        for step, values in enumerate(rows_to_write, 1):
             event = Event(wall_time=start, step=step)
             for key, value in values.items():
                 event.summary.value.add(tag=key, simple_value=value)
@@ -61,24 +63,24 @@ def bare(rows: int) -> float:
         return rows / (time.perf_counter() - start)
 
 
-def delivery(rows: int) -> tuple[float, float]:
-    """Rows per second, and the seconds of a rewind by a hundredth."""
+def deliver(rows: int) -> tuple[float, float]:
+    """Return rows per second, and the seconds to rewind by one percent of the rows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        manifest, written = journal(folder, rows)
-        mark = written.end
-        channel = SinkConsumer(folder, manifest, ENTRY)
+        manifest, journal = create_journal(folder, rows)
+        position = journal.end
+        consumer = SinkConsumer(folder, manifest, ENTRY)
         start = time.perf_counter()
-        while channel.deliver_next():
+        while consumer.deliver_next():
             pass
         speed = rows / (time.perf_counter() - start)
         for step in range(rows, rows + rows // 100):
-            written.append(Metrics, step + 1, row(step + 1))
-        while channel.deliver_next():
+            journal.append(Metrics, step + 1, row(step + 1))
+        while consumer.deliver_next():
             pass
-        written.rewind(mark, rows)
+        journal.rewind(position, rows)
         start = time.perf_counter()
-        channel.deliver_next()
+        consumer.deliver_next()
         return speed, time.perf_counter() - start
 
 
@@ -87,11 +89,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    found = in_turns(args.rounds, {"ours": lambda: delivery(args.rows), "bare": lambda: (bare(args.rows), 0.0)})
-    ours, theirs = ([speed for speed, _ in side] for side in found.values())
-    print(f"rows per second: ours {spread(ours)}, bare EventFileWriter {spread(theirs)}")
-    Figure("rows a second to TensorBoard", "bare EventFileWriter", ratios(ours, theirs), ">= 0.9").tell()
-    print(f"rewind of {args.rows:,} rows: {spread([rewind for _, rewind in found['ours']])} s")
+    results = interleave(
+        args.rounds, {"delivery": lambda: deliver(args.rows), "bare": lambda: (write_bare(args.rows), 0.0)}
+    )
+    delivery_speeds, bare_speeds = ([speed for speed, _ in rounds] for rounds in results.values())
+    print(f"rows per second: delivery {format_spread(delivery_speeds)}, EventFileWriter {format_spread(bare_speeds)}")
+    Figure(
+        "rows per second to TensorBoard", "EventFileWriter", ratios(delivery_speeds, bare_speeds), ">= 0.9"
+    ).publish()
+    print(f"rewind of {args.rows:,} rows: {format_spread([rewind for _, rewind in results['delivery']])} s")
 
 
 if __name__ == "__main__":

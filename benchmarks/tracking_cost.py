@@ -1,7 +1,12 @@
-"""What tracking costs the training in each iteration, and how long a value takes until it can be seen.
+"""Cost of tracking per iteration, and latency until a value is visible.
 
-``python benchmarks/tracking_cost.py``: a loop whose body is 0.5 ms of torch work reports five tensors in each
-iteration, and each iteration is a row to the JSON log, TensorBoard and MLflow (sqlite). The body is not counted.
+``python benchmarks/tracking_cost.py``
+
+An iteration consists of 0.5 ms of torch work, which is not counted, and a report of five tensors. Each iteration writes
+a row to the JSON log, TensorBoard, and MLflow (SQLite store).
+
+- median, 99th percentile: microseconds per iteration in addition to the work
+- latency: seconds from an append until another process can read the value from the MLflow store and the event file
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _measure import Figure, in_turns
+from _measure import Figure, interleave
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
@@ -26,17 +31,17 @@ ROUNDS = 7
 ITERATIONS = 2000
 
 
-def body(x: torch.Tensor) -> torch.Tensor:
-    """About half a millisecond of torch work."""
-    end = time.perf_counter() + 0.0005
-    while time.perf_counter() < end:
+def work(x: torch.Tensor) -> torch.Tensor:
+    """Run about half a millisecond of torch work."""
+    deadline = time.perf_counter() + 0.0005
+    while time.perf_counter() < deadline:
         x = x @ x.T / 100
     return x.mean()
 
 
-def per_iteration(folder: Path, store: str) -> tuple[float, float]:
-    """Microseconds that an iteration takes beyond its body: median and 99th percentile."""
-    outside = []
+def measure_iteration(folder: Path, store: str) -> tuple[float, float]:
+    """Return median and 99th percentile of the microseconds per iteration in addition to the work."""
+    overheads = []
     x = torch.rand(64, 64)
     with pte.ExtensionsManager(
         {},
@@ -47,48 +52,50 @@ def per_iteration(folder: Path, store: str) -> tuple[float, float]:
         sinks=["json", "tensorboard", MLflowSink(store)],
     ) as manager:
         for _ in range(ITERATIONS):
-            begin = time.perf_counter()
+            iteration_start = time.perf_counter()
             with manager.run_iteration():
                 start = time.perf_counter()
-                value = body(x)
+                value = work(x)
                 values = {f"train/{name}": value + index for index, name in enumerate("abcde")}
-                spent = time.perf_counter() - start
+                work_seconds = time.perf_counter() - start
                 pte.report(values)
-            outside.append((time.perf_counter() - begin - spent) * 1e6)
-    steady = outside[200:]
+            overheads.append((time.perf_counter() - iteration_start - work_seconds) * 1e6)
+    steady = overheads[200:]
     return statistics.median(steady), statistics.quantiles(steady, n=100)[-1]
 
 
-def until_visible(folder: Path, store: str) -> dict[str, list[float]]:
-    """Seconds from an append until another process would see the value in MLflow's store and in an event file."""
+def measure_latency(folder: Path, store: str) -> dict[str, list[float]]:
+    """Return the seconds from an append until a value is visible in the MLflow store and in the event file."""
     from mlflow.tracking import MlflowClient
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     client = MlflowClient(store)
-    waits: dict[str, list[float]] = {"MLflow": [], "TensorBoard": []}
+    latencies: dict[str, list[float]] = {"MLflow": [], "TensorBoard": []}
     with pte.Run(folder / "visible", sinks=["tensorboard", MLflowSink(store)]) as run:
         run.log_metrics({"value": 0.0}, 0)
-        end = time.monotonic() + 60
-        while not (runs := client.search_runs(["0"], f"tags.`pte.run_id` = '{run.id}'")) and time.monotonic() < end:
+        deadline = time.monotonic() + 60
+        while (
+            not (runs := client.search_runs(["0"], f"tags.`pte.run_id` = '{run.id}'")) and time.monotonic() < deadline
+        ):
             time.sleep(0.5)
         time.sleep(2)
-        found = runs[0].info.run_id
+        run_id = runs[0].info.run_id
         loaders = [EventFileLoader(str(path)) for path in run.directory.glob("events.out.tfevents.*")]
         for step in range(1, 12):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             run.log_metrics({"value": float(step)}, step)
-            waiting = {"MLflow", "TensorBoard"}
-            while waiting and time.perf_counter() - begin < 20:
-                seen = set()
+            missing = {"MLflow", "TensorBoard"}
+            while missing and time.perf_counter() - start < 20:
+                visible = set()
                 if any(event.step == step for loader in loaders for event in loader.Load()):
-                    seen.add("TensorBoard")
-                if "MLflow" in waiting and client.get_run(found).data.metrics.get("value") == step:
-                    seen.add("MLflow")
-                for backend in seen & waiting:
-                    waits[backend].append(time.perf_counter() - begin)
-                waiting -= seen
+                    visible.add("TensorBoard")
+                if "MLflow" in missing and client.get_run(run_id).data.metrics.get("value") == step:
+                    visible.add("MLflow")
+                for backend in visible & missing:
+                    latencies[backend].append(time.perf_counter() - start)
+                missing -= visible
                 time.sleep(0.01)
-    return waits
+    return latencies
 
 
 def main() -> None:
@@ -97,13 +104,13 @@ def main() -> None:
         folder = Path(name)
         servers.make_store(folder / "template.db")
         store = f"sqlite:///{servers.copy_store(folder / 'template.db', folder)}"
-        (rounds,) = in_turns(ROUNDS, {"": partial(per_iteration, folder, store)}).values()
+        (rounds,) = interleave(ROUNDS, {"": partial(measure_iteration, folder, store)}).values()
         medians, p99s = (list(column) for column in zip(*rounds, strict=True))
-        work = "a row of 5 values to all three, by the engine"
-        Figure(f"{work}: median", "us", medians, "<= 15").tell()
-        Figure(f"{work}: 99th percentile", "us", p99s, "<= 100").tell()
-        for backend, seconds in until_visible(folder, store).items():
-            Figure(f"from append to visible in {backend}", "s", seconds, "<= 2").tell()
+        label = "a row of 5 values to three sinks, manager and LogReport"
+        Figure(f"{label}: median", "us", medians, "<= 15").publish()
+        Figure(f"{label}: 99th percentile", "us", p99s, "<= 100").publish()
+        for backend, seconds in measure_latency(folder, store).items():
+            Figure(f"latency from append to {backend}", "s", seconds, "<= 2").publish()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Train on digits in several processes: torchrun --nproc-per-node 2 ddp.py [--fsdp] [--resume].
+"""Train on digits in several processes.
 
-Every process makes the same calls; rank 0 writes the one run. With --max-restarts 3 and --resume, a process that dies
-costs the iterations since the last snapshot. Runs as a single process, too: torchrun --nproc-per-node 1 ddp.py
+torchrun --nproc-per-node 2 ddp.py [--fsdp] [--resume]
+
+Every process makes the same calls, and rank 0 writes the run. With --max-restarts 3 and --resume, training continues
+from the last snapshot after a process fails. Also works with --nproc-per-node 1.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ import pte_tracking as pte
 from pte_tracking import extensions
 
 
-def part(dataset: Dataset[tuple[Tensor, ...]], shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
-    """This rank's part of the data."""
+def shard_loader(dataset: Dataset[tuple[Tensor, ...]], shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+    """Return a loader for the part of the data that belongs to this rank."""
     return DataLoader(dataset, batch_size=32, sampler=DistributedSampler(dataset, shuffle=shuffle))
 
 
 def train(epochs: int, fsdp: bool, resume: bool) -> None:
-    torch.manual_seed(0)  # the same split of the data on every rank, and the same weights at the beginning
-    train, val = (part(loader.dataset, shuffle) for loader, shuffle in zip(digits(), (True, False), strict=True))
+    torch.manual_seed(0)  # every rank needs the same split of the data and the same initial weights
+    train, val = (
+        shard_loader(loader.dataset, shuffle) for loader, shuffle in zip(digits(), (True, False), strict=True)
+    )
     model: nn.Module = network()
     if fsdp:
         fully_shard(model)
@@ -75,5 +79,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     dist.init_process_group("gloo")
     train(args.epochs, args.fsdp, args.resume)
-    gc.collect()  # torch aborts now and then where a wrapped model outlives its process group
+    gc.collect()  # torch sometimes aborts if a wrapped model still exists after its process group
     dist.destroy_process_group()

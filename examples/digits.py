@@ -1,7 +1,7 @@
-"""Train a small network on scikit-learn's digits; record it in a JSON log, TensorBoard and MLflow.
+"""Train a small network on the digits of scikit-learn, logged to a JSON log, TensorBoard, and MLflow.
 
-python digits.py            # a run in ./result, MLflow's store where MLflow itself puts it
-python digits.py --resume   # go on where the last one stopped, or was killed
+python digits.py            # writes the run to ./result and to the default store of MLflow
+python digits.py --resume   # continues after the last snapshot
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pte_tracking import extensions
 
 
 def digits() -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, ...]]]:
-    """1,797 handwritten digits of 8 x 8 pixels, four fifths of them to train on."""
+    """Return loaders for training and validation: 1,797 handwritten digits of 8 x 8 pixels, split 80 to 20."""
     data, target = load_digits(return_X_y=True)
     images = torch.tensor(data, dtype=torch.float32).view(-1, 1, 8, 8) / 16
     train, val = random_split(TensorDataset(images, torch.tensor(target)), [0.8, 0.2])
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # the network is too small to be shared out
+    torch.set_num_threads(1)  # more threads are slower for a small network
     torch.manual_seed(args.seed)
     train, val = digits()
     model = network()
@@ -52,10 +52,10 @@ def main() -> None:
         output = model(image)
         losses = nn.functional.cross_entropy(output, label, reduction="none")
         pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).float().mean()})
-        taken_for = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
-        manager.run.log_confusion_matrix("val/confusion", taken_for, manager.iteration)
-        hardest = nn.functional.interpolate(image[losses.argmax()][None], scale_factor=16)[0]
-        manager.run.log_image("val/hardest", hardest, manager.iteration)
+        confusion = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
+        manager.run.log_confusion_matrix("val/confusion", confusion, manager.iteration)
+        hardest_image = nn.functional.interpolate(image[losses.argmax()][None], scale_factor=16)[0]
+        manager.run.log_image("val/hardest", hardest_image, manager.iteration)
 
     manager = pte.ExtensionsManager(
         {"main": model},

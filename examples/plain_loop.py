@@ -1,4 +1,4 @@
-"""Every extension in a training loop of your own: python plain_loop.py [--resume]."""
+"""Train in a plain loop with all extensions: python plain_loop.py [--resume]"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
-    torch.set_num_threads(1)  # the network is too small to be shared out
+    torch.set_num_threads(1)  # more threads are slower for a small network
     torch.manual_seed(0)
     train, val = digits()
     model = network()

@@ -73,7 +73,7 @@ def test_example_backend_installs_passes_contract_and_delivers_run(tmp_path: Pat
     )
     assert re.search(r"\d+ passed", report)
     run("-c", TRAIN, status=-signal.SIGKILL)
-    assert "everything of result is delivered" in run("-m", "pte_tracking._cli", "sync", "result")
+    assert "result: all events delivered" in run("-m", "pte_tracking._cli", "sync", "result")
     with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:
         assert database.execute("SELECT key, step, value FROM points ORDER BY step").fetchall() == [
             ("loss", 1, 0.25),

@@ -1,4 +1,4 @@
-"""The examples do what they promise, as a user runs them."""
+"""Tests that run the examples as a user does."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised inside MLflow
 ]
 
 
-def run(example: str, *arguments: str, folder: Path, store: str, launcher: Sequence[str] = ()) -> str:
-    """What an example prints when it is run in a folder and with an MLflow store."""
-    done = subprocess.run(
+def run_example(example: str, *arguments: str, folder: Path, store: str, launcher: Sequence[str] = ()) -> str:
+    """Run an example in a folder with an MLflow store and return its output."""
+    result = subprocess.run(
         [sys.executable, *launcher, str(EXAMPLES / example), *arguments],
         cwd=folder,
         env=os.environ | {"MLFLOW_TRACKING_URI": store},
@@ -32,12 +32,12 @@ def run(example: str, *arguments: str, folder: Path, store: str, launcher: Seque
         text=True,
         timeout=250,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert sync(folder / "result", timeout=60) == []
-    return done.stdout
+    return result.stdout
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
     loaded: list[dict[str, Any]] = json.loads((folder / "result" / "log").read_text())
     return loaded
 
@@ -46,14 +46,14 @@ def mlflow_runs(store: str) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
-    return list(client.search_runs([one.experiment_id for one in client.search_experiments()]))
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
 
 
 def test_digits_learns_and_logs_same_metrics_to_every_sink(tmp_path: Path, mlflow_store: str) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    printed = run("digits.py", folder=tmp_path, store=mlflow_store)
-    log = rows(tmp_path)
+    printed = run_example("digits.py", folder=tmp_path, store=mlflow_store)
+    log = read_rows(tmp_path)
     assert [row["epoch"] for row in log] == list(range(1, 21))
     assert log[-1]["val/accuracy"] > 0.97
     assert "val/accuracy" in printed
@@ -63,24 +63,24 @@ def test_digits_learns_and_logs_same_metrics_to_every_sink(tmp_path: Path, mlflo
     assert tracked.data.metrics["val/accuracy"] == log[-1]["val/accuracy"]
     assert tracked.data.params == {"epochs": "20", "lr": "0.001", "seed": "0"}
 
-    board = EventAccumulator(str(tmp_path / "result"))
-    board.Reload()
-    accuracy = [(point.step, point.value) for point in board.Scalars("val/accuracy")]
+    accumulator = EventAccumulator(str(tmp_path / "result"))
+    accumulator.Reload()
+    accuracy = [(point.step, point.value) for point in accumulator.Scalars("val/accuracy")]
     assert accuracy == [(row["iteration"], pytest.approx(row["val/accuracy"])) for row in log]
 
 
 def test_digits_resume_continues_same_run(tmp_path: Path, mlflow_store: str) -> None:
-    run("digits.py", "--epochs", "1", folder=tmp_path, store=mlflow_store)
-    run("digits.py", "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
-    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+    run_example("digits.py", "--epochs", "1", folder=tmp_path, store=mlflow_store)
+    run_example("digits.py", "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1, 2]
     assert len(mlflow_runs(mlflow_store)) == 1
 
 
 def rows_without_measurements(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the machine."""
+    """Return the log without values that depend on the machine."""
     return [
         {key: value for key, value in row.items() if key != "elapsed_time" and not key.startswith("system/")}
-        for row in rows(folder)
+        for row in read_rows(folder)
     ]
 
 
@@ -89,31 +89,33 @@ def test_front_ends_log_equal_rows(tmp_path: Path, mlflow_store: str) -> None:
     for example in ("plain_loop.py", "trainer.py", "ignite_loop.py"):
         folder = tmp_path / example
         folder.mkdir()
-        run(example, "--epochs", "2", folder=folder, store=mlflow_store)
+        run_example(example, "--epochs", "2", folder=folder, store=mlflow_store)
         logs.append(rows_without_measurements(folder))
         assert (folder / "result" / "loss.png").is_file()
     plain, trainer, ignite = logs
     assert len(plain) == 6
     assert trainer == plain
-    # Ignite's metrics are computed by Ignite, and rounded on another way.
+    # Ignite computes its metrics in a different order, which changes the rounding.
     assert [pytest.approx(row) for row in plain] == ignite
 
 
 @pytest.mark.parametrize("example", ["plain_loop.py", "trainer.py", "ignite_loop.py"])
 def test_front_end_resume_continues_rows(example: str, tmp_path: Path, mlflow_store: str) -> None:
-    run(example, "--epochs", "1", folder=tmp_path, store=mlflow_store)
-    run(example, "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
-    assert [row["iteration"] for row in rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
+    run_example(example, "--epochs", "1", folder=tmp_path, store=mlflow_store)
+    run_example(example, "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
+    assert [row["iteration"] for row in read_rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
 
 
-@pytest.mark.parametrize("kind", [[], ["--fsdp"]])
-def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(kind: list[str], tmp_path: Path, mlflow_store: str) -> None:
+@pytest.mark.parametrize("options", [[], ["--fsdp"]])
+def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(
+    options: list[str], tmp_path: Path, mlflow_store: str
+) -> None:
     launcher = ["-m", "torch.distributed.run", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    two, one = ([*launcher, "--nproc-per-node", number] for number in ("2", "1"))
-    run("ddp.py", "--epochs", "3", *kind, folder=tmp_path, store=mlflow_store, launcher=two)
-    run("ddp.py", "--epochs", "4", "--resume", *kind, folder=tmp_path, store=mlflow_store, launcher=one)
-    log = rows(tmp_path)
-    # 45 batches of 32 in one process, 23 in each of two.
+    two_ranks, one_rank = ([*launcher, "--nproc-per-node", number] for number in ("2", "1"))
+    run_example("ddp.py", "--epochs", "3", *options, folder=tmp_path, store=mlflow_store, launcher=two_ranks)
+    run_example("ddp.py", "--epochs", "4", "--resume", *options, folder=tmp_path, store=mlflow_store, launcher=one_rank)
+    log = read_rows(tmp_path)
+    # 45 batches of 32 in a single process, 23 on each of two ranks.
     assert [(row["epoch"], row["iteration"]) for row in log] == [(1, 23), (2, 46), (3, 69), (4, 114)]
     assert log[-1]["val/accuracy"] > 0.97
     (tracked,) = mlflow_runs(mlflow_store)

@@ -1,4 +1,4 @@
-"""What is written about the project in several places says the same, and the wheel holds all of it."""
+"""Tests of the project metadata and the wheel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACKENDS = {folder.parent.name for folder in (ROOT / "backends/pte_backends").gl
 PACKAGES = ["pte_tracking", "backends/pte_backends"]
 
 
-def sources(package: str) -> set[str]:
+def package_files(package: str) -> set[str]:
     folder = ROOT / package
     files = (file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return {str(file.relative_to(folder.parent)) for file in files}
@@ -35,19 +35,19 @@ def test_version_matches_project_file() -> None:
     assert pte_tracking.__version__ == PROJECT["project"]["version"]
 
 
-def test_wheel_has_two_packages() -> None:
+def test_wheel_configuration_lists_two_packages() -> None:
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == PACKAGES
 
 
 def test_entry_points_name_every_backend() -> None:
-    points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
-    modules = {name: target.partition(":")[0] for name, target in points.items()}
+    entry_points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
+    modules = {name: target.partition(":")[0] for name, target in entry_points.items()}
     assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}
 
 
 def test_installed_entry_points_match_project_file() -> None:
-    points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
-    installed = {point.name: point.value for point in points}
+    entry_points = distribution("pte-tracking").entry_points.select(group="pte_tracking.sinks")
+    installed = {point.name: point.value for point in entry_points}
     assert installed == PROJECT["project"]["entry-points"]["pte_tracking.sinks"], "install the project again"
 
 
@@ -82,10 +82,19 @@ def test_constraints_pin_every_dependency() -> None:
     assert required == pinned
 
 
-def test_wheel_contains_every_package_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of all files in a wheel built from the working tree, without its metadata."""
+    directory = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    expected = set().union(*map(sources, PACKAGES))
-    included = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert included == expected
+    (wheel,) = directory.glob("*.whl")
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+def test_wheel_top_level_is_two_packages(wheel_files: set[str]) -> None:
+    assert {name.partition("/")[0] for name in wheel_files} == {"pte_tracking", "pte_backends"}
+
+
+def test_wheel_contains_every_package_file(wheel_files: set[str]) -> None:
+    assert wheel_files == set().union(*map(package_files, PACKAGES))

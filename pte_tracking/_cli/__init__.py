@@ -1,7 +1,4 @@
-"""The command ``pte-tracking``: look at runs, and deliver what is left of them.
-
-Exit codes: 0 all is well, 1 something is left, broken or no run, 2 wrong use.
-"""
+"""Command-line interface, installed as ``pte-tracking``."""
 
 from __future__ import annotations
 
@@ -14,23 +11,23 @@ from pte_tracking._cli.convert import convert
 from pte_tracking._cli.export import export
 from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
-from pte_tracking._cli.sync import InOrder, sync
+from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command("list")(list_runs)
 app.command()(show)
 app.command()(compare)
 app.command()(export)
 app.command()(verify)
 app.command()(convert)
-app.command(cls=InOrder)(sync)
+app.command(cls=OrderedCommand)(sync)
 
 
 @app.callback()
 def main() -> None:
-    """Look at runs, and deliver what is left of them.
+    """Inspect runs and deliver their events to backends.
 
-    Exit codes: 0 all is well, 1 something is left, broken or no run, 2 wrong use.
+    Exit codes: 0 success, 1 pending or damaged data or no run found, 2 usage error.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -1,4 +1,4 @@
-"""``python -m pte_tracking._cli``: the command ``pte-tracking``."""
+"""Entry point of ``python -m pte_tracking._cli``, equivalent to ``pte-tracking``."""
 
 from pte_tracking._cli import app
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and what is said of a folder that is no run."""
+"""Arguments and error handling shared by the commands."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import typer
 from pte_tracking._cli.rendering import fail
 from pte_tracking._store.manifest import RunNotFoundError
 
-# What may not be read is told as every other trouble is; Typer would take it for wrong use.
-folder = functools.partial(typer.Argument, show_default=False, readable=False)
-RunDir = Annotated[Path, folder(help="The run's directory (out_dir).")]
+# Typer would reject an unreadable path as a usage error (exit code 2). The commands report it with exit code 1.
+directory_argument = functools.partial(typer.Argument, show_default=False, readable=False)
+RunDir = Annotated[Path, directory_argument(help="Run directory (out_dir).")]
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """What cannot be read as a run ends the command with one line and exit code 1; nothing is warned of twice."""
-    warned: set[str] = set()
+def reporting_errors() -> Iterator[None]:
+    """Exit with one line and code 1 if a run cannot be read, and log each warning only once."""
+    messages: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
-        before = len(warned)
-        warned.add(record.getMessage())
-        return len(warned) > before
+        count = len(messages)
+        messages.add(record.getMessage())
+        return len(messages) > count
 
     logger = logging.getLogger("pte_tracking")
     logger.addFilter(is_new)
@@ -37,13 +37,13 @@ def reading() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (RunNotFoundError, OSError) as error:
-        fail(tell(error), 1)
+        fail(format_error(error), 1)
     finally:
         logger.removeFilter(is_new)
 
 
-def tell(error: RunNotFoundError | OSError) -> str:
-    """What went wrong, in one line."""
+def format_error(error: RunNotFoundError | OSError) -> str:
+    """Format an error as one line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)

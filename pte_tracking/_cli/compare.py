@@ -1,4 +1,4 @@
-"""``pte-tracking compare``."""
+"""The command ``pte-tracking compare``."""
 
 from __future__ import annotations
 
@@ -7,39 +7,45 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pte_tracking._cli.arguments import folder, reading
-from pte_tracking._cli.rendering import AsJson, console, fail, print_json, print_table
+from pte_tracking._cli.arguments import directory_argument, reporting_errors
+from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_table
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.metrics import summarize_metrics
 
 
 def compare(
-    runs: Annotated[list[Path], folder(help="Directories of two runs or more.")],
+    runs: Annotated[list[Path], directory_argument(help="Directories of two or more runs.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs: params that differ, and the metrics side by side (last, lowest and highest value)."""
+    """Compare the parameters and metrics of runs.
+
+    Show the parameters that differ, and the last, lowest, and highest value of each metric.
+    """
     if len(runs) < 2:
-        fail("compare: give the directories of at least two runs", 2)
-    with reading():
+        fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
+    with reporting_errors():
         params = {str(run): summarize(run).params for run in runs}
         metrics = {str(run): summarize_metrics(run) for run in runs}
-        different = _different(params)
+        differing = _find_differing(params)
         if as_json:
-            print_json({"params": different, "metrics": msgspec.to_builtins(metrics)})
+            print_json({"params": differing, "metrics": msgspec.to_builtins(metrics)})
             return
-        to = console()
-        print_table(to, "params that differ", [{"param": key, **values} for key, values in different.items()])
-        keys = list(dict.fromkeys(key for found in metrics.values() for key in found))
-        for what in ("last", "lowest", "highest"):
+        console = create_console()
+        print_table(
+            console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
+        )
+        keys = list(dict.fromkeys(key for summaries in metrics.values() for key in summaries))
+        for statistic in ("last", "lowest", "highest"):
             rows = [
-                {"metric": key} | {run: getattr(found.get(key), what, None) for run, found in metrics.items()}
+                {"Metric": key}
+                | {run: getattr(summaries.get(key), statistic, None) for run, summaries in metrics.items()}
                 for key in keys
             ]
-            print_table(to, f"{what} values", rows)
+            print_table(console, f"{statistic.capitalize()} values", rows)
 
 
-def _different(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _find_differing(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     keys = dict.fromkeys(key for values in params.values() for key in values)
     table = {key: {run: values.get(key) for run, values in params.items()} for key in keys}
-    # By their texts: 1, 1.0 and True are other params, though Python takes them for equal.
+    # Compare representations: 1, 1.0, and True are different parameters but equal in Python.
     return {key: row for key, row in table.items() if len(set(map(repr, row.values()))) > 1}

@@ -1,4 +1,4 @@
-"""``pte-tracking convert``."""
+"""The command ``pte-tracking convert``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pte_tracking._cli.rendering import fail
 
 
 def convert(
-    snapshot: Annotated[Path, typer.Argument(help="The folder of a snapshot that lies in shards.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    snapshot: Annotated[Path, typer.Argument(help="Directory of a sharded snapshot.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
 ) -> None:
-    """Make one file of a snapshot whose tensors lie in shards; torch.load reads it anywhere."""
-    # Of all commands, this one alone needs torch.
+    """Convert a sharded snapshot to a single file for torch.load."""
+    # The other commands do not import torch, which takes seconds.
     from pte_tracking._snapshots.errors import SnapshotError
     from pte_tracking._snapshots.file import write
     from pte_tracking._snapshots.shards import gather_shards
 
     if not snapshot.is_dir():
-        fail(f"{snapshot}: expected the folder of a snapshot that lies in shards", 2)
+        fail(f"{snapshot}: expected the directory of a sharded snapshot", 2)
     if file.exists():
-        fail(f"{file}: it exists already; give another name", 2)
+        fail(f"{file} already exists. Choose another file name.", 2)
     try:
-        written = write(file, gather_shards(snapshot))
+        digest = write(file, gather_shards(snapshot))
     except (SnapshotError, OSError) as error:
         fail(str(error), 1)
-    typer.echo(f"{file}: {written.size} bytes, SHA-256 {written.sha256}")
+    typer.echo(f"{file}: {digest.size} bytes, SHA-256 {digest.sha256}")

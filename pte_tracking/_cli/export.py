@@ -1,4 +1,7 @@
-"""``pte-tracking export``: row after row, so that a run of any length takes little memory."""
+"""The command ``pte-tracking export``.
+
+Rows are read and written one at a time, so memory use does not depend on the length of the run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import IO, Annotated, Any
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import RunDir, reading
+from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import fail
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.events import Metrics
@@ -22,58 +25,60 @@ from pte_tracking._store.journal import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.metrics import read_rows
 
-_FIRST = ("log", "epoch", "iteration", "elapsed_time", "time")
-_AT_ONCE = 10_000  # rows in a piece of a Parquet file
+_CLOCK_COLUMNS = ("log", "epoch", "iteration", "elapsed_time", "time")
+#: Number of rows in a row group of a Parquet file.
+_ROWS_PER_GROUP = 10_000
 
 
 class Format(str, Enum):
-    """What to write."""
+    """Output formats."""
 
-    csv = "csv"
-    parquet = "parquet"
-    json = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+    JSON = "json"
 
 
 def export(
     run: RunDir,
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.csv,
+    file_format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.CSV,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; the standard output if not given.")
+        Path | None, typer.Option("--output", "-o", help="Output file. Defaults to standard output.")
     ] = None,
 ) -> None:
-    """Write all rows that hold as a table: log, epoch, iteration, elapsed_time, time, and a column for each metric.
+    """Write the rows of a run as a table.
 
-    A metric that is called like one of these five stands under metrics/, such as metrics/time.
+    Superseded rows are left out. The columns are log, epoch, iteration, elapsed_time, time, and one for each metric.
+    A metric with one of these five names is written under metrics/, such as metrics/time.
     """
-    with reading():
-        summarize(run)  # is it a run at all?
-        # What a training adds from here on is left out: the columns are known before the first row is written.
+    with reporting_errors():
+        summarize(run)  # raises if the directory contains no run
+        # The columns must be known before the first row is written. Rows added after this position are left out.
         _, end = last_event(run / JOURNAL)
-        keys = list(dict.fromkeys(_column(key) for row in read_rows(run, end) for key in row.values))
-        table = map(_plain, read_rows(run, end))
-        if format is Format.parquet:
+        keys = list(dict.fromkeys(_column_name(key) for row in read_rows(run, end) for key in row.values))
+        table = map(_to_record, read_rows(run, end))
+        if file_format is Format.PARQUET:
             _write_parquet(table, keys, output)
             return
-        with _opened(output) as file:
-            if format is Format.csv:
-                writer = csv.DictWriter(file, [*_FIRST, *keys], lineterminator="\n")
+        with _open_output(output) as file:
+            if file_format is Format.CSV:
+                writer = csv.DictWriter(file, [*_CLOCK_COLUMNS, *keys], lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(table)
             else:
                 _write_json(table, file)
 
 
-def _plain(row: Metrics) -> dict[str, Any]:
+def _to_record(row: Metrics) -> dict[str, Any]:
     clocks = {"log": row.log, "epoch": row.epoch, "iteration": row.step, "elapsed_time": row.elapsed_time}
-    return {**{_column(key): value for key, value in row.values.items()}, **clocks, "time": row.time}
+    return {**{_column_name(key): value for key, value in row.values.items()}, **clocks, "time": row.time}
 
 
-def _column(key: str) -> str:
-    return f"metrics/{key}" if key in _FIRST else key
+def _column_name(key: str) -> str:
+    return f"metrics/{key}" if key in _CLOCK_COLUMNS else key
 
 
 @contextlib.contextmanager
-def _opened(output: Path | None) -> Iterator[IO[str]]:
+def _open_output(output: Path | None) -> Iterator[IO[str]]:
     if output is None:
         yield sys.stdout
         return
@@ -91,19 +96,19 @@ def _write_json(table: Iterable[dict[str, Any]], file: IO[str]) -> None:
 
 def _write_parquet(table: Iterable[dict[str, Any]], keys: list[str], output: Path | None) -> None:
     if output is None:
-        fail("export: Parquet is no text; name a file with --output", 2)
+        fail("Parquet cannot be written to standard output. Pass a file with --output.", 2)
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        fail("export: Parquet needs pyarrow, which is not installed: pip install pyarrow", 1)
-    kinds = {"log": pyarrow.string(), "iteration": pyarrow.int64()}
-    schema = pyarrow.schema([(key, kinds.get(key, pyarrow.float64())) for key in (*_FIRST, *keys)])
-    rows = iter(table)
+        fail("Parquet output requires pyarrow. Run: pip install pyarrow", 1)
+    column_types = {"log": pyarrow.string(), "iteration": pyarrow.int64()}
+    schema = pyarrow.schema([(key, column_types.get(key, pyarrow.float64())) for key in (*_CLOCK_COLUMNS, *keys)])
+    records = iter(table)
     with parquet.ParquetWriter(output, schema) as writer:
-        while piece := list(itertools.islice(rows, _AT_ONCE)):
-            writer.write_table(pyarrow.Table.from_pylist([_floats(row) for row in piece], schema=schema))
+        while rows := list(itertools.islice(records, _ROWS_PER_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist([_to_floats(row) for row in rows], schema=schema))
 
 
-def _floats(row: dict[str, Any]) -> dict[str, Any]:
+def _to_floats(row: dict[str, Any]) -> dict[str, Any]:
     return {key: float(value) if isinstance(value, int) and key != "iteration" else value for key, value in row.items()}

@@ -1,4 +1,4 @@
-"""``pte-tracking list``."""
+"""The command ``pte-tracking list``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import folder, reading, tell
-from pte_tracking._cli.rendering import AsJson, console, fail, print_json, print_table
+from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
+from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.manifest import RunNotFoundError
@@ -17,54 +17,57 @@ from pte_tracking._store.metrics import is_lower_better, primary_metric, summari
 
 
 def list_runs(
-    directory: Annotated[Path, folder(help="Where to look, with all folders below.")],
+    directory: Annotated[Path, directory_argument(help="Directory to search, including subdirectories.")],
     best: Annotated[
-        str | None, typer.Option(help="The value to tell the best of; a loss or an accuracy if not given.")
+        str | None, typer.Option(help="Metric to show the best value of. Defaults to a loss or an accuracy.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs in a folder: status, last step, best value, what is not delivered."""
-    found: list[tuple[RunSummary, dict[str, Any] | None]] = []
-    broken: list[RunNotFoundError | OSError] = []
-    with reading():
-        for run in find_runs(directory, broken.append):
+    """List the runs in a directory.
+
+    Show the status, last step, best value, sinks, and pending events of each run.
+    """
+    runs: list[tuple[RunSummary, dict[str, Any] | None]] = []
+    errors: list[RunNotFoundError | OSError] = []
+    with reporting_errors():
+        for run in find_runs(directory, errors.append):
             try:
-                found.append((summarize(run), _best(run, best)))
+                runs.append((summarize(run), _find_best(run, best)))
             except (RunNotFoundError, OSError) as error:
-                broken.append(error)
-        # What has gone meanwhile is no trouble: a run that starts afresh moves the earlier one aside.
-        broken = [one for one in broken if not isinstance(one, FileNotFoundError)]
-        for one in broken:
-            typer.echo(tell(one), err=True)
-        if not found and not broken:
-            fail(f"{directory}: no run here or below", 1)
+                errors.append(error)
+        # A run may disappear during the search: a fresh start archives the earlier run of the directory.
+        errors = [failure for failure in errors if not isinstance(failure, FileNotFoundError)]
+        for failure in errors:
+            typer.echo(format_error(failure), err=True)
+        if not runs and not errors:
+            fail(f"{directory}: no run found in this directory or below", 1)
         if as_json:
-            print_json([msgspec.to_builtins(one) | {"best": value} for one, value in found])
-        elif found:
-            print_table(console(), "", [_row(one, value) for one, value in found])
-        if broken:
+            print_json([msgspec.to_builtins(run) | {"best": value} for run, value in runs])
+        elif runs:
+            print_table(create_console(), "", [_build_row(run, value) for run, value in runs])
+        if errors:
             raise typer.Exit(1)
 
 
-def _best(run: Path, wanted: str | None) -> dict[str, Any] | None:
-    found = summarize_metrics(run)
-    key = wanted or primary_metric(found)
-    if key is None or key not in found:
+def _find_best(run: Path, metric: str | None) -> dict[str, Any] | None:
+    metrics = summarize_metrics(run)
+    key = metric or primary_metric(metrics)
+    if key is None or key not in metrics:
         return None
-    one = found[key]
+    summary = metrics[key]
     if is_lower_better(key):
-        return {"key": key, "value": one.lowest, "step": one.lowest_step}
-    return {"key": key, "value": one.highest, "step": one.highest_step}
+        return {"key": key, "value": summary.lowest, "step": summary.lowest_step}
+    return {"key": key, "value": summary.highest, "step": summary.highest_step}
 
 
-def _row(one: RunSummary, best: dict[str, Any] | None) -> dict[str, Any]:
-    told = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
+def _build_row(run: RunSummary, best: dict[str, Any] | None) -> dict[str, Any]:
+    text = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
     return {
-        "run": one.directory,
-        "name": one.name,
-        "status": one.status,
-        "step": one.step,
-        "best": told,
-        "sinks": " ".join(one.sinks),
-        "not delivered": "; ".join(map(str, one.pending)) or "-",
+        "Run": run.directory,
+        "Name": run.name,
+        "Status": run.status,
+        "Step": run.step,
+        "Best": text,
+        "Sinks": " ".join(run.sinks),
+        "Pending": "; ".join(map(str, run.pending)) or "-",
     }

@@ -1,4 +1,4 @@
-"""How the commands print: tables, strict JSON, and one line where something is wrong."""
+"""Output of the commands: tables, strict JSON, and error lines."""
 
 from __future__ import annotations
 
@@ -13,71 +13,75 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-#: Wider than any table: in a file, or before grep, a row is one line.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+#: Wider than any table, so that each row is one line if the output is a file or a pipe.
 _UNBOUNDED = 10_000
 
 
-def console() -> Console:
-    """The standard output; what cannot be written in its encoding is a question mark there."""
+def create_console() -> Console:
+    """Return a console for standard output that replaces characters its encoding lacks with question marks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
-def print_table(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table with a column for each key, in the order in which they come; nothing without rows."""
+def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table with one column per key, in order of first appearance, or nothing without rows."""
     if not rows:
         return
     if title:
-        to.print()
-    to.print(_table(title, rows))
+        console.print()
+    console.print(_build_table(title, rows))
 
 
-def print_latest(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The same, for rows of many keys: where there is no room, a column for each row, of the last that fit."""
-    if not rows or _fits(to, title, rows):
-        print_table(to, title, rows)
+def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows as a table, transposed and limited to the last rows that fit if the table is too wide."""
+    if not rows or _fits(console, title, rows):
+        print_table(console, title, rows)
         return
-    first, *others = dict.fromkeys(key for row in rows for key in row)
+    key_column, *columns = dict.fromkeys(key for row in rows for key in row)
     for number in range(len(rows), 0, -1):
-        told = title if number == len(rows) else f"{title}: {number} of {len(rows)}"
-        turned = [{first: key} | {cell(row[first]): row.get(key) for row in rows[-number:]} for key in others]
-        if number == 1 or _fits(to, told, turned):
-            print_table(to, told, turned)
+        shown_title = title if number == len(rows) else f"{title}: {number} of {len(rows)}"
+        transposed = [
+            {key_column: key} | {format_cell(row[key_column]): row.get(key) for row in rows[-number:]}
+            for key in columns
+        ]
+        if number == 1 or _fits(console, shown_title, transposed):
+            print_table(console, shown_title, transposed)
             return
 
 
-def _fits(to: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return to.measure(_table(title, rows), options=to.options.update(width=_UNBOUNDED)).maximum <= to.width
+def _fits(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return (
+        console.measure(_build_table(title, rows), options=console.options.update(width=_UNBOUNDED)).maximum
+        <= console.width
+    )
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left", box=None)
     for column in columns:
-        has_texts = any(isinstance(row.get(column), str) for row in rows)
-        table.add_column(escape(column), overflow="fold", justify="left" if has_texts else "right")
+        is_text = any(isinstance(row.get(column), str) for row in rows)
+        table.add_column(escape(column), overflow="fold", justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(cell(row.get(column, "")) for column in columns))
+        table.add_row(*(format_cell(row.get(column, "")) for column in columns))
     return table
 
 
-def cell(value: Any) -> str:
-    """A value as people read it."""
+def format_cell(value: Any) -> str:
+    """Format a value for display."""
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
 
 
 def print_json(value: Any) -> None:
-    """Strict JSON: non-finite numbers are null."""
+    """Print strict JSON, with null for non-finite numbers."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """One line to the standard error, and the end."""
+    """Print a message to standard error and exit with a code."""
     typer.echo(message, err=True)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""``pte-tracking show``."""
+"""The command ``pte-tracking show``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from pte_tracking._cli import rendering
-from pte_tracking._cli.arguments import RunDir, reading
-from pte_tracking._cli.rendering import AsJson, print_json, print_latest, print_table
+from pte_tracking._cli.arguments import RunDir, reporting_errors
+from pte_tracking._cli.rendering import AsJson, create_console, print_json, print_latest, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
 
 _HEIGHT = 15
-_MOST_POINTS = 500
+_MAX_POINTS = 500
 
 
 def show(run: RunDir, as_json: AsJson = False) -> None:
-    """Show one run: params, last rows, a plot, checkpoints, what is not delivered and why."""
-    with reading():
+    """Show the details of a run.
+
+    Show parameters, last rows, a plot, checkpoints, pending events with the reason, and messages of the delivery
+    process.
+    """
+    with reporting_errors():
         summary = summarize(run)
         if as_json:
             print_json(msgspec.to_builtins(summary))
@@ -33,36 +36,38 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
 
 
 def _print(directory: Path, run: RunSummary) -> None:
-    console = rendering.console()
+    console = create_console()
     console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
-    console.print(f"id {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    console.print(f"sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
-    print_table(console, "params", [{"param": key, "value": value} for key, value in run.params.items()])
-    print_latest(console, "last rows", run.rows)
+    console.print(f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    console.print(f"Sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
+    print_latest(console, "Last rows", run.rows)
     _plot(console, directory)
-    snapshots = [{"checkpoint": one.path, "step": one.step, "bytes": one.size, **one.values} for one in run.checkpoints]
-    print_latest(console, "checkpoints", snapshots)
-    for one in run.pending:
-        console.print(f"not delivered: {one}", style="yellow", markup=False, soft_wrap=True)
+    checkpoints = [
+        {"Checkpoint": event.path, "Step": event.step, "Bytes": event.size, **event.values} for event in run.checkpoints
+    ]
+    print_latest(console, "Checkpoints", checkpoints)
+    for sink in run.pending:
+        console.print(str(sink), style="yellow", markup=False, soft_wrap=True)
     for line in run.delivery_log:
-        console.print(f"delivery: {line}", style="dim", markup=False, soft_wrap=True)
+        console.print(f"Delivery: {line}", style="dim", markup=False, soft_wrap=True)
 
 
 def _plot(console: Console, directory: Path) -> None:
-    """The curve of the value that tells most, beside the one of the same name in training."""
-    main = primary_metric(key for key, one in summarize_metrics(directory).items() if one.lowest is not None)
-    if main is None:
+    """Plot the primary metric together with metrics of the same name, such as the training loss."""
+    primary = primary_metric(key for key, summary in summarize_metrics(directory).items() if summary.lowest is not None)
+    if primary is None:
         return
-    # Only what is drawn is held: a run may have a million rows of a hundred keys.
-    last_name = main.rpartition("/")[2]
+    # Keep only the plotted metrics in memory: a run may have a million rows of a hundred metrics.
+    last_name = primary.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in read_rows(directory):
         for key, value in row.values.items():
-            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # see decode()
+            if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # decoded as numbers
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
-    heights = [value for curve in curves.values() for _, value in curve]
-    if len(curves[main]) < 2 or not math.isfinite(max(heights) - min(heights)):
+    values = [value for curve in curves.values() for _, value in curve]
+    if len(curves[primary]) < 2 or not math.isfinite(max(values) - min(values)):
         return
     from uniplot import plot_to_string
 
@@ -76,7 +81,7 @@ def _plot(console: Console, directory: Path) -> None:
         width=width,
         height=_HEIGHT,
         legend_labels=list(curves),
-        # It would round 0.5 beside 1 to 0: the ends of the axes are told here, as they are.
+        # uniplot rounds axis labels to a common precision (0.5 next to 1 becomes 0). The limits are printed below.
         x_labels=False,
         y_labels=False,
     ).splitlines()
@@ -90,10 +95,10 @@ def _plot(console: Console, directory: Path) -> None:
 
 
 def _thin(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The ends, and of each piece the lowest and the highest point, so that no peak is lost."""
-    if len(curve) <= _MOST_POINTS:
+    """Reduce a curve to its ends and the minimum and maximum of equal segments, so that peaks stay visible."""
+    if len(curve) <= _MAX_POINTS:
         return curve
-    size = -(-2 * len(curve) // _MOST_POINTS)
+    size = -(-2 * len(curve) // _MAX_POINTS)
     pieces = [curve[start : start + size] for start in range(0, len(curve), size)]
     extremes = [
         sorted({min(piece, key=operator.itemgetter(1)), max(piece, key=operator.itemgetter(1))}) for piece in pieces

@@ -1,4 +1,4 @@
-"""``pte-tracking sync``."""
+"""The command ``pte-tracking sync``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pte_tracking._cli.arguments import folder, reading
+from pte_tracking._cli.arguments import directory_argument, reporting_errors
 from pte_tracking._cli.rendering import AsJson, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
 from pte_tracking._delivery.sink_entries import check_sinks
@@ -18,8 +18,8 @@ from pte_tracking._delivery.sync import sync as sync_run
 from pte_tracking.sinks import Sink, get_sink
 
 
-class InOrder(TyperCommand):
-    """Keeps the order of the words, which tells which ``--to`` an ``--option`` belongs to."""
+class OrderedCommand(TyperCommand):
+    """Command that keeps the arguments in order, since an ``--option`` belongs to the ``--to`` before it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.obj = list(args)
@@ -28,80 +28,80 @@ class InOrder(TyperCommand):
 
 def sync(
     ctx: typer.Context,
-    run: Annotated[Path, folder(help="The run's directory; with --follow, a folder of runs.")],
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds without progress before giving up.")] = 60.0,
-    to: Annotated[list[str] | None, typer.Option(help="Add this sink to the run, for good.")] = None,
+    run: Annotated[Path, directory_argument(help="Run directory. With --follow, a directory that contains runs.")],
+    timeout: Annotated[float, typer.Option(min=0, help="Maximum number of seconds without progress.")] = 60.0,
+    to: Annotated[list[str] | None, typer.Option(help="Add a sink to the run permanently.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A setting of the --to before it.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for the sink in the preceding --to.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Deliver all runs below the folder, as they grow, until interrupted.")
+        bool, typer.Option("--follow", help="Deliver all runs in the directory until interrupted.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver until nothing is left."""
+    """Deliver all pending events of a run."""
     if follow:
         _follow(run, to, as_json)
         return
     try:
-        with reading():
-            left = sync_run(run, timeout, _sinks(ctx.obj))
+        with reporting_errors():
+            pending = sync_run(run, timeout, _parse_sinks(ctx.obj))
     except (ValueError, TypeError) as error:
         fail(str(error), 2)
     if as_json:
-        print_json([one._asdict() for one in left])
-    elif not left:
-        typer.echo(f"everything of {run} is delivered")
+        print_json([sink._asdict() for sink in pending])
+    elif not pending:
+        typer.echo(f"{run}: all events delivered")
     else:
-        for one in left:
-            typer.echo(f"not delivered: {one}", err=True)
-    if left:
+        for sink in pending:
+            typer.echo(str(sink), err=True)
+    if pending:
         raise typer.Exit(1)
 
 
-def _follow(place: Path, to: list[str] | None, as_json: bool) -> None:
+def _follow(directory: Path, to: list[str] | None, as_json: bool) -> None:
     if as_json:
-        fail("sync: --follow has no end to tell of in JSON; leave --json out", 2)
+        fail("--follow cannot be combined with --json.", 2)
     if to:
-        fail("sync: --follow delivers each run to its own sinks; add one to a run by sync RUN --to", 2)
-    if not place.is_dir():
-        fail(f"{place}: no such folder", 1)
-    follow_runs(place, typer.echo)
+        fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
+    if not directory.is_dir():
+        fail(f"{directory}: no such directory", 1)
+    follow_runs(directory, typer.echo)
 
 
-def _sinks(words: list[str]) -> list[Sink]:
-    """The sinks that the command line names, each with the options behind it.
+def _parse_sinks(arguments: list[str]) -> list[Sink]:
+    """Build the sinks from the ``--to`` and ``--option`` arguments.
 
     Raises:
-        ValueError: A sink or an option is unknown, or an option stands before any ``--to``.
+        ValueError: If a sink or an option is unknown, or an option precedes every ``--to``.
     """
-    wanted: list[tuple[str, dict[str, Any]]] = []
-    pairs = iter(words)
-    for word in pairs:
-        name, is_joined, value = word.partition("=")
+    requested: list[tuple[str, dict[str, Any]]] = []
+    remaining = iter(arguments)
+    for word in remaining:
+        name, separator, value = word.partition("=")
         if name not in ("--to", "--option"):
             continue
-        value = value if is_joined else next(pairs, "")
+        value = value if separator else next(remaining, "")
         if name == "--to":
-            wanted.append((value, {}))
+            requested.append((value, {}))
             continue
-        key, has_value, text = value.partition("=")
-        if not wanted or not has_value:
-            raise ValueError(f"--option {value!r}: expected KEY=VALUE behind a --to")
-        wanted[-1][1][key] = _plain(text)
-    return check_sinks([_build(name, options) for name, options in wanted])
+        key, equals, text = value.partition("=")
+        if not requested or not equals:
+            raise ValueError(f"--option: expected KEY=VALUE after a --to, got {value!r}")
+        requested[-1][1][key] = _parse_value(text)
+    return check_sinks([_build_sink(name, options) for name, options in requested])
 
 
-def _build(name: str, options: dict[str, Any]) -> Sink:
-    found = get_sink(name)
+def _build_sink(name: str, options: dict[str, Any]) -> Sink:
+    sink_class = get_sink(name)
     try:
-        return found(**options)
+        return sink_class(**options)
     except TypeError as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(found)) or "none"
-        raise ValueError(f"--to {name}: {error}; its options are: {fields}") from error
+        fields = ", ".join(field.name for field in dataclasses.fields(sink_class)) or "none"
+        raise ValueError(f"--to {name}: {error}. Options of this sink: {fields}") from error
 
 
-def _plain(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

@@ -1,10 +1,10 @@
-"""``pte-tracking verify``."""
+"""The command ``pte-tracking verify``."""
 
 from __future__ import annotations
 
 import typer
 
-from pte_tracking._cli.arguments import RunDir, reading
+from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import AsJson, print_json
 from pte_tracking._delivery.backlog import find_lost_events
 from pte_tracking._runs.verification import find_problems
@@ -12,15 +12,15 @@ from pte_tracking._store.discovery import find_run
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:
-    """Check the journal, and every snapshot against its checksum."""
-    with reading():
-        found = [*find_lost_events(run, find_run(run)), *find_problems(run)]
+    """Check the journal and the checksums of all snapshots."""
+    with reporting_errors():
+        problems = [*find_lost_events(run, find_run(run)), *find_problems(run)]
     if as_json:
-        print_json(found)
+        print_json(problems)
     else:
-        for problem in found:
+        for problem in problems:
             typer.echo(problem, err=True)
-    if found:
+    if problems:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"{run}: journal and snapshots are whole")
+        typer.echo(f"{run}: no problems found")

@@ -1,4 +1,4 @@
-"""The command line: what it says, and the exit codes that scripts rely on."""
+"""Tests of the command line: output and exit codes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pte_tracking._cli.rendering import print_latest
 from pte_tracking._runs import verification
 
 
-def call(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -37,59 +37,59 @@ def run(tmp_path: Path) -> Path:
 def test_list_shows_status_and_last_step_of_each_run(run: Path) -> None:
     with pte.Run(run, sinks=[]) as second:
         second.log_metrics({"loss": 1.0}, 3)
-    done = call("list", run.parent)
-    assert done.exit_code == 0
-    lines = [line.split() for line in done.output.splitlines() if "FINISHED" in line]
+    result = invoke("list", run.parent)
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines() if "FINISHED" in line]
     assert sorted(line[line.index("FINISHED") + 1] for line in lines) == ["20", "3"]
 
 
 def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
     with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
         second.log_metrics({"loss": 1.0}, 3)
-    assert len(call("list", run.parent).output.splitlines()) == 3
+    assert len(invoke("list", run.parent).output.splitlines()) == 3
 
 
 def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:
-    output = call("show", run).output
-    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "sinks: json"):
+    output = invoke("show", run).output
+    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "Sinks: json"):
         assert expected in output
 
 
 def test_json_option_prints_same_strict_json_in_list_and_show(run: Path) -> None:
-    shown = json.loads(call("show", run, "--json").output, parse_constant=pytest.fail)
+    shown = json.loads(invoke("show", run, "--json").output, parse_constant=pytest.fail)
     assert shown["step"] == 20
     assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
-    (listed,) = json.loads(call("list", run, "--json").output)
+    (listed,) = json.loads(invoke("list", run, "--json").output)
     assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
 
 
 def test_show_and_sync_accept_running_run(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         run.log_metrics({"loss": 1.0}, 7)
-        assert json.loads(call("show", tmp_path, "--json").output)["status"] == "RUNNING"
-        assert call("sync", tmp_path).exit_code == 0
+        assert json.loads(invoke("show", tmp_path, "--json").output)["status"] == "RUNNING"
+        assert invoke("sync", tmp_path).exit_code == 0
 
 
 def test_verify_damaged_journal_line_is_reported(run: Path) -> None:
-    assert call("verify", run).exit_code == 0
+    assert invoke("verify", run).exit_code == 0
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:3], b"#" + lines[3][1:], *lines[4:]]))
-    done = call("verify", run)
-    assert done.exit_code == 1
-    assert "line 4 is no event" in done.output
+    result = invoke("verify", run)
+    assert result.exit_code == 1
+    assert "line 4 is no event" in result.output
 
 
 def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pte.Run(tmp_path) as run:
         (tmp_path / "snapshot").write_bytes(b"state")
         run.log_checkpoint("snapshot", 1, "0" * 64, 5)
-        (tmp_path / "snapshot").unlink()  # as a training does, which tells of it a moment later
+        (tmp_path / "snapshot").unlink()  # a training logs the removal a moment later
         later = threading.Timer(0.3, run.remove_checkpoint, ["snapshot", 1])
         later.start()
-        done = call("verify", tmp_path)
+        result = invoke("verify", tmp_path)
         later.join()
-        assert (done.exit_code, done.stderr) == (0, "")
+        assert (result.exit_code, result.stderr) == (0, "")
         run.log_checkpoint("snapshot", 2, "0" * 64, 5)
         monkeypatch.setattr(verification, "_REPLACEMENT_SECONDS", 0.2)
         assert "there is no such file" in error_line("verify", tmp_path)
@@ -104,66 +104,66 @@ def test_command_foreign_directory_exits_with_1_and_names_directory(
 ) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    done = call(command, tmp_path)
-    assert done.exit_code == 1
-    assert "Traceback" not in done.output
-    assert str(tmp_path) in done.output
+    result = invoke(command, tmp_path)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert str(tmp_path) in result.output
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
-        (["--to", "nowhere"], "Installed sinks: json, mlflow"),
-        (["--option", "a=b"], "behind a --to"),
-        (["--to", "json", "--option", "colour=red"], "its options are"),
-        (["--follow", "--json"], "leave --json out"),
+        (["--to", "nowhere"], "json, mlflow"),
+        (["--option", "a=b"], "after a --to"),
+        (["--to", "json", "--option", "colour=red"], "Options of this sink"),
+        (["--follow", "--json"], "cannot be combined with --json"),
     ],
 )
-def test_sync_usage_error_exits_with_2(run: Path, words: list[str], reason: str) -> None:
-    done = call("sync", run, *words)
-    assert done.exit_code == 2
-    assert reason in done.output
+def test_sync_usage_error_exits_with_2(run: Path, arguments: list[str], reason: str) -> None:
+    result = invoke("sync", run, *arguments)
+    assert result.exit_code == 2
+    assert reason in result.output
 
 
 @pytest.mark.slow
 def test_sync_json_lists_pending_events(run: Path) -> None:
-    import mlflow  # noqa: F401  which may take longer than the time-out below
+    import mlflow  # noqa: F401  # a cold import may take longer than the timeout below
 
-    done = call("sync", run, "--json")
-    assert (done.exit_code, json.loads(done.output)) == (0, [])
-    # Nobody listens on the port of discarded things.
-    nowhere = ["--to", "mlflow", "--option", "tracking_uri=http://127.0.0.1:9"]
-    done = call("sync", run, "--json", "--timeout", "5", *nowhere)
-    assert done.exit_code == 1
-    (left,) = json.loads(done.stdout)
-    assert (left["key"], left["events"]) == ("mlflow", 23)
-    assert "Connection" in left["reason"]
+    result = invoke("sync", run, "--json")
+    assert (result.exit_code, json.loads(result.output)) == (0, [])
+    # Port 9 (discard) is closed.
+    unreachable = ["--to", "mlflow", "--option", "tracking_uri=http://127.0.0.1:9"]
+    result = invoke("sync", run, "--json", "--timeout", "5", *unreachable)
+    assert result.exit_code == 1
+    (backlog_entry,) = json.loads(result.stdout)
+    assert (backlog_entry["key"], backlog_entry["events"]) == ("mlflow", 23)
+    assert "Connection" in backlog_entry["reason"]
 
 
 @pytest.mark.slow
 def test_sync_to_new_sink_delivers_whole_run(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for _ in range(2):  # the second time there is nothing to do
-        done = call("sync", run, "--to", "tensorboard", "--timeout", "30")
-        assert (done.exit_code, "everything" in done.output) == (0, True)
+    for _ in range(2):  # the second call has no pending events
+        result = invoke("sync", run, "--to", "tensorboard", "--timeout", "30")
+        assert (result.exit_code, "all events delivered" in result.output) == (0, True)
     events = EventAccumulator(str(run))
     events.Reload()
-    assert [(one.step, round(one.value, 6)) for one in events.Scalars("loss")] == [
+    assert [(event.step, round(event.value, 6)) for event in events.Scalars("loss")] == [
         (step, round(1 / step, 6)) for step in range(1, 21)
     ]
 
 
 def test_list_shows_best_value(run: Path) -> None:
-    (listed,) = json.loads(call("list", run, "--json").output)
+    (listed,) = json.loads(invoke("list", run, "--json").output)
     assert listed["best"] == {"key": "loss", "value": 0.05, "step": 20}
-    assert "loss 0.05 (step 20)" in call("list", run).output
-    (odd,) = json.loads(call("list", run, "--json", "--best", "odd").output)
-    assert odd["best"] == {"key": "odd", "value": None, "step": None}
+    assert "loss 0.05 (step 20)" in invoke("list", run).output
+    (listed_odd,) = json.loads(invoke("list", run, "--json", "--best", "odd").output)
+    assert listed_odd["best"] == {"key": "odd", "value": None, "step": None}
 
 
 def test_show_plots_primary_metric(run: Path) -> None:
-    lines = call("show", run).output.splitlines()
+    lines = invoke("show", run).output.splitlines()
     (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
     (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
     assert lines[top + 1].endswith("│ 1")
@@ -176,7 +176,7 @@ def test_show_long_curve_keeps_every_peak_and_end(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         for step in range(1, 2001):
             run.log_metrics({"loss": {778: 5.0, 1501: -3.0}.get(step, 1.0)}, step)
-    lines = call("show", tmp_path).output.splitlines()
+    lines = invoke("show", tmp_path).output.splitlines()
     (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
     (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
     assert (lines[top + 1][-3:], lines[bottom - 1][-4:]) == ("│ 5", "│ -3")
@@ -187,9 +187,9 @@ def test_show_metric_range_beyond_float_max_succeeds(tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
         for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):
             run.log_metrics({"loss": loss}, step)
-    done = call("show", tmp_path)
-    assert (done.exit_code, done.stderr) == (0, "")
-    assert "1.7e+308" in done.output
+    result = invoke("show", tmp_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1.7e+308" in result.output
 
 
 def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
@@ -199,16 +199,16 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
         {"epoch": step, "iteration": 10 * step} | {f"layer{n}.weight/norm": n / step for n in range(30)}
         for step in range(1, 30)
     ]
-    print_latest(Console(width=80), "last rows", rows)
+    print_latest(Console(width=80), "Last rows", rows)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert all(len(line) <= 80 for line in lines)
-    assert re.fullmatch("last rows: \\d+ of 29", lines[1])
+    assert re.fullmatch("Last rows: \\d+ of 29", lines[1])
     assert lines[2].split()[0] == "epoch"
     assert lines[2].split()[-2:] == ["28", "29"]
     assert lines[3].split()[-2:] == ["280", "290"]
     assert lines[-1].split()[0] == "layer29.weight/norm"
     assert len(lines) == 3 + 31
-    print_latest(Console(width=80), "last rows", [{"epoch": 1, "loss": 0.5}])
+    print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
 
 
@@ -216,27 +216,27 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
 def test_command_unicode_key_in_ascii_terminal_succeeds(run: Path, name: str) -> None:
     with pte.Run(run, resume=True) as more:
         more.log_metrics({"损失": 1.0}, 21)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pte_tracking._cli", name, *map(str, [run] if name != "compare" else [run, run])],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"loss" in done.stdout
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"loss" in result.stdout
 
 
-@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["show"], ["export"], ["compare", "--json"]])
-def test_command_full_output_device_fails_with_one_line(run: Path, words: list[str]) -> None:
-    runs = [run] if words[0] != "compare" else [run, run]
-    done = subprocess.run(
-        ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking._cli", *words, *map(str, runs)],
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show"], ["export"], ["compare", "--json"]])
+def test_command_full_output_device_fails_with_one_line(run: Path, arguments: list[str]) -> None:
+    runs = [run] if arguments[0] != "compare" else [run, run]
+    result = subprocess.run(
+        ["bash", "-c", '"$@" > /dev/full', "", sys.executable, "-m", "pte_tracking._cli", *arguments, *map(str, runs)],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
     assert "No space left on device" in line
 
 
@@ -244,7 +244,7 @@ def test_compare_shows_differing_params_and_metrics_of_each_run(run: Path, tmp_p
     with pte.Run(tmp_path / "other", params={"lr": 0.2, "depth": 3}) as other:
         other.log_metrics({"loss": 2.0, "extra": 1}, 4)
     first, second = str(run), str(tmp_path / "other")
-    parsed = json.loads(call("compare", first, second, "--json").output)
+    parsed = json.loads(invoke("compare", first, second, "--json").output)
     assert parsed["params"] == {"lr": {first: 0.1, second: 0.2}, "depth": {first: None, second: 3}}
     assert parsed["metrics"][first]["loss"] == {
         "last": 0.05,
@@ -255,15 +255,15 @@ def test_compare_shows_differing_params_and_metrics_of_each_run(run: Path, tmp_p
         "highest_step": 1,
     }
     assert parsed["metrics"][second]["extra"]["last"] == 1
-    output = call("compare", first, second).output
-    assert "params that differ" in output
-    assert "lowest values" in output
-    assert call("compare", first).exit_code == 2
+    output = invoke("compare", first, second).output
+    assert "Parameters that differ" in output
+    assert "Lowest values" in output
+    assert invoke("compare", first).exit_code == 2
 
 
 @pytest.fixture
 def rewound(tmp_path: Path) -> Path:
-    """A run whose rows from the third on were taken back and logged again."""
+    """A run with two effective rows, one superseded row, and its repetition."""
     with pte.Run(tmp_path / "result") as run:
         for step in (1, 2):
             run.log_metrics({"loss": step / 2}, step, epoch=step, elapsed_time=step / 4)
@@ -282,7 +282,7 @@ def test_export_writes_effective_history_in_every_format(rewound: Path, tmp_path
 
     import pandas
 
-    written = call("export", rewound).output.splitlines()
+    written = invoke("export", rewound).output.splitlines()
     assert written[0] == "log,epoch,iteration,elapsed_time,time,loss,acc"
     rows = list(csv.DictReader(written))
     assert [(row["log"], row["iteration"], row["loss"], row["acc"]) for row in rows] == [
@@ -290,16 +290,16 @@ def test_export_writes_effective_history_in_every_format(rewound: Path, tmp_path
         ("log", "2", "1.0", ""),
         ("other", "3", "nan", "1"),
     ]
-    parsed = json.loads(call("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
+    parsed = json.loads(invoke("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
     assert [(row["iteration"], row["loss"]) for row in parsed] == [(1, 0.5), (2, 1.0), (3, None)]
     file = tmp_path / "table.parquet"
-    assert call("export", rewound, "--format", "parquet", "-o", file).exit_code == 0
+    assert invoke("export", rewound, "--format", "parquet", "-o", file).exit_code == 0
     table = pandas.read_parquet(file)
     assert list(table["iteration"]) == [1, 2, 3]
     assert list(table["loss"])[:2] == [0.5, 1.0]
     assert math.isnan(table["loss"][2])
-    assert call("export", rewound, "--format", "parquet").exit_code == 2
-    assert call("export", rewound, "--format", "xml").exit_code == 2
+    assert invoke("export", rewound, "--format", "parquet").exit_code == 2
+    assert invoke("export", rewound, "--format", "xml").exit_code == 2
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "parquet"])
@@ -310,7 +310,7 @@ def test_export_metric_named_like_clock_column_gets_prefix(tmp_path: Path, forma
     with pte.Run(tmp_path / "run") as run:
         run.log_metrics(values, 7, epoch=6)
     file = tmp_path / "table"
-    assert call("export", tmp_path / "run", "--format", format, "-o", file).exit_code == 0
+    assert invoke("export", tmp_path / "run", "--format", format, "-o", file).exit_code == 0
     (row,) = getattr(pandas, f"read_{format}")(file).to_dict("records")
     assert {key: row["loss" if key == "loss" else f"metrics/{key}"] for key in values} == values
     assert (row["log"], row["epoch"], row["iteration"]) == ("log", 6, 7)
@@ -319,13 +319,13 @@ def test_export_metric_named_like_clock_column_gets_prefix(tmp_path: Path, forma
 def test_export_run_without_rows_is_empty_table(tmp_path: Path) -> None:
     with pte.Run(tmp_path, params={"a": 1}):
         pass
-    assert call("export", tmp_path).output == "log,epoch,iteration,elapsed_time,time\n"
-    assert json.loads(call("export", tmp_path, "--format", "json").output) == []
-    assert call("show", tmp_path).exit_code == 0
+    assert invoke("export", tmp_path).output == "log,epoch,iteration,elapsed_time,time\n"
+    assert json.loads(invoke("export", tmp_path, "--format", "json").output) == []
+    assert invoke("show", tmp_path).exit_code == 0
 
 
 def damaged_contents(data: bytes) -> dict[str, bytes | None]:
-    """What can become of a file."""
+    """Return variants of a damaged file by kind of damage."""
     half = len(data) // 2
     return {
         "lost": None,
@@ -349,26 +349,30 @@ def test_command_damaged_file_exits_without_traceback(run: Path, tmp_path: Path,
         if data is not None:
             path.write_bytes(data)
         for command in ("list", "show", "verify", "export", "sync"):
-            done = call(command, run)
-            assert done.exit_code in (0, 1), (damage, command, done.output)
-            assert done.exception is None or isinstance(done.exception, SystemExit), (damage, command, done.exception)
-        done = call("compare", run, run)
-        assert done.exit_code in (0, 1), damage
-        assert isinstance(done.exception, SystemExit | None), (damage, done.exception)
+            result = invoke(command, run)
+            assert result.exit_code in (0, 1), (damage, command, result.output)
+            assert result.exception is None or isinstance(result.exception, SystemExit), (
+                damage,
+                command,
+                result.exception,
+            )
+        result = invoke("compare", run, run)
+        assert result.exit_code in (0, 1), damage
+        assert isinstance(result.exception, SystemExit | None), (damage, result.exception)
         path.write_bytes(original)
-    assert call("verify", run).exit_code == 0
+    assert invoke("verify", run).exit_code == 0
 
 
 READING_COMMANDS = ("list", "show", "verify", "export", "compare", "sync")
 
 
 def error_line(command: str, run: Path) -> str:
-    """What a command says of a run that it cannot read."""
-    done = call(command, *([run] if command != "compare" else [run, run]))
-    assert done.exit_code == 1, (command, done.output, done.exception)
-    assert isinstance(done.exception, SystemExit), (command, done.exception)
-    (line,) = done.stderr.splitlines()
-    assert done.stdout == ""
+    """Run a command that must fail and return its only line on standard error."""
+    result = invoke(command, *([run] if command != "compare" else [run, run]))
+    assert result.exit_code == 1, (command, result.output, result.exception)
+    assert isinstance(result.exception, SystemExit), (command, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert result.stdout == ""
     return line
 
 
@@ -377,7 +381,7 @@ def replace_with_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def folder(path: Path) -> None:
+def replace_with_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -404,7 +408,7 @@ def replace_with_self_link(path: Path) -> None:
         ("journal.jsonl", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" * 1000), "contains no event"),
         ("journal.jsonl", Path.unlink, "no file journal.jsonl"),
         ("journal.jsonl", replace_with_fifo, "no file journal.jsonl"),
-        ("journal.jsonl", folder, "no file journal.jsonl"),
+        ("journal.jsonl", replace_with_directory, "no file journal.jsonl"),
         ("journal.jsonl", replace_with_self_link, "journal.jsonl"),
     ],
 )
@@ -421,14 +425,14 @@ def test_command_symlink_loop_prints_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "up").symlink_to(tmp_path)
     (tmp_path / "itself").symlink_to("itself")
-    assert "no run here or below" in error_line("list", tmp_path)
+    assert "no run found in this directory or below" in error_line("list", tmp_path)
     for command in READING_COMMANDS:
         assert "Too many levels of symbolic links" in error_line(command, tmp_path / "itself")
 
 
 @contextlib.contextmanager
 def unprivileged_user() -> Iterator[None]:
-    """Not as root, who may read everything."""
+    """Switch to a user without privileges, since root may read every file."""
     if os.geteuid() != 0:
         yield
         return
@@ -459,10 +463,10 @@ def test_command_permission_denied_prints_one_line(
 def test_list_damaged_run_still_shows_other_runs(run: Path) -> None:
     (run.parent / "broken").mkdir()
     (run.parent / "broken" / "run.json").write_text("{")
-    done = call("list", run.parent)
-    assert done.exit_code == 1
-    assert "FINISHED" in done.stdout
-    (line,) = done.stderr.splitlines()
+    result = invoke("list", run.parent)
+    assert result.exit_code == 1
+    assert "FINISHED" in result.stdout
+    (line,) = result.stderr.splitlines()
     assert "damaged" in line
 
 
@@ -470,7 +474,7 @@ def test_verify_lost_journal_end_is_reported(run: Path) -> None:
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:10]))
-    assert call("show", run).exit_code == 0
+    assert invoke("show", run).exit_code == 0
     assert "end of the journal is lost" in error_line("verify", run)
 
 
@@ -479,7 +483,7 @@ def test_command_unknown_event_kind_warns_once(run: Path, caplog: pytest.LogCapt
         journal.write('{"kind":"hologram","seq":999,"time":1.0}\n')
     for command in ("list", "show", "export"):
         caplog.clear()
-        assert call(command, run).exit_code == 0
+        assert invoke(command, run).exit_code == 0
         (record,) = caplog.records
         assert "hologram" in record.message
     assert "hologram" in error_line("verify", run)
@@ -499,8 +503,8 @@ def test_command_invalid_event_fields_are_skipped(run: Path, fields: str) -> Non
     with open(run / "journal.jsonl", "a") as journal:
         journal.write(f'{{"seq":24,"time":1.0,{fields}}}\n')
     for command in ("list", "show", "export", "compare", "sync"):
-        done = call(command, *([run] if command != "compare" else [run, run]))
-        assert (done.exit_code, done.exception) == (0, None), command
+        result = invoke(command, *([run] if command != "compare" else [run, run]))
+        assert (result.exit_code, result.exception) == (0, None), command
     assert "line 24 is no event" in error_line("verify", run)
 
 
@@ -512,7 +516,7 @@ def test_bash_completion_offers_commands_and_options(tmp_path: Path) -> None:
         complete_words pte-tracking show --j; echo "${COMPREPLY[@]}"
     """
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    # A file, as the command looks among its ancestors for the shell.
+    # The shell must run a script: the command detects the shell from its parent processes.
     (tmp_path / "complete.sh").write_text(script)
-    done = subprocess.run(["bash", "complete.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["show", "--json"], done.stderr
+    result = subprocess.run(["bash", "complete.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["show", "--json"], result.stderr

@@ -144,9 +144,9 @@ def test_convert_writes_file_that_torch_loads_and_run_resumes_from(folder: Path)
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["run/log", "one.pt"], 2, "expected the folder of a snapshot that lies in shards"),
+        (["run/log", "one.pt"], 2, "expected the directory of a sharded snapshot"),
         (["run", "one.pt"], 1, "snapshot.json is missing"),
-        (["run/snapshot_iter_2", "run/log"], 2, "it exists already"),
+        (["run/snapshot_iter_2", "run/log"], 2, "already exists"),
         (["run/snapshot_iter_2", "no/such/folder/one.pt"], 1, "No such file or directory"),
     ],
 )
