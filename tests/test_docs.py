@@ -123,11 +123,28 @@ def test_page_code_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readme_code_is_short_and_runs(tmp_path: Path) -> None:
+def test_readme_code_runs_and_resumes_in_empty_directory(tmp_path: Path) -> None:
     (script,) = blocks("../README.md")
-    assert len(script.splitlines()) <= 25
-    run_page(script, tmp_path)
+    assert len(script.splitlines()) <= 40
+    (tmp_path / "example.py").write_text(script)
+    env = {**os.environ, **servers.MLFLOW_ENVIRONMENT}
+    outputs = []
+    for _ in range(2):
+        command = [sys.executable, "example.py"]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=110)
+        assert done.returncode == 0, done.stdout + done.stderr
+        outputs.append(done.stdout.splitlines())
+    assert len(outputs[0]) >= 6  # header and one row per epoch
     assert (tmp_path / "result" / "log").exists()
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_architecture_page_names_existing_files() -> None:
+    root = DOCS.parent
+    names = re.findall(r"`([\w/]+\.py)`", (DOCS / "architecture.md").read_text())
+    assert len(names) > 30
+    folders = (root / "pte_tracking", root / "backends" / "pte_backends")
+    assert [name for name in names if not any((folder / name).is_file() for folder in folders)] == []
 
 
 DOCUMENTS = sorted(
