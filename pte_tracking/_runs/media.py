@@ -20,16 +20,20 @@ class Bins(NamedTuple):
     sum_squares: float
 
 
-def figure_png(figure: Any) -> bytes:
-    """A PNG of a matplotlib figure, or such bytes themselves.
+def check_figure(figure: Any) -> None:
+    """Check the type of a figure without rendering it.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: If it is neither a matplotlib figure nor bytes.
     """
+    if not isinstance(figure, bytes) and not hasattr(figure, "savefig"):
+        raise TypeError(f"figure: expected a matplotlib Figure or the bytes of a PNG, got {type(figure).__name__}")
+
+
+def figure_png(figure: Any) -> bytes:
+    """A PNG of a matplotlib figure, or such bytes themselves."""
     if isinstance(figure, bytes):
         return figure
-    if not hasattr(figure, "savefig"):
-        raise TypeError(f"figure: expected a matplotlib Figure or the bytes of a PNG, got {type(figure).__name__}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from pte_tracking._distributed import environment
 from pte_tracking._runs import media
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.directory import archive_run, existing_manifest, is_archive_incomplete, lock_directory
+from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.outcome import last_error, outcome_of
 from pte_tracking._runs.writer import RunPosition, RunWriter
 from pte_tracking._store import events, metrics
@@ -35,6 +36,8 @@ from pte_tracking.sinks import Sink
 
 _logger = logging.getLogger("pte_tracking")
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+#: In a forked child: closing the parent's files here would write their buffers a second time.
+_parent_writers: list[RunWriter] = []
 
 
 class Run:
@@ -87,14 +90,15 @@ class Run:
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
         self.before_close: list[Callable[[], object]] = []
-        self._writer: RunWriter | None = None
-        #: Of a run that another rank writes, or that has ended.
+        #: On rank 0: None before the run is opened. On all ranks: None after it has ended.
+        self._writer: RunWriter | NullWriter | None = None
+        if (environment.rank() if rank is None else rank) != 0:
+            self._writer = NullWriter()
+        #: Manifest of a run that has ended.
         self._manifest: Manifest | None = None
         self._logs: set[str] = set()
         self._lock = threading.RLock()
         self._is_closed = False
-        #: Another process writes this run: the parent of this one, or rank 0.
-        self._is_read_only = (environment.rank() if rank is None else rank) != 0
         self._world_size = environment.size() if world_size is None else world_size
         self._error_before: BaseException | None = None
 
@@ -103,7 +107,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether the directory is taken and the run has not ended."""
-        return self._writer is not None or (self._is_read_only and self._manifest is not None and not self._is_closed)
+        return self._writer is not None and self._writer.manifest is not None
 
     @property
     def sinks(self) -> Sequence[Sink]:
@@ -143,10 +147,10 @@ class Run:
         """
         if self._is_closed:
             raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
+        if isinstance(self._writer, NullWriter):
+            return
         if self._writer is not None:
             raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
-        if self._is_read_only:
-            return
         resume = self._resume if resume is None else resume
         with self._lock:
             held = lock_directory(self.directory)
@@ -156,14 +160,14 @@ class Run:
                 manifest = update_manifest(self.directory, self._add_configuration, fresh)
                 if journal and not (self.directory / JOURNAL).exists():
                     write_atomically(self.directory / JOURNAL, journal.read_bytes())
-                self._writer = RunWriter(self.directory, held, manifest, at)
+                self._writer = writer = RunWriter(self.directory, held, manifest, at)
             except BaseException:
                 held.release()
                 raise
             if self._params:
-                self._writer.add(events.Params, self._params)
+                writer.add(events.Params, self._params)
             if self._tags:
-                self._writer.add(events.Tags, self._tags)
+                writer.add(events.Tags, self._tags)
             self._error_before = last_error()
         _open_runs.add(self)
 
@@ -173,8 +177,8 @@ class Run:
 
     def attach(self, manifest: Manifest) -> None:
         """Learn, on another rank than 0, which run it is."""
-        if self._is_read_only:
-            self._manifest = manifest
+        if isinstance(self._writer, NullWriter):
+            self._writer.attach(manifest)
 
     def start_position(self) -> RunPosition | None:
         """The point before anything was logged in the directory's run; None if it holds none."""
@@ -217,15 +221,15 @@ class Run:
             except BaseException as problem:
                 self.close(*(outcome_of(problem) if status in (None, "FINISHED") else (status, error)))
                 raise
-        record = self._writer
-        if record is None or self._is_read_only:
+        writer = self._writer
+        if writer is None:
             self._is_closed = True
             return
         status = status or "FINISHED"
-        record.add(events.RunEnded, status, error and to_text(error))
-        self._writer, self._manifest, self._is_closed = None, record.manifest, True
+        writer.finish(status, error and to_text(error))
+        self._is_closed, self._manifest, self._writer = True, writer.manifest, None
         _open_runs.discard(self)
-        record.close(status, self._close_timeout)
+        writer.close(status, self._close_timeout)
 
     def __enter__(self) -> Run:
         if not self.is_open:
@@ -259,8 +263,6 @@ class Run:
             log: The JSON log that the row belongs to.
             sinks: The sinks that get it; all by default.
         """
-        if self._is_read_only:
-            return
         self.log_row(
             to_numbers(values),
             check_step(step),
@@ -281,11 +283,9 @@ class Run:
     ) -> None:
         """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
         if log not in self._logs:
-            if self._is_read_only:
-                return
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
-        self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log hyperparameters, flattened with ``/``."""
@@ -299,9 +299,8 @@ class Run:
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
         """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
-        path = self._save_picture(FIGURES, key, step, lambda: media.figure_png(figure))
-        if path:
-            self._append(events.Figure, key, step, path)
+        media.check_figure(figure)
+        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(figure))
 
     def log_image(self, key: str, image: Any, step: int) -> None:
         """Log a picture, with integers from 0 to 255 or floats from 0 to 1.
@@ -311,9 +310,7 @@ class Run:
             image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
             step: Iterations done.
         """
-        path = self._save_picture(IMAGES, key, step, lambda: media.image_png(image))
-        if path:
-            self._append(events.Image, key, step, path)
+        self._add_picture(events.Image, IMAGES, key, step, lambda: media.image_png(image))
 
     def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
         """Log a figure of how often each class was taken for which; matplotlib draws it.
@@ -325,16 +322,17 @@ class Run:
             step: Iterations done.
             labels: The classes' names; their numbers by default.
         """
-        if not self._is_read_only:
-            self.log_figure(key, confusion_figure(matrix, labels), step)
+        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(confusion_figure(matrix, labels)))
 
     def log_histogram(self, key: str, values: Any, step: int) -> None:
         """Log the distribution of an array or tensor; its non-finite values are left out."""
-        if self._is_read_only:
-            return
-        bins = media.histogram(values)
-        if bins:
-            self._append(events.Histogram, check_key(key), check_step(step), *bins)
+        key, step = check_key(key), check_step(step)
+
+        def build_fields() -> tuple[Any, ...] | None:
+            bins = media.histogram(values)
+            return None if bins is None else (key, step, *bins)
+
+        self._opened().add_deferred(events.Histogram, build_fields)
 
     def log_text(self, key: str, text: str, step: int = 0) -> None:
         """Log a text; Markdown is rendered where a backend can."""
@@ -366,25 +364,19 @@ class Run:
             FileNotFoundError: There is nothing at ``path``.
             ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
         """
-        if self._is_read_only:
-            return
         source = Path(os.path.abspath(path))
-        if not source.exists():
-            raise FileNotFoundError(f"path: {str(path)!r} does not exist")
-        if source in (self.directory, *self.directory.parents):
-            raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
-        self._opened()
-        if self.directory not in source.parents:
-            target = self.directory / ARTIFACTS / artifact_path / source.name
-            try:
-                _copy(source, target)
-            except OSError as error:
-                _logger.error("%s was not kept: %s", source, error)
-                return
-            source = target
-        self._append(events.Artifact, self._relative_path(source), artifact_path)
+        if source in (self.directory, *self.directory.parents):
+            raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
+
+        def build_fields() -> tuple[str, str] | None:
+            if not source.exists():
+                raise FileNotFoundError(f"path: {str(path)!r} does not exist")
+            kept = self._keep_artifact(source, artifact_path)
+            return None if kept is None else (self._relative_path(kept), artifact_path)
+
+        self._opened().add_deferred(events.Artifact, build_fields)
 
     def log_checkpoint(
         self,
@@ -405,28 +397,25 @@ class Run:
             epoch: Epochs done in it.
             values: The latest reported values.
         """
-        if self._is_read_only:
-            return
         name = self._relative_path(path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
-        record = self._opened()
-        record.add_files(glob.escape(name))
-        record.add(Checkpoint, name, *fields)
-        record.write_checkpoint_list()
+        writer = self._opened()
+        writer.add_files(glob.escape(name))
+        writer.add(Checkpoint, name, *fields)
+        writer.write_checkpoint_list()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
         """Log that a snapshot was pruned, so that it vanishes from every backend."""
-        if self._is_read_only:
-            return
-        record = self._opened()
-        record.add(events.CheckpointRemoved, self._relative_path(path), check_step(step))
-        record.write_checkpoint_list()
+        fields = self._relative_path(path), check_step(step)
+        writer = self._opened()
+        writer.add(events.CheckpointRemoved, *fields)
+        writer.write_checkpoint_list()
 
     def checkpoints(self) -> list[Checkpoint]:
         """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
-        if self._writer is not None:
+        if self._writer is not None and self.is_open:
             return self._writer.checkpoints()
-        return [] if self.is_open else list_checkpoints(self.directory)
+        return list_checkpoints(self.directory)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """The rows of one log that hold, read back from the journal."""
@@ -440,13 +429,11 @@ class Run:
         Args:
             pattern: A glob; of a path, its first part counts.
         """
-        if self._is_read_only:
-            return
         self._opened().add_files(pattern)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _opened(self) -> RunWriter:
+    def _opened(self) -> RunWriter | NullWriter:
         with self._lock:
             if self._writer is None:
                 self.open()
@@ -454,16 +441,13 @@ class Run:
             return self._writer
 
     def _open_manifest(self) -> Manifest:
-        if self._writer is not None:
-            return self._writer.manifest
-        if self._manifest is not None:
-            return self._manifest
-        if not self._is_read_only:
-            return self._opened().manifest
-        raise RuntimeError(
-            f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
-            "training has begun"
-        )
+        manifest = self._manifest or self._opened().manifest
+        if manifest is None:
+            raise RuntimeError(
+                f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
+                "training has begun"
+            )
+        return manifest
 
     def _prepare_directory(self, at: RunPosition | None, resume: bool) -> Manifest | None:
         """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
@@ -484,23 +468,36 @@ class Run:
         )
 
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        if not self._is_read_only:
-            (self._writer or self._opened()).add(kind, *fields)
+        (self._writer or self._opened()).add(kind, *fields)
 
-    def _save_picture(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
-        """Put a picture into the run's directory; returns its relative path."""
-        if self._is_read_only:
-            return None
-        self._opened()
-        data = draw()
-        path = Path(folder, safe_file_name(check_key(key)), f"step_{check_step(step)}.png")
+    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, draw: Callable[[], bytes]) -> None:
+        """Store a PNG in a folder of the run's directory, and log it."""
+        key, step = check_key(key), check_step(step)
+
+        def build_fields() -> tuple[str, int, str] | None:
+            data = draw()
+            path = Path(folder, safe_file_name(key), f"step_{step}.png")
+            try:
+                (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
+                write_atomically(self.directory / path, data)
+            except OSError as error:
+                _logger.error("%s was not kept: %s", path, error)
+                return None
+            return key, step, path.as_posix()
+
+        self._opened().add_deferred(kind, build_fields)
+
+    def _keep_artifact(self, source: Path, artifact_path: str) -> Path | None:
+        """Copy a file or folder into the run's directory unless it is there; None if that fails."""
+        if self.directory in source.parents:
+            return source
+        target = self.directory / ARTIFACTS / artifact_path / source.name
         try:
-            (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.directory / path, data)
+            _copy(source, target)
         except OSError as error:
-            _logger.error("%s was not kept: %s", path, error)
+            _logger.error("%s was not kept: %s", source, error)
             return None
-        return path.as_posix()
+        return target
 
     def _relative_path(self, path: str | os.PathLike[str]) -> str:
         """A path of a file in the run's directory, relative to it."""
@@ -534,7 +531,9 @@ def _close_all() -> None:
 def _detach_in_child() -> None:
     # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
     for run in _open_runs:
-        run._is_read_only = True
+        if isinstance(run._writer, RunWriter):
+            _parent_writers.append(run._writer)
+            run._writer = NullWriter(run._writer)
         run.before_close.clear()  # its parent's to do, with threads that are not here
         run._lock = threading.RLock()
 

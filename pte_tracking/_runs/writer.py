@@ -6,6 +6,7 @@ import fnmatch
 import logging
 import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -92,6 +93,17 @@ class RunWriter:
         if self._supervisor and event.time > self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
+    def add_deferred(self, kind: type[AnyEvent], build_fields: Callable[[], Sequence[Any] | None]) -> None:
+        """Add an event whose fields are costly to build.
+
+        Args:
+            kind: Its class.
+            build_fields: Returns its fields after ``seq`` and ``time``, or None to add no event.
+        """
+        fields = build_fields()
+        if fields is not None:
+            self.add(kind, *fields)
+
     def position(self, step: int) -> RunPosition:
         """This moment, after ``step`` iterations."""
         manifest, mark = self.manifest, self._journal.end
@@ -133,8 +145,17 @@ class RunWriter:
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
 
+    def finish(self, status: Status, error: str | None) -> None:
+        """Add the event that ends the run.
+
+        Args:
+            status: How it ended.
+            error: What it failed with, for people.
+        """
+        self.add(events.RunEnded, status, error)
+
     def close(self, status: Status, timeout: float) -> None:
-        """Close it, after the event that says how the run has ended.
+        """Close it, after :meth:`finish`.
 
         Args:
             status: How.
