@@ -14,7 +14,7 @@ from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._delivery.run_view import JournalRunView
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.throttle import request_interval
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
@@ -185,13 +185,13 @@ class SinkConsumer:
     def _restore(self) -> None:
         """Begin where the saved progress ends."""
         progress = Cursor.load(self._directory, self.key)
-        if progress.position and journal.seq_at(self._journal, progress.position) != progress.seq:
+        if progress.position and journal_reader.seq_at(self._journal, progress.position) != progress.seq:
             _logger.warning("%s: the journal is not the one that was delivered; it is delivered again", self.key)
             progress = Cursor(closed_reason=progress.closed_reason)
         self.cursor = progress
         self._filter.restore(progress.filter)
         for first, last in progress.superseded:
-            self._filter.suppress(event for event, _ in journal.read(self._journal, first, last))
+            self._filter.suppress(event for event, _ in journal_reader.read(self._journal, first, last))
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -215,7 +215,7 @@ class SinkConsumer:
         events: list[AnyEvent] = []
         values, limits = 0, self._sink.limits
         self._was_full = False
-        for event, behind in journal.read(self._journal, start, end):
+        for event, behind in journal_reader.read(self._journal, start, end):
             values += len(event.values) if isinstance(event, Metrics) else 0
             if events and values > limits.batch_values:
                 self._was_full = True
@@ -235,20 +235,22 @@ class SinkConsumer:
             if self._sink.rewinds:
                 self._write(self._connect(), [rewound])
             else:
-                pieces = journal.effective_ranges(self._journal, held)
+                pieces = journal_reader.effective_ranges(self._journal, held)
                 gone = [(max(first, rewound.to_position), last) for first, last in pieces if last > rewound.to_position]
                 self.cursor.superseded.extend(gone)
-                self._filter.suppress(event for piece in gone for event, _ in journal.read(self._journal, *piece))
+                self._filter.suppress(
+                    event for piece in gone for event, _ in journal_reader.read(self._journal, *piece)
+                )
         except SinkClosedError as error:
             self._close_permanently(error)
             return
-        self._filter.rewind(journal.read_effective_reversed(self._journal, rewound.to_position))
+        self._filter.rewind(journal_reader.read_effective_reversed(self._journal, rewound.to_position))
         self.cursor.position, self.cursor.seq, self.cursor.end_status = behind, rewound.seq, None
         self.save()
 
     def _skip_rewind(self, position: int) -> None:
         """Step behind a rewind that takes nothing back here, as no event has come after it yet."""
-        seq = journal.seq_at(self._journal, position) if position > self.cursor.position else None
+        seq = journal_reader.seq_at(self._journal, position) if position > self.cursor.position else None
         if seq is not None:
             self.cursor.position, self.cursor.seq = position, seq
             self.save()

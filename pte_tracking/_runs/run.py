@@ -28,7 +28,7 @@ from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Status
 from pte_tracking._store.files import safe_file_name, write_atomically
-from pte_tracking._store.journal import read
+from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file_name
 from pte_tracking._store.manifest import Manifest, update_manifest
 from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts

@@ -12,7 +12,7 @@ from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
-from pte_tracking._store.journal import effective_ranges, find_events, read_effective_reversed
+from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
 from pte_tracking._store.status import read_status
 

@@ -9,7 +9,7 @@ import msgspec
 
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
 from pte_tracking._store.files import write_atomically
-from pte_tracking._store.journal import effective_ranges, find_events
+from pte_tracking._store.journal_reader import effective_ranges, find_events
 from pte_tracking._store.layout import CHECKPOINTS, JOURNAL
 
 

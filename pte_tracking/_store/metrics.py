@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._store.events import Metrics, Number
-from pte_tracking._store.journal import read_effective
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
 
 

@@ -17,7 +17,8 @@ from pte_backends.mlflow import MLflowSink, _checkpoints
 from pte_backends.mlflow._download import download
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
-from pte_tracking._store.journal import Journal, JournalPosition, read
+from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import read
 from pte_tracking.testing import Points, Recorded
 
 pytestmark = [

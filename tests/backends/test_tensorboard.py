@@ -27,7 +27,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from pte_backends.tensorboard import TensorBoardSink
 from pte_backends.tensorboard._custom_scalars import subject
 from pte_tracking._delivery.consumer import SinkConsumer
-from pte_tracking._store import journal
+from pte_tracking._store import journal, journal_reader
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
@@ -625,7 +625,7 @@ class SimulatedRun:
             pass
 
     def history(self) -> list[AnyEvent]:
-        return [event for event, _ in journal.read_effective(self.run.directory / JOURNAL)]
+        return [event for event, _ in journal_reader.read_effective(self.run.directory / JOURNAL)]
 
     def befall(self, what: str, argument: Any) -> None:
         getattr(self, what.replace(" ", "_"))(argument)

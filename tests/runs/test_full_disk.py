@@ -14,7 +14,8 @@ from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._store import journal
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, read, read_effective
+from pte_tracking._store.journal import Journal
+from pte_tracking._store.journal_reader import read, read_effective
 from pte_tracking.testing import Recorded
 from tests.disks import fill, small_disk
 

@@ -29,7 +29,7 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
-from pte_tracking._store.journal import read
+from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry

@@ -18,7 +18,7 @@ from pte_tracking import extensions, triggers
 from pte_tracking._snapshots import selection
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
-from pte_tracking._store.journal import find_events
+from pte_tracking._store.journal_reader import find_events
 from pte_tracking.sinks import Connection, RunView, Sink
 
 EVERY: Any = (1, "iteration")

@@ -19,16 +19,8 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound
-from pte_tracking._store.journal import (
-    Journal,
-    JournalPosition,
-    effective_ranges,
-    find_events,
-    next_range,
-    read,
-    read_effective,
-    seq_at,
-)
+from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import effective_ranges, find_events, next_range, read, read_effective, seq_at
 
 
 def write(path: Path, count: int) -> list[JournalPosition]:
