@@ -5,11 +5,17 @@ from __future__ import annotations
 import fnmatch
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.sink_entries import merge_sink_entries
+from pte_tracking._runs.writer import RunPosition, RunWriter
 from pte_tracking._store import lock
+from pte_tracking._store.files import write_atomically
+from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import (
     ARTIFACTS,
     CHECKPOINTS,
@@ -21,7 +27,8 @@ from pte_tracking._store.layout import (
     PREVIOUS,
     WRITER_LOCK,
 )
-from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.manifest import Manifest, RunNotFoundError, update_manifest
+from pte_tracking.sinks import Sink
 
 #: What every run leaves at the top of its directory.
 _RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
@@ -49,6 +56,76 @@ def lock_directory(directory: Path) -> lock.Lock:
         raise DirectoryInUseError(
             f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
         ) from None
+
+
+def open_writer(
+    directory: Path,
+    at: RunPosition | None,
+    resume: bool,
+    *,
+    name: str | None,
+    sinks: Sequence[Sink],
+    world_size: int,
+    journal: Path | None,
+) -> RunWriter:
+    """Lock a directory and open its run, after moving an earlier one aside where that is due.
+
+    Args:
+        directory: The run's directory.
+        at: See :meth:`pte_tracking.Run.open`.
+        resume: See :meth:`pte_tracking.Run.open`.
+        name: The name of a new run; by default made from the directory's.
+        sinks: Sinks to add to those of the run.
+        world_size: How many processes train together.
+        journal: See :meth:`pte_tracking.Run.open`.
+
+    Raises:
+        DirectoryInUseError: Another live process writes there.
+    """
+
+    def configure(manifest: Manifest) -> Manifest:
+        files = [pattern for sink in sinks for pattern in sink.files]
+        return msgspec.structs.replace(
+            manifest,
+            world_size=world_size,
+            sinks=merge_sink_entries(sinks, manifest.sinks),
+            files=list(dict.fromkeys([*manifest.files, *files])),
+        )
+
+    held = lock_directory(directory)
+    try:
+        fresh = _prepare_directory(directory, at, resume, name)
+        (directory / DELIVERY).mkdir(exist_ok=True)
+        manifest = update_manifest(directory, configure, fresh)
+        if journal and not (directory / JOURNAL).exists():
+            write_atomically(directory / JOURNAL, journal.read_bytes())
+        return RunWriter(directory, held, manifest, at)
+    except BaseException:
+        held.release()
+        raise
+
+
+def _prepare_directory(directory: Path, at: RunPosition | None, resume: bool, name: str | None) -> Manifest | None:
+    """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
+    found = existing_manifest(directory)
+    if found and not is_archive_incomplete(directory, found) and (found.id == at["id"] if at else resume):
+        return None
+    archive_run(directory)
+    fresh = Manifest.new(directory, at["name"] if at else name)
+    return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"]) if at else fresh
+
+
+def read_start_position(directory: Path) -> RunPosition | None:
+    """The point before anything was logged in the directory's run; None if it holds none."""
+    found = existing_manifest(directory)
+    path = directory / JOURNAL
+    first = next(read(path), None) if found and path.exists() else None
+    if not found or not first:
+        return None
+    event, behind = first
+    return RunPosition(
+        id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
+    )
 
 
 def existing_manifest(directory: Path) -> Manifest | None:
