@@ -54,7 +54,7 @@ class RunBase:
         self._sinks = check_sinks(sinks)
         self._params = flatten_params(params or {})
         self._tags = to_texts(tags or {})
-        self._given_name = name if name is None else check_key(name, "name")
+        self._name = name if name is None else check_key(name, "name")
         self._resume = resume
         self._close_timeout = close_timeout
         #: Called when the run is about to end, the last added first: the last things to be logged.
@@ -123,7 +123,7 @@ class RunBase:
                 self.directory,
                 at,
                 self._resume if resume is None else resume,
-                name=self._given_name,
+                name=self._name,
                 sinks=self._sinks,
                 world_size=self._world_size,
                 journal=journal,
@@ -174,8 +174,8 @@ class RunBase:
         while self.before_close:
             try:
                 self.before_close.pop()()
-            except BaseException as problem:
-                self.close(*(outcome_of(problem) if status in (None, "FINISHED") else (status, error)))
+            except BaseException as callback_error:
+                self.close(*(outcome_of(callback_error) if status in (None, "FINISHED") else (status, error)))
                 raise
         writer = self._writer
         if writer is None:

@@ -10,9 +10,9 @@ from pte_tracking._runs.media import to_host
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_NUMBERED = 20  # classes; the numbers of more would run into each other
+_MAX_LABELED_CLASSES = 20  # classes; the numbers of more would run into each other
 _INCHES_PER_CLASS = 0.42
-_SMALLEST, _LARGEST = 4.0, 12.0  # inches
+_MIN_INCHES, _MAX_INCHES = 4.0, 12.0  # inches
 
 
 def confusion_figure(matrix: Any, labels: Sequence[str] | None) -> Figure:
@@ -45,18 +45,18 @@ def confusion_figure(matrix: Any, labels: Sequence[str] | None) -> Figure:
         raise ValueError(f"labels: expected {classes} names, one for each class, got {len(names)}")
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = min(max(classes * _INCHES_PER_CLASS, _SMALLEST), _LARGEST)
+    size = min(max(classes * _INCHES_PER_CLASS, _MIN_INCHES), _MAX_INCHES)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
     shading = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shading, label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true")
-    if classes > _MOST_NUMBERED:
+    if classes > _MAX_LABELED_CLASSES:
         return figure
     axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(range(classes), names)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize="small")
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count:g}", ha="center", va="center", color=color, fontsize="small")
     return figure

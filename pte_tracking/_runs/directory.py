@@ -50,11 +50,11 @@ def lock_directory(directory: Path) -> lock.Lock:
     try:
         return lock.Lock(directory / WRITER_LOCK)
     except lock.LockedError as error:
-        who, what_to_do = f"process {error.holder}", "end that one first"
+        holder, action = f"process {error.holder}", "end that one first"
         if error.is_here:
-            who, what_to_do = "another manager or Run of this process", "call its close() first"
+            holder, action = "another manager or Run of this process", "call its close() first"
         raise DirectoryInUseError(
-            f"out_dir {str(directory)!r} is being written by {who}; {what_to_do}, or give another out_dir"
+            f"out_dir {str(directory)!r} is being written by {holder}; {action}, or give another out_dir"
         ) from None
 
 
@@ -92,39 +92,39 @@ def open_writer(
             files=list(dict.fromkeys([*manifest.files, *files])),
         )
 
-    held = lock_directory(directory)
+    writer_lock = lock_directory(directory)
     try:
-        fresh = _prepare_directory(directory, at, resume, name)
+        new_manifest = _prepare_directory(directory, at, resume, name)
         (directory / DELIVERY).mkdir(exist_ok=True)
-        manifest = update_manifest(directory, configure, fresh)
+        manifest = update_manifest(directory, configure, new_manifest)
         if journal and not (directory / JOURNAL).exists():
             write_atomically(directory / JOURNAL, journal.read_bytes())
-        return RunWriter(directory, held, manifest, at)
+        return RunWriter(directory, writer_lock, manifest, at)
     except BaseException:
-        held.release()
+        writer_lock.release()
         raise
 
 
 def _prepare_directory(directory: Path, at: RunPosition | None, resume: bool, name: str | None) -> Manifest | None:
     """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
-    found = existing_manifest(directory)
-    if found and not is_archive_incomplete(directory, found) and (found.id == at["id"] if at else resume):
+    manifest = existing_manifest(directory)
+    if manifest and not is_archive_incomplete(directory, manifest) and (manifest.id == at["id"] if at else resume):
         return None
     archive_run(directory)
-    fresh = Manifest.new(directory, at["name"] if at else name)
-    return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"]) if at else fresh
+    new_manifest = Manifest.new(directory, at["name"] if at else name)
+    return msgspec.structs.replace(new_manifest, id=at["id"], start_time=at["start_time"]) if at else new_manifest
 
 
 def read_start_position(directory: Path) -> RunPosition | None:
     """The point before anything was logged in the directory's run; None if it holds none."""
-    found = existing_manifest(directory)
+    manifest = existing_manifest(directory)
     path = directory / JOURNAL
-    first = next(read(path), None) if found and path.exists() else None
-    if not found or not first:
+    first = next(read(path), None) if manifest and path.exists() else None
+    if not manifest or not first:
         return None
-    event, behind = first
+    event, end = first
     return RunPosition(
-        id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
+        id=manifest.id, name=manifest.name, start_time=manifest.start_time, step=0, seq=event.seq, position=end
     )
 
 
@@ -185,8 +185,8 @@ def archive_run(directory: Path) -> None:
 def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """The names at the top of a directory that are the run's."""
     for name in os.listdir(directory):
-        is_named = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
-        if name in _RUN_FILES or (is_named and name not in (PREVIOUS, WRITER_LOCK)):
+        matches_pattern = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
+        if name in _RUN_FILES or (matches_pattern and name not in (PREVIOUS, WRITER_LOCK)):
             yield name
 
 

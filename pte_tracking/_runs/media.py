@@ -6,7 +6,7 @@ import io
 from typing import Any, NamedTuple
 
 _BINS = 64
-_LARGEST = 1e150
+_MAX_MAGNITUDE = 1e150
 
 
 class Bins(NamedTuple):
@@ -68,14 +68,14 @@ def histogram(values: Any) -> Bins | None:
 
     flat = np.asarray(to_host(values), dtype=np.float64).ravel()
     # Within the cut-off, ranges and squares are finite too.
-    flat = flat[np.isfinite(flat)].clip(-_LARGEST, _LARGEST)
+    flat = flat[np.isfinite(flat)].clip(-_MAX_MAGNITUDE, _MAX_MAGNITUDE)
     if not flat.size:
         return None
     low, high = flat.min(), flat.max()
     # Bins narrower than the distance of neighbouring floats cannot be made.
-    least = _BINS * 4 * np.spacing(max(abs(low), abs(high)))
-    if high - low < least:
-        low, high = low - max(least, 0.5), high + max(least, 0.5)
+    min_width = _BINS * 4 * np.spacing(max(abs(low), abs(high)))
+    if high - low < min_width:
+        low, high = low - max(min_width, 0.5), high + max(min_width, 0.5)
     counts, edges = np.histogram(flat, bins=_BINS, range=(low, high))
     return Bins(
         edges.tolist(),

@@ -231,12 +231,12 @@ class Run(RunBase):
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
         (self._writer or self._opened()).add(kind, *fields)
 
-    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, draw: Callable[[], bytes]) -> None:
+    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, render: Callable[[], bytes]) -> None:
         """Store a PNG in a folder of the run's directory, and log it."""
         key, step = check_key(key), check_step(step)
 
         def build_fields() -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, step, draw())
+            path = attachments.save_picture(self.directory, folder, key, step, render())
             return None if path is None else (key, step, path)
 
         self._opened().add_deferred(kind, build_fields)

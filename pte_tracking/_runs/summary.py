@@ -61,8 +61,8 @@ def summarize(directory: Path) -> RunSummary:
     metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
     rows = list(itertools.islice(metrics, _MAX_ROWS))
     params: dict[str, Scalar] = {}
-    for first, last in effective_ranges(path):
-        for event, _ in find_events(path, Params, first, last):
+    for start, end in effective_ranges(path):
+        for event, _ in find_events(path, Params, start, end):
             params.update(event.values)
     return RunSummary(
         directory=str(directory),
@@ -73,14 +73,14 @@ def summarize(directory: Path) -> RunSummary:
         sinks=[entry.key for entry in manifest.sinks],
         params=params,
         step=rows[0].step if rows else None,
-        rows=[_row(event) for event in reversed(rows)],
+        rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=list_checkpoints(directory),
         pending=backlog(directory, manifest),
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
 
 
-def _row(event: Metrics) -> dict[str, Number]:
+def _to_row(event: Metrics) -> dict[str, Number]:
     row: dict[str, Number] = {} if event.epoch is None else {"epoch": event.epoch}
     return row | {"iteration": event.step} | event.values  # type: ignore[return-value]  # decoded: no texts are left
 

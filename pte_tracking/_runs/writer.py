@@ -42,17 +42,17 @@ class RunWriter:
 
     Args:
         directory: The run's directory.
-        held: Its lock, given up at the end.
+        lock: Its lock, given up at the end.
         manifest: What its ``run.json`` holds.
         at: Go on from this point of the run, taking back what came after.
     """
 
-    def __init__(self, directory: Path, held: Lock, manifest: Manifest, at: RunPosition | None) -> None:
+    def __init__(self, directory: Path, lock: Lock, manifest: Manifest, at: RunPosition | None) -> None:
         self.manifest = manifest
         self._directory = directory
-        self._lock = held
-        self._order = threading.RLock()
-        self._files_are_saved = True
+        self._directory_lock = lock
+        self._append_lock = threading.RLock()
+        self._is_manifest_saved = True
         self._journal = Journal(directory / JOURNAL)
         try:
             self._start(at)
@@ -71,7 +71,7 @@ class RunWriter:
             for inline in self._inline:
                 inline.catch_up()
         #: Those that hold, by path: the journal, which may be long, is read for them once.
-        self._checkpoints = {one.path: one for one in list_checkpoints(self._directory)}
+        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
         self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
 
     def add(self, kind: type[AnyEvent], *fields: Any) -> None:
@@ -81,13 +81,13 @@ class RunWriter:
             kind: Its class.
             fields: Its fields after ``seq`` and ``time``.
         """
-        with self._order:
+        with self._append_lock:
             start = self._journal.position
             event = self._journal.append(kind, *fields)
             if event is None:
                 return
             if kind is not events.Metrics:
-                self._follow_checkpoints(event)
+                self._update_checkpoints(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
@@ -106,14 +106,14 @@ class RunWriter:
 
     def position(self, step: int) -> RunPosition:
         """This moment, after ``step`` iterations."""
-        manifest, mark = self.manifest, self._journal.end
+        manifest, end = self.manifest, self._journal.end
         return RunPosition(
             id=manifest.id,
             name=manifest.name,
             start_time=manifest.start_time,
             step=step,
-            seq=mark.seq,
-            position=mark.position,
+            seq=end.seq,
+            position=end.position,
         )
 
     def sync(self) -> None:
@@ -126,7 +126,7 @@ class RunWriter:
 
     def checkpoints(self) -> list[Checkpoint]:
         """The snapshots that hold, by step."""
-        with self._order:
+        with self._append_lock:
             return sorted(self._checkpoints.values(), key=lambda event: event.step)
 
     def write_checkpoint_list(self) -> None:
@@ -139,8 +139,8 @@ class RunWriter:
     def add_files(self, pattern: str) -> None:
         """Say that files at the top of the directory belong to the run; see :meth:`.run.Run.own`."""
         pattern = pattern.split("/")[0]
-        plain, files = pattern.replace("[[]", "["), self.manifest.files
-        if pattern in files or any(fnmatch.fnmatchcase(plain, known) for known in files):
+        literal, files = pattern.replace("[[]", "["), self.manifest.files
+        if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):
             return
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
@@ -163,18 +163,18 @@ class RunWriter:
         """
         try:
             self._journal.sync()
-        except OSError as problem:
-            _logger.error("%s: %s", self._directory, problem)
+        except OSError as error:
+            _logger.error("%s: %s", self._directory, error)
         for inline in self._inline:
             inline.finish(status)
-        if not self._files_are_saved:
+        if not self._is_manifest_saved:
             self._save_files()
         self._journal.close()
-        self._lock.release()
+        self._directory_lock.release()
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _follow_checkpoints(self, event: AnyEvent) -> None:
+    def _update_checkpoints(self, event: AnyEvent) -> None:
         if isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
@@ -186,9 +186,9 @@ class RunWriter:
         try:
             self.manifest = update_manifest(
                 self._directory,
-                lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
+                lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
             )
-            self._files_are_saved = True
+            self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
-            self._files_are_saved = False
+            self._is_manifest_saved = False
             _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)

@@ -43,10 +43,10 @@ def digest_file(path: Path) -> FileDigest:
     return FileDigest(files.file_sha256(path), path.stat().st_size)
 
 
-def write_index(folder: Path, parts: dict[str, FileDigest]) -> None:
+def write_index(directory: Path, digests: dict[str, FileDigest]) -> None:
     """Make a folder of shards a whole snapshot."""
-    content = msgspec.json.format(msgspec.json.encode(SnapshotIndex(dict(sorted(parts.items())))), indent=2)
-    files.write_durably(folder / SNAPSHOT_INDEX, content + b"\n")
+    content = msgspec.json.format(msgspec.json.encode(SnapshotIndex(dict(sorted(digests.items())))), indent=2)
+    files.write_durably(directory / SNAPSHOT_INDEX, content + b"\n")
 
 
 def checkpoint_digest(path: Path) -> FileDigest:
@@ -59,7 +59,7 @@ def checkpoint_digest(path: Path) -> FileDigest:
     if not path.is_dir():
         return digest_file(path)
     return FileDigest(
-        files.file_sha256(path / SNAPSHOT_INDEX), sum(one.size for one in read_index(path).files.values())
+        files.file_sha256(path / SNAPSHOT_INDEX), sum(digest.size for digest in read_index(path).files.values())
     )
 
 
@@ -72,21 +72,21 @@ def delete_checkpoint(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_index(folder: Path) -> SnapshotIndex:
+def read_index(directory: Path) -> SnapshotIndex:
     """What the marker says.
 
     Raises:
         OSError: It is not there.
         ValueError: It is damaged.
     """
-    path = folder / SNAPSHOT_INDEX
+    path = directory / SNAPSHOT_INDEX
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=SnapshotIndex)
+        index = msgspec.json.decode(path.read_bytes(), type=SnapshotIndex)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"{SNAPSHOT_INDEX} is damaged: {error}") from error
-    if any(name in (".", "..") or "/" in name or "\0" in name for name in found.files):
+    if any(name in (".", "..") or "/" in name or "\0" in name for name in index.files):
         raise ValueError(f"{SNAPSHOT_INDEX} names a file outside of the folder")
-    return found
+    return index
 
 
 def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: int = 1) -> str | None:
@@ -100,7 +100,7 @@ def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: 
     """
     if path.is_dir():
         return verify_digest(path, sha256, rank, size)
-    return None if rank else (_in_zip(path) or verify_digest(path, sha256))
+    return None if rank else (_verify_zip(path) or verify_digest(path, sha256))
 
 
 def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
@@ -108,26 +108,26 @@ def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) 
 
     Args: See :func:`problem`.
     """
-    is_folder = path.is_dir()
+    is_directory = path.is_dir()
     try:
-        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_folder else path) != sha256:
+        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_directory else path) != sha256:
             return "damaged or replaced: its SHA-256 is not the one that it was written with"
-        return _in_folder(path, rank, size) if is_folder else None
+        return _verify_directory(path, rank, size) if is_directory else None
     except FileNotFoundError as error:
-        return f"not whole, {Path(error.filename).name} is missing in it" if is_folder else "there is no such file"
+        return f"not whole, {Path(error.filename).name} is missing in it" if is_directory else "there is no such file"
     except (OSError, ValueError) as error:
         return str(error)
 
 
-def _in_folder(folder: Path, rank: int, size: int) -> str | None:
-    for name, expected in itertools.islice(read_index(folder).files.items(), rank, None, size):
-        found = digest_file(folder / name)
-        if found != expected:
-            return f"{name} in it is damaged ({found.size} bytes, {expected.size} were written)"
+def _verify_directory(directory: Path, rank: int, size: int) -> str | None:
+    for name, expected in itertools.islice(read_index(directory).files.items(), rank, None, size):
+        actual = digest_file(directory / name)
+        if actual != expected:
+            return f"{name} in it is damaged ({actual.size} bytes, {expected.size} were written)"
     return None
 
 
-def _in_zip(path: Path) -> str | None:
+def _verify_zip(path: Path) -> str | None:
     if not path.is_file():
         return "there is no such file"
     try:

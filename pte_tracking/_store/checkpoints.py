@@ -18,20 +18,22 @@ def list_checkpoints(directory: Path) -> list[Checkpoint]:
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
-    found: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = {}
     for first, last in effective_ranges(path):
-        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find_events(path, Checkpoint, first, last)]
-        made += [event for event, _ in find_events(path, CheckpointRemoved, first, last)]
-        for event in sorted(made, key=lambda event: event.seq):
+        changes: list[Checkpoint | CheckpointRemoved] = [
+            event for event, _ in find_events(path, Checkpoint, first, last)
+        ]
+        changes += [event for event, _ in find_events(path, CheckpointRemoved, first, last)]
+        for event in sorted(changes, key=lambda event: event.seq):
             if isinstance(event, Checkpoint):
-                found[event.path] = event
+                checkpoints[event.path] = event
             else:
-                found.pop(event.path, None)
-    return sorted(found.values(), key=lambda event: event.step)
+                checkpoints.pop(event.path, None)
+    return sorted(checkpoints.values(), key=lambda event: event.step)
 
 
-def write_checkpoint_list(directory: Path, held: Iterable[Checkpoint]) -> None:
+def write_checkpoint_list(directory: Path, checkpoints: Iterable[Checkpoint]) -> None:
     """Bring ``checkpoints.json`` up to date."""
-    listed = [msgspec.to_builtins(event) for event in held]
+    listed = [msgspec.to_builtins(event) for event in checkpoints]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
     write_atomically(directory / CHECKPOINTS, data + b"\n")

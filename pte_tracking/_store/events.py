@@ -17,13 +17,13 @@ Scalar: TypeAlias = str | int | float | bool | None
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 #: A whole number of 64 bits.
-_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 #: A number as it stands on disk: non-finite ones are strings there.
-_Written: TypeAlias = _Int | float | str
+_StoredNumber: TypeAlias = _Int64 | float | str
 
 #: A path that stays in the run's directory, wherever the journal came from.
-_Inside: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
+_RelativePath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
 
 
 def _kind(class_name: str) -> str:
@@ -39,7 +39,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
             time gives a backend the very same point.
     """
 
-    seq: _Int
+    seq: _Int64
     time: float
 
 
@@ -77,11 +77,11 @@ class Metrics(Event, frozen=True):
         sinks: Names of the sinks that get the row; None for all.
     """
 
-    step: _Int
-    values: dict[str, _Written]
+    step: _Int64
+    values: dict[str, _StoredNumber]
     epoch: Number | None = None
     elapsed_time: float | None = None
-    log: _Inside = "log"
+    log: _RelativePath = "log"
     sinks: list[str] | None = None
 
 
@@ -89,16 +89,16 @@ class Figure(Event, frozen=True):
     """A drawn figure, as a PNG file in the run's directory; a later one of the same key and step replaces it."""
 
     key: str
-    step: _Int
-    path: _Inside
+    step: _Int64
+    path: _RelativePath
 
 
 class Image(Event, frozen=True):
     """A picture, as a PNG file in the run's directory."""
 
     key: str
-    step: _Int
-    path: _Inside
+    step: _Int64
+    path: _RelativePath
 
 
 class Histogram(Event, frozen=True):
@@ -114,7 +114,7 @@ class Histogram(Event, frozen=True):
     """
 
     key: str
-    step: _Int
+    step: _Int64
     edges: list[float]
     counts: list[float]
     min: float
@@ -127,7 +127,7 @@ class Text(Event, frozen=True):
     """A piece of text (Markdown where a backend renders it)."""
 
     key: str
-    step: _Int
+    step: _Int64
     text: str
 
 
@@ -155,7 +155,7 @@ class Artifact(Event, frozen=True):
         artifact_path: Folder that it is shown in by backends, ``""`` for the top.
     """
 
-    path: _Inside
+    path: _RelativePath
     artifact_path: str = ""
 
 
@@ -171,19 +171,19 @@ class Checkpoint(Event, frozen=True):
         values: The latest reported values at its step.
     """
 
-    path: _Inside
-    step: _Int
+    path: _RelativePath
+    step: _Int64
     sha256: str
     size: int
     epoch: Number | None = None
-    values: dict[str, _Written] = {}
+    values: dict[str, _StoredNumber] = {}
 
 
 class CheckpointRemoved(Event, frozen=True):
     """A snapshot was pruned, and is to vanish from every backend."""
 
-    path: _Inside
-    step: _Int
+    path: _RelativePath
+    step: _Int64
 
 
 class Rewound(Event, frozen=True):
@@ -195,9 +195,9 @@ class Rewound(Event, frozen=True):
         step: Iterations done at that point.
     """
 
-    to_seq: _Int
-    to_position: _Int
-    step: _Int
+    to_seq: _Int64
+    to_position: _Int64
+    step: _Int64
 
 
 class RunEnded(Event, frozen=True):
@@ -233,8 +233,8 @@ def encode(event: Event) -> bytes:
     line = _encode(event)
     # msgspec writes non-finite numbers as null: a null is rare, and worth a second look.
     if line.find(b"null") >= 0 and isinstance(event, Metrics | Checkpoint):
-        words = {key: _word(value) for key, value in event.values.items()}
-        line = _encode(msgspec.structs.replace(event, values=words))
+        encoded = {key: _encode_number(value) for key, value in event.values.items()}
+        line = _encode(msgspec.structs.replace(event, values=encoded))
     return line + b"\n"
 
 
@@ -255,7 +255,7 @@ def decode(line: bytes) -> AnyEvent:
     return event
 
 
-def _word(value: _Written) -> _Written:
+def _encode_number(value: _StoredNumber) -> _StoredNumber:
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -73,6 +73,6 @@ def file_md5(path: Path) -> bytes:
 def file_digest(path: Path, algorithm: hashlib._Hash) -> bytes:
     """The digest of a file's content."""
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             algorithm.update(chunk)
     return algorithm.digest()

@@ -52,7 +52,7 @@ class Journal:
         self._path = path
         self._seq, self.position = _truncate_torn_tail(self._fd, path)
         self._pending = bytearray()
-        self._not_before = 0.0
+        self._retry_time = 0.0
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -92,25 +92,27 @@ class Journal:
                 raise
             return event
 
-    def rewind(self, to: JournalPosition, step: int) -> None:
+    def rewind(self, target: JournalPosition, step: int) -> None:
         """Take back what came after an earlier point.
 
         A point that was itself taken back is reached by going back to where the two histories part, and writing the
         events from there to the point again, at their own times.
 
         Args:
-            to: The point.
+            target: The point.
             step: Iterations done there.
         """
-        if to == self.end:
+        if target == self.end:
             return
-        if seq_at(self._path, to.position) != to.seq:
-            _logger.warning("%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, to.seq)
+        if seq_at(self._path, target.position) != target.seq:
+            _logger.warning(
+                "%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, target.seq
+            )
             return
-        parting = _common_end(effective_ranges(self._path), effective_ranges(self._path, to.position))
-        again = [event for event, _ in read_effective(self._path, to.position, parting)]
-        self.append(Rewound, seq_at(self._path, parting), parting, step)
-        for event in again:
+        common_end = _common_end(effective_ranges(self._path), effective_ranges(self._path, target.position))
+        restored = [event for event, _ in read_effective(self._path, target.position, common_end)]
+        self.append(Rewound, seq_at(self._path, common_end), common_end, step)
+        for event in restored:
             if not isinstance(event, RunStarted | RunEnded):
                 fields = [getattr(event, name) for name in event.__struct_fields__[2:]]
                 self.append(type(event), *fields, at=event.time)
@@ -126,9 +128,9 @@ class Journal:
                 self._retry_pending()
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
-            mark = JournalPosition(self._seq, self.position)
+            end = JournalPosition(self._seq, self.position)
         os.fsync(self._fd)  # without the lock: the training goes on appending while the disk is busy
-        return mark
+        return end
 
     def close(self) -> None:
         """Close the file; whoever needs it durable calls :meth:`sync` first."""
@@ -146,7 +148,7 @@ class Journal:
             self._fd = -1  # another file may get the number, and must not get a late event
 
     def _has_room_for(self, line: bytes) -> bool:
-        if time.monotonic() > self._not_before:
+        if time.monotonic() > self._retry_time:
             self._retry_pending()
         return not self._pending or len(self._pending) + len(line) <= _MAX_PENDING_BYTES
 
@@ -157,42 +159,42 @@ class Journal:
             _logger.warning("%s: there is space again; the events that waited were written", self._path)
 
     def _write(self, data: bytes | bytearray) -> int:
-        written, problem = 0, "a part of an event was written"
+        written, reason = 0, "a part of an event was written"
         try:
             written = os.write(self._fd, data)
             if written == len(data):
                 return written
         except OSError as error:
-            problem = str(error)
-        self._not_before = time.monotonic() + _RETRY_SECONDS
+            reason = str(error)
+        self._retry_time = time.monotonic() + _RETRY_SECONDS
         if not self._pending:
-            _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, problem)
+            _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, reason)
         return written
 
 
-def _common_end(now: list[tuple[int, int]], then: list[tuple[int, int]]) -> int:
-    """Where the history ``now`` parts from an earlier one: up to there they are the same pieces of the journal."""
-    parting = 0
-    for here, there in zip(now, then, strict=False):
-        if here[0] != there[0]:
+def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) -> int:
+    """Where the history ``current`` parts from an earlier one: up to there they are the same pieces of the journal."""
+    common_end = 0
+    for current_range, earlier_range in zip(current, earlier, strict=False):
+        if current_range[0] != earlier_range[0]:
             break
-        parting = min(here[1], there[1])
-        if here != there:
+        common_end = min(current_range[1], earlier_range[1])
+        if current_range != earlier_range:
             break
-    return parting
+    return common_end
 
 
 def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
     size = os.fstat(fd).st_size
-    for line, behind in read_lines_reversed(fd, size):
+    for line, end in read_lines_reversed(fd, size):
         try:
             event = events.decode(line)
         except (msgspec.MsgspecError, ValueError):
             continue
-        if behind < size:
-            _logger.warning("%s: cut %d bytes after the last whole event (seq %d)", path, size - behind, event.seq)
-            os.ftruncate(fd, behind)
-        return event.seq, behind
+        if end < size:
+            _logger.warning("%s: cut %d bytes after the last whole event (seq %d)", path, size - end, event.seq)
+            os.ftruncate(fd, end)
+        return event.seq, end
     if size:
         os.ftruncate(fd, 0)
     return 0, 0

@@ -18,8 +18,8 @@ from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Rewound
 
 _logger = logging.getLogger("pte_tracking")
-_CHUNK = 1 << 16
-_PIECE = 1 << 20
+_READ_BYTES = 1 << 16
+_SEARCH_BYTES = 1 << 20
 
 _E = TypeVar("_E", bound=AnyEvent)
 
@@ -40,7 +40,7 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
         file.seek(position)
         rest = b""
         # Long lines take long pieces, so that none is put together from many.
-        while chunk := file.read(min(max(_CHUNK, len(rest)), end - position - len(rest))):
+        while chunk := file.read(min(max(_READ_BYTES, len(rest)), end - position - len(rest))):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
             for line in lines:
@@ -70,13 +70,13 @@ def effective_ranges(path: Path, end: int | None = None, upto_seq: int | None = 
     """
     if end is None:
         end = path.stat().st_size
-    pieces: list[tuple[int, int]] = []
-    for rewound, behind in reversed(list(find_events(path, Rewound, end=end))):
-        if behind <= end and (upto_seq is None or rewound.seq <= upto_seq):
-            pieces.append((behind, end))
+    ranges: list[tuple[int, int]] = []
+    for rewound, line_end in reversed(list(find_events(path, Rewound, end=end))):
+        if line_end <= end and (upto_seq is None or rewound.seq <= upto_seq):
+            ranges.append((line_end, end))
             end = rewound.to_position
-    pieces.append((0, end))
-    return pieces[::-1]
+    ranges.append((0, end))
+    return ranges[::-1]
 
 
 def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
@@ -85,15 +85,15 @@ def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int
     Returns:
         The rewind that takes back what was read (None if all of it still holds), and the piece to read next.
     """
-    rewinds = {behind: event for event, behind in find_events(path, Rewound, position, end)}
+    rewinds = {line_end: event for event, line_end in find_events(path, Rewound, position, end)}
     if not rewinds:
         return None, position, end
-    pieces = effective_ranges(path, end)
-    index = max(index for index, (first, _) in enumerate(pieces) if first <= position)
-    last = pieces[index][1]
-    if position < last or index == len(pieces) - 1:
+    ranges = effective_ranges(path, end)
+    index = max(index for index, (first, _) in enumerate(ranges) if first <= position)
+    last = ranges[index][1]
+    if position < last or index == len(ranges) - 1:
         return None, position, last
-    following = pieces[index + 1]
+    following = ranges[index + 1]
     return rewinds[following[0]] if position > last else None, *following
 
 
@@ -113,19 +113,19 @@ def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = No
     rest = b"\n"
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
-        while chunk := file.read(min(max(_PIECE, len(rest)), end - start)):
+        while chunk := file.read(min(max(_SEARCH_BYTES, len(rest)), end - start)):
             start += len(chunk)
-            piece = rest + chunk
-            last = piece.rfind(b"\n")
-            at = piece.find(needle, 0, last)
-            while at >= 0:
-                newline = piece.find(b"\n", at + 1)
-                behind = start - len(piece) + newline + 1
-                event = _decode(piece[at + 1 : newline], path, behind)
+            block = rest + chunk
+            last = block.rfind(b"\n")
+            offset = block.find(needle, 0, last)
+            while offset >= 0:
+                newline = block.find(b"\n", offset + 1)
+                line_end = start - len(block) + newline + 1
+                event = _decode(block[offset + 1 : newline], path, line_end)
                 if isinstance(event, kind):
-                    yield event, behind
-                at = piece.find(needle, newline, last)
-            rest = piece[last:]
+                    yield event, line_end
+                offset = block.find(needle, newline, last)
+            rest = block[last:]
 
 
 def seq_at(path: Path, position: int) -> int | None:
@@ -133,21 +133,21 @@ def seq_at(path: Path, position: int) -> int | None:
     with open(path, "rb") as file:
         if position > os.fstat(file.fileno()).st_size:
             return None
-        for line, behind in read_lines_reversed(file.fileno(), position):
-            event = _decode(line, path, behind) if behind == position else None
+        for line, line_end in read_lines_reversed(file.fileno(), position):
+            event = _decode(line, path, line_end) if line_end == position else None
             return event.seq if event else None
     return None
 
 
 def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
     """The effective history up to ``end``, from its end to its beginning."""
-    pieces = effective_ranges(path, end)
+    ranges = effective_ranges(path, end)
     with open(path, "rb") as file:
-        for first, last in reversed(pieces):
-            for line, behind in read_lines_reversed(file.fileno(), last):
-                if behind <= first:
+        for first, last in reversed(ranges):
+            for line, line_end in read_lines_reversed(file.fileno(), last):
+                if line_end <= first:
                     break
-                event = _decode(line, path, behind)
+                event = _decode(line, path, line_end)
                 if event is not None:
                     yield event
 
@@ -156,9 +156,9 @@ def last_event(path: Path) -> tuple[AnyEvent | None, int]:
     """The last whole event, found from the end, and the position behind it; None and 0 if there is none."""
     try:
         with open(path, "rb") as file:
-            for line, behind in read_lines_reversed(file.fileno(), os.fstat(file.fileno()).st_size):
+            for line, line_end in read_lines_reversed(file.fileno(), os.fstat(file.fileno()).st_size):
                 with contextlib.suppress(msgspec.MsgspecError, ValueError):
-                    return events.decode(line), behind
+                    return events.decode(line), line_end
     except FileNotFoundError:
         pass
     return None, 0

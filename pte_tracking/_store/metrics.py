@@ -45,13 +45,13 @@ class MetricSummary(msgspec.Struct):
 
 def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
     """Last, lowest and highest value of every key of a run."""
-    found: dict[str, MetricSummary] = {}
+    summaries: dict[str, MetricSummary] = {}
     for row in read_rows(directory):
         for key, value in row.values.items():
-            if key not in found:
-                found[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
-            found[key].update(value, row.step)  # type: ignore[arg-type]
-    return found
+            if key not in summaries:
+                summaries[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
+            summaries[key].update(value, row.step)  # type: ignore[arg-type]
+    return summaries
 
 
 def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
@@ -62,10 +62,10 @@ def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
 def primary_metric(keys: Iterable[str]) -> str | None:
     """The key that most tells how good a run is: a loss, or else an accuracy; of validation, if it may be."""
     lower = {key: key.lower() for key in keys}
-    for what in ("loss", "accuracy"):
+    for word in ("loss", "accuracy"):
         for part in ("val", "test", ""):
             for key, name in lower.items():
-                if what in name and part in name:
+                if word in name and part in name:
                     return key
     return next(iter(lower), None)
 
