@@ -1,4 +1,4 @@
-"""Pictures and artifacts of a run, stored in its directory."""
+"""Store figures, images, and artifacts in a run directory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,42 @@ _logger = logging.getLogger("pte_tracking")
 
 
 def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) -> str | None:
-    """Put a picture into the run's directory; returns its relative path."""
+    """Write a PNG file into a run directory.
+
+    Args:
+        directory: Run directory.
+        folder: Name of the subdirectory for this kind of picture.
+        key: Name of the picture.
+        step: Number of completed iterations.
+        png: Content of the file.
+
+    Returns:
+        Path relative to the run directory. None if writing failed, which is logged.
+    """
     path = Path(folder, safe_file_name(key), f"step_{step}.png")
     try:
         (directory / path.parent).mkdir(parents=True, exist_ok=True)
         write_atomically(directory / path, png)
     except OSError as error:
-        _logger.error("%s was not kept: %s", path, error)
+        _logger.error("%s was not saved: %s", directory / path, error)
         return None
     return path.as_posix()
 
 
 def keep_artifact(directory: Path, source: Path, artifact_path: str) -> str | None:
-    """Copy a file or folder into the run's directory unless it is there; returns its relative path."""
+    """Copy a file or directory into a run directory unless it is located there.
+
+    Args:
+        directory: Run directory.
+        source: File or directory to copy.
+        artifact_path: Subdirectory below ``artifacts`` to which it is copied.
+
+    Returns:
+        Path relative to the run directory. None if copying failed, which is logged.
+
+    Raises:
+        FileNotFoundError: If ``source`` does not exist.
+    """
     if not source.exists():
         raise FileNotFoundError(f"path: {str(source)!r} does not exist")
     if directory not in source.parents:
@@ -35,17 +58,22 @@ def keep_artifact(directory: Path, source: Path, artifact_path: str) -> str | No
         try:
             _copy(source, target)
         except OSError as error:
-            _logger.error("%s was not kept: %s", source, error)
+            _logger.error("%s was not copied into the run: %s", source, error)
             return None
         source = target
     return relative_path(directory, source)
 
 
 def relative_path(directory: Path, path: str | os.PathLike[str]) -> str:
-    """A path of a file in the run's directory, relative to it."""
+    """Return a path relative to a run directory.
+
+    Raises:
+        TypeError: If ``path`` is not a path.
+        ValueError: If ``path`` is not in the run directory.
+    """
     whole = Path(os.path.abspath(directory / path))
     if directory not in whole.parents:
-        raise ValueError(f"path: {str(path)!r} is not in the run's directory {str(directory)!r}")
+        raise ValueError(f"path: {str(path)!r} is not in the run directory {str(directory)!r}")
     return check_key(whole.relative_to(directory).as_posix(), "path")
 
 

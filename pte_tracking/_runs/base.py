@@ -24,7 +24,7 @@ from pte_tracking._store.values import check_key, flatten_params, to_text, to_te
 from pte_tracking.sinks import Sink
 
 _open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
-#: In a forked child: closing the parent's files here would write their buffers a second time.
+#: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
 
 _R = TypeVar("_R", bound="RunBase")
@@ -47,9 +47,9 @@ class RunBase:
         world_size: int | None = None,
     ) -> None:
         if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"out_dir: expected the path of a directory, got {directory!r}")
+            raise TypeError(f"out_dir: expected a path, got {directory!r} of type {type(directory).__name__}")
         if not os.fspath(directory):
-            raise ValueError("out_dir: expected the path of a directory, got ''; '.' is the current one")
+            raise ValueError("out_dir: expected a non-empty path, got ''. Pass '.' for the current directory.")
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten_params(params or {})
@@ -57,13 +57,12 @@ class RunBase:
         self._name = name if name is None else check_key(name, "name")
         self._resume = resume
         self._close_timeout = close_timeout
-        #: Called when the run is about to end, the last added first: the last things to be logged.
         self.before_close: list[Callable[[], object]] = []
-        #: On rank 0: None before the run is opened. On all ranks: None after it has ended.
+        #: None on rank 0 before the run is opened, and on every rank after the run has ended.
         self._writer: RunWriter | NullWriter | None = None
         if (environment.rank() if rank is None else rank) != 0:
             self._writer = NullWriter()
-        #: Manifest of a run that has ended.
+        #: Manifest of an ended run.
         self._manifest: Manifest | None = None
         self._logs: set[str] = set()
         self._lock = threading.RLock()
@@ -73,51 +72,57 @@ class RunBase:
 
     @property
     def is_open(self) -> bool:
-        """Whether the directory is taken and the run has not ended."""
+        """Whether the run was opened and has not ended."""
         return self._writer is not None and self._writer.manifest is not None
 
     @property
     def sinks(self) -> Sequence[Sink]:
-        """Where it is delivered to, as constructed."""
+        """Sinks passed to the constructor."""
         return self._sinks
 
     @property
     def id(self) -> str:
-        """The run's identity, the same after every resume: 32 hexadecimal digits. Opens the run.
+        """ID of the run: 32 hexadecimal digits that stay the same after a resume.
 
-        On other ranks than 0 it is known when the training begins; before that it is a RuntimeError.
+        Reading the ID opens the run.
+
+        Raises:
+            RuntimeError: If training has not started on a rank other than 0.
         """
         return self._open_manifest().id
 
     @property
     def name(self) -> str:
-        """The run's name. Opens the run."""
+        """Display name of the run. Reading the name opens the run."""
         return self._open_manifest().name
 
     @property
     def start_time(self) -> float:
-        """When it first started, in seconds since the epoch. Opens the run."""
+        """Time of the first start in seconds since the Unix epoch. Reading the time opens the run."""
         return self._open_manifest().start_time
 
     def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
-        """Take the directory.
+        """Lock the directory and start or resume the run. Do nothing on a rank other than 0.
 
         Args:
-            at: Go on from this point of its run, taking back what came after. Where the directory holds another run,
-                that one is moved aside; where it does not hold this one, the run is made here again.
-            resume: Without ``at``: go on with the run that is there, taking nothing back. By default as constructed.
-            record: The journal of ``at``'s run from elsewhere, used where the directory has none.
+            at: Position to which the run is rewound. Another run in the directory is archived. If the directory does
+                not contain the run of the position, the run is created there. None does not rewind.
+            resume: Whether to continue the run in the directory if ``at`` is None. Defaults to the argument ``resume``
+                of the constructor.
+            journal: Journal to copy if the directory has none, such as the journal next to a snapshot from another
+                machine.
 
         Raises:
-            DirectoryInUseError: Another live process writes there.
-            RuntimeError: The run is open, or has ended.
+            DirectoryInUseError: If another live process writes to the directory.
+            RunNotFoundError: If the run in the directory is unreadable.
+            RuntimeError: If the run is already open or has ended.
         """
         if self._is_closed:
-            raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
+            raise RuntimeError(f"The run in {str(self.directory)!r} has ended. Resume it with Run(..., resume=True).")
         if isinstance(self._writer, NullWriter):
             return
         if self._writer is not None:
-            raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
+            raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
         with self._lock:
             self._writer = writer = open_writer(
                 self.directory,
@@ -136,40 +141,64 @@ class RunBase:
         _open_runs.add(self)
 
     def manifest(self) -> Manifest:
-        """What ``run.json`` holds. Opens the run."""
+        """Open the run and return its manifest, the content of ``run.json``.
+
+        Raises:
+            RuntimeError: If training has not started on a rank other than 0.
+        """
         return self._open_manifest()
 
     def attach(self, manifest: Manifest) -> None:
-        """Learn, on another rank than 0, which run it is."""
+        """Set the manifest on a rank other than 0, so that its ID and name are available. Do nothing on rank 0.
+
+        Args:
+            manifest: Manifest of the run that rank 0 has opened.
+        """
         if isinstance(self._writer, NullWriter):
             self._writer.attach(manifest)
 
     def start_position(self) -> RunPosition | None:
-        """The point before anything was logged in the directory's run; None if it holds none."""
+        """Return the position before the first logged value of the run in the directory.
+
+        Returns:
+            The position, or None if the directory contains no run. Pass it to :meth:`open` to restart the run.
+
+        Raises:
+            RunNotFoundError: If the run in the directory is unreadable.
+        """
         return read_start_position(self.directory)
 
     def position(self, step: int) -> RunPosition:
-        """This moment in the run's life, for a snapshot. Before that is published, :meth:`sync` is called.
+        """Return the current position of the run, which a snapshot stores.
+
+        Call :meth:`sync` before the snapshot is published, so that the position is durable.
 
         Args:
-            step: Iterations done.
+            step: Number of completed iterations.
+
+        Raises:
+            RuntimeError: If the run has ended, or on a rank other than 0.
         """
         return self._opened().position(step)
 
     def sync(self) -> None:
-        """Make everything logged so far durable. Any thread may do it while others log.
+        """Flush all logged values to disk. This method may be called while other threads log.
 
         Raises:
-            OSError: The disk is full or broken.
+            OSError: If the disk is full or fails.
+            RuntimeError: If the run has ended.
         """
         self._opened().sync()
 
     def close(self, status: Status | None = None, error: str | None = None) -> None:
-        """End the run. What a function of ``before_close`` raises, it raises when the run has ended, as FAILED.
+        """End the run and wait until it is delivered.
+
+        The functions in ``before_close`` are called first. If one of them raises, the run ends as FAILED and the
+        exception is raised. Closing an ended run does nothing.
 
         Args:
-            status: How it ended; by default FINISHED.
-            error: What it failed with, for people.
+            status: ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``. Defaults to ``"FINISHED"``.
+            error: Error message of a run that did not finish.
         """
         while self.before_close:
             try:
@@ -198,6 +227,7 @@ class RunBase:
         self.close(*outcome_of(error))
 
     def _opened(self) -> RunWriter | NullWriter:
+        """Return the writer, after opening the run if needed."""
         with self._lock:
             if self._writer is None:
                 self.open()
@@ -208,8 +238,8 @@ class RunBase:
         manifest = self._manifest or self._opened().manifest
         if manifest is None:
             raise RuntimeError(
-                f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
-                "training has begun"
+                f"The ID and the name of the run in {str(self.directory)!r} are available on ranks other than 0 after "
+                "training has started."
             )
         return manifest
 
@@ -222,12 +252,12 @@ def _close_all() -> None:
 
 
 def _detach_in_child() -> None:
-    # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
+    # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
     for run in _open_runs:
         if isinstance(run._writer, RunWriter):
             _parent_writers.append(run._writer)
             run._writer = NullWriter(run._writer)
-        run.before_close.clear()  # its parent's to do, with threads that are not here
+        run.before_close.clear()  # the functions belong to the parent, whose threads do not exist in the child
         run._lock = threading.RLock()
 
 

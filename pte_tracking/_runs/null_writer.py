@@ -57,7 +57,7 @@ class NullWriter:
             RuntimeError: On a rank other than 0.
         """
         if self._parent is None:
-            raise RuntimeError("Only rank 0 has the position of the run. Call position() there.")
+            raise RuntimeError("The position of the run is available on rank 0 only. Call position() there.")
         return self._parent.position(step)
 
     def sync(self) -> None:

@@ -1,4 +1,4 @@
-"""Run: log to a run directory."""
+"""Logging to a run."""
 
 from __future__ import annotations
 
@@ -19,27 +19,45 @@ from pte_tracking._store.values import check_key, check_step, flatten_params, to
 
 
 class Run(RunBase):
-    """The record of one training run, and the way from there to the tracking backends.
+    """Training run that is logged to a directory and delivered to sinks.
 
-    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by
-    :meth:`open`. It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after
-    an error.
+    The first logged value or :meth:`open` locks the directory and archives an earlier run in it. The run ends with
+    :meth:`close`, at the end of a ``with`` block, or with the interpreter. Its status is FINISHED, or FAILED after an
+    error. The methods may be called from any thread.
+
+    Only rank 0 writes. On other ranks and in forked processes, the methods check their arguments and write nothing.
 
     Args:
-        directory: Where the run's files lie.
-        sinks: Where it is delivered to: names of installed sinks, or configured ones.
-        params: Hyperparameters; nested ones are flattened with ``/``.
-        tags: Labels.
-        name: The run's name, for people; by default made from the directory's.
-        resume: Go on with the run that is in the directory, if there is one.
-        close_timeout: Seconds that the end of the run waits for the backends at most. Delivery goes on behind.
-        rank: This process's number among those that train together: the others than 0 write nothing, and what they
-            log is left out. By default what ``torch.distributed`` or ``RANK`` says, as torchrun sets it.
-        world_size: How many they are. By default what ``torch.distributed`` or ``WORLD_SIZE`` says.
+        directory: Run directory. It is created if it does not exist.
+        sinks: Names of installed sinks, or configured :class:`~pte_tracking.sinks.Sink` objects.
+        params: Hyperparameters. Nested names are joined with ``/``.
+        tags: Labels of the run.
+        name: Display name of the run. Defaults to the directory name and a short ID.
+        resume: Whether to continue the run in the directory, if there is one.
+        close_timeout: Maximum number of seconds that :meth:`close` waits for delivery. Remaining events are delivered
+            in the background.
+        rank: Rank of this process. Defaults to the rank in ``torch.distributed``, the environment variable ``RANK``,
+            or 0.
+        world_size: Number of ranks. Defaults to the size in ``torch.distributed``, the environment variable
+            ``WORLD_SIZE``, or 1.
+
+    Attributes:
+        directory: Absolute path of the run directory.
+        before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
 
     Raises:
-        ValueError: A sink is unknown or not installed.
-        TypeError: An argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``directory`` or ``name`` is empty, or a sink is unknown or not installed.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"], params={"lr": 0.1}) as run:
+        ...         for step in range(1, 4):
+        ...             run.log_metrics({"train/loss": 1 / step}, step)
+        ...     print([row.values for row in run.rows()][0])
+        {'train/loss': 1.0}
     """
 
     def log_metrics(
@@ -52,15 +70,20 @@ class Run(RunBase):
         log: str = "log",
         sinks: list[str] | None = None,
     ) -> None:
-        """Log numbers of one step.
+        """Log metrics of one step as a row.
 
         Args:
-            values: Numbers by name: Python or NumPy numbers, or tensors of one element.
-            step: Iterations done.
-            epoch: Epochs done.
-            elapsed_time: Seconds of training so far.
-            log: The JSON log that the row belongs to.
-            sinks: The sinks that get it; all by default.
+            values: Numbers by key: Python numbers, NumPy scalars, or arrays or tensors with one element.
+            step: Number of completed iterations.
+            epoch: Number of completed epochs.
+            elapsed_time: Training time in seconds.
+            log: File name of the JSON log that contains the row.
+            sinks: Names of the sinks that receive the row. None means all sinks.
+
+        Raises:
+            TypeError: If a key is not a string, a value is not a number, or another argument has the wrong type.
+            ValueError: If a value has several elements, or a key or ``log`` is invalid.
+            RuntimeError: If the run has ended.
         """
         self.log_row(
             to_numbers(values),
@@ -80,51 +103,119 @@ class Run(RunBase):
         log: str,
         sinks: list[str] | None,
     ) -> None:
-        """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
+        """Log a row of metrics without checking the values.
+
+        This method is faster than :meth:`log_metrics`, which describes the arguments.
+
+        Args:
+            values: Python numbers by key.
+            step: Number of completed iterations.
+            epoch: Number of completed epochs. None if the epoch length is not set.
+            elapsed_time: Training time in seconds, or None.
+            log: File name of the JSON log.
+            sinks: Names of the sinks, or None for all sinks.
+
+        Raises:
+            ValueError: If ``log`` is invalid.
+            RuntimeError: If the run has ended.
+        """
         if log not in self._logs:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log hyperparameters, flattened with ``/``."""
+        """Log hyperparameters.
+
+        Args:
+            params: Parameters by name. Nested names are joined with ``/``.
+
+        Raises:
+            TypeError: If ``params`` is not a mapping.
+            ValueError: If a name is empty, or two joined names are equal.
+            RuntimeError: If the run has ended.
+        """
         if flat := flatten_params(params):
             self._append(events.Params, flat)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set labels; a later value replaces an earlier one."""
+        """Set tags. A later value of a tag replaces an earlier one.
+
+        Args:
+            tags: Values by name. They are converted with ``str()``.
+
+        Raises:
+            TypeError: If ``tags`` is not a mapping or a name is not a string.
+            ValueError: If a name is empty.
+            RuntimeError: If the run has ended.
+        """
         if texts := to_texts(tags):
             self._append(events.Tags, texts)
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
-        """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
+        """Log a figure. A later figure with the same key and step replaces it.
+
+        Args:
+            key: Name of the figure.
+            figure: Matplotlib figure, or the bytes of a PNG file.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
         media.check_figure(figure)
         self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(figure))
 
     def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log a picture, with integers from 0 to 255 or floats from 0 to 1.
+        """Log an image.
 
         Args:
-            key: Its name.
-            image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
-            step: Iterations done.
+            key: Name of the image.
+            image: PIL image, array ``(height, width[, channels])``, tensor ``([channels, ]height, width)``, or the
+                bytes of a PNG file. Array values are integers from 0 to 255 or floats from 0 to 1.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty, or the image has the wrong shape.
+            RuntimeError: If the run has ended.
         """
         self._add_picture(events.Image, IMAGES, key, step, lambda: media.image_png(image))
 
     def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
-        """Log a figure of how often each class was taken for which; matplotlib draws it.
+        """Log a confusion matrix as a figure. This method requires matplotlib.
 
         Args:
-            key: Its name.
-            matrix: Counts as an array or tensor of shape ``(classes, classes)``: rows are the true classes, columns
-                those predicted.
-            step: Iterations done.
-            labels: The classes' names; their numbers by default.
+            key: Name of the figure.
+            matrix: Counts as an array or tensor of shape ``(classes, classes)``. Rows are true classes, and columns are
+                predicted classes.
+            step: Number of completed iterations.
+            labels: Class names. None labels the classes with their indices.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``key`` or ``step`` has the wrong type.
+            ValueError: If ``key`` is empty, ``matrix`` is not square or contains invalid counts, or the number of
+                labels is wrong.
+            RuntimeError: If the run has ended.
         """
         self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(confusion_figure(matrix, labels)))
 
     def log_histogram(self, key: str, values: Any, step: int) -> None:
-        """Log the distribution of an array or tensor; its non-finite values are left out."""
+        """Log the distribution of the finite values of an array or tensor.
+
+        Args:
+            key: Name of the histogram.
+            values: Array or tensor of any shape. Nothing is logged if it has no finite values.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If ``key`` or ``step`` has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
         key, step = check_key(key), check_step(step)
 
         def build_fields() -> tuple[Any, ...] | None:
@@ -134,40 +225,58 @@ class Run(RunBase):
         self._opened().add_deferred(events.Histogram, build_fields)
 
     def log_text(self, key: str, text: str, step: int = 0) -> None:
-        """Log a text; Markdown is rendered where a backend can."""
+        """Log a text.
+
+        Args:
+            key: Name of the text.
+            text: The text. Backends that support Markdown render it.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
         self._append(events.Text, check_key(key), check_step(step), to_text(text))
 
     def log_dataset(self, name: str, digest: str, *, context: str = "train", source: str = "") -> None:
-        """Log which data the run uses; they are not copied.
+        """Log a dataset that the run uses. Its content is not copied.
 
         Args:
-            name: What they are called.
-            digest: Which version of them it is, such as ``hashlib.sha256(array.tobytes()).hexdigest()``.
-            context: What they are used for.
-            source: The path or URI that they come from.
+            name: Name of the dataset.
+            digest: Digest that identifies its version, such as ``hashlib.sha256(array.tobytes()).hexdigest()``.
+            context: Purpose of the dataset.
+            source: Path or URI of the dataset.
+
+        Raises:
+            TypeError: If an argument is not a string.
+            ValueError: If ``name``, ``digest`` or ``context`` is empty.
+            RuntimeError: If the run has ended.
         """
         texts = {"name": name, "digest": digest, "context": context}
         fields = [check_key(text, argument) for argument, text in texts.items()]
         self._append(events.Dataset, *fields, check_key(source, "source") if source else "")
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
-        """Log a file or folder; it is copied into the run's directory unless it lies there.
+        """Log a file or directory. It is copied into the run directory unless it is located there.
 
         Args:
-            path: The file or folder.
-            artifact_path: The folder that backends show it in.
+            path: File or directory. Other ranks than 0 do not read it.
+            artifact_path: Directory in which backends show the artifact. Empty for the top level.
 
         Raises:
-            FileNotFoundError: There is nothing at ``path``.
-            ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
+            TypeError: If ``path`` is not a path.
+            FileNotFoundError: If ``path`` does not exist.
+            ValueError: If ``path`` contains the run directory, or ``artifact_path`` is not a relative path below it.
+            RuntimeError: If the run has ended.
         """
         source = Path(os.path.abspath(path))
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
         if source in (self.directory, *self.directory.parents):
-            raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
+            raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
         def build_fields() -> tuple[str, str] | None:
             kept = attachments.keep_artifact(self.directory, source, artifact_path)
@@ -184,15 +293,20 @@ class Run(RunBase):
         epoch: float | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log a snapshot that is whole and durable in the run's directory.
+        """Register a snapshot that was written durably to the run directory.
 
         Args:
-            path: The file.
-            step: Iterations done in it.
-            sha256: Its digest in hexadecimal.
-            size: Its bytes.
-            epoch: Epochs done in it.
-            values: The latest reported values.
+            path: Snapshot file or directory in the run directory.
+            step: Number of completed iterations.
+            sha256: Hexadecimal SHA-256 of the file, or of the index of a sharded snapshot.
+            size: Size in bytes.
+            epoch: Number of completed epochs.
+            values: Latest reported values by key.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``path`` is not in the run directory.
+            RuntimeError: If the run has ended.
         """
         name = attachments.relative_path(self.directory, path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
@@ -202,29 +316,53 @@ class Run(RunBase):
         writer.write_checkpoint_list()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
-        """Log that a snapshot was pruned, so that it vanishes from every backend."""
+        """Log that a snapshot was pruned. Backends delete it.
+
+        Args:
+            path: Snapshot file or directory in the run directory.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``path`` is not in the run directory.
+            RuntimeError: If the run has ended.
+        """
         fields = attachments.relative_path(self.directory, path), check_step(step)
         writer = self._opened()
         writer.add(events.CheckpointRemoved, *fields)
         writer.write_checkpoint_list()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
+        """Return the checkpoints that were not pruned or superseded. The run does not need to be open.
+
+        Returns:
+            Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
+        """
         if self._writer is not None and self.is_open:
             return self._writer.checkpoints()
         return list_checkpoints(self.directory)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
-        """The rows of one log that hold, read back from the journal."""
+        """Return the effective rows of one log.
+
+        Args:
+            log: File name of the JSON log.
+
+        Returns:
+            Rows in the order in which they were logged. Empty if the directory contains no run.
+        """
         if not (self.directory / JOURNAL).exists():
             return []
         return [row for row in metrics.read_rows(self.directory) if row.log == log]
 
     def register_files(self, pattern: str) -> None:
-        """Say that files at the top of the directory belong to the run: they are moved aside with it.
+        """Register files at the top level of the directory, so that they are archived with the run.
 
         Args:
-            pattern: A glob; of a path, its first part counts.
+            pattern: Glob relative to the run directory. Only the first part of a path is used.
+
+        Raises:
+            RuntimeError: If the run has ended.
         """
         self._opened().add_files(pattern)
 
@@ -232,7 +370,7 @@ class Run(RunBase):
         (self._writer or self._opened()).add(kind, *fields)
 
     def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, render: Callable[[], bytes]) -> None:
-        """Store a PNG in a folder of the run's directory, and log it."""
+        """Add an event with a PNG file that is rendered only by the process that writes the run."""
         key, step = check_key(key), check_step(step)
 
         def build_fields() -> tuple[str, int, str] | None:
@@ -245,4 +383,4 @@ class Run(RunBase):
 def _check_names(sinks: object) -> list[str]:
     if isinstance(sinks, list | tuple) and all(isinstance(name, str) for name in sinks):
         return list(sinks)
-    raise TypeError(f"sinks: expected a list of names of sinks, got {sinks!r}")
+    raise TypeError(f"sinks: expected a list of sink names, got {sinks!r}")

@@ -1,4 +1,4 @@
-"""The record of a run while a process writes it: what is added here goes on to the sinks that are written at once."""
+"""Writer of an open run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class RunPosition(TypedDict):
-    """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
+    """Position in a run, as stored in a snapshot.
+
+    Attributes:
+        id: ID of the run.
+        name: Display name of the run.
+        start_time: Time of the first start in seconds since the Unix epoch.
+        step: Number of completed iterations.
+        seq: Sequence number of the last event.
+        position: Byte offset in the journal at which that event ends.
+    """
 
     id: str
     name: str
@@ -38,13 +47,16 @@ class RunPosition(TypedDict):
 
 
 class RunWriter:
-    """An open journal, and all that follows from what is added to it.
+    """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
     Args:
-        directory: The run's directory.
-        lock: Its lock, given up at the end.
-        manifest: What its ``run.json`` holds.
-        at: Go on from this point of the run, taking back what came after.
+        directory: Run directory.
+        lock: Lock of the directory. The writer releases it at the end.
+        manifest: Manifest of the run.
+        at: Position to which the run is rewound. None does not rewind.
+
+    Attributes:
+        manifest: Manifest of the run, including files added since.
     """
 
     def __init__(self, directory: Path, lock: Lock, manifest: Manifest, at: RunPosition | None) -> None:
@@ -70,16 +82,16 @@ class RunWriter:
             self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
                 inline.catch_up()
-        #: Those that hold, by path: the journal, which may be long, is read for them once.
+        #: Effective checkpoints by path, kept in memory because reading a long journal takes time.
         self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
         self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
 
     def add(self, kind: type[AnyEvent], *fields: Any) -> None:
-        """Add an event.
+        """Append an event to the journal and pass it to the inline sinks.
 
         Args:
-            kind: Its class.
-            fields: Its fields after ``seq`` and ``time``.
+            kind: Class of the event.
+            fields: Fields of the event after ``seq`` and ``time``.
         """
         with self._append_lock:
             start = self._journal.position
@@ -94,18 +106,18 @@ class RunWriter:
             self._supervisor.ensure_running()
 
     def add_deferred(self, kind: type[AnyEvent], build_fields: Callable[[], Sequence[Any] | None]) -> None:
-        """Add an event whose fields are costly to build.
+        """Append an event whose fields are built only by the process that writes the run.
 
         Args:
-            kind: Its class.
-            build_fields: Returns its fields after ``seq`` and ``time``, or None to add no event.
+            kind: Class of the event.
+            build_fields: Returns the fields of the event after ``seq`` and ``time``, or None to append nothing.
         """
         fields = build_fields()
         if fields is not None:
             self.add(kind, *fields)
 
     def position(self, step: int) -> RunPosition:
-        """This moment, after ``step`` iterations."""
+        """Return the current position after ``step`` completed iterations."""
         manifest, end = self.manifest, self._journal.end
         return RunPosition(
             id=manifest.id,
@@ -117,27 +129,31 @@ class RunWriter:
         )
 
     def sync(self) -> None:
-        """Make everything added so far durable. Any thread may do it while others add.
+        """Flush all events to disk. This method may be called while other threads add events.
 
         Raises:
-            OSError: The disk is full or broken.
+            OSError: If the disk is full or fails.
         """
         self._journal.sync()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The snapshots that hold, by step."""
+        """Return the effective checkpoints in ascending order of their steps."""
         with self._append_lock:
             return sorted(self._checkpoints.values(), key=lambda event: event.step)
 
     def write_checkpoint_list(self) -> None:
-        """Bring their list for people and scripts up to date."""
+        """Replace ``checkpoints.json``. A failure is logged."""
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
-            _logger.error("%s: the list of checkpoints was not written: %s", self._directory, error)
+            _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
 
     def add_files(self, pattern: str) -> None:
-        """Say that files at the top of the directory belong to the run; see :meth:`.run.Run.own`."""
+        """Add files at the top level of the directory to those that are archived with the run.
+
+        Args:
+            pattern: Glob. Only the first part of a path is used.
+        """
         pattern = pattern.split("/")[0]
         literal, files = pattern.replace("[[]", "["), self.manifest.files
         if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):
@@ -146,20 +162,20 @@ class RunWriter:
         self._save_files()
 
     def finish(self, status: Status, error: str | None) -> None:
-        """Add the event that ends the run.
+        """Append the event that ends the run.
 
         Args:
-            status: How it ended.
-            error: What it failed with, for people.
+            status: Status at the end.
+            error: Error message of a run that did not finish.
         """
         self.add(events.RunEnded, status, error)
 
     def close(self, status: Status, timeout: float) -> None:
-        """Close it, after :meth:`finish`.
+        """Close the journal and the inline sinks, release the directory, and wait for the delivery process.
 
         Args:
-            status: How.
-            timeout: Seconds that it waits for the backends at most.
+            status: Status passed to :meth:`finish` before.
+            timeout: Maximum number of seconds to wait for delivery.
         """
         try:
             self._journal.sync()
@@ -181,7 +197,7 @@ class RunWriter:
             self._checkpoints.pop(event.path, None)
 
     def _save_files(self) -> None:
-        """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
+        """Add the files of the run to ``run.json``. After a failure, :meth:`close` retries."""
         files = self.manifest.files
         try:
             self.manifest = update_manifest(
@@ -191,4 +207,4 @@ class RunWriter:
             self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
             self._is_manifest_saved = False
-            _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)
+            _logger.error("%s: run.json does not list all files of the run: %s", self._directory, error)

@@ -1,4 +1,4 @@
-"""The snapshots of a run that hold, and their list for people and scripts: ``checkpoints.json``."""
+"""Checkpoints of a run and ``checkpoints.json``, their list for users and scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,21 @@ from pte_tracking._store.layout import CHECKPOINTS, JOURNAL
 
 
 def list_checkpoints(directory: Path) -> list[Checkpoint]:
-    """The snapshots in the effective history that were not pruned, by step."""
+    """Return the checkpoints in the effective history that were not pruned.
+
+    Args:
+        directory: Run directory.
+
+    Returns:
+        Checkpoints in ascending order of their steps. Empty if the directory contains no run.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import list_checkpoints
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     list_checkpoints(pathlib.Path(directory))
+        []
+    """
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
@@ -33,7 +47,12 @@ def list_checkpoints(directory: Path) -> list[Checkpoint]:
 
 
 def write_checkpoint_list(directory: Path, checkpoints: Iterable[Checkpoint]) -> None:
-    """Bring ``checkpoints.json`` up to date."""
+    """Replace ``checkpoints.json``.
+
+    Args:
+        directory: Run directory.
+        checkpoints: Checkpoints in the order in which they are listed.
+    """
     listed = [msgspec.to_builtins(event) for event in checkpoints]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
     write_atomically(directory / CHECKPOINTS, data + b"\n")

@@ -1,7 +1,8 @@
-"""The append-only file of a run's events: append, read from a position, mend a torn tail.
+"""Append-only event log of a run.
 
-A position is a number of bytes from the file's start, always between two lines. The journal is never rewritten: a
-:class:`~pte_tracking._store.events.Rewound` event takes earlier ones back, and what counts is the *effective history*.
+A position is a byte offset between two lines. The journal is never rewritten. Events of the class
+:class:`~pte_tracking._store.events.Rewound` supersede earlier events. The *effective history* consists of the events
+that are not superseded.
 """
 
 from __future__ import annotations
@@ -21,30 +22,36 @@ from pte_tracking._store.journal_reader import effective_ranges, read_effective,
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_PENDING_BYTES = 64 << 20
-_RETRY_SECONDS = 1.0  # seconds between attempts to write to a full disk
+_RETRY_SECONDS = 1.0  # between attempts to write to a full disk
 
 _E = TypeVar("_E", bound=AnyEvent)
 
 
 class JournalPosition(NamedTuple):
-    """A point between two events."""
+    """Position between two events.
+
+    Attributes:
+        seq: Sequence number of the event before the position. 0 at the start of the journal.
+        position: Byte offset at which that event ends.
+    """
 
     seq: int
     position: int
 
 
 class Journal:
-    """The writing end. Appending is one ``write``: an event is with the operating system before the call returns.
+    """Writer of a journal.
 
-    On a full disk training goes on: events are held in memory, up to 64 MiB, and written once there is space; what
-    comes beyond that is dropped and counted. The file stays readable all the while.
+    Each event is appended by one ``write``, so the operating system has it before the call returns. If the disk is
+    full, up to 64 MiB of events are kept in memory and written once space is available. Further events are dropped and
+    counted. The file stays readable.
 
     Args:
-        path: The file; made if it is not there, and cut after its last whole event.
+        path: Journal file. It is created if it does not exist, and truncated after its last complete event.
 
     Attributes:
-        position: Where the last event ends.
-        dropped: How many events were lost to a full disk.
+        position: Byte offset at which the last event ends.
+        dropped: Number of events that were dropped because the disk was full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,20 +65,20 @@ class Journal:
 
     @property
     def end(self) -> JournalPosition:
-        """The point after the last event."""
+        """Position after the last event."""
         with self._lock:
             return JournalPosition(self._seq, self.position)
 
     def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
-        """Write an event.
+        """Append an event.
 
         Args:
-            kind: Its class.
-            fields: Its fields after ``seq`` and ``time``.
-            at: When it happened; now by default.
+            kind: Class of the event.
+            fields: Fields of the event after ``seq`` and ``time``.
+            at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
 
         Returns:
-            The event; None if it had to be dropped, since the disk has long been full.
+            The event, or None if the event was dropped because the disk is full.
         """
         with self._lock:
             event = kind(self._seq + 1, time.time() if at is None else at, *fields)
@@ -82,31 +89,31 @@ class Journal:
             try:
                 self._seq += 1
                 self.position += len(line)
-                # After a part of a line its rest is written first: readers wait for the newline.
+                # Pending bytes are written first, because they may begin with the rest of a partly written line.
                 written = 0 if self._pending else self._write(line)
                 if written < len(line):
                     self._pending += line[written:]
-            except BaseException:  # Ctrl-C came between two of these: what the file holds is what counts
+            except BaseException:  # after an interrupt between these statements, the file is authoritative
                 if not self._pending:
                     self._seq, self.position = _truncate_torn_tail(self._fd, self._path)
                 raise
             return event
 
     def rewind(self, target: JournalPosition, step: int) -> None:
-        """Take back what came after an earlier point.
+        """Supersede the events after an earlier position.
 
-        A point that was itself taken back is reached by going back to where the two histories part, and writing the
-        events from there to the point again, at their own times.
+        If the target itself is superseded, the journal is rewound to the end of the common history. The events from
+        there to the target are then appended again with their original times.
 
         Args:
-            target: The point.
-            step: Iterations done there.
+            target: Position to return to. If no event ends there, the journal is not rewound and a warning is logged.
+            step: Number of completed iterations at the target.
         """
         if target == self.end:
             return
         if seq_at(self._path, target.position) != target.seq:
             _logger.warning(
-                "%s: it does not reach the snapshot's event %d; nothing is taken back", self._path, target.seq
+                "%s: not rewound, because event %d of the snapshot is not in the journal", self._path, target.seq
             )
             return
         common_end = _common_end(effective_ranges(self._path), effective_ranges(self._path, target.position))
@@ -118,34 +125,37 @@ class Journal:
                 self.append(type(event), *fields, at=event.time)
 
     def sync(self) -> JournalPosition:
-        """Make everything appended so far durable.
+        """Flush all appended events to disk.
+
+        Returns:
+            Position after the last durable event.
 
         Raises:
-            OSError: The disk is full or broken.
+            OSError: If the disk is full or fails.
         """
         with self._lock:
             if self._pending:
                 self._retry_pending()
             if self._pending:
-                raise OSError(f"{self._path}: {len(self._pending)} bytes of events wait for space on the disk")
+                raise OSError(f"{self._path}: {len(self._pending)} bytes of events are waiting for disk space")
             end = JournalPosition(self._seq, self.position)
-        os.fsync(self._fd)  # without the lock: the training goes on appending while the disk is busy
+        os.fsync(self._fd)  # without the lock, so that training can append while the disk is busy
         return end
 
     def close(self) -> None:
-        """Close the file; whoever needs it durable calls :meth:`sync` first."""
+        """Write pending events and close the file without flushing it to disk. Call :meth:`sync` first if needed."""
         with self._lock:
             if self._pending:
                 self._retry_pending()
             if self._pending or self.dropped:
                 _logger.error(
-                    "%s: the disk is full: %d bytes of events and %d later events were lost",
+                    "%s: the disk is full. Lost %d bytes of events and %d later events.",
                     self._path,
                     len(self._pending),
                     self.dropped,
                 )
             os.close(self._fd)
-            self._fd = -1  # another file may get the number, and must not get a late event
+            self._fd = -1  # the number can be reused by another file, which must not receive late events
 
     def _has_room_for(self, line: bytes) -> bool:
         if time.monotonic() > self._retry_time:
@@ -156,10 +166,10 @@ class Journal:
         written = self._write(self._pending)
         del self._pending[:written]
         if not self._pending:
-            _logger.warning("%s: there is space again; the events that waited were written", self._path)
+            _logger.warning("%s: disk space is available again. Pending events were written.", self._path)
 
     def _write(self, data: bytes | bytearray) -> int:
-        written, reason = 0, "a part of an event was written"
+        written, reason = 0, "an event was written partly"
         try:
             written = os.write(self._fd, data)
             if written == len(data):
@@ -168,12 +178,16 @@ class Journal:
             reason = str(error)
         self._retry_time = time.monotonic() + _RETRY_SECONDS
         if not self._pending:
-            _logger.error("%s: %s; training goes on, events wait in memory for space", self._path, reason)
+            _logger.error(
+                "%s: %s. Training continues, and events are kept in memory until space is available.",
+                self._path,
+                reason,
+            )
         return written
 
 
 def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) -> int:
-    """Where the history ``current`` parts from an earlier one: up to there they are the same pieces of the journal."""
+    """Return the position up to which two effective histories consist of the same ranges."""
     common_end = 0
     for current_range, earlier_range in zip(current, earlier, strict=False):
         if current_range[0] != earlier_range[0]:
@@ -185,6 +199,7 @@ def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) 
 
 
 def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
+    """Truncate a journal after its last complete event and return the sequence number and end of that event."""
     size = os.fstat(fd).st_size
     for line, end in read_lines_reversed(fd, size):
         try:
@@ -192,7 +207,9 @@ def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
         except (msgspec.MsgspecError, ValueError):
             continue
         if end < size:
-            _logger.warning("%s: cut %d bytes after the last whole event (seq %d)", path, size - end, event.seq)
+            _logger.warning(
+                "%s: truncated %d bytes after the last complete event (seq %d)", path, size - end, event.seq
+            )
             os.ftruncate(fd, end)
         return event.seq, end
     if size:

@@ -1,6 +1,6 @@
-"""Reading of a run's events.
+"""Readers of the journal.
 
-A position is a number of bytes from the file's start, always between two lines.
+A position is a byte offset between two lines. A range is a pair of positions.
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ _E = TypeVar("_E", bound=AnyEvent)
 
 
 def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
-    """The whole events from a position on, each with the position behind it.
+    """Iterate over the complete events of a journal, including superseded ones.
 
-    A line that cannot be read is skipped, and said. A torn last line is left alone: it may still be growing.
+    Damaged lines are skipped with a warning. An incomplete last line is ignored, because it may still be growing.
 
     Args:
-        path: The journal.
-        position: Where to begin.
-        end: Where to end; by default where the file ends now.
+        path: Journal file.
+        position: Position at which to start.
+        end: Position at which to stop. Defaults to the current end of the file.
+
+    Yields:
+        Each event and the position at which it ends.
     """
     if end is None:
         end = path.stat().st_size
     with open(path, "rb", buffering=0) as file:
         file.seek(position)
         rest = b""
-        # Long lines take long pieces, so that none is put together from many.
+        # The block size grows with long lines, so that a line is not joined from many blocks.
         while chunk := file.read(min(max(_READ_BYTES, len(rest)), end - position - len(rest))):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
@@ -51,12 +54,28 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
 
 
 def read_effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tuple[AnyEvent, int]]:
-    """The effective history up to ``end``: what :func:`read` gives, less the events that were taken back before it.
+    """Iterate over the effective history of a journal.
 
     Args:
-        path: The journal.
-        end: The position up to which events count, rewinds among them; by default the end of the file.
-        start: Leave out what stands before this position.
+        path: Journal file.
+        end: Position at which to stop. Rewinds after it have no effect. Defaults to the end of the file.
+        start: Position before which events are omitted.
+
+    Yields:
+        Each event and the position at which it ends.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking.sinks import JOURNAL, read_effective
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"]) as run:
+        ...         run.log_metrics({"loss": 0.5}, step=1)
+        ...     for event, position in read_effective(pathlib.Path(directory, JOURNAL)):
+        ...         print(event.seq, type(event).__name__)
+        1 RunStarted
+        2 Metrics
+        3 RunEnded
     """
     for first, last in effective_ranges(path, end):
         if last > start:
@@ -64,9 +83,15 @@ def read_effective(path: Path, end: int | None = None, start: int = 0) -> Iterat
 
 
 def effective_ranges(path: Path, end: int | None = None, upto_seq: int | None = None) -> list[tuple[int, int]]:
-    """The pieces of the journal, from position to position, that make up the effective history up to ``end``.
+    """Return the ranges of a journal that make up the effective history.
 
-    With ``upto_seq``: as it was when that event was the last one; later events are in the last piece too then.
+    Args:
+        path: Journal file.
+        end: Position at which the history ends. Defaults to the end of the file.
+        upto_seq: Ignore rewinds after the event with this sequence number. The last range still contains later events.
+
+    Returns:
+        Start and end of each range, in ascending order.
     """
     if end is None:
         end = path.stat().st_size
@@ -80,10 +105,15 @@ def effective_ranges(path: Path, end: int | None = None, upto_seq: int | None = 
 
 
 def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
-    """How a reader who has read the effective history up to ``position`` goes on when the file has grown to ``end``.
+    """Return the next range for a reader of the effective history.
+
+    Args:
+        path: Journal file.
+        position: Position up to which the reader has read.
+        end: Size to which the file has grown.
 
     Returns:
-        The rewind that takes back what was read (None if all of it still holds), and the piece to read next.
+        The rewind that supersedes events that were read, or None, and the start and end of the range to read next.
     """
     rewinds = {line_end: event for event, line_end in find_events(path, Rewound, position, end)}
     if not rewinds:
@@ -98,17 +128,36 @@ def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int
 
 
 def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
-    """The events of one kind between two positions, each with the position behind it.
+    """Iterate over the events of one kind, including superseded ones.
 
-    Fast for rare kinds, since lines of other kinds are not decoded: a journal of gigabytes takes seconds. Events that
-    were taken back are among them.
+    Lines of other kinds are not decoded, so a search for a rare kind in a journal of several gigabytes takes seconds.
+
+    Args:
+        path: Journal file.
+        kind: Class of the events.
+        start: Position at which to start.
+        end: Position at which to stop. Defaults to the end of the file.
+
+    Yields:
+        Each event and the position at which it ends.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking.sinks import JOURNAL, Metrics, find_events
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"]) as run:
+        ...         run.log_metrics({"loss": 0.5}, step=1)
+        ...     for event, position in find_events(pathlib.Path(directory, JOURNAL), Metrics):
+        ...         print(event.step, event.values)
+        1 {'loss': 0.5}
     """
     if end is None:
         end = path.stat().st_size
     if end <= start:
         return
-    # Each line is found by the newline before it: one inside of a string is written as an escape. The file is not
-    # mapped: gigabytes of it would count as memory of this process.
+    # The search includes the newline before a line. Strings cannot contain it, because JSON escapes newlines. The file
+    # is not mapped into memory, because the mapped pages would count as memory of this process.
     needle = f'\n{{"kind":"{kind.__struct_config__.tag}"'.encode()
     rest = b"\n"
     with open(path, "rb", buffering=0) as file:
@@ -129,7 +178,7 @@ def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = No
 
 
 def seq_at(path: Path, position: int) -> int | None:
-    """The ``seq`` of the event that ends at a position; None if none does."""
+    """Return the sequence number of the event that ends at a position, or None if no event ends there."""
     with open(path, "rb") as file:
         if position > os.fstat(file.fileno()).st_size:
             return None
@@ -140,7 +189,12 @@ def seq_at(path: Path, position: int) -> int | None:
 
 
 def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
-    """The effective history up to ``end``, from its end to its beginning."""
+    """Iterate over the effective history in reverse order.
+
+    Args:
+        path: Journal file.
+        end: Position at which the history ends. Defaults to the end of the file.
+    """
     ranges = effective_ranges(path, end)
     with open(path, "rb") as file:
         for first, last in reversed(ranges):
@@ -153,7 +207,10 @@ def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyE
 
 
 def last_event(path: Path) -> tuple[AnyEvent | None, int]:
-    """The last whole event, found from the end, and the position behind it; None and 0 if there is none."""
+    """Return the last complete event and the position at which it ends, or None and 0 if there are no events.
+
+    The journal is read from its end.
+    """
     try:
         with open(path, "rb") as file:
             for line, line_end in read_lines_reversed(file.fileno(), os.fstat(file.fileno()).st_size):
@@ -168,18 +225,26 @@ def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
     try:
         return events.decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
-        _logger.warning("%s: the line before byte %d is no event and is skipped: %s", path, position, error)
+        _logger.warning("%s: skipping the damaged line before byte %d: %s", path, position, error)
         return None
 
 
 def read_lines_reversed(fd: int, size: int) -> Iterator[tuple[bytes, int]]:
-    """The lines that end in a newline, from the last to the first, each with the position behind it."""
+    """Iterate over the complete lines of a file in reverse order.
+
+    Args:
+        fd: File descriptor.
+        size: Position at which to start.
+
+    Yields:
+        Each line without its newline, and the position at which it ends.
+    """
     start, tail = size, b""
     while start > 0:
         step = min(start, max(len(tail), 1 << 16))
         start -= step
         tail = os.pread(fd, step, start) + tail
-        # A line is whole only if the newline before it is in sight, or the file begins with it.
+        # A line is complete only if the newline before it was read, or if the file begins with the line.
         while (newline := tail.rfind(b"\n")) >= 0:
             before = tail.rfind(b"\n", 0, newline)
             if before < 0 and start > 0:

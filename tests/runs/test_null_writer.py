@@ -90,7 +90,7 @@ def test_other_rank_is_open_from_attach_to_close(tmp_path: Path) -> None:
     run = Run(tmp_path, rank=1, world_size=2)
     run.open()
     assert not run.is_open
-    with pytest.raises(RuntimeError, match="another rank"):
+    with pytest.raises(RuntimeError, match="after training has started"):
         _ = run.id
     manifest = Manifest.new(tmp_path, "name")
     run.attach(manifest)
@@ -102,7 +102,7 @@ def test_other_rank_is_open_from_attach_to_close(tmp_path: Path) -> None:
 
 
 def test_other_rank_position_raises(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="rank 0"):
+    with pytest.raises(RuntimeError, match="on rank 0 only"):
         Run(tmp_path, rank=1, world_size=2).position(1)
 
 

@@ -114,7 +114,7 @@ def test_resume_damaged_snapshot_is_skipped_with_warning(
     assert resume_and_inspect(tmp_path) == (3, 3)
     messages = [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert "snapshot_iter_5" in messages[0]
-    assert "snapshot_iter_4: there is no such file" in messages[1]
+    assert "snapshot_iter_4: file not found" in messages[1]
     assert "goes on from" in messages[2]
     assert "snapshot_iter_3" in messages[2]
 

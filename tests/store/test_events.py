@@ -1,4 +1,4 @@
-"""Whatever can be logged comes back from its line as it was."""
+"""Encoding and decoding of events."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def annotated(kind: type) -> list[tuple[str, str]]:
 
 
 def bits(value: Any) -> Any:
-    """Tells floats apart that compare equal, and a NaN from nothing."""
+    """Return a form in which floats compare by their bits, and NaN equals NaN."""
     if isinstance(value, float):
         return "nan" if math.isnan(value) else value.hex()
     if isinstance(value, dict):
@@ -72,7 +72,7 @@ def test_encode_decode_round_trips_event(event: AnyEvent) -> None:
 @given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
 def test_encode_event_is_one_line_of_strict_json(event: AnyEvent) -> None:
     def refuse(token: str) -> None:
-        raise AssertionError(f"{token} is no JSON")
+        raise AssertionError(f"{token} is not JSON")
 
     line = encode(event)
     assert line.count(b"\n") == 1
