@@ -17,8 +17,10 @@ from pte_tracking._runs.directory import open_writer, read_start_position
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.outcome import last_error, outcome_of
 from pte_tracking._runs.writer import RunPosition, RunWriter
-from pte_tracking._store import events
-from pte_tracking._store.events import Status
+from pte_tracking._store import events, metrics
+from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.events import Checkpoint, Status
+from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.values import check_key, flatten_params, to_text, to_texts
 from pte_tracking.sinks import Sink
@@ -31,7 +33,7 @@ _R = TypeVar("_R", bound="RunBase")
 
 
 class RunBase:
-    """Base class of :class:`~pte_tracking.Run` that opens and ends it."""
+    """Base class of :class:`~pte_tracking.Run` that opens, reads, and ends a run."""
 
     def __init__(
         self,
@@ -189,6 +191,40 @@ class RunBase:
             RuntimeError: If the run has ended.
         """
         self._opened().sync()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints that were not pruned or superseded. The run does not need to be open.
+
+        Returns:
+            Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
+        """
+        if self._writer is not None and self.is_open:
+            return self._writer.checkpoints()
+        return list_checkpoints(self.directory)
+
+    def rows(self, log: str = "log") -> list[events.Metrics]:
+        """Return the effective rows of one log.
+
+        Args:
+            log: File name of the JSON log.
+
+        Returns:
+            Rows in the order in which they were logged. Empty if the directory contains no run.
+        """
+        if not (self.directory / JOURNAL).exists():
+            return []
+        return [row for row in metrics.read_rows(self.directory) if row.log == log]
+
+    def register_files(self, pattern: str) -> None:
+        """Register files at the top level of the directory, so that they are archived with the run.
+
+        Args:
+            pattern: Glob relative to the run directory. Only the first part of a path is used.
+
+        Raises:
+            RuntimeError: If the run has ended.
+        """
+        self._opened().add_files(pattern)
 
     def close(self, status: Status | None = None, error: str | None = None) -> None:
         """End the run and wait until it is delivered.

@@ -11,10 +11,9 @@ from typing import Any
 from pte_tracking._runs import attachments, media
 from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
-from pte_tracking._store import events, metrics
-from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number
-from pte_tracking._store.layout import FIGURES, IMAGES, JOURNAL, check_file_name
+from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
 from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
 
 
@@ -36,10 +35,8 @@ class Run(RunBase):
         resume: Whether to continue the run in the directory, if there is one.
         close_timeout: Maximum number of seconds that :meth:`close` waits for delivery. Remaining events are delivered
             in the background.
-        rank: Rank of this process. Defaults to the rank in ``torch.distributed``, the environment variable ``RANK``,
-            or 0.
-        world_size: Number of ranks. Defaults to the size in ``torch.distributed``, the environment variable
-            ``WORLD_SIZE``, or 1.
+        rank: Rank of this process. Defaults to that of ``torch.distributed``, the variable ``RANK``, or 0.
+        world_size: Number of ranks. Defaults to that of ``torch.distributed``, the variable ``WORLD_SIZE``, or 1.
 
     Attributes:
         directory: Absolute path of the run directory.
@@ -331,40 +328,6 @@ class Run(RunBase):
         writer = self._opened()
         writer.add(events.CheckpointRemoved, *fields)
         writer.write_checkpoint_list()
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """Return the checkpoints that were not pruned or superseded. The run does not need to be open.
-
-        Returns:
-            Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
-        """
-        if self._writer is not None and self.is_open:
-            return self._writer.checkpoints()
-        return list_checkpoints(self.directory)
-
-    def rows(self, log: str = "log") -> list[events.Metrics]:
-        """Return the effective rows of one log.
-
-        Args:
-            log: File name of the JSON log.
-
-        Returns:
-            Rows in the order in which they were logged. Empty if the directory contains no run.
-        """
-        if not (self.directory / JOURNAL).exists():
-            return []
-        return [row for row in metrics.read_rows(self.directory) if row.log == log]
-
-    def register_files(self, pattern: str) -> None:
-        """Register files at the top level of the directory, so that they are archived with the run.
-
-        Args:
-            pattern: Glob relative to the run directory. Only the first part of a path is used.
-
-        Raises:
-            RuntimeError: If the run has ended.
-        """
-        self._opened().add_files(pattern)
 
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
         (self._writer or self._opened()).add(kind, *fields)

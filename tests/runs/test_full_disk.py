@@ -134,14 +134,14 @@ def test_delivery_with_unsaved_cursor_delivers_after_space_is_freed(disk: Path, 
     recorded = Recorded(disk / "run", probe.sink())
     for step in range(60):
         recorded.log(step, {"a": 1.0})
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     filler = fill(disk)
     for _ in range(3):
         with pytest.raises(OSError, match="No space left") as info:
-            channel.deliver_next()
-        channel.record_failure(info.value)
+            consumer.deliver_next()
+        consumer.record_failure(info.value)
     filler.unlink()
-    while channel.deliver_next():
+    while consumer.deliver_next():
         pass
     assert [step for _, step, _ in probe.points()] == list(range(60))
     recorded.journal.close()

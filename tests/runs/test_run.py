@@ -1,4 +1,4 @@
-"""A run's doors: what it takes, what it refuses, and what becomes of its directory."""
+"""Arguments, directory, and end of a run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class MisnamedSink(StrangeSink):
     name: ClassVar[str] = "json"
 
 
-# -- what is refused at construction -----------------------------------------------------------------------------------
+# -- arguments of the constructor --------------------------------------------------------------------------------------
 
 
 def test_run_unknown_sink_raises_with_installed_sinks(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_run_entry_point_that_is_not_a_sink_raises(tmp_path: Path) -> None:
         Run(tmp_path, sinks=["odd"])
 
 
-@pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unknown name", "foreign name"])
+@pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unregistered", "name of another sink"])
 def test_run_sink_without_matching_entry_point_raises(tmp_path: Path, sink: Sink) -> None:
     with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not what the entry point .*pyproject"):
         Run(tmp_path, sinks=[sink])
@@ -118,7 +118,7 @@ def test_run_invalid_name_tags_or_params_raise(tmp_path: Path) -> None:
         Run(tmp_path, name="\ud800")
 
 
-# -- what is refused when it is logged ---------------------------------------------------------------------------------
+# -- logging -----------------------------------------------------------------------------------------------------------
 
 
 def test_log_metrics_invalid_row_raises_and_writes_nothing(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_log_histogram_any_values_is_finite_and_complete(tmp_path: Path, values:
     finite = flat[np.isfinite(flat)]
     assert sum(histogram.counts) == len(finite)
     assert len(histogram.edges) == len(histogram.counts) + 1
-    assert all(one < other for one, other in zip(histogram.edges, histogram.edges[1:], strict=False))
+    assert all(edge < next_edge for edge, next_edge in zip(histogram.edges, histogram.edges[1:], strict=False))
     assert histogram.edges[0] <= histogram.min <= histogram.max <= histogram.edges[-1]
 
 
@@ -294,7 +294,7 @@ def test_log_dataset_records_name_digest_and_source(tmp_path: Path) -> None:
     ]
 
 
-# -- its directory -----------------------------------------------------------------------------------------------------
+# -- run directory -----------------------------------------------------------------------------------------------------
 
 
 def test_run_construction_creates_no_directory(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_second_run_in_same_process_and_directory_raises(tmp_path: Path) -> None
 
 
 def test_new_run_archives_all_files_of_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("the user's own")
+    (tmp_path / "notes.txt").write_text("a file of the user")
     with Run(tmp_path) as run:
         first = run.id
         for name in ("log", "log[1]", "val/log*", "??"):
@@ -450,7 +450,7 @@ def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, n
     with pytest.raises(ValueError, match="sinks: no sink is called"):
         Run(tmp_path, resume=True).open()
     assert set(sys.modules) == modules
-    # The directory is free again, and the run as it was.
+    # The failed attempt released the directory and kept the run.
     manifest["sinks"].pop()
     path.write_text(json.dumps(manifest))
     with Run(tmp_path, resume=True):
@@ -459,7 +459,7 @@ def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, n
 
 def test_archive_moves_only_files_within_run_directory(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    (tmp_path / "precious").write_text("not the run's")
+    (tmp_path / "precious").write_text("a file outside of the run")
     with Run(directory) as run:
         first = run.id
     path = directory / "run.json"
@@ -543,7 +543,7 @@ def test_open_at_position_of_other_run_archives_existing_run(tmp_path: Path) -> 
     assert log(tmp_path / "two" / "previous" / two.id) == [{"b": 1.0, "iteration": 1}]
 
 
-# -- its end -----------------------------------------------------------------------------------------------------------
+# -- end of the run ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -602,9 +602,9 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    courier = DeliverySupervisor(tmp_path / "run")
+    delivery = DeliverySupervisor(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    courier.wait(0.1)
+    delivery.wait(0.1)
 
 
 def test_concurrent_first_logging_from_threads_loses_nothing(tmp_path: Path) -> None:
@@ -635,7 +635,7 @@ def test_sink_added_during_open_is_kept_in_manifest(tmp_path: Path) -> None:
     opening = threading.Thread(target=run.open)
     opening.start()
     current_manifest = Manifest.load(tmp_path)
-    opening.join(0.3)  # it waits for us
+    opening.join(0.3)  # open() waits for the lock
     msgspec.structs.replace(current_manifest, sinks=[*current_manifest.sinks, SinkEntry("json-2", "json")]).save(
         tmp_path
     )
