@@ -21,7 +21,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._runs.summary import summarize
 from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
-from pte_tracking._store.journal import seq_at
+from pte_tracking._store.journal_reader import seq_at
 from pte_tracking._store.layout import JOURNAL
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}

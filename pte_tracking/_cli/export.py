@@ -21,7 +21,7 @@ from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import fail
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import last_event
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.metrics import read_rows
 

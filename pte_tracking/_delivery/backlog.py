@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._store.journal import last_event
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status

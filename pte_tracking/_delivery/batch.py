@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Metrics
 from pte_tracking.sinks import Limits
 
@@ -55,7 +55,7 @@ def read_batch(path: Path, start: int, end: int, limits: Limits) -> Batch:
     """
     events: list[AnyEvent] = []
     values = 0
-    for event, event_end in journal.read(path, start, end):
+    for event, event_end in journal_reader.read(path, start, end):
         values += _value_count(event)
         if events and values > limits.batch_values:
             return _batch(events, start, is_full=True)

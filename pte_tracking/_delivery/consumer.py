@@ -14,7 +14,7 @@ from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._delivery.run_view import JournalRunView
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
@@ -209,13 +209,13 @@ class SinkConsumer:
     def _restore(self) -> None:
         """Load the saved cursor, and check that it belongs to this journal."""
         cursor = self._store.load()
-        if cursor.position and journal.seq_at(self._journal, cursor.position) != cursor.seq:
+        if cursor.position and journal_reader.seq_at(self._journal, cursor.position) != cursor.seq:
             _logger.warning("%s: the journal was replaced or truncated, delivering all events again", self.key)
             cursor = Cursor(closed_reason=cursor.closed_reason)
         self.cursor = cursor
         self._filter.restore(cursor.filter)
         for first, last in cursor.superseded:
-            self._filter.suppress(event for event, _ in journal.read(self._journal, first, last))
+            self._filter.suppress(event for event, _ in journal_reader.read(self._journal, first, last))
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -241,22 +241,24 @@ class SinkConsumer:
             if self._sink.rewinds:
                 self._write(self._connect(), [rewound])
             else:
-                ranges = journal.effective_ranges(self._journal, delivered_end)
+                ranges = journal_reader.effective_ranges(self._journal, delivered_end)
                 superseded = [
                     (max(first, rewound.to_position), last) for first, last in ranges if last > rewound.to_position
                 ]
                 self.cursor.superseded.extend(superseded)
-                self._filter.suppress(event for piece in superseded for event, _ in journal.read(self._journal, *piece))
+                self._filter.suppress(
+                    event for piece in superseded for event, _ in journal_reader.read(self._journal, *piece)
+                )
         except SinkClosedError as error:
             self._close_permanently(error)
             return
-        self._filter.rewind(journal.read_effective_reversed(self._journal, rewound.to_position))
+        self._filter.rewind(journal_reader.read_effective_reversed(self._journal, rewound.to_position))
         self.cursor.position, self.cursor.seq, self.cursor.end_status = end, rewound.seq, None
         self.save()
 
     def _skip_rewind(self, position: int) -> None:
         """Move the cursor past a rewind at the end of the journal that supersedes no delivered event."""
-        seq = journal.seq_at(self._journal, position) if position > self.cursor.position else None
+        seq = journal_reader.seq_at(self._journal, position) if position > self.cursor.position else None
         if seq is not None:
             self.cursor.position, self.cursor.seq = position, seq
             self.save()

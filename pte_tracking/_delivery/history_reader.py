@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import Rewound
 
 _MAX_TAIL_BYTES = 1 << 16
@@ -27,7 +27,7 @@ class HistoryReader:
         self._scanned_end = 0
 
     def next_range(self, position: int, size: int) -> tuple[Rewound | None, int, int]:
-        """Return the result of :func:`pte_tracking._store.journal.next_range` for a growing journal.
+        """Return the result of :func:`pte_tracking._store.journal_reader.next_range` for a growing journal.
 
         Args:
             position: Journal position of the sink, in bytes.
@@ -38,13 +38,13 @@ class HistoryReader:
         """
         is_last = self._end >= self._scanned_end
         has_rewound = any(
-            True for _ in journal.find_events(self._path, Rewound, max(self._scanned_end, position), size)
+            True for _ in journal_reader.find_events(self._path, Rewound, max(self._scanned_end, position), size)
         )
         self._scanned_end = max(self._scanned_end, _end_of_last_line(self._path, size))
         if not has_rewound and self._start <= position and (is_last or position < self._end):
             self._end = size if is_last else self._end
             return None, position, self._end
-        rewound, self._start, self._end = journal.next_range(self._path, position, size)
+        rewound, self._start, self._end = journal_reader.next_range(self._path, position, size)
         return rewound, self._start, self._end
 
 

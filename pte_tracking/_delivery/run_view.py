@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pte_tracking._delivery.event_filter import EventFilter
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -36,12 +36,12 @@ class JournalRunView:
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """Return the effective history; see :meth:`pte_tracking.sinks.RunView.history`."""
-        ranges = journal.effective_ranges(self._journal, upto_seq=upto_seq)
-        events = (event for journal_range in ranges for event, _ in journal.read(self._journal, *journal_range))
+        ranges = journal_reader.effective_ranges(self._journal, upto_seq=upto_seq)
+        events = (event for journal_range in ranges for event, _ in journal_reader.read(self._journal, *journal_range))
         last = math.inf if upto_seq is None else upto_seq
         return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, events))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """Return the superseded events; see :meth:`pte_tracking.sinks.RunView.superseded`."""
-        superseded = journal.read_effective(self._journal, self.delivered_position, rewound.to_position)
+        superseded = journal_reader.read_effective(self._journal, self.delivered_position, rewound.to_position)
         return self._filter.restarted().select(event for event, _ in superseded)

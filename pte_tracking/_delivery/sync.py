@@ -15,7 +15,7 @@ from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._delivery.supervisor import spawn_delivery
 from pte_tracking._store.discovery import find_run
-from pte_tracking._store.journal import last_event
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import Manifest, update_manifest

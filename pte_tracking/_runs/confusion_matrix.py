@@ -1,4 +1,4 @@
-"""A confusion matrix as a figure."""
+"""Figure of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -10,53 +10,57 @@ from pte_tracking._runs.media import to_host
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_NUMBERED = 20  # classes; the numbers of more would run into each other
+_MAX_LABELED_CLASSES = 20  # the labels of more classes would overlap
 _INCHES_PER_CLASS = 0.42
-_SMALLEST, _LARGEST = 4.0, 12.0  # inches
+_MIN_INCHES, _MAX_INCHES = 4.0, 12.0  # inches
 
 
 def confusion_figure(matrix: Any, labels: Sequence[str] | None) -> Figure:
-    """Draw one: shaded by the share of each true class, with the counts written in.
+    """Draw a confusion matrix. The shade of a cell is its share of the true class.
 
     Args:
-        matrix: Counts, shape ``(classes, classes)``; rows are the true classes.
-        labels: The classes' names; their numbers if None.
+        matrix: Counts of shape ``(classes, classes)``. Rows are true classes, and columns are predicted classes.
+        labels: Class names. None labels the classes with their indices.
+
+    Returns:
+        The figure. Cells are labeled with their counts if there are at most 20 classes.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: The matrix is not square, a count is negative or no number, or there are not as many labels.
+        ImportError: If matplotlib is not installed.
+        ValueError: If the matrix is not square, if a count is negative or not finite, or if the number of labels is not
+            the number of classes.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "a confusion matrix is drawn with matplotlib, which is not installed: pip install 'pte-tracking[plot]'"
+            "A confusion matrix requires matplotlib, which is not installed. Run: pip install 'pte-tracking[plot]'"
         ) from error
     import numpy as np
 
     counts = np.asarray(to_host(matrix))
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
-        raise ValueError(f"matrix: expected the shape (classes, classes), got {counts.shape}")
+        raise ValueError(f"matrix: expected shape (classes, classes), got {counts.shape}")
     if counts.dtype.kind not in "biuf" or not np.isfinite(counts).all() or counts.min() < 0:
-        raise ValueError("matrix: expected counts, which are finite numbers and not negative")
+        raise ValueError("matrix: expected finite counts that are not negative")
     classes = len(counts)
     names = [str(name) for name in (range(classes) if labels is None else labels)]
     if len(names) != classes:
-        raise ValueError(f"labels: expected {classes} names, one for each class, got {len(names)}")
+        raise ValueError(f"labels: expected as many labels as classes ({classes}), got {len(names)}")
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = min(max(classes * _INCHES_PER_CLASS, _SMALLEST), _LARGEST)
+    size = min(max(classes * _INCHES_PER_CLASS, _MIN_INCHES), _MAX_INCHES)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.add_subplot()
     shading = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shading, label="share of the true class")
     axes.set(xlabel="predicted", ylabel="true")
-    if classes > _MOST_NUMBERED:
+    if classes > _MAX_LABELED_CLASSES:
         return figure
     axes.set_xticks(range(classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(range(classes), names)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour, fontsize="small")
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count:g}", ha="center", va="center", color=color, fontsize="small")
     return figure

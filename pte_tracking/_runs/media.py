@@ -1,4 +1,4 @@
-"""Pictures as PNG, and distributions as histograms."""
+"""Conversion of figures and images to PNG, and of arrays to histograms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import io
 from typing import Any, NamedTuple
 
 _BINS = 64
-_LARGEST = 1e150
+_MAX_MAGNITUDE = 1e150
 
 
 class Bins(NamedTuple):
-    """A histogram's numbers, in the order of the fields of :class:`pte_tracking._store.events.Histogram`."""
+    """Fields of a histogram, in the order of :class:`pte_tracking._store.events.Histogram`."""
 
     edges: list[float]
     counts: list[float]
@@ -20,36 +20,40 @@ class Bins(NamedTuple):
     sum_squares: float
 
 
-def figure_png(figure: Any) -> bytes:
-    """A PNG of a matplotlib figure, or such bytes themselves.
+def check_figure(figure: Any) -> None:
+    """Check the type of a figure without rendering it.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: If it is neither a matplotlib figure nor bytes.
     """
+    if not isinstance(figure, bytes) and not hasattr(figure, "savefig"):
+        raise TypeError(f"figure: expected a matplotlib Figure or bytes of a PNG, got {type(figure).__name__}")
+
+
+def figure_png(figure: Any) -> bytes:
+    """Render a matplotlib figure as PNG. Bytes are returned unchanged."""
     if isinstance(figure, bytes):
         return figure
-    if not hasattr(figure, "savefig"):
-        raise TypeError(f"figure: expected a matplotlib Figure or the bytes of a PNG, got {type(figure).__name__}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def image_png(image: Any) -> bytes:
-    """A PNG of a picture.
+    """Encode an image as PNG. Bytes are returned unchanged.
 
     Args:
-        image: A PIL image; an array of shape ``(height, width)`` or ``(height, width, channels)``; or a tensor of shape
-            ``(height, width)`` or ``(channels, height, width)``. 1, 3 or 4 channels; integers from 0 to 255 or floats
-            from 0 to 1.
+        image: PIL image, array of shape ``(height, width)`` or ``(height, width, channels)``, or tensor of shape
+            ``(height, width)`` or ``(channels, height, width)``, with 1, 3 or 4 channels. Values are integers from 0 to
+            255 or floats from 0 to 1.
 
     Raises:
-        TypeError: It is none of these.
-        ValueError: Its shape is another one.
+        TypeError: If the image does not consist of numbers.
+        ValueError: If the shape is invalid.
     """
     if isinstance(image, bytes):
         return image
-    from PIL import Image  # installed with the extras that show pictures
+    from PIL import Image  # optional dependency
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(_pixels(image))
@@ -59,19 +63,19 @@ def image_png(image: Any) -> bytes:
 
 
 def histogram(values: Any) -> Bins | None:
-    """The histogram of an array or tensor of any shape, its non-finite values left out; None if nothing is left."""
+    """Return the histogram of the finite values of an array or tensor, or None if there are no finite values."""
     import numpy as np
 
     flat = np.asarray(to_host(values), dtype=np.float64).ravel()
-    # Within the cut-off, ranges and squares are finite too.
-    flat = flat[np.isfinite(flat)].clip(-_LARGEST, _LARGEST)
+    # Larger magnitudes are clipped, so that the range and the squares are finite.
+    flat = flat[np.isfinite(flat)].clip(-_MAX_MAGNITUDE, _MAX_MAGNITUDE)
     if not flat.size:
         return None
     low, high = flat.min(), flat.max()
-    # Bins narrower than the distance of neighbouring floats cannot be made.
-    least = _BINS * 4 * np.spacing(max(abs(low), abs(high)))
-    if high - low < least:
-        low, high = low - max(least, 0.5), high + max(least, 0.5)
+    # Bins cannot be narrower than the distance between adjacent floats.
+    min_width = _BINS * 4 * np.spacing(max(abs(low), abs(high)))
+    if high - low < min_width:
+        low, high = low - max(min_width, 0.5), high + max(min_width, 0.5)
     counts, edges = np.histogram(flat, bins=_BINS, range=(low, high))
     return Bins(
         edges.tolist(),
@@ -93,7 +97,7 @@ def _pixels(image: Any) -> Any:
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
         raise ValueError(
             "image: expected shape (height, width[, channels]) as an array or ([channels, ]height, width) as a tensor, "
-            f"with 1, 3 or 4 channels; got {type(image).__name__} of shape {tuple(np.shape(to_host(image)))}"
+            f"with 1, 3 or 4 channels, got {type(image).__name__} of shape {tuple(np.shape(to_host(image)))}"
         )
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -107,9 +111,9 @@ def _pixels(image: Any) -> Any:
 
 
 def to_host(values: Any) -> Any:
-    """A tensor as a NumPy array; anything else as it is."""
+    """Convert a tensor to a NumPy array. Other values are returned unchanged."""
     if not hasattr(values, "detach"):
         return values
     values = values.detach().cpu()
-    # NumPy has no bfloat16.
+    # NumPy does not support bfloat16.
     return values.float().numpy() if values.is_floating_point() and values.element_size() < 4 else values.numpy()

@@ -1,243 +1,61 @@
-"""A run: begun in its directory, logged to, and ended."""
+"""Logging to a run."""
 
 from __future__ import annotations
 
-import atexit
 import glob
-import logging
 import os
-import shutil
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import msgspec
-
-from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
-from pte_tracking._distributed import environment
-from pte_tracking._runs import media
+from pte_tracking._runs import attachments, media
+from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
-from pte_tracking._runs.directory import archive_run, existing_manifest, is_archive_incomplete, lock_directory
-from pte_tracking._runs.outcome import last_error, outcome_of
-from pte_tracking._runs.writer import RunPosition, RunWriter
-from pte_tracking._store import events, metrics
-from pte_tracking._store.checkpoints import list_checkpoints
-from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Status
-from pte_tracking._store.files import safe_file_name, write_atomically
-from pte_tracking._store.journal import read
-from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, check_file_name
-from pte_tracking._store.manifest import Manifest, update_manifest
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number
+from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
 from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
-from pte_tracking.sinks import Sink
-
-_logger = logging.getLogger("pte_tracking")
-_open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-class Run:
-    """The record of one training run, and the way from there to the tracking backends.
+class Run(RunBase):
+    """Training run that is logged to a directory and delivered to sinks.
 
-    Its directory is taken (locked; an earlier run in it moved aside) when the first thing is logged, or by
-    :meth:`open`. It ends by :meth:`close`, at the end of ``with``, or with the interpreter: FINISHED, or FAILED after
-    an error.
+    The first logged value or :meth:`open` locks the directory and archives an earlier run in it. The run ends with
+    :meth:`close`, at the end of a ``with`` block, or with the interpreter. Its status is FINISHED, or FAILED after an
+    error. The methods may be called from any thread.
+
+    Only rank 0 writes. On other ranks and in forked processes, the methods check their arguments and write nothing.
 
     Args:
-        directory: Where the run's files lie.
-        sinks: Where it is delivered to: names of installed sinks, or configured ones.
-        params: Hyperparameters; nested ones are flattened with ``/``.
-        tags: Labels.
-        name: The run's name, for people; by default made from the directory's.
-        resume: Go on with the run that is in the directory, if there is one.
-        close_timeout: Seconds that the end of the run waits for the backends at most. Delivery goes on behind.
-        rank: This process's number among those that train together: the others than 0 write nothing, and what they
-            log is left out. By default what ``torch.distributed`` or ``RANK`` says, as torchrun sets it.
-        world_size: How many they are. By default what ``torch.distributed`` or ``WORLD_SIZE`` says.
+        directory: Run directory. It is created if it does not exist.
+        sinks: Names of installed sinks, or configured :class:`~pte_tracking.sinks.Sink` objects.
+        params: Hyperparameters. Nested names are joined with ``/``.
+        tags: Labels of the run.
+        name: Display name of the run. Defaults to the directory name and a short ID.
+        resume: Whether to continue the run in the directory, if there is one.
+        close_timeout: Maximum number of seconds that :meth:`close` waits for delivery. Remaining events are delivered
+            in the background.
+        rank: Rank of this process. Defaults to that of ``torch.distributed``, the variable ``RANK``, or 0.
+        world_size: Number of ranks. Defaults to that of ``torch.distributed``, the variable ``WORLD_SIZE``, or 1.
+
+    Attributes:
+        directory: Absolute path of the run directory.
+        before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
 
     Raises:
-        ValueError: A sink is unknown or not installed.
-        TypeError: An argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``directory`` or ``name`` is empty, or a sink is unknown or not installed.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"], params={"lr": 0.1}) as run:
+        ...         for step in range(1, 4):
+        ...             run.log_metrics({"train/loss": 1 / step}, step)
+        ...     print([row.values for row in run.rows()][0])
+        {'train/loss': 1.0}
     """
-
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        sinks: Iterable[str | Sink] = ("json",),
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
-        name: str | None = None,
-        resume: bool = False,
-        close_timeout: float = 30.0,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"out_dir: expected the path of a directory, got {directory!r}")
-        if not os.fspath(directory):
-            raise ValueError("out_dir: expected the path of a directory, got ''; '.' is the current one")
-        self.directory = Path(os.path.abspath(directory))
-        self._sinks = check_sinks(sinks)
-        self._params = flatten_params(params or {})
-        self._tags = to_texts(tags or {})
-        self._given_name = name if name is None else check_key(name, "name")
-        self._resume = resume
-        self._close_timeout = close_timeout
-        #: Called when the run is about to end, the last added first: the last things to be logged.
-        self.before_close: list[Callable[[], object]] = []
-        self._writer: RunWriter | None = None
-        #: Of a run that another rank writes, or that has ended.
-        self._manifest: Manifest | None = None
-        self._logs: set[str] = set()
-        self._lock = threading.RLock()
-        self._is_closed = False
-        #: Another process writes this run: the parent of this one, or rank 0.
-        self._is_read_only = (environment.rank() if rank is None else rank) != 0
-        self._world_size = environment.size() if world_size is None else world_size
-        self._error_before: BaseException | None = None
-
-    # -- its life ------------------------------------------------------------------------------------------------------
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the directory is taken and the run has not ended."""
-        return self._writer is not None or (self._is_read_only and self._manifest is not None and not self._is_closed)
-
-    @property
-    def sinks(self) -> Sequence[Sink]:
-        """Where it is delivered to, as constructed."""
-        return self._sinks
-
-    @property
-    def id(self) -> str:
-        """The run's identity, the same after every resume: 32 hexadecimal digits. Opens the run.
-
-        On other ranks than 0 it is known when the training begins; before that it is a RuntimeError.
-        """
-        return self._open_manifest().id
-
-    @property
-    def name(self) -> str:
-        """The run's name. Opens the run."""
-        return self._open_manifest().name
-
-    @property
-    def start_time(self) -> float:
-        """When it first started, in seconds since the epoch. Opens the run."""
-        return self._open_manifest().start_time
-
-    def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
-        """Take the directory.
-
-        Args:
-            at: Go on from this point of its run, taking back what came after. Where the directory holds another run,
-                that one is moved aside; where it does not hold this one, the run is made here again.
-            resume: Without ``at``: go on with the run that is there, taking nothing back. By default as constructed.
-            record: The journal of ``at``'s run from elsewhere, used where the directory has none.
-
-        Raises:
-            DirectoryInUseError: Another live process writes there.
-            RuntimeError: The run is open, or has ended.
-        """
-        if self._is_closed:
-            raise RuntimeError(f"the run in {str(self.directory)!r} has ended; go on with it by Run(..., resume=True)")
-        if self._writer is not None:
-            raise RuntimeError(f"the run in {str(self.directory)!r} is open already")
-        if self._is_read_only:
-            return
-        resume = self._resume if resume is None else resume
-        with self._lock:
-            held = lock_directory(self.directory)
-            try:
-                fresh = self._prepare_directory(at, resume)
-                (self.directory / DELIVERY).mkdir(exist_ok=True)
-                manifest = update_manifest(self.directory, self._add_configuration, fresh)
-                if journal and not (self.directory / JOURNAL).exists():
-                    write_atomically(self.directory / JOURNAL, journal.read_bytes())
-                self._writer = RunWriter(self.directory, held, manifest, at)
-            except BaseException:
-                held.release()
-                raise
-            if self._params:
-                self._writer.add(events.Params, self._params)
-            if self._tags:
-                self._writer.add(events.Tags, self._tags)
-            self._error_before = last_error()
-        _open_runs.add(self)
-
-    def manifest(self) -> Manifest:
-        """What ``run.json`` holds. Opens the run."""
-        return self._open_manifest()
-
-    def attach(self, manifest: Manifest) -> None:
-        """Learn, on another rank than 0, which run it is."""
-        if self._is_read_only:
-            self._manifest = manifest
-
-    def start_position(self) -> RunPosition | None:
-        """The point before anything was logged in the directory's run; None if it holds none."""
-        found = existing_manifest(self.directory)
-        path = self.directory / JOURNAL
-        first = next(read(path), None) if found and path.exists() else None
-        if not found or not first:
-            return None
-        event, behind = first
-        return RunPosition(
-            id=found.id, name=found.name, start_time=found.start_time, step=0, seq=event.seq, position=behind
-        )
-
-    def position(self, step: int) -> RunPosition:
-        """This moment in the run's life, for a snapshot. Before that is published, :meth:`sync` is called.
-
-        Args:
-            step: Iterations done.
-        """
-        return self._opened().position(step)
-
-    def sync(self) -> None:
-        """Make everything logged so far durable. Any thread may do it while others log.
-
-        Raises:
-            OSError: The disk is full or broken.
-        """
-        self._opened().sync()
-
-    def close(self, status: Status | None = None, error: str | None = None) -> None:
-        """End the run. What a function of ``before_close`` raises, it raises when the run has ended, as FAILED.
-
-        Args:
-            status: How it ended; by default FINISHED.
-            error: What it failed with, for people.
-        """
-        while self.before_close:
-            try:
-                self.before_close.pop()()
-            except BaseException as problem:
-                self.close(*(outcome_of(problem) if status in (None, "FINISHED") else (status, error)))
-                raise
-        record = self._writer
-        if record is None or self._is_read_only:
-            self._is_closed = True
-            return
-        status = status or "FINISHED"
-        record.add(events.RunEnded, status, error and to_text(error))
-        self._writer, self._manifest, self._is_closed = None, record.manifest, True
-        _open_runs.discard(self)
-        record.close(status, self._close_timeout)
-
-    def __enter__(self) -> Run:
-        if not self.is_open:
-            self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close(*outcome_of(error))
-
-    # -- what is logged ------------------------------------------------------------------------------------------------
 
     def log_metrics(
         self,
@@ -249,18 +67,21 @@ class Run:
         log: str = "log",
         sinks: list[str] | None = None,
     ) -> None:
-        """Log numbers of one step.
+        """Log metrics of one step as a row.
 
         Args:
-            values: Numbers by name: Python or NumPy numbers, or tensors of one element.
-            step: Iterations done.
-            epoch: Epochs done.
-            elapsed_time: Seconds of training so far.
-            log: The JSON log that the row belongs to.
-            sinks: The sinks that get it; all by default.
+            values: Numbers by key: Python numbers, NumPy scalars, or arrays or tensors with one element.
+            step: Number of completed iterations.
+            epoch: Number of completed epochs.
+            elapsed_time: Training time in seconds.
+            log: File name of the JSON log that contains the row.
+            sinks: Names of the sinks that receive the row. None means all sinks.
+
+        Raises:
+            TypeError: If a key is not a string, a value is not a number, or another argument has the wrong type.
+            ValueError: If a value has several elements, or a key or ``log`` is invalid.
+            RuntimeError: If the run has ended.
         """
-        if self._is_read_only:
-            return
         self.log_row(
             to_numbers(values),
             check_step(step),
@@ -279,112 +100,186 @@ class Run:
         log: str,
         sinks: list[str] | None,
     ) -> None:
-        """Like :meth:`log_metrics`, for callers whose arguments are checked and plain: the shortest way."""
+        """Log a row of metrics without checking the values.
+
+        This method is faster than :meth:`log_metrics`, which describes the arguments.
+
+        Args:
+            values: Python numbers by key.
+            step: Number of completed iterations.
+            epoch: Number of completed epochs. None if the epoch length is not set.
+            elapsed_time: Training time in seconds, or None.
+            log: File name of the JSON log.
+            sinks: Names of the sinks, or None for all sinks.
+
+        Raises:
+            ValueError: If ``log`` is invalid.
+            RuntimeError: If the run has ended.
+        """
         if log not in self._logs:
-            if self._is_read_only:
-                return
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
-        self._append(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log hyperparameters, flattened with ``/``."""
+        """Log hyperparameters.
+
+        Args:
+            params: Parameters by name. Nested names are joined with ``/``.
+
+        Raises:
+            TypeError: If ``params`` is not a mapping.
+            ValueError: If a name is empty, or two joined names are equal.
+            RuntimeError: If the run has ended.
+        """
         if flat := flatten_params(params):
             self._append(events.Params, flat)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set labels; a later value replaces an earlier one."""
+        """Set tags. A later value of a tag replaces an earlier one.
+
+        Args:
+            tags: Values by name. They are converted with ``str()``.
+
+        Raises:
+            TypeError: If ``tags`` is not a mapping or a name is not a string.
+            ValueError: If a name is empty.
+            RuntimeError: If the run has ended.
+        """
         if texts := to_texts(tags):
             self._append(events.Tags, texts)
 
     def log_figure(self, key: str, figure: Any, step: int) -> None:
-        """Log a drawn figure: a matplotlib ``Figure``, or the bytes of a PNG."""
-        path = self._save_picture(FIGURES, key, step, lambda: media.figure_png(figure))
-        if path:
-            self._append(events.Figure, key, step, path)
+        """Log a figure. A later figure with the same key and step replaces it.
+
+        Args:
+            key: Name of the figure.
+            figure: Matplotlib figure, or the bytes of a PNG file.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
+        media.check_figure(figure)
+        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(figure))
 
     def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log a picture, with integers from 0 to 255 or floats from 0 to 1.
+        """Log an image.
 
         Args:
-            key: Its name.
-            image: A PIL image, an array ``(height, width[, channels])``, or a tensor ``([channels,] height, width)``.
-            step: Iterations done.
+            key: Name of the image.
+            image: PIL image, array ``(height, width[, channels])``, tensor ``([channels, ]height, width)``, or the
+                bytes of a PNG file. Array values are integers from 0 to 255 or floats from 0 to 1.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty, or the image has the wrong shape.
+            RuntimeError: If the run has ended.
         """
-        path = self._save_picture(IMAGES, key, step, lambda: media.image_png(image))
-        if path:
-            self._append(events.Image, key, step, path)
+        self._add_picture(events.Image, IMAGES, key, step, lambda: media.image_png(image))
 
     def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
-        """Log a figure of how often each class was taken for which; matplotlib draws it.
+        """Log a confusion matrix as a figure. This method requires matplotlib.
 
         Args:
-            key: Its name.
-            matrix: Counts as an array or tensor of shape ``(classes, classes)``: rows are the true classes, columns
-                those predicted.
-            step: Iterations done.
-            labels: The classes' names; their numbers by default.
+            key: Name of the figure.
+            matrix: Counts as an array or tensor of shape ``(classes, classes)``. Rows are true classes, and columns are
+                predicted classes.
+            step: Number of completed iterations.
+            labels: Class names. None labels the classes with their indices.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``key`` or ``step`` has the wrong type.
+            ValueError: If ``key`` is empty, ``matrix`` is not square or contains invalid counts, or the number of
+                labels is wrong.
+            RuntimeError: If the run has ended.
         """
-        if not self._is_read_only:
-            self.log_figure(key, confusion_figure(matrix, labels), step)
+        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(confusion_figure(matrix, labels)))
 
     def log_histogram(self, key: str, values: Any, step: int) -> None:
-        """Log the distribution of an array or tensor; its non-finite values are left out."""
-        if self._is_read_only:
-            return
-        bins = media.histogram(values)
-        if bins:
-            self._append(events.Histogram, check_key(key), check_step(step), *bins)
+        """Log the distribution of the finite values of an array or tensor.
+
+        Args:
+            key: Name of the histogram.
+            values: Array or tensor of any shape. Nothing is logged if it has no finite values.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If ``key`` or ``step`` has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
+        key, step = check_key(key), check_step(step)
+
+        def build_fields() -> tuple[Any, ...] | None:
+            bins = media.histogram(values)
+            return None if bins is None else (key, step, *bins)
+
+        self._opened().add_deferred(events.Histogram, build_fields)
 
     def log_text(self, key: str, text: str, step: int = 0) -> None:
-        """Log a text; Markdown is rendered where a backend can."""
+        """Log a text.
+
+        Args:
+            key: Name of the text.
+            text: The text. Backends that support Markdown render it.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``key`` is empty.
+            RuntimeError: If the run has ended.
+        """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
         self._append(events.Text, check_key(key), check_step(step), to_text(text))
 
     def log_dataset(self, name: str, digest: str, *, context: str = "train", source: str = "") -> None:
-        """Log which data the run uses; they are not copied.
+        """Log a dataset that the run uses. Its content is not copied.
 
         Args:
-            name: What they are called.
-            digest: Which version of them it is, such as ``hashlib.sha256(array.tobytes()).hexdigest()``.
-            context: What they are used for.
-            source: The path or URI that they come from.
+            name: Name of the dataset.
+            digest: Digest that identifies its version, such as ``hashlib.sha256(array.tobytes()).hexdigest()``.
+            context: Purpose of the dataset.
+            source: Path or URI of the dataset.
+
+        Raises:
+            TypeError: If an argument is not a string.
+            ValueError: If ``name``, ``digest`` or ``context`` is empty.
+            RuntimeError: If the run has ended.
         """
         texts = {"name": name, "digest": digest, "context": context}
         fields = [check_key(text, argument) for argument, text in texts.items()]
         self._append(events.Dataset, *fields, check_key(source, "source") if source else "")
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
-        """Log a file or folder; it is copied into the run's directory unless it lies there.
+        """Log a file or directory. It is copied into the run directory unless it is located there.
 
         Args:
-            path: The file or folder.
-            artifact_path: The folder that backends show it in.
+            path: File or directory. Other ranks than 0 do not read it.
+            artifact_path: Directory in which backends show the artifact. Empty for the top level.
 
         Raises:
-            FileNotFoundError: There is nothing at ``path``.
-            ValueError: The run's directory itself lies in it, or ``artifact_path`` leads elsewhere.
+            TypeError: If ``path`` is not a path.
+            FileNotFoundError: If ``path`` does not exist.
+            ValueError: If ``path`` contains the run directory, or ``artifact_path`` is not a relative path below it.
+            RuntimeError: If the run has ended.
         """
-        if self._is_read_only:
-            return
         source = Path(os.path.abspath(path))
-        if not source.exists():
-            raise FileNotFoundError(f"path: {str(path)!r} does not exist")
-        if source in (self.directory, *self.directory.parents):
-            raise ValueError(f"path: {str(path)!r} holds the run's own directory; give what is to be kept of it")
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
-        self._opened()
-        if self.directory not in source.parents:
-            target = self.directory / ARTIFACTS / artifact_path / source.name
-            try:
-                _copy(source, target)
-            except OSError as error:
-                _logger.error("%s was not kept: %s", source, error)
-                return
-            source = target
-        self._append(events.Artifact, self._relative_path(source), artifact_path)
+        if source in (self.directory, *self.directory.parents):
+            raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
+
+        def build_fields() -> tuple[str, str] | None:
+            kept = attachments.keep_artifact(self.directory, source, artifact_path)
+            return None if kept is None else (kept, artifact_path)
+
+        self._opened().add_deferred(events.Artifact, build_fields)
 
     def log_checkpoint(
         self,
@@ -395,148 +290,60 @@ class Run:
         epoch: float | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log a snapshot that is whole and durable in the run's directory.
+        """Register a snapshot that was written durably to the run directory.
 
         Args:
-            path: The file.
-            step: Iterations done in it.
-            sha256: Its digest in hexadecimal.
-            size: Its bytes.
-            epoch: Epochs done in it.
-            values: The latest reported values.
+            path: Snapshot file or directory in the run directory.
+            step: Number of completed iterations.
+            sha256: Hexadecimal SHA-256 of the file, or of the index of a sharded snapshot.
+            size: Size in bytes.
+            epoch: Number of completed epochs.
+            values: Latest reported values by key.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``path`` is not in the run directory.
+            RuntimeError: If the run has ended.
         """
-        if self._is_read_only:
-            return
-        name = self._relative_path(path)
+        name = attachments.relative_path(self.directory, path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
-        record = self._opened()
-        record.add_files(glob.escape(name))
-        record.add(Checkpoint, name, *fields)
-        record.write_checkpoint_list()
+        writer = self._opened()
+        writer.add_files(glob.escape(name))
+        writer.add(Checkpoint, name, *fields)
+        writer.write_checkpoint_list()
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
-        """Log that a snapshot was pruned, so that it vanishes from every backend."""
-        if self._is_read_only:
-            return
-        record = self._opened()
-        record.add(events.CheckpointRemoved, self._relative_path(path), check_step(step))
-        record.write_checkpoint_list()
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """The snapshots of the run in the directory that hold, by step, whether the run is open or not."""
-        if self._writer is not None:
-            return self._writer.checkpoints()
-        return [] if self.is_open else list_checkpoints(self.directory)
-
-    def rows(self, log: str = "log") -> list[events.Metrics]:
-        """The rows of one log that hold, read back from the journal."""
-        if not (self.directory / JOURNAL).exists():
-            return []
-        return [row for row in metrics.read_rows(self.directory) if row.log == log]
-
-    def register_files(self, pattern: str) -> None:
-        """Say that files at the top of the directory belong to the run: they are moved aside with it.
+        """Log that a snapshot was pruned. Backends delete it.
 
         Args:
-            pattern: A glob; of a path, its first part counts.
+            path: Snapshot file or directory in the run directory.
+            step: Number of completed iterations.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``path`` is not in the run directory.
+            RuntimeError: If the run has ended.
         """
-        if self._is_read_only:
-            return
-        self._opened().add_files(pattern)
-
-    # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _opened(self) -> RunWriter:
-        with self._lock:
-            if self._writer is None:
-                self.open()
-            assert self._writer is not None
-            return self._writer
-
-    def _open_manifest(self) -> Manifest:
-        if self._writer is not None:
-            return self._writer.manifest
-        if self._manifest is not None:
-            return self._manifest
-        if not self._is_read_only:
-            return self._opened().manifest
-        raise RuntimeError(
-            f"another rank writes the run in {str(self.directory)!r}; this one knows its id and its name when the "
-            "training has begun"
-        )
-
-    def _prepare_directory(self, at: RunPosition | None, resume: bool) -> Manifest | None:
-        """Leave in the directory the run that goes on, and nothing of another one; returns a new run's manifest."""
-        found = existing_manifest(self.directory)
-        if found and not is_archive_incomplete(self.directory, found) and (found.id == at["id"] if at else resume):
-            return None
-        archive_run(self.directory)
-        fresh = Manifest.new(self.directory, at["name"] if at else self._given_name)
-        return msgspec.structs.replace(fresh, id=at["id"], start_time=at["start_time"]) if at else fresh
-
-    def _add_configuration(self, manifest: Manifest) -> Manifest:
-        files = [pattern for sink in self._sinks for pattern in sink.files]
-        return msgspec.structs.replace(
-            manifest,
-            world_size=self._world_size,
-            sinks=merge_sink_entries(self._sinks, manifest.sinks),
-            files=list(dict.fromkeys([*manifest.files, *files])),
-        )
+        fields = attachments.relative_path(self.directory, path), check_step(step)
+        writer = self._opened()
+        writer.add(events.CheckpointRemoved, *fields)
+        writer.write_checkpoint_list()
 
     def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        if not self._is_read_only:
-            (self._writer or self._opened()).add(kind, *fields)
+        (self._writer or self._opened()).add(kind, *fields)
 
-    def _save_picture(self, folder: str, key: str, step: int, draw: Callable[[], bytes]) -> str | None:
-        """Put a picture into the run's directory; returns its relative path."""
-        if self._is_read_only:
-            return None
-        self._opened()
-        data = draw()
-        path = Path(folder, safe_file_name(check_key(key)), f"step_{check_step(step)}.png")
-        try:
-            (self.directory / path.parent).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.directory / path, data)
-        except OSError as error:
-            _logger.error("%s was not kept: %s", path, error)
-            return None
-        return path.as_posix()
+    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, render: Callable[[], bytes]) -> None:
+        """Add an event with a PNG file that is rendered only by the process that writes the run."""
+        key, step = check_key(key), check_step(step)
 
-    def _relative_path(self, path: str | os.PathLike[str]) -> str:
-        """A path of a file in the run's directory, relative to it."""
-        whole = Path(os.path.abspath(self.directory / path))
-        if self.directory not in whole.parents:
-            raise ValueError(f"path: {str(path)!r} is not in the run's directory {str(self.directory)!r}")
-        return check_key(whole.relative_to(self.directory).as_posix(), "path")
+        def build_fields() -> tuple[str, int, str] | None:
+            path = attachments.save_picture(self.directory, folder, key, step, render())
+            return None if path is None else (key, step, path)
+
+        self._opened().add_deferred(kind, build_fields)
 
 
 def _check_names(sinks: object) -> list[str]:
     if isinstance(sinks, list | tuple) and all(isinstance(name, str) for name in sinks):
         return list(sinks)
-    raise TypeError(f"sinks: expected a list of names of sinks, got {sinks!r}")
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)
-
-
-@atexit.register
-def _close_all() -> None:
-    for run in list(_open_runs):
-        error = last_error()
-        run.close(*outcome_of(None if error is run._error_before else error))
-
-
-def _detach_in_child() -> None:
-    # A forked child (a data loader's worker, say) writes nothing: the run is its parent's.
-    for run in _open_runs:
-        run._is_read_only = True
-        run.before_close.clear()  # its parent's to do, with threads that are not here
-        run._lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_detach_in_child)
+    raise TypeError(f"sinks: expected a list of sink names, got {sinks!r}")

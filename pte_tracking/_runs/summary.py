@@ -1,4 +1,4 @@
-"""A run at a glance, from what lies in its directory; nothing is written or locked, so it may be training."""
+"""Summary of a run. Reads the run directory without locking it, so the run may be training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
-from pte_tracking._store.journal import effective_ranges, find_events, read_effective_reversed
+from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
 from pte_tracking._store.status import read_status
 
@@ -20,21 +20,21 @@ _MAX_ROWS = 8
 
 
 class RunSummary(msgspec.Struct, frozen=True):
-    """What people ask of a run.
+    """Summary of a run.
 
     Attributes:
-        directory: Where it lies.
-        id: Its identity.
-        name: Its name.
-        status: How it stands.
-        start_time: When it started, in seconds since the epoch.
-        sinks: The keys of its sinks.
-        params: Its hyperparameters.
-        step: Iterations done at the last row.
-        rows: The last rows, oldest first.
-        checkpoints: Its snapshots, by step.
-        pending: What is not delivered yet, and why.
-        said: What the delivery process has said last.
+        directory: Run directory.
+        id: ID of the run.
+        name: Display name of the run.
+        status: Current status.
+        start_time: Time of the first start in seconds since the Unix epoch.
+        sinks: Keys of the sinks.
+        params: Parameters by name.
+        step: Step of the last row. None if there are no rows.
+        rows: Last rows, oldest first, at most 8.
+        checkpoints: Effective checkpoints in ascending order of their steps.
+        pending: Pending events of each sink, with the reason.
+        delivery_log: Last 5 lines of the delivery log.
     """
 
     directory: str
@@ -52,17 +52,17 @@ class RunSummary(msgspec.Struct, frozen=True):
 
 
 def summarize(directory: Path) -> RunSummary:
-    """The summary of the run in a directory.
+    """Return the summary of the run in a directory.
 
     Raises:
-        RunNotFoundError: There is none, or this version cannot read it.
+        RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
     metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
     rows = list(itertools.islice(metrics, _MAX_ROWS))
     params: dict[str, Scalar] = {}
-    for first, last in effective_ranges(path):
-        for event, _ in find_events(path, Params, first, last):
+    for start, end in effective_ranges(path):
+        for event, _ in find_events(path, Params, start, end):
             params.update(event.values)
     return RunSummary(
         directory=str(directory),
@@ -73,16 +73,16 @@ def summarize(directory: Path) -> RunSummary:
         sinks=[entry.key for entry in manifest.sinks],
         params=params,
         step=rows[0].step if rows else None,
-        rows=[_row(event) for event in reversed(rows)],
+        rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=list_checkpoints(directory),
         pending=backlog(directory, manifest),
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
 
 
-def _row(event: Metrics) -> dict[str, Number]:
+def _to_row(event: Metrics) -> dict[str, Number]:
     row: dict[str, Number] = {} if event.epoch is None else {"epoch": event.epoch}
-    return row | {"iteration": event.step} | event.values  # type: ignore[return-value]  # decoded: no texts are left
+    return row | {"iteration": event.step} | event.values  # type: ignore[return-value]  # decoded values are numbers
 
 
 def _read_delivery_log(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether a run's files are what they were when they were written."""
+"""Verification of the journal and the snapshots of a run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
 
-_REPLACEMENT_SECONDS = (
-    5.0  # seconds from the removal of a snapshot, which may be many files, to the event that tells of it
-)
+#: Maximum time between the deletion of a snapshot, which may consist of many files, and its event.
+_REPLACEMENT_SECONDS = 5.0
 
 
 def find_problems(directory: Path) -> Iterator[str]:
-    """What is wrong with a run's journal and snapshots, one line each.
+    """Iterate over the problems of a run's journal and snapshots.
+
+    Args:
+        directory: Run directory.
+
+    Yields:
+        One line for each problem, beginning with the path of the file.
 
     Raises:
-        RunNotFoundError: There is no run, or this version cannot read it.
+        RunNotFoundError: If the directory contains no readable run.
     """
     Manifest.load(directory)
     yield from _find_journal_problems(directory / JOURNAL)
@@ -36,7 +41,7 @@ def find_problems(directory: Path) -> Iterator[str]:
 
 
 def _is_being_replaced(directory: Path, checkpoint: Checkpoint) -> bool:
-    """Whether a training that goes on has pruned a snapshot, or saved another in its place, while we looked."""
+    """Whether a running training pruned or replaced a snapshot during its verification."""
     deadline = time.monotonic() + _REPLACEMENT_SECONDS
     while checkpoint in list_checkpoints(directory):
         if time.monotonic() > deadline or read_status(directory) != "RUNNING":
@@ -53,11 +58,11 @@ def _find_journal_problems(path: Path) -> Iterator[str]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                return  # still being written, or torn by a kill and mended when the run goes on
+                return  # still being written, or incomplete after a crash and truncated at the next resume
             try:
                 event = events.decode(line)
             except (msgspec.MsgspecError, ValueError) as error:
-                yield f"{path}: line {number} is no event: {error}"
+                yield f"{path}: line {number} is not an event: {error}"
                 seq += 1
                 continue
             if event.seq != seq + 1:

@@ -1,4 +1,4 @@
-"""The record of a run while a process writes it: what is added here goes on to the sinks that are written at once."""
+"""Writer of an open run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fnmatch
 import logging
 import os
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,7 +27,16 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class RunPosition(TypedDict):
-    """A point in a run's life, as a snapshot keeps it: the run's identity, the iterations done, and the last event."""
+    """Position in a run, as stored in a snapshot.
+
+    Attributes:
+        id: ID of the run.
+        name: Display name of the run.
+        start_time: Time of the first start in seconds since the Unix epoch.
+        step: Number of completed iterations.
+        seq: Sequence number of the last event.
+        position: Byte offset in the journal at which that event ends.
+    """
 
     id: str
     name: str
@@ -37,21 +47,24 @@ class RunPosition(TypedDict):
 
 
 class RunWriter:
-    """An open journal, and all that follows from what is added to it.
+    """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
     Args:
-        directory: The run's directory.
-        held: Its lock, given up at the end.
-        manifest: What its ``run.json`` holds.
-        at: Go on from this point of the run, taking back what came after.
+        directory: Run directory.
+        lock: Lock of the directory. The writer releases it at the end.
+        manifest: Manifest of the run.
+        at: Position to which the run is rewound. None does not rewind.
+
+    Attributes:
+        manifest: Manifest of the run, including files added since.
     """
 
-    def __init__(self, directory: Path, held: Lock, manifest: Manifest, at: RunPosition | None) -> None:
+    def __init__(self, directory: Path, lock: Lock, manifest: Manifest, at: RunPosition | None) -> None:
         self.manifest = manifest
         self._directory = directory
-        self._lock = held
-        self._order = threading.RLock()
-        self._files_are_saved = True
+        self._directory_lock = lock
+        self._append_lock = threading.RLock()
+        self._is_manifest_saved = True
         self._journal = Journal(directory / JOURNAL)
         try:
             self._start(at)
@@ -69,105 +82,129 @@ class RunWriter:
             self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
             for inline in self._inline:
                 inline.catch_up()
-        #: Those that hold, by path: the journal, which may be long, is read for them once.
-        self._checkpoints = {one.path: one for one in list_checkpoints(self._directory)}
+        #: Effective checkpoints by path, kept in memory because reading a long journal takes time.
+        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
         self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
 
     def add(self, kind: type[AnyEvent], *fields: Any) -> None:
-        """Add an event.
+        """Append an event to the journal and pass it to the inline sinks.
 
         Args:
-            kind: Its class.
-            fields: Its fields after ``seq`` and ``time``.
+            kind: Class of the event.
+            fields: Fields of the event after ``seq`` and ``time``.
         """
-        with self._order:
+        with self._append_lock:
             start = self._journal.position
             event = self._journal.append(kind, *fields)
             if event is None:
                 return
             if kind is not events.Metrics:
-                self._follow_checkpoints(event)
+                self._update_checkpoints(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
+    def add_deferred(self, kind: type[AnyEvent], build_fields: Callable[[], Sequence[Any] | None]) -> None:
+        """Append an event whose fields are built only by the process that writes the run.
+
+        Args:
+            kind: Class of the event.
+            build_fields: Returns the fields of the event after ``seq`` and ``time``, or None to append nothing.
+        """
+        fields = build_fields()
+        if fields is not None:
+            self.add(kind, *fields)
+
     def position(self, step: int) -> RunPosition:
-        """This moment, after ``step`` iterations."""
-        manifest, mark = self.manifest, self._journal.end
+        """Return the current position after ``step`` completed iterations."""
+        manifest, end = self.manifest, self._journal.end
         return RunPosition(
             id=manifest.id,
             name=manifest.name,
             start_time=manifest.start_time,
             step=step,
-            seq=mark.seq,
-            position=mark.position,
+            seq=end.seq,
+            position=end.position,
         )
 
     def sync(self) -> None:
-        """Make everything added so far durable. Any thread may do it while others add.
+        """Flush all events to disk. This method may be called while other threads add events.
 
         Raises:
-            OSError: The disk is full or broken.
+            OSError: If the disk is full or fails.
         """
         self._journal.sync()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The snapshots that hold, by step."""
-        with self._order:
+        """Return the effective checkpoints in ascending order of their steps."""
+        with self._append_lock:
             return sorted(self._checkpoints.values(), key=lambda event: event.step)
 
     def write_checkpoint_list(self) -> None:
-        """Bring their list for people and scripts up to date."""
+        """Replace ``checkpoints.json``. A failure is logged."""
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
-            _logger.error("%s: the list of checkpoints was not written: %s", self._directory, error)
+            _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
 
     def add_files(self, pattern: str) -> None:
-        """Say that files at the top of the directory belong to the run; see :meth:`.run.Run.own`."""
+        """Add files at the top level of the directory to those that are archived with the run.
+
+        Args:
+            pattern: Glob. Only the first part of a path is used.
+        """
         pattern = pattern.split("/")[0]
-        plain, files = pattern.replace("[[]", "["), self.manifest.files
-        if pattern in files or any(fnmatch.fnmatchcase(plain, known) for known in files):
+        literal, files = pattern.replace("[[]", "["), self.manifest.files
+        if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):
             return
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
 
-    def close(self, status: Status, timeout: float) -> None:
-        """Close it, after the event that says how the run has ended.
+    def finish(self, status: Status, error: str | None) -> None:
+        """Append the event that ends the run.
 
         Args:
-            status: How.
-            timeout: Seconds that it waits for the backends at most.
+            status: Status at the end.
+            error: Error message of a run that did not finish.
+        """
+        self.add(events.RunEnded, status, error)
+
+    def close(self, status: Status, timeout: float) -> None:
+        """Close the journal and the inline sinks, release the directory, and wait for the delivery process.
+
+        Args:
+            status: Status passed to :meth:`finish` before.
+            timeout: Maximum number of seconds to wait for delivery.
         """
         try:
             self._journal.sync()
-        except OSError as problem:
-            _logger.error("%s: %s", self._directory, problem)
+        except OSError as error:
+            _logger.error("%s: %s", self._directory, error)
         for inline in self._inline:
             inline.finish(status)
-        if not self._files_are_saved:
+        if not self._is_manifest_saved:
             self._save_files()
         self._journal.close()
-        self._lock.release()
+        self._directory_lock.release()
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _follow_checkpoints(self, event: AnyEvent) -> None:
+    def _update_checkpoints(self, event: AnyEvent) -> None:
         if isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)
 
     def _save_files(self) -> None:
-        """Bring the files that belong to the run into ``run.json``; where that fails, it is tried again at the end."""
+        """Add the files of the run to ``run.json``. After a failure, :meth:`close` retries."""
         files = self.manifest.files
         try:
             self.manifest = update_manifest(
                 self._directory,
-                lambda now: msgspec.structs.replace(now, files=list(dict.fromkeys([*now.files, *files]))),
+                lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
             )
-            self._files_are_saved = True
+            self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
-            self._files_are_saved = False
-            _logger.error("%s: run.json does not name all files of the run: %s", self._directory, error)
+            self._is_manifest_saved = False
+            _logger.error("%s: run.json does not list all files of the run: %s", self._directory, error)

@@ -18,7 +18,7 @@ from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
-from pte_tracking._store.journal import effective_ranges, seq_at
+from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import check_format
 from pte_tracking.sinks import get_sink, installed_sinks

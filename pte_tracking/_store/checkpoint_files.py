@@ -1,7 +1,7 @@
-"""Snapshots that are folders of shards: whole only with their marker, which names every file in them.
+"""Digests, verification, and deletion of checkpoint files.
 
-``snapshot.json`` is written last. It holds the size and the SHA-256 of each other file, so its own digest stands for
-the whole snapshot, as a file's digest does for one that is a single file.
+A sharded snapshot is a directory. Its index, ``snapshot.json``, is written last and contains the size and the SHA-256
+of every other file. The digest of the index therefore covers the complete snapshot.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgspec
 from pte_tracking._store import files
 
 SNAPSHOT_INDEX = "snapshot.json"
-#: The file for all that is in no shard.
+#: File of a sharded snapshot that contains the state outside of the shards.
 STATE_FILE = "state.pt"
 
 
 class FileDigest(msgspec.Struct, frozen=True):
-    """One file of such a snapshot.
+    """Digest and size of a file.
 
     Attributes:
-        sha256: Its digest in hexadecimal.
-        size: Its bytes.
+        sha256: Hexadecimal SHA-256.
+        size: Size in bytes.
     """
 
     sha256: str
@@ -33,38 +33,81 @@ class FileDigest(msgspec.Struct, frozen=True):
 
 
 class SnapshotIndex(msgspec.Struct, frozen=True):
-    """What stands in the marker: every file by its name in the folder."""
+    """Index of a sharded snapshot.
+
+    Attributes:
+        files: Digests of the other files by file name.
+    """
 
     files: dict[str, FileDigest]
 
 
 def digest_file(path: Path) -> FileDigest:
-    """What a marker says of a file."""
+    """Return the digest and the size of a file."""
     return FileDigest(files.file_sha256(path), path.stat().st_size)
 
 
-def write_index(folder: Path, parts: dict[str, FileDigest]) -> None:
-    """Make a folder of shards a whole snapshot."""
-    content = msgspec.json.format(msgspec.json.encode(SnapshotIndex(dict(sorted(parts.items())))), indent=2)
-    files.write_durably(folder / SNAPSHOT_INDEX, content + b"\n")
+def write_index(directory: Path, digests: dict[str, FileDigest]) -> None:
+    """Write the index of a sharded snapshot, which completes it.
+
+    Args:
+        directory: Directory of the snapshot.
+        digests: Digests of all other files by file name.
+    """
+    content = msgspec.json.format(msgspec.json.encode(SnapshotIndex(dict(sorted(digests.items())))), indent=2)
+    files.write_durably(directory / SNAPSHOT_INDEX, content + b"\n")
 
 
 def checkpoint_digest(path: Path) -> FileDigest:
-    """The digest and the size of a snapshot, whether it is a file or a folder.
+    """Return the digest and the size of a snapshot.
+
+    Args:
+        path: Snapshot file, or directory of a sharded snapshot.
+
+    Returns:
+        SHA-256 of the file or of the index, and the total size of the snapshot without its index.
 
     Raises:
-        OSError: It is not there, or not whole.
-        ValueError: Its marker is damaged.
+        OSError: If the snapshot does not exist or has no index.
+        ValueError: If the index is damaged.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import checkpoint_digest
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "snapshot")
+        ...     _ = path.write_bytes(b"weights")
+        ...     checkpoint_digest(path).size
+        7
     """
     if not path.is_dir():
         return digest_file(path)
     return FileDigest(
-        files.file_sha256(path / SNAPSHOT_INDEX), sum(one.size for one in read_index(path).files.values())
+        files.file_sha256(path / SNAPSHOT_INDEX), sum(digest.size for digest in read_index(path).files.values())
     )
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Remove a snapshot, file or folder, if it is there; half removed, a folder is none any more."""
+    """Delete a snapshot if it exists.
+
+    The index of a sharded snapshot is deleted first, so a partly deleted directory is not a snapshot.
+
+    Args:
+        path: Snapshot file, or directory of a sharded snapshot.
+
+    Raises:
+        OSError: If a file cannot be deleted.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import delete_checkpoint
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "snapshot")
+        ...     path.touch()
+        ...     delete_checkpoint(path)
+        ...     path.exists()
+        False
+    """
     if path.is_dir():
         (path / SNAPSHOT_INDEX).unlink(missing_ok=True)
         shutil.rmtree(path)
@@ -72,67 +115,87 @@ def delete_checkpoint(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_index(folder: Path) -> SnapshotIndex:
-    """What the marker says.
+def read_index(directory: Path) -> SnapshotIndex:
+    """Read the index of a sharded snapshot.
 
     Raises:
-        OSError: It is not there.
-        ValueError: It is damaged.
+        OSError: If the index does not exist.
+        ValueError: If the index is damaged.
     """
-    path = folder / SNAPSHOT_INDEX
+    path = directory / SNAPSHOT_INDEX
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=SnapshotIndex)
+        index = msgspec.json.decode(path.read_bytes(), type=SnapshotIndex)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"{SNAPSHOT_INDEX} is damaged: {error}") from error
-    if any(name in (".", "..") or "/" in name or "\0" in name for name in found.files):
-        raise ValueError(f"{SNAPSHOT_INDEX} names a file outside of the folder")
-    return found
+    if any(name in (".", "..") or "/" in name or "\0" in name for name in index.files):
+        raise ValueError(f"{SNAPSHOT_INDEX} names a file outside of the snapshot")
+    return index
 
 
 def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: int = 1) -> str | None:
-    """What is wrong with a snapshot; None if nothing is.
+    """Verify that a snapshot is complete and undamaged.
 
     Args:
-        path: The file, or the folder of shards.
-        sha256: Its digest in hexadecimal, where that is known.
-        rank: Which share of the work to do.
-        size: Among how many it is shared.
+        path: Snapshot file, or directory of a sharded snapshot.
+        sha256: Expected digest as returned by :func:`checkpoint_digest`. None skips the comparison.
+        rank: Rank of this process. Each rank verifies a share of the files.
+        size: Number of ranks that verify the snapshot.
+
+    Returns:
+        Description of the first problem, or None.
     """
     if path.is_dir():
         return verify_digest(path, sha256, rank, size)
-    return None if rank else (_in_zip(path) or verify_digest(path, sha256))
+    return None if rank else (_verify_zip(path) or verify_digest(path, sha256))
 
 
 def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
-    """How a checkpoint, which may be any file or a folder of shards, differs from what was written; None if not.
+    """Verify the digest of a checkpoint, which may be any file or a sharded snapshot.
 
-    Args: See :func:`problem`.
+    Args:
+        path: File, or directory of a sharded snapshot.
+        sha256: Expected digest as returned by :func:`checkpoint_digest`. None skips the comparison.
+        rank: Rank of this process. Each rank verifies a share of the files.
+        size: Number of ranks that verify the checkpoint.
+
+    Returns:
+        Description of the first problem, or None.
+
+    Example:
+        >>> import hashlib, pathlib, tempfile
+        >>> from pte_tracking.sinks import verify_digest
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "snapshot")
+        ...     _ = path.write_bytes(b"weights")
+        ...     verify_digest(path, hashlib.sha256(b"weights").hexdigest())
+        ...     verify_digest(path, hashlib.sha256(b"other").hexdigest())
+        'damaged or replaced: the SHA-256 differs from the recorded one'
     """
-    is_folder = path.is_dir()
+    is_directory = path.is_dir()
     try:
-        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_folder else path) != sha256:
-            return "damaged or replaced: its SHA-256 is not the one that it was written with"
-        return _in_folder(path, rank, size) if is_folder else None
+        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_directory else path) != sha256:
+            return "damaged or replaced: the SHA-256 differs from the recorded one"
+        return _verify_directory(path, rank, size) if is_directory else None
     except FileNotFoundError as error:
-        return f"not whole, {Path(error.filename).name} is missing in it" if is_folder else "there is no such file"
+        return f"incomplete: {Path(error.filename).name} is missing" if is_directory else "file not found"
     except (OSError, ValueError) as error:
         return str(error)
 
 
-def _in_folder(folder: Path, rank: int, size: int) -> str | None:
-    for name, expected in itertools.islice(read_index(folder).files.items(), rank, None, size):
-        found = digest_file(folder / name)
-        if found != expected:
-            return f"{name} in it is damaged ({found.size} bytes, {expected.size} were written)"
+def _verify_directory(directory: Path, rank: int, size: int) -> str | None:
+    for name, expected in itertools.islice(read_index(directory).files.items(), rank, None, size):
+        actual = digest_file(directory / name)
+        if actual != expected:
+            return f"{name} is damaged (expected {expected.size} bytes, got {actual.size})"
     return None
 
 
-def _in_zip(path: Path) -> str | None:
+def _verify_zip(path: Path) -> str | None:
     if not path.is_file():
-        return "there is no such file"
+        return "file not found"
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # zipfile raises a dozen kinds on damaged files
-        return f"damaged, or no snapshot ({path.stat().st_size} bytes): {error}"
-    return damaged and f"damaged: the checksum of its part {damaged!r} is wrong"
+    except Exception as error:  # zipfile raises many types of exceptions for damaged files
+        return f"damaged or not a snapshot ({path.stat().st_size} bytes): {error}"
+    return damaged and f"damaged: the checksum of the member {damaged!r} does not match"

@@ -1,4 +1,4 @@
-"""The snapshots of a run that hold, and their list for people and scripts: ``checkpoints.json``."""
+"""Checkpoints of a run and ``checkpoints.json``, their list for users and scripts."""
 
 from __future__ import annotations
 
@@ -9,29 +9,50 @@ import msgspec
 
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
 from pte_tracking._store.files import write_atomically
-from pte_tracking._store.journal import effective_ranges, find_events
+from pte_tracking._store.journal_reader import effective_ranges, find_events
 from pte_tracking._store.layout import CHECKPOINTS, JOURNAL
 
 
 def list_checkpoints(directory: Path) -> list[Checkpoint]:
-    """The snapshots in the effective history that were not pruned, by step."""
+    """Return the checkpoints in the effective history that were not pruned.
+
+    Args:
+        directory: Run directory.
+
+    Returns:
+        Checkpoints in ascending order of their steps. Empty if the directory contains no run.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import list_checkpoints
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     list_checkpoints(pathlib.Path(directory))
+        []
+    """
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
-    found: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = {}
     for first, last in effective_ranges(path):
-        made: list[Checkpoint | CheckpointRemoved] = [event for event, _ in find_events(path, Checkpoint, first, last)]
-        made += [event for event, _ in find_events(path, CheckpointRemoved, first, last)]
-        for event in sorted(made, key=lambda event: event.seq):
+        changes: list[Checkpoint | CheckpointRemoved] = [
+            event for event, _ in find_events(path, Checkpoint, first, last)
+        ]
+        changes += [event for event, _ in find_events(path, CheckpointRemoved, first, last)]
+        for event in sorted(changes, key=lambda event: event.seq):
             if isinstance(event, Checkpoint):
-                found[event.path] = event
+                checkpoints[event.path] = event
             else:
-                found.pop(event.path, None)
-    return sorted(found.values(), key=lambda event: event.step)
+                checkpoints.pop(event.path, None)
+    return sorted(checkpoints.values(), key=lambda event: event.step)
 
 
-def write_checkpoint_list(directory: Path, held: Iterable[Checkpoint]) -> None:
-    """Bring ``checkpoints.json`` up to date."""
-    listed = [msgspec.to_builtins(event) for event in held]
+def write_checkpoint_list(directory: Path, checkpoints: Iterable[Checkpoint]) -> None:
+    """Replace ``checkpoints.json``.
+
+    Args:
+        directory: Run directory.
+        checkpoints: Checkpoints in the order in which they are listed.
+    """
+    listed = [msgspec.to_builtins(event) for event in checkpoints]
     data = msgspec.json.format(msgspec.json.encode(listed), indent=2)
     write_atomically(directory / CHECKPOINTS, data + b"\n")

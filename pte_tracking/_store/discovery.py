@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pte_tracking._store.journal import last_event
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, MANIFEST
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 

@@ -1,7 +1,8 @@
-"""Every kind of event in the record of a run, and its form on disk.
+"""Events of the journal and their encoding.
 
-An event is one line of plain JSON with its kind under ``"kind"``. JSON has no NaN and no infinities: among the
-values of a row they stand as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, and come back as floats.
+An event is one line of JSON. The field ``"kind"`` contains the snake-case name of the class. JSON has no NaN and no
+infinities, so non-finite values of :class:`Metrics` and :class:`Checkpoint` are stored as the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"`` and decoded to floats.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ Number: TypeAlias = int | float
 Scalar: TypeAlias = str | int | float | bool | None
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
-#: A whole number of 64 bits.
-_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+#: Signed 64-bit integer.
+_Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
-#: A number as it stands on disk: non-finite ones are strings there.
-_Written: TypeAlias = _Int | float | str
+#: Number as stored in the journal. Non-finite numbers are strings.
+_StoredNumber: TypeAlias = _Int64 | float | str
 
-#: A path that stays in the run's directory, wherever the journal came from.
-_Inside: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
+#: Path relative to the run directory. The pattern keeps paths of a foreign journal within that directory.
+_RelativePath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
 
 
 def _kind(class_name: str) -> str:
@@ -31,20 +32,28 @@ def _kind(class_name: str) -> str:
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag=_kind):
-    """What all kinds of events share.
+    """Base class of all events.
 
     Attributes:
-        seq: 1, 2, 3 ... without gaps over the whole journal.
-        time: Seconds since the epoch when it happened. It never changes afterwards, so delivering an event a second
-            time gives a backend the very same point.
+        seq: Sequence number in the journal: 1, 2, 3, ... without gaps.
+        time: Time of the event in seconds since the Unix epoch. The time never changes, so a redelivered event yields
+            an identical data point.
     """
 
-    seq: _Int
+    seq: _Int64
     time: float
 
 
 class RunStarted(Event, frozen=True):
-    """A process took the run up: the first one, or one that resumed it."""
+    """A training process started or resumed the run.
+
+    Attributes:
+        run_id: ID of the run: 32 hexadecimal digits.
+        name: Display name of the run.
+        pid: Process ID of the training process.
+        host: Host name of the training process.
+        resumed: Whether the journal contained events before this one.
+    """
 
     run_id: str
     name: str
@@ -54,67 +63,90 @@ class RunStarted(Event, frozen=True):
 
 
 class Params(Event, frozen=True):
-    """Hyperparameters, already flattened: ``{"optim": {"lr": 1}}`` is ``{"optim/lr": 1}`` here."""
+    """Parameters were logged.
+
+    Attributes:
+        values: Parameters by name. Nested names are joined with ``/``, so ``{"optim": {"lr": 1}}`` is stored as
+            ``{"optim/lr": 1}``.
+    """
 
     values: dict[str, Scalar]
 
 
 class Tags(Event, frozen=True):
-    """Labels of the run; a later value replaces an earlier one."""
+    """Tags were set.
+
+    Attributes:
+        values: Tags by name. A later value replaces an earlier one.
+    """
 
     values: dict[str, str]
 
 
 class Metrics(Event, frozen=True):
-    """Numbers measured at one step.
+    """Row of metrics at one step.
 
     Attributes:
-        step: Iterations done when they were reported.
-        values: The numbers by key.
-        epoch: Epochs done, if the loop knows epochs.
-        elapsed_time: Seconds of training up to here, earlier sessions of the run included.
-        log: File name of the JSON log that the row belongs to.
-        sinks: Names of the sinks that get the row; None for all.
+        step: Number of completed iterations.
+        values: Numbers by key.
+        epoch: Number of completed epochs. None if the epoch length is not set.
+        elapsed_time: Training time in seconds, including earlier sessions of the run. None if it was not logged.
+        log: File name of the JSON log that contains the row.
+        sinks: Names of the sinks that receive the row. None means all sinks.
     """
 
-    step: _Int
-    values: dict[str, _Written]
+    step: _Int64
+    values: dict[str, _StoredNumber]
     epoch: Number | None = None
     elapsed_time: float | None = None
-    log: _Inside = "log"
+    log: _RelativePath = "log"
     sinks: list[str] | None = None
 
 
 class Figure(Event, frozen=True):
-    """A drawn figure, as a PNG file in the run's directory; a later one of the same key and step replaces it."""
-
-    key: str
-    step: _Int
-    path: _Inside
-
-
-class Image(Event, frozen=True):
-    """A picture, as a PNG file in the run's directory."""
-
-    key: str
-    step: _Int
-    path: _Inside
-
-
-class Histogram(Event, frozen=True):
-    """A distribution of finite values.
+    """A figure was logged. A later figure with the same key and step replaces it.
 
     Attributes:
-        edges: The bins' borders, ascending; one more than ``counts``.
-        counts: How many values fell into each bin.
-        min: The smallest value.
-        max: The largest value.
-        sum: Sum of all values.
-        sum_squares: Sum of all squared values.
+        key: Name of the figure.
+        step: Number of completed iterations.
+        path: PNG file, relative to the run directory.
     """
 
     key: str
-    step: _Int
+    step: _Int64
+    path: _RelativePath
+
+
+class Image(Event, frozen=True):
+    """An image was logged.
+
+    Attributes:
+        key: Name of the image.
+        step: Number of completed iterations.
+        path: PNG file, relative to the run directory.
+    """
+
+    key: str
+    step: _Int64
+    path: _RelativePath
+
+
+class Histogram(Event, frozen=True):
+    """Distribution of finite values.
+
+    Attributes:
+        key: Name of the histogram.
+        step: Number of completed iterations.
+        edges: Bin edges in ascending order. There is one more edge than there are bins.
+        counts: Number of values in each bin.
+        min: Smallest value.
+        max: Largest value.
+        sum: Sum of the values.
+        sum_squares: Sum of the squared values.
+    """
+
+    key: str
+    step: _Int64
     edges: list[float]
     counts: list[float]
     min: float
@@ -124,21 +156,27 @@ class Histogram(Event, frozen=True):
 
 
 class Text(Event, frozen=True):
-    """A piece of text (Markdown where a backend renders it)."""
+    """A text was logged.
+
+    Attributes:
+        key: Name of the text.
+        step: Number of completed iterations.
+        text: The text. Backends that support Markdown render it.
+    """
 
     key: str
-    step: _Int
+    step: _Int64
     text: str
 
 
 class Dataset(Event, frozen=True):
-    """Data that the run uses: told apart by their digest, and not copied.
+    """A dataset was logged. Its content is not copied.
 
     Attributes:
-        name: What they are called.
-        digest: Which version of them, such as a SHA-256 in hexadecimal.
-        context: What they are used for, such as ``"train"``.
-        source: The path or URI that they come from, ``""`` if that is not told.
+        name: Name of the dataset.
+        digest: Digest that identifies the version of the dataset, such as a hexadecimal SHA-256.
+        context: Purpose, such as ``"train"``.
+        source: Path or URI of the dataset. Empty if it was not logged.
     """
 
     name: str
@@ -148,60 +186,70 @@ class Dataset(Event, frozen=True):
 
 
 class Artifact(Event, frozen=True):
-    """A file or folder that belongs to the run.
+    """A file or directory was logged.
 
     Attributes:
-        path: Where it lies, relative to the run's directory.
-        artifact_path: Folder that it is shown in by backends, ``""`` for the top.
+        path: File or directory, relative to the run directory.
+        artifact_path: Directory in which backends show the artifact. Empty for the top level.
     """
 
-    path: _Inside
+    path: _RelativePath
     artifact_path: str = ""
 
 
 class Checkpoint(Event, frozen=True):
-    """A snapshot was published: written whole, checked and durable.
+    """Snapshot registered in the run after it was written durably.
 
     Attributes:
-        path: The file, relative to the run's directory.
-        step: Iterations done in it.
-        sha256: Its digest in hexadecimal.
-        size: Its size in bytes.
-        epoch: Epochs done in it.
-        values: The latest reported values at its step.
+        path: Snapshot file or directory, relative to the run directory.
+        step: Number of completed iterations.
+        sha256: Hexadecimal SHA-256 of the file. For a sharded snapshot, the SHA-256 of its index.
+        size: Size in bytes.
+        epoch: Number of completed epochs. None if the epoch length is not set.
+        values: Latest reported values at ``step``.
     """
 
-    path: _Inside
-    step: _Int
+    path: _RelativePath
+    step: _Int64
     sha256: str
     size: int
     epoch: Number | None = None
-    values: dict[str, _Written] = {}
+    values: dict[str, _StoredNumber] = {}
 
 
 class CheckpointRemoved(Event, frozen=True):
-    """A snapshot was pruned, and is to vanish from every backend."""
+    """A snapshot was pruned. Backends delete it.
 
-    path: _Inside
-    step: _Int
+    Attributes:
+        path: Snapshot file or directory, relative to the run directory.
+        step: Number of completed iterations.
+    """
+
+    path: _RelativePath
+    step: _Int64
 
 
 class Rewound(Event, frozen=True):
-    """The run goes on from an earlier point: all events after ``to_seq`` up to this one are taken back.
+    """The run was rewound. Events after ``to_seq`` and before this one are superseded.
 
     Attributes:
-        to_seq: The last event that still holds.
-        to_position: Where that event ends in the journal, in bytes.
-        step: Iterations done at that point.
+        to_seq: Sequence number of the last event that is not superseded.
+        to_position: Byte offset in the journal at which that event ends.
+        step: Number of completed iterations at that event.
     """
 
-    to_seq: _Int
-    to_position: _Int
-    step: _Int
+    to_seq: _Int64
+    to_position: _Int64
+    step: _Int64
 
 
 class RunEnded(Event, frozen=True):
-    """The training process ended its work on the run."""
+    """The training process ended the run.
+
+    Attributes:
+        status: Status at the end: ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``.
+        error: Error message. None if the run finished.
+    """
 
     status: Status
     error: str | None = None
@@ -229,33 +277,33 @@ _decoder = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(event: Event) -> bytes:
-    """One line of JSON, its newline included."""
+    """Return an event as one line of JSON, including the newline."""
     line = _encode(event)
-    # msgspec writes non-finite numbers as null: a null is rare, and worth a second look.
+    # msgspec writes non-finite numbers as null. The search is cheap, and rows with null are rare.
     if line.find(b"null") >= 0 and isinstance(event, Metrics | Checkpoint):
-        words = {key: _word(value) for key, value in event.values.items()}
-        line = _encode(msgspec.structs.replace(event, values=words))
+        encoded = {key: _encode_number(value) for key, value in event.values.items()}
+        line = _encode(msgspec.structs.replace(event, values=encoded))
     return line + b"\n"
 
 
 def decode(line: bytes) -> AnyEvent:
-    """The event of one line.
+    """Return the event of one line.
 
     Raises:
-        msgspec.DecodeError: The line is not JSON, or not an event that this version knows.
-        ValueError: Nor is it for another reason.
+        msgspec.DecodeError: If the line is not JSON or not an event of this version.
+        ValueError: If a number is malformed or the JSON is nested too deeply.
     """
     try:
         event: AnyEvent = _decoder.decode(line)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("nested too deeply") from error
     if isinstance(event, Metrics | Checkpoint) and str in map(type, event.values.values()):
         numbers = {key: float(value) if type(value) is str else value for key, value in event.values.items()}
         return msgspec.structs.replace(event, values=numbers)
     return event
 
 
-def _word(value: _Written) -> _Written:
+def _encode_number(value: _StoredNumber) -> _StoredNumber:
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and file names made from any key."""
+"""Atomic and durable file operations, digests, and safe file names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import os
 import re
 from pathlib import Path
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file: readers find the old content or the new, and a killed process leaves the old one."""
+    """Replace a file atomically.
+
+    Readers see either the old or the new content, even if the process is killed.
+
+    Args:
+        path: File to create or replace.
+        data: New content.
+
+    Raises:
+        OSError: If the file cannot be written. The old content is kept.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -22,7 +32,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file, and wait until it is on the disk."""
+    """Write a file and flush it to disk."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -30,13 +40,27 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until all of a file that is written is on the disk."""
+    """Flush a written file to disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
-    """Make what was renamed in a directory durable."""
+    """Flush a directory to disk, so that renames and new files in it are durable.
+
+    Args:
+        directory: Directory to flush.
+
+    Raises:
+        OSError: If the directory does not exist or the disk fails.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import sync_directory
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     pathlib.Path(directory, "new").touch()
+        ...     sync_directory(pathlib.Path(directory))
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,7 +69,22 @@ def sync_directory(directory: Path) -> None:
 
 
 def safe_file_name(key: str) -> str:
-    """A file name for a key: the key itself where it is plain and short, else a likeness of it with a digest."""
+    """Return a file name for a key.
+
+    Args:
+        key: Any string.
+
+    Returns:
+        The key itself if it has at most 100 characters, all of them ASCII letters, digits, or ``_.=+-``, and no leading
+        period. Otherwise a similar name with a digest of the key.
+
+    Example:
+        >>> from pte_tracking.sinks import safe_file_name
+        >>> safe_file_name("loss")
+        'loss'
+        >>> safe_file_name("val/loss")
+        'val_loss-cd4153b9'
+    """
     plain = re.sub(r"[^\w.=+-]", "_", key, flags=re.ASCII)[:100]
     if plain == key and not key.startswith("."):
         return key
@@ -53,7 +92,7 @@ def safe_file_name(key: str) -> str:
 
 
 def mtime_ns(path: Path) -> int:
-    """When a file was changed last, in nanoseconds since the epoch; 0 if it is not there."""
+    """Return the modification time of a file in nanoseconds since the Unix epoch, or 0 if it does not exist."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -61,18 +100,42 @@ def mtime_ns(path: Path) -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the hexadecimal SHA-256 of a file."""
     return file_digest(path, hashlib.sha256()).hex()
 
 
 def file_md5(path: Path) -> bytes:
-    """The MD5 of a file's content, for products that know files by it."""
+    """Return the MD5 of a file, which some object stores use as a checksum.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The 16 bytes of the digest.
+
+    Raises:
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import file_md5
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "empty")
+        ...     path.touch()
+        ...     file_md5(path).hex()
+        'd41d8cd98f00b204e9800998ecf8427e'
+    """
     return file_digest(path, hashlib.md5(usedforsecurity=False))
 
 
 def file_digest(path: Path, algorithm: hashlib._Hash) -> bytes:
-    """The digest of a file's content."""
+    """Return the digest of a file.
+
+    Args:
+        path: File to read.
+        algorithm: New hash object, such as ``hashlib.sha256()``.
+    """
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             algorithm.update(chunk)
     return algorithm.digest()

@@ -1,4 +1,4 @@
-"""The points of a run, read from its journal: its rows, and of each key the last and the best value."""
+"""Rows and metric summaries of a run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._store.events import Metrics, Number
-from pte_tracking._store.journal import read_effective
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
 
 
 class MetricSummary(msgspec.Struct):
-    """What is told of one key.
+    """Last, lowest, and highest value of a metric.
 
     Attributes:
-        last: The last value.
-        last_step: Its step.
-        lowest: The lowest value; None if none was finite.
-        lowest_step: Its first step.
-        highest: The highest value; None if none was finite.
-        highest_step: Its first step.
+        last: Last value.
+        last_step: Step of the last value.
+        lowest: Lowest finite value. None if no value is finite.
+        lowest_step: First step with the lowest value.
+        highest: Highest finite value. None if no value is finite.
+        highest_step: First step with the highest value.
     """
 
     last: Number
@@ -33,7 +33,7 @@ class MetricSummary(msgspec.Struct):
     highest_step: int | None = None
 
     def update(self, value: Number, step: int) -> None:
-        """One more value."""
+        """Add a value."""
         self.last, self.last_step = value, step
         if not math.isfinite(value):
             return
@@ -44,32 +44,50 @@ class MetricSummary(msgspec.Struct):
 
 
 def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
-    """Last, lowest and highest value of every key of a run."""
-    found: dict[str, MetricSummary] = {}
+    """Return the last, lowest, and highest value of every metric of a run.
+
+    Args:
+        directory: Run directory.
+    """
+    summaries: dict[str, MetricSummary] = {}
     for row in read_rows(directory):
         for key, value in row.values.items():
-            if key not in found:
-                found[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded: no texts are left
-            found[key].update(value, row.step)  # type: ignore[arg-type]
-    return found
+            if key not in summaries:
+                summaries[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded values are numbers
+            summaries[key].update(value, row.step)  # type: ignore[arg-type]
+    return summaries
 
 
 def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
-    """The rows of a run that hold, of all logs, as they stand in the journal up to ``end`` (a position)."""
+    """Iterate over the effective rows of all logs.
+
+    Args:
+        directory: Run directory.
+        end: Position in the journal at which to stop. None means the end of the file.
+    """
     return (event for event, _ in read_effective(directory / JOURNAL, end) if isinstance(event, Metrics))
 
 
 def primary_metric(keys: Iterable[str]) -> str | None:
-    """The key that most tells how good a run is: a loss, or else an accuracy; of validation, if it may be."""
+    """Return the metric that best summarizes a run.
+
+    A loss is preferred over an accuracy, and a validation metric over a test or training metric.
+
+    Args:
+        keys: Keys of the metrics.
+
+    Returns:
+        The preferred key, the first key if no key names a loss or an accuracy, or None if there are no keys.
+    """
     lower = {key: key.lower() for key in keys}
-    for what in ("loss", "accuracy"):
+    for word in ("loss", "accuracy"):
         for part in ("val", "test", ""):
             for key, name in lower.items():
-                if what in name and part in name:
+                if word in name and part in name:
                     return key
     return next(iter(lower), None)
 
 
 def is_lower_better(key: str) -> bool:
-    """What is usual for a key of that name."""
+    """Whether lower values of a metric are better, judging by its name."""
     return not any(word in key.lower() for word in ("accuracy", "acc", "f1", "auc", "score", "precision", "recall"))

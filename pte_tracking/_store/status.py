@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pte_tracking._store import lock
 from pte_tracking._store.events import RunEnded, Status
-from pte_tracking._store.journal import last_event
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
 

@@ -1,4 +1,4 @@
-"""What users hand in, made plain once, before it reaches the journal: numbers, keys, params."""
+"""Validation and conversion of logged values."""
 
 from __future__ import annotations
 
@@ -9,33 +9,44 @@ from typing import Any
 
 from pte_tracking._store.events import Number, Scalar
 
-_INT64_LIMIT = 2**63  # what the integer columns of databases and other languages hold
+_INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
 
 
 def check_key(key: object, argument: str = "key") -> str:
-    """The key itself, if every backend can be given it: any text but the empty one and lone surrogates.
+    """Return a key as a plain string.
+
+    Args:
+        key: Any non-empty string of valid Unicode.
+        argument: Name of the argument in error messages.
 
     Raises:
-        TypeError: It is not a string.
-        ValueError: It is empty, or no valid Unicode.
+        TypeError: If the key is not a string.
+        ValueError: If the key is empty or contains a lone surrogate.
     """
     if not isinstance(key, str):
         raise TypeError(f"{argument}: expected a string, got {key!r} of type {type(key).__name__}")
     if not key:
-        raise ValueError(f"{argument}: an empty string cannot name anything; give a name such as 'loss'")
+        raise ValueError(f"{argument}: expected a non-empty string such as 'loss', got ''")
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{argument}: {key!r} holds a lone surrogate, which is no character; remove it") from None
+        raise ValueError(f"{argument}: expected valid Unicode, got {key!r} with a lone surrogate") from None
     return key if type(key) is str else str.__str__(key)
 
 
 def to_number(key: str, value: Any) -> Number:
-    """A Python number from a number, a NumPy scalar, or an array or tensor of one element on any device.
+    """Convert a value to a Python number.
+
+    Args:
+        key: Name of the value in error messages.
+        value: Number, NumPy scalar, or array or tensor with one element on any device.
+
+    Returns:
+        An int of at most 64 bits, or a float.
 
     Raises:
-        TypeError: It is not a real number.
-        ValueError: It has more than one element.
+        TypeError: If the value is not a real number.
+        ValueError: If the value does not have exactly one element.
     """
     if type(value) is float:
         return value
@@ -43,7 +54,7 @@ def to_number(key: str, value: Any) -> Number:
         return int(value) if -_INT64_LIMIT <= value < _INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
-    # A tensor of one number is the commonest of what is left; all others are looked at more closely.
+    # Most remaining values are tensors with one element.
     try:
         if type(item := value.item()) is float:
             return item
@@ -52,12 +63,12 @@ def to_number(key: str, value: Any) -> Number:
     shape = getattr(value, "shape", ())
     if any(length != 1 for length in shape):
         raise ValueError(
-            f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}; "
-            "reduce it first, for example with .mean()"
+            f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}. "
+            "Reduce it first, for example with .mean()."
         )
     if hasattr(value, "item"):
         item = value.item()
-        # NumPy's long double gives itself.
+        # item() of NumPy's long double returns a long double.
         return _to_float(value) if type(item) is type(value) else to_number(key, item)
     if hasattr(value, "__float__") and not isinstance(value, str):
         return _to_float(value)
@@ -65,18 +76,21 @@ def to_number(key: str, value: Any) -> Number:
 
 
 def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
-    """A row of numbers, its keys checked.
+    """Convert the values of a row to Python numbers.
+
+    Args:
+        values: Values by key, as accepted by :func:`check_key` and :func:`to_number`.
 
     Raises:
-        TypeError: ``values`` is no mapping, a key no string, or a value no number.
-        ValueError: A key is empty or no Unicode, or a value has several elements.
+        TypeError: If ``values`` is not a mapping, a key is not a string, or a value is not a number.
+        ValueError: If a key is invalid, or a value does not have exactly one element.
     """
     if type(values) is not dict and not isinstance(values, Mapping):
         raise TypeError(
             f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}"
         )
     return {
-        # The two commonest cases are decided here: this is paid for at every row.
+        # The most frequent types are handled without a call, because this code runs for every row.
         key if type(key) is str and key.isascii() and key else check_key(key, "values"): (
             value if type(value) is float else to_number(key, value)
         )
@@ -85,10 +99,17 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
 
 
 def to_progress(argument: str, value: Any) -> Number | None:
-    """An epoch or a time, if there is one: what is not finite says nothing.
+    """Convert an epoch or a time to a Python number.
+
+    Args:
+        argument: Name of the argument in error messages.
+        value: Number or None.
+
+    Returns:
+        The number, or None if it is missing or not finite.
 
     Raises:
-        TypeError: It is neither a number nor None.
+        TypeError: If the value is neither a number nor None.
     """
     if value is None:
         return None
@@ -100,11 +121,11 @@ def to_progress(argument: str, value: Any) -> Number | None:
 
 
 def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Tags: names to texts.
+    """Convert the values of tags to strings.
 
     Raises:
-        TypeError: ``tags`` is no mapping, or a name no string.
-        ValueError: A name is empty or no Unicode.
+        TypeError: If ``tags`` is not a mapping, or a name is not a string.
+        ValueError: If a name is empty or contains a lone surrogate.
     """
     if not isinstance(tags, Mapping):
         raise TypeError(f"tags: expected a mapping, got {tags!r} of type {type(tags).__name__}")
@@ -112,11 +133,11 @@ def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_step(step: object) -> int:
-    """The step itself, if it is a whole number.
+    """Return a step as a Python int.
 
     Raises:
-        TypeError: It is not.
-        ValueError: It needs more than 64 bits.
+        TypeError: If the step is not an integer.
+        ValueError: If the step has more than 64 bits.
     """
     if type(step) is not int:
         try:
@@ -124,19 +145,28 @@ def check_step(step: object) -> int:
         except TypeError:
             raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
     if not -_INT64_LIMIT <= step < _INT64_LIMIT:
-        raise ValueError(f"step: expected a number of at most 64 bits, got {step}")
+        raise ValueError(f"step: expected an int of at most 64 bits, got {step}")
     return step
 
 
 def flatten_params(params: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Nested params as one level: names are joined by ``/``; what is no plain value is kept as its text.
+    """Flatten nested parameters.
+
+    Args:
+        params: Parameters by name. Names of nested mappings are joined with ``/``.
+
+    Returns:
+        Strings, numbers, booleans, and None by name. Other values are converted with ``str()``.
 
     Raises:
-        TypeError: ``params`` is no mapping.
-        ValueError: Two params have the same joined name.
+        TypeError: If ``params`` is not a mapping.
+        ValueError: If two joined names are equal.
     """
     if not isinstance(params, Mapping):
-        raise TypeError(f"params: expected a mapping, got {params!r} of type {type(params).__name__}; try vars(args)")
+        raise TypeError(
+            f"params: expected a mapping, got {params!r} of type {type(params).__name__}. "
+            "Pass vars(args) to log parsed arguments."
+        )
     flat: dict[str, Scalar] = {}
     for key, value in params.items():
         name = check_key(key if isinstance(key, str) else str(key), "params")
@@ -144,7 +174,9 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, Scalar]:
         for rest, leaf in inner.items():
             joined = f"{name}/{rest}" if rest else name
             if joined in flat:
-                raise ValueError(f"params: {joined!r} is there twice once nested names are joined by '/'; rename one")
+                raise ValueError(
+                    f"params: duplicate name {joined!r} after nested names are joined with '/'. Rename one."
+                )
             flat[joined] = leaf
     return flat
 
@@ -162,10 +194,10 @@ def _plain(value: Any) -> Scalar:
 def _to_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an int or a fraction beyond all floats
+    except OverflowError:  # an int or fraction larger than every float
         return math.inf if value > 0 else -math.inf
 
 
 def to_text(text: str) -> str:
-    """The text itself, lone surrogates in it as escapes."""
+    """Return a text with lone surrogates replaced by escapes."""
     return text.encode(errors="backslashreplace").decode()

@@ -11,7 +11,8 @@ from mlflow.entities import LoggedModel, Run
 from pte_backends.mlflow import _checkpoints
 from pte_backends.mlflow._download import download
 from pte_tracking._store import events
-from pte_tracking._store.journal import JournalPosition, read
+from pte_tracking._store.journal import JournalPosition
+from pte_tracking._store.journal_reader import read
 from pte_tracking.testing import Points, RecordedRun
 
 

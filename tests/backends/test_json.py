@@ -23,7 +23,8 @@ from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, JournalPosition, read_effective
+from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 

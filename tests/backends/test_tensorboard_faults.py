@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_tracking._delivery.consumer import SinkConsumer
-from pte_tracking._store import journal
+from pte_tracking._store import journal, journal_reader
 from pte_tracking._store.events import (
     AnyEvent,
     Figure,
@@ -72,7 +72,7 @@ class SimulatedRun:
             pass
 
     def history(self) -> list[AnyEvent]:
-        return [event for event, _ in journal.read_effective(self.run.directory / JOURNAL)]
+        return [event for event, _ in journal_reader.read_effective(self.run.directory / JOURNAL)]
 
     def apply(self, operation: str, argument: Any) -> None:
         getattr(self, operation.replace(" ", "_"))(argument)

@@ -77,7 +77,7 @@ def test_verify_damaged_journal_line_is_reported(run: Path) -> None:
     journal.write_bytes(b"".join([*lines[:3], b"#" + lines[3][1:], *lines[4:]]))
     result = invoke("verify", run)
     assert result.exit_code == 1
-    assert "line 4 is no event" in result.output
+    assert "line 4 is not an event" in result.output
 
 
 def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_verify_checkpoint_pruned_during_check_is_accepted(tmp_path: Path, monke
         assert (result.exit_code, result.stderr) == (0, "")
         run.log_checkpoint("snapshot", 2, "0" * 64, 5)
         monkeypatch.setattr(verification, "_REPLACEMENT_SECONDS", 0.2)
-        assert "there is no such file" in error_line("verify", tmp_path)
+        assert "file not found" in error_line("verify", tmp_path)
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "sync"])
@@ -505,7 +505,7 @@ def test_command_invalid_event_fields_are_skipped(run: Path, fields: str) -> Non
     for command in ("list", "show", "export", "compare", "sync"):
         result = invoke(command, *([run] if command != "compare" else [run, run]))
         assert (result.exit_code, result.exception) == (0, None), command
-    assert "line 24 is no event" in error_line("verify", run)
+    assert "line 24 is not an event" in error_line("verify", run)
 
 
 def test_bash_completion_offers_commands_and_options(tmp_path: Path) -> None:

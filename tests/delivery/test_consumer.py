@@ -18,9 +18,10 @@ from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor, cursor_path
 from pte_tracking._delivery.sink_entries import merge_sink_entries
-from pte_tracking._store import events, journal
+from pte_tracking._store import events, journal_reader
 from pte_tracking._store.events import Metrics, Status
-from pte_tracking._store.journal import Journal, JournalPosition, read_effective
+from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Sink
@@ -415,14 +416,14 @@ def test_backlog_is_read_once(recording: Recording, probe: Probe, monkeypatch: p
     for step in range(1000):
         recording.row(step, {"a": 1.0})
     bytes_read = 0
-    original = journal.find_events
+    original = journal_reader.find_events
 
     def count(path: Path, kind: Any, start: int = 0, end: int | None = None) -> Any:
         nonlocal bytes_read
         bytes_read += (path.stat().st_size if end is None else end) - start
         return original(path, kind, start, end)
 
-    monkeypatch.setattr(journal, "find_events", count)
+    monkeypatch.setattr(journal_reader, "find_events", count)
     recording.finish()
     assert len(probe.points()) == 1000
     assert bytes_read <= 3 * recording.path.stat().st_size

@@ -26,7 +26,8 @@ from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
 from pte_tracking._store import lock
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, read_effective
+from pte_tracking._store.journal import Journal
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
 

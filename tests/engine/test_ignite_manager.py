@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import pte_tracking as pte
 from pte_tracking._store.events import RunEnded
-from pte_tracking._store.journal import read_effective
+from pte_tracking._store.journal_reader import read_effective
 
 LOADER = [1.0, 2.0, 3.0]
 

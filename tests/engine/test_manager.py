@@ -17,7 +17,7 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking._interface.extension import Extension, Manager, make_extension
 from pte_tracking._store.events import RunEnded
-from pte_tracking._store.journal import read_effective
+from pte_tracking._store.journal_reader import read_effective
 
 
 def read_end_statuses(directory: Path) -> list[tuple[str, str | None]]:

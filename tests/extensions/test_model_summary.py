@@ -8,7 +8,7 @@ from torch import nn
 
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Text
-from pte_tracking._store.journal import read_effective
+from pte_tracking._store.journal_reader import read_effective
 from pte_tracking.extensions import ModelSummary
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Figure as FigureEvent
-from pte_tracking._store.journal import read
+from pte_tracking._store.journal_reader import read
 from pte_tracking.extensions._picture import Picture, escape_label
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Figure as FigureEvent
-from pte_tracking._store.journal import read
+from pte_tracking._store.journal_reader import read
 from pte_tracking.extensions import VariableStatisticsPlot
 
 

@@ -164,18 +164,18 @@ def flip_bit(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "missing index": ("snapshot.json", Path.unlink, "not whole, snapshot.json is missing in it"),
+    "missing index": ("snapshot.json", Path.unlink, "incomplete: snapshot.json is missing"),
     "damaged index": ("snapshot.json", lambda path: path.write_text("{"), "SHA-256|snapshot.json is damaged"),
-    "missing shard": ("__1_0.distcp", Path.unlink, "not whole, __1_0.distcp is missing in it"),
-    "damaged shard": ("__0_0.distcp", flip_bit, "__0_0.distcp in it is damaged"),
+    "missing shard": ("__1_0.distcp", Path.unlink, "incomplete: __1_0.distcp is missing"),
+    "damaged shard": ("__0_0.distcp", flip_bit, "__0_0.distcp is damaged"),
     "truncated shard": (
         "__0_0.distcp",
         lambda path: os.truncate(path, 10),
-        r"__0_0.distcp in it is damaged \(10 bytes",
+        r"__0_0.distcp is damaged \(expected \d+ bytes, got 10",
     ),
-    "damaged metadata": (".metadata", flip_bit, ".metadata in it is damaged"),
-    "missing state": ("state.pt", Path.unlink, "not whole, state.pt is missing in it"),
-    "damaged state": ("state.pt", flip_bit, "state.pt in it is damaged"),
+    "damaged metadata": (".metadata", flip_bit, ".metadata is damaged"),
+    "missing state": ("state.pt", Path.unlink, "incomplete: state.pt is missing"),
+    "damaged state": ("state.pt", flip_bit, "state.pt is damaged"),
 }
 
 
@@ -204,8 +204,8 @@ def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path
     assert first["checked"]["snapshot_iter_6"] == [".metadata", "__1_0.distcp"]
     assert second["checked"]["snapshot_iter_6"] == ["__0_0.distcp", "state.pt"]
     assert first["error"] == second["error"]
-    assert f"{newest}: {damaged} in it is damaged" in first["error"]
-    assert any(f"{damaged} in it is damaged" in line for line in first["said"])
+    assert f"{newest}: {damaged} is damaged" in first["error"]
+    assert any(f"{damaged} is damaged" in line for line in first["said"])
     assert second["said"] == []
 
 

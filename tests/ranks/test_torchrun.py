@@ -21,7 +21,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.sync import sync
-from pte_tracking._store import journal
+from pte_tracking._store import journal_reader
 from pte_tracking._store.events import Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -120,7 +120,7 @@ def test_restarted_group_resumes_same_run(
     again = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
     done = torchrun(tmp_path / "killed", *kind, *again, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
-    rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
+    rewound = [event for event, _ in journal_reader.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
     assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
     assert read_status(tmp_path / "killed") == "FINISHED"

@@ -1,4 +1,4 @@
-"""A disk that is full: training goes on, what is recorded stays, and what waited is written once there is space."""
+"""Runs on a full disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.run import Run
 from pte_tracking._store import journal
 from pte_tracking._store.events import Metrics
-from pte_tracking._store.journal import Journal, read, read_effective
+from pte_tracking._store.journal import Journal
+from pte_tracking._store.journal_reader import read, read_effective
 from pte_tracking.testing import RecordedRun
 from tests.disks import fill, small_disk
 
@@ -52,7 +53,7 @@ def test_journal_on_full_disk_buffers_events_and_stays_readable(disk: Path) -> N
         steps_read = steps(path)
         assert steps_read == list(range(len(steps_read)))
     assert 0 < len(steps_read) < 500
-    with pytest.raises(OSError, match=r"journal\.jsonl: \d+ bytes of events wait for space"):
+    with pytest.raises(OSError, match=r"journal\.jsonl: \d+ bytes of events are waiting for disk space"):
         opened.sync()
     filler.unlink()
     opened.append(Metrics, 500, {"a": 1.0})
@@ -75,7 +76,7 @@ def test_journal_buffer_is_bounded_and_dropped_events_are_logged(
     assert opened.append(Metrics, 1000, {"a": 1.0})
     assert steps(path) == [*appended, 1000]
     opened.close()
-    assert f"{opened.dropped} later events were lost" in caplog.text
+    assert f"and {opened.dropped} later events." in caplog.text
     Journal(path).close()
     assert [event.seq for event, _ in read_effective(path)] == list(range(1, len(appended) + 2))
 
@@ -105,14 +106,14 @@ def test_training_on_full_disk_continues_and_writes_all_later(
             if (directory / "log").exists() and (directory / "log").stat().st_size:
                 rows = [row["iteration"] for row in log(directory)]
                 assert rows == list(range(len(rows)))
-                assert len(rows) >= first_step, "rows were lost that had been there"
+                assert len(rows) >= first_step, "existing rows were lost"
         run.log_metrics({"b": 1.0}, 300, log="another")
         run.log_figure("a", b"\x89PNG" * 5000, 300)
         run.log_artifact(tmp_path / "artifact")
         run.log_checkpoint(directory / "snapshot", 300, "00", 1)
         run.set_tags({"a": "b"})
         assert run.position(300).keys()
-        with pytest.raises(OSError, match="wait for space"):
+        with pytest.raises(OSError, match="waiting for disk space"):
             run.sync()
         filler.unlink()
         for step in range(301, 400):
@@ -133,14 +134,14 @@ def test_delivery_with_unsaved_cursor_delivers_after_space_is_freed(disk: Path, 
     recorded = RecordedRun(disk / "run", probe.sink())
     for step in range(60):
         recorded.log(step, {"a": 1.0})
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     filler = fill(disk)
     for _ in range(3):
         with pytest.raises(OSError, match="No space left") as info:
-            channel.deliver_next()
-        channel.record_failure(info.value)
+            consumer.deliver_next()
+        consumer.record_failure(info.value)
     filler.unlink()
-    while channel.deliver_next():
+    while consumer.deliver_next():
         pass
     assert [step for _, step, _ in probe.points()] == list(range(60))
     recorded.journal.close()

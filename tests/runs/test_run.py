@@ -1,4 +1,4 @@
-"""A run's doors: what it takes, what it refuses, and what becomes of its directory."""
+"""Arguments, directory, and end of a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
-from pte_tracking._store.journal import read
+from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
@@ -66,7 +66,7 @@ class MisnamedSink(StrangeSink):
     name: ClassVar[str] = "json"
 
 
-# -- what is refused at construction -----------------------------------------------------------------------------------
+# -- arguments of the constructor --------------------------------------------------------------------------------------
 
 
 def test_run_unknown_sink_raises_with_installed_sinks(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_run_entry_point_that_is_not_a_sink_raises(tmp_path: Path) -> None:
         Run(tmp_path, sinks=["odd"])
 
 
-@pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unknown name", "foreign name"])
+@pytest.mark.parametrize("sink", [StrangeSink(), MisnamedSink()], ids=["unregistered", "name of another sink"])
 def test_run_sink_without_matching_entry_point_raises(tmp_path: Path, sink: Sink) -> None:
     with pytest.raises(TypeError, match=rf"sinks: {type(sink).__name__} is not the entry point .*pyproject"):
         Run(tmp_path, sinks=[sink])
@@ -118,7 +118,7 @@ def test_run_invalid_name_tags_or_params_raise(tmp_path: Path) -> None:
         Run(tmp_path, name="\ud800")
 
 
-# -- what is refused when it is logged ---------------------------------------------------------------------------------
+# -- logging -----------------------------------------------------------------------------------------------------------
 
 
 def test_log_metrics_invalid_row_raises_and_writes_nothing(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_log_metrics_invalid_row_raises_and_writes_nothing(tmp_path: Path) -> No
             (TypeError, "step: expected an int", {"step": 1.5}),
             (TypeError, r"epoch: expected .*number", {"epoch": "one"}),
             (TypeError, r"elapsed_time: expected .*number", {"elapsed_time": "one"}),
-            (TypeError, "sinks: expected a list of names", {"sinks": "json"}),
-            (TypeError, "sinks: expected a list of names", {"sinks": [1]}),
+            (TypeError, "sinks: expected a list of sink names", {"sinks": "json"}),
+            (TypeError, "sinks: expected a list of sink names", {"sinks": [1]}),
             (TypeError, "log: expected a string", {"log": 1}),
         ]
         for kind, match, arguments in bad:
@@ -232,7 +232,7 @@ def test_log_histogram_any_values_is_finite_and_complete(tmp_path: Path, values:
     finite = flat[np.isfinite(flat)]
     assert sum(histogram.counts) == len(finite)
     assert len(histogram.edges) == len(histogram.counts) + 1
-    assert all(one < other for one, other in zip(histogram.edges, histogram.edges[1:], strict=False))
+    assert all(edge < next_edge for edge, next_edge in zip(histogram.edges, histogram.edges[1:], strict=False))
     assert histogram.edges[0] <= histogram.min <= histogram.max <= histogram.edges[-1]
 
 
@@ -268,11 +268,11 @@ def test_confusion_figure_shows_counts_and_labels() -> None:
 @pytest.mark.parametrize(
     ("matrix", "labels", "message"),
     [
-        ([[1, 2]], None, r"matrix: expected the shape \(classes, classes\), got \(1, 2\)"),
-        ([[-1.0]], None, "matrix: expected counts"),
-        ([[math.nan]], None, "matrix: expected counts"),
-        ([["a"]], None, "matrix: expected counts"),
-        ([[1]], ["a", "b"], "labels: expected 1 names, one for each class, got 2"),
+        ([[1, 2]], None, r"matrix: expected shape \(classes, classes\), got \(1, 2\)"),
+        ([[-1.0]], None, "matrix: expected finite counts"),
+        ([[math.nan]], None, "matrix: expected finite counts"),
+        ([["a"]], None, "matrix: expected finite counts"),
+        ([[1]], ["a", "b"], r"labels: expected as many labels as classes \(1\), got 2"),
     ],
 )
 def test_log_confusion_matrix_invalid_input_raises(tmp_path: Path, matrix: Any, labels: Any, message: str) -> None:
@@ -284,7 +284,7 @@ def test_log_dataset_records_name_digest_and_source(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         run.log_dataset("digits", "abc")
         run.log_dataset("digits", "def", context="val", source="https://example.org")
-        with pytest.raises(ValueError, match="digest: an empty string"):
+        with pytest.raises(ValueError, match="digest: expected a non-empty string"):
             run.log_dataset("digits", "")
     assert [
         (event.name, event.digest, event.context, event.source) for event in recorded(tmp_path, events.Dataset)
@@ -294,7 +294,7 @@ def test_log_dataset_records_name_digest_and_source(tmp_path: Path) -> None:
     ]
 
 
-# -- its directory -----------------------------------------------------------------------------------------------------
+# -- run directory -----------------------------------------------------------------------------------------------------
 
 
 def test_run_construction_creates_no_directory(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_open_earlier_run_delivered_by_other_host_raises(
     assert other.stdout.readline() == "1\n"
     path.write_text('{"pid":7,"host":"elsewhere"}')
     before = tree(tmp_path)
-    with pytest.raises(DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process 7 on elsewhere; end"):
+    with pytest.raises(DirectoryInUseError, match=rf"out_dir '{tmp_path}' .* process 7 on elsewhere\. Stop"):
         Run(tmp_path).open()
     assert before.items() <= tree(tmp_path).items()
     assert "waiting for process 7 on elsewhere to release the earlier run" in caplog.text
@@ -352,14 +352,14 @@ def test_open_earlier_run_delivered_by_other_host_raises(
 
 def test_second_run_in_same_process_and_directory_raises(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
-        with pytest.raises(DirectoryInUseError, match=r"manager or Run of this process; call its close\(\) first"):
+        with pytest.raises(DirectoryInUseError, match=r"manager or Run in this process\. Call its close\(\) first"):
             Run(tmp_path).log_metrics({"a": 1.0}, 1)
         run.log_metrics({"a": 1.0}, 1)
     assert len(log(tmp_path)) == 1
 
 
 def test_new_run_archives_all_files_of_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("the user's own")
+    (tmp_path / "notes.txt").write_text("a file of the user")
     with Run(tmp_path) as run:
         first = run.id
         for name in ("log", "log[1]", "val/log*", "??"):
@@ -450,7 +450,7 @@ def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, n
     with pytest.raises(ValueError, match="Unknown sink"):
         Run(tmp_path, resume=True).open()
     assert set(sys.modules) == modules
-    # The directory is free again, and the run as it was.
+    # The failed attempt released the directory and kept the run.
     manifest["sinks"].pop()
     path.write_text(json.dumps(manifest))
     with Run(tmp_path, resume=True):
@@ -459,7 +459,7 @@ def test_open_manifest_with_unknown_sink_raises_without_import(tmp_path: Path, n
 
 def test_archive_moves_only_files_within_run_directory(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    (tmp_path / "precious").write_text("not the run's")
+    (tmp_path / "precious").write_text("a file outside of the run")
     with Run(directory) as run:
         first = run.id
     path = directory / "run.json"
@@ -543,7 +543,7 @@ def test_open_at_position_of_other_run_archives_existing_run(tmp_path: Path) -> 
     assert log(tmp_path / "two" / "previous" / two.id) == [{"b": 1.0, "iteration": 1}]
 
 
-# -- its end -----------------------------------------------------------------------------------------------------------
+# -- end of the run ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_log_metrics_after_close_raises(tmp_path: Path) -> None:
         run.log_metrics({"a": 1.0}, 1)
     before = tree(tmp_path)
     for name in ("log", "other"):
-        with pytest.raises(RuntimeError, match=r"has ended; go on with it by Run\(\.\.\., resume=True\)"):
+        with pytest.raises(RuntimeError, match=r"has ended\. Resume it with Run\(\.\.\., resume=True\)"):
             run.log_metrics({"a": 1.0}, 2, log=name)
     run.close()
     assert tree(tmp_path) == before
@@ -602,9 +602,9 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    courier = DeliverySupervisor(tmp_path / "run")
+    delivery = DeliverySupervisor(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    courier.wait(0.1)
+    delivery.wait(0.1)
 
 
 def test_concurrent_first_logging_from_threads_loses_nothing(tmp_path: Path) -> None:
@@ -635,7 +635,7 @@ def test_sink_added_during_open_is_kept_in_manifest(tmp_path: Path) -> None:
     opening = threading.Thread(target=run.open)
     opening.start()
     current_manifest = Manifest.load(tmp_path)
-    opening.join(0.3)  # it waits for us
+    opening.join(0.3)  # open() waits for the lock
     msgspec.structs.replace(current_manifest, sinks=[*current_manifest.sinks, SinkEntry("json-2", "json")]).save(
         tmp_path
     )
@@ -701,9 +701,9 @@ def test_log_artifact_from_any_location_is_kept(tmp_path: Path) -> None:
         run.log_artifact(tmp_path / "folder", "data")
         run.log_artifact(tmp_path / "folder" / "deep" / "file")
         run.log_artifact(directory / "own.txt")
-        with pytest.raises(ValueError, match=r"path: .* holds the run's own directory"):
+        with pytest.raises(ValueError, match=r"path: .* contains the run directory"):
             run.log_artifact(directory)
-        with pytest.raises(ValueError, match=r"path: .* holds the run's own directory"):
+        with pytest.raises(ValueError, match=r"path: .* contains the run directory"):
             run.log_artifact(tmp_path)
         with pytest.raises(ValueError, match=r"artifact_path: "):
             run.log_artifact(tmp_path / "folder", "../../elsewhere")
@@ -721,4 +721,4 @@ def test_archived_run_is_reported_by_package_logger(tmp_path: Path, caplog: pyte
             pass
         with Run(tmp_path):
             pass
-    assert "the earlier run first was moved to" in caplog.text
+    assert "archived the earlier run first to" in caplog.text

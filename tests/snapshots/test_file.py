@@ -96,7 +96,7 @@ def test_load_truncated_file_raises_snapshot_error(path: Path, data: st.DataObje
     file.write(path, STATE)
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(SnapshotError, match="damaged, or no snapshot"):
+    with pytest.raises(SnapshotError, match="damaged or not a snapshot"):
         file.load(path)
 
 
@@ -116,14 +116,14 @@ def write_evil_zip(path: Path) -> None:
 
 
 FOREIGN_FILES = {
-    "missing file": (lambda path: None, "there is no such file"),
-    "directory": (Path.mkdir, "not whole, snapshot.json is missing in it"),
-    "empty file": (Path.touch, r"damaged, or no snapshot \(0 bytes\)"),
-    "text file": (lambda path: path.write_text("hello" * 100), "damaged, or no snapshot"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged, or no snapshot"),
+    "missing file": (lambda path: None, "file not found"),
+    "directory": (Path.mkdir, "incomplete: snapshot.json is missing"),
+    "empty file": (Path.touch, r"damaged or not a snapshot \(0 bytes\)"),
+    "text file": (lambda path: path.write_text("hello" * 100), "damaged or not a snapshot"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(Evil())), "damaged or not a snapshot"),
     "legacy torch file": (
         lambda path: torch.save({"x": Evil()}, path, _use_new_zipfile_serialization=False),
-        "damaged, or no snapshot",
+        "damaged or not a snapshot",
     ),
     "torch object file": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
     "crafted torch file": (write_evil_zip, "more than tensors and plain values"),

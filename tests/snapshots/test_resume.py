@@ -12,7 +12,7 @@ import torch
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._store.events import Checkpoint, CheckpointRemoved
-from pte_tracking._store.journal import find_events
+from pte_tracking._store.journal_reader import find_events
 from tests.snapshots.resume_training import EVERY, checkpoints, damage, make_manager, resume_and_inspect, run
 
 
@@ -59,7 +59,7 @@ def test_resume_damaged_snapshot_is_skipped_with_warning(
     assert resume_and_inspect(tmp_path) == (3, 3)
     messages = [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert "snapshot_iter_5" in messages[0]
-    assert "snapshot_iter_4: there is no such file" in messages[1]
+    assert "snapshot_iter_4: file not found" in messages[1]
     assert "resuming from" in messages[2]
     assert "snapshot_iter_3" in messages[2]
 

@@ -1,4 +1,4 @@
-"""Whatever can be logged comes back from its line as it was."""
+"""Encoding and decoding of events."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "Status": st.sampled_from(get_args(events.Status)),
     "bool": st.booleans(),
     "dict[str, Scalar]": st.dictionaries(keys, st.none() | st.booleans() | finite | integers | texts),
-    "dict[str, _Written]": st.dictionaries(keys, numbers),
+    "dict[str, _StoredNumber]": st.dictionaries(keys, numbers),
     "dict[str, str]": st.dictionaries(keys, texts),
     "float": finite,
     "float | None": st.none() | finite,
     "int": integers,
     "list[float]": st.lists(finite),
     "list[str] | None": st.none() | st.lists(texts),
-    "_Inside": paths,
-    "_Int": integers,
+    "_RelativePath": paths,
+    "_Int64": integers,
     "str": texts,
     "str | None": st.none() | texts,
 }
@@ -52,7 +52,7 @@ def annotated(kind: type) -> list[tuple[str, str]]:
 
 
 def bits(value: Any) -> Any:
-    """Tells floats apart that compare equal, and a NaN from nothing."""
+    """Return a form in which floats compare by their bits, and NaN equals NaN."""
     if isinstance(value, float):
         return "nan" if math.isnan(value) else value.hex()
     if isinstance(value, dict):
@@ -72,7 +72,7 @@ def test_encode_decode_round_trips_event(event: AnyEvent) -> None:
 @given(st.one_of([events_of(kind) for kind in get_args(AnyEvent)]))
 def test_encode_event_is_one_line_of_strict_json(event: AnyEvent) -> None:
     def refuse(token: str) -> None:
-        raise AssertionError(f"{token} is no JSON")
+        raise AssertionError(f"{token} is not JSON")
 
     line = encode(event)
     assert line.count(b"\n") == 1

@@ -1,4 +1,4 @@
-"""The journal against a model in memory, and against every kind of damage."""
+"""Journal compared with a model in memory, and recovery from damage."""
 
 from __future__ import annotations
 
@@ -19,20 +19,12 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound
-from pte_tracking._store.journal import (
-    Journal,
-    JournalPosition,
-    effective_ranges,
-    find_events,
-    next_range,
-    read,
-    read_effective,
-    seq_at,
-)
+from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import effective_ranges, find_events, next_range, read, read_effective, seq_at
 
 
 def write(path: Path, count: int) -> list[JournalPosition]:
-    """Rows of the steps 1 to ``count``, at times of one length each; returns the points behind them."""
+    """Write rows of the steps 1 to ``count`` with times of equal length and return the position after each row."""
     written = Journal(path)
     marks = []
     for step in range(1, count + 1):
@@ -46,8 +38,8 @@ def steps(items: Any) -> list[int]:
     return [event.step for event, _ in items if isinstance(event, Metrics)]
 
 
-class Reader:
-    """Follows the journal in pieces, as a sink's channel does, keeping what it holds of the history."""
+class RangeReader:
+    """Reader that follows the journal range by range, as a sink's consumer does, and keeps the effective steps."""
 
     def __init__(self, path: Path, locate_range: Callable[[int, int], tuple[Rewound | None, int, int]]) -> None:
         self.path = path
@@ -60,7 +52,7 @@ class Reader:
         if rewound:
             superseded = steps(read_effective(self.path, self.position, rewound.to_position))
             assert self.steps[len(self.steps) - len(superseded) :] == superseded, (
-                "what is taken back is not what was read"
+                "the superseded steps differ from those that were read"
             )
             del self.steps[len(self.steps) - len(superseded) :]
             self.position = start
@@ -71,15 +63,18 @@ class Reader:
         return bool(taken)
 
 
-class Model:
-    """The journal, its readers, and what the history must be."""
+class JournalModel:
+    """Journal, its readers, and the expected history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = Journal(path)
         self.history: list[int] = []
         self.points: list[tuple[JournalPosition, list[int]]] = []
-        self.readers = [Reader(path, functools.partial(next_range, path)), Reader(path, HistoryReader(path).next_range)]
+        self.readers = [
+            RangeReader(path, functools.partial(next_range, path)),
+            RangeReader(path, HistoryReader(path).next_range),
+        ]
         self.count = 0
 
     def append(self, number: int) -> None:
@@ -119,7 +114,7 @@ class Model:
         self.journal.close()
 
 
-# Few points and readers that mostly read all: histories part again and again at the same places.
+# Few positions, and readers that mostly read everything, make histories diverge repeatedly at the same positions.
 operations = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 2)),
     st.tuples(st.just("rewind"), st.integers(0, 5)),
@@ -134,7 +129,7 @@ operations = st.one_of(
 def test_journal_and_readers_match_model(program: list[tuple[Any, ...]]) -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        model = Model(Path(folder, "journal.jsonl"))
+        model = JournalModel(Path(folder, "journal.jsonl"))
         for name, *arguments in program:
             getattr(model, name)(*arguments)
             model.check()
@@ -143,7 +138,7 @@ def test_journal_and_readers_match_model(program: list[tuple[Any, ...]]) -> None
 
 
 def test_rewind_to_superseded_position_restores_its_history(tmp_path: Path) -> None:
-    model = Model(tmp_path / "journal.jsonl")
+    model = JournalModel(tmp_path / "journal.jsonl")
     model.append(5)
     model.rewind(1)
     model.append(2)  # 1 2 6 7
@@ -157,7 +152,7 @@ def test_rewind_to_superseded_position_restores_its_history(tmp_path: Path) -> N
 
 
 def test_half_written_rewind_is_applied_when_complete(tmp_path: Path) -> None:
-    model = Model(tmp_path / "journal.jsonl")
+    model = JournalModel(tmp_path / "journal.jsonl")
     model.append(3)
     model.read(1, 9, 9)
     line = events.encode(Rewound(4, 0.0, 1, model.points[0][0].position, 1))
@@ -179,8 +174,8 @@ def test_restored_events_keep_their_times(tmp_path: Path) -> None:
     assert second
     written.rewind(JournalPosition(1, next(iter(read(path)))[1]), 1)
     written.rewind(both, 1)
-    again = [event for event, _ in read_effective(path)]
-    assert [repr(event).partition("time=")[2] for event in again] == [
+    restored = [event for event, _ in read_effective(path)]
+    assert [repr(event).partition("time=")[2] for event in restored] == [
         repr(event).partition("time=")[2] for event in (first, second)
     ]
     written.close()
@@ -198,7 +193,7 @@ def test_rewind_to_invalid_position_supersedes_nothing(tmp_path: Path, caplog: p
         opened.rewind(mark, 1)
     assert steps(read_effective(path)) == [1, 2, 3]
     assert not list(find_events(path, Rewound))
-    assert caplog.text.count("nothing is taken back") == 3
+    assert caplog.text.count("not rewound") == 3
     opened.close()
 
 
@@ -210,7 +205,7 @@ def test_open_truncated_journal_is_repaired_to_last_whole_event(tmp_path: Path, 
     for length in range(len(data) + 1):
         path = tmp_path / "cut"
         path.write_bytes(data[:length] + tail)
-        # A newline alone may be what was missing: then the line is whole again.
+        # A newline completes the line if only the newline was missing.
         reached = length + 1 if tail[:1] == b"\n" else length
         expected = sum(end <= reached for end in ends)
         opened = Journal(path)
@@ -222,21 +217,21 @@ def test_open_truncated_journal_is_repaired_to_last_whole_event(tmp_path: Path, 
 
 @settings(max_examples=100)
 @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 10_000))
-def test_flipped_bit_damages_only_its_line(place: int, bit: int, cut: int) -> None:
+def test_flipped_bit_damages_only_its_line(offset: int, bit: int, cut: int) -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "journal.jsonl")
         marks = write(path, 6)
         data = bytearray(path.read_bytes())
-        place %= len(data)
-        data[place] ^= 1 << bit
-        path.write_bytes(data[: max(place + 1, cut % (len(data) + 1))])
-        hit = next(index for index, mark in enumerate(marks) if place < mark.position)
+        offset %= len(data)
+        data[offset] ^= 1 << bit
+        path.write_bytes(data[: max(offset + 1, cut % (len(data) + 1))])
+        hit = next(index for index, mark in enumerate(marks) if offset < mark.position)
         opened = Journal(path)
         opened.append(Metrics, 99, {})
         opened.close()
-        # Its own line may still be an event, of another step: one bit makes a 2 a 6.
-        items = steps(one for one in read(path) if one[1] != marks[hit].position)
+        # The damaged line may still be an event with another step, because one bit turns a 2 into a 6.
+        items = steps(item for item in read(path) if item[1] != marks[hit].position)
         assert items[-1] == 99
         intact = [step for index, step in enumerate(range(1, 7)) if index not in (hit, hit + 1)]
         assert [step for step in intact if marks[step - 1].position <= opened.position and step in items] == [
@@ -253,7 +248,7 @@ def test_damaged_line_between_events_is_skipped_and_logged(tmp_path: Path, caplo
     data[marks[1].position] ^= 0x20
     path.write_bytes(data)
     assert steps(read_effective(path)) == [1, 2, 4, 5]
-    assert "is no event and is skipped" in caplog.text
+    assert "skipping the damaged line before byte" in caplog.text
     assert seq_at(path, marks[2].position) is None
     assert seq_at(path, marks[3].position) == 4
 
@@ -355,7 +350,7 @@ def test_find_returns_all_events_of_one_kind(tmp_path: Path) -> None:
         if step % 10 == 0:
             opened.append(events.CheckpointRemoved, f"snapshot_{step}", step)
     opened.close()
-    assert [(event.step, behind) for event, behind in find_events(path, events.Checkpoint)] == list(
+    assert [(event.step, end) for event, end in find_events(path, events.Checkpoint)] == list(
         zip(range(0, 50, 9), positions, strict=True)
     )
     assert [event.step for event, _ in find_events(path, events.Checkpoint, positions[1], positions[3])] == [18, 27]

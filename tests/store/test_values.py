@@ -1,4 +1,4 @@
-"""What users hand in is made plain, or refused with a word that helps."""
+"""Validation and conversion of logged values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TORCH_TYPES = sorted(
 
 
 def is_real(dtype: torch.dtype) -> bool:
-    """Whether tensors of the type hold numbers at all: some are only names for bits."""
+    """Whether tensors of the type contain real numbers. Some types only define a bit width."""
     try:
         return not dtype.is_complex and torch.ones((), dtype=dtype).item() == 1
     except (NotImplementedError, RuntimeError):
@@ -42,7 +42,7 @@ def same(candidate: Number, other: float) -> bool:
 
 
 def is_plain(number: Number) -> bool:
-    """Whether it is a number that a line can hold, exactly."""
+    """Whether the number round-trips through a line of the journal."""
     result = events.decode(events.encode(events.Metrics(1, 0.0, 1, {"a": number})))
     assert isinstance(result, events.Metrics)
     restored = result.values["a"]
@@ -69,7 +69,7 @@ def test_to_number_int_beyond_float_range_becomes_infinity() -> None:
 
 @given(st.sampled_from(NUMPY_TYPES).flatmap(lambda dtype: numpy_strategies.from_dtype(dtype)), st.integers(0, 3))
 def test_to_number_accepts_single_element_numpy_values(scalar: Any, dimensions: int) -> None:
-    with np.errstate(all="ignore"):  # a long double may be too large for a double
+    with np.errstate(all="ignore"):  # a long double can exceed the range of a double
         expected = float(scalar)
         for value in (scalar, np.full((1,) * dimensions, scalar)):
             number = to_number("a", value)
@@ -135,11 +135,11 @@ def test_to_numbers_accepts_any_other_string_key(key: str) -> None:
     assert to_numbers({key: 1.0}) == {key: 1.0}
 
 
-class Name(str):
+class StringSubclass(str):
     pass
 
 
-@pytest.mark.parametrize("kind", [Name, np.str_])
+@pytest.mark.parametrize("kind", [StringSubclass, np.str_])
 def test_string_subclass_key_becomes_plain_string(kind: Callable[[str], str]) -> None:
     (key,) = to_numbers({kind("loss"): 1.0})
     assert type(key) is str
@@ -182,7 +182,7 @@ plain_params: st.SearchStrategy[Any] = st.recursive(
 def test_flatten_any_params_become_encodable_values(params: dict[str, Any]) -> None:
     try:
         flat = flatten_params(params)
-    except ValueError:  # two names meet
+    except ValueError:  # joined names can collide
         return
     event = events.Params(1, 0.0, flat)
     assert events.decode(events.encode(event)) == event
@@ -207,7 +207,7 @@ def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:
 
 
 def test_flatten_colliding_names_raise_value_error() -> None:
-    with pytest.raises(ValueError, match=r"params: 'a/b' is there twice"):
+    with pytest.raises(ValueError, match=r"params: duplicate name 'a/b'"):
         flatten_params({"a": {"b": 1}, "a/b": 2})
 
 

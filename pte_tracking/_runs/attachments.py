@@ -1,0 +1,85 @@
+"""Store figures, images, and artifacts in a run directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from pte_tracking._store.files import safe_file_name, write_atomically
+from pte_tracking._store.layout import ARTIFACTS
+from pte_tracking._store.values import check_key
+
+_logger = logging.getLogger("pte_tracking")
+
+
+def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) -> str | None:
+    """Write a PNG file into a run directory.
+
+    Args:
+        directory: Run directory.
+        folder: Name of the subdirectory for this kind of picture.
+        key: Name of the picture.
+        step: Number of completed iterations.
+        png: Content of the file.
+
+    Returns:
+        Path relative to the run directory. None if writing failed, which is logged.
+    """
+    path = Path(folder, safe_file_name(key), f"step_{step}.png")
+    try:
+        (directory / path.parent).mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / path, png)
+    except OSError as error:
+        _logger.error("%s was not saved: %s", directory / path, error)
+        return None
+    return path.as_posix()
+
+
+def keep_artifact(directory: Path, source: Path, artifact_path: str) -> str | None:
+    """Copy a file or directory into a run directory unless it is located there.
+
+    Args:
+        directory: Run directory.
+        source: File or directory to copy.
+        artifact_path: Subdirectory below ``artifacts`` to which it is copied.
+
+    Returns:
+        Path relative to the run directory. None if copying failed, which is logged.
+
+    Raises:
+        FileNotFoundError: If ``source`` does not exist.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"path: {str(source)!r} does not exist")
+    if directory not in source.parents:
+        target = directory / ARTIFACTS / artifact_path / source.name
+        try:
+            _copy(source, target)
+        except OSError as error:
+            _logger.error("%s was not copied into the run: %s", source, error)
+            return None
+        source = target
+    return relative_path(directory, source)
+
+
+def relative_path(directory: Path, path: str | os.PathLike[str]) -> str:
+    """Return a path relative to a run directory.
+
+    Raises:
+        TypeError: If ``path`` is not a path.
+        ValueError: If ``path`` is not in the run directory.
+    """
+    whole = Path(os.path.abspath(directory / path))
+    if directory not in whole.parents:
+        raise ValueError(f"path: {str(path)!r} is not in the run directory {str(directory)!r}")
+    return check_key(whole.relative_to(directory).as_posix(), "path")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)

@@ -1,0 +1,300 @@
+"""Life cycle of a run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pte_tracking._delivery.sink_entries import check_sinks
+from pte_tracking._distributed import environment
+from pte_tracking._runs.directory import open_writer, read_start_position
+from pte_tracking._runs.null_writer import NullWriter
+from pte_tracking._runs.outcome import last_error, outcome_of
+from pte_tracking._runs.writer import RunPosition, RunWriter
+from pte_tracking._store import events, metrics
+from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.events import Checkpoint, Status
+from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.values import check_key, flatten_params, to_text, to_texts
+from pte_tracking.sinks import Sink
+
+_open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
+#: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
+_parent_writers: list[RunWriter] = []
+
+_R = TypeVar("_R", bound="RunBase")
+
+
+class RunBase:
+    """Base class of :class:`~pte_tracking.Run` that opens, reads, and ends a run."""
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        sinks: Iterable[str | Sink] = ("json",),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        resume: bool = False,
+        close_timeout: float = 30.0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if not isinstance(directory, str | os.PathLike):
+            raise TypeError(f"out_dir: expected a path, got {directory!r} of type {type(directory).__name__}")
+        if not os.fspath(directory):
+            raise ValueError("out_dir: expected a non-empty path, got ''. Pass '.' for the current directory.")
+        self.directory = Path(os.path.abspath(directory))
+        self._sinks = check_sinks(sinks)
+        self._params = flatten_params(params or {})
+        self._tags = to_texts(tags or {})
+        self._name = name if name is None else check_key(name, "name")
+        self._resume = resume
+        self._close_timeout = close_timeout
+        self.before_close: list[Callable[[], object]] = []
+        #: None on rank 0 before the run is opened, and on every rank after the run has ended.
+        self._writer: RunWriter | NullWriter | None = None
+        if (environment.rank() if rank is None else rank) != 0:
+            self._writer = NullWriter()
+        #: Manifest of an ended run.
+        self._manifest: Manifest | None = None
+        self._logs: set[str] = set()
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._world_size = environment.size() if world_size is None else world_size
+        self._error_before: BaseException | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run was opened and has not ended."""
+        return self._writer is not None and self._writer.manifest is not None
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """Sinks passed to the constructor."""
+        return self._sinks
+
+    @property
+    def id(self) -> str:
+        """ID of the run: 32 hexadecimal digits that stay the same after a resume.
+
+        Reading the ID opens the run.
+
+        Raises:
+            RuntimeError: If training has not started on a rank other than 0.
+        """
+        return self._open_manifest().id
+
+    @property
+    def name(self) -> str:
+        """Display name of the run. Reading the name opens the run."""
+        return self._open_manifest().name
+
+    @property
+    def start_time(self) -> float:
+        """Time of the first start in seconds since the Unix epoch. Reading the time opens the run."""
+        return self._open_manifest().start_time
+
+    def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
+        """Lock the directory and start or resume the run. Do nothing on a rank other than 0.
+
+        Args:
+            at: Position to which the run is rewound. Another run in the directory is archived. If the directory does
+                not contain the run of the position, the run is created there. None does not rewind.
+            resume: Whether to continue the run in the directory if ``at`` is None. Defaults to the argument ``resume``
+                of the constructor.
+            journal: Journal to copy if the directory has none, such as the journal next to a snapshot from another
+                machine.
+
+        Raises:
+            DirectoryInUseError: If another live process writes to the directory.
+            RunNotFoundError: If the run in the directory is unreadable.
+            RuntimeError: If the run is already open or has ended.
+        """
+        if self._is_closed:
+            raise RuntimeError(f"The run in {str(self.directory)!r} has ended. Resume it with Run(..., resume=True).")
+        if isinstance(self._writer, NullWriter):
+            return
+        if self._writer is not None:
+            raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
+        with self._lock:
+            self._writer = writer = open_writer(
+                self.directory,
+                at,
+                self._resume if resume is None else resume,
+                name=self._name,
+                sinks=self._sinks,
+                world_size=self._world_size,
+                journal=journal,
+            )
+            if self._params:
+                writer.add(events.Params, self._params)
+            if self._tags:
+                writer.add(events.Tags, self._tags)
+            self._error_before = last_error()
+        _open_runs.add(self)
+
+    def manifest(self) -> Manifest:
+        """Open the run and return its manifest, the content of ``run.json``.
+
+        Raises:
+            RuntimeError: If training has not started on a rank other than 0.
+        """
+        return self._open_manifest()
+
+    def attach(self, manifest: Manifest) -> None:
+        """Set the manifest on a rank other than 0, so that its ID and name are available. Do nothing on rank 0.
+
+        Args:
+            manifest: Manifest of the run that rank 0 has opened.
+        """
+        if isinstance(self._writer, NullWriter):
+            self._writer.attach(manifest)
+
+    def start_position(self) -> RunPosition | None:
+        """Return the position before the first logged value of the run in the directory.
+
+        Returns:
+            The position, or None if the directory contains no run. Pass it to :meth:`open` to restart the run.
+
+        Raises:
+            RunNotFoundError: If the run in the directory is unreadable.
+        """
+        return read_start_position(self.directory)
+
+    def position(self, step: int) -> RunPosition:
+        """Return the current position of the run, which a snapshot stores.
+
+        Call :meth:`sync` before the snapshot is published, so that the position is durable.
+
+        Args:
+            step: Number of completed iterations.
+
+        Raises:
+            RuntimeError: If the run has ended, or on a rank other than 0.
+        """
+        return self._opened().position(step)
+
+    def sync(self) -> None:
+        """Flush all logged values to disk. This method may be called while other threads log.
+
+        Raises:
+            OSError: If the disk is full or fails.
+            RuntimeError: If the run has ended.
+        """
+        self._opened().sync()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints that were not pruned or superseded. The run does not need to be open.
+
+        Returns:
+            Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
+        """
+        if self._writer is not None and self.is_open:
+            return self._writer.checkpoints()
+        return list_checkpoints(self.directory)
+
+    def rows(self, log: str = "log") -> list[events.Metrics]:
+        """Return the effective rows of one log.
+
+        Args:
+            log: File name of the JSON log.
+
+        Returns:
+            Rows in the order in which they were logged. Empty if the directory contains no run.
+        """
+        if not (self.directory / JOURNAL).exists():
+            return []
+        return [row for row in metrics.read_rows(self.directory) if row.log == log]
+
+    def register_files(self, pattern: str) -> None:
+        """Register files at the top level of the directory, so that they are archived with the run.
+
+        Args:
+            pattern: Glob relative to the run directory. Only the first part of a path is used.
+
+        Raises:
+            RuntimeError: If the run has ended.
+        """
+        self._opened().add_files(pattern)
+
+    def close(self, status: Status | None = None, error: str | None = None) -> None:
+        """End the run and wait until it is delivered.
+
+        The functions in ``before_close`` are called first. If one of them raises, the run ends as FAILED and the
+        exception is raised. Closing an ended run does nothing.
+
+        Args:
+            status: ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``. Defaults to ``"FINISHED"``.
+            error: Error message of a run that did not finish.
+        """
+        while self.before_close:
+            try:
+                self.before_close.pop()()
+            except BaseException as callback_error:
+                self.close(*(outcome_of(callback_error) if status in (None, "FINISHED") else (status, error)))
+                raise
+        writer = self._writer
+        if writer is None:
+            self._is_closed = True
+            return
+        status = status or "FINISHED"
+        writer.finish(status, error and to_text(error))
+        self._is_closed, self._manifest, self._writer = True, writer.manifest, None
+        _open_runs.discard(self)
+        writer.close(status, self._close_timeout)
+
+    def __enter__(self: _R) -> _R:
+        if not self.is_open:
+            self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(*outcome_of(error))
+
+    def _opened(self) -> RunWriter | NullWriter:
+        """Return the writer, after opening the run if needed."""
+        with self._lock:
+            if self._writer is None:
+                self.open()
+            assert self._writer is not None
+            return self._writer
+
+    def _open_manifest(self) -> Manifest:
+        manifest = self._manifest or self._opened().manifest
+        if manifest is None:
+            raise RuntimeError(
+                f"The ID and the name of the run in {str(self.directory)!r} are available on ranks other than 0 after "
+                "training has started."
+            )
+        return manifest
+
+
+@atexit.register
+def _close_all() -> None:
+    for run in list(_open_runs):
+        error = last_error()
+        run.close(*outcome_of(None if error is run._error_before else error))
+
+
+def _detach_in_child() -> None:
+    # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
+    for run in _open_runs:
+        if isinstance(run._writer, RunWriter):
+            _parent_writers.append(run._writer)
+            run._writer = NullWriter(run._writer)
+        run.before_close.clear()  # the functions belong to the parent, whose threads do not exist in the child
+        run._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_detach_in_child)

@@ -1,0 +1,255 @@
+"""Readers of the journal.
+
+A position is a byte offset between two lines. A range is a pair of positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pte_tracking._store import events
+from pte_tracking._store.events import AnyEvent, Rewound
+
+_logger = logging.getLogger("pte_tracking")
+_READ_BYTES = 1 << 16
+_SEARCH_BYTES = 1 << 20
+
+_E = TypeVar("_E", bound=AnyEvent)
+
+
+def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
+    """Iterate over the complete events of a journal, including superseded ones.
+
+    Damaged lines are skipped with a warning. An incomplete last line is ignored, because it may still be growing.
+
+    Args:
+        path: Journal file.
+        position: Position at which to start.
+        end: Position at which to stop. Defaults to the current end of the file.
+
+    Yields:
+        Each event and the position at which it ends.
+    """
+    if end is None:
+        end = path.stat().st_size
+    with open(path, "rb", buffering=0) as file:
+        file.seek(position)
+        rest = b""
+        # The block size grows with long lines, so that a line is not joined from many blocks.
+        while chunk := file.read(min(max(_READ_BYTES, len(rest)), end - position - len(rest))):
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                position += len(line) + 1
+                event = _decode(line, path, position)
+                if event is not None:
+                    yield event, position
+
+
+def read_effective(path: Path, end: int | None = None, start: int = 0) -> Iterator[tuple[AnyEvent, int]]:
+    """Iterate over the effective history of a journal.
+
+    Args:
+        path: Journal file.
+        end: Position at which to stop. Rewinds after it have no effect. Defaults to the end of the file.
+        start: Position before which events are omitted.
+
+    Yields:
+        Each event and the position at which it ends.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking.sinks import JOURNAL, read_effective
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"]) as run:
+        ...         run.log_metrics({"loss": 0.5}, step=1)
+        ...     for event, position in read_effective(pathlib.Path(directory, JOURNAL)):
+        ...         print(event.seq, type(event).__name__)
+        1 RunStarted
+        2 Metrics
+        3 RunEnded
+    """
+    for first, last in effective_ranges(path, end):
+        if last > start:
+            yield from read(path, max(first, start), last)
+
+
+def effective_ranges(path: Path, end: int | None = None, upto_seq: int | None = None) -> list[tuple[int, int]]:
+    """Return the ranges of a journal that make up the effective history.
+
+    Args:
+        path: Journal file.
+        end: Position at which the history ends. Defaults to the end of the file.
+        upto_seq: Ignore rewinds after the event with this sequence number. The last range still contains later events.
+
+    Returns:
+        Start and end of each range, in ascending order.
+    """
+    if end is None:
+        end = path.stat().st_size
+    ranges: list[tuple[int, int]] = []
+    for rewound, line_end in reversed(list(find_events(path, Rewound, end=end))):
+        if line_end <= end and (upto_seq is None or rewound.seq <= upto_seq):
+            ranges.append((line_end, end))
+            end = rewound.to_position
+    ranges.append((0, end))
+    return ranges[::-1]
+
+
+def next_range(path: Path, position: int, end: int) -> tuple[Rewound | None, int, int]:
+    """Return the next range for a reader of the effective history.
+
+    Args:
+        path: Journal file.
+        position: Position up to which the reader has read.
+        end: Size to which the file has grown.
+
+    Returns:
+        The rewind that supersedes events that were read, or None, and the start and end of the range to read next.
+    """
+    rewinds = {line_end: event for event, line_end in find_events(path, Rewound, position, end)}
+    if not rewinds:
+        return None, position, end
+    ranges = effective_ranges(path, end)
+    index = max(index for index, (first, _) in enumerate(ranges) if first <= position)
+    last = ranges[index][1]
+    if position < last or index == len(ranges) - 1:
+        return None, position, last
+    following = ranges[index + 1]
+    return rewinds[following[0]] if position > last else None, *following
+
+
+def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = None) -> Iterator[tuple[_E, int]]:
+    """Iterate over the events of one kind, including superseded ones.
+
+    Lines of other kinds are not decoded, so a search for a rare kind in a journal of several gigabytes takes seconds.
+
+    Args:
+        path: Journal file.
+        kind: Class of the events.
+        start: Position at which to start.
+        end: Position at which to stop. Defaults to the end of the file.
+
+    Yields:
+        Each event and the position at which it ends.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking.sinks import JOURNAL, Metrics, find_events
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, sinks=["json"]) as run:
+        ...         run.log_metrics({"loss": 0.5}, step=1)
+        ...     for event, position in find_events(pathlib.Path(directory, JOURNAL), Metrics):
+        ...         print(event.step, event.values)
+        1 {'loss': 0.5}
+    """
+    if end is None:
+        end = path.stat().st_size
+    if end <= start:
+        return
+    # The search includes the newline before a line. Strings cannot contain it, because JSON escapes newlines. The file
+    # is not mapped into memory, because the mapped pages would count as memory of this process.
+    needle = f'\n{{"kind":"{kind.__struct_config__.tag}"'.encode()
+    rest = b"\n"
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while chunk := file.read(min(max(_SEARCH_BYTES, len(rest)), end - start)):
+            start += len(chunk)
+            block = rest + chunk
+            last = block.rfind(b"\n")
+            offset = block.find(needle, 0, last)
+            while offset >= 0:
+                newline = block.find(b"\n", offset + 1)
+                line_end = start - len(block) + newline + 1
+                event = _decode(block[offset + 1 : newline], path, line_end)
+                if isinstance(event, kind):
+                    yield event, line_end
+                offset = block.find(needle, newline, last)
+            rest = block[last:]
+
+
+def seq_at(path: Path, position: int) -> int | None:
+    """Return the sequence number of the event that ends at a position, or None if no event ends there."""
+    with open(path, "rb") as file:
+        if position > os.fstat(file.fileno()).st_size:
+            return None
+        for line, line_end in read_lines_reversed(file.fileno(), position):
+            event = _decode(line, path, line_end) if line_end == position else None
+            return event.seq if event else None
+    return None
+
+
+def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyEvent]:
+    """Iterate over the effective history in reverse order.
+
+    Args:
+        path: Journal file.
+        end: Position at which the history ends. Defaults to the end of the file.
+    """
+    ranges = effective_ranges(path, end)
+    with open(path, "rb") as file:
+        for first, last in reversed(ranges):
+            for line, line_end in read_lines_reversed(file.fileno(), last):
+                if line_end <= first:
+                    break
+                event = _decode(line, path, line_end)
+                if event is not None:
+                    yield event
+
+
+def last_event(path: Path) -> tuple[AnyEvent | None, int]:
+    """Return the last complete event and the position at which it ends, or None and 0 if there are no events.
+
+    The journal is read from its end.
+    """
+    try:
+        with open(path, "rb") as file:
+            for line, line_end in read_lines_reversed(file.fileno(), os.fstat(file.fileno()).st_size):
+                with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                    return events.decode(line), line_end
+    except FileNotFoundError:
+        pass
+    return None, 0
+
+
+def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
+    try:
+        return events.decode(line)
+    except (msgspec.MsgspecError, ValueError) as error:
+        _logger.warning("%s: skipping the damaged line before byte %d: %s", path, position, error)
+        return None
+
+
+def read_lines_reversed(fd: int, size: int) -> Iterator[tuple[bytes, int]]:
+    """Iterate over the complete lines of a file in reverse order.
+
+    Args:
+        fd: File descriptor.
+        size: Position at which to start.
+
+    Yields:
+        Each line without its newline, and the position at which it ends.
+    """
+    start, tail = size, b""
+    while start > 0:
+        step = min(start, max(len(tail), 1 << 16))
+        start -= step
+        tail = os.pread(fd, step, start) + tail
+        # A line is complete only if the newline before it was read, or if the file begins with the line.
+        while (newline := tail.rfind(b"\n")) >= 0:
+            before = tail.rfind(b"\n", 0, newline)
+            if before < 0 and start > 0:
+                break
+            yield tail[before + 1 : newline], start + newline + 1
+            tail = tail[: before + 1]
+            if before < 0:
+                return
