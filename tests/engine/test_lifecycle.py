@@ -1,0 +1,130 @@
+"""Phases of a manager: which calls each phase allows, and the message of each refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pte_tracking as pte
+
+Operation = Callable[[pte.ExtensionsManager], object]
+
+
+def enter_iteration(manager: pte.ExtensionsManager) -> None:
+    with manager.run_iteration():
+        pass
+
+
+def close_after_iteration(manager: pte.ExtensionsManager) -> None:
+    enter_iteration(manager)
+    manager.close()
+
+
+def iterate_until_stopped(manager: pte.ExtensionsManager) -> None:
+    enter_iteration(manager)
+    enter_iteration(manager)
+
+
+#: Calls that bring a new manager into a phase. The training stops after two iterations.
+PHASES: dict[str, Callable[[pte.ExtensionsManager, ExitStack], object]] = {
+    "new": lambda manager, stack: None,
+    "open": lambda manager, stack: manager.resume(),
+    "running": lambda manager, stack: enter_iteration(manager),
+    "in iteration": lambda manager, stack: stack.enter_context(manager.run_iteration()),
+    "closed": lambda manager, stack: close_after_iteration(manager),
+    "stopped": lambda manager, stack: iterate_until_stopped(manager),
+    "closed unused": lambda manager, stack: manager.close(),
+}
+
+OPERATIONS: dict[str, Operation] = {
+    "extend": lambda manager: manager.extend(lambda manager: None),
+    "resume": lambda manager: manager.resume(),
+    "load_state_dict": lambda manager: manager.load_state_dict(manager.state_dict()),
+    "start": lambda manager: manager.start(),
+    "run_iteration": enter_iteration,
+    "close": lambda manager: manager.close(),
+}
+
+EXTEND = r"extend\(\): the training has begun; add all extensions before the first iteration"
+RESUME = r"resume\(\): the training has begun; restore its state before the first iteration"
+LOAD = r"load_state_dict\(\): the training has begun; restore its state before the first iteration"
+NESTED = r"run_iteration\(\): an iteration is running; end its 'with' block before the next one"
+CLOSED = r"the run has ended after iteration 1, before the training was over; .* call its resume\(\)"
+UNUSED = r"the run has ended after iteration 0, before the training was over; .* call its resume\(\)"
+STOPPED = r"the training is over since iteration 2; look at manager\.stop_trigger"
+
+#: The refused calls. Every pair of a phase and an operation that is not in this table is allowed.
+REFUSED: dict[tuple[str, str], str] = {
+    ("open", "resume"): r"resume\(\): the run has begun",
+    ("running", "extend"): EXTEND,
+    ("running", "resume"): RESUME,
+    ("running", "load_state_dict"): LOAD,
+    ("in iteration", "extend"): EXTEND,
+    ("in iteration", "resume"): RESUME,
+    ("in iteration", "load_state_dict"): LOAD,
+    ("in iteration", "run_iteration"): NESTED,
+    ("closed", "extend"): EXTEND,
+    ("closed", "resume"): RESUME,
+    ("closed", "load_state_dict"): LOAD,
+    ("closed", "run_iteration"): CLOSED,
+    ("stopped", "extend"): EXTEND,
+    ("stopped", "resume"): RESUME,
+    ("stopped", "load_state_dict"): LOAD,
+    ("stopped", "run_iteration"): STOPPED,
+    ("closed unused", "resume"): "has ended",
+    ("closed unused", "load_state_dict"): "has ended",
+    ("closed unused", "run_iteration"): UNUSED,
+}
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, 1, iters_per_epoch=2, out_dir=tmp_path, sinks=[])
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_operation_is_allowed_or_refused_by_phase(
+    manager: pte.ExtensionsManager, stack: ExitStack, phase: str, operation: str
+) -> None:
+    PHASES[phase](manager, stack)
+    message = REFUSED.get((phase, operation))
+    if message is None:
+        OPERATIONS[operation](manager)
+    else:
+        with pytest.raises(RuntimeError, match=message):
+            OPERATIONS[operation](manager)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_is_ended_is_true_in_final_phases_only(manager: pte.ExtensionsManager, stack: ExitStack, phase: str) -> None:
+    PHASES[phase](manager, stack)
+    assert manager.is_ended is (phase in ("closed", "stopped", "closed unused"))
+
+
+def test_trainer_run_after_end_raises_runtime_error(tmp_path: Path) -> None:
+    class Updater:
+        def __init__(self) -> None:
+            self.models: Any = {}
+            self.optimizers: Any = {}
+            self.state_objects: Any = {}
+            self.iters_per_epoch = 1
+
+        def connect(self, loaders: Any, progress: Any) -> None: ...
+
+        def update(self) -> None: ...
+
+    trainer = pte.Trainer(Updater(), (1, "epoch"), tmp_path, sinks=[])
+    trainer.run()
+    with pytest.raises(RuntimeError, match=r"run\(\): this training has ended; make another Trainer"):
+        trainer.run()
