@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
@@ -114,7 +115,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             try:
                 state = run(*args, **kwargs)
             except BaseException as error:
-                self._fail(error)
+                self._lifecycle.fail(error)
                 raise
             finally:
                 self._iteration_scope.leave()
@@ -130,11 +131,12 @@ class IgniteExtensionsManager(ExtensionsManager):
                 f"the training is over since iteration {self.iteration} and its run has ended; to train on, make "
                 "another manager with a larger max_epochs and restore this one's state"
             )
-        self._open_run()
+        self._lifecycle.open()
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
-        if not self._is_started and self.iteration > 0 and state.iteration == 0:  # the manager was restored, it was not
+        # The manager was restored, but the engine was not.
+        if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
             self._ahead = self.iteration - state.iteration
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,23 +12,21 @@ from torch import nn, optim
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
+from pte_tracking._engine.iteration import IterationScope
+from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
-from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
-from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
-from pte_tracking.triggers.description import describe_trigger
 
 _Batch = TypeVar("_Batch")
 
@@ -102,18 +99,14 @@ class ExtensionsManager:
         self.loaders = LoaderRegistry()
         self.reporter = _make_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
-        self._is_started = False
-        self._is_ended = False
-        #: All ranks know of the run.
-        self._is_shared = False
         self._extensions = ExtensionRegistry(self.world.rank)
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
+        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         for extension in extensions:
             self.extend(extension)
-        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._iteration_scope = _IterationScope(self)
-        self._sinks_given = bool(sinks)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -176,7 +169,7 @@ class ExtensionsManager:
     @property
     def is_ended(self) -> bool:
         """Whether the run has ended: the training is over, or was closed, or has failed."""
-        return self._is_ended
+        return self._lifecycle.is_ended
 
     @property
     def training_length(self) -> tuple[float, str] | None:
@@ -211,8 +204,7 @@ class ExtensionsManager:
             ValueError: The trigger's unit or period is wrong.
             RuntimeError: The training has begun.
         """
-        if self._is_started:
-            raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
+        self._lifecycle.check_extendable()
         entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
         entry.extension.check(self)
         self._extensions.add(entry.replace(name, priority, trigger, call_before_training))
@@ -230,7 +222,7 @@ class ExtensionsManager:
         iteration: int | None = None,
         epoch_size: int | None = None,
         step_optimizers: Sequence[str] = (),
-    ) -> _IterationScope:
+    ) -> IterationScope:
         """One iteration, as a ``with`` block around the update.
 
         All arguments may be left out: the manager counts by itself.
@@ -289,7 +281,7 @@ class ExtensionsManager:
         Args:
             status: How it ended; by default FINISHED.
         """
-        self._finish(None, status)
+        self._lifecycle.finish(status=status)
 
     def __enter__(self) -> ExtensionsManager:
         return self
@@ -300,7 +292,7 @@ class ExtensionsManager:
         if error is None:
             self.close()
         else:
-            self._fail(error)
+            self._lifecycle.fail(error)
 
     # -- the state -----------------------------------------------------------------------------------------------------
 
@@ -320,10 +312,7 @@ class ExtensionsManager:
             ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
                 nothing was restored.
         """
-        self._check_not_started("load_state_dict()")
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("load_state_dict()")
+        self._lifecycle.begin_restore("load_state_dict()")
         self._state.load_state_dict(state)
 
     def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
@@ -343,10 +332,7 @@ class ExtensionsManager:
             RuntimeError: The training has begun.
             ValueError: The snapshot is that of another training.
         """
-        self._check_not_started("resume()")
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("resume()")
+        self._lifecycle.begin_restore("resume()")
         savers = self._training_snapshots()
         best = next((one.keep_best for one in savers if one.keep_best), None)
         found = select_snapshot(self.run, what, [one.template for one in savers], best, self.world)
@@ -359,102 +345,19 @@ class ExtensionsManager:
             if self.world.rank == 0:
                 found.clean_up()
 
-    def _check_not_started(self, call: str) -> None:
-        if self._is_started:
-            raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
-
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        """Takes the directory and prepares the extensions, before the first iteration."""
-        if not self._is_ended:
-            self._open_run()
-        if self._stop.should_stop:  # what was restored was over already
-            self.close()
-        if self._is_ended:
-            raise RuntimeError(
-                f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
-                if self._stop.should_stop
-                else f"the run has ended after iteration {self.iteration}, before the training was over; to go on with "
-                "it, make another manager and call its resume()"
-            )
-        if self._sinks_given and self.world.rank == 0 and not self._extensions.has(LogReport):
-            warnings.warn(
-                "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
-                "add extensions.LogReport()",
-                stacklevel=4,
-            )
-        self._check_ranks("the first iteration")
-        self._is_started = True
-        # A loop that is left without close() ends with its run, at the latest with the interpreter.
-        self.run.before_close.append(self._finalize)
-        self.updater.start_clock()
-        self.observation = {}
-        random_state = rng.get_state()
-        try:
-            self._extensions.initialize(self)
-            with self.reporter.scope(self.observation):
-                self._extensions.call_before_training(self)
-            if not self.is_before_training:
-                rng.set_state(random_state)  # the training that goes on did this once, at its beginning
-        except BaseException as error:
-            self._fail(error)
-            raise
-
-    def _check_ranks(self, topic: str) -> None:
-        """Checks that all ranks were given the same."""
-        self.world.check_consistent(
-            topic,
-            {
-                "out_dir": str(self.run.directory),
-                "sinks": [repr(sink) for sink in self.run.sinks],
-                "extensions": self._extensions.description(),
-                "models": list(self.models),
-                "optimizers": list(self.optimizers),
-                "max_epochs": self.max_epochs,
-                "stop_trigger": f"{describe_trigger(self._stop.trigger)}, {self.training_length}",
-                "iters_per_epoch": self.iters_per_epoch if self.updater.has_epoch_length else None,
-            },
-        )
 
     def start(self) -> None:
         """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
-        if not self._is_ended:
-            self._open_run()
-            if not self._is_started and not self.stop_trigger:
-                self._start()
+        lifecycle = self._lifecycle
+        if not lifecycle.is_ended:
+            lifecycle.open()
+            if lifecycle.phase is Phase.OPEN and not self.stop_trigger:
+                lifecycle.start()
         self.loaders.begin()
-
-    def _open_run(self) -> None:
-        """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
-        if self.run.is_open and (self.world.is_single_process or self._is_shared):
-            return
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("the opening of the run")
-        # Where rank 0 has logged something already, it has opened it.
-        is_open = self.world.run_on_rank_zero("whether the run is open", lambda: self.run.is_open)
-        if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
-            self.resume()
-            return
-        open_on_rank_zero(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
 
     def _training_snapshots(self) -> list[TrainingSnapshot]:
         return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
-
-    def _after_update(self) -> None:
-        self.updater.iteration += 1
-        # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
-        for entry in self._extensions.running:
-            if entry.trigger.evaluate(self) and entry.runs_here:
-                entry.extension(self)
-        saving = self._extensions.saving
-        # Both are asked, always: an answer may take all ranks, and be remembered.
-        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.evaluate(self)])]
-        self._stop.evaluate(self)
-        for entry in due:
-            if entry.runs_here:
-                entry.extension(self)
 
     def _on_stop(self) -> None:
         """The stop trigger has fired."""
@@ -472,77 +375,6 @@ class ExtensionsManager:
                 f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
             )
         self.updater.iteration = iteration
-
-    def _fail(self, error: BaseException) -> None:
-        if self._is_started and not self._is_ended and isinstance(error, Exception):
-            self._extensions.on_error(self, error)
-        self._finish(error)
-
-    def _finish(self, error: BaseException | None, status: Status | None = None) -> None:
-        if self._is_ended:
-            return
-        first = self._finalize(error)
-        if first is None and status is not None:
-            self.run.close(status)
-        else:
-            self.run.close(*outcome_of(first))
-        if first is not None and first is not error:
-            raise first
-
-    def _finalize(self, error: BaseException | None = None) -> BaseException | None:
-        """Ends the extensions, once; returns the first error."""
-        if self._is_ended:
-            return error
-        self._is_ended = True
-        self.updater.stop_clock()
-        return self._extensions.finalize(self, error) if self._is_started else error
-
-
-class _IterationScope:
-    """The ``with`` block of an iteration; one object for all of them."""
-
-    def __init__(self, manager: ExtensionsManager) -> None:
-        self._manager = manager
-        self._report_scope = manager.reporter.scope({})
-        self._is_entered = False
-        self.step_optimizers: Sequence[str] = ()
-
-    def __enter__(self) -> None:
-        if self._is_entered:
-            raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
-        manager = self._manager
-        if not manager._is_started or manager._is_ended:
-            manager._start()
-        manager.observation = {}
-        self._report_scope.enter(manager.observation)
-        self._is_entered = True
-        for name in self.step_optimizers:
-            manager.optimizers[name].zero_grad()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        manager = self._manager
-        try:
-            if error is None and not manager._is_ended:
-                for name in self.step_optimizers:
-                    manager.optimizers[name].step()
-                manager._after_update()
-        except BaseException as problem:
-            manager._fail(problem)
-            raise
-        finally:
-            self.leave()
-        if error is not None:
-            manager._fail(error)
-        elif manager._stop.should_stop:
-            manager._on_stop()
-
-    def leave(self) -> None:
-        """Reports no longer go to the iteration, however it ended."""
-        if self._is_entered:
-            self._is_entered = False
-            self._report_scope.__exit__(None, None, None)
 
 
 def _by_name(argument: str, given: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pte_tracking as pte
+from pte_tracking._engine.lifecycle import TRANSITIONS, Phase
 
 Operation = Callable[[pte.ExtensionsManager], object]
 
@@ -75,8 +76,9 @@ REFUSED: dict[tuple[str, str], str] = {
     ("stopped", "resume"): RESUME,
     ("stopped", "load_state_dict"): LOAD,
     ("stopped", "run_iteration"): STOPPED,
-    ("closed unused", "resume"): "has ended",
-    ("closed unused", "load_state_dict"): "has ended",
+    ("closed unused", "extend"): EXTEND,
+    ("closed unused", "resume"): RESUME,
+    ("closed unused", "load_state_dict"): LOAD,
     ("closed unused", "run_iteration"): UNUSED,
 }
 
@@ -128,3 +130,59 @@ def test_trainer_run_after_end_raises_runtime_error(tmp_path: Path) -> None:
     trainer.run()
     with pytest.raises(RuntimeError, match=r"run\(\): this training has ended; make another Trainer"):
         trainer.run()
+
+
+PHASE_OF = {
+    "new": Phase.NEW,
+    "open": Phase.OPEN,
+    "running": Phase.RUNNING,
+    "in iteration": Phase.IN_ITERATION,
+    "closed": Phase.ENDED,
+    "stopped": Phase.ENDED,
+    "closed unused": Phase.ENDED,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_lifecycle_phase_follows_calls(manager: pte.ExtensionsManager, stack: ExitStack, phase: str) -> None:
+    PHASES[phase](manager, stack)
+    assert manager._lifecycle.phase is PHASE_OF[phase]
+
+
+ALLOWED = [
+    (Phase.NEW, Phase.OPEN),
+    (Phase.NEW, Phase.ENDED),
+    (Phase.OPEN, Phase.OPEN),  # resume() after resume()
+    (Phase.OPEN, Phase.RUNNING),
+    (Phase.OPEN, Phase.ENDED),
+    (Phase.RUNNING, Phase.IN_ITERATION),
+    (Phase.RUNNING, Phase.ENDED),
+    (Phase.IN_ITERATION, Phase.RUNNING),
+    (Phase.IN_ITERATION, Phase.ENDED),
+]
+
+
+@pytest.mark.parametrize("following", Phase)
+@pytest.mark.parametrize("phase", Phase)
+def test_transitions_contain_allowed_pairs_only(phase: Phase, following: Phase) -> None:
+    assert (following in TRANSITIONS[phase]) is ((phase, following) in ALLOWED)
+
+
+def test_phase_remains_ended_in_block_that_closed_manager(manager: pte.ExtensionsManager) -> None:
+    with manager.run_iteration():
+        manager.close()
+        pte.report({"x": 1})
+    assert manager._lifecycle.phase is Phase.ENDED
+    pte.report({"y": 1})
+    assert manager.observation == {"x": 1}
+
+
+def test_phase_is_ended_if_initialize_closes_manager(manager: pte.ExtensionsManager) -> None:
+    class Closing(pte.Extension):
+        def initialize(self, manager: Any) -> None:
+            manager.close()
+
+    manager.extend(Closing())
+    with manager.run_iteration():
+        assert manager.is_ended
+    assert manager.iteration == 0
