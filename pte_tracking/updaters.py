@@ -93,7 +93,7 @@ class StandardUpdater:
         self._device = device
         self._autocast = autocast or nullcontext()
         self._scaler = scaler
-        self._feeds = LoaderRegistry()
+        self._registry = LoaderRegistry()
         self.progress = Progress(self.iters_per_epoch or None)
         self._passes: dict[str, Iterator[Any]] = {}
         if type(self).update_core is not StandardUpdater.update_core:
@@ -137,7 +137,7 @@ class StandardUpdater:
 
     def connect(self, loaders: LoaderRegistry, progress: Progress) -> None:
         """Take the batches from here from now on, and the count of updates."""
-        self._feeds, self.progress = loaders, progress
+        self._registry, self.progress = loaders, progress
         for name, loader in self._loaders.items():
             loaders.register(loader, name)
 
@@ -161,7 +161,7 @@ class StandardUpdater:
         """
         batch = next(self._passes.get(name, iter(())), _END)
         if batch is _END:
-            self._passes[name] = iter(self._feeds.register(self._loaders[name], name))
+            self._passes[name] = iter(self._registry.register(self._loaders[name], name))
             batch = next(self._passes[name], _END)
         if batch is _END:
             hint = "; an iterator gives one pass only: give what it was made from" if self.iteration else ""

@@ -7,6 +7,7 @@ import warnings
 from typing import Any, Protocol
 
 from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Manager
 from pte_tracking._runs.outcome import outcome_of
@@ -14,7 +15,6 @@ from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
 from pte_tracking.extensions.log_report import LogReport
-from pte_tracking.extensions.snapshots import TrainingSnapshot
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
@@ -137,8 +137,7 @@ class Lifecycle:
         self._join("the opening of the run")
         # Rank 0 has opened the run if it has logged anything.
         is_open = owner.world.run_on_rank_zero("whether the run is open", lambda: owner.run.is_open)
-        snapshots = (extension for extension in self._extensions if isinstance(extension, TrainingSnapshot))
-        if not is_open and any(snapshot.policy.autoload for snapshot in snapshots):
+        if not is_open and any(snapshot.policy.autoload for snapshot in training_snapshots(self._extensions)):
             owner.resume()
             return
         open_on_rank_zero(owner.world, owner.run, lambda: None if owner.run.is_open else owner.run.open())

@@ -11,20 +11,19 @@ from torch import nn, optim
 
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
-from pte_tracking._distributed.wrappers import named_submodules, unwrap
+from pte_tracking._distributed.wrappers import unwrap
+from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
-from pte_tracking._snapshots.reopen import open_on_rank_zero
-from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking.extensions.snapshots import TrainingSnapshot
-from pte_tracking.reporter import Observation, Reporter
+from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
 
@@ -81,23 +80,17 @@ class ExtensionsManager:
         close_timeout: float = 30.0,
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
-        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
-            raise TypeError(
-                f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
-                f"{type(self).__name__}(models, max_epochs, extensions, optimizers=...)"
-            )
-        if not max_epochs > 0:
-            raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
-        self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
+        check_max_epochs(max_epochs, type(self).__name__)
+        self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
-        self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
+        self.optimizers: Mapping[str, optim.Optimizer] = stateful_by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
         #: The processes that train together.
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         self.loaders = LoaderRegistry()
-        self.reporter = _make_reporter(self.models, self.raw_models)
+        self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self._extensions = ExtensionRegistry(self.world.rank)
         if not isinstance(extensions, Iterable):
@@ -120,11 +113,11 @@ class ExtensionsManager:
         self._state = TrainingState(
             self.models,
             self.optimizers,
-            _by_name("state_objects", state_objects or {}),
+            stateful_by_name("state_objects", state_objects or {}),
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,
-            feeds=self.loaders,
+            loaders=self.loaders,
             run=self.run,
             world=self.world,
         )
@@ -241,7 +234,7 @@ class ExtensionsManager:
         if epoch_size is not None:
             self.updater.set_iters_per_epoch("epoch_size", epoch_size)
         if iteration is not None:
-            self._check_position(iteration, epoch)
+            self.updater.set_position(iteration, epoch)
         if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
             raise ValueError(
                 f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
@@ -333,17 +326,7 @@ class ExtensionsManager:
             ValueError: The snapshot is that of another training.
         """
         self._lifecycle.begin_restore("resume()")
-        savers = self._training_snapshots()
-        best = next((one.keep_best for one in savers if one.keep_best), None)
-        found = select_snapshot(self.run, what, [one.template for one in savers], best, self.world)
-        if found is None:
-            open_on_rank_zero(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
-            return None
-        try:
-            return self._state.load_state_dict(found.state, found)
-        finally:
-            if self.world.rank == 0:
-                found.clean_up()
+        return resume_training(what, self._extensions, self._state, self.run, self.world)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -356,44 +339,6 @@ class ExtensionsManager:
                 lifecycle.start()
         self.loaders.begin()
 
-    def _training_snapshots(self) -> list[TrainingSnapshot]:
-        return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
-
     def _on_stop(self) -> None:
         """The stop trigger has fired."""
         self.close()
-
-    def _check_position(self, iteration: int, epoch: int | None) -> None:
-        if iteration < self.updater.iteration:
-            raise ValueError(
-                f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
-                "after a resume begin your loop at manager.iteration"
-            )
-        if epoch is not None and self.updater.has_epoch_length and epoch != self.updater.epoch_at(iteration):
-            raise ValueError(
-                f"iteration: {iteration} is in epoch {self.updater.epoch_at(iteration)}, not {epoch}, for an epoch "
-                f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
-            )
-        self.updater.iteration = iteration
-
-
-def _by_name(argument: str, given: Any) -> dict[str, Any]:
-    """Things with a state by name; a single one is called main."""
-    named = dict(given) if isinstance(given, Mapping) else {"main": given}
-    for name, thing in named.items():
-        if not isinstance(name, str) or not hasattr(thing, "state_dict") or not hasattr(thing, "load_state_dict"):
-            raise TypeError(
-                f"{argument}: expected one object with state_dict() and load_state_dict(), or a dictionary of such by "
-                f"name, got {name!r}: {thing!r}"
-            )
-    return named
-
-
-def _make_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
-    """A reporter that knows the models, wrapped or not, and their parts, as ``main`` and ``main/encoder/0``."""
-    reporter = Reporter()
-    for name, model in raw_models.items():
-        reporter.add_observer(name, model)
-    for name, model in models.items():
-        reporter.add_observers("", named_submodules(name, model))
-    return reporter

@@ -41,7 +41,7 @@ class TrainingState:
         extensions: The extensions.
         progress: How far the training is.
         stop: Whether it is over.
-        feeds: Where in the data it is.
+        loaders: Where in the data it is.
         run: The record of it.
         world: The processes that train together.
     """
@@ -55,7 +55,7 @@ class TrainingState:
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
-        feeds: LoaderRegistry,
+        loaders: LoaderRegistry,
         run: Run,
         world: World,
     ) -> None:
@@ -68,7 +68,7 @@ class TrainingState:
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
-        self._feeds = feeds
+        self._loaders = loaders
         self._run = run
         self._world = world
 
@@ -122,14 +122,14 @@ class TrainingState:
         is_resized = own["world_size"] != self._world.size
         self._progress.load_state_dict(own, is_resized)
         self._stop.load_state_dict(own, self._progress)
-        self._feeds.load_state_dict(own["data"], fitting["rng"], is_resized)
+        self._loaders.load_state_dict(own["data"], fitting["rng"], is_resized)
         return checkpoint
 
     def _manager_state(self) -> dict[str, Any]:
         return {
             **self._progress.state_dict(),
             **self._stop.state_dict(),
-            "data": self._feeds.state_dict(),
+            "data": self._loaders.state_dict(),
             "world_size": self._world.size,
         }
 

@@ -60,6 +60,28 @@ class Progress:
         """The epoch that an iteration, counted from 0, belongs to, as long as epochs are now."""
         return (iteration + self._shift) // self.iters_per_epoch
 
+    def set_position(self, iteration: int, epoch: int | None) -> None:
+        """Set the number of completed iterations.
+
+        Args:
+            iteration: The number of completed iterations.
+            epoch: The epoch of the next iteration, from 0, to be checked; None to skip the check.
+
+        Raises:
+            ValueError: If ``iteration`` is lower than the current count, or is not in ``epoch``.
+        """
+        if iteration < self.iteration:
+            raise ValueError(
+                f"iteration: {iteration} lies behind, {self.iteration} are done; "
+                "after a resume begin your loop at manager.iteration"
+            )
+        if epoch is not None and self.has_epoch_length and epoch != self.epoch_at(iteration):
+            raise ValueError(
+                f"iteration: {iteration} is in epoch {self.epoch_at(iteration)}, not {epoch}, for an epoch "
+                f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
+            )
+        self.iteration = iteration
+
     @property
     def has_epoch_length(self) -> bool:
         """Whether :attr:`iters_per_epoch` is known."""
