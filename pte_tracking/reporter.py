@@ -75,7 +75,7 @@ class Reporter:
         for key, value in values.items():
             if not (type(key) is str and key and key.isascii()):
                 check_key(key, "values")
-            observation[prefix + key] = value if type(value) is float else _plain(key, value)
+            observation[prefix + key] = value if type(value) is float else _to_value(key, value)
 
     def _prefix(self, observer: object) -> str:
         try:
@@ -154,7 +154,7 @@ def report_scope(observation: Observation) -> ReportScope:
 _SINGLE_PRECISION = {"mps", "xpu"}  # Metal, and Intel's small ones, have no double
 
 
-def _plain(key: str, value: Any) -> Value:
+def _to_value(key: str, value: Any) -> Value:
     if not isinstance(value, Tensor):
         return to_number(key, value)
     if value.is_cpu:
@@ -163,10 +163,10 @@ def _plain(key: str, value: Any) -> Value:
         except RuntimeError:  # several elements: to_number() says which value it is
             return to_number(key, value)
         return number if type(number) is float else to_number(key, number)
-    return _on_its_device(key, value, copy=True)
+    return _to_device_scalar(key, value, copy=True)
 
 
-def _on_its_device(key: str, value: Tensor, *, copy: bool) -> Tensor:
+def _to_device_scalar(key: str, value: Tensor, *, copy: bool) -> Tensor:
     if value.numel() != 1 or value.is_complex() or value.is_meta:
         to_number(key, value)  # raises what it would for a tensor of the host
     precision = torch.float32 if value.device.type in _SINGLE_PRECISION else torch.float64
@@ -227,7 +227,7 @@ class DictSummary:
 
     def __init__(self) -> None:
         self._summaries: dict[str, Summary] = {}
-        self._distant: dict[tuple[torch.device, tuple[str, ...]], _DistantSums] = {}
+        self._device_sums: dict[tuple[torch.device, tuple[str, ...]], _DeviceSums] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -242,7 +242,7 @@ class DictSummary:
             ValueError: A value has more than one element.
         """
         summaries = self._summaries
-        distant: dict[str, tuple[Tensor, float]] = {}
+        on_devices: dict[str, tuple[Tensor, float]] = {}
         for key, value in values.items():
             weight: float = 1
             if type(value) is tuple:
@@ -252,7 +252,7 @@ class DictSummary:
                 summary = summaries[key] = Summary()
             if type(value) is not float:
                 if isinstance(value, Tensor) and not value.is_cpu:
-                    distant[key] = _on_its_device(key, value, copy=False), weight
+                    on_devices[key] = _to_device_scalar(key, value, copy=False), weight
                     continue
                 value = to_number(key, value)
             # Written out, not Summary.add: every value of every iteration passes here, once for each report.
@@ -260,8 +260,8 @@ class DictSummary:
             summary.n += weight
             summary.x += weighted
             summary.x2 += weighted * value
-        if distant:
-            self._add_distant(distant)
+        if on_devices:
+            self._add_on_devices(on_devices)
 
     def compute_mean(self) -> dict[str, float]:
         """The mean of each key."""
@@ -281,24 +281,26 @@ class DictSummary:
         return {key: summary.state_dict() for key, summary in self._summaries.items()}
 
     def load_state_dict(self, state: Mapping[str, SummaryState]) -> None:
-        self._distant.clear()
+        self._device_sums.clear()
         self._summaries = {}
         for key, saved in state.items():
             summary = self._summaries[key] = Summary()
             summary.load_state_dict(saved)
 
-    def _add_distant(self, values: dict[str, tuple[Tensor, float]]) -> None:
+    def _add_on_devices(self, values: dict[str, tuple[Tensor, float]]) -> None:
         for device in {value.device for value, _ in values.values()}:
-            there = {key: pair for key, pair in values.items() if pair[0].device == device}
-            group = (device, tuple(there))
-            if group not in self._distant:
-                self._distant[group] = _DistantSums(len(there), next(iter(there.values()))[0])
-            self._distant[group].add(list(there.values()))
+            on_device = {key: pair for key, pair in values.items() if pair[0].device == device}
+            group = (device, tuple(on_device))
+            if group not in self._device_sums:
+                self._device_sums[group] = _DeviceSums(len(on_device), next(iter(on_device.values()))[0])
+            self._device_sums[group].add(list(on_device.values()))
 
     def _fetch(self) -> None:
         """Takes in what was summed on other devices: one copy from each device."""
-        for device in {device for device, _ in self._distant}:
-            groups = [(keys, sums) for (there, keys), sums in self._distant.items() if there == device]
+        for device in {device for device, _ in self._device_sums}:
+            groups = [
+                (keys, sums) for (group_device, keys), sums in self._device_sums.items() if group_device == device
+            ]
             numbers = iter(torch.cat([total for _, sums in groups for total in (sums.x, sums.x2)]).cpu().tolist())
             for keys, sums in groups:
                 summaries = [self._summaries[key] for key in keys]
@@ -308,10 +310,10 @@ class DictSummary:
                     summary.x += next(numbers)
                 for summary in summaries:
                     summary.x2 += next(numbers)
-        self._distant.clear()
+        self._device_sums.clear()
 
 
-class _DistantSums:
+class _DeviceSums:
     """Sums of the same keys, kept on their device.
 
     Attributes:
@@ -328,7 +330,7 @@ class _DistantSums:
     def add(self, pairs: list[tuple[Tensor, float]]) -> None:
         self.weights = [total + weight for total, (_, weight) in zip(self.weights, pairs, strict=True)]
         values = torch.stack([value for value, _ in pairs])
-        even = all(weight == 1 for _, weight in pairs)
-        weighted = values if even else torch.stack([value * weight for value, weight in pairs])
+        is_unweighted = all(weight == 1 for _, weight in pairs)
+        weighted = values if is_unweighted else torch.stack([value * weight for value, weight in pairs])
         self.x.add_(weighted)
         self.x2.addcmul_(weighted, values)

@@ -87,7 +87,7 @@ class StandardUpdater:
     ) -> None:
         self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator, Iterable)
         self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer, optim.Optimizer)
-        self.models = {name: _target(name, optimizer) for name, optimizer in self.optimizers.items()}
+        self.models = {name: _target_of(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
         self._converter = converter or to_device
         self._device = device
@@ -95,12 +95,12 @@ class StandardUpdater:
         self._scaler = scaler
         self._registry = LoaderRegistry()
         self.progress = Progress(self.iters_per_epoch or None)
-        self._passes: dict[str, Iterator[Any]] = {}
+        self._iterators: dict[str, Iterator[Any]] = {}
         if type(self).update_core is not StandardUpdater.update_core:
             return  # which may need no loss function, or call it otherwise
-        loss_func, form = self._loss_func(), example_batch(self._loaders["main"])
-        if converter is None and form is not None:
-            check_signature(loss_func, form, "loss_func")
+        loss_func, example = self._loss_func(), example_batch(self._loaders["main"])
+        if converter is None and example is not None:
+            check_signature(loss_func, example, "loss_func")
 
     @property
     def state_objects(self) -> Mapping[str, Any]:
@@ -159,10 +159,10 @@ class StandardUpdater:
         Raises:
             ValueError: The loader gives no batch at all.
         """
-        batch = next(self._passes.get(name, iter(())), _END)
+        batch = next(self._iterators.get(name, iter(())), _END)
         if batch is _END:
-            self._passes[name] = iter(self._registry.register(self._loaders[name], name))
-            batch = next(self._passes[name], _END)
+            self._iterators[name] = iter(self._registry.register(self._loaders[name], name))
+            batch = next(self._iterators[name], _END)
         if batch is _END:
             hint = "; an iterator gives one pass only: give what it was made from" if self.iteration else ""
             raise ValueError(f"iterator: {name!r} is empty{hint}")
@@ -223,22 +223,22 @@ class StandardUpdater:
 _END: Any = object()
 
 
-def _by_name(argument: str, given: Any, kind: type) -> dict[str, Any]:
-    named = dict(given) if isinstance(given, Mapping) else {"main": given}
-    for name, one in named.items():
-        if not isinstance(one, kind):
+def _by_name(argument: str, value: Any, kind: type) -> dict[str, Any]:
+    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
+    for name, item in by_name.items():
+        if not isinstance(item, kind):
             raise TypeError(
                 f"{argument}: expected {'a DataLoader' if kind is Iterable else 'an optimizer'} as {name!r}, "
-                f"got {one!r} of type {type(one).__name__}; the order is StandardUpdater(iterator, optimizer)"
+                f"got {item!r} of type {type(item).__name__}; the order is StandardUpdater(iterator, optimizer)"
             )
-    if kind is Iterable and "main" not in named:
+    if kind is Iterable and "main" not in by_name:
         raise ValueError(
-            f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, named)) or 'none'}"
+            f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, by_name)) or 'none'}"
         )
-    return named
+    return by_name
 
 
-def _target(name: str, optimizer: optim.Optimizer) -> nn.Module:
+def _target_of(name: str, optimizer: optim.Optimizer) -> nn.Module:
     target = getattr(optimizer, "target", None)
     if not isinstance(target, nn.Module):
         raise ValueError(

@@ -100,18 +100,18 @@ class IgniteExtensionsManager(ExtensionsManager):
         )
         self.engine = engine
         #: How far the engine's count is behind: it begins anew where it has done all that it was asked for.
-        self._ahead = 0
-        self._epoch_begun = 0
+        self._iteration_offset = 0
+        self._started_epoch = 0
         engine.add_event_handler(Events.STARTED, self._on_started)
         engine.add_event_handler(Events.ITERATION_STARTED, self._on_iteration_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
         # Not by a handler of EXCEPTION_RAISED: where there is one, the engine takes the exception for handled.
-        engine.run = self._watched(engine.run)  # type: ignore[method-assign]
+        engine.run = self._run_and_close(engine.run)  # type: ignore[method-assign]
 
-    def _watched(self, run: Callable[..., State]) -> Callable[..., State]:
+    def _run_and_close(self, run: Callable[..., State]) -> Callable[..., State]:
         @functools.wraps(run)
-        def watched(*args: Any, **kwargs: Any) -> State:
+        def run_and_close(*args: Any, **kwargs: Any) -> State:
             try:
                 state = run(*args, **kwargs)
             except BaseException as error:
@@ -123,7 +123,7 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self.close()
             return state
 
-        return watched
+        return run_and_close
 
     def _on_started(self, engine: Engine) -> None:
         if self.is_ended:
@@ -138,9 +138,9 @@ class IgniteExtensionsManager(ExtensionsManager):
         # The manager was restored, but the engine was not.
         if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
-            self._ahead = self.iteration - state.iteration
+            self._iteration_offset = self.iteration - state.iteration
         else:
-            self._ahead = max(0, self.iteration - state.iteration)
+            self._iteration_offset = max(0, self.iteration - state.iteration)
         self.start()
         if state.dataloader is not None:
             state.dataloader = self.loaders.register(state.dataloader)
@@ -148,17 +148,17 @@ class IgniteExtensionsManager(ExtensionsManager):
             engine.terminate()
 
     def _on_iteration_started(self, engine: Engine) -> None:
-        if engine.state.epoch != self._epoch_begun:
-            self._epoch_begun = engine.state.epoch
-            self._come_last()
-        self.updater.iteration = self._ahead + engine.state.iteration - 1
+        if engine.state.epoch != self._started_epoch:
+            self._started_epoch = engine.state.epoch
+            self._move_handler_last()
+        self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
         self._iteration_scope.leave()  # the one before, if a handler swallowed its error
         self._iteration_scope.__enter__()
 
     def _on_iteration_completed(self, engine: Engine) -> None:
         self._iteration_scope.__exit__(None, None, None)
 
-    def _come_last(self) -> None:
+    def _move_handler_last(self) -> None:
         from ignite.engine import Events
 
         self.engine.remove_event_handler(self._on_iteration_completed, Events.ITERATION_COMPLETED)

@@ -308,11 +308,11 @@ class ExtensionsManager:
         self._lifecycle.begin_restore("load_state_dict()")
         self._state.load_state_dict(state)
 
-    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
         """Goes on from a snapshot as if the training had never stopped; before the first iteration.
 
         Args:
-            what: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
+            source: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
                 ``snapshot(keep_best=...)`` says. A file. Or a tracked checkpoint, ``"runs:/<run id>"`` or
                 ``"models:/<model id>"`` with MLflow, also on another machine.
 
@@ -326,7 +326,7 @@ class ExtensionsManager:
             ValueError: The snapshot is that of another training.
         """
         self._lifecycle.begin_restore("resume()")
-        return resume_training(what, self._extensions, self._state, self.run, self.world)
+        return resume_training(source, self._extensions, self._state, self.run, self.world)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -105,11 +105,11 @@ class ExtensionRegistry:
 
     def add(self, entry: ExtensionEntry) -> None:
         """Registers an extension; where its name is taken, the first free of ``name_1``, ``name_2`` ... is used."""
-        taken = self.names()
-        wanted, ordinal = entry.name, 0
-        while entry.name in taken:
-            ordinal += 1
-            entry.name = f"{wanted}_{ordinal}"
+        existing = self.names()
+        base_name, suffix = entry.name, 0
+        while entry.name in existing:
+            suffix += 1
+            entry.name = f"{base_name}_{suffix}"
         entry.extension.name = entry.name
         entry.runs_here = self._rank == 0 or not entry.extension.rank_zero_only
         self._entries.append(entry)
@@ -130,8 +130,8 @@ class ExtensionRegistry:
         for entry in self._entries:
             if entry.name == name:
                 return entry.extension
-        known = ", ".join(self.names()) or "none"
-        raise ValueError(f"name: no extension is called {name!r}; there are {known}")
+        registered = ", ".join(self.names()) or "none"
+        raise ValueError(f"name: no extension is called {name!r}; there are {registered}")
 
     def initialize(self, manager: Manager) -> None:
         """Prepares them for the first iteration, but for those that will never run."""
@@ -158,23 +158,23 @@ class ExtensionRegistry:
         for entry in self._local_entries():
             try:
                 entry.extension.finalize(manager)
-            except Exception as problem:
+            except Exception as finalize_error:
                 if error is None:
-                    error = problem
+                    error = finalize_error
                 else:
                     _logger.exception("the extension %r raised in finalize; the first error goes on", entry.name)
         return error
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each extension and of its trigger, by name."""
-        return {entry.name: _state(entry) for entry in self._entries}
+        return {entry.name: _entry_state(entry) for entry in self._entries}
 
     def expected_names(self, state: Mapping[str, Any]) -> list[str]:
         """The names that a state has to have: what has no state may have come since it was taken, or gone."""
-        here = {entry.name: entry for entry in self._entries}
+        entries = {entry.name: entry for entry in self._entries}
         return [
-            *(name for name, entry in here.items() if name in state or any(_state(entry).values())),
-            *(name for name, saved in state.items() if name not in here and not any(saved.values())),
+            *(name for name, entry in entries.items() if name in state or any(_entry_state(entry).values())),
+            *(name for name, saved in state.items() if name not in entries and not any(saved.values())),
         ]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,7 +198,7 @@ class ExtensionRegistry:
                     ) from error
 
 
-def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
+def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
     return {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
 
 

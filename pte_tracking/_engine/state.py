@@ -89,12 +89,12 @@ class TrainingState:
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def load_state_dict(self, state: Mapping[str, Any], found: SelectedSnapshot | None = None) -> Checkpoint | None:
+    def load_state_dict(self, state: Mapping[str, Any], selected: SelectedSnapshot | None = None) -> Checkpoint | None:
         """Restores a state, in the run that it was taken in.
 
         Args:
             state: The state.
-            found: Where it was found, if that is known.
+            selected: Where it was found, if that is known.
 
         Returns:
             The snapshot in the record of the run, if it is known there.
@@ -109,20 +109,20 @@ class TrainingState:
         check_compatible(self._models, self._optimizers, state)
         self._world.join()
         # Before the run is opened: what was fetched has its place in the run's directory from then on.
-        path = None if found is None else found.path
-        fitting = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
+        path = None if selected is None else selected.path
+        local_state = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
         checkpoint = open_on_rank_zero(
-            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, found)
+            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
         )
         for part, objects in self._parts.items():
-            for name, thing in objects.items():
-                thing.load_state_dict(fitting[part][name])
-        self._extensions.load_state_dict(fitting["extensions"])
-        own = fitting["manager"]
-        is_resized = own["world_size"] != self._world.size
-        self._progress.load_state_dict(own, is_resized)
-        self._stop.load_state_dict(own, self._progress)
-        self._loaders.load_state_dict(own["data"], fitting["rng"], is_resized)
+            for name, item in objects.items():
+                item.load_state_dict(local_state[part][name])
+        self._extensions.load_state_dict(local_state["extensions"])
+        manager_state = local_state["manager"]
+        is_resized = manager_state["world_size"] != self._world.size
+        self._progress.load_state_dict(manager_state, is_resized)
+        self._stop.load_state_dict(manager_state, self._progress)
+        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized)
         return checkpoint
 
     def _manager_state(self) -> dict[str, Any]:
@@ -135,17 +135,17 @@ class TrainingState:
 
 
 def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: thing.state_dict() for name, thing in objects.items()}
+    return {name: item.state_dict() for name, item in objects.items()}
 
 
 def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
     """Checks that a state has the parts and names that are wanted, before anything of it is restored."""
-    complaints = [f"{part!r} is missing" for part in expected if part not in state]
+    mismatches = [f"{part!r} is missing" for part in expected if part not in state]
     for part, names in expected.items():
-        saved, here = list(state.get(part, names)), list(names)
-        if missing := [name for name in here if name not in saved]:
-            complaints.append(f"{part}: missing {', '.join(map(repr, missing))}")
-        if unexpected := [name for name in saved if name not in here]:
-            complaints.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
-    if complaints:
-        raise ValueError(f"state: it is that of another training: {'; '.join(complaints)}")
+        saved_names, expected_names = list(state.get(part, names)), list(names)
+        if missing := [name for name in expected_names if name not in saved_names]:
+            mismatches.append(f"{part}: missing {', '.join(map(repr, missing))}")
+        if unexpected := [name for name in saved_names if name not in expected_names]:
+            mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
+    if mismatches:
+        raise ValueError(f"state: it is that of another training: {'; '.join(mismatches)}")

@@ -149,9 +149,9 @@ class Trainer:
                 with manager.run_iteration():
                     self.updater.update()
 
-    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
         """Goes on from a snapshot as if the training had never stopped; see :meth:`ExtensionsManager.resume`."""
-        return self.manager.resume(what)
+        return self.manager.resume(source)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the training."""

@@ -190,8 +190,8 @@ class FunctionExtension(Extension):
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
         self._function = function
-        named = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
-        self.default_name = next((one for one in named if isinstance(one, str) and one), type(function).__name__)
+        names = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
+        self.default_name = next((name for name in names if isinstance(name, str) and name), type(function).__name__)
         for name in self._OPTIONAL:
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))

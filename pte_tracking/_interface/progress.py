@@ -25,13 +25,13 @@ class Progress:
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
         self._iters_per_epoch: int | None = None
-        self._is_given = False
+        self._is_length_set = False
         #: How many iterations more would have been done by now, had epochs always been as long as they are.
         self._shift = 0
         if iters_per_epoch is not None:
             self.set_iters_per_epoch("iters_per_epoch", iters_per_epoch)
-        self._earlier_seconds = 0.0
-        self._since: float | None = None
+        self._previous_seconds = 0.0
+        self._clock_start: float | None = None
 
     def set_iters_per_epoch(self, argument: str, length: int) -> None:
         """Say how long an epoch is, once and for all.
@@ -44,17 +44,17 @@ class Progress:
             raise TypeError(f"{argument}: expected a whole number, got {length!r} of type {type(length).__name__}")
         if length <= 0:
             raise ValueError(f"{argument}: expected at least one iteration per epoch, got {length}; is the data empty?")
-        if self._is_given and self._iters_per_epoch != length:
+        if self._is_length_set and self._iters_per_epoch != length:
             raise ValueError(
                 f"{argument}: an epoch has {self._iters_per_epoch} iterations, as said before; got {length}"
             )
         self._shift = self._shift_for(length, self._iters_per_epoch)
-        self._iters_per_epoch, self._is_given = length, True
+        self._iters_per_epoch, self._is_length_set = length, True
 
     @property
     def is_epoch_length_set(self) -> bool:
         """Whether :attr:`iters_per_epoch` was said, here or, with as many ranks, in what this goes on from."""
-        return self._is_given
+        return self._is_length_set
 
     def epoch_at(self, iteration: int) -> int:
         """The epoch that an iteration, counted from 0, belongs to, as long as epochs are now."""
@@ -134,15 +134,15 @@ class Progress:
     @property
     def elapsed_time(self) -> float:
         """Seconds of training, those before a resume included."""
-        return self._earlier_seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+        return self._previous_seconds + (0.0 if self._clock_start is None else time.perf_counter() - self._clock_start)
 
     def start_clock(self) -> None:
         """The training begins."""
-        self._since = time.perf_counter()
+        self._clock_start = time.perf_counter()
 
     def stop_clock(self) -> None:
         """The training is over."""
-        self._earlier_seconds, self._since = self.elapsed_time, None
+        self._previous_seconds, self._clock_start = self.elapsed_time, None
 
     def state_dict(self) -> ProgressState:
         return {
@@ -159,15 +159,15 @@ class Progress:
             state: It.
             is_resized: Other ranks share the data now, so that epochs may be longer or shorter than they were.
         """
-        self.iteration, self._earlier_seconds = state["iteration"], state["elapsed_time"]
+        self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
         length, self._shift = state["iters_per_epoch"], state["shift"]
-        if self._is_given:
+        if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:
             # After a change, until somebody says how long they are now.
-            self._iters_per_epoch, self._is_given = length, length is not None and not is_resized
+            self._iters_per_epoch, self._is_length_set = length, length is not None and not is_resized
 
-    def _shift_for(self, length: int, before: int | None) -> int:
-        if before is None:
+    def _shift_for(self, length: int, previous_length: int | None) -> int:
+        if previous_length is None:
             return self._shift
-        return self.rescaled_iteration * length // before - self.iteration
+        return self.rescaled_iteration * length // previous_length - self.iteration
