@@ -24,8 +24,8 @@ def check_max_epochs(max_epochs: object, class_name: str) -> None:
     """
     if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
         raise TypeError(
-            f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
-            f"{class_name}(models, max_epochs, extensions, optimizers=...)"
+            f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}. The argument "
+            f"order is {class_name}(models, max_epochs, extensions, optimizers=...)."
         )
     if not max_epochs > 0:
         raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
@@ -45,8 +45,8 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     for name, item in by_name.items():
         if not isinstance(name, str) or not hasattr(item, "state_dict") or not hasattr(item, "load_state_dict"):
             raise TypeError(
-                f"{argument}: expected one object with state_dict() and load_state_dict(), or a dictionary of such by "
-                f"name, got {name!r}: {item!r}"
+                f"{argument}: expected an object with state_dict() and load_state_dict(), or a dictionary of such "
+                f"objects by name, got {name!r}: {item!r}"
             )
     return by_name
 

@@ -93,22 +93,24 @@ class Lifecycle:
     def check_extendable(self) -> None:
         """Raise RuntimeError if no extension can be added any more."""
         if self.phase not in (Phase.NEW, Phase.OPEN):
-            raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
+            raise RuntimeError(
+                "extend(): the training has already started or ended. Add all extensions before the first iteration."
+            )
 
     def check_runnable(self) -> None:
         """Raise RuntimeError if no iteration can begin now."""
         if self.phase is Phase.IN_ITERATION:
-            raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
+            raise RuntimeError("run_iteration(): an iteration is in progress. End its 'with' block first.")
         if self.phase is not Phase.ENDED:
             return
         iteration = self._owner.iteration
         if self._stop.should_stop:
             raise RuntimeError(
-                f"the training is over since iteration {iteration}; look at manager.stop_trigger in your loop"
+                f"Training already stopped at iteration {iteration}. Check manager.stop_trigger in the loop condition."
             )
         raise RuntimeError(
-            f"the run has ended after iteration {iteration}, before the training was over; to go on with "
-            "it, make another manager and call its resume()"
+            f"The run ended after iteration {iteration}, before the training was complete. To continue, create another "
+            "manager and call its resume()."
         )
 
     # -- transitions ---------------------------------------------------------------------------------------------------
@@ -120,11 +122,13 @@ class Lifecycle:
             call: The call that restores the state, as named in messages.
 
         Raises:
-            RuntimeError: If the training has begun or has ended.
+            RuntimeError: If the training has already started or ended.
             ValueError: If the ranks disagree.
         """
         if self.phase not in (Phase.NEW, Phase.OPEN):
-            raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
+            raise RuntimeError(
+                f"{call}: the training has already started or ended. Restore its state before the first iteration."
+            )
         self._join(call)
 
     def open(self) -> None:
@@ -156,8 +160,8 @@ class Lifecycle:
             self.check_runnable()
         if self._needs_log_report and owner.world.rank == 0 and not self._extensions.has(LogReport):
             warnings.warn(
-                "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
-                "add extensions.LogReport()",
+                "Sinks are configured, but no extension is a LogReport, so that no reported value is logged. "
+                "Add extensions.LogReport().",
                 stacklevel=4,
             )
         self._check_ranks("the first iteration")

@@ -1,4 +1,4 @@
-"""Extensions in your own training loop."""
+"""Manager of the extensions in a user's training loop."""
 
 from __future__ import annotations
 
@@ -31,35 +31,64 @@ _Batch = TypeVar("_Batch")
 
 
 class ExtensionsManager:
-    """Runs extensions around the iterations of a training loop, and keeps the record of the run.
+    """Manager that runs extensions around the iterations of a user's training loop.
 
-    In each iteration, after the user's update: the extensions run, by priority, each when its trigger fires; the stop
-    trigger decides; and then the snapshots are taken, of a state in which every trigger has decided.
+    At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
+    the stop trigger is evaluated, and snapshots are saved.
+
+    With ``torch.distributed``, each rank constructs the same manager and makes the same calls. Rank 0 writes the run.
 
     Args:
-        models: A module, or modules by name.
-        max_epochs: Epochs after which the training stops, unless ``stop_trigger`` says otherwise.
-        extensions: The extensions; more can be added by :meth:`extend`.
-        optimizers: An optimizer, or optimizers by name.
-        iters_per_epoch: Iterations in one epoch.
-        out_dir: The directory of the run.
-        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
-            None.
-        params: Hyperparameters to be recorded; nested ones are flattened.
-        tags: Labels of the run.
-        stop_trigger: When the training stops: any trigger.
-        state_objects: What else belongs into snapshots, by name.
-        run_name: The run's name, for people.
-        close_timeout: Seconds that the end of the training waits for the delivery at most.
-        transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
-            and any other as it is.
+        models: A module, or modules by name. A single module gets the name ``"main"``.
+        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
+            fractional.
+        extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
+            Defaults to none.
+        optimizers: An optimizer, or optimizers by name. Defaults to none.
+        iters_per_epoch: Number of iterations per epoch. Defaults to the length of the loader passed to :meth:`batches`
+            or the ``epoch_size`` passed to :meth:`run_iteration`.
+        out_dir: Run directory. Defaults to ``"result"``.
+        sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
+        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        tags: Tags of the run. Defaults to none.
+        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
+            Defaults to none.
+        run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
+        close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
+        transform_model: Function of the name and the model that returns the model for extensions and snapshots.
+            Defaults to unwrapping ``DistributedDataParallel`` and ``torch.compile``.
 
-    Under ``torch.distributed`` every rank makes the same manager and the same calls. Rank 0 writes the one run.
+    Attributes:
+        models: Models by name, as returned by ``transform_model``.
+        raw_models: Models by name, as passed.
+        optimizers: Optimizers by name.
+        max_epochs: Number of epochs that the training is planned for.
+        run: Run of the training.
+        observation: Values reported in the current iteration, by key.
+        reporter: Reporter of the training.
+        updater: Iteration and epoch counters.
+        loaders: Data loaders whose positions are saved in snapshots.
+        world: Rank and world size.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: An argument's value cannot be.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or contradicts another.
+
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> manager = pte.ExtensionsManager(model, 2, [extensions.LogReport()], optimizers=optimizer)
+        >>> for x in manager.batches([torch.zeros(1, 1), torch.ones(1, 1)]):
+        ...     with manager.run_iteration(step_optimizers=["main"]):
+        ...         loss = model(x).square().mean()
+        ...         loss.backward()
+        ...         pte.report({"train/loss": loss})
+        >>> manager.iteration, manager.epoch, manager.is_ended
+        (4, 2, True)
     """
 
     def __init__(
@@ -86,7 +115,6 @@ class ExtensionsManager:
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
         self.optimizers: Mapping[str, optim.Optimizer] = stateful_by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
-        #: The processes that train together.
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         self.loaders = LoaderRegistry()
@@ -122,56 +150,60 @@ class ExtensionsManager:
             world=self.world,
         )
 
-    # -- what extensions see -------------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------------------
 
     @property
     def iteration(self) -> int:
-        """Iterations done."""
+        """Number of completed iterations."""
         return self.updater.iteration
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations in one epoch; RuntimeError if nobody has told yet."""
+        """Number of iterations per epoch.
+
+        Raises:
+            RuntimeError: If the epoch length is not set.
+        """
         return self.updater.iters_per_epoch
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return self.updater.epoch
 
     @property
     def epoch_detail(self) -> float:
-        """Epochs done, with the fraction of the one under way."""
+        """Number of completed epochs, including the fraction of the current epoch."""
         return self.updater.epoch_detail
 
     @property
     def elapsed_time(self) -> float:
-        """Seconds of training, those before a resume included."""
+        """Training time in seconds, including the time before a resume."""
         return self.updater.elapsed_time
 
     @property
     def is_before_training(self) -> bool:
-        """Whether no iteration was done yet."""
+        """Whether no iteration is completed."""
         return self.updater.iteration == 0
 
     @property
     def stop_trigger(self) -> bool:
-        """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
+        """Whether the training should stop, as decided by the stop trigger after the last iteration."""
         return self._stop.should_stop
 
     @property
     def is_ended(self) -> bool:
-        """Whether the run has ended: the training is over, or was closed, or has failed."""
+        """Whether the run has ended: the training stopped, was closed, or failed."""
         return self._lifecycle.is_ended
 
     @property
     def training_length(self) -> tuple[float, str] | None:
-        """How long the training will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
+        """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
         return self._stop.trigger.training_length
 
     @property
     def out(self) -> str:
-        """The run's directory."""
+        """Path of the run directory."""
         return str(self.run.directory)
 
     def extend(
@@ -183,19 +215,19 @@ class ExtensionsManager:
         *,
         call_before_training: bool | None = None,
     ) -> None:
-        """Registers an extension; what is not given is taken from the extension itself.
+        """Register an extension before the first iteration.
 
         Args:
-            extension: An extension, or any function that takes the manager.
-            name: What it is called; a number is added where the name is taken.
-            trigger: When it runs.
-            priority: Where in the order of an iteration, highest first.
-            call_before_training: Run it once before the first iteration, too.
+            extension: An extension, a function of the manager, or an :class:`ExtensionEntry`.
+            name: Name of the extension. Defaults to its own name. If the name is in use, a number is appended.
+            trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
+            priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
+            call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
 
         Raises:
-            TypeError: It is no extension, or the trigger no trigger.
-            ValueError: The trigger's unit or period is wrong.
-            RuntimeError: The training has begun.
+            TypeError: If an argument has the wrong type.
+            ValueError: If the unit or the period of the trigger is invalid, or the extension cannot run here.
+            RuntimeError: If the training has already started or ended.
         """
         self._lifecycle.check_extendable()
         entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
@@ -203,7 +235,14 @@ class ExtensionsManager:
         self._extensions.add(entry.replace(name, priority, trigger, call_before_training))
 
     def get_extension(self, name: str) -> Extension:
-        """The extension that was registered under a name; ValueError if there is none."""
+        """Return the extension registered under a name.
+
+        Args:
+            name: Name of the extension.
+
+        Raises:
+            ValueError: If no extension has this name.
+        """
         return self._extensions.get(name)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -216,20 +255,20 @@ class ExtensionsManager:
         epoch_size: int | None = None,
         step_optimizers: Sequence[str] = (),
     ) -> IterationScope:
-        """One iteration, as a ``with`` block around the update.
+        """Return the context manager of one iteration, to use around the update.
 
-        All arguments may be left out: the manager counts by itself.
+        The manager counts iterations and epochs itself; all arguments are optional.
 
         Args:
-            epoch: The epoch that the iteration belongs to, from 0.
-            iteration: The number of this iteration, from 0 and over all epochs.
-            epoch_size: Iterations in one epoch, where the manager was not told.
-            step_optimizers: Optimizers whose ``zero_grad()`` is called before the block and ``step()`` after it.
+            epoch: Epoch of the iteration, from 0. Defaults to the manager's count.
+            iteration: Number of the iteration, from 0 and over all epochs. Defaults to the manager's count.
+            epoch_size: Number of iterations per epoch. Defaults to ``iters_per_epoch``.
+            step_optimizers: Names of optimizers whose ``zero_grad()`` is called before the block and whose ``step()``
+                is called after the block. Defaults to none.
 
         Raises:
-            RuntimeError: The training is over.
-            ValueError: The numbers contradict each other, or what the manager has counted, or there is no such
-                optimizer.
+            RuntimeError: If the training has ended, or an iteration is in progress. Raised on entering the block.
+            ValueError: If an argument contradicts another or the manager's count, or an optimizer does not exist.
         """
         if epoch_size is not None:
             self.updater.set_iters_per_epoch("epoch_size", epoch_size)
@@ -237,20 +276,23 @@ class ExtensionsManager:
             self.updater.set_position(iteration, epoch)
         if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
             raise ValueError(
-                f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
+                f"step_optimizers: expected a list of names from {', '.join(self.optimizers) or 'none'}, "
                 f"got {step_optimizers!r}"
             )
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
     def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
-        """The batches of a loader, epoch after epoch, until the training is over; then the run ends.
+        """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
 
         Args:
-            loader: A DataLoader or any other iterable that can be iterated over again and again.
+            loader: A DataLoader or another iterable that can be iterated repeatedly.
+
+        Yields:
+            The batches. After a resume, they start at the batch that followed the snapshot.
 
         Raises:
-            RuntimeError: A whole epoch went by without ``run_iteration()``.
+            RuntimeError: If a whole epoch passes without an iteration.
         """
         if not self.updater.is_epoch_length_set and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
@@ -263,16 +305,16 @@ class ExtensionsManager:
                     break
             if self.updater.iteration == before:
                 raise RuntimeError(
-                    "batches(): a whole epoch went by without an iteration; is the loader empty (an iterator is, after "
-                    "one pass: give what it was made from), or 'with manager.run_iteration():' missing in the loop?"
+                    "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and can "
+                    "be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
                 )
         self.close()
 
     def close(self, status: Status | None = None) -> None:
-        """Ends the training and its run; called again, does nothing.
+        """End the training and its run. Has no effect if the training has ended.
 
         Args:
-            status: How it ended; by default FINISHED.
+            status: Status of the run. Defaults to ``"FINISHED"``.
         """
         self._lifecycle.finish(status=status)
 
@@ -287,51 +329,58 @@ class ExtensionsManager:
         else:
             self._lifecycle.fail(error)
 
-    # -- the state -----------------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the training: tensors and plain values only.
+        """Return the complete training state: tensors and plain values only.
 
         Raises:
-            TypeError: Something else is in the state of a part; its place is named.
+            TypeError: If the state of a part contains anything else. The message names its position.
         """
         return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state, in the run that it was taken in; before the first iteration.
+        """Restore a state and continue its run, before the first iteration.
+
+        Args:
+            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
 
         Raises:
-            RuntimeError: The training has begun.
-            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
-                nothing was restored.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
+                differences, and nothing is restored.
         """
         self._lifecycle.begin_restore("load_state_dict()")
         self._state.load_state_dict(state)
 
     def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
-        """Goes on from a snapshot as if the training had never stopped; before the first iteration.
+        """Restore a snapshot and continue its run, before the first iteration.
 
         Args:
-            source: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
-                ``snapshot(keep_best=...)`` says. A file. Or a tracked checkpoint, ``"runs:/<run id>"`` or
-                ``"models:/<model id>"`` with MLflow, also on another machine.
+            source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
+                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
+                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
 
         Returns:
-            What was resumed from; None if there is no snapshot yet. The run in the directory then begins again.
+            The checkpoint that was restored; None if there is no snapshot. Then the run restarts at its beginning.
 
         Raises:
-            SnapshotError: The file, or what was fetched, is damaged or no snapshot.
-            LookupError: There is no such checkpoint.
-            RuntimeError: The training has begun.
-            ValueError: The snapshot is that of another training.
+            SnapshotError: If the snapshot is damaged or not a snapshot.
+            LookupError: If the checkpoint does not exist.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the snapshot belongs to another training.
         """
         self._lifecycle.begin_restore("resume()")
         return resume_training(source, self._extensions, self._state, self.run, self.world)
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+    # -- for front ends ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
+        """Start the training before the first batch of a loop.
+
+        The random state of a restored snapshot is restored again, so that random numbers drawn since the resume have
+        no effect. Has no effect on the extensions if the training has started or ended.
+        """
         lifecycle = self._lifecycle
         if not lifecycle.is_ended:
             lifecycle.open()
@@ -340,5 +389,5 @@ class ExtensionsManager:
         self.loaders.begin()
 
     def _on_stop(self) -> None:
-        """The stop trigger has fired."""
+        """Handle the end of the iteration in which the stop trigger fired."""
         self.close()

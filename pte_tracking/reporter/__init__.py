@@ -1,7 +1,7 @@
-"""What the training observes: reported from anywhere, collected in one dictionary, averaged over an interval.
+"""Reported values: collected in one dictionary per iteration and averaged over an interval.
 
-A value is a plain number from the moment it is reported. Only what lies on another device stays there, detached from
-its graph and copied, until somebody needs the number: reading it would make the host wait for the device.
+A value is converted to a plain number when it is reported. Only a tensor on another device remains a tensor, detached
+and copied, until its number is needed: reading the number would make the host wait for the device.
 """
 
 from __future__ import annotations

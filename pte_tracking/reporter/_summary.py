@@ -14,7 +14,13 @@ from pte_tracking.reporter._values import to_device_scalar
 
 
 class SummaryState(TypedDict):
-    """A summary's state: how many values, their sum and the sum of their squares, each by weight."""
+    """State of a :class:`Summary`.
+
+    Attributes:
+        n: Sum of the weights.
+        x: Weighted sum of the values.
+        x2: Weighted sum of the squared values.
+    """
 
     n: float
     x: float
@@ -22,7 +28,24 @@ class SummaryState(TypedDict):
 
 
 class Summary:
-    """Mean and standard deviation of a sequence of numbers, in double precision."""
+    """Mean and standard deviation of a sequence of numbers, in double precision.
+
+    Attributes:
+        n: Sum of the weights.
+        x: Weighted sum of the numbers.
+        x2: Weighted sum of the squared numbers.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> summary = pte.Summary()
+        >>> for number in (1, 2, 3, 6):
+        ...     summary.add(number)
+        >>> summary.compute_mean()
+        3.0
+        >>> summary.add(9, weight=2)
+        >>> summary.compute_mean()
+        5.0
+    """
 
     __slots__ = ("n", "x", "x2")
 
@@ -32,35 +55,54 @@ class Summary:
         self.x2 = 0.0
 
     def add(self, value: Any, weight: float = 1) -> None:
-        """Adds a number (a tensor's is read at once), counted ``weight`` times."""
+        """Add a number.
+
+        Args:
+            value: A real number or a tensor of one element, which is read immediately.
+            weight: Weight of the number in the mean. Defaults to 1.
+
+        Raises:
+            TypeError: If the value is not a real number.
+            ValueError: If the value has several elements.
+        """
         number = to_number("value", value)
         self.n += weight
         self.x += weight * number
         self.x2 += weight * number * number
 
     def compute_mean(self) -> float:
-        """The mean; NaN of nothing."""
+        """Return the weighted mean; NaN if no number was added."""
         return self.x / self.n if self.n else math.nan
 
     def make_statistics(self) -> tuple[float, float]:
-        """The mean and the standard deviation of the whole (not of a sample)."""
+        """Return the mean and the population standard deviation; NaN if no number was added."""
         mean = self.compute_mean()
         variance = self.x2 / self.n - mean * mean if self.n else math.nan
-        # Rounding can leave less than nothing; max() in this order lets NaN through.
+        # Rounding can make the variance negative. In this order of arguments, max() returns NaN for NaN.
         return mean, math.sqrt(max(variance, 0.0))
 
     def state_dict(self) -> SummaryState:
+        """Return the state: plain numbers only."""
         return {"n": self.n, "x": self.x, "x2": self.x2}
 
     def load_state_dict(self, state: SummaryState) -> None:
+        """Restore the state returned by :meth:`state_dict`."""
         self.n, self.x, self.x2 = state["n"], state["x"], state["x2"]
 
 
 class DictSummary:
-    """Mean and standard deviation of each key of a sequence of dictionaries.
+    """Mean and standard deviation of each key in a sequence of dictionaries.
 
-    Numbers that lie on another device are summed there, with one operation for all keys, and fetched together when a
-    result is asked for.
+    Tensors on another device are summed on their device, with one operation for all keys, and copied to the host
+    together when a result is computed.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> summary = pte.DictSummary()
+        >>> summary.add({"loss": 1.0, "accuracy": (0.5, 10)})
+        >>> summary.add({"loss": 2.0, "accuracy": (0.8, 20)})
+        >>> summary.compute_mean()
+        {'loss': 1.5, 'accuracy': 0.7}
     """
 
     def __init__(self) -> None:
@@ -69,15 +111,18 @@ class DictSummary:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was added."""
+        """Whether no value was added."""
         return not self._summaries
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Adds a dictionary of numbers; a value may be a pair of a number and its weight.
+        """Add a dictionary of numbers.
+
+        Args:
+            values: By key, a real number, a tensor of one element, or a tuple of a number and its weight.
 
         Raises:
-            TypeError: A value is no real number.
-            ValueError: A value has more than one element.
+            TypeError: If a value is not a real number.
+            ValueError: If a value has several elements.
         """
         summaries = self._summaries
         on_devices: dict[str, tuple[Tensor, float]] = {}
@@ -93,7 +138,7 @@ class DictSummary:
                     on_devices[key] = to_device_scalar(key, value, copy=False), weight
                     continue
                 value = to_number(key, value)
-            # Written out, not Summary.add: every value of every iteration passes here, once for each report.
+            # Inlined Summary.add(): this code runs for each value of each report in each iteration.
             weighted = weight * value
             summary.n += weight
             summary.x += weighted
@@ -102,12 +147,12 @@ class DictSummary:
             self._add_on_devices(on_devices)
 
     def compute_mean(self) -> dict[str, float]:
-        """The mean of each key."""
+        """Return the weighted mean of each key."""
         self._fetch()
         return {key: summary.compute_mean() for key, summary in self._summaries.items()}
 
     def make_statistics(self) -> dict[str, float]:
-        """The mean of each key, and its standard deviation as ``key.std``."""
+        """Return the mean of each key, and its population standard deviation as ``key.std``."""
         self._fetch()
         statistics = {}
         for key, summary in self._summaries.items():
@@ -115,10 +160,12 @@ class DictSummary:
         return statistics
 
     def state_dict(self) -> dict[str, SummaryState]:
+        """Return the state of the summary of each key."""
         self._fetch()
         return {key: summary.state_dict() for key, summary in self._summaries.items()}
 
     def load_state_dict(self, state: Mapping[str, SummaryState]) -> None:
+        """Restore the state returned by :meth:`state_dict`."""
         self._device_sums.clear()
         self._summaries = {}
         for key, saved in state.items():
@@ -134,7 +181,7 @@ class DictSummary:
             self._device_sums[group].add(list(on_device.values()))
 
     def _fetch(self) -> None:
-        """Takes in what was summed on other devices: one copy from each device."""
+        """Add the sums on other devices to the summaries, with one copy per device."""
         for device in {device for device, _ in self._device_sums}:
             groups = [
                 (keys, sums) for (group_device, keys), sums in self._device_sums.items() if group_device == device
@@ -152,12 +199,16 @@ class DictSummary:
 
 
 class _DeviceSums:
-    """Sums of the same keys, kept on their device.
+    """Sums of a fixed list of keys, kept on a device.
+
+    Args:
+        keys: Number of keys.
+        like: Tensor whose device and type the sums get.
 
     Attributes:
-        weights: How much was added to each key; known here without asking the device.
-        x: The sums, one for each key.
-        x2: The sums of the squares.
+        weights: Sum of the weights of each key. Kept on the host, so that reading it does not wait for the device.
+        x: Weighted sum of each key.
+        x2: Weighted sum of the squares of each key.
     """
 
     def __init__(self, keys: int, like: Tensor) -> None:

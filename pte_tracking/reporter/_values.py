@@ -9,11 +9,12 @@ from torch import Tensor
 
 from pte_tracking._store.values import to_number
 
-#: An observed number; a tensor without dimensions where it still lies on another device.
+#: A reported number. On another device it is a tensor without dimensions.
 Value: TypeAlias = int | float | Tensor
 Observation: TypeAlias = dict[str, Value]
 
-_SINGLE_PRECISION = {"mps", "xpu"}  # Metal, and Intel's small ones, have no double
+# Types of devices without double precision: Metal, and some GPUs of Intel.
+_SINGLE_PRECISION = {"mps", "xpu"}
 
 
 def to_value(key: str, value: Any) -> Value:
@@ -22,7 +23,8 @@ def to_value(key: str, value: Any) -> Value:
     if value.is_cpu:
         try:
             number = value.item()
-        except RuntimeError:  # several elements: to_number() says which value it is
+        except RuntimeError:
+            # The tensor has several elements. to_number() raises an error that names the key.
             return to_number(key, value)
         return number if type(number) is float else to_number(key, number)
     return to_device_scalar(key, value, copy=True)
@@ -30,8 +32,10 @@ def to_value(key: str, value: Any) -> Value:
 
 def to_device_scalar(key: str, value: Tensor, *, copy: bool) -> Tensor:
     if value.numel() != 1 or value.is_complex() or value.is_meta:
-        to_number(key, value)  # raises what it would for a tensor of the host
+        # Raises the same error as for a tensor on the host.
+        to_number(key, value)
     precision = torch.float32 if value.device.type in _SINGLE_PRECISION else torch.float64
     if not copy and value.dtype is precision and not value.shape and not value.requires_grad:
-        return value  # as report() left it
+        # report() has converted the value already.
+        return value
     return value.detach().to(precision, copy=copy).reshape(())

@@ -50,13 +50,13 @@ OPERATIONS: dict[str, Operation] = {
     "close": lambda manager: manager.close(),
 }
 
-EXTEND = r"extend\(\): the training has begun; add all extensions before the first iteration"
-RESUME = r"resume\(\): the training has begun; restore its state before the first iteration"
-LOAD = r"load_state_dict\(\): the training has begun; restore its state before the first iteration"
-NESTED = r"run_iteration\(\): an iteration is running; end its 'with' block before the next one"
-CLOSED = r"the run has ended after iteration 1, before the training was over; .* call its resume\(\)"
-UNUSED = r"the run has ended after iteration 0, before the training was over; .* call its resume\(\)"
-STOPPED = r"the training is over since iteration 2; look at manager\.stop_trigger"
+EXTEND = r"extend\(\): the training has already started or ended\. Add all extensions before the first iteration"
+RESUME = r"resume\(\): the training has already started or ended\. Restore its state before the first iteration"
+LOAD = r"load_state_dict\(\): the training has already started or ended\. Restore its state before the first iteration"
+NESTED = r"run_iteration\(\): an iteration is in progress\. End its 'with' block first"
+CLOSED = r"The run ended after iteration 1, before the training was complete\. .* call its resume\(\)"
+UNUSED = r"The run ended after iteration 0, before the training was complete\. .* call its resume\(\)"
+STOPPED = r"Training already stopped at iteration 2\. Check manager\.stop_trigger"
 
 #: The refused calls. Every pair of a phase and an operation that is not in this table is allowed.
 REFUSED: dict[tuple[str, str], str] = {
@@ -128,7 +128,7 @@ def test_trainer_run_after_end_raises_runtime_error(tmp_path: Path) -> None:
 
     trainer = pte.Trainer(Updater(), (1, "epoch"), tmp_path, sinks=[])
     trainer.run()
-    with pytest.raises(RuntimeError, match=r"run\(\): this training has ended; make another Trainer"):
+    with pytest.raises(RuntimeError, match=r"run\(\): the training has already ended\. .* create another Trainer"):
         trainer.run()
 
 
