@@ -19,6 +19,7 @@ from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
@@ -30,7 +31,7 @@ from pte_tracking.triggers import get_trigger
 _Batch = TypeVar("_Batch")
 
 
-class ExtensionsManager:
+class ExtensionsManager(TrainingProgress):
     """Manager that runs extensions around the iterations of a user's training loop.
 
     At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
@@ -150,56 +151,10 @@ class ExtensionsManager:
             world=self.world,
         )
 
-    # -- properties ----------------------------------------------------------------------------------------------------
-
-    @property
-    def iteration(self) -> int:
-        """Number of completed iterations."""
-        return self.updater.iteration
-
-    @property
-    def iters_per_epoch(self) -> int:
-        """Number of iterations per epoch.
-
-        Raises:
-            RuntimeError: If the epoch length is not set.
-        """
-        return self.updater.iters_per_epoch
-
-    @property
-    def epoch(self) -> int:
-        """Number of completed epochs."""
-        return self.updater.epoch
-
-    @property
-    def epoch_detail(self) -> float:
-        """Number of completed epochs, including the fraction of the current epoch."""
-        return self.updater.epoch_detail
-
-    @property
-    def elapsed_time(self) -> float:
-        """Training time in seconds, including the time before a resume."""
-        return self.updater.elapsed_time
-
-    @property
-    def is_before_training(self) -> bool:
-        """Whether no iteration is completed."""
-        return self.updater.iteration == 0
-
-    @property
-    def stop_trigger(self) -> bool:
-        """Whether the training should stop, as decided by the stop trigger after the last iteration."""
-        return self._stop.should_stop
-
     @property
     def is_ended(self) -> bool:
         """Whether the run has ended: the training stopped, was closed, or failed."""
         return self._lifecycle.is_ended
-
-    @property
-    def training_length(self) -> tuple[float, str] | None:
-        """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
-        return self._stop.trigger.training_length
 
     @property
     def out(self) -> str:
