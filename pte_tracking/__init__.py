@@ -1,4 +1,4 @@
-"""Training extensions for PyTorch in the Chainer tradition, joined to durable experiment tracking."""
+"""Training extensions for PyTorch in the style of Chainer, connected to durable experiment tracking."""
 
 from __future__ import annotations
 
@@ -25,18 +25,26 @@ if TYPE_CHECKING:
     from pte_tracking._interface.extension import Extension as Extension
     from pte_tracking._interface.extension import Manager as Manager
     from pte_tracking._interface.extension import make_extension as make_extension
+    from pte_tracking._runs.directory import DirectoryInUseError as DirectoryInUseError
     from pte_tracking._runs.run import Run as Run
+    from pte_tracking._snapshots.errors import SnapshotError as SnapshotError
+    from pte_tracking._store.manifest import RunNotFoundError as RunNotFoundError
     from pte_tracking.reporter import DictSummary as DictSummary
     from pte_tracking.reporter import Reporter as Reporter
     from pte_tracking.reporter import Summary as Summary
     from pte_tracking.reporter import get_current_reporter as get_current_reporter
     from pte_tracking.reporter import report as report
     from pte_tracking.reporter import report_scope as report_scope
+    from pte_tracking.sinks import Checkpoint as Checkpoint
     from pte_tracking.triggers import Trigger as Trigger
     from pte_tracking.triggers import get_trigger as get_trigger
 else:
-    # Loaded when first used: a backend, or the delivery process, comes through here and must not wait for torch.
-    _HOMES = {
+    # Loaded on first use: backends and the delivery process import this package and must not wait for torch.
+    _NAMES_BY_MODULE = {
+        "_engine.ignite": ("IgniteExtensionsManager",),
+        "_engine.manager": ("ExtensionsManager",),
+        "_engine.registry": ("ExtensionEntry",),
+        "_engine.trainer": ("Trainer",),
         "_interface.extension": (
             "PRIORITY_EDITOR",
             "PRIORITY_READER",
@@ -46,26 +54,26 @@ else:
             "Manager",
             "make_extension",
         ),
-        "_engine.registry": ("ExtensionEntry",),
-        "_engine.ignite": ("IgniteExtensionsManager",),
-        "_engine.manager": ("ExtensionsManager",),
-        "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
+        "_runs.directory": ("DirectoryInUseError",),
         "_runs.run": ("Run",),
-        "_engine.trainer": ("Trainer",),
+        "_snapshots.errors": ("SnapshotError",),
+        "_store.manifest": ("RunNotFoundError",),
+        "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),
+        "sinks": ("Checkpoint",),
         "triggers": ("Trigger", "get_trigger"),
     }
     _MODULES = ("extensions", "reporter", "sinks", "testing", "triggers", "updaters")
-    _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-    __all__ = sorted(["__version__", *_MODULES, *_HOME_OF])
+    _MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+    __all__ = sorted(["__version__", *_MODULES, *_MODULE_BY_NAME])
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
             return importlib.import_module(f"pte_tracking.{name}")
-        if name not in _HOME_OF:
+        if name not in _MODULE_BY_NAME:
             raise AttributeError(f"module 'pte_tracking' has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"pte_tracking.{_HOME_OF[name]}"), name)
-        globals()[name] = found
-        return found
+        value = getattr(importlib.import_module(f"pte_tracking.{_MODULE_BY_NAME[name]}"), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""How a Trainer updates the weights: one batch, one loss, one step."""
+"""Updaters of a Trainer: one batch, one loss, and one step per update."""
 
 from __future__ import annotations
 
@@ -15,63 +15,82 @@ from pte_tracking._interface.progress import Progress
 
 
 class Updater(Protocol):
-    """What a Trainer needs of an updater."""
+    """Interface between a Trainer and its updater."""
 
     @property
     def models(self) -> Mapping[str, nn.Module]:
-        """The models that are trained, by name."""
+        """Models to train, by name."""
 
     @property
     def optimizers(self) -> Mapping[str, optim.Optimizer]:
-        """The optimizers by name."""
+        """Optimizers by name."""
 
     @property
     def state_objects(self) -> Mapping[str, Any]:
-        """What else of the updater's belongs into snapshots, by name."""
+        """Other objects of the updater to save in snapshots, by name."""
 
     @property
     def iters_per_epoch(self) -> int | None:
-        """Updates in one epoch, if that is known."""
+        """Number of updates per epoch; None if unknown."""
 
     def connect(self, loaders: LoaderRegistry, progress: Progress) -> None:
-        """Take the batches from here from now on, where the places in the data are kept; updates are counted there."""
+        """Connect the updater to a trainer.
+
+        Args:
+            loaders: Registry that the updater has to take its batches from, so that snapshots contain their positions.
+            progress: Counter of the updates.
+        """
 
     def update(self) -> None:
-        """Do one update."""
+        """Perform one update."""
 
 
 class StandardUpdater:
-    """Takes a batch, has a loss computed for it, and steps the optimizers down its gradient.
+    """Updater that computes the loss of a batch and steps the optimizers.
 
-    The loss function is called with the batch unpacked: with the parts of a list or tuple as arguments, with those of a
-    dictionary by name. It reports what it wants to be seen; the loss itself is not reported by the updater. Optimizers
-    that evaluate the loss several times, such as LBFGS, are given what they need for that, as any single optimizer is;
-    what was reported last counts then. Several optimizers all step down the gradient of the one loss; for anything
-    else, such as two networks against each other, override :meth:`update_core`.
+    The loss function receives the parts of a batch as arguments: by position if the batch is a list or a tuple, by name
+    if it is a dictionary. It has to report the values to log; the updater does not report the loss.
 
-    Mixed precision: ``autocast=torch.autocast("cuda", torch.float16), scaler=torch.amp.GradScaler()``. The scaler's
-    state is in the snapshots as ``"scaler"``.
+    A single optimizer may evaluate the loss several times in a step, as LBFGS does; the values of the last evaluation
+    are logged. Several optimizers step on the gradient of the same loss. For other updates, such as those of
+    adversarial networks, override :meth:`update_core`.
+
+    For mixed precision, pass ``autocast=torch.autocast("cuda", torch.float16), scaler=torch.amp.GradScaler()``. The
+    state of the scaler is saved in snapshots as ``"scaler"``.
 
     Args:
-        iterator: A ``DataLoader``, or several by name. A pass over ``"main"`` is an epoch.
-        optimizer: An optimizer, or several by any names. The attribute ``target`` of each is the model that it trains:
-            ``optimizer.target = model``.
-        converter: Called with a batch and the device; by default moves the batch there.
-        device: Where the batches are needed.
-        loss_func: Gives the loss of a batch, a tensor of one element; by default the target of the optimizer
-            ``"main"``. An :meth:`update_core` of one's own may do without.
-        autocast: Around the computation of the loss.
-        scaler: Scales the loss, so that its gradient does not vanish in half precision.
-
-    Raises:
-        TypeError: An argument is of the wrong type, or the loss function cannot be called with the batches.
-        ValueError: An optimizer has no target, no loader is called ``"main"``, or there is no loss function.
+        iterator: A ``DataLoader`` or another iterable of batches, or several by name. A pass over ``"main"``, or over
+            the single one, is an epoch.
+        optimizer: An optimizer, or several by name. The attribute ``target`` of each has to be the model that it
+            trains: ``optimizer.target = model``.
+        converter: Function of a batch and the device that returns the batch for the loss function. Defaults to moving
+            all tensors of the batch to the device.
+        device: Device of the batches. Defaults to None, which leaves the batches where they are.
+        loss_func: Function that returns the loss of a batch, a tensor of one element. Defaults to the target of the
+            optimizer ``"main"``. Not required if a subclass overrides :meth:`update_core`.
+        autocast: Context manager around the computation of the loss. Defaults to none.
+        scaler: Gradient scaler for half precision. Defaults to none.
 
     Attributes:
-        optimizers: The optimizers by name.
-        models: Their targets, by the names of the optimizers.
-        loss_func: The function that gives the loss, if there is one.
-        progress: How many updates were done; an updater in a Trainer has the Trainer's.
+        optimizers: Optimizers by name.
+        models: Targets of the optimizers, by the names of the optimizers.
+        loss_func: Loss function; None if there is none.
+        progress: Counter of the updates; that of the Trainer after :meth:`connect`.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or the loss function does not accept the batches.
+        ValueError: If an optimizer has no target, no iterable is named ``"main"``, or there is no loss function.
+
+    Example:
+        >>> import torch
+        >>> from pte_tracking.updaters import StandardUpdater
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> optimizer.target = model
+        >>> updater = StandardUpdater([torch.ones(1, 1)], optimizer, loss_func=lambda x: model(x).square().sum())
+        >>> updater.update()
+        >>> model.weight.item()
+        0.0
     """
 
     def __init__(
@@ -87,29 +106,30 @@ class StandardUpdater:
     ) -> None:
         self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator, Iterable)
         self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer, optim.Optimizer)
-        self.models = {name: _target(name, optimizer) for name, optimizer in self.optimizers.items()}
+        self.models = {name: _target_of(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
         self._converter = converter or to_device
         self._device = device
         self._autocast = autocast or nullcontext()
         self._scaler = scaler
-        self._feeds = LoaderRegistry()
+        self._registry = LoaderRegistry()
         self.progress = Progress(self.iters_per_epoch or None)
-        self._passes: dict[str, Iterator[Any]] = {}
+        self._iterators: dict[str, Iterator[Any]] = {}
         if type(self).update_core is not StandardUpdater.update_core:
-            return  # which may need no loss function, or call it otherwise
-        loss_func, form = self._loss_func(), example_batch(self._loaders["main"])
-        if converter is None and form is not None:
-            check_signature(loss_func, form, "loss_func")
+            # A subclass may need no loss function, or may call it with other arguments.
+            return
+        loss_func, example = self._loss_func(), example_batch(self._loaders["main"])
+        if converter is None and example is not None:
+            check_signature(loss_func, example, "loss_func")
 
     @property
     def state_objects(self) -> Mapping[str, Any]:
-        """What else belongs into snapshots: the scaler."""
+        """Gradient scaler, by name, to save in snapshots."""
         return {} if self._scaler is None else {"scaler": self._scaler}
 
     @property
     def iters_per_epoch(self) -> int | None:
-        """Batches in one pass over ``"main"``, if that is known."""
+        """Number of batches in one pass over ``"main"``; None if unknown."""
         try:
             return len(self._loaders["main"])  # type: ignore[arg-type]
         except TypeError:
@@ -117,63 +137,74 @@ class StandardUpdater:
 
     @property
     def iteration(self) -> int:
-        """Updates done before the one under way."""
+        """Number of completed updates."""
         return self.progress.iteration
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return self.progress.epoch
 
     @property
     def epoch_detail(self) -> float:
-        """Epochs done, with the fraction of the one under way."""
+        """Number of completed epochs, including the fraction of the current epoch."""
         return self.progress.epoch_detail
 
     @property
     def is_new_epoch(self) -> bool:
-        """Whether the last update done was the last of its epoch."""
+        """Whether the last completed update was the last one of its epoch."""
         return self.progress.is_new_epoch
 
     def connect(self, loaders: LoaderRegistry, progress: Progress) -> None:
-        """Take the batches from here from now on, and the count of updates."""
-        self._feeds, self.progress = loaders, progress
+        """Connect the updater to a trainer; called by the Trainer.
+
+        Args:
+            loaders: Registry to take batches from, which tracks the positions of the loaders.
+            progress: Counter of the updates.
+        """
+        self._registry, self.progress = loaders, progress
         for name, loader in self._loaders.items():
             loaders.register(loader, name)
 
     def get_iterator(self, name: str = "main") -> Iterable[Any]:
-        """The loader of that name."""
+        """Return the iterable of batches of a name."""
         return self._loaders[name]
 
     def get_optimizer(self, name: str = "main") -> optim.Optimizer:
-        """The optimizer of that name."""
+        """Return the optimizer of a name."""
         return self.optimizers[name]
 
     def get_all_optimizers(self) -> dict[str, optim.Optimizer]:
-        """All optimizers by name."""
+        """Return all optimizers by name."""
         return dict(self.optimizers)
 
     def next_batch(self, name: str = "main") -> Any:
-        """The next batch of a loader, converted; begins the next pass at the end of one.
+        """Return the next batch, converted. After the last batch, start the next pass.
+
+        Args:
+            name: Name of the iterable of batches. Defaults to ``"main"``.
 
         Raises:
-            ValueError: The loader gives no batch at all.
+            ValueError: If a pass yields no batch.
         """
-        batch = next(self._passes.get(name, iter(())), _END)
+        batch = next(self._iterators.get(name, iter(())), _END)
         if batch is _END:
-            self._passes[name] = iter(self._feeds.register(self._loaders[name], name))
-            batch = next(self._passes[name], _END)
+            self._iterators[name] = iter(self._registry.register(self._loaders[name], name))
+            batch = next(self._iterators[name], _END)
         if batch is _END:
-            hint = "; an iterator gives one pass only: give what it was made from" if self.iteration else ""
-            raise ValueError(f"iterator: {name!r} is empty{hint}")
+            hint = " An iterator can be used once only. Pass the iterable that it was created from."
+            raise ValueError(f"iterator: {name!r} is empty.{hint if self.iteration else ''}")
         return self._converter(batch, self._device)
 
     def update(self) -> None:
-        """Do one update."""
+        """Perform one update."""
         self.update_core()
 
     def update_core(self) -> None:
-        """What an update is; for subclasses to override, with :meth:`next_batch` and :meth:`minimize`."""
+        """Compute the loss of the next batch and step all optimizers.
+
+        Subclasses override this method for other updates. They can use :meth:`next_batch` and :meth:`minimize`.
+        """
         loss_func = self._loss_func()
         args, kwargs = unpack(self.next_batch())
         self.minimize(lambda: loss_func(*args, **kwargs), *self.optimizers.values())
@@ -181,20 +212,20 @@ class StandardUpdater:
     def _loss_func(self) -> Callable[..., Tensor]:
         if self.loss_func is None:
             raise ValueError(
-                "loss_func: needed unless an optimizer is called 'main', whose target it would be; there are "
+                "loss_func: required unless an optimizer is named 'main', got optimizers "
                 f"{', '.join(map(repr, self.optimizers)) or 'none'}"
             )
         return self.loss_func
 
     def minimize(self, compute_loss: Callable[[], Tensor], *optimizers: optim.Optimizer) -> None:
-        """Step optimizers down the gradient of a loss.
+        """Step optimizers on the gradient of a loss.
 
         Args:
-            compute_loss: Computes it.
-            optimizers: The optimizers that take the step; the gradients of no others are set to zero before.
+            compute_loss: Function that returns the loss, a tensor of one element.
+            *optimizers: Optimizers to step. Only their gradients are set to zero before.
 
         Raises:
-            TypeError: The loss is no tensor.
+            TypeError: If the loss is not a tensor.
         """
 
         def closure() -> Any:
@@ -203,7 +234,7 @@ class StandardUpdater:
             with self._autocast:
                 loss = compute_loss()
             if not isinstance(loss, Tensor):
-                raise TypeError(f"loss_func: expected it to return the loss as a tensor, got {loss!r}")
+                raise TypeError(f"loss_func: expected a tensor as the returned loss, got {loss!r}")
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return loss
 
@@ -223,26 +254,24 @@ class StandardUpdater:
 _END: Any = object()
 
 
-def _by_name(argument: str, given: Any, kind: type) -> dict[str, Any]:
-    named = dict(given) if isinstance(given, Mapping) else {"main": given}
-    for name, one in named.items():
-        if not isinstance(one, kind):
+def _by_name(argument: str, value: Any, kind: type) -> dict[str, Any]:
+    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
+    for name, item in by_name.items():
+        if not isinstance(item, kind):
             raise TypeError(
                 f"{argument}: expected {'a DataLoader' if kind is Iterable else 'an optimizer'} as {name!r}, "
-                f"got {one!r} of type {type(one).__name__}; the order is StandardUpdater(iterator, optimizer)"
+                f"got {item!r} of type {type(item).__name__}. The argument order is "
+                "StandardUpdater(iterator, optimizer)."
             )
-    if kind is Iterable and "main" not in named:
-        raise ValueError(
-            f"{argument}: one of them has to be called 'main', got {', '.join(map(repr, named)) or 'none'}"
-        )
-    return named
+    if kind is Iterable and "main" not in by_name:
+        raise ValueError(f"{argument}: expected the name 'main', got {', '.join(map(repr, by_name)) or 'none'}")
+    return by_name
 
 
-def _target(name: str, optimizer: optim.Optimizer) -> nn.Module:
+def _target_of(name: str, optimizer: optim.Optimizer) -> nn.Module:
     target = getattr(optimizer, "target", None)
     if not isinstance(target, nn.Module):
         raise ValueError(
-            f"optimizer: {name!r} has no model as its target; set optimizer.target = model, which is also what "
-            "snapshots of the training hold"
+            f"optimizer: {name!r} has no model as its target. Set optimizer.target = model. Snapshots save this model."
         )
     return target

@@ -1,9 +1,10 @@
-"""What users may import: listed, sorted, there, and cheap."""
+"""Public names: listed, importable, and cheap to import."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 import types
@@ -15,8 +16,12 @@ import pte_tracking
 PUBLIC = ["pte_tracking", "pte_tracking.extensions", "pte_tracking.sinks", "pte_tracking.triggers"]
 
 
+#: Raised within the package only; callers get DirectoryInUseError instead.
+INTERNAL_ERRORS = {"LockedError"}
+
+
 def modules_after(statements: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after some statements."""
+    """Return the modules that a new interpreter has loaded after some statements."""
     program = f"{statements}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -28,7 +33,7 @@ def module(request: pytest.FixtureRequest) -> types.ModuleType:
 
 
 def test_all_names_are_unique(module: types.ModuleType) -> None:
-    assert len(module.__all__) == len(set(module.__all__))  # ruff checks the order
+    assert len(module.__all__) == len(set(module.__all__))
 
 
 def test_all_names_are_importable(module: types.ModuleType) -> None:
@@ -68,3 +73,46 @@ def test_import_backend_loads_no_torch_and_no_client_library(backend: str) -> No
 def test_import_public_names_loads_no_client_library() -> None:
     loaded = modules_after("\n".join(f"from {module} import *" for module in PUBLIC))
     assert loaded.isdisjoint({"mlflow", "tensorboard", "matplotlib", "ignite", "pandas"})
+
+
+def test_star_import_loads_no_pytest() -> None:
+    assert modules_after("from pte_tracking import *").isdisjoint({"pytest", "hypothesis"})
+
+
+def test_testing_module_is_attribute_of_package() -> None:
+    assert pte_tracking.testing.SinkContract.__name__ == "SinkContract"
+
+
+def test_sink_is_exported_by_sinks_only() -> None:
+    assert not hasattr(pte_tracking, "Sink")
+    assert hasattr(pte_tracking.sinks, "Sink")
+
+
+def test_checkpoint_is_event_class_of_sinks() -> None:
+    assert pte_tracking.Checkpoint is pte_tracking.sinks.Checkpoint
+
+
+def defined_exceptions() -> set[type[BaseException]]:
+    """Return the exception classes that modules of the package define."""
+    modules = [info.name for info in pkgutil.walk_packages(pte_tracking.__path__, "pte_tracking.")]
+    return {
+        member
+        for module in modules
+        if not module.endswith("__main__")
+        for member in vars(importlib.import_module(module)).values()
+        if isinstance(member, type) and issubclass(member, BaseException) and member.__module__.startswith("pte_")
+    }
+
+
+def test_exceptions_end_in_error_and_are_exported() -> None:
+    exported = {*dir(pte_tracking), *pte_tracking.sinks.__all__} | INTERNAL_ERRORS
+    exceptions = {exception.__name__ for exception in defined_exceptions() if not exception.__name__.startswith("_")}
+    assert {name for name in exceptions if not name.endswith("Error")} == set()
+    assert exceptions - exported == set()
+
+
+@pytest.mark.parametrize("name", ["DirectoryInUseError", "RunNotFoundError", "SnapshotError"])
+def test_exception_of_users_is_importable_from_top_level(name: str) -> None:
+    exception = getattr(pte_tracking, name)
+    assert issubclass(exception, Exception)
+    assert exception.__name__ == name

@@ -1,4 +1,4 @@
-"""Reporting values, and their means over an interval."""
+"""Reported values and their means over an interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pte_tracking.reporter import DictSummary, Reporter, Summary, get_current_re
 
 
 class DistantTensor(Tensor):
-    """Says it is on CUDA and computes on the CPU, for machines without one; counts how often the host waits for it."""
+    """Tensor that claims to be on CUDA, computes on the CPU, and counts how often the host waits for it."""
 
     synchronizations = 0
     operations = 0
@@ -51,7 +51,7 @@ class DistantTensor(Tensor):
 
 
 def make_distant(value: float, **options: Any) -> DistantTensor:
-    """A number on that device."""
+    """Return a number on that device."""
     return DistantTensor(torch.tensor(value, **options))
 
 
@@ -184,9 +184,9 @@ def test_nested_reporters_collect_separate_values() -> None:
 
 
 def test_get_current_reporter_without_reporter_raises_runtime_error() -> None:
-    with pytest.raises(RuntimeError, match="no reporter is current"):
+    with pytest.raises(RuntimeError, match="No reporter is current"):
         get_current_reporter()
-    with pytest.raises(RuntimeError, match="no reporter is current"):
+    with pytest.raises(RuntimeError, match="No reporter is current"):
         report_scope({})
 
 
@@ -272,7 +272,7 @@ def test_dict_summary_device_operations_do_not_grow_with_key_count() -> None:
     def operations(keys: int) -> int:
         reporter, summary = Reporter(), DictSummary()
         reporter.report({str(key): make_distant(1.0) for key in range(keys)})
-        summary.add(reporter.observation)  # makes the sums
+        summary.add(reporter.observation)  # creates the sums
         before = DistantTensor.operations
         summary.add(reporter.observation)
         return DistantTensor.operations - before

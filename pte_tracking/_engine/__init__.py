@@ -1,1 +1,1 @@
-"""Front ends, and the objects that they own."""
+"""Front ends and the objects that they own."""

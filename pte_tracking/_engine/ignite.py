@@ -1,4 +1,4 @@
-"""Extensions in an Ignite engine."""
+"""Manager of the extensions in an Ignite engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
@@ -20,42 +21,57 @@ if TYPE_CHECKING:
 
 
 class IgniteExtensionsManager(ExtensionsManager):
-    """Runs extensions after each iteration of an Ignite engine, and keeps the record of the run.
+    """Manager that runs extensions after each iteration of an Ignite engine.
 
-    The extensions run after the user's own handlers of ``ITERATION_COMPLETED``, also those attached later; what these
-    report, the extensions see. An exception that leaves ``engine.run()`` fails the run; one that a handler of
-    ``EXCEPTION_RAISED`` swallows does not. When the stop trigger fires, the engine is terminated, at the end of the
-    epoch if it is due anyway. When the engine stops earlier, the run stays open: ``engine.run()`` goes on with it,
-    however the engine counts, and ``manager.close()`` or the end of the program ends it.
+    Extensions run after the user's handlers of ``ITERATION_COMPLETED``, including handlers attached later, and receive
+    the values that these report. An exception that leaves ``engine.run()`` fails the run; an exception that a handler
+    of ``EXCEPTION_RAISED`` suppresses does not.
 
-    To resume, restore the manager (or Ignite's own state, by ``engine.load_state_dict()``) and call ``engine.run()``.
+    When the stop trigger fires, the engine is terminated: at the end of the epoch if the trigger fires there. When the
+    engine stops earlier, the run remains open. The next ``engine.run()`` continues it, and ``manager.close()`` or the
+    end of the program ends it.
+
+    To resume, restore the manager, or restore Ignite's state with ``engine.load_state_dict()``. Then call
+    ``engine.run()``.
 
     Args:
-        engine: The engine that trains.
-        models: A module, or modules by name.
-        max_epochs: Epochs after which the training stops, unless ``stop_trigger`` says otherwise.
-        extensions: The extensions; more can be added by :meth:`extend`.
-        optimizers: An optimizer, or optimizers by name.
-        iters_per_epoch: Iterations in one epoch; by default what the engine says.
-        out_dir: The directory of the run.
-        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
-            None.
-        params: Hyperparameters to be recorded; nested ones are flattened.
-        tags: Labels of the run.
-        stop_trigger: When the training stops: any trigger.
-        state_objects: What else belongs into snapshots, by name.
-        run_name: The run's name, for people.
-        close_timeout: Seconds that the end of the training waits for the delivery at most.
-        transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
-            and any other as it is.
+        engine: Engine that trains.
+        models: A module, or modules by name. A single module gets the name ``"main"``.
+        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
+            fractional.
+        extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
+            Defaults to none.
+        optimizers: An optimizer, or optimizers by name. Defaults to none.
+        iters_per_epoch: Number of iterations per epoch. Defaults to the epoch length of the engine.
+        out_dir: Run directory. Defaults to ``"result"``.
+        sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
+        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        tags: Tags of the run. Defaults to none.
+        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
+            Defaults to none.
+        run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
+        close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
+        transform_model: Function of the name and the model that returns the model for extensions and snapshots.
+            Defaults to unwrapping ``DistributedDataParallel`` and ``torch.compile``.
+
 
     Attributes:
-        engine: The engine.
+        engine: Engine that trains.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: An argument's value cannot be.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or contradicts another.
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> engine = Engine(lambda engine, batch: pte.report({"train/loss": batch}))
+        >>> manager = pte.IgniteExtensionsManager(engine, {}, 2, [extensions.LogReport()])
+        >>> state = engine.run([0.5, 0.25], max_epochs=2)
+        >>> manager.iteration, manager.is_ended
+        (4, True)
     """
 
     def __init__(
@@ -98,23 +114,24 @@ class IgniteExtensionsManager(ExtensionsManager):
             transform_model=transform_model,
         )
         self.engine = engine
-        #: How far the engine's count is behind: it begins anew where it has done all that it was asked for.
-        self._ahead = 0
-        self._epoch_begun = 0
+        # Difference between the manager's and the engine's number of iterations: after max_epochs, the engine starts
+        # to count again.
+        self._iteration_offset = 0
+        self._started_epoch = 0
         engine.add_event_handler(Events.STARTED, self._on_started)
         engine.add_event_handler(Events.ITERATION_STARTED, self._on_iteration_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
-        # Not by a handler of EXCEPTION_RAISED: where there is one, the engine takes the exception for handled.
-        engine.run = self._watched(engine.run)  # type: ignore[method-assign]
+        # Not a handler of EXCEPTION_RAISED: the engine does not raise an exception again if it has such a handler.
+        engine.run = self._run_and_close(engine.run)  # type: ignore[method-assign]
 
-    def _watched(self, run: Callable[..., State]) -> Callable[..., State]:
+    def _run_and_close(self, run: Callable[..., State]) -> Callable[..., State]:
         @functools.wraps(run)
-        def watched(*args: Any, **kwargs: Any) -> State:
+        def run_and_close(*args: Any, **kwargs: Any) -> State:
             try:
                 state = run(*args, **kwargs)
             except BaseException as error:
-                self._fail(error)
+                self._lifecycle.fail(error)
                 raise
             finally:
                 self._iteration_scope.leave()
@@ -122,23 +139,24 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self.close()
             return state
 
-        return watched
+        return run_and_close
 
     def _on_started(self, engine: Engine) -> None:
         if self.is_ended:
             raise RuntimeError(
-                f"the training is over since iteration {self.iteration} and its run has ended; to train on, make "
-                "another manager with a larger max_epochs and restore this one's state"
+                f"Training already ended at iteration {self.iteration}. To continue, create another manager with a "
+                "larger max_epochs and restore the state of this manager."
             )
-        self._open_run()
+        self._lifecycle.open()
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
-        if not self._is_started and self.iteration > 0 and state.iteration == 0:  # the manager was restored, it was not
+        # The manager was restored, but the engine was not.
+        if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
-            self._ahead = self.iteration - state.iteration
+            self._iteration_offset = self.iteration - state.iteration
         else:
-            self._ahead = max(0, self.iteration - state.iteration)
+            self._iteration_offset = max(0, self.iteration - state.iteration)
         self.start()
         if state.dataloader is not None:
             state.dataloader = self.loaders.register(state.dataloader)
@@ -146,17 +164,18 @@ class IgniteExtensionsManager(ExtensionsManager):
             engine.terminate()
 
     def _on_iteration_started(self, engine: Engine) -> None:
-        if engine.state.epoch != self._epoch_begun:
-            self._epoch_begun = engine.state.epoch
-            self._come_last()
-        self.updater.iteration = self._ahead + engine.state.iteration - 1
-        self._iteration_scope.leave()  # the one before, if a handler swallowed its error
+        if engine.state.epoch != self._started_epoch:
+            self._started_epoch = engine.state.epoch
+            self._move_handler_last()
+        self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
+        # The previous iteration has not been left if a handler suppressed its exception.
+        self._iteration_scope.leave()
         self._iteration_scope.__enter__()
 
     def _on_iteration_completed(self, engine: Engine) -> None:
         self._iteration_scope.__exit__(None, None, None)
 
-    def _come_last(self) -> None:
+    def _move_handler_last(self) -> None:
         from ignite.engine import Events
 
         self.engine.remove_event_handler(self._on_iteration_completed, Events.ITERATION_COMPLETED)

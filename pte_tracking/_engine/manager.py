@@ -1,9 +1,8 @@
-"""Extensions in your own training loop."""
+"""Manager of the extensions in a user's training loop."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,58 +11,85 @@ from torch import nn, optim
 
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
-from pte_tracking._distributed.wrappers import named_submodules, unwrap
+from pte_tracking._distributed.wrappers import unwrap
+from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
+from pte_tracking._engine.iteration import IterationScope
+from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
-from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
-from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.reopen import open_on_rank_zero
-from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking.extensions.log_report import LogReport
-from pte_tracking.extensions.training_snapshot import TrainingSnapshot
-from pte_tracking.reporter import Observation, Reporter
+from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
-from pte_tracking.triggers.description import describe_trigger
 
 _Batch = TypeVar("_Batch")
 
 
-class ExtensionsManager:
-    """Runs extensions around the iterations of a training loop, and keeps the record of the run.
+class ExtensionsManager(TrainingProgress):
+    """Manager that runs extensions around the iterations of a user's training loop.
 
-    In each iteration, after the user's update: the extensions run, by priority, each when its trigger fires; the stop
-    trigger decides; and then the snapshots are taken, of a state in which every trigger has decided.
+    At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
+    the stop trigger is evaluated, and snapshots are saved.
+
+    With ``torch.distributed``, each rank constructs the same manager and makes the same calls. Rank 0 writes the run.
 
     Args:
-        models: A module, or modules by name.
-        max_epochs: Epochs after which the training stops, unless ``stop_trigger`` says otherwise.
-        extensions: The extensions; more can be added by :meth:`extend`.
-        optimizers: An optimizer, or optimizers by name.
-        iters_per_epoch: Iterations in one epoch.
-        out_dir: The directory of the run.
-        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
-            None.
-        params: Hyperparameters to be recorded; nested ones are flattened.
-        tags: Labels of the run.
-        stop_trigger: When the training stops: any trigger.
-        state_objects: What else belongs into snapshots, by name.
-        run_name: The run's name, for people.
-        close_timeout: Seconds that the end of the training waits for the delivery at most.
-        transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
-            and any other as it is.
+        models: A module, or modules by name. A single module gets the name ``"main"``.
+        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
+            fractional.
+        extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
+            Defaults to none.
+        optimizers: An optimizer, or optimizers by name. Defaults to none.
+        iters_per_epoch: Number of iterations per epoch. Defaults to the length of the loader passed to :meth:`batches`
+            or the ``epoch_size`` passed to :meth:`run_iteration`.
+        out_dir: Run directory. Defaults to ``"result"``.
+        sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
+        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        tags: Tags of the run. Defaults to none.
+        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
+            Defaults to none.
+        run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
+        close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
+        transform_model: Function of the name and the model that returns the model for extensions and snapshots.
+            Defaults to unwrapping ``DistributedDataParallel`` and ``torch.compile``.
 
-    Under ``torch.distributed`` every rank makes the same manager and the same calls. Rank 0 writes the one run.
+    Attributes:
+        models: Models by name, as returned by ``transform_model``.
+        raw_models: Models by name, as passed.
+        optimizers: Optimizers by name.
+        max_epochs: Number of epochs that the training is planned for.
+        run: Run of the training.
+        observation: Values reported in the current iteration, by key.
+        reporter: Reporter of the training.
+        updater: Iteration and epoch counters.
+        loaders: Data loaders whose positions are saved in snapshots.
+        world: Rank and world size.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: An argument's value cannot be.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or contradicts another.
+
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> manager = pte.ExtensionsManager(model, 2, [extensions.LogReport()], optimizers=optimizer)
+        >>> for x in manager.batches([torch.zeros(1, 1), torch.ones(1, 1)]):
+        ...     with manager.run_iteration(step_optimizers=["main"]):
+        ...         loss = model(x).square().mean()
+        ...         loss.backward()
+        ...         pte.report({"train/loss": loss})
+        >>> manager.iteration, manager.epoch, manager.is_ended
+        (4, 2, True)
     """
 
     def __init__(
@@ -84,36 +110,25 @@ class ExtensionsManager:
         close_timeout: float = 30.0,
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
-        if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
-            raise TypeError(
-                f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}; the order is "
-                f"{type(self).__name__}(models, max_epochs, extensions, optimizers=...)"
-            )
-        if not max_epochs > 0:
-            raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
-        self.raw_models: Mapping[str, nn.Module] = _by_name("models", models)
+        check_max_epochs(max_epochs, type(self).__name__)
+        self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
-        self.optimizers: Mapping[str, optim.Optimizer] = _by_name("optimizers", optimizers or {})
+        self.optimizers: Mapping[str, optim.Optimizer] = stateful_by_name("optimizers", optimizers or {})
         self.max_epochs = max_epochs
-        #: The processes that train together.
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         self.loaders = LoaderRegistry()
-        self.reporter = _make_reporter(self.models, self.raw_models)
+        self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
-        self._is_started = False
-        self._is_ended = False
-        #: All ranks know of the run.
-        self._is_shared = False
         self._extensions = ExtensionRegistry(self.world.rank)
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
+        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         for extension in extensions:
             self.extend(extension)
-        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._iteration_scope = _IterationScope(self)
-        self._sinks_given = bool(sinks)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -127,65 +142,23 @@ class ExtensionsManager:
         self._state = TrainingState(
             self.models,
             self.optimizers,
-            _by_name("state_objects", state_objects or {}),
+            stateful_by_name("state_objects", state_objects or {}),
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,
-            feeds=self.loaders,
+            loaders=self.loaders,
             run=self.run,
             world=self.world,
         )
 
-    # -- what extensions see -------------------------------------------------------------------------------------------
-
-    @property
-    def iteration(self) -> int:
-        """Iterations done."""
-        return self.updater.iteration
-
-    @property
-    def iters_per_epoch(self) -> int:
-        """Iterations in one epoch; RuntimeError if nobody has told yet."""
-        return self.updater.iters_per_epoch
-
-    @property
-    def epoch(self) -> int:
-        """Whole epochs done."""
-        return self.updater.epoch
-
-    @property
-    def epoch_detail(self) -> float:
-        """Epochs done, with the fraction of the one under way."""
-        return self.updater.epoch_detail
-
-    @property
-    def elapsed_time(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self.updater.elapsed_time
-
-    @property
-    def is_before_training(self) -> bool:
-        """Whether no iteration was done yet."""
-        return self.updater.iteration == 0
-
-    @property
-    def stop_trigger(self) -> bool:
-        """Whether the training is over; the answer that the stop trigger gave after the last iteration."""
-        return self._stop.should_stop
-
     @property
     def is_ended(self) -> bool:
-        """Whether the run has ended: the training is over, or was closed, or has failed."""
-        return self._is_ended
-
-    @property
-    def training_length(self) -> tuple[float, str] | None:
-        """How long the training will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
-        return self._stop.trigger.training_length
+        """Whether the run has ended: the training stopped, was closed, or failed."""
+        return self._lifecycle.is_ended
 
     @property
     def out(self) -> str:
-        """The run's directory."""
+        """Path of the run directory."""
         return str(self.run.directory)
 
     def extend(
@@ -197,28 +170,34 @@ class ExtensionsManager:
         *,
         call_before_training: bool | None = None,
     ) -> None:
-        """Registers an extension; what is not given is taken from the extension itself.
+        """Register an extension before the first iteration.
 
         Args:
-            extension: An extension, or any function that takes the manager.
-            name: What it is called; a number is added where the name is taken.
-            trigger: When it runs.
-            priority: Where in the order of an iteration, highest first.
-            call_before_training: Run it once before the first iteration, too.
+            extension: An extension, a function of the manager, or an :class:`ExtensionEntry`.
+            name: Name of the extension. Defaults to its own name. If the name is in use, a number is appended.
+            trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
+            priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
+            call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
 
         Raises:
-            TypeError: It is no extension, or the trigger no trigger.
-            ValueError: The trigger's unit or period is wrong.
-            RuntimeError: The training has begun.
+            TypeError: If an argument has the wrong type.
+            ValueError: If the unit or the period of the trigger is invalid, or the extension cannot run here.
+            RuntimeError: If the training has already started or ended.
         """
-        if self._is_started:
-            raise RuntimeError("extend(): the training has begun; add all extensions before the first iteration")
+        self._lifecycle.check_extendable()
         entry = extension if isinstance(extension, ExtensionEntry) else ExtensionEntry(extension)
         entry.extension.check(self)
         self._extensions.add(entry.replace(name, priority, trigger, call_before_training))
 
     def get_extension(self, name: str) -> Extension:
-        """The extension that was registered under a name; ValueError if there is none."""
+        """Return the extension registered under a name.
+
+        Args:
+            name: Name of the extension.
+
+        Raises:
+            ValueError: If no extension has this name.
+        """
         return self._extensions.get(name)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -230,42 +209,45 @@ class ExtensionsManager:
         iteration: int | None = None,
         epoch_size: int | None = None,
         step_optimizers: Sequence[str] = (),
-    ) -> _IterationScope:
-        """One iteration, as a ``with`` block around the update.
+    ) -> IterationScope:
+        """Return the context manager of one iteration, to use around the update.
 
-        All arguments may be left out: the manager counts by itself.
+        The manager counts iterations and epochs itself; all arguments are optional.
 
         Args:
-            epoch: The epoch that the iteration belongs to, from 0.
-            iteration: The number of this iteration, from 0 and over all epochs.
-            epoch_size: Iterations in one epoch, where the manager was not told.
-            step_optimizers: Optimizers whose ``zero_grad()`` is called before the block and ``step()`` after it.
+            epoch: Epoch of the iteration, from 0. Defaults to the manager's count.
+            iteration: Number of the iteration, from 0 and over all epochs. Defaults to the manager's count.
+            epoch_size: Number of iterations per epoch. Defaults to ``iters_per_epoch``.
+            step_optimizers: Names of optimizers whose ``zero_grad()`` is called before the block and whose ``step()``
+                is called after the block. Defaults to none.
 
         Raises:
-            RuntimeError: The training is over.
-            ValueError: The numbers contradict each other, or what the manager has counted, or there is no such
-                optimizer.
+            RuntimeError: If the training has ended, or an iteration is in progress. Raised on entering the block.
+            ValueError: If an argument contradicts another or the manager's count, or an optimizer does not exist.
         """
         if epoch_size is not None:
             self.updater.set_iters_per_epoch("epoch_size", epoch_size)
         if iteration is not None:
-            self._check_position(iteration, epoch)
+            self.updater.set_position(iteration, epoch)
         if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
             raise ValueError(
-                f"step_optimizers: expected a list of names out of {', '.join(self.optimizers) or 'none'}, "
+                f"step_optimizers: expected a list of names from {', '.join(self.optimizers) or 'none'}, "
                 f"got {step_optimizers!r}"
             )
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
     def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
-        """The batches of a loader, epoch after epoch, until the training is over; then the run ends.
+        """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
 
         Args:
-            loader: A DataLoader or any other iterable that can be iterated over again and again.
+            loader: A DataLoader or another iterable that can be iterated repeatedly.
+
+        Yields:
+            The batches. After a resume, they start at the batch that followed the snapshot.
 
         Raises:
-            RuntimeError: A whole epoch went by without ``run_iteration()``.
+            RuntimeError: If a whole epoch passes without an iteration.
         """
         if not self.updater.is_epoch_length_set and isinstance(loader, Sized):
             self.updater.set_iters_per_epoch("len(loader)", len(loader))
@@ -278,18 +260,18 @@ class ExtensionsManager:
                     break
             if self.updater.iteration == before:
                 raise RuntimeError(
-                    "batches(): a whole epoch went by without an iteration; is the loader empty (an iterator is, after "
-                    "one pass: give what it was made from), or 'with manager.run_iteration():' missing in the loop?"
+                    "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and can "
+                    "be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
                 )
         self.close()
 
     def close(self, status: Status | None = None) -> None:
-        """Ends the training and its run; called again, does nothing.
+        """End the training and its run. Has no effect if the training has ended.
 
         Args:
-            status: How it ended; by default FINISHED.
+            status: Status of the run. Defaults to ``"FINISHED"``.
         """
-        self._finish(None, status)
+        self._lifecycle.finish(status=status)
 
     def __enter__(self) -> ExtensionsManager:
         return self
@@ -300,268 +282,67 @@ class ExtensionsManager:
         if error is None:
             self.close()
         else:
-            self._fail(error)
+            self._lifecycle.fail(error)
 
-    # -- the state -----------------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the training: tensors and plain values only.
+        """Return the complete training state: tensors and plain values only.
 
         Raises:
-            TypeError: Something else is in the state of a part; its place is named.
+            TypeError: If the state of a part contains anything else. The message names its position.
         """
         return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state, in the run that it was taken in; before the first iteration.
-
-        Raises:
-            RuntimeError: The training has begun.
-            ValueError: It is the state of other models, optimizers, extensions or state objects: each is named, and
-                nothing was restored.
-        """
-        self._check_not_started("load_state_dict()")
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("load_state_dict()")
-        self._state.load_state_dict(state)
-
-    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
-        """Goes on from a snapshot as if the training had never stopped; before the first iteration.
+        """Restore a state and continue its run, before the first iteration.
 
         Args:
-            what: ``"latest"``: the newest intact snapshot of the run in the directory. ``"best"``: the best, as
-                ``snapshot(keep_best=...)`` says. A file. Or a tracked checkpoint, ``"runs:/<run id>"`` or
-                ``"models:/<model id>"`` with MLflow, also on another machine.
-
-        Returns:
-            What was resumed from; None if there is no snapshot yet. The run in the directory then begins again.
+            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
 
         Raises:
-            SnapshotError: The file, or what was fetched, is damaged or no snapshot.
-            LookupError: There is no such checkpoint.
-            RuntimeError: The training has begun.
-            ValueError: The snapshot is that of another training.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
+                differences, and nothing is restored.
         """
-        self._check_not_started("resume()")
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("resume()")
-        savers = self._training_snapshots()
-        best = next((one.keep_best for one in savers if one.keep_best), None)
-        found = select_snapshot(self.run, what, [one.template for one in savers], best, self.world)
-        if found is None:
-            open_on_rank_zero(self.world, self.run, lambda: self.run.open(at=self.run.start_position()))
-            return None
-        try:
-            return self._state.load_state_dict(found.state, found)
-        finally:
-            if self.world.rank == 0:
-                found.clean_up()
+        self._lifecycle.begin_restore("load_state_dict()")
+        self._state.load_state_dict(state)
 
-    def _check_not_started(self, call: str) -> None:
-        if self._is_started:
-            raise RuntimeError(f"{call}: the training has begun; restore its state before the first iteration")
+    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Restore a snapshot and continue its run, before the first iteration.
 
-    # -- inside --------------------------------------------------------------------------------------------------------
+        Args:
+            source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
+                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
+                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
 
-    def _start(self) -> None:
-        """Takes the directory and prepares the extensions, before the first iteration."""
-        if not self._is_ended:
-            self._open_run()
-        if self._stop.should_stop:  # what was restored was over already
-            self.close()
-        if self._is_ended:
-            raise RuntimeError(
-                f"the training is over since iteration {self.iteration}; look at manager.stop_trigger in your loop"
-                if self._stop.should_stop
-                else f"the run has ended after iteration {self.iteration}, before the training was over; to go on with "
-                "it, make another manager and call its resume()"
-            )
-        if self._sinks_given and self.world.rank == 0 and not self._extensions.has(LogReport):
-            warnings.warn(
-                "sinks are given, but no LogReport is among the extensions, so that nothing reported is logged; "
-                "add extensions.LogReport()",
-                stacklevel=4,
-            )
-        self._check_ranks("the first iteration")
-        self._is_started = True
-        # A loop that is left without close() ends with its run, at the latest with the interpreter.
-        self.run.before_close.append(self._finalize)
-        self.updater.start_clock()
-        self.observation = {}
-        random_state = rng.get_state()
-        try:
-            self._extensions.initialize(self)
-            with self.reporter.scope(self.observation):
-                self._extensions.call_before_training(self)
-            if not self.is_before_training:
-                rng.set_state(random_state)  # the training that goes on did this once, at its beginning
-        except BaseException as error:
-            self._fail(error)
-            raise
+        Returns:
+            The checkpoint that was restored; None if there is no snapshot. Then the run restarts at its beginning.
 
-    def _check_ranks(self, topic: str) -> None:
-        """Checks that all ranks were given the same."""
-        self.world.check_consistent(
-            topic,
-            {
-                "out_dir": str(self.run.directory),
-                "sinks": [repr(sink) for sink in self.run.sinks],
-                "extensions": self._extensions.description(),
-                "models": list(self.models),
-                "optimizers": list(self.optimizers),
-                "max_epochs": self.max_epochs,
-                "stop_trigger": f"{describe_trigger(self._stop.trigger)}, {self.training_length}",
-                "iters_per_epoch": self.iters_per_epoch if self.updater.has_epoch_length else None,
-            },
-        )
+        Raises:
+            SnapshotError: If the snapshot is damaged or not a snapshot.
+            LookupError: If the checkpoint does not exist.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the snapshot belongs to another training.
+        """
+        self._lifecycle.begin_restore("resume()")
+        return resume_training(source, self._extensions, self._state, self.run, self.world)
+
+    # -- for front ends ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """A loop of ours begins, before its first batch; what was drawn at random since a resume does not count."""
-        if not self._is_ended:
-            self._open_run()
-            if not self._is_started and not self.stop_trigger:
-                self._start()
+        """Start the training before the first batch of a loop.
+
+        The random state of a restored snapshot is restored again, so that random numbers drawn since the resume have
+        no effect. Has no effect on the extensions if the training has started or ended.
+        """
+        lifecycle = self._lifecycle
+        if not lifecycle.is_ended:
+            lifecycle.open()
+            if lifecycle.phase is Phase.OPEN and not self.stop_trigger:
+                lifecycle.start()
         self.loaders.begin()
 
-    def _open_run(self) -> None:
-        """Opens the run, by going on from a snapshot where one is to be loaded automatically."""
-        if self.run.is_open and (self.world.is_single_process or self._is_shared):
-            return
-        self._is_shared = True
-        self.world.join()
-        self._check_ranks("the opening of the run")
-        # Where rank 0 has logged something already, it has opened it.
-        is_open = self.world.run_on_rank_zero("whether the run is open", lambda: self.run.is_open)
-        if not is_open and any(one.policy.autoload for one in self._training_snapshots()):
-            self.resume()
-            return
-        open_on_rank_zero(self.world, self.run, lambda: None if self.run.is_open else self.run.open())
-
-    def _training_snapshots(self) -> list[TrainingSnapshot]:
-        return [one for one in self._extensions if isinstance(one, TrainingSnapshot)]
-
-    def _after_update(self) -> None:
-        self.updater.iteration += 1
-        # Asked one after the other, not all beforehand: a trigger may look at what an extension has just reported.
-        for entry in self._extensions.running:
-            if entry.trigger.evaluate(self) and entry.runs_here:
-                entry.extension(self)
-        saving = self._extensions.saving
-        # Both are asked, always: an answer may take all ranks, and be remembered.
-        due = [one for one in saving if any([one.extension.is_urgent(self), one.trigger.evaluate(self)])]
-        self._stop.evaluate(self)
-        for entry in due:
-            if entry.runs_here:
-                entry.extension(self)
-
     def _on_stop(self) -> None:
-        """The stop trigger has fired."""
+        """Handle the end of the iteration in which the stop trigger fired."""
         self.close()
-
-    def _check_position(self, iteration: int, epoch: int | None) -> None:
-        if iteration < self.updater.iteration:
-            raise ValueError(
-                f"iteration: {iteration} lies behind, {self.updater.iteration} are done; "
-                "after a resume begin your loop at manager.iteration"
-            )
-        if epoch is not None and self.updater.has_epoch_length and epoch != self.updater.epoch_at(iteration):
-            raise ValueError(
-                f"iteration: {iteration} is in epoch {self.updater.epoch_at(iteration)}, not {epoch}, for an epoch "
-                f"has {self.iters_per_epoch}; iterations are counted over all epochs: epoch * epoch_size + i"
-            )
-        self.updater.iteration = iteration
-
-    def _fail(self, error: BaseException) -> None:
-        if self._is_started and not self._is_ended and isinstance(error, Exception):
-            self._extensions.on_error(self, error)
-        self._finish(error)
-
-    def _finish(self, error: BaseException | None, status: Status | None = None) -> None:
-        if self._is_ended:
-            return
-        first = self._finalize(error)
-        if first is None and status is not None:
-            self.run.close(status)
-        else:
-            self.run.close(*outcome_of(first))
-        if first is not None and first is not error:
-            raise first
-
-    def _finalize(self, error: BaseException | None = None) -> BaseException | None:
-        """Ends the extensions, once; returns the first error."""
-        if self._is_ended:
-            return error
-        self._is_ended = True
-        self.updater.stop_clock()
-        return self._extensions.finalize(self, error) if self._is_started else error
-
-
-class _IterationScope:
-    """The ``with`` block of an iteration; one object for all of them."""
-
-    def __init__(self, manager: ExtensionsManager) -> None:
-        self._manager = manager
-        self._report_scope = manager.reporter.scope({})
-        self._is_entered = False
-        self.step_optimizers: Sequence[str] = ()
-
-    def __enter__(self) -> None:
-        if self._is_entered:
-            raise RuntimeError("run_iteration(): an iteration is running; end its 'with' block before the next one")
-        manager = self._manager
-        if not manager._is_started or manager._is_ended:
-            manager._start()
-        manager.observation = {}
-        self._report_scope.enter(manager.observation)
-        self._is_entered = True
-        for name in self.step_optimizers:
-            manager.optimizers[name].zero_grad()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        manager = self._manager
-        try:
-            if error is None and not manager._is_ended:
-                for name in self.step_optimizers:
-                    manager.optimizers[name].step()
-                manager._after_update()
-        except BaseException as problem:
-            manager._fail(problem)
-            raise
-        finally:
-            self.leave()
-        if error is not None:
-            manager._fail(error)
-        elif manager._stop.should_stop:
-            manager._on_stop()
-
-    def leave(self) -> None:
-        """Reports no longer go to the iteration, however it ended."""
-        if self._is_entered:
-            self._is_entered = False
-            self._report_scope.__exit__(None, None, None)
-
-
-def _by_name(argument: str, given: Any) -> dict[str, Any]:
-    """Things with a state by name; a single one is called main."""
-    named = dict(given) if isinstance(given, Mapping) else {"main": given}
-    for name, thing in named.items():
-        if not isinstance(name, str) or not hasattr(thing, "state_dict") or not hasattr(thing, "load_state_dict"):
-            raise TypeError(
-                f"{argument}: expected one object with state_dict() and load_state_dict(), or a dictionary of such by "
-                f"name, got {name!r}: {thing!r}"
-            )
-    return named
-
-
-def _make_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
-    """A reporter that knows the models, wrapped or not, and their parts, as ``main`` and ``main/encoder/0``."""
-    reporter = Reporter()
-    for name, model in raw_models.items():
-        reporter.add_observer(name, model)
-    for name, model in models.items():
-        reporter.add_observers("", named_submodules(name, model))
-    return reporter

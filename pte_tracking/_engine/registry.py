@@ -1,4 +1,4 @@
-"""The extensions of a training: their names, their order, and the calls that all of them get."""
+"""Extensions of a training: their names, their order, and calls to all of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,38 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class ExtensionEntry:
-    """An extension with what was said about it; what was not said is taken from the extension.
+    """Extension with its settings, for the list of extensions of a front end.
 
     Args:
-        extension: An extension, or any function that takes the manager.
-        name: What it is called.
-        priority: Where in the order of an iteration.
-        trigger: When it runs.
-        call_before_training: Run it once before the first iteration, too.
+        extension: An extension, or a function of the manager.
+        name: Name of the extension. Defaults to ``extension.name``, or else to ``extension.default_name``.
+        priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
+        trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
+        call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
+
+    Attributes:
+        extension: The extension.
+        name: Name of the extension.
+        priority: Priority of the extension.
+        trigger: Trigger of the extension.
+        call_before_training: Whether the extension also runs once before the first iteration.
+        runs_here: Whether the extension runs on this rank.
 
     Raises:
-        TypeError: It is no extension, the trigger no trigger, the name no string, or the priority no number.
-        ValueError: The trigger's unit or period is wrong.
+        TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
+        ValueError: If the unit or the period of the trigger is invalid.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> def print_iteration(manager):
+        ...     print(manager.iteration)
+        >>> entry = pte.ExtensionEntry(print_iteration, name="printer", trigger=(2, "iteration"))
+        >>> manager = pte.ExtensionsManager({}, 1, [entry], iters_per_epoch=4, sinks=[])
+        >>> while not manager.stop_trigger:
+        ...     with manager.run_iteration():
+        ...         pass
+        2
+        4
     """
 
     __slots__ = ("call_before_training", "extension", "name", "priority", "runs_here", "trigger")
@@ -43,7 +63,7 @@ class ExtensionEntry:
         self.name = name or self.extension.name or self.extension.default_name
         if not isinstance(self.name, str):
             raise TypeError(
-                f"name: expected a string, got {self.name!r}; for when it runs, write trigger={self.name!r}"
+                f"name: expected a string, got {self.name!r}. To set the trigger, pass trigger={self.name!r}."
             )
         self.priority = self.extension.priority if priority is None else priority
         if not isinstance(self.priority, int):
@@ -53,13 +73,20 @@ class ExtensionEntry:
             )
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
         self.call_before_training = call_before_training
-        #: Whether it runs on this rank. Its trigger is asked on all of them: it may need the others to decide.
+        # The trigger is evaluated on all ranks, also where the extension does not run: ranks may decide together.
         self.runs_here = True
 
     def replace(
         self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
     ) -> ExtensionEntry:
-        """The same extension, with what is said now in place of what was said before; None leaves it."""
+        """Return an entry of the same extension with other settings.
+
+        Args:
+            name: Name of the extension; None to keep it.
+            priority: Priority of the extension; None to keep it.
+            trigger: Trigger of the extension; None to keep it.
+            call_before_training: Whether the extension also runs once before the first iteration; None to keep it.
+        """
         return ExtensionEntry(
             self.extension,
             name=name or self.name,
@@ -70,14 +97,14 @@ class ExtensionEntry:
 
 
 class ExtensionRegistry:
-    """All extensions of a training, in the order they run.
-
-    Attributes:
-        running: What runs when its trigger fires; by priority, equal ones in order of registration.
-        saving: What comes last, when all triggers have decided: priorities up to that of snapshots.
+    """Extensions of a training, in the order in which they run.
 
     Args:
-        rank: This process's number among those that train together.
+        rank: Rank of this process. Defaults to 0.
+
+    Attributes:
+        running: Entries with a priority above ``PRIORITY_SNAPSHOT``, by priority, then in order of registration.
+        saving: The other entries. They run last, after all triggers were evaluated.
     """
 
     def __init__(self, rank: int = 0) -> None:
@@ -93,23 +120,27 @@ class ExtensionRegistry:
         return [entry for entry in self._entries if entry.runs_here]
 
     def description(self) -> list[str]:
-        """What has to be alike on all ranks: each extension, its name, kind, place, and when it does something."""
+        """Return one line per extension with all settings that have to be equal on all ranks."""
         return [
             f"{entry.name} ({type(entry.extension).__name__}, {entry.priority}, {_describe_trigger(entry)})"
             for entry in self._entries
         ]
 
     def names(self) -> list[str]:
-        """What they are called."""
+        """Return the names of the extensions."""
         return [entry.name for entry in self._entries]
 
     def add(self, entry: ExtensionEntry) -> None:
-        """Registers an extension; where its name is taken, the first free of ``name_1``, ``name_2`` ... is used."""
-        taken = self.names()
-        wanted, ordinal = entry.name, 0
-        while entry.name in taken:
-            ordinal += 1
-            entry.name = f"{wanted}_{ordinal}"
+        """Register an extension. If its name is in use, the first unused of ``name_1``, ``name_2``, ... is assigned.
+
+        Args:
+            entry: The extension and its settings.
+        """
+        existing = self.names()
+        base_name, suffix = entry.name, 0
+        while entry.name in existing:
+            suffix += 1
+            entry.name = f"{base_name}_{suffix}"
         entry.extension.name = entry.name
         entry.runs_here = self._rank == 0 or not entry.extension.rank_zero_only
         self._entries.append(entry)
@@ -118,69 +149,107 @@ class ExtensionRegistry:
         self.saving = [entry for entry in self._entries if entry.priority <= PRIORITY_SNAPSHOT]
 
     def has(self, kind: type[Extension]) -> bool:
-        """Whether there is one of a kind."""
+        """Whether an extension of a class is registered.
+
+        Args:
+            kind: The class.
+        """
         return any(isinstance(entry.extension, kind) for entry in self._entries)
 
     def get(self, name: str) -> Extension:
-        """The extension of that name.
+        """Return the extension of a name.
+
+        Args:
+            name: The name.
 
         Raises:
-            ValueError: There is none.
+            ValueError: If no extension has this name.
         """
         for entry in self._entries:
             if entry.name == name:
                 return entry.extension
-        known = ", ".join(self.names()) or "none"
-        raise ValueError(f"name: no extension is called {name!r}; there are {known}")
+        registered = ", ".join(self.names()) or "none"
+        raise ValueError(f"name: no extension is named {name!r}. Registered extensions: {registered}.")
 
     def initialize(self, manager: Manager) -> None:
-        """Prepares them for the first iteration, but for those that will never run."""
+        """Initialize the extensions, except those that will never run.
+
+        Args:
+            manager: The manager.
+        """
         for entry in self._entries:
             if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
 
     def call_before_training(self, manager: Manager) -> None:
-        """Calls those that asked to be called before the first iteration."""
+        """Call the extensions with ``call_before_training=True``.
+
+        Args:
+            manager: The manager.
+        """
         for entry in self._entries:
             if entry.runs_here and entry.call_before_training:
                 entry.extension(manager)
 
     def on_error(self, manager: Manager, error: Exception) -> None:
-        """Tells all of an error; what goes wrong there is logged, for the first error is the one that matters."""
+        """Call ``on_error()`` of all extensions. Exceptions that they raise are logged.
+
+        Args:
+            manager: The manager.
+            error: Exception that the training failed with.
+        """
         for entry in self._local_entries():
             try:
                 entry.extension.on_error(manager, error, error.__traceback__)
             except Exception:
-                _logger.exception("the extension %r raised in on_error; the first error goes on", entry.name)
+                _logger.exception("Extension %r raised in on_error(). The first exception is raised.", entry.name)
 
     def finalize(self, manager: Manager, error: BaseException | None) -> BaseException | None:
-        """Ends them all; returns ``error``, or else the first error of theirs. Others are logged."""
+        """Call ``finalize()`` of all extensions.
+
+        Args:
+            manager: The manager.
+            error: Exception that the training failed with; None if it did not fail.
+
+        Returns:
+            ``error``, or else the first exception that an extension raised. Others are logged.
+        """
         for entry in self._local_entries():
             try:
                 entry.extension.finalize(manager)
-            except Exception as problem:
+            except Exception as finalize_error:
                 if error is None:
-                    error = problem
+                    error = finalize_error
                 else:
-                    _logger.exception("the extension %r raised in finalize; the first error goes on", entry.name)
+                    _logger.exception("Extension %r raised in finalize(). The first exception is raised.", entry.name)
         return error
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each extension and of its trigger, by name."""
-        return {entry.name: _state(entry) for entry in self._entries}
+        """Return the state of each extension and of its trigger, by name."""
+        return {entry.name: _entry_state(entry) for entry in self._entries}
 
     def expected_names(self, state: Mapping[str, Any]) -> list[str]:
-        """The names that a state has to have: what has no state may have come since it was taken, or gone."""
-        here = {entry.name: entry for entry in self._entries}
+        """Return the names that a state has to contain. Extensions without a state may be added or removed.
+
+        Args:
+            state: Saved state of the extensions.
+        """
+        entries = {entry.name: entry for entry in self._entries}
         return [
-            *(name for name, entry in here.items() if name in state or any(_state(entry).values())),
-            *(name for name, saved in state.items() if name not in here and not any(saved.values())),
+            *(name for name, entry in entries.items() if name in state or any(_entry_state(entry).values())),
+            *(name for name, saved in state.items() if name not in entries and not any(saved.values())),
         ]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` returned.
+        """Restore the state returned by :meth:`state_dict`.
 
-        An extension that has come since begins anew, and so does a trigger in place of one without a state.
+        Extensions that are not in the state keep their current state, and so do triggers whose saved state is empty.
+
+        Args:
+            state: The state.
+
+        Raises:
+            ValueError: If an extension or a trigger raises while it restores its state.
         """
         for entry in self._entries:
             if not (saved := state.get(entry.name)):
@@ -193,12 +262,12 @@ class ExtensionRegistry:
                     part.load_state_dict(saved[kind])
                 except Exception as error:
                     raise ValueError(
-                        f"state: the {kind} of {entry.name!r}, a {type(part).__name__} here, cannot take what was "
-                        f"saved of it ({type(error).__name__}: {error}); was it of another kind then?"
+                        f"state: the {kind} of {entry.name!r}, of type {type(part).__name__}, cannot restore its saved "
+                        f"state: {type(error).__name__}: {error}. Check that the state was saved by the same type."
                     ) from error
 
 
-def _state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
+def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
     return {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
 
 
@@ -211,7 +280,9 @@ def _as_extension(extension: object) -> Extension:
     if isinstance(extension, Extension):
         return extension
     if isinstance(extension, type):
-        raise TypeError(f"extension: got the class {extension.__name__}; write {extension.__name__}()")
+        raise TypeError(
+            f"extension: expected an instance, got the class {extension.__name__}. Write {extension.__name__}()."
+        )
     if callable(extension):
         return FunctionExtension(extension)
     raise TypeError(

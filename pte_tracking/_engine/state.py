@@ -1,4 +1,4 @@
-"""The state of a whole training: taken, and given back."""
+"""Save and restore the complete training state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pte_tracking._store.events import Checkpoint
 
 
 class StateObject(Protocol):
-    """Anything whose state belongs into snapshots: a scheduler, a GradScaler, an average of weights."""
+    """Object whose state is part of snapshots, such as a scheduler, a GradScaler, or an average of weights."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -32,18 +32,18 @@ class StateObject(Protocol):
 
 
 class TrainingState:
-    """Takes the state of everything that a training consists of, and gives it back.
+    """State of all parts of a training.
 
     Args:
-        models: The models by name.
-        optimizers: The optimizers by name.
-        state_objects: Whatever else has a state, by name.
-        extensions: The extensions.
-        progress: How far the training is.
-        stop: Whether it is over.
-        feeds: Where in the data it is.
-        run: The record of it.
-        world: The processes that train together.
+        models: Models by name.
+        optimizers: Optimizers by name.
+        state_objects: Other objects with a state by name.
+        extensions: The extensions and their triggers.
+        progress: Progress of the training.
+        stop: The stop condition.
+        loaders: The data loaders and their positions.
+        run: The run, opened when a state is loaded.
+        world: The ranks.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TrainingState:
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
-        feeds: LoaderRegistry,
+        loaders: LoaderRegistry,
         run: Run,
         world: World,
     ) -> None:
@@ -68,15 +68,15 @@ class TrainingState:
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
-        self._feeds = feeds
+        self._loaders = loaders
         self._run = run
         self._world = world
 
     def state_dict(self) -> dict[str, Any]:
-        """The state: tensors and plain values only.
+        """Return the state: tensors and plain values only.
 
         Raises:
-            TypeError: Something else is in the state of a part; its place is named.
+            TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0
         state = {
@@ -89,63 +89,63 @@ class TrainingState:
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def load_state_dict(self, state: Mapping[str, Any], found: SelectedSnapshot | None = None) -> Checkpoint | None:
-        """Restores a state, in the run that it was taken in.
+    def load_state_dict(self, state: Mapping[str, Any], selected: SelectedSnapshot | None = None) -> Checkpoint | None:
+        """Restore a state and reopen its run.
 
         Args:
             state: The state.
-            found: Where it was found, if that is known.
+            selected: Snapshot file that contains the state; None if unknown.
 
         Returns:
-            The snapshot in the record of the run, if it is known there.
+            The checkpoint of the snapshot; None if the run does not list it.
 
         Raises:
-            ValueError: It is that of other models, optimizers, extensions or state objects: each is named, and nothing
-                was restored. An extension without a state may have come since, or gone.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
+                differences, and nothing is restored. Extensions without a state may differ.
         """
         check_format(state)
         extensions = self._extensions.expected_names(state.get("extensions", {}))
         _check_names(state, {**self._parts, "extensions": extensions, "manager": self._manager_state()})
         check_compatible(self._models, self._optimizers, state)
         self._world.join()
-        # Before the run is opened: what was fetched has its place in the run's directory from then on.
-        path = None if found is None else found.path
-        fitting = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
+        # Before the run is opened, which moves a fetched snapshot into the run directory.
+        path = None if selected is None else selected.path
+        local_state = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
         checkpoint = open_on_rank_zero(
-            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, found)
+            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
         )
         for part, objects in self._parts.items():
-            for name, thing in objects.items():
-                thing.load_state_dict(fitting[part][name])
-        self._extensions.load_state_dict(fitting["extensions"])
-        own = fitting["manager"]
-        is_resized = own["world_size"] != self._world.size
-        self._progress.load_state_dict(own, is_resized)
-        self._stop.load_state_dict(own, self._progress)
-        self._feeds.load_state_dict(own["data"], fitting["rng"], is_resized)
+            for name, item in objects.items():
+                item.load_state_dict(local_state[part][name])
+        self._extensions.load_state_dict(local_state["extensions"])
+        manager_state = local_state["manager"]
+        is_resized = manager_state["world_size"] != self._world.size
+        self._progress.load_state_dict(manager_state, is_resized)
+        self._stop.load_state_dict(manager_state, self._progress)
+        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized)
         return checkpoint
 
     def _manager_state(self) -> dict[str, Any]:
         return {
             **self._progress.state_dict(),
             **self._stop.state_dict(),
-            "data": self._feeds.state_dict(),
+            "data": self._loaders.state_dict(),
             "world_size": self._world.size,
         }
 
 
 def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: thing.state_dict() for name, thing in objects.items()}
+    return {name: item.state_dict() for name, item in objects.items()}
 
 
 def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
-    """Checks that a state has the parts and names that are wanted, before anything of it is restored."""
-    complaints = [f"{part!r} is missing" for part in expected if part not in state]
+    """Check that a state has the expected parts and names, before anything is restored."""
+    mismatches = [f"{part!r} is missing" for part in expected if part not in state]
     for part, names in expected.items():
-        saved, here = list(state.get(part, names)), list(names)
-        if missing := [name for name in here if name not in saved]:
-            complaints.append(f"{part}: missing {', '.join(map(repr, missing))}")
-        if unexpected := [name for name in saved if name not in here]:
-            complaints.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
-    if complaints:
-        raise ValueError(f"state: it is that of another training: {'; '.join(complaints)}")
+        saved_names, expected_names = list(state.get(part, names)), list(names)
+        if missing := [name for name in expected_names if name not in saved_names]:
+            mismatches.append(f"{part}: missing {', '.join(map(repr, missing))}")
+        if unexpected := [name for name in saved_names if name not in expected_names]:
+            mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
+    if mismatches:
+        raise ValueError(f"state: saved by another training: {'; '.join(mismatches)}")

@@ -1,4 +1,4 @@
-"""When a training stops, and whether it has."""
+"""Stop condition of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 
 class StopCondition:
-    """Asks the stop trigger once in each iteration and keeps the answer.
+    """Stop trigger and its result after the last iteration.
+
+    Args:
+        trigger: The stop trigger.
 
     Attributes:
-        trigger: The trigger.
-        is_over: Its last answer.
+        trigger: The stop trigger.
+        should_stop: Whether the training should stop.
     """
 
     def __init__(self, trigger: Trigger) -> None:
@@ -23,20 +26,30 @@ class StopCondition:
         self.should_stop = False
 
     def evaluate(self, manager: Manager) -> None:
-        """Asks about the iteration that was just done."""
+        """Evaluate the stop trigger after an iteration.
+
+        Args:
+            manager: The manager.
+        """
         if isinstance(self.trigger, IntervalTrigger):
-            self.should_stop = self.trigger.is_reached(manager.updater)  # in this iteration, or passed by
+            # Not evaluate(): an explicit iteration number can skip the exact end.
+            self.should_stop = self.trigger.is_reached(manager.updater)
         else:
             self.should_stop = self.trigger.evaluate(manager)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
         return {"is_over": self.should_stop, "stop_trigger": self.trigger.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
-        """Takes back what :meth:`state_dict` returned.
+        """Restore the state returned by :meth:`state_dict`.
 
-        A length, or a patience, is compared with the progress again: what is given now counts, not what was at the time
-        of the snapshot. A trigger that takes the place of one without a state begins anew.
+        The progress is compared with the length or the patience of the current trigger, not of the saved one. If the
+        saved trigger had no state, the current trigger starts without a state.
+
+        Args:
+            state: The state.
+            progress: Restored progress of the training.
         """
         if state["stop_trigger"]:
             self.trigger.load_state_dict(state["stop_trigger"])

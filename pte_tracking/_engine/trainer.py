@@ -1,4 +1,4 @@
-"""A training loop that is written already."""
+"""Trainer: a complete training loop."""
 
 from __future__ import annotations
 
@@ -21,31 +21,49 @@ from pte_tracking.updaters import Updater
 
 
 class Trainer:
-    """Updates until the stop trigger fires, and runs extensions after each update.
+    """Training loop that updates until the stop trigger fires and runs extensions after each update.
 
     Args:
-        updater: Does the updates.
-        stop_trigger: When the training stops, such as ``(20, "epoch")``: any trigger.
-        out_dir: The directory of the run.
-        extensions: The extensions; more can be added by :meth:`extend`.
-        sinks: Where the run is delivered to: names such as ``"tensorboard"``, or configured sinks. The JSON log if
-            None.
-        params: Hyperparameters to be recorded; nested ones are flattened.
-        tags: Labels of the run.
-        state_objects: What else belongs into snapshots, by name.
-        run_name: The run's name, for people.
-        close_timeout: Seconds that the end of the training waits for the delivery at most.
-        transform_model: Called with each name and model; what it returns is the model that extensions see and
-            snapshots hold. By default, the module within a ``DistributedDataParallel`` or what ``torch.compile`` made,
-            and any other as it is.
+        updater: Updater that performs the updates, such as :class:`~pte_tracking.updaters.StandardUpdater`.
+        stop_trigger: Trigger that stops the training, such as ``(20, "epoch")``.
+        out_dir: Run directory. Defaults to ``"result"``.
+        extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
+            Defaults to none.
+        sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
+        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        tags: Tags of the run. Defaults to none.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
+            Defaults to none.
+        run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
+        close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
+        transform_model: Function of the name and the model that returns the model for extensions and snapshots.
+            Defaults to unwrapping ``DistributedDataParallel`` and ``torch.compile``.
 
-    Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: An argument's value cannot be.
 
     Attributes:
-        manager: What the extensions are handed; ``manager.run`` is the record of the run.
-        updater: The updater.
+        manager: Manager that is passed to the extensions. ``manager.run`` is the run of the training.
+        updater: Updater that performs the updates.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or contradicts another.
+
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions, updaters
+        >>> model = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> optimizer.target = model
+        >>> def compute_loss(x):
+        ...     loss = model(x).square().mean()
+        ...     pte.report({"train/loss": loss})
+        ...     return loss
+        >>> updater = updaters.StandardUpdater([torch.zeros(1, 1), torch.ones(1, 1)], optimizer, loss_func=compute_loss)
+        >>> trainer = pte.Trainer(updater, (2, "epoch"), extensions=[extensions.LogReport()])
+        >>> trainer.run()
+        >>> trainer.manager.iteration
+        4
     """
 
     def __init__(
@@ -90,32 +108,32 @@ class Trainer:
 
     @property
     def stop_trigger(self) -> bool:
-        """Whether the training is over."""
+        """Whether the training should stop."""
         return self.manager.stop_trigger
 
     @property
     def observation(self) -> Observation:
-        """What was reported in the last iteration."""
+        """Values reported in the last iteration, by key."""
         return self.manager.observation
 
     @property
     def reporter(self) -> Reporter:
-        """Takes what is reported."""
+        """Reporter of the training."""
         return self.manager.reporter
 
     @property
     def elapsed_time(self) -> float:
-        """Seconds of training, those before a resume included."""
+        """Training time in seconds, including the time before a resume."""
         return self.manager.elapsed_time
 
     @property
     def is_before_training(self) -> bool:
-        """Whether no iteration was done yet."""
+        """Whether no iteration is completed."""
         return self.manager.is_before_training
 
     @property
     def out(self) -> str:
-        """The run's directory."""
+        """Path of the run directory."""
         return self.manager.out
 
     def extend(
@@ -127,36 +145,79 @@ class Trainer:
         *,
         call_before_training: bool | None = None,
     ) -> None:
-        """Registers an extension; see :meth:`ExtensionsManager.extend`."""
+        """Register an extension; see :meth:`ExtensionsManager.extend`.
+
+        Args:
+            extension: An extension, a function of the manager, or an :class:`ExtensionEntry`.
+            name: Name of the extension. Defaults to its own name.
+            trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
+            priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
+            call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If the unit or the period of the trigger is invalid, or the extension cannot run here.
+            RuntimeError: If the training has already started or ended.
+        """
         self.manager.extend(extension, name, trigger, priority, call_before_training=call_before_training)
 
     def get_extension(self, name: str) -> Extension:
-        """The extension that was registered under a name; ValueError if there is none."""
+        """Return the extension registered under a name.
+
+        Args:
+            name: Name of the extension.
+
+        Raises:
+            ValueError: If no extension has this name.
+        """
         return self.manager.get_extension(name)
 
     def run(self) -> None:
-        """Trains until the stop trigger fires; then the run ends.
+        """Train until the stop trigger fires; then end the run.
 
         Raises:
-            RuntimeError: The training has ended before.
+            RuntimeError: If the training has already ended.
         """
         manager = self.manager
         if manager.is_ended:
-            raise RuntimeError("run(): this training has ended; make another Trainer, and resume() it to go on")
+            raise RuntimeError(
+                "run(): the training has already ended. To continue, create another Trainer and call its resume()."
+            )
         with manager:
             manager.start()
             while not manager.stop_trigger:
                 with manager.run_iteration():
                     self.updater.update()
 
-    def resume(self, what: str | os.PathLike[str] = "latest") -> Checkpoint | None:
-        """Goes on from a snapshot as if the training had never stopped; see :meth:`ExtensionsManager.resume`."""
-        return self.manager.resume(what)
+    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Restore a snapshot and continue its run; see :meth:`ExtensionsManager.resume`.
+
+        Args:
+            source: ``"latest"``, ``"best"``, a path, or the URI of a tracked checkpoint. Defaults to ``"latest"``.
+
+        Returns:
+            The checkpoint that was restored; None if there is no snapshot.
+
+        Raises:
+            SnapshotError: If the snapshot is damaged or not a snapshot.
+            LookupError: If the checkpoint does not exist.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the snapshot belongs to another training.
+        """
+        return self.manager.resume(source)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the training."""
+        """Return the complete training state; see :meth:`ExtensionsManager.state_dict`."""
         return self.manager.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state; see :meth:`ExtensionsManager.load_state_dict`."""
+        """Restore a state and continue its run; see :meth:`ExtensionsManager.load_state_dict`.
+
+        Args:
+            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
+
+        Raises:
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ.
+        """
         self.manager.load_state_dict(state)

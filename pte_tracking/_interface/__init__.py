@@ -1,1 +1,1 @@
-"""What the engine, extensions, and triggers share: the extension interface and the progress counters."""
+"""Extension interface and progress counters, shared by the engine, extensions, and triggers."""

@@ -1,8 +1,4 @@
-"""What an extension is: something that a manager calls during training when its trigger fires.
-
-Also what it is handed there: :class:`Manager` names all that extensions and triggers may know of a training, the same
-in every front end.
-"""
+"""Extension interface: the base class of extensions and the manager that is passed to them."""
 
 from __future__ import annotations
 
@@ -17,117 +13,149 @@ from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking.reporter import Observation, Reporter
 
-# The order within an iteration, highest first; equal ones in order of registration.
+# Extensions run in the order of their priorities, highest first; with equal priorities, in order of registration.
+
+#: Priority of extensions that report values, such as an Evaluator.
 PRIORITY_WRITER = 300
+#: Priority of extensions that change reported values or the training.
 PRIORITY_EDITOR = 200
+#: Priority of extensions that read reported values, such as a LogReport. The default.
 PRIORITY_READER = 100
-#: This and all below it run last, when every trigger, the stop trigger included, has decided about the iteration.
+#: Priority of snapshots. Extensions with this or a lower priority run last, after all triggers and the stop trigger
+#: were evaluated.
 PRIORITY_SNAPSHOT = -100
 
 
 class Manager(Protocol):
-    """What extensions and triggers may know of the training."""
+    """Interface of the manager for extensions and triggers, identical in every front end.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> def print_progress(manager: pte.Manager) -> None:
+        ...     print(manager.iteration, manager.epoch_detail, manager.observation["loss"])
+        >>> manager = pte.ExtensionsManager({}, 1, [print_progress], iters_per_epoch=2, sinks=[])
+        >>> while not manager.stop_trigger:
+        ...     with manager.run_iteration():
+        ...         pte.report({"loss": 1 / (manager.iteration + 1)})
+        1 0.5 1.0
+        2 1.0 0.5
+    """
 
     @property
     def iteration(self) -> int:
-        """Iterations done."""
+        """Number of completed iterations."""
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
 
     @property
     def epoch_detail(self) -> float:
-        """Epochs done, with the fraction of the one under way."""
+        """Number of completed epochs, including the fraction of the current epoch."""
 
     @property
     def elapsed_time(self) -> float:
-        """Seconds of training, those before a resume included."""
+        """Training time in seconds, including the time before a resume."""
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations in one epoch.
+        """Number of iterations per epoch.
 
         Raises:
-            RuntimeError: Nobody has told yet.
+            RuntimeError: If the epoch length is not set.
         """
 
     @property
     def max_epochs(self) -> float:
-        """The number of epochs that the training was planned for."""
+        """Number of epochs that the training is planned for."""
 
     @property
     def is_before_training(self) -> bool:
-        """Whether no iteration was done yet."""
+        """Whether no iteration is completed."""
 
     @property
     def stop_trigger(self) -> bool:
-        """Whether the training is over."""
+        """Whether the training should stop."""
 
     @property
     def training_length(self) -> tuple[float, str] | None:
-        """How long it will be at most, such as ``(20, "epoch")``; None if that cannot be known."""
+        """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
 
     @property
     def updater(self) -> Progress:
-        """The same progress, where Chainer had it."""
+        """Progress of the training, under the name that Chainer uses."""
 
     @property
     def observation(self) -> Observation:
-        """What was reported in this iteration."""
+        """Values reported in the current iteration, by key."""
 
     @property
     def reporter(self) -> Reporter:
-        """Takes what is reported; its observers are the models and their parts."""
+        """Reporter of the training. Its observers are the models and their submodules."""
 
     @property
     def models(self) -> Mapping[str, nn.Module]:
-        """The models by name."""
+        """Models by name, without wrappers such as ``DistributedDataParallel``."""
 
     @property
     def raw_models(self) -> Mapping[str, nn.Module]:
-        """The models as they were given."""
+        """Models by name, as passed to the front end."""
 
     @property
     def optimizers(self) -> Mapping[str, optim.Optimizer]:
-        """The optimizers by name."""
+        """Optimizers by name."""
 
     @property
     def world(self) -> World:
-        """The processes that train together; an extension that shows or writes something does so on rank 0 alone."""
+        """Rank and world size. Extensions should display and write on rank 0 only."""
 
     @property
     def out(self) -> str:
-        """The run's directory."""
+        """Path of the run directory."""
 
     @property
     def run(self) -> Run:
-        """The record of this training: figures, params, tags and more go there."""
+        """Run of the training, for figures, parameters, tags, and other data."""
 
     def get_extension(self, name: str) -> Extension:
-        """The extension that was registered under a name."""
+        """Return the extension registered under a name."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state of the training."""
+        """Return the complete training state."""
 
 
-#: ``(2, "epoch")``, ``(100, "iteration")``, a trigger, any function that takes the manager, or None: never.
+#: ``(2, "epoch")``, ``(100, "iteration")``, a trigger, a function of the manager, or None to never fire.
 TriggerLike: TypeAlias = tuple[float, str] | Callable[[Manager], bool] | None
 
 
 class Extension:
     """Base class of extensions.
 
-    A subclass overrides ``__call__`` and what else it needs; the class attributes are the defaults of
-    ``manager.extend()``. Any function that takes the manager is an extension too; see :func:`make_extension`.
+    A subclass overrides ``__call__`` and any other methods that it needs. Its class attributes are the defaults of
+    ``manager.extend()``. A function of the manager can be used as an extension, too; see :func:`make_extension`.
 
     Attributes:
-        trigger: When it runs.
-        priority: Where in the order of an iteration.
-        name: The name it goes by in its manager; set when it is registered.
-        needs_model_state: It looks at the models' weights (for front ends whose models are not always at hand).
-        rank_zero_only: It only shows or writes something, and is there on rank 0 alone: never initialized or called on
-            others.
+        trigger: Trigger that decides when the extension runs. Defaults to each iteration.
+        priority: Position in the order of an iteration, highest first. Defaults to ``PRIORITY_READER``.
+        name: Name of the extension in its manager, set when the extension is registered.
+        needs_model_state: Whether the extension reads the weights of the models. Defaults to False.
+        rank_zero_only: Whether the extension is initialized and called on rank 0 only, because all it does is to
+            display or to write. Defaults to False.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> class CountIterations(pte.Extension):
+        ...     trigger = (2, "iteration")
+        ...     def initialize(self, manager):
+        ...         self.count = 0
+        ...     def __call__(self, manager):
+        ...         self.count += 1
+        >>> manager = pte.ExtensionsManager({}, 1, [CountIterations()], iters_per_epoch=4, sinks=[])
+        >>> while not manager.stop_trigger:
+        ...     with manager.run_iteration():
+        ...         pass
+        >>> manager.get_extension("CountIterations").count
+        2
     """
 
     trigger: TriggerLike = (1, "iteration")
@@ -137,51 +165,86 @@ class Extension:
     rank_zero_only: bool = False
 
     def is_urgent(self, manager: Manager) -> bool:
-        """Whether it has to run now, whatever its trigger says; asked of those with the priority of snapshots only.
+        """Whether the extension has to run now, independently of its trigger.
 
-        All ranks have to give the same answer.
+        Called in each iteration for extensions with ``PRIORITY_SNAPSHOT`` or a lower priority. All ranks must return
+        the same value.
+
+        Args:
+            manager: The manager.
         """
         return False
 
     @property
     def default_name(self) -> str:
-        """What it is called when nobody gave it a name."""
+        """Name of the extension if none is passed. Defaults to the name of the class."""
         return type(self).__name__
 
     def check(self, manager: Manager) -> None:
-        """Called when the extension is registered: raises ValueError if the manager lacks what it needs."""
+        """Check that the manager meets the requirements of the extension; called on registration.
+
+        Args:
+            manager: The manager.
+
+        Raises:
+            ValueError: If a requirement is not met.
+        """
 
     def initialize(self, manager: Manager) -> None:
-        """Called once, before the first iteration and after a resume has restored the state."""
+        """Prepare the extension; called once before the first iteration, after a resume has restored the state.
+
+        Args:
+            manager: The manager.
+        """
 
     def __call__(self, manager: Manager) -> Any:
-        """Called after the update of each iteration for which the trigger fires."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no __call__(self, manager); an extension does its work there"
-        )
+        """Run the extension; called at the end of each iteration in which the trigger fires.
+
+        Args:
+            manager: The manager.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__(self, manager). Add this method.")
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
-        """Called when the training fails, before :meth:`finalize`."""
+        """Handle a failure of the training; called before :meth:`finalize`.
+
+        Args:
+            manager: The manager.
+            exc: Exception that the training failed with.
+            tb: Traceback of the exception.
+        """
 
     def finalize(self, manager: Manager) -> None:
-        """Called once, at the end of the training, failed or not."""
+        """Release resources; called once at the end of the training, also after a failure.
+
+        Args:
+            manager: The manager.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a resume: tensors and plain values."""
+        """Return the state to save in snapshots: tensors and plain values only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` returned."""
+        """Restore the state returned by :meth:`state_dict`.
+
+        Args:
+            state: The state.
+        """
 
 
 class FunctionExtension(Extension):
-    """Any callable as an extension.
+    """Extension that calls a function or another callable object.
 
-    What the callable itself has of an extension's attributes (``trigger``, ``priority``, ``initialize``, ``state_dict``
-    and so on) is used.
+    Attributes and methods of the callable that an extension can have, such as ``trigger``, ``priority``,
+    ``initialize()``, and ``state_dict()``, are used.
+
+    Args:
+        function: Function of the manager.
     """
 
-    default_name = ""  # set for each, not computed as in the base class
+    # An attribute of each object in place of the property of the base class.
+    default_name = ""
 
     _OPTIONAL = (
         *("trigger", "priority", "rank_zero_only", "initialize", "on_error", "finalize"),
@@ -190,8 +253,8 @@ class FunctionExtension(Extension):
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
         self._function = function
-        named = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
-        self.default_name = next((one for one in named if isinstance(one, str) and one), type(function).__name__)
+        names = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
+        self.default_name = next((name for name in names if isinstance(name, str) and name), type(function).__name__)
         for name in self._OPTIONAL:
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
@@ -208,22 +271,41 @@ def make_extension(
     initializer: Callable[[Manager], Any] | None = None,
     on_error: Callable[[Manager, Exception, TracebackType | None], Any] | None = None,
 ) -> Callable[[Callable[[Manager], Any]], Extension]:
-    """Decorator that makes an extension of a function that takes the manager.
+    """Return a decorator that converts a function of the manager into an extension.
 
     Args:
-        trigger: When it runs.
-        default_name: What it is called when nobody gives it a name; the function's own name if None.
-        priority: Where in the order of an iteration.
-        finalizer: Called once at the end.
-        initializer: Called once before the first iteration.
-        on_error: Called when the training fails, with the exception and its traceback.
+        trigger: Trigger that decides when the extension runs. Defaults to each iteration.
+        default_name: Name of the extension if none is passed. Defaults to the name of the function.
+        priority: Position in the order of an iteration, highest first. Defaults to ``PRIORITY_READER``.
+        finalizer: Called with the manager once at the end of the training.
+        initializer: Called with the manager once before the first iteration.
+        on_error: Called with the manager, the exception, and its traceback if the training fails.
+
+    Returns:
+        The decorator.
+
+    Raises:
+        TypeError: If the decorated object is not callable, as when the decorator is used without parentheses.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> @pte.make_extension(trigger=(2, "iteration"))
+        ... def print_loss(manager):
+        ...     print(manager.iteration, manager.observation["loss"])
+        >>> manager = pte.ExtensionsManager({}, 1, [print_loss], iters_per_epoch=4, sinks=[])
+        >>> while not manager.stop_trigger:
+        ...     with manager.run_iteration():
+        ...         pte.report({"loss": 0.5})
+        2 0.5
+        4 0.5
     """
 
     def decorate(function: Callable[[Manager], Any]) -> Extension:
-        if not callable(function):  # the manager: a decorator without parentheses was registered as an extension
+        # The manager is passed if a decorator without parentheses was registered as an extension.
+        if not callable(function):
             raise TypeError(
-                "make_extension: expected a function that takes the manager, got "
-                f"{function!r}; with nothing to say, write @make_extension() with parentheses"
+                f"make_extension: expected a function that takes the manager, got {function!r}. "
+                "Write @make_extension() with parentheses."
             )
         extension = FunctionExtension(function)
         extension.trigger, extension.priority = trigger, priority

@@ -1,4 +1,4 @@
-"""How far a training is: iterations, epochs, time."""
+"""Progress of a training: iterations, epochs, and time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TypedDict
 
 
 class ProgressState(TypedDict):
-    """What of it survives a resume."""
+    """State of a :class:`Progress` in a snapshot.
+
+    Attributes:
+        iteration: Number of completed iterations.
+        iters_per_epoch: Number of iterations per epoch; None if unknown.
+        elapsed_time: Training time in seconds.
+        shift: Difference between the rescaled and the actual number of iterations.
+    """
 
     iteration: int
     iters_per_epoch: int | None
@@ -16,113 +23,148 @@ class ProgressState(TypedDict):
 
 
 class Progress:
-    """Counts iterations and the seconds that they took.
+    """Counter of iterations and training time.
+
+    Args:
+        iters_per_epoch: Number of iterations per epoch; None if unknown.
 
     Attributes:
-        iteration: Iterations done.
+        iteration: Number of completed iterations.
     """
 
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
         self._iters_per_epoch: int | None = None
-        self._is_given = False
-        #: How many iterations more would have been done by now, had epochs always been as long as they are.
+        self._is_length_set = False
+        # Difference between the number of iterations at the current epoch length and the actual number.
         self._shift = 0
         if iters_per_epoch is not None:
             self.set_iters_per_epoch("iters_per_epoch", iters_per_epoch)
-        self._earlier_seconds = 0.0
-        self._since: float | None = None
+        self._previous_seconds = 0.0
+        self._clock_start: float | None = None
 
     def set_iters_per_epoch(self, argument: str, length: int) -> None:
-        """Say how long an epoch is, once and for all.
+        """Set the epoch length, which cannot be changed afterwards.
+
+        Args:
+            argument: Name of the argument or expression that the length is from, for error messages.
+            length: Number of iterations per epoch.
 
         Raises:
-            TypeError: It is no whole number.
-            ValueError: It is not positive, or another one was given before.
+            TypeError: If the length is not a whole number.
+            ValueError: If the length is not positive, or differs from the one set before.
         """
         if isinstance(length, bool) or not isinstance(length, int):
             raise TypeError(f"{argument}: expected a whole number, got {length!r} of type {type(length).__name__}")
         if length <= 0:
-            raise ValueError(f"{argument}: expected at least one iteration per epoch, got {length}; is the data empty?")
-        if self._is_given and self._iters_per_epoch != length:
             raise ValueError(
-                f"{argument}: an epoch has {self._iters_per_epoch} iterations, as said before; got {length}"
+                f"{argument}: expected at least one iteration per epoch, got {length}. "
+                "Check that the data is not empty."
             )
+        if self._is_length_set and self._iters_per_epoch != length:
+            raise ValueError(f"{argument}: expected {self._iters_per_epoch}, the epoch length set before, got {length}")
         self._shift = self._shift_for(length, self._iters_per_epoch)
-        self._iters_per_epoch, self._is_given = length, True
+        self._iters_per_epoch, self._is_length_set = length, True
 
     @property
     def is_epoch_length_set(self) -> bool:
-        """Whether :attr:`iters_per_epoch` was said, here or, with as many ranks, in what this goes on from."""
-        return self._is_given
+        """Whether the epoch length is fixed, by an argument or by a restored state of as many ranks."""
+        return self._is_length_set
 
     def epoch_at(self, iteration: int) -> int:
-        """The epoch that an iteration, counted from 0, belongs to, as long as epochs are now."""
+        """Return the epoch of an iteration at the current epoch length.
+
+        Args:
+            iteration: Number of the iteration, from 0.
+        """
         return (iteration + self._shift) // self.iters_per_epoch
+
+    def set_position(self, iteration: int, epoch: int | None) -> None:
+        """Set the number of completed iterations.
+
+        Args:
+            iteration: The number of completed iterations.
+            epoch: The epoch of the next iteration, from 0, to be checked; None to skip the check.
+
+        Raises:
+            ValueError: If ``iteration`` is lower than the current count, or is not in ``epoch``.
+        """
+        if iteration < self.iteration:
+            raise ValueError(
+                f"iteration: expected at least {self.iteration}, the number of completed iterations, got {iteration}. "
+                "After a resume, start the loop at manager.iteration."
+            )
+        if epoch is not None and self.has_epoch_length and epoch != self.epoch_at(iteration):
+            raise ValueError(
+                f"iteration: {iteration} is in epoch {self.epoch_at(iteration)}, not {epoch}. The epoch length is "
+                f"{self.iters_per_epoch}. Count iterations over all epochs: epoch * epoch_size + i."
+            )
+        self.iteration = iteration
 
     @property
     def has_epoch_length(self) -> bool:
-        """Whether :attr:`iters_per_epoch` is known."""
+        """Whether the epoch length is known, also if it may still change after a resume on other ranks."""
         return self._iters_per_epoch is not None
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations in one epoch.
+        """Number of iterations per epoch.
 
         Raises:
-            RuntimeError: Nobody has told yet.
+            RuntimeError: If the epoch length is not set.
         """
         if self._iters_per_epoch is None:
             raise RuntimeError(
-                "how many iterations an epoch has is not known: give iters_per_epoch=len(loader) to the manager, "
-                "or epoch_size= to run_iteration(), or loop over manager.batches(loader)"
+                "The epoch length is not set. Pass iters_per_epoch=len(loader) to the manager, pass epoch_size= to "
+                "run_iteration(), or use manager.batches(loader)."
             )
         return self._iters_per_epoch
 
     @property
     def epoch_or_none(self) -> int | None:
-        """Whole epochs done; None in a loop that counts iterations only."""
+        """Number of completed epochs; None if the epoch length is not set."""
         length = self._iters_per_epoch
         return None if length is None else (self.iteration + self._shift) // length
 
     @property
     def rescaled_iteration(self) -> int:
-        """The iterations done, had epochs always been as long as they are now.
+        """Number of iterations that the completed epochs would have taken at the current epoch length.
 
-        They get longer or shorter where a training goes on with another batch size, or on another number of ranks: the
-        epochs done by then stay done, and steps go on.
+        The epoch length changes if a training is resumed with another batch size or on another number of ranks. The
+        number of completed epochs and the step counter are kept.
         """
         return self.iteration + self._shift
 
     @property
     def epoch(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return self.rescaled_iteration // self.iters_per_epoch
 
     @property
     def is_new_epoch(self) -> bool:
-        """Whether the last iteration done was the last of its epoch."""
+        """Whether the last completed iteration was the last one of its epoch."""
         return self.rescaled_iteration > 0 and self.rescaled_iteration % self.iters_per_epoch == 0
 
     @property
     def epoch_detail(self) -> float:
-        """Epochs done, with the fraction of the one under way."""
+        """Number of completed epochs, including the fraction of the current epoch."""
         return self.rescaled_iteration / self.iters_per_epoch
 
     @property
     def elapsed_time(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self._earlier_seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+        """Training time in seconds, including the time before a resume."""
+        return self._previous_seconds + (0.0 if self._clock_start is None else time.perf_counter() - self._clock_start)
 
     def start_clock(self) -> None:
-        """The training begins."""
-        self._since = time.perf_counter()
+        """Start to measure the training time."""
+        self._clock_start = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """The training is over."""
-        self._earlier_seconds, self._since = self.elapsed_time, None
+        """Stop to measure the training time."""
+        self._previous_seconds, self._clock_start = self.elapsed_time, None
 
     def state_dict(self) -> ProgressState:
+        """Return the state."""
         return {
             "iteration": self.iteration,
             "iters_per_epoch": self._iters_per_epoch,
@@ -131,21 +173,21 @@ class Progress:
         }
 
     def load_state_dict(self, state: ProgressState, is_resized: bool = False) -> None:
-        """Takes back what :meth:`state_dict` returned.
+        """Restore the state returned by :meth:`state_dict`.
 
         Args:
-            state: It.
-            is_resized: Other ranks share the data now, so that epochs may be longer or shorter than they were.
+            state: The state.
+            is_resized: Whether the number of ranks has changed, so that the epoch length may differ from the saved one.
         """
-        self.iteration, self._earlier_seconds = state["iteration"], state["elapsed_time"]
+        self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
         length, self._shift = state["iters_per_epoch"], state["shift"]
-        if self._is_given:
+        if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:
-            # After a change, until somebody says how long they are now.
-            self._iters_per_epoch, self._is_given = length, length is not None and not is_resized
+            # If the number of ranks has changed, the saved length applies until another one is set.
+            self._iters_per_epoch, self._is_length_set = length, length is not None and not is_resized
 
-    def _shift_for(self, length: int, before: int | None) -> int:
-        if before is None:
+    def _shift_for(self, length: int, previous_length: int | None) -> int:
+        if previous_length is None:
             return self._shift
-        return self.rescaled_iteration * length // before - self.iteration
+        return self.rescaled_iteration * length // previous_length - self.iteration

@@ -168,5 +168,5 @@ def test_extension_duplicate_names_are_numbered_in_order(tmp_path: Path) -> None
     manager = pte.ExtensionsManager({}, 1, [Recorder(label, calls) for label in "abc"], out_dir=tmp_path)
     registered = [manager.get_extension(name) for name in ("Recorder", "Recorder_1", "Recorder_2")]
     assert [extension.label for extension in registered if isinstance(extension, Recorder)] == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="no extension is called 'Recorder_3'; there are Recorder, Recorder_1"):
+    with pytest.raises(ValueError, match=r"'Recorder_3'\. Registered extensions: Recorder, Recorder_1"):
         manager.get_extension("Recorder_3")

@@ -1,4 +1,4 @@
-"""The same extensions in every loop: one list, one log, row for row, and the same weights."""
+"""Equal logs and weights in every front end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_loader(shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
 
 
 def build_extensions(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]:
-    """All kinds of triggers, extensions that report, change the training and look at the models."""
+    """Return extensions with all kinds of triggers, which report, change the training, and read the models."""
 
     def evaluate(x: Tensor, y: Tensor) -> None:
         pte.report({"val/loss": F.cross_entropy(model.predictor(x), y)})

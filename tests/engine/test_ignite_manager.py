@@ -21,7 +21,7 @@ LOADER = [1.0, 2.0, 3.0]
 
 
 class Recorder(pte.Extension):
-    """Writes down what is called."""
+    """Record the calls."""
 
     def __init__(self) -> None:
         self.iterations: list[int] = []
@@ -123,7 +123,7 @@ def test_report_in_engine_step_appears_in_observation(make_manager: Any, recorde
     make_manager(engine, 1)
     engine.run(LOADER)
     assert recorder.observations == [{"batch": 1.0}, {"batch": 2.0}, {"batch": 3.0}]
-    pte.report({"x": 1})  # after the end: nowhere
+    pte.report({"x": 1})  # after the end, without effect
     assert recorder.observations[-1] == {"batch": 3.0}
 
 
@@ -169,7 +169,7 @@ def test_engine_run_after_end_raises_runtime_error(make_manager: Any) -> None:
     engine = make_doubling_engine()
     make_manager(engine, 1)
     engine.run(LOADER)
-    with pytest.raises(RuntimeError, match="over since iteration 3"):
+    with pytest.raises(RuntimeError, match="ended at iteration 3"):
         engine.run(LOADER)
 
 
@@ -217,7 +217,7 @@ def test_exception_handled_by_user_does_not_fail_run(make_manager: Any, recorder
     engine.run(LOADER, max_epochs=2)
     assert [type(error) for error in handled] == [ZeroDivisionError]
     assert recorder.calls == ["initialize"]
-    assert recorder.iterations == [1, 3, 4, 5]  # Ignite goes on with the next epoch
+    assert recorder.iterations == [1, 3, 4, 5]  # Ignite continues with the next epoch
 
 
 def test_exception_reraised_by_user_handler_calls_on_error(make_manager: Any, recorder: Recorder) -> None:
@@ -253,7 +253,7 @@ def test_engine_run_after_terminate_follows_engine_iteration_count(make_manager:
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.terminate)
     engine.run(LOADER, max_epochs=2)
     engine.run(LOADER, max_epochs=2)
-    assert recorder.iterations == [1, 2, 3, 4, 5]  # it makes one epoch of three iterations of what was left
+    assert recorder.iterations == [1, 2, 3, 4, 5]  # Ignite runs the rest as one epoch of three iterations
     assert engine.state.iteration == 5
 
 
@@ -264,7 +264,7 @@ def test_engine_terminate_before_iteration_leaves_no_active_scope(make_manager: 
     pte.report({"x": 1})
     assert recorder.observations == [{}]
     engine.run(LOADER, max_epochs=2)
-    assert recorder.iterations[0:2] == [1, 3]  # the engine counts the second one that it did not do
+    assert recorder.iterations[0:2] == [1, 3]  # the engine counts the second iteration that it skipped
 
 
 @pytest.mark.parametrize(("stop", "iterations", "epochs"), [((2, "iteration"), 2, 0), ((1, "epoch"), 3, 1)])
@@ -337,7 +337,7 @@ def test_manager_load_state_dict_restores_engine_position(make_manager: Any, rec
 
 
 def test_state_objects_ignite_metric_is_saved_and_restored(make_manager: Any) -> None:
-    """Ignite's metrics have a function for every name that they are asked for, ``param_groups`` among them."""
+    """Metrics of Ignite return a function for each attribute name, also for ``param_groups``."""
 
     def make() -> tuple[Engine, RunningAverage, pte.IgniteExtensionsManager]:
         engine = make_doubling_engine()

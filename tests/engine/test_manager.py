@@ -1,4 +1,4 @@
-"""The manager: order, names, state, and the ends of a training."""
+"""Manager: order, names, state, and ways in which a training ends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fail() -> None:
 
 
 class Recorder(Extension):
-    """Writes down what is called; raises where it is told to."""
+    """Record the calls, and raise in one hook."""
 
     def __init__(self, label: str, calls: list[str], fails_in: str = "") -> None:
         self.label, self.calls, self.fails_in = label, calls, fails_in
@@ -173,7 +173,7 @@ def test_step_optimizers_clears_gradients_and_steps(make_manager: Any) -> None:
 @pytest.mark.parametrize("names", [["adam"], ["main", "adam"], "main"])
 def test_step_optimizers_invalid_names_raise_before_iteration(make_manager: Any, names: Any) -> None:
     manager = make_manager(optimizers=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0))
-    with pytest.raises(ValueError, match=r"step_optimizers: expected a list of names out of main, got"):
+    with pytest.raises(ValueError, match=r"step_optimizers: expected a list of names from main, got"):
         manager.run_iteration(step_optimizers=names)
     iterate(manager)
     assert manager.iteration == 1
@@ -202,7 +202,7 @@ def test_trigger_uses_value_reported_by_earlier_extension(make_manager: Any) -> 
 
 
 def test_snapshot_state_includes_decisions_of_all_triggers(make_manager: Any) -> None:
-    """Else a trigger would decide twice about the iteration of the snapshot, or never."""
+    """Otherwise a trigger would be evaluated twice in the iteration of the snapshot, or not at all."""
     states: list[Any] = []
     value_trigger = pte.triggers.MaxValueTrigger("v", (2, "iteration"))
     stop = pte.triggers.EarlyStoppingTrigger((1, "iteration"), "v", patience=9)
@@ -337,7 +337,7 @@ def test_extension_with_spent_trigger_is_not_initialized(make_manager: Any) -> N
     assert calls == []
 
 
-# -- the ends ----------------------------------------------------------------------------------------------------------
+# -- end --------------------------------------------------------------------------------------------------------------
 
 
 def test_end_of_training_finalizes_once_and_rejects_iterations(make_manager: Any, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_end_of_training_finalizes_once_and_rejects_iterations(make_manager: Any
     manager = make_manager(Recorder("a", calls), Recorder("b", calls), epochs=0.25)
     iterate(manager)
     assert calls == ["a.initialize", "b.initialize", "a.call", "b.call", "a.finalize", "b.finalize"]
-    with pytest.raises(RuntimeError, match="over since iteration 1"):
+    with pytest.raises(RuntimeError, match="stopped at iteration 1"):
         iterate(manager)
     manager.close()
     assert len(calls) == 6
@@ -389,9 +389,9 @@ def test_exceptions_in_error_hooks_are_logged_and_first_is_raised(
     with caplog.at_level(logging.ERROR, "pte_tracking"), pytest.raises(ZeroDivisionError), manager.run_iteration():
         fail()
     assert calls[-6:] == ["a.on_error", "b.on_error", "c.on_error", "a.finalize", "b.finalize", "c.finalize"]
-    assert [record.message.split(";")[0] for record in caplog.records] == [
-        "the extension 'Recorder' raised in on_error",
-        "the extension 'Recorder_1' raised in finalize",
+    assert [record.message.split(". ")[0] for record in caplog.records] == [
+        "Extension 'Recorder' raised in on_error()",
+        "Extension 'Recorder_1' raised in finalize()",
     ]
     assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
 
@@ -497,7 +497,7 @@ def test_loop_without_stop_check_raises_after_max_epochs(make_manager: Any) -> N
     assert manager.iteration == 4
 
 
-# -- the state ---------------------------------------------------------------------------------------------------------
+# -- state -------------------------------------------------------------------------------------------------------------
 
 
 def test_state_dict_contains_named_parts(make_manager: Any) -> None:
@@ -531,7 +531,7 @@ def test_load_state_dict_restores_iteration_and_weights(make_manager: Any) -> No
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_iteration_after_interruption_raises_and_suggests_resume(make_manager: Any, error: type[BaseException]) -> None:
-    """As the cell of a notebook is; the training is not over, so the stop trigger says nothing."""
+    """As in an interrupted notebook cell. The training is incomplete, so the stop trigger is False."""
     manager = make_manager()
     iterate(manager)
     with pytest.raises(error), manager.run_iteration():
@@ -541,7 +541,7 @@ def test_iteration_after_interruption_raises_and_suggests_resume(make_manager: A
 
 
 class Counter(Extension):
-    """Has a state."""
+    """Extension with a state."""
 
     def __call__(self, manager: Manager) -> None:
         pass
@@ -578,7 +578,7 @@ def test_load_state_dict_foreign_state_raises(make_manager: Any) -> None:
 def test_load_state_dict_after_first_iteration_raises_runtime_error(make_manager: Any) -> None:
     manager = make_manager()
     iterate(manager)
-    with pytest.raises(RuntimeError, match="begun"):
+    with pytest.raises(RuntimeError, match="already started"):
         manager.load_state_dict(manager.state_dict())
 
 
@@ -598,7 +598,7 @@ def test_resume_finished_training_rejects_iterations(make_manager: Any, tmp_path
     iterate(manager, 4)
     resumed_manager = make_manager(epochs=1)
     resumed_manager.load_state_dict(manager.state_dict())
-    with pytest.raises(RuntimeError, match="over since iteration 4"):
+    with pytest.raises(RuntimeError, match="stopped at iteration 4"):
         iterate(resumed_manager)
     assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
 
@@ -642,11 +642,11 @@ def test_run_iteration_before_resumed_position_raises_value_error(make_manager: 
     manager = make_manager(iters_per_epoch=None, epochs=2)
     manager.load_state_dict(state)
     assert not manager.stop_trigger
-    with pytest.raises(ValueError, match=r"iteration: 0 lies behind, 1 are done; .*manager\.iteration"):
+    with pytest.raises(ValueError, match=r"iteration: expected at least 1, .* got 0\. .*manager\.iteration"):
         manager.run_iteration(epoch=0, iteration=0, epoch_size=4)
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- invalid arguments -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -674,7 +674,7 @@ def test_constructor_invalid_argument_raises(
 
 
 @pytest.mark.parametrize(
-    ("extension", "message"), [(5, "expected an Extension.*5"), (Recorder, r"class Recorder; write Recorder\(\)")]
+    ("extension", "message"), [(5, "expected an Extension.*5"), (Recorder, r"class Recorder\. Write Recorder\(\)")]
 )
 def test_constructor_invalid_extension_raises_type_error(make_manager: Any, extension: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
@@ -684,13 +684,13 @@ def test_constructor_invalid_extension_raises_type_error(make_manager: Any, exte
 def test_extend_after_first_iteration_raises_runtime_error(make_manager: Any) -> None:
     manager = make_manager()
     iterate(manager)
-    with pytest.raises(RuntimeError, match="begun"):
+    with pytest.raises(RuntimeError, match="already started"):
         manager.extend(lambda manager: None)
 
 
 def test_run_iteration_nested_raises_runtime_error(make_manager: Any) -> None:
     manager = make_manager()
-    with pytest.raises(RuntimeError, match="an iteration is running"), manager.run_iteration():
+    with pytest.raises(RuntimeError, match="an iteration is in progress"), manager.run_iteration():
         iterate(manager)
 
 
@@ -704,7 +704,7 @@ def test_run_iteration_contradictory_counts_raise_value_error(make_manager: Any)
 
 def test_sinks_without_log_report_warn_once(make_manager: Any) -> None:
     manager = make_manager(sinks=["json"])
-    with pytest.warns(UserWarning, match=r"add extensions\.LogReport\(\)") as caught:
+    with pytest.warns(UserWarning, match=r"Add extensions\.LogReport\(\)") as caught:
         iterate(manager, 2)
     assert len(caught) == 1
     assert caught[0].filename == __file__

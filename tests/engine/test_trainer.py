@@ -1,4 +1,4 @@
-"""The trainer and its standard updater."""
+"""Trainer and its standard updater."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pte_tracking.updaters import StandardUpdater
 
 
 class Regressor(nn.Module):
-    """Gives the loss when called, as Chainer's Classifier did."""
+    """Model that returns the loss, like Classifier of Chainer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ def test_exception_in_loss_function_is_raised_and_calls_on_error(train: Any) -> 
 
 def test_run_second_call_raises_runtime_error(train: Any) -> None:
     trainer = train(StandardUpdater(make_loader(), make_optimizer(Regressor())))
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(RuntimeError, match="has already ended"):
         trainer.run()
 
 
@@ -315,17 +315,17 @@ def test_updater_invalid_argument_raises(make: Callable[[], Any], error: type[Ex
 
 
 def test_updater_loss_func_returning_none_raises_type_error(train: Any) -> None:
-    with pytest.raises(TypeError, match="loss_func: expected it to return the loss as a tensor, got None"):
+    with pytest.raises(TypeError, match="loss_func: expected a tensor as the returned loss, got None"):
         train(StandardUpdater(make_loader(), make_optimizer(Regressor()), loss_func=lambda x, y: None))  # type: ignore[arg-type, return-value]
 
 
 def test_updater_empty_data_raises_value_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"iters_per_epoch.*is the data empty"):
+    with pytest.raises(ValueError, match=r"iters_per_epoch.*data is not empty"):
         pte.Trainer(StandardUpdater([], make_optimizer(Regressor())), (1, "epoch"), tmp_path)
     with pytest.raises(ValueError, match="iterator: 'main' is empty"):
         StandardUpdater([], make_optimizer(Regressor())).update()
 
 
 def test_updater_exhausted_iterator_raises_value_error(train: Any) -> None:
-    with pytest.raises(ValueError, match="'main' is empty; an iterator gives one pass only: give what"):
+    with pytest.raises(ValueError, match=r"'main' is empty\. An iterator can be used once only"):
         train(StandardUpdater(iter(make_loader()), make_optimizer(Regressor())))

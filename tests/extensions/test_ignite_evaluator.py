@@ -55,7 +55,7 @@ def test_ignite_evaluator_in_manager_uses_val_prefix(tmp_path: Path) -> None:
     model = CountingModel()
     extensions = [IgniteEvaluator(make_engine(model), LOADER, model), IgniteEvaluator(make_engine(model), LOADER, {})]
     manager = ExtensionsManager({}, 1, extensions, iters_per_epoch=1, out_dir=tmp_path, sinks=[])
-    with pytest.raises(KeyError, match="CountingModel is not known"), manager.run_iteration():
+    with pytest.raises(KeyError, match="CountingModel is not registered"), manager.run_iteration():
         pass
     assert manager.observation == {"val/main/x": 1.5, "val/acc": 1.0}
 

@@ -115,7 +115,7 @@ def test_snapshot_condition_is_decided_by_rank_0(tmp_path: Path) -> None:
 def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
     assert on_ranks("warned", 2, tmp_path) == [
         [
-            "sinks are given",
+            "Sinks are configured",
             "'not reported' was not reported during an interval. Keys reported in this iteration: none.",
             "PlotReport: no data points for 'not reported either' over 'iteration'. "
             "Similar keys in the last iteration: none.",

@@ -135,7 +135,7 @@ def test_resume_after_training_or_logging_started_raises_runtime_error(tmp_path:
     manager = make_manager(tmp_path)
     with manager.run_iteration():
         pass
-    with pytest.raises(RuntimeError, match="the training has begun"):
+    with pytest.raises(RuntimeError, match="the training has already started"):
         manager.resume()
     manager.close()
     logged = make_manager(tmp_path)

@@ -1,0 +1,104 @@
+"""The ``with`` block of an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
+from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.stopping import StopCondition
+
+# A global is faster to look up than a member of an enum, and each iteration needs these.
+_RUNNING, _IN_ITERATION, _ENDED = Phase.RUNNING, Phase.IN_ITERATION, Phase.ENDED
+
+
+class IterationScope:
+    """Context manager of an iteration; one object serves all iterations.
+
+    Args:
+        owner: The manager; passed to the extensions.
+        lifecycle: The life cycle of the training.
+        extensions: The extensions to run at the end of each iteration.
+        stop: The stop condition, evaluated at the end of each iteration.
+        on_stop: Called at the end of each iteration after which the training should stop.
+
+    Attributes:
+        step_optimizers: Names of the optimizers to step in the next iteration.
+    """
+
+    def __init__(
+        self,
+        owner: LifecycleOwner,
+        lifecycle: Lifecycle,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        on_stop: Callable[[], None],
+    ) -> None:
+        self.step_optimizers: Sequence[str] = ()
+        self._owner = owner
+        self._lifecycle = lifecycle
+        self._extensions = extensions
+        self._stop = stop
+        self._on_stop = on_stop
+        self._report_scope = owner.reporter.scope({})
+        # Not a phase: a training may end within the block, and its reports are collected until the block ends.
+        self._is_reporting = False
+
+    def __enter__(self) -> None:
+        lifecycle = self._lifecycle
+        if lifecycle.phase is not _RUNNING:
+            lifecycle.start()
+        # An extension may have ended the training in initialize().
+        if lifecycle.phase is _RUNNING:
+            lifecycle.phase = _IN_ITERATION
+        owner = self._owner
+        owner.observation = {}
+        self._report_scope.enter(owner.observation)
+        self._is_reporting = True
+        for name in self.step_optimizers:
+            owner.optimizers[name].zero_grad()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lifecycle = self._lifecycle
+        try:
+            if error is None and lifecycle.phase is not _ENDED:
+                for name in self.step_optimizers:
+                    self._owner.optimizers[name].step()
+                self._run_extensions()
+        except BaseException as problem:
+            lifecycle.fail(problem)
+            raise
+        finally:
+            self.leave()
+        if error is not None:
+            lifecycle.fail(error)
+        elif self._stop.should_stop:
+            self._on_stop()
+
+    def leave(self) -> None:
+        """Stop collecting reports. Has no effect outside an iteration."""
+        if self._is_reporting:
+            self._is_reporting = False
+            self._report_scope.__exit__(None, None, None)
+            if self._lifecycle.phase is _IN_ITERATION:
+                self._lifecycle.phase = _RUNNING
+
+    def _run_extensions(self) -> None:
+        owner = self._owner
+        owner.updater.iteration += 1
+        # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
+        for entry in self._extensions.running:
+            if entry.trigger.evaluate(owner) and entry.runs_here:
+                entry.extension(owner)
+        saving = self._extensions.saving
+        # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
+        due = saving and [
+            entry for entry in saving if any([entry.extension.is_urgent(owner), entry.trigger.evaluate(owner)])
+        ]
+        self._stop.evaluate(owner)
+        for entry in due:
+            if entry.runs_here:
+                entry.extension(owner)

@@ -1,0 +1,257 @@
+"""Life cycle of a training: its phases, the transitions between them, and the refused calls."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from typing import Any, Protocol
+
+from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.resuming import training_snapshots
+from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.extension import Manager
+from pte_tracking._runs.outcome import outcome_of
+from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.reopen import open_on_rank_zero
+from pte_tracking._store.events import Status
+from pte_tracking.extensions.log_report import LogReport
+from pte_tracking.reporter import Observation
+from pte_tracking.triggers.description import describe_trigger
+
+
+class Phase(enum.Enum):
+    """Phase of a training."""
+
+    #: The manager is constructed. All extensions can be added, and a state can be restored.
+    NEW = "new"
+    #: All ranks have joined to open the run, for example in ``resume()``.
+    OPEN = "open"
+    #: The extensions are initialized, and no iteration is in progress.
+    RUNNING = "running"
+    #: The ``with`` block of an iteration is in progress.
+    IN_ITERATION = "in iteration"
+    #: The extensions are finalized. No phase follows.
+    ENDED = "ended"
+
+
+#: The phases that may follow each phase.
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
+    Phase.NEW: frozenset({Phase.OPEN, Phase.ENDED}),
+    Phase.OPEN: frozenset({Phase.OPEN, Phase.RUNNING, Phase.ENDED}),
+    Phase.RUNNING: frozenset({Phase.IN_ITERATION, Phase.ENDED}),
+    Phase.IN_ITERATION: frozenset({Phase.RUNNING, Phase.ENDED}),
+    Phase.ENDED: frozenset(),
+}
+
+_STARTED = frozenset({Phase.RUNNING, Phase.IN_ITERATION})
+
+
+class LifecycleOwner(Manager, Protocol):
+    """Manager that a :class:`Lifecycle` belongs to."""
+
+    observation: Observation
+
+    def resume(self) -> Any:
+        """Resume from the latest snapshot."""
+
+    def close(self) -> None:
+        """End the training."""
+
+
+class Lifecycle:
+    """Phase of a training, and the transitions between phases.
+
+    Only :class:`~pte_tracking._engine.iteration.IterationScope` changes the phase as well, from RUNNING to IN_ITERATION
+    and back: a call would cost time in each iteration.
+
+    Args:
+        owner: The manager; passed to the extensions.
+        extensions: The extensions to initialize and to finalize.
+        stop: The stop condition.
+        needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
+
+    Attributes:
+        phase: The current phase.
+    """
+
+    def __init__(
+        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
+    ) -> None:
+        self.phase = Phase.NEW
+        self._owner = owner
+        self._extensions = extensions
+        self._stop = stop
+        self._needs_log_report = needs_log_report
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the training has ended."""
+        return self.phase is Phase.ENDED
+
+    # -- refused calls -------------------------------------------------------------------------------------------------
+
+    def check_extendable(self) -> None:
+        """Raise RuntimeError if no extension can be added any more."""
+        if self.phase not in (Phase.NEW, Phase.OPEN):
+            raise RuntimeError(
+                "extend(): the training has already started or ended. Add all extensions before the first iteration."
+            )
+
+    def check_runnable(self) -> None:
+        """Raise RuntimeError if no iteration can begin now."""
+        if self.phase is Phase.IN_ITERATION:
+            raise RuntimeError("run_iteration(): an iteration is in progress. End its 'with' block first.")
+        if self.phase is not Phase.ENDED:
+            return
+        iteration = self._owner.iteration
+        if self._stop.should_stop:
+            raise RuntimeError(
+                f"Training already stopped at iteration {iteration}. Check manager.stop_trigger in the loop condition."
+            )
+        raise RuntimeError(
+            f"The run ended after iteration {iteration}, before the training was complete. To continue, create another "
+            "manager and call its resume()."
+        )
+
+    # -- transitions ---------------------------------------------------------------------------------------------------
+
+    def begin_restore(self, call: str) -> None:
+        """Prepare all ranks to restore a state.
+
+        Args:
+            call: The call that restores the state, as named in messages.
+
+        Raises:
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the ranks disagree.
+        """
+        if self.phase not in (Phase.NEW, Phase.OPEN):
+            raise RuntimeError(
+                f"{call}: the training has already started or ended. Restore its state before the first iteration."
+            )
+        self._join(call)
+
+    def open(self) -> None:
+        """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
+        owner = self._owner
+        if owner.run.is_open and (owner.world.is_single_process or self.phase is not Phase.NEW):
+            if self.phase is Phase.NEW:
+                self._enter(Phase.OPEN)
+            return
+        self._join("the opening of the run")
+        # Rank 0 has opened the run if it has logged anything.
+        is_open = owner.world.run_on_rank_zero("whether the run is open", lambda: owner.run.is_open)
+        if not is_open and any(snapshot.policy.autoload for snapshot in training_snapshots(self._extensions)):
+            owner.resume()
+            return
+        open_on_rank_zero(owner.world, owner.run, lambda: None if owner.run.is_open else owner.run.open())
+
+    def start(self) -> None:
+        """Open the run and initialize the extensions, before the first iteration.
+
+        Raises:
+            RuntimeError: If the training has ended, also if it had ended when the restored snapshot was saved.
+        """
+        owner = self._owner
+        self.check_runnable()
+        self.open()
+        if self._stop.should_stop:
+            owner.close()
+            self.check_runnable()
+        if self._needs_log_report and owner.world.rank == 0 and not self._extensions.has(LogReport):
+            warnings.warn(
+                "Sinks are configured, but no extension is a LogReport, so that no reported value is logged. "
+                "Add extensions.LogReport().",
+                stacklevel=4,
+            )
+        self._check_ranks("the first iteration")
+        self._enter(Phase.RUNNING)
+        # A loop that is left without close() ends with its run, at the latest with the interpreter.
+        owner.run.before_close.append(self.finalize)
+        owner.updater.start_clock()
+        owner.observation = {}
+        random_state = rng.get_state()
+        try:
+            self._extensions.initialize(owner)
+            with owner.reporter.scope(owner.observation):
+                self._extensions.call_before_training(owner)
+            if not owner.is_before_training:
+                # The resumed training initialized its extensions before its first iteration.
+                rng.set_state(random_state)
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """End the training after an exception.
+
+        Args:
+            error: The exception. Extensions get it through ``on_error()`` unless it is an interrupt or an exit.
+        """
+        if self.phase in _STARTED and isinstance(error, Exception):
+            self._extensions.on_error(self._owner, error)
+        self.finish(error)
+
+    def finish(self, error: BaseException | None = None, status: Status | None = None) -> None:
+        """End the training and its run. Has no effect if the training has ended.
+
+        Args:
+            error: The exception that ended the training; None if it ended normally.
+            status: The status of the run if there was no exception. Defaults to FINISHED.
+
+        Raises:
+            Exception: If an extension raises in ``finalize()`` and ``error`` is None.
+        """
+        if self.phase is Phase.ENDED:
+            return
+        first = self.finalize(error)
+        run = self._owner.run
+        if first is None and status is not None:
+            run.close(status)
+        else:
+            run.close(*outcome_of(first))
+        if first is not None and first is not error:
+            raise first
+
+    def finalize(self, error: BaseException | None = None) -> BaseException | None:
+        """Finalize the extensions, once.
+
+        Args:
+            error: The exception that ended the training; None if it ended normally.
+
+        Returns:
+            ``error``, or else the first exception that an extension raised.
+        """
+        if self.phase is Phase.ENDED:
+            return error
+        has_started = self.phase in _STARTED
+        self._enter(Phase.ENDED)
+        self._owner.updater.stop_clock()
+        return self._extensions.finalize(self._owner, error) if has_started else error
+
+    def _enter(self, phase: Phase) -> None:
+        if phase not in TRANSITIONS[self.phase]:
+            raise RuntimeError(f"phase: expected {self.phase.name} to precede {phase.name}")
+        self.phase = phase
+
+    def _join(self, topic: str) -> None:
+        """Connect all ranks, and check that they agree on the training."""
+        self._enter(Phase.OPEN)
+        self._owner.world.join()
+        self._check_ranks(topic)
+
+    def _check_ranks(self, topic: str) -> None:
+        owner = self._owner
+        owner.world.check_consistent(
+            topic,
+            {
+                "out_dir": str(owner.run.directory),
+                "sinks": [repr(sink) for sink in owner.run.sinks],
+                "extensions": self._extensions.description(),
+                "models": list(owner.models),
+                "optimizers": list(owner.optimizers),
+                "max_epochs": owner.max_epochs,
+                "stop_trigger": f"{describe_trigger(self._stop.trigger)}, {owner.training_length}",
+                "iters_per_epoch": owner.iters_per_epoch if owner.updater.has_epoch_length else None,
+            },
+        )

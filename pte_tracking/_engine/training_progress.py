@@ -1,0 +1,61 @@
+"""Read-only properties of a manager that show the progress of its training."""
+
+from __future__ import annotations
+
+from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.progress import Progress
+
+
+class TrainingProgress:
+    """Progress of a training, the same in every front end.
+
+    Attributes:
+        updater: Iteration and epoch counters.
+    """
+
+    updater: Progress
+    _stop: StopCondition
+
+    @property
+    def iteration(self) -> int:
+        """Number of completed iterations."""
+        return self.updater.iteration
+
+    @property
+    def iters_per_epoch(self) -> int:
+        """Number of iterations per epoch.
+
+        Raises:
+            RuntimeError: If the epoch length is not set.
+        """
+        return self.updater.iters_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Number of completed epochs."""
+        return self.updater.epoch
+
+    @property
+    def epoch_detail(self) -> float:
+        """Number of completed epochs, including the fraction of the current epoch."""
+        return self.updater.epoch_detail
+
+    @property
+    def elapsed_time(self) -> float:
+        """Training time in seconds, including the time before a resume."""
+        return self.updater.elapsed_time
+
+    @property
+    def is_before_training(self) -> bool:
+        """Whether no iteration is completed."""
+        return self.updater.iteration == 0
+
+    @property
+    def stop_trigger(self) -> bool:
+        """Whether the training should stop, as decided by the stop trigger after the last iteration."""
+        return self._stop.should_stop
+
+    @property
+    def training_length(self) -> tuple[float, str] | None:
+        """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
+        return self._stop.trigger.training_length
