@@ -37,11 +37,11 @@ import pte_tracking as pte
 run = pte.Run("result", sinks=["json", "sqlite"], params={"lr": 0.1})
 for step in (1, 2):
     run.log_metrics({"loss": step / 4}, step)
-point = run.point(2)
+position = run.position(2)
 run.log_metrics({"loss": -1.0}, 3)
 run.close()
 again = pte.Run("result", sinks=["json", "sqlite"])
-again.open(point)
+again.open(position)
 again.log_metrics({"loss": 0.75}, 3)
 os.kill(os.getpid(), signal.SIGKILL)
 """

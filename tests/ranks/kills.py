@@ -19,15 +19,15 @@ from tests.ranks.forked import fork
 #: Which rank is killed where.
 PLACES = [
     (0, "torch:save:2:before"),
-    (0, "pte_tracking._snapshots.shards:write_marker:2:before"),
-    (0, "pte_tracking._snapshots.shards:write_marker:2:after"),
+    (0, "pte_tracking._snapshots.shards:write_index:2:before"),
+    (0, "pte_tracking._snapshots.shards:write_index:2:after"),
     (0, "pte_tracking._snapshots.shards:sync_directory:4:before"),
     (0, "pte_tracking._runs.run:Run.log_checkpoint:2:before"),
     (0, "pte_tracking._runs.run:Run.remove_checkpoint:1:before"),
     (0, "pte_tracking._store.checkpoint_files:shutil.rmtree:1:before"),
     (1, "torch.distributed.checkpoint.state_dict_saver:save:2:before"),
     (1, "torch.distributed.checkpoint.state_dict_saver:save:2:after"),
-    (1, "pte_tracking._snapshots.shards:part:2:before"),
+    (1, "pte_tracking._snapshots.shards:digest_file:2:before"),
     (1, "pte_tracking._snapshots.shards:write:3:after"),
 ]
 

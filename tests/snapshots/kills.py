@@ -19,7 +19,7 @@ PLACES = [
     "torch:save:2:before",
     "torch:save:1:after",
     "os:fsync:3:before",
-    "pte_tracking._snapshots.file:part:2:after",
+    "pte_tracking._snapshots.file:digest_file:2:after",
     "pte_tracking._snapshots.file:sync_directory:1:before",
     "pte_tracking._runs.run:Run.log_checkpoint:1:before",
     "pte_tracking._runs.run:Run.log_checkpoint:2:after",
