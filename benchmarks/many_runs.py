@@ -28,7 +28,7 @@ from _load import ENVIRONMENT, WORKERS, core_seconds, server_at
 from _measure import Figure
 
 from tests import servers
-from tests.postgres import Postgres, missing, postgres
+from tests.postgres import Postgres, find_missing_requirement, postgres
 
 RUNS, ITERATIONS, SECONDS = 50, 2_000, 0.05
 BARE_ITERATIONS = 100
@@ -157,7 +157,7 @@ class Watch:
 
     def _ask(self, query: str) -> list[tuple[object, ...]]:
         where = f"JOIN experiments USING (experiment_id) WHERE experiments.name = '{self._experiment}'"
-        return self._database.ask(query.format(where), "mlflow")
+        return self._database.query(query.format(where), "mlflow")
 
     def _requests(self) -> Counter[str]:
         with open(self._log) as file:
@@ -205,7 +205,7 @@ def measure(folder: Path, database: Postgres) -> None:
 
     loads["outage"] = run_all(lambda number: ["train", str(folder / f"outage-{number}"), uri, "outage", "0"], come_back)
     loads["outage"].tell("pte_tracking, after an outage")
-    size = database.ask("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
+    size = database.query("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
     print(f"\nPostgreSQL keeps a point in {size[0][0]:.0f} bytes, indexes included")
     ours, bare = loads["ours"], loads["bare"]
     Figure(
@@ -223,7 +223,7 @@ def main() -> None:
         work, *words = sys.argv[1:]
         train(*words[:3], float(words[3])) if work == "train" else train_bare(*words)
         return
-    if reason := missing():
+    if reason := find_missing_requirement():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:

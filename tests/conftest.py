@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import servers
-from tests.needs import need
+from tests.needs import check_requirement
 from tests.object_store import BUCKET, ObjectStore, object_store
-from tests.postgres import Postgres, missing, postgres
+from tests.postgres import Postgres, find_missing_requirement, postgres
 
 # How fast the machine is, and how busy, is no property of what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,7 +57,7 @@ def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def database() -> Iterator[Postgres]:
     """A PostgreSQL server; ``real_server`` keeps its database ``mlflow`` there."""
-    need(missing())
+    check_requirement(find_missing_requirement())
     with postgres(fsync="off") as server:
         yield server
 

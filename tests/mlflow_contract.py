@@ -23,7 +23,7 @@ def points_in(uri: str, experiment: str) -> Points:
     }
 
 
-class AtAServer(SinkContract):
+class MLflowServerContract(SinkContract):
     keeps_non_finite = False
     many_rows = 2_000  # a million take minutes
     many_values = 2

@@ -7,7 +7,7 @@ import os
 import pytest
 
 
-def need(missing: str | None) -> None:
+def check_requirement(missing: str | None) -> None:
     """Go on, if nothing is missing.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-from tests.servers import free_port, process
+from tests.servers import free_port, server_process
 
 BUCKET = "artifacts"
 
@@ -47,5 +47,5 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     """A store whose log lies in ``folder``."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    with process([sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], folder, uri):
+    with server_process([sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], folder, uri):
         yield ObjectStore(uri)

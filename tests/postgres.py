@@ -18,14 +18,14 @@ from tests.servers import free_port
 _USER = "postgres" if os.geteuid() == 0 else None
 
 
-def missing() -> str | None:
+def find_missing_requirement() -> str | None:
     """Why there can be no server; None if there can."""
     if importlib.util.find_spec("psycopg") is None:
         return "psycopg is not installed: pip install 'psycopg[binary]'"
-    return None if _programs() else "PostgreSQL is not there: apt-get install postgresql"
+    return None if _find_programs() else "PostgreSQL is not there: apt-get install postgresql"
 
 
-def _programs() -> Path | None:
+def _find_programs() -> Path | None:
     return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
 
 
@@ -42,17 +42,17 @@ class Postgres:
 
     def create(self, database: str, template: str = "template1") -> str:
         """Make a database, as a copy of one that nobody uses at the time; its URI for SQLAlchemy."""
-        self.ask(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        self.query(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
 
-    def ask(self, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+    def query(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """The rows that answer a query; none if it has no answer."""
         import psycopg
 
         with psycopg.connect(
             host="127.0.0.1", port=self._port, user="postgres", dbname=database, autocommit=True
         ) as connection:
-            cursor = connection.execute(query)  # type: ignore[arg-type]  # it wants literals
+            cursor = connection.execute(sql)  # type: ignore[arg-type]  # it wants literals
             return cursor.fetchall() if cursor.description else []
 
 
@@ -63,8 +63,8 @@ def postgres(**settings: str | int) -> Iterator[Postgres]:
     Args:
         settings: Of its configuration, such as ``max_connections=300``.
     """
-    programs = _programs()
-    assert programs is not None, missing()
+    programs = _find_programs()
+    assert programs is not None, find_missing_requirement()
     port = free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", **settings}
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:

@@ -87,12 +87,12 @@ def serve(
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", str(workers), "--backend-store-uri", store, "--artifacts-destination", artifacts]
-    with process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
+    with server_process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def process(
+def server_process(
     command: list[str], folder: Path, url: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server in a group of processes of its own, from when it answers at the address ``url`` until the end."""

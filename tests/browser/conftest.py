@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import pages
-from tests.browser.training import Training, finish, start
-from tests.needs import need
+from tests.browser.training import FinishedTraining, finish, start
+from tests.needs import check_requirement
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,18 +26,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> None:
     """There is a browser; where there must be one, to be without it is a failure."""
-    need(pages.missing())
+    check_requirement(pages.find_missing_requirement())
 
 
 @pytest.fixture(scope="session")
-def trained(browser: None, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Training:
+def trained(browser: None, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedTraining:
     """A training from beginning to end."""
     folder = tmp_path_factory.mktemp("browser") / "whole"
     return finish(start(folder, mlflow_server, "--epochs", str(EPOCHS)), folder, mlflow_server)
 
 
 @pytest.fixture(scope="session")
-def resumed(trained: Training) -> Training:
+def resumed(trained: FinishedTraining) -> FinishedTraining:
     """The same training, killed on its way and gone on with."""
     folder = trained.folder.parent / "killed"
     killed = start(folder, trained.server, "--epochs", "1000")
@@ -59,11 +59,11 @@ def page(browser: None) -> Iterator[Page]:
 
 
 @pytest.fixture
-def mlflow(page: Page, trained: Training) -> pages.MLflow:
-    return pages.MLflow(page, trained.server, trained.experiment)
+def mlflow(page: Page, trained: FinishedTraining) -> pages.MLflowPage:
+    return pages.MLflowPage(page, trained.server, trained.experiment)
 
 
 @pytest.fixture(scope="module")
-def board_server(trained: Training, resumed: Training) -> Iterator[str]:
+def board_server(trained: FinishedTraining, resumed: FinishedTraining) -> Iterator[str]:
     with pages.tensorboard(trained.folder.parent, runs=2) as uri:
         yield uri

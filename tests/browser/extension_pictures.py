@@ -28,17 +28,19 @@ def draw(folder: Path, pictures: Path) -> None:
     shutil.copy(BROWSER_TESTS.parents[1] / "examples" / "digits.py", folder)
 
     command = "python train.py result"
-    seen = terminal.run(
-        ["bash", "-c", command], folder, at=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
+    screen = terminal.run(
+        ["bash", "-c", command], folder, capture_when=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
     )
-    terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{seen}")
+    terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{screen}")
     for name in PLOT_NAMES:
         with Image.open(folder / "result" / f"{name}.png") as picture:
             save(picture, pictures / f"{name}.png")
 
-    terminal.draw(pictures / "snapshots.svg", "bash", terminal.session(folder, "ls result"))
+    terminal.draw(pictures / "snapshots.svg", "bash", terminal.run_session(folder, "ls result"))
     failing = "python diverging.py diverged 2>&1 | tail -n 1"
-    terminal.draw(pictures / "fail_on_non_number.svg", "bash", terminal.session(folder, failing, "pte-tracking list ."))
+    terminal.draw(
+        pictures / "fail_on_non_number.svg", "bash", terminal.run_session(folder, failing, "pte-tracking list .")
+    )
 
 
 def save(picture: Image.Image, path: Path) -> None:

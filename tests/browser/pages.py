@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, ViewportSize
 
-_Seen = TypeVar("_Seen")
+_Reading = TypeVar("_Reading")
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 _FLAGS = [
@@ -34,7 +34,7 @@ _FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
 #: MLflow's page for training instead of the one for language models, and its assistant's panel closed.
-_MLFLOW_MEMORY = {
+_MLFLOW_LOCAL_STORAGE = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
     "mlflow.assistant.panelOpen_v1": "false",
@@ -59,7 +59,7 @@ _SERIES = """chart => Object.entries(chart._chart.name2datasets).map(
     ([name, dataset]) => [name, dataset.data().map(point => [point.step, point.scalar])])"""
 
 
-def missing() -> str | None:
+def find_missing_requirement() -> str | None:
     """Why there can be no browser; None if there can."""
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed: pip install playwright"
@@ -76,22 +76,22 @@ def open_page() -> Iterator[Page]:
         try:
             context = browser.new_context(viewport=SIZE)
             context.set_default_timeout(_TIMEOUT_MS)
-            for key, value in _MLFLOW_MEMORY.items():
+            for key, value in _MLFLOW_LOCAL_STORAGE.items():
                 context.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)})")
             yield context.new_page()
         finally:
             browser.close()
 
 
-def wait_until_stable(page: Page, look: Callable[[], _Seen]) -> _Seen:
-    """What is seen once it does not change any more: pages are drawn bit by bit, as the answers to them come."""
-    seen = look()
+def wait_until_stable(page: Page, read: Callable[[], _Reading]) -> _Reading:
+    """What is current once it does not change any more: pages are drawn bit by bit, as the answers to them come."""
+    current = read()
     for _ in range(40):
         page.wait_for_timeout(500)
-        before, seen = seen, look()
-        if seen == before:
-            return seen
-    raise TimeoutError(f"it changes all the time: {before!r}, then {seen!r}")
+        previous, current = current, read()
+        if current == previous:
+            return current
+    raise TimeoutError(f"it changes all the time: {previous!r}, then {current!r}")
 
 
 @contextlib.contextmanager
@@ -102,13 +102,13 @@ def tensorboard(folder: Path, runs: int) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
     assert server.stderr
     try:
-        found = next(filter(None, (re.search(r"at (http://\S+?)/? ", line) for line in server.stderr)), None)
-        if found is None:
+        match = next(filter(None, (re.search(r"at (http://\S+?)/? ", line) for line in server.stderr)), None)
+        if match is None:
             raise RuntimeError(f"TensorBoard ended with {server.wait()}")
         deadline = time.monotonic() + 60
-        while _count_finished_runs(found[1]) < runs and time.monotonic() < deadline:
+        while _count_finished_runs(match[1]) < runs and time.monotonic() < deadline:
             time.sleep(0.2)
-        yield found[1]
+        yield match[1]
     finally:
         server.terminate()
         server.communicate(timeout=20)
@@ -126,7 +126,7 @@ def _count_finished_runs(uri: str) -> int:
         return 0
 
 
-class MLflow:
+class MLflowPage:
     """MLflow's pages.
 
     Args:
@@ -153,7 +153,7 @@ class MLflow:
         runs_response = json.loads(answer.value.text())["runs"]
         self.toggle_columns(["Dataset", "Source", "Models", *columns])  # the first three are shown at first
         self.page.locator("[role=gridcell][col-id^=params]").first.wait_for()
-        return self._cells("[row-index]"), [run["info"]["status"] for run in runs_response]
+        return self._read_cells("[row-index]"), [run["info"]["status"] for run in runs_response]
 
     def toggle_columns(self, columns: list[str]) -> None:
         """Show columns of an open list that are hidden, and hide those that are shown."""
@@ -174,26 +174,26 @@ class MLflow:
         rows = wait_until_stable(self.page, lambda: self.page.evaluate(script))
         return {row[0]: row[1] for row in rows if len(row) > 1}
 
-    def outputs(self) -> dict[str, str]:
+    def read_outputs(self) -> dict[str, str]:
         """The steps of the checkpoints that an open overview lists, by name."""
-        rows = self._cells("[row-index]")
+        rows = self._read_cells("[row-index]")
         return {row["name"]: row["step"] for row in rows if "snapshot" in row.get("name", "")}
 
     def list_checkpoints(self) -> list[dict[str, str]]:
         """Open the experiment's list of models; returns their cells by column."""
         self.page.goto(f"{self._experiment}/models")
         self.page.locator("[role=gridcell][col-id=name]").first.wait_for()
-        return self._cells("[row-index]")
+        return self._read_cells("[row-index]")
 
     def open_charts(self, run_id: str) -> None:
         """Open the metric charts of a run."""
         self.page.goto(f"{self._experiment}/runs/{run_id}/model-metrics")
         self.page.locator(".js-plotly-plot").first.wait_for()
 
-    def curve(self, key: str) -> list[tuple[int, float]]:
+    def read_curve(self, key: str) -> list[tuple[int, float]]:
         """The points that the chart of a metric draws."""
         section, _, title = key.rpartition("/")
-        card = self._card(section, title)
+        card = self._find_card(section, title)
         plot = card.locator(".js-plotly-plot")
         plot.locator(".scatterlayer .trace").first.wait_for(state="attached")
         script = "plot => plot.data.map(trace_data => [Array.from(trace_data.x), Array.from(trace_data.y)])"
@@ -202,43 +202,43 @@ class MLflow:
         assert all(trace == traces[0] for trace in traces), traces
         return list(zip(*traces[0], strict=True))
 
-    def picture(self, key: str, step: int) -> tuple[int, int]:
+    def show_picture(self, key: str, step: int) -> tuple[int, int]:
         """Move a picture's slider to a step; returns the shown picture's width and height."""
-        card = self._card(key.rpartition("/")[0], key)
+        card = self._find_card(key.rpartition("/")[0], key)
         box = card.get_by_role("spinbutton")
         box.fill(str(step))
         box.evaluate("box => box.blur()")
-        return _size(card.locator(f"img[src*='step%2B{step}%2B']"))
+        return _read_size(card.locator(f"img[src*='step%2B{step}%2B']"))
 
-    def artifact(self, run_id: str, path: str) -> tuple[int, int]:
+    def open_artifact(self, run_id: str, path: str) -> tuple[int, int]:
         """Open a picture among the artifacts of a run; returns its width and height."""
         self.page.goto(f"{self._experiment}/runs/{run_id}/artifacts")
         for part in path.split("/"):
             self.page.get_by_text(part, exact=True).first.click()
-        return _size(self.page.locator("img[src^='blob:']").first)
+        return _read_size(self.page.locator("img[src^='blob:']").first)
 
-    def _card(self, section: str, title: str) -> Locator:
+    def _find_card(self, section: str, title: str) -> Locator:
         section_locator = self.page.locator(".du-bois-light-collapse-item").filter(
             has=self.page.locator(".du-bois-light-collapse-header").filter(has_text=re.compile(rf"^\s*{section}\s*\("))
         )
         card = section_locator.get_by_test_id("experiment-view-compare-runs-card")
         return card.filter(has=self.page.get_by_text(title, exact=True)).first
 
-    def _cells(self, rows: str) -> list[dict[str, str]]:
+    def _read_cells(self, rows: str) -> list[dict[str, str]]:
         """The cells of a grid, whose rows are each made of a part that stays and a part that scrolls."""
         script = """rows => {
-            const found = {};
+            const cells = {};
             for (const row of document.querySelectorAll(rows))
                 for (const cell of row.querySelectorAll("[role=gridcell]"))
-                    (found[row.getAttribute("row-index")] ??= {})[cell.getAttribute("col-id")]
+                    (cells[row.getAttribute("row-index")] ??= {})[cell.getAttribute("col-id")]
                         = cell.innerText.trim().split("\\n").pop();  // before a name stands its colour
-            return found;
+            return cells;
         }"""
-        found: dict[str, dict[str, str]] = wait_until_stable(self.page, lambda: self.page.evaluate(script, rows))
-        return [found[index] for index in sorted(found, key=int)]
+        cells: dict[str, dict[str, str]] = wait_until_stable(self.page, lambda: self.page.evaluate(script, rows))
+        return [cells[index] for index in sorted(cells, key=int)]
 
 
-class TensorBoard:
+class TensorBoardPage:
     """TensorBoard's pages.
 
     Args:
@@ -263,7 +263,7 @@ class TensorBoard:
             groups[name] = [card.evaluate("card => card.tag") for card in group.locator("tf-scalar-card").all()]
         return groups
 
-    def curves(self, tag: str) -> dict[str, list[tuple[int, float]]]:
+    def read_curves(self, tag: str) -> dict[str, list[tuple[int, float]]]:
         """The points that the chart of a tag draws, by run; the scalars are open."""
         for card in self.page.locator("tf-scalar-card").all():
             if card.evaluate("card => card.tag") == tag:
@@ -272,7 +272,7 @@ class TensorBoard:
                 return {json.loads(name)[-1]: [(step, value) for step, value in points] for name, points in series}
         raise LookupError(tag)
 
-    def fold(self, group: str) -> None:
+    def collapse(self, group: str) -> None:
         """Close a group of an open page."""
         self.page.locator("button.heading").filter(has_text=group).first.click()
 
@@ -291,7 +291,9 @@ class TensorBoard:
         self._open("images", "tf-image-loader img")
         wait_until_stable(self.page, self.page.locator("tf-image-loader img").count)
         cards = [(card, card.evaluate(_TEXTS)) for card in self.page.locator("tf-image-loader").all()]
-        return [(texts[0], int(texts[texts.index("step") + 1]), _size(card.locator("img"))) for card, texts in cards]
+        return [
+            (texts[0], int(texts[texts.index("step") + 1]), _read_size(card.locator("img"))) for card, texts in cards
+        ]
 
     def open_histograms(self) -> dict[str, int]:
         """Open the histograms; returns how many are drawn for each tag that is in sight."""
@@ -318,19 +320,19 @@ class TensorBoard:
     def open_texts(self) -> dict[str, str]:
         """Open the texts; returns them by tag."""
         self._open("text", "tf-text-loader")
-        found = wait_until_stable(self.page, lambda: self._texts("tf-text-loader"))
-        return {texts[0]: " ".join(texts[1:]) for texts in found}
+        all_texts = wait_until_stable(self.page, lambda: self._read_texts("tf-text-loader"))
+        return {texts[0]: " ".join(texts[1:]) for texts in all_texts}
 
     def _open(self, tab: str, selector: str) -> None:
         self.page.goto("about:blank")
         self.page.goto(f"{self._uri}/#{tab}")
         self.page.locator(selector).first.wait_for(state="attached")
 
-    def _texts(self, selector: str) -> list[list[str]]:
-        return [found.evaluate(_TEXTS) for found in self.page.locator(selector).all()]
+    def _read_texts(self, selector: str) -> list[list[str]]:
+        return [element.evaluate(_TEXTS) for element in self.page.locator(selector).all()]
 
 
-def _size(image: Locator) -> tuple[int, int]:
+def _read_size(image: Locator) -> tuple[int, int]:
     """Width and height in pixels of a picture that is shown."""
     image.wait_for()
     width, height = image.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import servers
 from tests.browser import extension_pictures, notebook, terminal
-from tests.browser.pages import SIZE, MLflow, TensorBoard, missing, open_page, tensorboard
+from tests.browser.pages import SIZE, MLflowPage, TensorBoardPage, find_missing_requirement, open_page, tensorboard
 from tests.browser.training import EXAMPLE, finish, start
 
 if TYPE_CHECKING:
@@ -46,34 +46,34 @@ def photograph(folder: Path) -> None:
     with servers.mlflow_server(folder / "server", template) as uri, open_page() as page:
         training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
         camera = Camera(page)
-        photograph_mlflow(camera, MLflow(page, uri, training.experiment), training.run_id)
+        photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
         shutil.copy(EXAMPLE, training.folder)
-        seen = terminal.session(training.folder, "pte-tracking list .", "pte-tracking show result")
-        terminal.draw(PICTURES / "command-line.svg", "bash", seen)
+        screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
+        terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         with tensorboard(training.folder, runs=1) as address:
-            photograph_tensorboard(camera, TensorBoard(page, address))
+            photograph_tensorboard(camera, TensorBoardPage(page, address))
         with notebook.jupyterlab(training.folder) as address:
             page.set_viewport_size({"width": 1000, "height": 2000})
             notebook.run_cell(page, address)
-            shown = page.locator(".jp-Cell-outputWrapper").first.screenshot()
-            extension_pictures.save(Image.open(io.BytesIO(shown)), PICTURES / "notebook.png")
+            output = page.locator(".jp-Cell-outputWrapper").first.screenshot()
+            extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
 
 
-def photograph_mlflow(camera: Camera, mlflow: MLflow, run_id: str) -> None:
+def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
     camera.take("mlflow-runs", 1280, 420)
     mlflow.open_charts(run_id)
     for key in ("val/confusion", "val/hardest"):
-        mlflow.picture(key, 45 * EPOCHS)
+        mlflow.show_picture(key, 45 * EPOCHS)
     camera.take("mlflow-run", 1280, 1060)
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
     camera.take("mlflow-checkpoints", 1640, 640)
 
 
-def photograph_tensorboard(camera: Camera, board: TensorBoard) -> None:
+def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
     board.open_scalars()
-    board.fold("epoch")
+    board.collapse("epoch")
     camera.take("tensorboard-scalars", 1440, 880)
     board.open_layout()
     camera.take("tensorboard-custom-scalars", 1440, 680)
@@ -88,7 +88,7 @@ def photograph_tensorboard(camera: Camera, board: TensorBoard) -> None:
 
 
 if __name__ == "__main__":
-    if reason := missing():
+    if reason := find_missing_requirement():
         sys.exit(reason)
     PICTURES.mkdir(exist_ok=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

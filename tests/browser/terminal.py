@@ -23,13 +23,13 @@ _TIMEOUT_SECONDS = 300.0  # seconds
 _MOVES = re.compile("(\r|\n|\x1b\\[A)")
 
 
-def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None = None) -> str:
+def run(command: Sequence[str], folder: Path, capture_when: Callable[[str], bool] | None = None) -> str:
     """Run a program in a terminal, to its end.
 
     Args:
         command: The program and its arguments.
         folder: Where it is run.
-        at: Told what is to be seen; where it is true for the first time, that is returned instead of the end.
+        capture_when: Told what is to be seen; where it is true for the first time, that is returned instead of the end.
 
     Returns:
         What is to be seen, with codes for colours.
@@ -47,21 +47,21 @@ def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None =
             sent += os.read(terminal_fd, 1 << 16)
         except OSError:  # how the end of a terminal is told
             break
-        if captured is None and at is not None and at(seen := screen(sent)):
-            captured = seen
+        if captured is None and capture_when is not None and capture_when(text := render_screen(sent)):
+            captured = text
     os.close(terminal_fd)
     status = program.wait(20)
-    if status or (at and captured is None):
-        raise RuntimeError(f"{command} ended with {status}:\n{screen(sent)}")
-    return captured or screen(sent)
+    if status or (capture_when and captured is None):
+        raise RuntimeError(f"{command} ended with {status}:\n{render_screen(sent)}")
+    return captured or render_screen(sent)
 
 
-def session(folder: Path, *commands: str) -> str:
+def run_session(folder: Path, *commands: str) -> str:
     """What is to be seen after these commands were typed."""
     return "\n".join(f"$ {command}\n{run(['bash', '-c', command], folder)}" for command in commands)
 
 
-def screen(sent: bytes) -> str:
+def render_screen(sent: bytes) -> str:
     """What is to be seen after a terminal was sent these bytes."""
     lines: list[str] = [""]
     row, column = 0, 0
@@ -92,8 +92,8 @@ def draw(path: Path, title: str, text: str) -> None:
     width = min(widest, _COLUMNS) + 1
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(text), overflow="fold")
-    drawn = console.export_svg(title=title, unique_id=path.stem)
+    svg = console.export_svg(title=title, unique_id=path.stem)
     # Nothing is fetched for it from elsewhere: the reader's own monospaced font does.
-    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
-    path.write_text("\n".join(line.strip() for line in drawn.splitlines() if line.strip()) + "\n")
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    path.write_text("\n".join(line.strip() for line in svg.splitlines() if line.strip()) + "\n")
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

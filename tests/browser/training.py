@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class FinishedTraining:
     """A training that is over.
 
     Attributes:
@@ -61,7 +61,7 @@ def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]
         )
 
 
-def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Training:
+def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> FinishedTraining:
     """Wait for the example and look up where it was delivered to."""
     assert training.wait(200) == 0, (folder / "output.txt").read_text()
     assert sync(folder / "result", timeout=60) == []
@@ -71,4 +71,4 @@ def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Trai
     experiment = client.get_experiment_by_name(folder.name)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
-    return Training(folder, server, experiment.experiment_id, run.info.run_id)
+    return FinishedTraining(folder, server, experiment.experiment_id, run.info.run_id)

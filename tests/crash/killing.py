@@ -14,7 +14,7 @@ import signal
 from typing import Any
 
 #: Where a trainer is killed: around and within every step that leaves something on disk.
-TRAINER = [
+TRAINING_KILL_POINTS = [
     "pte_tracking._store.journal:Journal.append:{n}:before",
     "pte_tracking._store.journal:Journal._write:{n}:after",
     "pte_tracking._store.journal:os.write:{n}:middle",
@@ -34,7 +34,7 @@ TRAINER = [
 ]
 
 #: Where a delivery process is killed: around batches and the position saved for them.
-DELIVERY = [
+DELIVERY_KILL_POINTS = [
     "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:before",
     "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:after",
     "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:before",
@@ -51,9 +51,9 @@ DELIVERY = [
 ]
 
 
-def arm(place: str) -> None:
+def arm(kill_point: str) -> None:
     """Let this process die when it comes to a place."""
-    module, path, count, when = place.split(":")
+    module, path, count, timing = kill_point.split(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
     for parent in parents:
@@ -67,10 +67,10 @@ def arm(place: str) -> None:
         remaining_calls -= 1
         if remaining_calls != 0:
             return original(*args, **kwargs)
-        if when == "middle":
+        if timing == "middle":
             fd, data, *rest = args
             original(fd, data[: len(data) // 2], *rest)
-        elif when == "after":
+        elif timing == "after":
             original(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 

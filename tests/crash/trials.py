@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+CRASH_TESTS = Path(__file__).parent
+sys.path.insert(0, str(CRASH_TESTS))
 
 import killing  # noqa: E402
 import training  # noqa: E402  imports torch once, for all forked sessions
@@ -54,25 +54,25 @@ def _read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def _read_mlflow(folder: Path) -> dict[str, Any]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    # One run; after a rewind by a fork those that it took the place of are there too, marked as such.
-    (run,) = [one for one in client.search_runs(experiments) if "pte.superseded_by" not in one.data.tags]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    # One run; after a rewind by a fork those that it took the kill_point of are there too, marked as such.
+    (run,) = [run for run in client.search_runs(experiments) if "pte.superseded_by" not in run.data.tags]
     models = client.search_logged_models(experiments)
     return {
         "status": run.info.status,
         "params": run.data.params,
         "metrics": {
-            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+            key: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
             for key in sorted(run.data.metrics)
         },
-        "checkpoints": sorted((one.name, str(one.status)) for one in models),
+        "checkpoints": sorted((model.name, str(model.status)) for model in models),
     }
 
 
@@ -109,27 +109,27 @@ class Trial:
 
     def _run_killed_session(self) -> str:
         choice = self._random.random()
-        places = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
+        counts = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
         if choice < 0.35:
-            place = self._random.choice(killing.TRAINER).format(**places)
-            self._wait(self._fork(lambda: killing.arm(place), ""))
-            return f"trainer at {place}"
-        delivery_place = self._random.choice(killing.DELIVERY).format(**places) if choice < 0.6 else ""
-        child = self._fork(lambda: None, delivery_place)
+            kill_point = self._random.choice(killing.TRAINING_KILL_POINTS).format(**counts)
+            self._wait(self._fork(lambda: killing.arm(kill_point), ""))
+            return f"training at {kill_point}"
+        delivery_kill_point = self._random.choice(killing.DELIVERY_KILL_POINTS).format(**counts) if choice < 0.6 else ""
+        child = self._fork(lambda: None, delivery_kill_point)
         time.sleep(self._random.uniform(0.0, 0.6))
-        target = self._random.choice(["trainer", "delivery", "both"])
-        if target != "trainer":
+        target = self._random.choice(["training", "delivery", "both"])
+        if target != "training":
             self._kill_delivery()
         if target == "delivery":
             time.sleep(self._random.uniform(0.0, 0.4))  # the training goes on for a while, then dies too
         _kill(child)
         self._wait(child)
-        if delivery_place:
-            # Give the delivery the time to come to its place.
+        if delivery_kill_point:
+            # Give the delivery the time to come to its kill_point.
             time.sleep(self._random.uniform(0.0, 2.0))
-        return f"{target} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
+        return f"{target} at a random moment" + (f", delivery at {delivery_kill_point}" if delivery_kill_point else "")
 
-    def _fork(self, arm: Callable[[], None], delivery_place: str, log: str = "sessions.txt") -> int:
+    def _fork(self, arm: Callable[[], None], delivery_kill_point: str, log: str = "sessions.txt") -> int:
         child = os.fork()
         if child:
             return child
@@ -138,8 +138,8 @@ class Trial:
             output = os.open(self.folder / log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            os.environ["PTE_TEST_KILL"] = delivery_place
-            os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+            os.environ["PTE_TEST_KILL"] = delivery_kill_point
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(CRASH_TESTS), os.environ.get("PYTHONPATH", "")])
             os.chdir(self.folder)
             arm()
             training.train(self.folder, self._on_rewind)
@@ -165,7 +165,7 @@ class Trial:
 
     def _kill_delivery(self) -> None:
         holder = lock.holder(self.folder / "result" / DELIVERY_LOCK)
-        if holder and holder[0].isdigit():  # one that is only just taking its place has no name yet
+        if holder and holder[0].isdigit():  # one that is only just taking its kill_point has no name yet
             _kill(int(holder.split()[0]))
 
     def _deliver_pending(self) -> None:

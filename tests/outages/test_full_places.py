@@ -32,16 +32,16 @@ def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
         yield mount
 
 
-def attempt(channel: SinkConsumer, times: int) -> list[str]:
+def deliver_with_retries(consumer: SinkConsumer, max_attempts: int) -> list[str]:
     """Deliver as the delivery process does; what went wrong."""
     problems = []
-    for _ in range(times):
+    for _ in range(max_attempts):
         try:
-            while channel.deliver_next():
+            while consumer.deliver_next():
                 pass
         except Exception as error:
             problems.append(str(error))
-            channel.record_failure(error)
+            consumer.record_failure(error)
         else:
             break
     return problems
@@ -51,24 +51,24 @@ def attempt(channel: SinkConsumer, times: int) -> list[str]:
 def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp_path: Path, full_from: str) -> None:
     uri = f"sqlite:///{disk / 'mlflow.db'}"
     recorded = Recorded(tmp_path / "run", MLflowSink(uri))
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(0, {"a": 0.0})
     if full_from == "first delivery":
-        assert not attempt(channel, 1)
+        assert not deliver_with_retries(consumer, 1)
     filler = fill(disk)
     for step in range(1, 4000):
         recorded.log(step, {"a": float(step)})
     (recorded.directory / "picture.png").write_bytes(b"x" * 100_000)
     recorded.journal.append(events.Figure, "loss", 1, "picture.png")
     recorded.journal.append(events.Params, {"lr": 0.1})
-    problems = attempt(channel, 3)
+    problems = deliver_with_retries(consumer, 3)
     assert len(problems) == 3
     assert all("full" in problem or "No space" in problem or "disk I/O" in problem for problem in problems), problems
     filler.unlink()
     grow(disk, 20 << 20)
-    assert not attempt(channel, 1)
-    channel.finish("FINISHED")
-    assert not channel.cursor.rejected
+    assert not deliver_with_retries(consumer, 1)
+    consumer.finish("FINISHED")
+    assert not consumer.cursor.rejected
     (run,) = MlflowClient(uri).search_runs(["0"])
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "a")

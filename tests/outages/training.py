@@ -14,7 +14,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 
 
-def value(iteration: int) -> float:
+def get_value(iteration: int) -> float:
     """What is reported in an iteration."""
     return iteration / 7
 
@@ -36,7 +36,7 @@ def main(directory: str, uri: str, experiment: str, iterations: int, ending: str
     with manager:
         for iteration in range(1, iterations + 1):
             with manager.run_iteration():
-                pte.report({"loss": torch.tensor(value(iteration), dtype=torch.float64)})
+                pte.report({"loss": torch.tensor(get_value(iteration), dtype=torch.float64)})
             if ending == "kill" and iteration == iterations // 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of two ranks, whose snapshots are those of steps 2, 4, 6 and 8."""
     folder = tmp_path_factory.mktemp("by-two")
-    on_ranks("trained", 2, folder)
+    on_ranks("train_sharded", 2, folder)
     return folder
 
 
@@ -46,23 +46,23 @@ def folder(two_rank_run: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def alone(out: Path) -> pte.ExtensionsManager:
+def make_single_process_manager(out: Path) -> pte.ExtensionsManager:
     """One process without torch.distributed, and a model in one piece."""
-    net = scenarios.Learner()
+    net = scenarios.RankDependentNet()
     saved = extensions.snapshot(trigger=(2, "iteration"))
-    return scenarios.learning(out, net, torch.optim.Adam(net.parameters(), 0.01), saved, epochs=3)
+    return scenarios.make_training_manager(out, net, torch.optim.Adam(net.parameters(), 0.01), saved, epochs=3)
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return bool(one == other)
+def is_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
+    return bool(first == second)
 
 
 def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    for result in on_ranks("exact", 2, tmp_path):
+    for result in on_ranks("compare_resumed_training", 2, tmp_path):
         assert result["differing"] == []
         assert result["same log"]
     state = load(tmp_path / "whole" / "snapshot_iter_2")
@@ -72,48 +72,58 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "before", "after"),
-    [("", 1, 2), ("", 2, 1), ("", 2, 4), ("", 2, 2), ("_ddp", 1, 2), ("_ddp", 2, 1), ("_ddp", 2, 4)],
+    [
+        ("sharded", 1, 2),
+        ("sharded", 2, 1),
+        ("sharded", 2, 4),
+        ("sharded", 2, 2),
+        ("ddp", 1, 2),
+        ("ddp", 2, 1),
+        ("ddp", 2, 4),
+    ],
 )
 def test_resume_on_other_world_size_restores_same_weights(kind: str, before: int, after: int, tmp_path: Path) -> None:
-    first = on_ranks(f"trained{kind}", before, tmp_path)
+    first = on_ranks(f"train_{kind}", before, tmp_path)
     newest = tmp_path / "run" / ("snapshot_iter_8" if before == 2 else "snapshot_iter_16")
-    saved = load(newest) if kind else gather_shards(newest)
-    results = on_ranks(f"went_on{kind}", after, tmp_path)
+    saved = load(newest) if kind == "ddp" else gather_shards(newest)
+    results = on_ranks(f"resume_{kind}", after, tmp_path)
     restored = torch.load(tmp_path / "restored")
-    assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
+    assert is_equal(restored, {part: saved[part] for part in ("models", "optimizers")})
     steps = 16 // before
     for result in results:
         assert result == {"step": steps, "id": first[0], "iterations": steps + 8 // after, "epoch": 3}
-    assert [row["iteration"] for row in scenarios.rows(tmp_path / "run")] == list(range(1, steps + 8 // after + 1))
+    assert [row["iteration"] for row in scenarios.read_rows(tmp_path / "run")] == list(range(1, steps + 8 // after + 1))
 
 
-@pytest.mark.parametrize(("before", "after"), [("trained", "went_on_ddp"), ("trained_ddp", "went_on")])
+@pytest.mark.parametrize(("before", "after"), [("train_sharded", "resume_ddp"), ("train_ddp", "resume_sharded")])
 def test_resume_between_sharded_and_ddp_models_restores_weights(before: str, after: str, tmp_path: Path) -> None:
     on_ranks(before, 2, tmp_path)
     newest = tmp_path / "run" / "snapshot_iter_8"
     saved = gather_shards(newest) if newest.is_dir() else load(newest)
     on_ranks(after, 2, tmp_path)
     restored = torch.load(tmp_path / "restored")
-    assert same(restored, {part: saved[part] for part in ("models", "optimizers")})
+    assert is_equal(restored, {part: saved[part] for part in ("models", "optimizers")})
 
 
 def test_single_process_resumes_from_sharded_snapshot(folder: Path) -> None:
     saved = gather_shards(folder / "run" / "snapshot_iter_8")
-    manager = alone(folder / "run")
+    manager = make_single_process_manager(folder / "run")
     resumed = manager.resume()
     assert resumed is not None
     assert (resumed.step, resumed.path) == (8, "snapshot_iter_8")
-    assert same(manager.models["main"].state_dict(), saved["models"]["main"])
+    assert is_equal(manager.models["main"].state_dict(), saved["models"]["main"])
 
 
 def test_single_process_rewind_replaces_sharded_snapshots_by_files(folder: Path) -> None:
-    manager = alone(folder / "run")
+    manager = make_single_process_manager(folder / "run")
     manager.resume(folder / "run" / "snapshot_iter_4")
     with manager:
         while manager.iteration < 8:
             with manager.run_iteration():
                 pass
-    assert [(one.path, (folder / "run" / one.path).is_dir()) for one in manager.run.checkpoints()] == [
+    assert [
+        (checkpoint.path, (folder / "run" / checkpoint.path).is_dir()) for checkpoint in manager.run.checkpoints()
+    ] == [
         ("snapshot_iter_2", True),
         ("snapshot_iter_4", True),
         ("snapshot_iter_6", False),
@@ -122,39 +132,39 @@ def test_single_process_rewind_replaces_sharded_snapshots_by_files(folder: Path)
 
 
 def test_ddp_snapshot_parameter_names_have_no_prefix(tmp_path: Path) -> None:
-    on_ranks("trained_ddp", 2, tmp_path)
+    on_ranks("train_ddp", 2, tmp_path)
     state = torch.load(tmp_path / "run" / "snapshot_iter_2")
-    assert list(state["models"]["main"]) == list(scenarios.Learner().state_dict())
+    assert list(state["models"]["main"]) == list(scenarios.RankDependentNet().state_dict())
 
 
 def test_convert_writes_file_that_torch_loads_and_run_resumes_from(folder: Path) -> None:
-    snapshot, file = folder / "run" / "snapshot_iter_4", folder / "one.pt"
-    done = CliRunner().invoke(app, ["convert", str(snapshot), str(file)])
-    assert done.exit_code == 0, done.output
+    snapshot, file = folder / "run" / "snapshot_iter_4", folder / "converted.pt"
+    completed = CliRunner().invoke(app, ["convert", str(snapshot), str(file)])
+    assert completed.exit_code == 0, completed.output
     state = torch.load(file)
-    assert same(state["models"], gather_shards(snapshot)["models"])
+    assert is_equal(state["models"], gather_shards(snapshot)["models"])
     assert not any(tensor.is_meta for tensor in state["models"]["main"].values())
-    manager = alone(folder / "run")
+    manager = make_single_process_manager(folder / "run")
     resumed = manager.resume(file)
     assert resumed is not None
     assert resumed.step == 4
-    assert same(manager.models["main"].state_dict(), state["models"]["main"])
+    assert is_equal(manager.models["main"].state_dict(), state["models"]["main"])
 
 
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["run/log", "one.pt"], 2, "expected the folder of a snapshot that lies in shards"),
-        (["run", "one.pt"], 1, "snapshot.json is missing"),
+        (["run/log", "converted.pt"], 2, "expected the folder of a snapshot that lies in shards"),
+        (["run", "converted.pt"], 1, "snapshot.json is missing"),
         (["run/snapshot_iter_2", "run/log"], 2, "it exists already"),
-        (["run/snapshot_iter_2", "no/such/folder/one.pt"], 1, "No such file or directory"),
+        (["run/snapshot_iter_2", "no/such/folder/converted.pt"], 1, "No such file or directory"),
     ],
 )
 def test_convert_invalid_arguments_fail_with_one_line(words: list[str], code: int, reason: str, folder: Path) -> None:
-    done = CliRunner().invoke(app, ["convert", *(str(folder / word) for word in words)])
-    assert done.exit_code == code
-    assert reason in done.output
-    assert len(done.output.splitlines()) == 1
+    completed = CliRunner().invoke(app, ["convert", *(str(folder / word) for word in words)])
+    assert completed.exit_code == code
+    assert reason in completed.output
+    assert len(completed.output.splitlines()) == 1
 
 
 def flip_bit(path: Path) -> None:
@@ -189,7 +199,7 @@ def test_damaged_snapshot_is_skipped_and_named(damage: str, folder: Path, caplog
     verified = CliRunner().invoke(app, ["verify", str(folder / "run")])
     assert verified.exit_code == 1
     assert str(newest) in verified.output
-    resumed = alone(folder / "run").resume()
+    resumed = make_single_process_manager(folder / "run").resume()
     assert resumed is not None
     assert resumed.step == 6
     assert str(newest) in caplog.text
@@ -199,24 +209,24 @@ def test_damaged_snapshot_is_skipped_and_named(damage: str, folder: Path, caplog
 def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path) -> None:
     newest = folder / "run" / "snapshot_iter_8"
     flip_bit(newest / damaged)
-    first, second = on_ranks("checked_together", 2, folder)
+    first, second = on_ranks("verify_on_all_ranks", 2, folder)
     assert first["step"] == second["step"] == 6
     assert first["checked"]["snapshot_iter_6"] == [".metadata", "__1_0.distcp"]
     assert second["checked"]["snapshot_iter_6"] == ["__0_0.distcp", "state.pt"]
     assert first["error"] == second["error"]
     assert f"{newest}: {damaged} in it is damaged" in first["error"]
-    assert any(f"{damaged} in it is damaged" in line for line in first["said"])
-    assert second["said"] == []
+    assert any(f"{damaged} in it is damaged" in line for line in first["log_messages"])
+    assert second["log_messages"] == []
 
 
 def forge(snapshot: Path, name: str, content: bytes) -> None:
-    """Replace a file, and make the marker fit, as whoever can write the folder is able to."""
+    """Replace a file, and make the index fit, as whoever can write the folder is able to."""
     (snapshot / name).write_bytes(content)
-    marker = msgspec.json.decode(
+    index = msgspec.json.decode(
         (snapshot / checkpoint_files.SNAPSHOT_INDEX).read_bytes(), type=checkpoint_files.SnapshotIndex
     )
     checkpoint_files.write_index(
-        snapshot, {file: checkpoint_files.digest_file(snapshot / file) for file in {*marker.files, name}}
+        snapshot, {file: checkpoint_files.digest_file(snapshot / file) for file in {*index.files, name}}
     )
 
 
@@ -280,18 +290,18 @@ def test_snapshot_index_with_outside_path_raises(folder: Path) -> None:
 
 
 def test_snapshot_excludes_changes_made_during_write(tmp_path: Path) -> None:
-    assert on_ranks("torn", 2, tmp_path) == [[[1.0], [2.0], [3.0]]] * 2
+    assert on_ranks("change_weights_during_write", 2, tmp_path) == [[[1.0], [2.0], [3.0]]] * 2
 
 
 def test_several_snapshots_in_one_iteration_do_not_deadlock(tmp_path: Path) -> None:
-    first, _ = on_ranks("two_at_once", 2, tmp_path)
-    assert first == ["one_1", "one_2", "one_3", "one_4", "other_3", "other_4", "weights_4"]
+    first, _ = on_ranks("save_several_snapshots_at_once", 2, tmp_path)
+    assert first == ["first_1", "first_2", "first_3", "first_4", "other_3", "other_4", "weights_4"]
 
 
 def test_full_disk_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
-    first, second = on_ranks("full_disk", 2, tmp_path)
+    first, second = on_ranks("save_with_full_disk", 2, tmp_path)
     assert first["iterations"] == second["iterations"] == 3
-    assert first["announced"] == first["left"] == ["snapshot_iter_3"]
+    assert first["registered"] == first["remaining"] == ["snapshot_iter_3"]
 
 
 def test_rank_killed_during_snapshot_resumes_to_same_result(tmp_path: Path) -> None:
@@ -307,17 +317,17 @@ def test_rank_killed_during_snapshot_resumes_to_same_result(tmp_path: Path) -> N
 
 
 def test_memory_error_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
-    for result in on_ranks("no_memory", 2, tmp_path):
-        assert result == {"iterations": 3, "announced": ["snapshot_iter_2", "snapshot_iter_3"]}
+    for result in on_ranks("save_without_memory", 2, tmp_path):
+        assert result == {"iterations": 3, "registered": ["snapshot_iter_2", "snapshot_iter_3"]}
 
 
 def test_unsupported_snapshot_options_raise_at_first_iteration(tmp_path: Path) -> None:
-    for messages in on_ranks("not_possible", 2, tmp_path):
+    for messages in on_ranks("collect_unsupported_option_errors", 2, tmp_path):
         assert [message.partition(":")[0] for message in messages] == ["filename", "snapshot_on_error"]
 
 
 def test_object_snapshot_is_loaded_into_sharded_model(tmp_path: Path) -> None:
-    assert on_ranks("object_is_loaded", 2, tmp_path) == [True, True]
+    assert on_ranks("load_object_snapshot", 2, tmp_path) == [True, True]
 
 
 def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
@@ -328,32 +338,32 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     monkeypatch.setenv("SINKS", "json,mlflow")
     monkeypatch.setenv("N_RETAINS", "2")
-    on_ranks("trained", 2, tmp_path)
+    on_ranks("train_sharded", 2, tmp_path)
     client = MlflowClient(mlflow_store)
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
-    tracked = {one.tags["pte.checkpoint"]: one for one in client.search_logged_models(["0"])}
+    tracked = {model.tags["pte.checkpoint"]: model for model in client.search_logged_models(["0"])}
     assert sorted(tracked) == ["snapshot_iter_6", "snapshot_iter_8"], "those that were pruned are gone"
     files = {
-        Path(one.path).name
-        for one in client.list_logged_model_artifacts(tracked["snapshot_iter_8"].model_id, "snapshot_iter_8")
+        Path(artifact.path).name
+        for artifact in client.list_logged_model_artifacts(tracked["snapshot_iter_8"].model_id, "snapshot_iter_8")
     }
     assert files == {".metadata", "__0_0.distcp", "__1_0.distcp", "snapshot.json", "state.pt"}
 
-    manager = alone(tmp_path / "elsewhere")
+    manager = make_single_process_manager(tmp_path / "elsewhere")
     resumed = manager.resume(f"runs:/{run.info.run_id}")
     assert resumed is not None
     assert resumed.step == 8
     saved = gather_shards(tmp_path / "run" / "snapshot_iter_8")
-    assert same(manager.models["main"].state_dict(), saved["models"]["main"])
+    assert is_equal(manager.models["main"].state_dict(), saved["models"]["main"])
     assert manager.run.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
     assert not list((tmp_path / "elsewhere").glob(".fetched*"))
     manager.close()
 
     # In the run's own directory, again and again, as a job that is requeued does.
     for number in range(2):
-        again = alone(tmp_path / "run")
-        resumed = again.resume(f"runs:/{run.info.run_id}")
+        manager = make_single_process_manager(tmp_path / "run")
+        resumed = manager.resume(f"runs:/{run.info.run_id}")
         assert resumed is not None, number
         assert resumed.step == 8
-        again.close()
+        manager.close()

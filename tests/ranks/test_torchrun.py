@@ -26,7 +26,7 @@ from pte_tracking._store.events import Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
-from tests.ranks.scenarios import rows
+from tests.ranks.scenarios import read_rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,14 +53,14 @@ def torchrun(
         start_new_session=True,
     ) as process:
         try:
-            printed, told = process.communicate(timeout=150)
+            stdout, stderr = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    return subprocess.CompletedProcess(command, process.returncode, printed, told)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def the_run(store: str) -> Run:
+def get_run(store: str) -> Run:
     client = MlflowClient(store)
     (run,) = client.search_runs(["0"])
     return run
@@ -79,7 +79,7 @@ def test_front_ends_write_equal_rows_on_rank_0_only(tmp_path: Path) -> None:
         assert "main/loss" in done.stdout, "rank 0 prints its report"
         state = torch.load(out / "snapshot_iter_4")
         assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
-        logs.append(rows(out))
+        logs.append(read_rows(out))
     assert [row["iteration"] for row in logs[0]] == [3, 6, 9, 12]
     assert logs[0] == logs[1] == logs[2]
 
@@ -97,7 +97,7 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
         time.sleep(0.2)  # the delivery process outlives the ranks
     assert backlog(out, Manifest.load(out)) == []
     assert read_status(out) == "FAILED"
-    assert the_run(mlflow_store).info.status == "FAILED"
+    assert get_run(mlflow_store).info.status == "FAILED"
     board = EventAccumulator(str(out))
     board.Reload()
     data = plugin_data_pb2.HParamsPluginData.FromString(
@@ -105,8 +105,8 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
     )
     assert data.session_end_info.status == api_pb2.STATUS_FAILURE
     # What was reported before is there: the row of iteration 3, which both ranks have seen.
-    assert [row["iteration"] for row in rows(out)] == [3]
-    history = MlflowClient(mlflow_store).get_metric_history(the_run(mlflow_store).info.run_id, "main/loss")
+    assert [row["iteration"] for row in read_rows(out)] == [3]
+    history = MlflowClient(mlflow_store).get_metric_history(get_run(mlflow_store).info.run_id, "main/loss")
     assert [point.step for point in history] == [3]
 
 
@@ -117,17 +117,17 @@ def test_restarted_group_resumes_same_run(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     assert torchrun(tmp_path / "whole", *kind).returncode == 0
     # By then the first snapshot is whole: the second one has waited for it.
-    again = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
-    done = torchrun(tmp_path / "killed", *kind, *again, launcher=("--max-restarts", "3"))
+    options = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
+    done = torchrun(tmp_path / "killed", *kind, *options, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
     rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
     assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "whole")
     assert read_status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []
     assert not (tmp_path / "killed" / "previous").exists()
-    run = the_run(mlflow_store)
+    run = get_run(mlflow_store)
     assert run.info.status == "FINISHED"
     history = MlflowClient(mlflow_store).get_metric_history(run.info.run_id, "main/loss")
     points: list[Any] = [(point.step, point.value) for point in history]
-    assert points == [(row["iteration"], row["main/loss"]) for row in rows(tmp_path / "whole")]
+    assert points == [(row["iteration"], row["main/loss"]) for row in read_rows(tmp_path / "whole")]

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import pte_tracking as pte
 from pte_tracking import extensions
 
-SAMPLES, BATCH = 24, 2  # as many batches of two as divide by 1, 2, 3 and 4 ranks
+SAMPLES, BATCH_SIZE = 24, 2  # as many batches of two as divide by 1, 2, 3 and 4 ranks
 
 
-class Net(nn.Module):
+class ReportingNet(nn.Module):
     """Reports its loss itself, as Chainer's models do."""
 
     def __init__(self) -> None:
@@ -37,16 +37,16 @@ class Net(nn.Module):
         return loss
 
 
-def data(seed: int = 0, samples: int = SAMPLES) -> TensorDataset:
+def make_dataset(seed: int = 0, samples: int = SAMPLES) -> TensorDataset:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, 4, generator=generator)
     return TensorDataset(x, x.sum(1, keepdim=True))
 
 
-def loader(seed: int = 0, samples: int = SAMPLES) -> DataLoader[Any]:
+def make_loader(seed: int = 0, samples: int = SAMPLES) -> DataLoader[Any]:
     """This rank's part of the data; in one process, all of it in the same global batches."""
-    dataset = data(seed, samples)
-    return DataLoader(dataset, BATCH, sampler=DistributedSampler(dataset, shuffle=True, seed=1))
+    dataset = make_dataset(seed, samples)
+    return DataLoader(dataset, BATCH_SIZE, sampler=DistributedSampler(dataset, shuffle=True, seed=1))
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 def train(args: argparse.Namespace) -> None:
     rank = dist.get_rank()
     torch.manual_seed(0)
-    net: nn.Module = Net()
+    net: nn.Module = ReportingNet()
     if args.sharded:
         for layer in net.modules():
             if isinstance(layer, nn.Linear):
@@ -80,7 +80,7 @@ def train(args: argparse.Namespace) -> None:
     else:
         net = DistributedDataParallel(net)
     optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    batches = loader()
+    batches = make_loader()
 
     def inject_failure(manager: Any) -> None:
         if args.once and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
@@ -88,10 +88,10 @@ def train(args: argparse.Namespace) -> None:
         if args.kill == [rank, manager.iteration]:
             os.kill(os.getpid(), signal.SIGKILL)
         if args.raise_in == [rank, manager.iteration]:
-            raise ValueError("as asked for")
+            raise ValueError("injected failure")
 
-    listed = [
-        extensions.Evaluator(loader(1, 10), net),
+    extension_list = [
+        extensions.Evaluator(make_loader(1, 10), net),
         extensions.LogReport(trigger=(3, "iteration")),
         extensions.PrintReport(),
         extensions.ProgressBar(),
@@ -102,7 +102,10 @@ def train(args: argparse.Namespace) -> None:
     if args.front_end == "trainer":
         optimizer.target = net  # type: ignore[attr-defined]
         trainer = pte.Trainer(
-            pte.updaters.StandardUpdater(batches, optimizer), (args.epochs, "epoch"), extensions=listed, **common
+            pte.updaters.StandardUpdater(batches, optimizer),
+            (args.epochs, "epoch"),
+            extensions=extension_list,
+            **common,
         )
         manager = trainer.manager
         if args.resume:
@@ -111,24 +114,24 @@ def train(args: argparse.Namespace) -> None:
     elif args.front_end == "ignite":
         from ignite.engine import Engine
 
-        engine = Engine(lambda engine, batch: update(net, optimizer, batch))
-        manager = pte.IgniteExtensionsManager(engine, net, args.epochs, listed, optimizers=optimizer, **common)
+        engine = Engine(lambda engine, batch: update_net(net, optimizer, batch))
+        manager = pte.IgniteExtensionsManager(engine, net, args.epochs, extension_list, optimizers=optimizer, **common)
         if args.resume:
             manager.resume()
         engine.run(batches, max_epochs=args.epochs)
     else:
-        manager = pte.ExtensionsManager(net, args.epochs, listed, optimizers=optimizer, **common)
+        manager = pte.ExtensionsManager(net, args.epochs, extension_list, optimizers=optimizer, **common)
         if args.resume:
             manager.resume()
         for batch in manager.batches(batches):
             with manager.run_iteration():
-                update(net, optimizer, batch)
+                update_net(net, optimizer, batch)
     files = [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link.startswith(f"{args.out}/")]
     threads = threading.active_count()
     print(f"rank {rank}: run {manager.run.id}, {len(files)} of its files open, {threads} thread", flush=True)
 
 
-def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+def update_net(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:
     optimizer.zero_grad()
     net(*batch).backward()
     optimizer.step()

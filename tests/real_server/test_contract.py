@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._store import events
 from pte_tracking.testing import Recorded
-from tests.mlflow_contract import AtAServer
+from tests.mlflow_contract import MLflowServerContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
@@ -28,7 +28,7 @@ def find_run(uri: str, experiment: str) -> Run:
     return run
 
 
-class TestContract(AtAServer):
+class TestPostgresContract(MLflowServerContract):
     @pytest.fixture
     def uri(self, real_server: str) -> str:
         return real_server

@@ -26,7 +26,7 @@ def test_training_resumes_from_tracked_sharded_snapshot(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
     monkeypatch.setenv("SINKS", "json,mlflow")
     monkeypatch.setenv("N_RETAINS", "2")
-    on_ranks("trained", 2, tmp_path)
+    on_ranks("train_sharded", 2, tmp_path)
     assert sync(tmp_path / "run", timeout=30) == []
 
     client = MlflowClient(real_server)
@@ -43,9 +43,9 @@ def test_training_resumes_from_tracked_sharded_snapshot(
     }
 
     (run,) = client.search_runs([experiment_id])
-    net = scenarios.Learner()
+    net = scenarios.RankDependentNet()
     optimizer, saved = torch.optim.Adam(net.parameters(), 0.01), extensions.snapshot(trigger=(2, "iteration"))
-    manager = scenarios.learning(tmp_path / "elsewhere", net, optimizer, saved, epochs=3)
+    manager = scenarios.make_training_manager(tmp_path / "elsewhere", net, optimizer, saved, epochs=3)
     resumed = manager.resume(f"runs:/{run.info.run_id}")
     manager.close()
     assert resumed is not None

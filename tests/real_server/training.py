@@ -26,7 +26,7 @@ ARTIFACT_IN = 10
 ARTIFACT = "ünd &+=~.txt"
 
 
-def value(iteration: int) -> float:
+def get_value(iteration: int) -> float:
     """What is reported in an iteration."""
     return math.nan if iteration % 100 == 0 else iteration / 7
 
@@ -49,11 +49,11 @@ def main(directory: str, uri: str, ending: str = "close") -> None:
     with manager:
         for iteration in range(1, ITERATIONS + 1):
             with manager.run_iteration():
-                pte.report({"loss": torch.tensor(value(iteration), dtype=torch.float64)})
+                pte.report({"loss": torch.tensor(get_value(iteration), dtype=torch.float64)})
             if iteration == ARTIFACT_IN:
                 path = Path(directory, ARTIFACT)
                 path.write_text("an artifact")
-                manager.run.log_artifact(path, "a folder")
+                manager.run.log_artifact(path, "a directory")
             if iteration == KILLED_IN and ending == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if iteration == KILLED_IN and ending == "wait":

@@ -15,7 +15,7 @@ from tests.crash import killing
 from tests.snapshots import small_training as small
 
 #: On the way of a snapshot to the disk, and of one that is pruned from it.
-PLACES = [
+KILL_POINTS = [
     "torch:save:2:before",
     "torch:save:1:after",
     "os:fsync:3:before",
@@ -54,15 +54,15 @@ def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: N
 
 
 def train(out: Path, front_end: str, hook: small.Hook) -> None:
-    ours = small.default_extensions(n_retains=1)
-    weights, _ = small.train(out, front_end=front_end, ours=ours, hook=hook)
+    extension_list = small.default_extensions(n_retains=1)
+    weights, _ = small.train(out, front_end=front_end, extension_list=extension_list, hook=hook)
     (out / "weights.json").write_text(json.dumps(weights))
 
 
 def read_result(out: Path) -> dict[str, Any]:
     return {
         "weights": json.loads((out / "weights.json").read_text()),
-        "rows": small.rows(out),
+        "rows": small.read_rows(out),
         "files": sorted(path.name for path in out.glob("*snapshot*")),
     }
 
@@ -71,11 +71,11 @@ def main(front_end: str, folder: Path) -> None:
     # In this process: it imports what torch imports late, once for all children.
     train(folder / "whole", front_end, lambda iteration: None)
     exit_codes = []
-    for place in PLACES:
-        out = folder / place.replace(":", "_")
-        exit_codes.append(session(out, front_end, lambda place=place: killing.arm(place)))
-        assert session(out, front_end) == 0, place
-        assert read_result(out) == read_result(folder / "whole"), place
+    for kill_point in KILL_POINTS:
+        out = folder / kill_point.replace(":", "_")
+        exit_codes.append(session(out, front_end, lambda kill_point=kill_point: killing.arm(kill_point)))
+        assert session(out, front_end) == 0, kill_point
+        assert read_result(out) == read_result(folder / "whole"), kill_point
     out = folder / "iterations"
     exit_codes += [session(out, front_end, hook=kill_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
     assert session(out, front_end) == 0

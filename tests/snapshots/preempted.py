@@ -22,4 +22,6 @@ if __name__ == "__main__":
             while not (out / "signalled").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-    small.train(out, hook=wait, workers=2, ours=small.default_extensions(on_signal=signal.Signals[sys.argv[2]]))
+    small.train(
+        out, hook=wait, workers=2, extension_list=small.default_extensions(on_signal=signal.Signals[sys.argv[2]])
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ EPOCHS = 3
 Hook = Callable[[int], object]
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
+class AugmentedDataset(Dataset[tuple[Tensor, int]]):
     """Samples with random noise from all generators."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return self._samples[index] + noise, index % 3
 
 
-class Parts:
+class TrainingParts:
     """What a training is made of, the same each time."""
 
     def __init__(self, workers: int = 0, stateful: bool = False) -> None:
@@ -54,8 +54,8 @@ class Parts:
         self.average = torch.optim.swa_utils.AveragedModel(
             self.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
         )
-        kind: Any = StatefulDataLoader if stateful else DataLoader
-        self.loader: Iterable[Any] = kind(Augmented(), batch_size=4, shuffle=True, num_workers=workers)
+        loader_class: Any = StatefulDataLoader if stateful else DataLoader
+        self.loader: Iterable[Any] = loader_class(AugmentedDataset(), batch_size=4, shuffle=True, num_workers=workers)
         self.state_objects = {"scheduler": self.scheduler, "average": self.average}
 
     def loss(self, samples: Tensor, labels: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class Parts:
         self.average.update_parameters(self.model)
 
     def weights(self) -> dict[str, list[float]]:
-        named = {**self.model.state_dict(), **self.average.state_dict(prefix="average.")}
-        return {name: value.double().flatten().tolist() for name, value in named.items()}
+        state = {**self.model.state_dict(), **self.average.state_dict(prefix="average.")}
+        return {name: value.double().flatten().tolist() for name, value in state.items()}
 
 
 def default_extensions(**snapshot: Any) -> list[Any]:
@@ -88,11 +88,13 @@ def default_extensions(**snapshot: Any) -> list[Any]:
     ]
 
 
-def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def train_plain_loop(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     manager = pte.ExtensionsManager(
-        parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        parts.model, EPOCHS, extension_list, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(resume_from) if resume_from else None
     for batch in manager.batches(parts.loader):
         with manager.run_iteration():
             parts.update(batch)
@@ -100,7 +102,9 @@ def plain_loop(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str |
     return resumed
 
 
-def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def train_with_trainer(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     parts.optimizer.target = parts.model  # type: ignore[attr-defined]
 
     class Updater(updaters.StandardUpdater):
@@ -110,13 +114,15 @@ def trainer(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | No
             hook(training.manager.iteration + 1)
 
     updater = Updater(parts.loader, parts.optimizer, loss_func=parts.loss)
-    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, ours, state_objects=parts.state_objects)
-    resumed = training.resume(what) if what else None
+    training = pte.Trainer(updater, (EPOCHS, "epoch"), out, extension_list, state_objects=parts.state_objects)
+    resumed = training.resume(resume_from) if resume_from else None
     training.run()
     return resumed
 
 
-def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | None) -> Checkpoint | None:
+def train_with_ignite(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: Any) -> None:
@@ -125,26 +131,32 @@ def ignite(out: Path, parts: Parts, ours: list[Any], hook: Hook, what: str | Non
 
     engine = Engine(step)
     manager = pte.IgniteExtensionsManager(
-        engine, parts.model, EPOCHS, ours, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+        engine,
+        parts.model,
+        EPOCHS,
+        extension_list,
+        optimizers=parts.optimizer,
+        out_dir=out,
+        state_objects=parts.state_objects,
     )
-    resumed = manager.resume(what) if what else None
+    resumed = manager.resume(resume_from) if resume_from else None
     engine.run(parts.loader, max_epochs=EPOCHS)
     return resumed
 
 
-FRONT_ENDS = {"plain loop": plain_loop, "trainer": trainer, "ignite": ignite}
+FRONT_ENDS = {"plain loop": train_plain_loop, "trainer": train_with_trainer, "ignite": train_with_ignite}
 
 
-class Killed(BaseException):
+class Stopped(BaseException):
     """Stops a training in the middle; unlike a real kill, the run learns of it."""
 
 
-def kill_at(iteration: int) -> Hook:
+def stop_at(iteration: int) -> Hook:
     """A hook that stops the training in that iteration."""
 
     def hook(current: int) -> None:
         if current == iteration:
-            raise Killed
+            raise Stopped
 
     return hook
 
@@ -154,31 +166,28 @@ def train(
     *,
     front_end: str = "plain loop",
     hook: Hook = lambda iteration: None,
-    what: str | None = "latest",
-    ours: list[Any] | None = None,
-    **parts: Any,
+    resume_from: str | None = "latest",
+    extension_list: list[Any] | None = None,
+    **part_options: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
     """Train, or go on; returns the weights and what it went on from."""
-    components = Parts(**parts)
-    resumed = FRONT_ENDS[front_end](out, components, default_extensions() if ours is None else ours, hook, what)
-    return components.weights(), resumed
+    parts = TrainingParts(**part_options)
+    resumed = FRONT_ENDS[front_end](
+        out, parts, default_extensions() if extension_list is None else extension_list, hook, resume_from
+    )
+    return parts.weights(), resumed
 
 
 def train_until(out: Path, iteration: int, **options: Any) -> None:
     """Train, and stop in the middle of an iteration."""
     try:
-        train(out, hook=kill_at(iteration), **options)
-    except Killed:
+        train(out, hook=stop_at(iteration), **options)
+    except Stopped:
         return
     raise AssertionError("it was not stopped")
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
+def read_rows(out: Path) -> list[dict[str, Any]]:
     """The log, without times."""
     log = json.loads((out / "log").read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in log]
-
-
-def steps(out: Path) -> Iterator[int]:
-    """The steps of the snapshots in a run's directory."""
-    return iter(sorted(int(path.name.rpartition("_")[2]) for path in out.glob("snapshot_iter_*")))

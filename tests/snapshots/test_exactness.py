@@ -24,27 +24,27 @@ def test_resumed_training_equals_uninterrupted_training(front_end: str, tmp_path
     assert resumed is not None
     assert resumed.step == 20
     assert again == weights
-    assert small.rows(out) == small.rows(tmp_path / "whole")
+    assert small.read_rows(out) == small.read_rows(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("iteration", range(1, LAST + 1, 3))
 def test_resume_from_any_snapshot_reproduces_weights_and_log(iteration: int, tmp_path: Path) -> None:
     snapshot_options = {"trigger": (1, "iteration")}
-    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(**snapshot_options))
+    weights, _ = small.train(tmp_path / "whole", extension_list=small.default_extensions(**snapshot_options))
     again, resumed = small.train(
         tmp_path / "again",
-        ours=small.default_extensions(**snapshot_options),
-        what=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
+        extension_list=small.default_extensions(**snapshot_options),
+        resume_from=str(tmp_path / "whole" / f"snapshot_iter_{iteration}"),
     )
     assert resumed is not None
     assert resumed.step == iteration
     assert again == weights
-    assert small.rows(tmp_path / "again") == small.rows(tmp_path / "whole")
+    assert small.read_rows(tmp_path / "again") == small.read_rows(tmp_path / "whole")
 
 
 def test_front_ends_produce_identical_weights_and_logs(tmp_path: Path) -> None:
     results = [small.train(tmp_path / name, front_end=name)[0] for name in small.FRONT_ENDS]
-    logs = [small.rows(tmp_path / name) for name in small.FRONT_ENDS]
+    logs = [small.read_rows(tmp_path / name) for name in small.FRONT_ENDS]
     assert results[1:] == results[:-1]
     assert logs[1:] == logs[:-1]
 
@@ -56,7 +56,7 @@ def test_resume_worker_and_stateful_loaders_reproduce_training(loader: Any, tmp_
     for iteration in (7, 17):
         small.train_until(tmp_path / "stopped", iteration, **loader)
     assert small.train(tmp_path / "stopped", **loader)[0] == weights
-    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
+    assert small.read_rows(tmp_path / "stopped") == small.read_rows(tmp_path / "whole")
 
 
 def test_load_state_dict_in_chainer_style_resumes_same_run(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_load_state_dict_in_chainer_style_resumes_same_run(tmp_path: Path) -> No
     out = tmp_path / "stopped"
     small.train_until(out, 13)
 
-    parts = small.Parts()
+    parts = small.TrainingParts()
     manager = pte.ExtensionsManager(
         parts.model,
         small.EPOCHS,
@@ -80,14 +80,14 @@ def test_load_state_dict_in_chainer_style_resumes_same_run(tmp_path: Path) -> No
         with manager.run_iteration():
             parts.update(batch)
     assert parts.weights() == weights
-    assert small.rows(out) == small.rows(tmp_path / "whole")
+    assert small.read_rows(out) == small.read_rows(tmp_path / "whole")
     assert not (out / "previous").exists()
 
 
 def test_resume_ignores_random_draws_before_first_iteration(tmp_path: Path) -> None:
     weights, _ = small.train(tmp_path / "whole")
     small.train_until(tmp_path / "stopped", 13)
-    parts = small.Parts()
+    parts = small.TrainingParts()
     manager = pte.ExtensionsManager(
         parts.model,
         small.EPOCHS,
@@ -113,12 +113,12 @@ def test_preempted_training_resumes_exactly(front_end: str, tmp_path: Path) -> N
         if iteration == 13:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    weights, _ = small.train(tmp_path / "whole", front_end=front_end, ours=make_extensions())
+    weights, _ = small.train(tmp_path / "whole", front_end=front_end, extension_list=make_extensions())
     with pytest.raises(SystemExit) as caught:
-        small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions(), hook=preempt)
+        small.train(tmp_path / "stopped", front_end=front_end, extension_list=make_extensions(), hook=preempt)
     assert caught.value.code == 128 + signal.SIGUSR1
-    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, ours=make_extensions())
+    again, resumed = small.train(tmp_path / "stopped", front_end=front_end, extension_list=make_extensions())
     assert resumed is not None
     assert resumed.step == 13
     assert again == weights
-    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
+    assert small.read_rows(tmp_path / "stopped") == small.read_rows(tmp_path / "whole")

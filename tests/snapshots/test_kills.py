@@ -43,10 +43,10 @@ def test_preempted_process_group_saves_snapshot_and_resumes(name: str, tmp_path:
     (tmp_path / "stopped" / "signalled").touch()
     assert training.wait(60) == 128 + number
 
-    ours = {"ours": small.default_extensions(on_signal=number), "workers": 2}
-    resumed_weights, resumed = small.train(tmp_path / "stopped", **ours)
+    options = {"extension_list": small.default_extensions(on_signal=number), "workers": 2}
+    resumed_weights, resumed = small.train(tmp_path / "stopped", **options)
     assert resumed is not None
     assert resumed.step == preempted.ITERATION
-    weights, _ = small.train(tmp_path / "whole", ours=small.default_extensions(on_signal=number), workers=2)
+    weights, _ = small.train(tmp_path / "whole", extension_list=small.default_extensions(on_signal=number), workers=2)
     assert resumed_weights == weights
-    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
+    assert small.read_rows(tmp_path / "stopped") == small.read_rows(tmp_path / "whole")
