@@ -1,10 +1,11 @@
 """Scenarios on several ranks, quickly: one process imports torch, and its forked children are the ranks.
 
-``python -m tests.ranks.forked SCENARIO RANKS FOLDER`` runs a function of ``scenarios.py`` on each.
+``python -m tests.ranks.forked MODULE:FUNCTION RANKS FOLDER`` runs a function on each.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -21,10 +22,11 @@ _SECONDS = 120
 _rounds = 0
 
 
-def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
+def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[Any]:
     """What a scenario returns on each rank."""
+    name = f"{scenario.__module__}:{scenario.__name__}"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", scenario, str(ranks), str(folder)],
+        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", name, str(ranks), str(folder)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -63,9 +65,9 @@ def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int,
 
 
 def main(scenario: str, ranks: int, folder: Path) -> int:
-    from tests.ranks import scenarios  # what all children need is imported once
-
-    failed = fork(getattr(scenarios, scenario), ranks, folder)
+    module, _, name = scenario.partition(":")
+    function = getattr(importlib.import_module(module), name)  # what all children need is imported once
+    failed = fork(function, ranks, folder)
     if failed:
         print(f"ended badly: {failed}", file=sys.stderr)
     return len(failed)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from pte_tracking import extensions
 from pte_tracking._snapshots.shards import gather_shards
 from tests.crash import killing
-from tests.ranks import scenarios
+from tests.ranks.components import make_net, make_training_manager, read_rows, shard_layers, train_net
 from tests.ranks.forked import fork
 
 #: Which rank is killed where.
@@ -35,11 +35,11 @@ KILL_POINTS = [
 
 def train(folder: Path) -> None:
     torch.manual_seed(dist.get_rank())
-    net, optimizer = scenarios.make_net(scenarios.shard_layers)
+    net, optimizer = make_net(shard_layers)
     saved = extensions.snapshot(trigger=(2, "iteration"), n_retains=1)
-    manager = scenarios.make_training_manager(folder / "run", net, optimizer, saved)
+    manager = make_training_manager(folder / "run", net, optimizer, saved)
     manager.resume()
-    scenarios.train_net(manager, net, optimizer)
+    train_net(manager, net, optimizer)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     saved = gather_shards(run / "snapshot_iter_8")
     return {
         "snapshots": snapshots,
-        "rows": scenarios.read_rows(run),
+        "rows": read_rows(run),
         "listed": [entry["path"] for entry in json.loads((run / "checkpoints.json").read_text())],
         "weights": {key: tensor.tolist() for key, tensor in saved["models"]["main"].items()},
         "ranks": [rank_state["buffers"]["main"]["layers.1.running_mean"].tolist() for rank_state in saved["ranks"]],

@@ -1,68 +1,32 @@
-"""Snapshots of models that lie in shards: exact, whole or none, and good for any number of ranks."""
+"""Sharded snapshots."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 import torch
-from torch import Tensor
 from typer.testing import CliRunner
 
-import pte_tracking as pte
-from pte_tracking import extensions
 from pte_tracking._cli import app
-from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.shards import gather_shards
-from pte_tracking._store import checkpoint_files
-from tests.ranks import scenarios
+from tests.ranks import snapshot_scenarios
+from tests.ranks.components import RankDependentNet, is_equal, make_single_process_manager, read_rows
 from tests.ranks.forked import on_ranks
 
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of two ranks, whose snapshots are those of steps 2, 4, 6 and 8."""
-    folder = tmp_path_factory.mktemp("by-two")
-    on_ranks("train_sharded", 2, folder)
-    return folder
-
-
-@pytest.fixture
-def folder(two_rank_run: Path, tmp_path: Path) -> Path:
-    """A copy of it for the test alone."""
-    shutil.copytree(two_rank_run / "run", tmp_path / "run")
-    return tmp_path
-
-
-def make_single_process_manager(out: Path) -> pte.ExtensionsManager:
-    """One process without torch.distributed, and a model in one piece."""
-    net = scenarios.RankDependentNet()
-    saved = extensions.snapshot(trigger=(2, "iteration"))
-    return scenarios.make_training_manager(out, net, torch.optim.Adam(net.parameters(), 0.01), saved, epochs=3)
-
-
-def is_equal(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
-    return bool(first == second)
+TRAIN = {"sharded": snapshot_scenarios.train_sharded, "ddp": snapshot_scenarios.train_ddp}
+RESUME = {"sharded": snapshot_scenarios.resume_sharded, "ddp": snapshot_scenarios.resume_ddp}
 
 
 def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    for result in on_ranks("compare_resumed_training", 2, tmp_path):
+    for result in on_ranks(snapshot_scenarios.compare_resumed_training, 2, tmp_path):
         assert result["differing"] == []
         assert result["same log"]
     state = load(tmp_path / "whole" / "snapshot_iter_2")
@@ -83,24 +47,24 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     ],
 )
 def test_resume_on_other_world_size_restores_same_weights(kind: str, before: int, after: int, tmp_path: Path) -> None:
-    first = on_ranks(f"train_{kind}", before, tmp_path)
+    first = on_ranks(TRAIN[kind], before, tmp_path)
     newest = tmp_path / "run" / ("snapshot_iter_8" if before == 2 else "snapshot_iter_16")
     saved = load(newest) if kind == "ddp" else gather_shards(newest)
-    results = on_ranks(f"resume_{kind}", after, tmp_path)
+    results = on_ranks(RESUME[kind], after, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert is_equal(restored, {part: saved[part] for part in ("models", "optimizers")})
     steps = 16 // before
     for result in results:
         assert result == {"step": steps, "id": first[0], "iterations": steps + 8 // after, "epoch": 3}
-    assert [row["iteration"] for row in scenarios.read_rows(tmp_path / "run")] == list(range(1, steps + 8 // after + 1))
+    assert [row["iteration"] for row in read_rows(tmp_path / "run")] == list(range(1, steps + 8 // after + 1))
 
 
-@pytest.mark.parametrize(("before", "after"), [("train_sharded", "resume_ddp"), ("train_ddp", "resume_sharded")])
+@pytest.mark.parametrize(("before", "after"), [("sharded", "ddp"), ("ddp", "sharded")])
 def test_resume_between_sharded_and_ddp_models_restores_weights(before: str, after: str, tmp_path: Path) -> None:
-    on_ranks(before, 2, tmp_path)
+    on_ranks(TRAIN[before], 2, tmp_path)
     newest = tmp_path / "run" / "snapshot_iter_8"
     saved = gather_shards(newest) if newest.is_dir() else load(newest)
-    on_ranks(after, 2, tmp_path)
+    on_ranks(RESUME[after], 2, tmp_path)
     restored = torch.load(tmp_path / "restored")
     assert is_equal(restored, {part: saved[part] for part in ("models", "optimizers")})
 
@@ -132,9 +96,9 @@ def test_single_process_rewind_replaces_sharded_snapshots_by_files(folder: Path)
 
 
 def test_ddp_snapshot_parameter_names_have_no_prefix(tmp_path: Path) -> None:
-    on_ranks("train_ddp", 2, tmp_path)
+    on_ranks(snapshot_scenarios.train_ddp, 2, tmp_path)
     state = torch.load(tmp_path / "run" / "snapshot_iter_2")
-    assert list(state["models"]["main"]) == list(scenarios.RankDependentNet().state_dict())
+    assert list(state["models"]["main"]) == list(RankDependentNet().state_dict())
 
 
 def test_convert_writes_file_that_torch_loads_and_run_resumes_from(folder: Path) -> None:
@@ -167,139 +131,17 @@ def test_convert_invalid_arguments_fail_with_one_line(words: list[str], code: in
     assert len(completed.output.splitlines()) == 1
 
 
-def flip_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "missing index": ("snapshot.json", Path.unlink, "not whole, snapshot.json is missing in it"),
-    "damaged index": ("snapshot.json", lambda path: path.write_text("{"), "SHA-256|snapshot.json is damaged"),
-    "missing shard": ("__1_0.distcp", Path.unlink, "not whole, __1_0.distcp is missing in it"),
-    "damaged shard": ("__0_0.distcp", flip_bit, "__0_0.distcp in it is damaged"),
-    "truncated shard": (
-        "__0_0.distcp",
-        lambda path: os.truncate(path, 10),
-        r"__0_0.distcp in it is damaged \(10 bytes",
-    ),
-    "damaged metadata": (".metadata", flip_bit, ".metadata in it is damaged"),
-    "missing state": ("state.pt", Path.unlink, "not whole, state.pt is missing in it"),
-    "damaged state": ("state.pt", flip_bit, "state.pt in it is damaged"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_snapshot_is_skipped_and_named(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    name, damage_file, reason = DAMAGES[damage]
-    newest = folder / "run" / "snapshot_iter_8"
-    damage_file(newest / name)
-    with pytest.raises(SnapshotError, match=f"^{newest}: .*({reason})"):
-        load(newest)
-    verified = CliRunner().invoke(app, ["verify", str(folder / "run")])
-    assert verified.exit_code == 1
-    assert str(newest) in verified.output
-    resumed = make_single_process_manager(folder / "run").resume()
-    assert resumed is not None
-    assert resumed.step == 6
-    assert str(newest) in caplog.text
-
-
-@pytest.mark.parametrize("damaged", [".metadata", "__0_0.distcp", "__1_0.distcp", "state.pt"])
-def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path) -> None:
-    newest = folder / "run" / "snapshot_iter_8"
-    flip_bit(newest / damaged)
-    first, second = on_ranks("verify_on_all_ranks", 2, folder)
-    assert first["step"] == second["step"] == 6
-    assert first["checked"]["snapshot_iter_6"] == [".metadata", "__1_0.distcp"]
-    assert second["checked"]["snapshot_iter_6"] == ["__0_0.distcp", "state.pt"]
-    assert first["error"] == second["error"]
-    assert f"{newest}: {damaged} in it is damaged" in first["error"]
-    assert any(f"{damaged} in it is damaged" in line for line in first["log_messages"])
-    assert second["log_messages"] == []
-
-
-def forge(snapshot: Path, name: str, content: bytes) -> None:
-    """Replace a file, and make the index fit, as whoever can write the folder is able to."""
-    (snapshot / name).write_bytes(content)
-    index = msgspec.json.decode(
-        (snapshot / checkpoint_files.SNAPSHOT_INDEX).read_bytes(), type=checkpoint_files.SnapshotIndex
-    )
-    checkpoint_files.write_index(
-        snapshot, {file: checkpoint_files.digest_file(snapshot / file) for file in {*index.files, name}}
-    )
-
-
-class CommandOnUnpickle:
-    def __reduce__(self) -> Any:
-        return os.system, ("touch executed",)
-
-
-def metadata(snapshot: Path) -> Any:
-    with open(snapshot / ".metadata", "rb") as file:
-        return pickle.load(file)
-
-
-def metadata_with_outside_path(snapshot: Path) -> bytes:
-    checkpoint_metadata = metadata(snapshot)
-    for entry in checkpoint_metadata.storage_data.values():
-        entry.relative_path = "../../outside.distcp"
-    return pickle.dumps(checkpoint_metadata)
-
-
-def metadata_with_any_object(snapshot: Path) -> bytes:
-    """The state itself is named as an entry that torch would unpickle."""
-    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
-
-    checkpoint_metadata = metadata(snapshot)
-    for name in checkpoint_metadata.state_dict_metadata:
-        checkpoint_metadata.state_dict_metadata[name] = BytesStorageMetadata()
-    return pickle.dumps(checkpoint_metadata)
-
-
-FORGED: dict[str, tuple[str, Callable[[Path], bytes]]] = {
-    "command in metadata": (".metadata", lambda _: pickle.dumps(CommandOnUnpickle())),
-    "outside path": (".metadata", metadata_with_outside_path),
-    "arbitrary object": (".metadata", metadata_with_any_object),
-    "patched type": (".metadata", lambda _: b"cpathlib\nPosixPath\n(N}S'name'\nS'../../x'\nstb."),
-    "invalid metadata": (".metadata", lambda _: pickle.dumps({"x": 1})),
-    "command in shard": ("__0_0.distcp", lambda _: pickle.dumps(CommandOnUnpickle()) * 4000),
-    "command in state": ("state.pt", lambda _: pickle.dumps(CommandOnUnpickle())),
-}
-
-
-@pytest.mark.parametrize("kind", FORGED)
-def test_forged_snapshot_executes_no_code(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    name, make = FORGED[kind]
-    snapshot = folder / "run" / "snapshot_iter_8"
-    forge(snapshot, name, make(snapshot))
-    with pytest.raises(SnapshotError, match=f"^{snapshot}: "):
-        gather_shards(snapshot)
-    assert not Path("executed").exists()
-    assert snapshot.name == "snapshot_iter_8", "no class of this process was changed"
-
-
-def test_snapshot_index_with_outside_path_raises(folder: Path) -> None:
-    snapshot = folder / "run" / "snapshot_iter_8"
-    content = json.loads((snapshot / "snapshot.json").read_text())
-    content["files"]["../../../log"] = content["files"]["state.pt"]
-    (snapshot / "snapshot.json").write_text(json.dumps(content))
-    with pytest.raises(SnapshotError, match="names a file outside of the folder"):
-        load(snapshot)
-
-
 def test_snapshot_excludes_changes_made_during_write(tmp_path: Path) -> None:
-    assert on_ranks("change_weights_during_write", 2, tmp_path) == [[[1.0], [2.0], [3.0]]] * 2
+    assert on_ranks(snapshot_scenarios.change_weights_during_write, 2, tmp_path) == [[[1.0], [2.0], [3.0]]] * 2
 
 
 def test_several_snapshots_in_one_iteration_do_not_deadlock(tmp_path: Path) -> None:
-    first, _ = on_ranks("save_several_snapshots_at_once", 2, tmp_path)
+    first, _ = on_ranks(snapshot_scenarios.save_several_snapshots_at_once, 2, tmp_path)
     assert first == ["first_1", "first_2", "first_3", "first_4", "other_3", "other_4", "weights_4"]
 
 
 def test_full_disk_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
-    first, second = on_ranks("save_with_full_disk", 2, tmp_path)
+    first, second = on_ranks(snapshot_scenarios.save_with_full_disk, 2, tmp_path)
     assert first["iterations"] == second["iterations"] == 3
     assert first["registered"] == first["remaining"] == ["snapshot_iter_3"]
 
@@ -317,17 +159,17 @@ def test_rank_killed_during_snapshot_resumes_to_same_result(tmp_path: Path) -> N
 
 
 def test_memory_error_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> None:
-    for result in on_ranks("save_without_memory", 2, tmp_path):
+    for result in on_ranks(snapshot_scenarios.save_without_memory, 2, tmp_path):
         assert result == {"iterations": 3, "registered": ["snapshot_iter_2", "snapshot_iter_3"]}
 
 
 def test_unsupported_snapshot_options_raise_at_first_iteration(tmp_path: Path) -> None:
-    for messages in on_ranks("collect_unsupported_option_errors", 2, tmp_path):
+    for messages in on_ranks(snapshot_scenarios.collect_unsupported_option_errors, 2, tmp_path):
         assert [message.partition(":")[0] for message in messages] == ["filename", "snapshot_on_error"]
 
 
 def test_object_snapshot_is_loaded_into_sharded_model(tmp_path: Path) -> None:
-    assert on_ranks("load_object_snapshot", 2, tmp_path) == [True, True]
+    assert on_ranks(snapshot_scenarios.load_object_snapshot, 2, tmp_path) == [True, True]
 
 
 def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
@@ -338,7 +180,7 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     monkeypatch.setenv("SINKS", "json,mlflow")
     monkeypatch.setenv("N_RETAINS", "2")
-    on_ranks("train_sharded", 2, tmp_path)
+    on_ranks(snapshot_scenarios.train_sharded, 2, tmp_path)
     client = MlflowClient(mlflow_store)
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"

@@ -26,7 +26,7 @@ from pte_tracking._store.events import Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
-from tests.ranks.scenarios import read_rows
+from tests.ranks.components import read_rows
 
 pytestmark = [
     pytest.mark.slow,
