@@ -1,4 +1,4 @@
-"""Wrong use is told at the call: which argument, what came, what was expected."""
+"""Errors for invalid arguments: raised at the call, with the argument, its value and the expected value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_manager(out: Path | str = "result", *extension_list: Any, **options: An
     return pte.ExtensionsManager({}, 2, extension_list, iters_per_epoch=2, out_dir=out, **options)
 
 
-#: What is done, the error, and what its message must hold.
+#: Invalid call, type of the error, and words that its message must contain.
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "missing directory": (lambda: make_manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
     "empty directory name": (lambda: make_manager(""), ValueError, ["out_dir", "''", "'.'"]),
@@ -224,7 +224,7 @@ def test_load_state_dict_other_extensions_error_lists_differences(tmp_path: Path
 
 
 def test_make_extension_missing_parentheses_raises_type_error(tmp_path: Path) -> None:
-    """It was registered in place of the function, and did nothing."""
+    """Without the check, the decorator object would be registered and the function never called."""
 
     @pte.make_extension
     def do_nothing(manager: Any) -> None:

@@ -1,4 +1,4 @@
-"""Names, argument order, defaults, reported keys and files that users of Chainer and its successor know."""
+"""API compatibility with Chainer and pytorch-pfn-extras: names, arguments, defaults, keys and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pte_tracking.updaters import StandardUpdater
 
 EPOCH = (1, "epoch")
 
-#: The first arguments, which are written without their names, and their defaults.
+#: Leading positional arguments and their defaults.
 SIGNATURES: dict[str, tuple[Any, str]] = {
     "LogReport": (extensions.LogReport, "keys=None, trigger=(1, 'epoch'), postprocess=None, filename='log'"),
     "PrintReport": (extensions.PrintReport, "entries=None, log_report='LogReport', out=None"),
@@ -188,7 +188,7 @@ def test_trainer_and_updater_expose_progress(tmp_path: Path) -> None:
 
 def test_transform_model_applies_to_extensions_and_snapshots(tmp_path: Path) -> None:
     inner = nn.Linear(2, 1)
-    outer = nn.DataParallel(inner)  # as DistributedDataParallel, it puts "module." before all names
+    outer = nn.DataParallel(inner)  # Like DistributedDataParallel, it adds the prefix "module." to all names.
 
     def unwrap_model(name: str, model: nn.Module) -> nn.Module:
         assert name == "main"

@@ -1,4 +1,4 @@
-"""Who is called when, in every front end: once, in order, and the first error is the one that is seen."""
+"""Order of extension calls and error handling in every front end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking.updaters import StandardUpdater
 
-#: Trains for one epoch of two iterations with these extensions; returns the run's directory.
+#: Trains for one epoch of two iterations with the given extensions, and returns the run directory.
 FrontEnd = Callable[[Path, list[Any]], Path]
 
 
@@ -115,7 +115,7 @@ def test_failing_extension_ends_run_with_its_first_error(
     assert calls[-len(error_calls) - 3 :] == [*error_calls, "before.finalize", "bad.finalize", "after.finalize"]
     assert calls.count("bad.initialize") == calls.count("bad.finalize") == 1
     assert read_end_events(tmp_path) == [("FAILED", f"ArithmeticError: {first}")]
-    # What came after the first error is not lost.
+    # Errors after the first one are logged.
     later_errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
     assert sorted(map(str, later_errors)) == sorted(
         [*(["bad.on_error"] if error_calls else []), *(["bad.finalize"] if "finalize" in failing_methods[1:] else [])]

@@ -1,4 +1,4 @@
-"""What the first description of this system shows, each form as it stands there, with the package renamed."""
+"""Usage patterns of the original examples: explicit loop, Trainer, Ignite, evaluation and snapshots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pte_tracking import ExtensionsManager, extensions, reporter
 
 
 class LogSoftmaxNet(nn.Module):
-    """As in the examples of the time: forward() gives log probabilities."""
+    """Model whose forward() returns log probabilities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LogSoftmaxNet(nn.Module):
 
 
 class LossClassifier(nn.Module):
-    """A model that is its own loss function, as an optimizer's target."""
+    """Model that computes and reports its loss, for use as optimizer target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test(args: argparse.Namespace, model: nn.Module, device: torch.device, data:
     pte.reporter.report({"val/acc": correct / len(data)})
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # its name is the description's
+test.__test__ = False  # type: ignore[attr-defined]  # The name is that of the original example.
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def test_default_converter_moves_only_tensors() -> None:
 
 def test_evaluator_eval_func_is_called_once_per_batch(tmp_path: Path) -> None:
     args, device, model = argparse.Namespace(), torch.device("cpu"), LogSoftmaxNet()
-    test_loader = make_loader(10)  # the last batch is shorter: an average of averages
+    test_loader = make_loader(10)  # The last batch is smaller. The result is the mean of the batch means.
     evaluator = extensions.Evaluator(
         test_loader, model, eval_func=lambda data, target: test(args, model, device, data, target), progress_bar=True
     )

@@ -1,4 +1,4 @@
-"""The pages of MLflow and TensorBoard in a real browser, driven and read as a user does."""
+"""MLflow and TensorBoard pages, driven and read in a real browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Reading = TypeVar("_Reading")
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 _FLAGS = [
-    "--no-sandbox",  # as root it refuses to start otherwise
+    "--no-sandbox",  # Chromium refuses to start as root otherwise.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-default-apps",
@@ -33,16 +33,16 @@ _FLAGS = [
     "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
-#: MLflow's page for training instead of the one for language models, and its assistant's panel closed.
+#: Selects MLflow's pages for model training and keeps the panel of its assistant closed.
 _MLFLOW_LOCAL_STORAGE = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
     "mlflow.assistant.panelOpen_v1": "false",
 }
-#: Large: columns and charts out of sight are not made.
+#: Large, because the pages do not render columns and charts outside of the viewport.
 SIZE: ViewportSize = {"width": 2400, "height": 2000}
-_TIMEOUT_MS = 20_000  # milliseconds
-#: All texts of an element, those within web components too.
+_TIMEOUT_MS = 20_000
+#: Returns all texts of an element, including those within web components.
 _TEXTS = """element => {
     const texts = [], hidden = ["STYLE", "SCRIPT", "TEMPLATE"];
     const walk = node => {
@@ -54,21 +54,21 @@ _TEXTS = """element => {
     walk(element);
     return texts;
 }"""
-#: The names of a chart's lines, each with its points.
+#: Returns the names of the lines of a chart with their points.
 _SERIES = """chart => Object.entries(chart._chart.name2datasets).map(
     ([name, dataset]) => [name, dataset.data().map(point => [point.step, point.scalar])])"""
 
 
 def find_missing_requirement() -> str | None:
-    """Why there can be no browser; None if there can."""
+    """Return a message if a requirement is missing, or None if the browser can run."""
     if importlib.util.find_spec("playwright") is None:
-        return "playwright is not installed: pip install playwright"
-    return None if Path(CHROMIUM).exists() else f"{CHROMIUM} is not there: apt-get install chromium"
+        return "playwright is not installed. Run: pip install playwright"
+    return None if Path(CHROMIUM).exists() else f"{CHROMIUM} does not exist. Run: apt-get install chromium"
 
 
 @contextlib.contextmanager
 def open_page() -> Iterator[Page]:
-    """An empty page in a browser that reaches this machine alone."""
+    """Open an empty page in a browser that can reach only 127.0.0.1."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -84,19 +84,19 @@ def open_page() -> Iterator[Page]:
 
 
 def wait_until_stable(page: Page, read: Callable[[], _Reading]) -> _Reading:
-    """What is current once it does not change any more: pages are drawn bit by bit, as the answers to them come."""
+    """Read repeatedly until two consecutive results are equal, because pages are rendered in steps."""
     current = read()
     for _ in range(40):
         page.wait_for_timeout(500)
         previous, current = current, read()
         if current == previous:
             return current
-    raise TimeoutError(f"it changes all the time: {previous!r}, then {current!r}")
+    raise TimeoutError(f"The page still changes after 20 s: {previous!r}, then {current!r}")
 
 
 @contextlib.contextmanager
 def tensorboard(folder: Path, runs: int) -> Iterator[str]:
-    """A TensorBoard that has read a folder with so many finished runs; its address."""
+    """Run TensorBoard until it has loaded ``runs`` finished runs, and yield its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--host", "127.0.0.1", "--port", "0"]
     command += ["--load_fast", "auto" if importlib.util.find_spec("tensorboard_data_server") else "false"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
@@ -104,7 +104,7 @@ def tensorboard(folder: Path, runs: int) -> Iterator[str]:
     try:
         match = next(filter(None, (re.search(r"at (http://\S+?)/? ", line) for line in server.stderr)), None)
         if match is None:
-            raise RuntimeError(f"TensorBoard ended with {server.wait()}")
+            raise RuntimeError(f"TensorBoard exited with status {server.wait()} before it printed its address.")
         deadline = time.monotonic() + 60
         while _count_finished_runs(match[1]) < runs and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -115,24 +115,24 @@ def tensorboard(folder: Path, runs: int) -> Iterator[str]:
 
 
 def _count_finished_runs(uri: str) -> int:
-    """How many runs a TensorBoard has read up to their ends, which are the last that stands in their files."""
+    """Return the number of completely loaded runs. The status is the last record of an event file."""
     query = {"startIndex": 0, "sliceSize": 99, "allowedStatuses": ["STATUS_SUCCESS"], "colParams": []}
     request = urllib.request.Request(f"{uri}/data/plugin/hparams/session_groups", json.dumps(query).encode())
     request.add_header("Content-Type", "application/json")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return len(json.load(answer).get("sessionGroups", []))
-    except urllib.error.HTTPError:  # before it has read anything
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return len(json.load(response).get("sessionGroups", []))
+    except urllib.error.HTTPError:  # TensorBoard has not loaded any run yet.
         return 0
 
 
 class MLflowPage:
-    """MLflow's pages.
+    """MLflow pages of one experiment.
 
     Args:
-        page: The browser's page.
-        uri: The server.
-        experiment: The experiment's id.
+        page: Page of the browser.
+        uri: Address of the server.
+        experiment: ID of the experiment.
     """
 
     def __init__(self, page: Page, uri: str, experiment: str) -> None:
@@ -143,20 +143,21 @@ class MLflowPage:
         """Open the list of runs.
 
         Args:
-            columns: The columns to show besides those that always are; a group's name for all of it.
+            columns: Columns to show in addition to the permanent ones. The name of a group shows all its columns.
 
         Returns:
-            The cells of each run by column, and the statuses that the page was told.
+            Cells of each run by column, and statuses that the page received.
         """
-        with self.page.expect_response(re.compile("/runs/search")) as answer:
+        with self.page.expect_response(re.compile("/runs/search")) as response:
             self.page.goto(f"{self._experiment}/runs")
-        runs_response = json.loads(answer.value.text())["runs"]
-        self.toggle_columns(["Dataset", "Source", "Models", *columns])  # the first three are shown at first
+        runs_response = json.loads(response.value.text())["runs"]
+        # Hide the first three, which are shown by default.
+        self.toggle_columns(["Dataset", "Source", "Models", *columns])
         self.page.locator("[role=gridcell][col-id^=params]").first.wait_for()
         return self._read_cells("[row-index]"), [run["info"]["status"] for run in runs_response]
 
     def toggle_columns(self, columns: list[str]) -> None:
-        """Show columns of an open list that are hidden, and hide those that are shown."""
+        """Show hidden columns and hide visible columns of the open list."""
         self.page.get_by_role("button", name="Columns", exact=True).click()
         for column in columns:
             node = self.page.locator(".du-bois-light-tree-treenode").filter(has_text=re.compile(rf"^\s*{column}"))
@@ -164,7 +165,7 @@ class MLflowPage:
         self.page.keyboard.press("Escape")
 
     def open_run(self, run_id: str) -> dict[str, str]:
-        """Open a run's overview; returns its two-column tables: details, metrics and params."""
+        """Open the overview of a run, and return its details, metrics and parameters."""
         self.page.goto(f"{self._experiment}/runs/{run_id}")
         self.page.get_by_text("About this run").wait_for()
         self.page.get_by_text("Logged models (").wait_for()
@@ -175,12 +176,12 @@ class MLflowPage:
         return {row[0]: row[1] for row in rows if len(row) > 1}
 
     def read_outputs(self) -> dict[str, str]:
-        """The steps of the checkpoints that an open overview lists, by name."""
+        """Return the steps of the checkpoints in the open overview, by name."""
         rows = self._read_cells("[row-index]")
         return {row["name"]: row["step"] for row in rows if "snapshot" in row.get("name", "")}
 
     def list_checkpoints(self) -> list[dict[str, str]]:
-        """Open the experiment's list of models; returns their cells by column."""
+        """Open the list of models of the experiment, and return their cells by column."""
         self.page.goto(f"{self._experiment}/models")
         self.page.locator("[role=gridcell][col-id=name]").first.wait_for()
         return self._read_cells("[row-index]")
@@ -191,19 +192,19 @@ class MLflowPage:
         self.page.locator(".js-plotly-plot").first.wait_for()
 
     def read_curve(self, key: str) -> list[tuple[int, float]]:
-        """The points that the chart of a metric draws."""
+        """Return the points in the chart of a metric."""
         section, _, title = key.rpartition("/")
         card = self._find_card(section, title)
         plot = card.locator(".js-plotly-plot")
         plot.locator(".scatterlayer .trace").first.wait_for(state="attached")
         script = "plot => plot.data.map(trace_data => [Array.from(trace_data.x), Array.from(trace_data.y)])"
         traces = wait_until_stable(self.page, lambda: plot.evaluate(script))
-        # The same curve as it is and smoothed; MLflow does not smooth by default.
+        # MLflow draws the original and the smoothed curve. They are equal, because smoothing is off by default.
         assert all(trace == traces[0] for trace in traces), traces
         return list(zip(*traces[0], strict=True))
 
     def show_picture(self, key: str, step: int) -> tuple[int, int]:
-        """Move a picture's slider to a step; returns the shown picture's width and height."""
+        """Move the slider of a picture to a step, and return the width and height of the displayed picture."""
         card = self._find_card(key.rpartition("/")[0], key)
         box = card.get_by_role("spinbutton")
         box.fill(str(step))
@@ -211,7 +212,7 @@ class MLflowPage:
         return _read_size(card.locator(f"img[src*='step%2B{step}%2B']"))
 
     def open_artifact(self, run_id: str, path: str) -> tuple[int, int]:
-        """Open a picture among the artifacts of a run; returns its width and height."""
+        """Open a picture among the artifacts of a run, and return its width and height."""
         self.page.goto(f"{self._experiment}/runs/{run_id}/artifacts")
         for part in path.split("/"):
             self.page.get_by_text(part, exact=True).first.click()
@@ -225,13 +226,13 @@ class MLflowPage:
         return card.filter(has=self.page.get_by_text(title, exact=True)).first
 
     def _read_cells(self, rows: str) -> list[dict[str, str]]:
-        """The cells of a grid, whose rows are each made of a part that stays and a part that scrolls."""
+        """Return the cells of a grid. Each row consists of a fixed part and a scrolling part."""
         script = """rows => {
             const cells = {};
             for (const row of document.querySelectorAll(rows))
                 for (const cell of row.querySelectorAll("[role=gridcell]"))
                     (cells[row.getAttribute("row-index")] ??= {})[cell.getAttribute("col-id")]
-                        = cell.innerText.trim().split("\\n").pop();  // before a name stands its colour
+                        = cell.innerText.trim().split("\\n").pop();  // A color marker precedes the name.
             return cells;
         }"""
         cells: dict[str, dict[str, str]] = wait_until_stable(self.page, lambda: self.page.evaluate(script, rows))
@@ -239,11 +240,11 @@ class MLflowPage:
 
 
 class TensorBoardPage:
-    """TensorBoard's pages.
+    """TensorBoard pages.
 
     Args:
-        page: The browser's page.
-        uri: The server.
+        page: Page of the browser.
+        uri: Address of the server.
     """
 
     def __init__(self, page: Page, uri: str) -> None:
@@ -251,20 +252,20 @@ class TensorBoardPage:
         self._uri = uri
 
     def open_scalars(self) -> dict[str, list[str]]:
-        """Open the scalars; returns the tags of each group."""
+        """Open the scalars, and return the tags of each group."""
         self._open("scalars", "tf-scalar-card")
         wait_until_stable(self.page, self.page.locator("tf-category-paginated-view:has(.category-name)").count)
         groups = {}
         for group in self.page.locator("tf-category-paginated-view:has(.category-name)").all():
             name = group.locator(".category-name").inner_text()
             if not group.locator("tf-scalar-card").count():
-                group.locator("button.heading").click()  # TensorBoard opens the first groups by itself
+                group.locator("button.heading").click()  # TensorBoard expands the first groups only.
             group.locator("tf-scalar-card path.line").first.wait_for(state="attached")
             groups[name] = [card.evaluate("card => card.tag") for card in group.locator("tf-scalar-card").all()]
         return groups
 
     def read_curves(self, tag: str) -> dict[str, list[tuple[int, float]]]:
-        """The points that the chart of a tag draws, by run; the scalars are open."""
+        """Return the points in the chart of a tag, by run. The scalars must be open."""
         for card in self.page.locator("tf-scalar-card").all():
             if card.evaluate("card => card.tag") == tag:
                 chart = card.locator("vz-line-chart2")
@@ -273,11 +274,11 @@ class TensorBoardPage:
         raise LookupError(tag)
 
     def collapse(self, group: str) -> None:
-        """Close a group of an open page."""
+        """Collapse a group of the open page."""
         self.page.locator("button.heading").filter(has_text=group).first.click()
 
     def open_layout(self) -> dict[str, list[str]]:
-        """Open the custom scalars; returns the series drawn in each chart."""
+        """Open the custom scalars, and return the series in each chart."""
         self._open("custom_scalars", "tf-custom-scalar-multi-line-chart-card")
         charts = {}
         for card in self.page.locator("tf-custom-scalar-multi-line-chart-card").all():
@@ -287,7 +288,7 @@ class TensorBoardPage:
         return charts
 
     def open_images(self) -> list[tuple[str, int, tuple[int, int]]]:
-        """Open the images; returns tag, step and size of each that is shown."""
+        """Open the images, and return the tag, step and size of each."""
         self._open("images", "tf-image-loader img")
         wait_until_stable(self.page, self.page.locator("tf-image-loader img").count)
         cards = [(card, card.evaluate(_TEXTS)) for card in self.page.locator("tf-image-loader").all()]
@@ -296,21 +297,21 @@ class TensorBoardPage:
         ]
 
     def open_histograms(self) -> dict[str, int]:
-        """Open the histograms; returns how many are drawn for each tag that is in sight."""
+        """Open the histograms, and return their number for each visible tag."""
         self._open("histograms", "tf-histogram-loader path")
         wait_until_stable(self.page, self.page.locator("tf-histogram-loader").count)
         drawn = {}
         for card in self.page.locator("tf-histogram-loader").all():
             histograms = card.locator("vz-histogram-timeseries g.histogram")
-            histograms.first.wait_for(state="attached")  # each card fetches its own
+            histograms.first.wait_for(state="attached")  # Each card loads its data separately.
             drawn[card.evaluate(_TEXTS)[0]] = histograms.count()
         return drawn
 
     def open_hparams(self) -> tuple[list[str], list[str]]:
-        """Open the hyperparameters; returns the texts of the table, and the statuses that the page was told."""
-        with self.page.expect_response(re.compile("hparams/session_groups")) as answer:
+        """Open the hyperparameters, and return the texts of the table and the statuses that the page received."""
+        with self.page.expect_response(re.compile("hparams/session_groups")) as response:
             self._open("hparams", "tf-hparams-table-view vaadin-grid-cell-content")
-        groups = json.loads(answer.value.text())["sessionGroups"]
+        groups = json.loads(response.value.text())["sessionGroups"]
         table = self.page.locator("tf-hparams-table-view")
         for group in groups:
             table.get_by_text(group["name"]).first.wait_for(state="attached")
@@ -318,7 +319,7 @@ class TensorBoardPage:
         return texts, [session["status"] for group in groups for session in group["sessions"]]
 
     def open_texts(self) -> dict[str, str]:
-        """Open the texts; returns them by tag."""
+        """Open the texts, and return them by tag."""
         self._open("text", "tf-text-loader")
         all_texts = wait_until_stable(self.page, lambda: self._read_texts("tf-text-loader"))
         return {texts[0]: " ".join(texts[1:]) for texts in all_texts}
@@ -333,7 +334,7 @@ class TensorBoardPage:
 
 
 def _read_size(image: Locator) -> tuple[int, int]:
-    """Width and height in pixels of a picture that is shown."""
+    """Return the width and height of a displayed picture in pixels."""
     image.wait_for()
     width, height = image.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
     return width, height

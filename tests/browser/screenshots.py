@@ -1,4 +1,4 @@
-"""Take the pictures in docs/pictures again: python -m tests.browser.screenshots, or nox -s screenshots."""
+"""Regenerate docs/pictures: ``python -m tests.browser.screenshots`` or ``python -m nox -s screenshots``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ EPOCHS = 20
 
 
 class Camera:
-    """Takes pictures of a browser's page."""
+    """Camera for screenshots of a browser page."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
 
     def take(self, name: str, width: int, height: int) -> None:
-        """Save what is seen."""
+        """Save a screenshot.
+
+        Args:
+            name: File name without the suffix.
+            width: Width of the viewport in pixels.
+            height: Height of the viewport in pixels.
+        """
         self._page.set_viewport_size({"width": width, "height": height})
         self._page.mouse.move(0, 0)
-        self._page.wait_for_timeout(2000)  # until everything has come to rest
+        self._page.wait_for_timeout(2000)  # Wait for the end of animations.
         extension_pictures.save(Image.open(io.BytesIO(self._page.screenshot())), PICTURES / f"{name}.png")
         self._page.set_viewport_size(SIZE)
 

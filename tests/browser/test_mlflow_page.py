@@ -1,4 +1,4 @@
-"""What people see of a run at MLflow, in a real browser."""
+"""MLflow pages of a run in a real browser."""
 
 from __future__ import annotations
 

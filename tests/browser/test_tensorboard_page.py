@@ -1,4 +1,4 @@
-"""What people see of runs in TensorBoard, in a real browser."""
+"""TensorBoard pages of runs in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, under MLflow's own store or under the run: all is there once there is space."""
+"""Delivery with a full disk: every event is delivered once space is available."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 @pytest.fixture
 def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
-    """A disk with an MLflow store on it and 400 kB beside it."""
+    """Small disk with an MLflow store and 400 kB of free space."""
     with small_disk(tmp_path / "disk", mlflow_template.stat().st_size + 400_000) as mount:
         servers.copy_store(mlflow_template, mount)
         yield mount
 
 
 def deliver_with_retries(consumer: SinkConsumer, max_attempts: int) -> list[str]:
-    """Deliver as the delivery process does; what went wrong."""
+    """Deliver all events with retries, as the delivery process does, and return the errors."""
     problems = []
     for _ in range(max_attempts):
         try:
@@ -82,7 +82,7 @@ def test_delivery_run_disk_full_completes_after_space_is_freed(
 ) -> None:
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         with Run(disk / "run", sinks=["json", "tensorboard"]) as run:
-            filler = fill(disk)  # before the delivery process has found its feet
+            filler = fill(disk)  # The delivery process is still starting.
             for step in range(3000):
                 run.log_metrics({"a": float(step)}, step)
             time.sleep(3)

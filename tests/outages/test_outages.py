@@ -1,4 +1,4 @@
-"""A whole training beside an MLflow server in trouble: it ends as always, and everything arrives later, once."""
+"""Training during MLflow outages: the training ends normally, and each event is delivered once afterwards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def proxy(mlflow_server: str) -> Iterator[Proxy]:
 
 
 def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> list[str]:
-    """Run the training to its end; the lines that it has printed."""
+    """Run the training script to its end, and return the lines of its standard error."""
     command = [sys.executable, str(SCRIPT), str(directory), uri, experiment, str(ITERATIONS), ending]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     assert done.returncode == (-9 if ending == "kill" else 0), done.stderr
@@ -67,7 +67,7 @@ def get_run(uri: str, experiment: str) -> MLflowRun | None:
 
 
 def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
-    """Each point is there, once; and each snapshot as a checkpoint."""
+    """Check that MLflow contains each data point once and each snapshot as a checkpoint."""
     run = get_run(uri, experiment)
     assert run is not None
     assert run.info.status == status
@@ -80,7 +80,7 @@ def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
 
 
 def check_files(directory: Path, last: int) -> None:
-    """What needs no server does not wait for it."""
+    """Check the JSON log and the TensorBoard file, whose delivery does not depend on the server."""
     end = time.monotonic() + 60
     while any(sink.key == "tensorboard" for sink in backlog(directory, Manifest.load(directory))):
         assert time.monotonic() < end
@@ -164,7 +164,7 @@ def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) ->
     run = Run(tmp_path / "run", sinks=[MLflowSink(f"http://127.0.0.1:{free_port()}")], close_timeout=0)
 
     def measure_memory(first: int, last: int) -> list[int]:
-        """Of the training's process and of the delivery's, in bytes, once that has tried again."""
+        """Return the memory in bytes of the training and the delivery process after a failed delivery."""
         for step in range(first, last):
             run.log_metrics(values, step)
         before, end = time.time(), time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""A training beside a server in trouble: ``python training.py DIRECTORY URI EXPERIMENT ITERATIONS [ending]``."""
+"""Training for the outage tests: ``python training.py DIRECTORY URI EXPERIMENT ITERATIONS [close|kill]``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pte_tracking import extensions
 
 
 def get_value(iteration: int) -> float:
-    """What is reported in an iteration."""
+    """Return the loss of an iteration."""
     return iteration / 7
 
 

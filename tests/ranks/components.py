@@ -33,7 +33,7 @@ def make_sharded_net(width: int = 8) -> tuple[Any, torch.optim.Optimizer]:
 
 
 class RankDependentNet(nn.Module):
-    """Has all that can differ between ranks: means of what was seen, and random numbers."""
+    """Model whose state differs between ranks: running means, variances and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def make_training_manager(
     out: Path, net: nn.Module, optimizer: torch.optim.Optimizer, snapshot: Any, epochs: int = 2
 ) -> pte.ExtensionsManager:
     sinks = os.environ.get("SINKS", "json").split(",")
-    # An evaluation right before a snapshot leaves parameters of fully_shard put together.
+    # After an evaluation, the parameters of fully_shard stay gathered. Snapshots must handle this state.
     evaluator = extensions.Evaluator([torch.ones(2, 4)], net, lambda x: pte.report({"val/output": net(x).mean()}))
     return make_manager(
         out,
@@ -78,6 +78,7 @@ def make_training_manager(
 def train_net(
     manager: pte.ExtensionsManager, net: nn.Module, optimizer: torch.optim.Optimizer, fail_in: int | None = None
 ) -> None:
+    """Train until the manager stops, or raise InterruptedError in iteration ``fail_in``."""
     x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
     dataset = TensorDataset(x, x.sum(1, keepdim=True))
     loader = DataLoader(dataset, 2, sampler=DistributedSampler(dataset, seed=3))
@@ -106,24 +107,26 @@ def update_net(net: Any, optimizer: torch.optim.Optimizer) -> None:
 
 
 def read_weights(snapshot: Path) -> list[torch.Tensor]:
-    """All weights of a snapshot, read by this process alone."""
+    """Read all weights of a sharded snapshot in the current process."""
     assert load(snapshot)
     return list(shards.gather_shards(snapshot)["models"]["main"].values())
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
+    """Read the rows of the JSON log without ``elapsed_time``."""
     loaded = json.loads((out / "log").read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in loaded]
 
 
 def make_single_process_manager(out: Path) -> pte.ExtensionsManager:
-    """One process without torch.distributed, and a model in one piece."""
+    """Create a manager without torch.distributed and with an unsharded model."""
     net = RankDependentNet()
-    saved = extensions.snapshot(trigger=(2, "iteration"))
-    return make_training_manager(out, net, torch.optim.Adam(net.parameters(), 0.01), saved, epochs=3)
+    snapshot = extensions.snapshot(trigger=(2, "iteration"))
+    return make_training_manager(out, net, torch.optim.Adam(net.parameters(), 0.01), snapshot, epochs=3)
 
 
 def is_equal(first: Any, second: Any) -> bool:
+    """Return whether two nested states are equal, including every tensor element."""
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
     if isinstance(first, dict):

@@ -13,7 +13,7 @@ from tests.ranks.forked import on_ranks
 
 @pytest.fixture(scope="session")
 def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of two ranks, whose snapshots are those of steps 2, 4, 6 and 8."""
+    """Directory with a run of two ranks and sharded snapshots of steps 2, 4, 6 and 8."""
     folder = tmp_path_factory.mktemp("by-two")
     on_ranks(snapshot_scenarios.train_sharded, 2, folder)
     return folder
@@ -21,6 +21,6 @@ def two_rank_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(two_rank_run: Path, tmp_path: Path) -> Path:
-    """A copy of it for the test alone."""
+    """Private copy of the two-rank run for one test."""
     shutil.copytree(two_rank_run / "run", tmp_path / "run")
     return tmp_path

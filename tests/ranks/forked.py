@@ -1,6 +1,6 @@
-"""Scenarios on several ranks, quickly: one process imports torch, and its forked children are the ranks.
+"""Run scenarios on several ranks.
 
-``python -m tests.ranks.forked MODULE:FUNCTION RANKS FOLDER`` runs a function on each.
+``python -m tests.ranks.forked MODULE:FUNCTION RANKS FOLDER`` imports torch once and forks one child per rank.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ _rounds = 0
 
 
 def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[Any]:
-    """What a scenario returns on each rank."""
+    """Run a scenario on several ranks.
+
+    Args:
+        scenario: Module-level function that receives ``folder`` and returns a JSON-serializable value.
+        ranks: World size.
+        folder: Directory for the run and the results.
+
+    Returns:
+        Return value of each rank, in order.
+    """
     name = f"{scenario.__module__}:{scenario.__name__}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", name, str(ranks), str(folder)],
@@ -38,7 +47,11 @@ def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[
 
 
 def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int, int | None]:
-    """Be that many ranks, in children; how those ended that did not return, None for those that hung."""
+    """Fork one child per rank and run a function in each.
+
+    Returns:
+        Exit code of each rank that failed. None for a rank that hung and was killed.
+    """
     global _rounds
     _rounds += 1
     children = {}
@@ -66,10 +79,11 @@ def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int,
 
 def main(scenario: str, ranks: int, folder: Path) -> int:
     module, _, name = scenario.partition(":")
-    function = getattr(importlib.import_module(module), name)  # what all children need is imported once
+    # Import before the fork, once for all ranks.
+    function = getattr(importlib.import_module(module), name)
     failed = fork(function, ranks, folder)
     if failed:
-        print(f"ended badly: {failed}", file=sys.stderr)
+        print(f"Ranks failed (rank: exit code, None if killed after {_SECONDS} s): {failed}", file=sys.stderr)
     return len(failed)
 
 

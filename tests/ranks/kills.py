@@ -1,4 +1,4 @@
-"""Ranks that are killed while they write a snapshot in shards: ``python -m tests.ranks.kills FOLDER``."""
+"""Kill ranks while they write a sharded snapshot: ``python -m tests.ranks.kills FOLDER``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.crash import killing
 from tests.ranks.components import make_net, make_training_manager, read_rows, shard_layers, train_net
 from tests.ranks.forked import fork
 
-#: Which rank is killed where.
+#: Rank to kill and its kill point.
 KILL_POINTS = [
     (0, "torch:save:2:before"),
     (0, "pte_tracking._snapshots.shards:write_index:2:before"),
@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
 
         exit_codes = fork(train_until_killed, 2, attempt)
         assert exit_codes[rank] == -signal.SIGKILL, (kill_point, exit_codes)
-        assert None not in exit_codes.values(), f"{kill_point}: the other rank hung"
+        assert None not in exit_codes.values(), f"{kill_point}: the other rank hangs"
         assert fork(train, 2, attempt) == {}, kill_point
         assert read_result(attempt) == read_result(folder / "whole"), kill_point
 

@@ -18,16 +18,17 @@ import pte_tracking as pte
 from pte_tracking import extensions, triggers
 from tests.ranks.components import make_manager, read_rows
 
-#: What each rank reports in each of six iterations; sums of these numbers are exact.
+#: Values that each rank reports in each of six iterations. Their sums are exact in floating point.
 REPORTED: list[list[dict[str, float]]] = [
     [{"x": 1, "a": 5}, {"x": 2}, {"x": 4}, {"x": 64}, {"x": 128}, {"x": 256}],
     [{"x": 8}, {"x": 16}, {"b": 3}, {"b": 7}, {"x": 0.5}, {}],
 ]
-#: The values of each batch that a rank evaluates: not as many on each.
+#: Values of the batches that each rank evaluates. The ranks have different numbers of batches.
 EVALUATED = [[1.0, 2.0, 4.0], [8.0]]
 
 
 def log_means(folder: Path) -> Any:
+    """Report and evaluate on all ranks, and return the logged rows."""
     rank = dist.get_rank()
 
     def evaluate(value: float) -> None:
@@ -42,12 +43,12 @@ def log_means(folder: Path) -> Any:
         for values in REPORTED[rank]:
             with manager.run_iteration():
                 pte.report(values)
-    dist.barrier()  # until rank 0 has written all of it
+    dist.barrier()  # Rank 0 writes the log.
     return read_rows(folder / "run")
 
 
 def count_collectives_per_iteration(folder: Path) -> Any:
-    """How often the ranks talk: per iteration, after the keys are agreed upon."""
+    """Count the collective calls of each iteration."""
     counted: list[dict[str, int]] = []
     with (
         count_collectives() as counts,
@@ -64,6 +65,7 @@ def count_collectives_per_iteration(folder: Path) -> Any:
 
 
 def report_on_one_rank(folder: Path) -> Any:
+    """Report a value on rank 2 only, and return the logged rows."""
     with make_manager(folder / "run", extensions.LogReport(), iters_per_epoch=2) as manager:
         for _ in range(2):
             with manager.run_iteration():
@@ -74,7 +76,7 @@ def report_on_one_rank(folder: Path) -> Any:
 
 
 def record_trigger_decisions(folder: Path) -> Any:
-    """Each rank sees other values, and other times; returns the iterations in which something fired_iterations."""
+    """Train with different values and clocks on each rank, and return the iterations in which each trigger fired."""
     rank = dist.get_rank()
     fired_iterations: dict[str, list[int]] = {}
 
@@ -84,7 +86,7 @@ def record_trigger_decisions(folder: Path) -> Any:
 
         return pte.ExtensionEntry(extension, name=name, trigger=trigger)
 
-    # Ever better on rank 0, ever worse on rank 1; over both, best in the third interval.
+    # The loss improves on rank 0 and worsens on rank 1. The mean of both is lowest in the third interval.
     values = [[10.0, 8, 2, 1, 0, 0, 0, 0], [1.0, 2, 3, 6, 9, 12, 15, 18]]
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "loss", patience=3, mode="min", max_trigger=(8, "iteration"))
     with make_manager(
@@ -104,7 +106,7 @@ def record_trigger_decisions(folder: Path) -> Any:
 
 
 def collect_disagreement_errors(folder: Path) -> Any:
-    """What each rank is told where they were given different things."""
+    """Pass different arguments to the ranks, and return the errors that this rank raises."""
     rank = dist.get_rank()
     errors = {}
     for name, rank_0_options, rank_1_options in (
@@ -147,7 +149,7 @@ def collect_disagreement_errors(folder: Path) -> Any:
 
 def make_min_value_entry(iterations: int) -> pte.ExtensionEntry:
     trigger = triggers.MinValueTrigger("loss", (iterations, "iteration"))
-    return pte.ExtensionEntry(lambda manager: None, name="noted", trigger=trigger)
+    return pte.ExtensionEntry(lambda manager: None, name="entry", trigger=trigger)
 
 
 def make_early_stopping_trigger(iterations: int) -> triggers.Trigger:
@@ -155,14 +157,17 @@ def make_early_stopping_trigger(iterations: int) -> triggers.Trigger:
 
 
 def read_group_timeouts(folder: Path) -> Any:
-    """How many seconds the groups of the manager wait for a rank that is late."""
+    """Return the timeouts in seconds of the process groups of the manager."""
     with make_manager(folder / "run", iters_per_epoch=1) as manager, manager.run_iteration():
         groups = [manager.world.group, manager.world.snapshot_world.group]
     return [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups if group]
 
 
 def resume_within_interval(folder: Path) -> Any:
-    """Goes on in the middle of an interval with a snapshot of other ranks; each iteration reports 10."""
+    """Resume within a logging interval, possibly on another number of ranks.
+
+    The first run stops after iteration 3 of 4. The resumed run reports 10 plus the rank in the fourth iteration.
+    """
     stop = triggers.EarlyStoppingTrigger((4, "iteration"), "x", max_trigger=(8, "iteration"))
     with make_manager(
         folder / "run",
@@ -183,7 +188,7 @@ def resume_within_interval(folder: Path) -> Any:
 
 
 class UserSum(pte.Extension):
-    """A user's extension that keeps a sum."""
+    """User-defined extension with a summary in its state."""
 
     trigger = (1, "iteration")
 
@@ -201,7 +206,7 @@ class UserSum(pte.Extension):
 
 
 def sum_in_user_extension(folder: Path) -> Any:
-    """An extension of the user's with a sum in its state, on other ranks; returns what is summed up."""
+    """Train or resume with a user-defined sum, and return its state on this rank."""
     mean = UserSum()
     snapshot = extensions.snapshot(trigger=(2, "iteration"))
     with make_manager(folder / "run", mean, snapshot, iters_per_epoch=4) as manager:
@@ -213,7 +218,10 @@ def sum_in_user_extension(folder: Path) -> Any:
 
 
 def record_plateau_learning_rates(folder: Path) -> Any:
-    """Ever better on rank 0, ever worse on rank 1, which reports nothing in the end; returns the learning rates."""
+    """Return the learning rates of a plateau scheduler.
+
+    The loss improves on rank 0 and worsens on rank 1. Rank 1 reports no loss in the last iteration.
+    """
     optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
     stepper = extensions.LRScheduler.step_by_value("loss")
@@ -236,7 +244,7 @@ def record_plateau_learning_rates(folder: Path) -> Any:
 
 
 def print_pending_rows(folder: Path) -> Any:
-    """A snapshot between a row and its printing, on other ranks; returns what each prints."""
+    """Resume from a snapshot that was saved between logging rows and printing them, and return the printed words."""
     snapshot = extensions.snapshot(trigger=(2, "iteration"))
     shown = io.StringIO()
     report = pte.ExtensionEntry(extensions.PrintReport(["iteration"], out=shown), trigger=(4, "iteration"))
@@ -250,7 +258,7 @@ def print_pending_rows(folder: Path) -> Any:
 
 
 def collect_warnings(folder: Path) -> Any:
-    """What each rank is warned of that concerns all."""
+    """Return the warnings that this rank issues about unreported keys."""
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "not reported", max_trigger=(2, "iteration"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -263,7 +271,7 @@ def collect_warnings(folder: Path) -> Any:
 
 
 def resume_stop_trigger(folder: Path) -> Any:
-    """A stop trigger in the middle of its interval, uninterrupted and after a resume; returns its state of both."""
+    """Return the state of a stop trigger within its interval, without and with a resume."""
 
     def session(out: Path, iterations: int) -> Any:
         stop = triggers.EarlyStoppingTrigger((4, "iteration"), "x", max_trigger=(8, "iteration"))
@@ -280,7 +288,7 @@ def resume_stop_trigger(folder: Path) -> Any:
 
 
 def log_before_restore(folder: Path) -> Any:
-    """Something is logged before a state is restored, by each way there is; returns how far each iterations."""
+    """Set tags before restoring a state, and return the final iteration for each way of restoring."""
     iterations = {}
     first = make_manager(folder / "first", extensions.snapshot(trigger=(1, "iteration")), iters_per_epoch=2)
     with first.run_iteration():
@@ -304,7 +312,7 @@ def log_before_restore(folder: Path) -> Any:
 
 
 def run_statistics_on_rank_0(folder: Path) -> Any:
-    """An extension that looks at weights on rank 0 alone, with a trigger that needs all ranks."""
+    """Run an extension that exists on rank 0 only and whose trigger needs all ranks."""
     net = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
     fires = triggers.MinValueTrigger("x", (1, "iteration"))
     statistics = extensions.ParameterStatistics(net.module, {"max": torch.max}, trigger=fires)
@@ -318,7 +326,7 @@ def run_statistics_on_rank_0(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def count_collectives() -> Iterator[Counter[str]]:
-    """Counts the calls of torch's collectives."""
+    """Count the calls of the collectives of torch.distributed."""
     counts: Counter[str] = Counter()
     originals = {name: getattr(dist, name) for name in ("all_reduce", "all_gather_object", "broadcast")}
 

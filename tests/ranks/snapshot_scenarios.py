@@ -39,7 +39,7 @@ from tests.ranks.components import (
 
 
 def change_weights_during_write(folder: Path) -> Any:
-    """The weights are changed at once after a save has begun; returns what was saved."""
+    """Change the weights right after each save starts, and return the saved values."""
     net, optimizer = make_sharded_net(500)
     fill_weights(net, 1.0)
     with make_manager(
@@ -68,7 +68,7 @@ def change_weights_during_write(folder: Path) -> Any:
 
 
 def save_several_snapshots_at_once(folder: Path) -> Any:
-    """Two extensions whose snapshots are due in the same iterations."""
+    """Save three kinds of snapshots in each iteration, and return the names of the remaining ones."""
     net, optimizer = make_sharded_net()
     with make_manager(
         folder / "run",
@@ -86,7 +86,7 @@ def save_several_snapshots_at_once(folder: Path) -> Any:
 
 
 def save_with_full_disk(folder: Path) -> Any:
-    """Rank 1 cannot write its shard of the first snapshot, rank 0 not the rest of the second."""
+    """Limit the file size on rank 1 during the first snapshot and on rank 0 during the second."""
     rank = dist.get_rank()
     net, optimizer = make_sharded_net(200)
     limits = {0: 2_000, 1: 20_000}
@@ -107,7 +107,7 @@ def save_with_full_disk(folder: Path) -> Any:
 
 
 def save_without_memory(folder: Path) -> Any:
-    """Rank 1 has none for its copy of the first snapshot."""
+    """Raise MemoryError on rank 1 when it copies the state for the first snapshot."""
     net, optimizer = make_sharded_net()
     snapshot = extensions.snapshot(trigger=(1, "iteration"))
     buffers = snapshot._saver._buffers  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ def _raise_memory_error(state: Any) -> Any:
 
 
 def collect_unsupported_option_errors(folder: Path) -> Any:
-    """What is told of snapshots that shards do not allow."""
+    """Return the errors for snapshot options that sharded models do not support."""
     errors = []
     for number, snapshot in enumerate(
         (extensions.snapshot("latest"), extensions.snapshot(snapshot_on_error=True)),
@@ -148,7 +148,7 @@ def collect_unsupported_option_errors(folder: Path) -> Any:
 
 
 def load_object_snapshot(folder: Path) -> Any:
-    """The newest file of one object is loaded into shards; returns the weights before and after."""
+    """Load the newest object snapshot into a sharded model, and return whether the weights are equal."""
     net, optimizer = make_sharded_net()
     snapshot = extensions.snapshot_object(net, "net_{.iteration}", trigger=(1, "iteration"))
     with make_manager(folder / "run", snapshot, models=net, optimizers=optimizer, iters_per_epoch=2) as manager:
@@ -167,7 +167,7 @@ def load_object_snapshot(folder: Path) -> Any:
 
 
 def train_sharded(folder: Path, wrap: Callable[[nn.Module], nn.Module] = shard_layers) -> Any:
-    """Two epochs with three snapshots; returns the run's id."""
+    """Train for two epochs with a snapshot every two iterations, and return the run ID."""
     net, optimizer = make_net(wrap)
     snapshot = extensions.snapshot(trigger=(2, "iteration"), n_retains=int(os.environ.get("N_RETAINS", "-1")))
     manager = make_training_manager(folder / "run", net, optimizer, snapshot)
@@ -180,7 +180,7 @@ def train_ddp(folder: Path) -> Any:
 
 
 def resume_sharded(folder: Path, wrap: Callable[[nn.Module], nn.Module] = shard_layers) -> Any:
-    """Goes on from the newest snapshot for one more epoch; rank 0 keeps all that was restored."""
+    """Resume from the newest snapshot for one more epoch. Rank 0 saves the restored state in ``restored``."""
     torch.manual_seed(9)
     net, optimizer = make_net(wrap)
     manager = make_training_manager(folder / "run", net, optimizer, extensions.snapshot(trigger=(1, "epoch")), epochs=3)
@@ -198,7 +198,7 @@ def resume_ddp(folder: Path) -> Any:
 
 
 def verify_on_all_ranks(folder: Path) -> Any:
-    """Goes on from the newest intact snapshot; returns what this rank has checked of each, and what it log_messages."""
+    """Resume from the newest intact snapshot, and return the files that this rank verified and its log messages."""
     checked: dict[str, list[str]] = {}
     log_messages: list[str] = []
 
@@ -223,7 +223,7 @@ def verify_on_all_ranks(folder: Path) -> Any:
 
 
 def save_on_condition(folder: Path) -> Any:
-    """A condition that holds on another rank in each iteration; returns what was saved."""
+    """Save with a condition that differs between ranks, and return the names of the snapshots."""
     manager = make_manager(
         folder / "run",
         extensions.snapshot(trigger=(1, "iteration"), condition=lambda: manager.iteration % 2 == dist.get_rank()),
@@ -239,7 +239,7 @@ def save_on_condition(folder: Path) -> Any:
 
 
 def save_on_signal(folder: Path) -> Any:
-    """Rank 1 gets a signal; both save in the same iteration, and leave when that is on the disk."""
+    """Send a signal to rank 1, and return the exit status and the iteration of the snapshot."""
     snapshot = extensions.snapshot(trigger=(8, "iteration"), on_signal=signal.SIGUSR1)
     manager = make_manager(folder / "run", snapshot, models=nn.Linear(1000, 1000), iters_per_epoch=8)
     status = None
@@ -256,7 +256,7 @@ def save_on_signal(folder: Path) -> Any:
 
 
 def compare_resumed_training(folder: Path) -> Any:
-    """A training that stops in the middle and goes on, beside one that does not; returns what differs here."""
+    """Compare an interrupted and resumed run with an uninterrupted run, and return the differences on this rank."""
 
     def session(out: Path, fail_in: int | None = None, resume: bool = False) -> Any:
         torch.manual_seed(dist.get_rank())

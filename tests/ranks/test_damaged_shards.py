@@ -78,7 +78,7 @@ def test_ranks_share_verification_and_agree_on_result(damaged: str, folder: Path
 
 
 def forge(snapshot: Path, name: str, content: bytes) -> None:
-    """Replace a file, and make the index fit, as whoever can write the folder is able to."""
+    """Replace a file of a snapshot and update the digests in its index."""
     (snapshot / name).write_bytes(content)
     index = msgspec.json.decode(
         (snapshot / checkpoint_files.SNAPSHOT_INDEX).read_bytes(), type=checkpoint_files.SnapshotIndex
@@ -106,7 +106,7 @@ def metadata_with_outside_path(snapshot: Path) -> bytes:
 
 
 def metadata_with_any_object(snapshot: Path) -> bytes:
-    """The state itself is named as an entry that torch would unpickle."""
+    """Mark every entry as bytes, which torch would unpickle."""
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
     checkpoint_metadata = metadata(snapshot)
@@ -135,7 +135,7 @@ def test_forged_snapshot_executes_no_code(kind: str, folder: Path, monkeypatch: 
     with pytest.raises(SnapshotError, match=f"^{snapshot}: "):
         gather_shards(snapshot)
     assert not Path("executed").exists()
-    assert snapshot.name == "snapshot_iter_8", "no class of this process was changed"
+    assert snapshot.name == "snapshot_iter_8", "the forged metadata modified pathlib.PosixPath"
 
 
 def test_snapshot_index_with_outside_path_raises(folder: Path) -> None:

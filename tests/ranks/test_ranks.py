@@ -1,4 +1,4 @@
-"""Several processes that train together: one run, one log, one mind."""
+"""Metrics, triggers, and extensions on several ranks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
     first, second = on_ranks(scenarios.log_means, 2, tmp_path)
     assert first == second
-    # One process that sees the same values, one after the other, has the same means to the last bit.
+    # A single process that reports the same values in sequence computes bit-identical means.
     single_process_rows = []
     for interval in (slice(0, 3), slice(3, 6)):
         interval_values = [values for rank in scenarios.REPORTED for values in rank[interval]]
@@ -47,15 +47,15 @@ def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
 def test_row_uses_one_collective_and_other_iterations_none(tmp_path: Path) -> None:
     for counts in on_ranks(scenarios.count_collectives_per_iteration, 2, tmp_path):
         assert counts[2:] == [{}, {"all_reduce": 1}] * 3
-        assert sum(counts[1].values()) <= 4  # the first one agrees upon the keys
+        assert sum(counts[1].values()) <= 4  # The first row also synchronizes the keys.
 
 
 def test_triggers_and_stop_are_decided_for_all_ranks(tmp_path: Path) -> None:
     first, second = on_ranks(scenarios.record_trigger_decisions, 2, tmp_path)
     assert first == second
     assert first["best"] == [1, 2, 3]
-    assert first["function"] == [2, 4, 6], "rank 0 decides"
-    assert first["stopped"] == 6, "three intervals after the best mean of both"
+    assert first["function"] == [2, 4, 6], "rank 0 decides function triggers"
+    assert first["stopped"] == 6, "the lowest mean of both ranks is in interval 3, and patience is 3"
 
 
 def test_early_stopping_in_single_process_matches_two_ranks(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_manager_groups_use_default_group_timeout(tmp_path: Path) -> None:
 
 
 def test_plateau_scheduler_uses_mean_of_all_ranks(tmp_path: Path) -> None:
-    # The means are 4, 5, 6 and 2: twice no better.
+    # The means are 4, 5, 6 and 2: the second and third do not improve.
     assert on_ranks(scenarios.record_plateau_learning_rates, 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
 
 

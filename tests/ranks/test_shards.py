@@ -1,4 +1,4 @@
-"""Sharded snapshots."""
+"""Sharded snapshots: exact resume, change of world size, conversion, and failures during a save."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
         assert result["same log"]
     state = load(tmp_path / "whole" / "snapshot_iter_2")
     (other,) = state["ranks"]
-    assert "layers.1.running_mean" in other["buffers"]["main"], "else this test would not see that they are kept"
+    assert "layers.1.running_mean" in other["buffers"]["main"], "the model needs state that differs between ranks"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
     tracked = {model.tags["pte.checkpoint"]: model for model in client.search_logged_models(["0"])}
-    assert sorted(tracked) == ["snapshot_iter_6", "snapshot_iter_8"], "those that were pruned are gone"
+    assert sorted(tracked) == ["snapshot_iter_6", "snapshot_iter_8"], "MLflow must list the retained snapshots only"
     files = {
         Path(artifact.path).name
         for artifact in client.list_logged_model_artifacts(tracked["snapshot_iter_8"].model_id, "snapshot_iter_8")
@@ -202,7 +202,7 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     assert not list((tmp_path / "elsewhere").glob(".fetched*"))
     manager.close()
 
-    # In the run's own directory, again and again, as a job that is requeued does.
+    # Resume twice in the run directory, as a requeued job does.
     for number in range(2):
         manager = make_single_process_manager(tmp_path / "run")
         resumed = manager.resume(f"runs:/{run.info.run_id}")

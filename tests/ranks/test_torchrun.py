@@ -1,4 +1,4 @@
-"""Trainings under torchrun, in each front end: one run, and an end that everybody is told of."""
+"""Runs under torchrun in every front end."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from tests.ranks.components import read_rows
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised by MLflow
 ]
 
 
 def torchrun(
     out: Path, *words: str, ranks: int = 2, launcher: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Train as a user starts it."""
+    """Run ``tests.ranks.training`` with torchrun."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *launcher]
-    # A port of its own for each, so that several can run side by side.
+    # Port 0 selects a free port, so that several groups can run at the same time.
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "tests.ranks.training"]
     with subprocess.Popen(
         [*command, "--out", str(out), *words],
         cwd=Path(__file__).parents[2],
-        # The store that torchrun shares with its ranks keeps the addresses of the group before a restart, and gloo may
-        # take those (torch 2.13).
+        # After a restart, the store that torchrun shares with its ranks still contains the addresses of the previous
+        # group, and gloo may connect to them (torch 2.13).
         env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,8 +75,8 @@ def test_front_ends_write_equal_rows_on_rank_0_only(tmp_path: Path) -> None:
         identity = json.loads((out / "run.json").read_text())["id"]
         assert not (out / "previous").exists()
         others = re.findall(r"^\[\w+1\]:(.*)", done.stdout + done.stderr, re.MULTILINE)
-        assert others == [f"rank 1: run {identity}, 0 of its files open, 1 thread"]
-        assert "main/loss" in done.stdout, "rank 0 prints its report"
+        assert others == [f"rank 1: run {identity}, open files: 0, threads: 1"]
+        assert "main/loss" in done.stdout, "rank 0 must print the report"
         state = torch.load(out / "snapshot_iter_4")
         assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
         logs.append(read_rows(out))
@@ -94,7 +94,7 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
     assert done.returncode != 0
     end = time.monotonic() + 60
     while backlog(out, Manifest.load(out)) and time.monotonic() < end:
-        time.sleep(0.2)  # the delivery process outlives the ranks
+        time.sleep(0.2)  # The delivery process outlives the ranks.
     assert backlog(out, Manifest.load(out)) == []
     assert read_status(out) == "FAILED"
     assert get_run(mlflow_store).info.status == "FAILED"
@@ -104,7 +104,7 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
         board.SummaryMetadata("_hparams_/session_end_info").plugin_data.content
     )
     assert data.session_end_info.status == api_pb2.STATUS_FAILURE
-    # What was reported before is there: the row of iteration 3, which both ranks have seen.
+    # The row of iteration 3 is logged. Both ranks completed it before the failure.
     assert [row["iteration"] for row in read_rows(out)] == [3]
     history = MlflowClient(mlflow_store).get_metric_history(get_run(mlflow_store).info.run_id, "main/loss")
     assert [point.step for point in history] == [3]
@@ -116,12 +116,12 @@ def test_restarted_group_resumes_same_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
     assert torchrun(tmp_path / "whole", *kind).returncode == 0
-    # By then the first snapshot is whole: the second one has waited for it.
+    # In iteration 10 the first snapshot is complete, because the second one waited for it.
     options = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
     done = torchrun(tmp_path / "killed", *kind, *options, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
     rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
-    assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
+    assert [event.step for event in rewound] in ([4], [8]), "the restarted group must resume from a snapshot"
     assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "whole")
     assert read_status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []

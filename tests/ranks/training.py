@@ -1,4 +1,4 @@
-"""A training under torchrun, on two or more processes; what its options say happens in it."""
+"""Training script for torchrun, with options that inject failures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import pte_tracking as pte
 from pte_tracking import extensions
 
-SAMPLES, BATCH_SIZE = 24, 2  # as many batches of two as divide by 1, 2, 3 and 4 ranks
+SAMPLES, BATCH_SIZE = 24, 2  # 12 batches are divisible by 1, 2, 3 and 4 ranks.
 
 
 class ReportingNet(nn.Module):
-    """Reports its loss itself, as Chainer's models do."""
+    """Model that reports its loss itself, as in Chainer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,26 +44,27 @@ def make_dataset(seed: int = 0, samples: int = SAMPLES) -> TensorDataset:
 
 
 def make_loader(seed: int = 0, samples: int = SAMPLES) -> DataLoader[Any]:
-    """This rank's part of the data; in one process, all of it in the same global batches."""
+    """Create the loader of the samples of this rank."""
     dataset = make_dataset(seed, samples)
     return DataLoader(dataset, BATCH_SIZE, sampler=DistributedSampler(dataset, shuffle=True, seed=1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--front-end", default="loop", choices=["loop", "trainer", "ignite"])
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--sharded", action="store_true")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--sinks", nargs="*", default=["json"])
-    parser.add_argument("--kill", type=int, nargs=2, metavar=("RANK", "ITERATION"))
-    parser.add_argument("--raise-in", type=int, nargs=2, metavar=("RANK", "ITERATION"))
-    parser.add_argument("--once", action="store_true", help="kill in the first life only")
+    parser = argparse.ArgumentParser(description="Train under torchrun. The options can inject failures.")
+    parser.add_argument("--out", type=Path, required=True, help="run directory")
+    parser.add_argument("--front-end", default="loop", choices=["loop", "trainer", "ignite"], help="default: loop")
+    parser.add_argument("--epochs", type=int, default=2, help="default: 2")
+    parser.add_argument("--sharded", action="store_true", help="use fully_shard instead of DistributedDataParallel")
+    parser.add_argument("--resume", action="store_true", help="resume from the newest snapshot if one exists")
+    parser.add_argument("--sinks", nargs="*", default=["json"], help="default: json")
+    parser.add_argument("--kill", type=int, nargs=2, metavar=("RANK", "ITERATION"), help="send SIGKILL to a rank")
+    parser.add_argument("--raise-in", type=int, nargs=2, metavar=("RANK", "ITERATION"), help="raise on a rank")
+    parser.add_argument("--once", action="store_true", help="inject the failure only before the first restart")
+    args = parser.parse_args()
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    train(parser.parse_args())
-    # A model that is still there when the interpreter ends makes torch abort now and then: in one of four runs of a
-    # plain loop with DistributedDataParallel over gloo (torch 2.13).
+    train(args)
+    # Destroy the model before the interpreter exits. Otherwise torch 2.13 aborts in about one of four runs with
+    # DistributedDataParallel over gloo.
     gc.collect()
     dist.destroy_process_group()
 
@@ -128,7 +129,7 @@ def train(args: argparse.Namespace) -> None:
                 update_net(net, optimizer, batch)
     files = [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if link.startswith(f"{args.out}/")]
     threads = threading.active_count()
-    print(f"rank {rank}: run {manager.run.id}, {len(files)} of its files open, {threads} thread", flush=True)
+    print(f"rank {rank}: run {manager.run.id}, open files: {len(files)}, threads: {threads}", flush=True)
 
 
 def update_net(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> None:

@@ -1,4 +1,4 @@
-"""A server that asks for user name and password."""
+"""MLflow server with user authentication."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ auth_cache_ttl_seconds = 600
 
 
 class AuthServer(NamedTuple):
-    """The server, and who may do everything there."""
+    """Address of a server and the credentials of its administrator."""
 
     uri: str
     user: str
@@ -39,7 +39,7 @@ class AuthServer(NamedTuple):
 def auth_server(
     database: Postgres, bucket: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AuthServer]:
-    """An MLflow server with ``--app-name basic-auth`` on PostgreSQL and the object store."""
+    """MLflow server with ``--app-name basic-auth``, PostgreSQL and the object store."""
     folder = tmp_path_factory.mktemp("auth-server")
     user, password = f"user-{uuid.uuid4().hex}", f"secret-{uuid.uuid4().hex}"
     (folder / "auth.ini").write_text(_SETTINGS.format(database=database.create("auth_users"), user=user))

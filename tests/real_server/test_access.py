@@ -1,4 +1,4 @@
-"""A server that asks for a password: it is found in the environment, and stays there."""
+"""MLflow credentials: read from the environment and never written, printed or passed as arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch, mlflow_environment: None) -> str
 
 @contextlib.contextmanager
 def collect_command_lines() -> Iterator[set[str]]:
-    """The command lines of all processes that live meanwhile, but for the shortest-lived ones."""
+    """Collect the command lines of all running processes every 0.02 seconds."""
     command_lines: set[str] = set()
     stop = threading.Event()
 
@@ -63,7 +63,7 @@ def collect_command_lines() -> Iterator[set[str]]:
 
 
 def make_environment(server: AuthServer, location: str, password: str | None = None) -> dict[str, str]:
-    """A user's environment with the secrets in one of the places location MLflow's users put them."""
+    """Create an environment with the credentials in the tracking URI or in variables."""
     credentials = server._replace(password=password or server.password)
     if location == "in the URI":
         return {**os.environ, "MLFLOW_TRACKING_URI": credentials.uri_with_secrets}
@@ -81,20 +81,20 @@ def run_pte(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str
 
 
 def fetch(uri: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What a resume does first."""
+    """Fetch the checkpoint of a run, as ``resume()`` does."""
     command = [sys.executable, "-c", FETCH, uri, str(folder)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
 def read_steps(database: Postgres, experiment: str) -> list[int]:
-    """Those of the points that the server has."""
+    """Return the steps of the data points in the database of the server."""
     query = f"""SELECT step FROM metrics JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
         WHERE key = 'loss' AND experiments.name = '{experiment}' ORDER BY step"""
     return [step for (step,) in database.query(query, "auth_store")]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what the delivery, which imports MLflow first, is about to do."""
+    """Wait up to 60 seconds. The delivery process takes seconds to import MLflow."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -151,7 +151,7 @@ def test_wrong_password_prints_one_line_and_loses_nothing(
     failed = run_pte("sync", str(run), "--timeout", "1", env=env)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1] == line
-    # The process that delivers behind has the wrong one, for ever.
+    # The delivery process keeps running with the wrong password.
     wait_until(lambda: lock.is_held(run / DELIVERY_LOCK))
     synced = run_pte("sync", str(run), env=make_environment(auth_server, "in the URI"))
     assert synced.returncode == 0, synced.stderr

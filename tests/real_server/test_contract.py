@@ -1,4 +1,4 @@
-"""The MLflow backend keeps the contract where the server's database is PostgreSQL, which is stricter than sqlite."""
+"""Backend contract for MLflow with PostgreSQL, which accepts fewer values than SQLite."""
 
 from __future__ import annotations
 

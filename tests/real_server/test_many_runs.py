@@ -1,4 +1,4 @@
-"""Many runs at one server at once: nothing is lost or doubled, and the server is not asked for each row."""
+"""Concurrent delivery of several runs to one server."""
 
 from __future__ import annotations
 

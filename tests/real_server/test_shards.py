@@ -1,4 +1,4 @@
-"""Snapshots in shards at a real server: each of their files in the object store, and none of those that were pruned."""
+"""Sharded snapshots on an MLflow server: every file is in the object store, except those of pruned snapshots."""
 
 from __future__ import annotations
 

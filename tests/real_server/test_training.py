@@ -1,4 +1,4 @@
-"""A whole training at a real server: each point once in PostgreSQL, figures and checkpoints in the object store."""
+"""Complete training with an MLflow server that uses PostgreSQL and an object store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_training_events_are_stored_exactly_once(
     (run,) = client.search_runs([experiment_id])
     assert (run.info.status, run.data.params) == (status, {"lr": "0.1"})
 
-    # As it stands in the table: MLflow's own answers would hide what is there twice.
+    # Query the table directly, because the MLflow API hides duplicates.
     rows = database.query(
         f"SELECT step, value, is_nan FROM metrics WHERE run_uuid = '{run.info.run_id}' AND key = 'loss' ORDER BY step",
         "mlflow",

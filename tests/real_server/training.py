@@ -1,7 +1,7 @@
-"""A training beside a real server: ``python training.py DIRECTORY URI [ending]``; secrets are in the environment.
+"""Training for the real-server tests: ``python training.py DIRECTORY URI [close|kill|wait]``.
 
-``URI`` may be ``-`` for what ``MLFLOW_TRACKING_URI`` says. With the ending ``kill`` it kills itself half-way; with
-``wait`` it waits there until its standard input ends.
+With the URI ``-``, the script uses ``MLFLOW_TRACKING_URI``. Credentials are read from the environment. ``kill`` ends
+the script with SIGKILL after half of the iterations. ``wait`` pauses it there until standard input is closed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ARTIFACT = "ünd &+=~.txt"
 
 
 def get_value(iteration: int) -> float:
-    """What is reported in an iteration."""
+    """Return the loss of an iteration. Every hundredth is NaN."""
     return math.nan if iteration % 100 == 0 else iteration / 7
 
 

@@ -1,4 +1,4 @@
-"""Sessions of a training that end by SIGKILL: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
+"""Kill and resume a training process: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from tests.crash import killing
 from tests.snapshots import small_training as small
 
-#: On the way of a snapshot to the disk, and of one that is pruned from it.
+#: Kill points while a snapshot is written, registered or pruned.
 KILL_POINTS = [
     "torch:save:2:before",
     "torch:save:1:after",
@@ -37,7 +37,7 @@ def kill_in(iteration: int) -> small.Hook:
 
 
 def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: None, hook: Any = None) -> int:
-    """Train in a child; returns the signal that ended it, 0 for none."""
+    """Train in a forked child, and return its exit code: negative signal number, or 0 on success."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -68,7 +68,7 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def main(front_end: str, folder: Path) -> None:
-    # In this process: it imports what torch imports late, once for all children.
+    # Train once in this process, so that lazy imports of torch happen before the forks.
     train(folder / "whole", front_end, lambda iteration: None)
     exit_codes = []
     for kill_point in KILL_POINTS:

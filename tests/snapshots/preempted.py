@@ -1,6 +1,6 @@
-"""A training that waits to be preempted: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
+"""Training that waits for preemption: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
 
-It leaves a file ``waiting``, and goes on a minute later, or when there is a file ``signalled``.
+The script creates the file ``waiting`` and continues after 60 seconds, or as soon as the file ``signalled`` exists.
 """
 
 import signal

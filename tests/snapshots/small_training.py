@@ -1,4 +1,4 @@
-"""A training of a few milliseconds that has everything a resume must bring back, in each front end."""
+"""Short deterministic training with every kind of state that a resume must restore, in each front end."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import pte_tracking as pte
 from pte_tracking import extensions, updaters
 from pte_tracking._store.events import Checkpoint
 
-ITERATIONS = 8  # in an epoch
+ITERATIONS = 8  # per epoch
 EPOCHS = 3
 
-#: Called with the number of the iteration under way, while it is: to kill the process, say.
+#: Receives the number of the current iteration, for example to kill the process in it.
 Hook = Callable[[int], object]
 
 
 class AugmentedDataset(Dataset[tuple[Tensor, int]]):
-    """Samples with random noise from all generators."""
+    """Dataset that adds noise from the generators of torch, random and NumPy."""
 
     def __init__(self) -> None:
         self._samples = torch.linspace(-1, 1, 32 * 4).reshape(32, 4)
@@ -41,7 +41,7 @@ class AugmentedDataset(Dataset[tuple[Tensor, int]]):
 
 
 class TrainingParts:
-    """What a training is made of, the same each time."""
+    """Model, optimizer, scheduler, averaged model and loader with fixed seeds."""
 
     def __init__(self, workers: int = 0, stateful: bool = False) -> None:
         torch.set_num_threads(1)
@@ -148,11 +148,11 @@ FRONT_ENDS = {"plain loop": train_plain_loop, "trainer": train_with_trainer, "ig
 
 
 class Stopped(BaseException):
-    """Stops a training in the middle; unlike a real kill, the run learns of it."""
+    """Interrupts a training in an iteration. Unlike with SIGKILL, the manager still ends the run."""
 
 
 def stop_at(iteration: int) -> Hook:
-    """A hook that stops the training in that iteration."""
+    """Create a hook that interrupts the training in ``iteration``."""
 
     def hook(current: int) -> None:
         if current == iteration:
@@ -170,7 +170,11 @@ def train(
     extension_list: list[Any] | None = None,
     **part_options: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
-    """Train, or go on; returns the weights and what it went on from."""
+    """Train, or resume if there is a snapshot.
+
+    Returns:
+        Final weights, and the checkpoint from which the run resumed. None for a new run.
+    """
     parts = TrainingParts(**part_options)
     resumed = FRONT_ENDS[front_end](
         out, parts, default_extensions() if extension_list is None else extension_list, hook, resume_from
@@ -179,15 +183,15 @@ def train(
 
 
 def train_until(out: Path, iteration: int, **options: Any) -> None:
-    """Train, and stop in the middle of an iteration."""
+    """Train and interrupt the run in ``iteration``."""
     try:
         train(out, hook=stop_at(iteration), **options)
     except Stopped:
         return
-    raise AssertionError("it was not stopped")
+    raise AssertionError(f"the training ended before iteration {iteration}")
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
-    """The log, without times."""
+    """Read the rows of the JSON log without ``elapsed_time``."""
     log = json.loads((out / "log").read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in log]
