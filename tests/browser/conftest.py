@@ -32,7 +32,7 @@ def browser() -> None:
 @pytest.fixture(scope="session")
 def trained(browser: None, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedTraining:
     """Uninterrupted run."""
-    folder = tmp_path_factory.mktemp("browser") / "whole"
+    folder = tmp_path_factory.mktemp("browser") / "uninterrupted"
     return finish(start(folder, mlflow_server, "--epochs", str(EPOCHS)), folder, mlflow_server)
 
 

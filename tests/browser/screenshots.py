@@ -30,7 +30,7 @@ class Camera:
     def __init__(self, page: Page) -> None:
         self._page = page
 
-    def take(self, name: str, width: int, height: int) -> None:
+    def save_screenshot(self, name: str, width: int, height: int) -> None:
         """Save a screenshot.
 
         Args:
@@ -67,30 +67,30 @@ def photograph(folder: Path) -> None:
 
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
-    camera.take("mlflow-runs", 1280, 420)
+    camera.save_screenshot("mlflow-runs", 1280, 420)
     mlflow.open_charts(run_id)
     for key in ("val/confusion", "val/hardest"):
         mlflow.show_picture(key, 45 * EPOCHS)
-    camera.take("mlflow-run", 1280, 1060)
+    camera.save_screenshot("mlflow-run", 1280, 1060)
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
-    camera.take("mlflow-checkpoints", 1640, 640)
+    camera.save_screenshot("mlflow-checkpoints", 1640, 640)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
     board.open_scalars()
     board.collapse("epoch")
-    camera.take("tensorboard-scalars", 1440, 880)
+    camera.save_screenshot("tensorboard-scalars", 1440, 880)
     board.open_layout()
-    camera.take("tensorboard-custom-scalars", 1440, 680)
+    camera.save_screenshot("tensorboard-custom-scalars", 1440, 680)
     board.open_images()
-    camera.take("tensorboard-images", 1440, 720)
+    camera.save_screenshot("tensorboard-images", 1440, 720)
     board.open_histograms()
-    camera.take("tensorboard-histograms", 1440, 800)
+    camera.save_screenshot("tensorboard-histograms", 1440, 800)
     board.open_hparams()
-    camera.take("tensorboard-hparams", 1640, 540)
+    camera.save_screenshot("tensorboard-hparams", 1640, 540)
     board.open_texts()
-    camera.take("tensorboard-text", 1000, 900)
+    camera.save_screenshot("tensorboard-text", 1000, 900)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LAST = 45 * EPOCHS
-RUNS = ["killed/result", "whole/result"]
+RUNS = ["killed/result", "uninterrupted/result"]
 
 
 @pytest.fixture

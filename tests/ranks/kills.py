@@ -56,22 +56,22 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    (folder / "whole").mkdir()
-    assert fork(train, 2, folder / "whole") == {}
+    (folder / "uninterrupted").mkdir()
+    assert fork(train, 2, folder / "uninterrupted") == {}
     for number, (rank, kill_point) in enumerate(KILL_POINTS):
-        attempt = folder / str(number)
-        attempt.mkdir()
+        attempt_folder = folder / str(number)
+        attempt_folder.mkdir()
 
         def train_until_killed(out: Path, rank: int = rank, kill_point: str = kill_point) -> None:
             if dist.get_rank() == rank:
                 killing.arm(kill_point)
             train(out)
 
-        exit_codes = fork(train_until_killed, 2, attempt)
+        exit_codes = fork(train_until_killed, 2, attempt_folder)
         assert exit_codes[rank] == -signal.SIGKILL, (kill_point, exit_codes)
         assert None not in exit_codes.values(), f"{kill_point}: the other rank hangs"
-        assert fork(train, 2, attempt) == {}, kill_point
-        assert read_result(attempt) == read_result(folder / "whole"), kill_point
+        assert fork(train, 2, attempt_folder) == {}, kill_point
+        assert read_result(attempt_folder) == read_result(folder / "uninterrupted"), kill_point
 
 
 if __name__ == "__main__":

@@ -283,8 +283,8 @@ def resume_stop_trigger(folder: Path) -> Any:
                     pte.report({"x": manager.iteration + 100.0 * dist.get_rank()})
         return stop.state_dict()
 
-    session(folder / "parts", 3)
-    return [session(folder / "whole", 5), session(folder / "parts", 5)]
+    session(folder / "interrupted", 3)
+    return [session(folder / "uninterrupted", 5), session(folder / "interrupted", 5)]
 
 
 def log_before_restore(folder: Path) -> Any:

@@ -269,8 +269,8 @@ def compare_resumed_training(folder: Path) -> Any:
         weights = {key: local_tensor(tensor) for key, tensor in net.state_dict().items()}
         return weights, read_rows(out) if dist.get_rank() == 0 else None
 
-    uninterrupted, log = session(folder / "whole")
-    session(folder / "parts", fail_in=7)
-    resumed, resumed_log = session(folder / "parts", resume=True)
+    uninterrupted, log = session(folder / "uninterrupted")
+    session(folder / "interrupted", fail_in=7)
+    resumed, resumed_log = session(folder / "interrupted", resume=True)
     differing = [key for key, tensor in uninterrupted.items() if not torch.equal(tensor, resumed[key])]
     return {"differing": differing, "same log": log == resumed_log, "tensors": len(resumed), "rows": len(log or ())}

@@ -29,7 +29,7 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     for result in on_ranks(snapshot_scenarios.compare_resumed_training, 2, tmp_path):
         assert result["differing"] == []
         assert result["same log"]
-    state = load(tmp_path / "whole" / "snapshot_iter_2")
+    state = load(tmp_path / "uninterrupted" / "snapshot_iter_2")
     (other,) = state["ranks"]
     assert "layers.1.running_mean" in other["buffers"]["main"], "the model needs state that differs between ranks"
 

@@ -115,14 +115,14 @@ def test_restarted_group_resumes_same_run(
     kind: list[str], tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
-    assert torchrun(tmp_path / "whole", *kind).returncode == 0
+    assert torchrun(tmp_path / "uninterrupted", *kind).returncode == 0
     # In iteration 10 the first snapshot is complete, because the second one waited for it.
     options = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
     done = torchrun(tmp_path / "killed", *kind, *options, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
     rewound = [event for event, _ in journal.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
     assert [event.step for event in rewound] in ([4], [8]), "the restarted group must resume from a snapshot"
-    assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "whole")
+    assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "uninterrupted")
     assert read_status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []
     assert not (tmp_path / "killed" / "previous").exists()
@@ -130,4 +130,4 @@ def test_restarted_group_resumes_same_run(
     assert run.info.status == "FINISHED"
     history = MlflowClient(mlflow_store).get_metric_history(run.info.run_id, "main/loss")
     points: list[Any] = [(point.step, point.value) for point in history]
-    assert points == [(row["iteration"], row["main/loss"]) for row in read_rows(tmp_path / "whole")]
+    assert points == [(row["iteration"], row["main/loss"]) for row in read_rows(tmp_path / "uninterrupted")]

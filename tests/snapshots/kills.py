@@ -69,17 +69,17 @@ def read_result(out: Path) -> dict[str, Any]:
 
 def main(front_end: str, folder: Path) -> None:
     # Train once in this process, so that lazy imports of torch happen before the forks.
-    train(folder / "whole", front_end, lambda iteration: None)
+    train(folder / "uninterrupted", front_end, lambda iteration: None)
     exit_codes = []
     for kill_point in KILL_POINTS:
         out = folder / kill_point.replace(":", "_")
         exit_codes.append(session(out, front_end, lambda kill_point=kill_point: killing.arm(kill_point)))
         assert session(out, front_end) == 0, kill_point
-        assert read_result(out) == read_result(folder / "whole"), kill_point
+        assert read_result(out) == read_result(folder / "uninterrupted"), kill_point
     out = folder / "iterations"
     exit_codes += [session(out, front_end, hook=kill_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
     assert session(out, front_end) == 0
-    assert read_result(out) == read_result(folder / "whole")
+    assert read_result(out) == read_result(folder / "uninterrupted")
     assert exit_codes == [-signal.SIGKILL] * len(exit_codes), exit_codes
 
 
