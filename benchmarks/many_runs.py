@@ -37,7 +37,7 @@ from _load import ENVIRONMENT, WORKERS, core_seconds, find_server
 from _measure import Figure
 
 from tests import servers
-from tests.postgres import Postgres, missing, postgres
+from tests.postgres import Postgres, find_missing_requirement, postgres
 
 RUNS, ITERATIONS, ROW_SECONDS = 50, 2_000, 0.05
 BARE_ITERATIONS = 100
@@ -172,7 +172,7 @@ class LoadMonitor:
 
     def _query(self, query: str) -> list[tuple[object, ...]]:
         join = f"JOIN experiments USING (experiment_id) WHERE experiments.name = '{self._experiment}'"
-        return self._database.ask(query.format(join), "mlflow")
+        return self._database.query(query.format(join), "mlflow")
 
     def _requests(self) -> Counter[str]:
         with open(self._log) as file:
@@ -222,7 +222,7 @@ def measure(folder: Path, database: Postgres) -> None:
         lambda number: ["train", str(folder / f"outage-{number}"), uri, "outage", "0"], deliver_after_outage
     )
     loads["outage"].print_summary("pte_tracking, after an outage")
-    size = database.ask("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
+    size = database.query("SELECT pg_total_relation_size('metrics') / count(*)::float FROM metrics", "mlflow")
     print(f"\nPostgreSQL uses {size[0][0]:.0f} bytes per data point, including indexes")
     load, bare_load = loads["pte_tracking"], loads["mlflow"]
     Figure(
@@ -240,7 +240,7 @@ def main() -> None:
         mode, *arguments = sys.argv[1:]
         train_run(*arguments[:3], float(arguments[3])) if mode == "train" else train_bare(*arguments)
         return
-    if reason := missing():
+    if reason := find_missing_requirement():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests import servers
-from tests.postgres import Postgres, missing, postgres
+from tests.postgres import Postgres, find_missing_requirement, postgres
 
 SIZES, CLIENTS, SECONDS = (1, 100, 1000), (1, 8, 50), 6.0
 
@@ -61,7 +61,7 @@ def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]
     for thread in threads:
         thread.start()
     time.sleep(SECONDS / 2)
-    (connections,) = database.ask("SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow'")[0]
+    (connections,) = database.query("SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow'")[0]
     for thread in threads:
         thread.join()
     elapsed, requests = time.monotonic() - start, len(latencies)
@@ -79,7 +79,7 @@ def measure(port: int, database: Postgres, size: int, clients: int) -> list[str]
 
 
 def main() -> None:
-    if reason := missing():
+    if reason := find_missing_requirement():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
     headers = "Values", "Clients", "Requests/s", "Points/s", "Median ms", "Longest ms", "Server ms", "PostgreSQL ms"
@@ -91,7 +91,7 @@ def main() -> None:
             for size in SIZES:
                 for clients in CLIENTS:
                     table.add_row(*measure(port, database, size, clients))
-            size, num_points = database.ask(
+            size, num_points = database.query(
                 "SELECT pg_total_relation_size('metrics'), count(*) FROM metrics", "mlflow"
             )[0]
     Console(width=140).print(table)

@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures shared by several test directories."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import servers
-from tests.needs import need
+from tests.needs import check_requirement
 from tests.object_store import BUCKET, ObjectStore, object_store
-from tests.postgres import Postgres, missing, postgres
+from tests.postgres import Postgres, find_missing_requirement, postgres
 
-# How fast the machine is, and how busy, is no property of what is tested.
+# The speed and load of the machine must not fail property tests.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store, to be copied."""
+    """Empty MLflow store. Tests copy it, because creating one takes seconds."""
     path = tmp_path_factory.mktemp("mlflow-template") / "mlflow.db"
     servers.make_store(path)
     return path
@@ -30,7 +30,7 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mlflow_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A quiet MLflow that knows of no store yet, in a folder of its own."""
+    """Environment without MLflow settings, in an empty working directory."""
     with mock.patch.dict(os.environ):
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_", "PTE_MLFLOW_"))]:
             del os.environ[name]
@@ -41,7 +41,7 @@ def mlflow_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def mlflow_store(mlflow_template: Path, tmp_path: Path, mlflow_environment: None) -> str:
-    """The URI of an empty MLflow store of the test's own."""
+    """URI of an empty MLflow store for one test."""
     folder = tmp_path / "mlflow"
     folder.mkdir()
     return f"sqlite:///{servers.copy_store(mlflow_template, folder)}"
@@ -49,29 +49,29 @@ def mlflow_store(mlflow_template: Path, tmp_path: Path, mlflow_environment: None
 
 @pytest.fixture(scope="session")
 def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an MLflow server that several tests share: each uses experiments of its own."""
+    """URI of an MLflow server for all tests. Each test creates its own experiments."""
     with servers.mlflow_server(tmp_path_factory.mktemp("mlflow-server"), mlflow_template) as uri:
         yield uri
 
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Postgres]:
-    """A PostgreSQL server; ``real_server`` keeps its database ``mlflow`` there."""
-    need(missing())
+    """PostgreSQL server. ``real_server`` uses its database ``mlflow``."""
+    check_requirement(find_missing_requirement())
     with postgres(fsync="off") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """An object store."""
+    """S3 object store with one bucket."""
     with object_store(tmp_path_factory.mktemp("object-store")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def real_server(database: Postgres, bucket: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of an MLflow server on PostgreSQL that proxies its artifacts to an object store."""
+    """URI of an MLflow server with PostgreSQL that stores artifacts in the object store."""
     folder = tmp_path_factory.mktemp("real-server")
     with servers.serve(folder, database.create("mlflow"), f"s3://{BUCKET}", bucket.environment) as uri:
         yield uri

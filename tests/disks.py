@@ -1,4 +1,4 @@
-"""Small disks for the tests, and how they get full."""
+"""Small disks for tests of full disks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A disk of so many bytes in ``folder``, which is made; where mounting is not permitted the test is skipped."""
+    """Mount a tmpfs of ``size`` bytes at ``folder``. Skip the test if mounting is not permitted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
+        pytest.skip("mounting a tmpfs is not permitted")
     try:
         yield folder
     finally:
@@ -24,7 +24,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte of space; what it returns takes the space."""
+    """Fill the disk to the last byte, and return the file that occupies the space."""
     path = disk / "filler"
     with open(path, "wb", buffering=0) as file:
         for size in (4096, 1):
@@ -37,5 +37,5 @@ def fill(disk: Path) -> Path:
 
 
 def grow(disk: Path, size: int) -> None:
-    """Give a small disk so many bytes in all."""
+    """Resize a small disk to ``size`` bytes in total."""
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)

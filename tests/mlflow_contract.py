@@ -23,7 +23,7 @@ def read_experiment_points(uri: str, experiment: str) -> Points:
     }
 
 
-class ServerContract(SinkContract):
+class MLflowServerContract(SinkContract):
     keeps_non_finite = False
     large_run_rows = 2_000  # 1 million points take minutes.
     large_run_keys = 2

@@ -1,4 +1,4 @@
-"""What a test needs beside Python: without it the test is skipped, or fails where everything has to be there."""
+"""Check for software that a test requires in addition to the Python packages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import pytest
 
 
-def need(missing: str | None) -> None:
-    """Go on, if nothing is missing.
+def check_requirement(missing: str | None) -> None:
+    """Skip the test if a requirement is missing. Fail instead if ``PTE_REQUIRE_ALL`` is set.
 
     Args:
-        missing: What is, and how one gets it.
+        missing: Message that names the missing requirement and the command that installs it. None if all are met.
     """
     if missing and os.environ.get("PTE_REQUIRE_ALL"):
         pytest.fail(missing)

@@ -1,4 +1,4 @@
-"""An object store that speaks S3: moto's server, in a process of its own."""
+"""S3 object store for tests: a moto server in a separate process."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
-from tests.servers import free_port, process
+from tests.servers import free_port, server_process
 
 BUCKET = "artifacts"
 
 
 class ObjectStore:
-    """A store with one bucket.
+    """Object store with one bucket.
 
     Args:
-        uri: Where it listens.
+        uri: Address of the server.
 
     Attributes:
-        environment: What its clients have to be told.
+        environment: Environment variables that clients require.
     """
 
     def __init__(self, uri: str) -> None:
@@ -36,16 +36,16 @@ class ObjectStore:
         urllib.request.urlopen(urllib.request.Request(f"{uri}/{BUCKET}", method="PUT"), timeout=10).close()
 
     def objects(self, prefix: str = "") -> dict[str, int]:
-        """The objects whose names begin so, a thousand at most, with their sizes."""
-        with urllib.request.urlopen(f"{self._uri}/{BUCKET}?list-type=2&prefix={prefix}", timeout=10) as answer:
-            matches = re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", answer.read().decode(), re.DOTALL)
+        """Return the sizes in bytes of the objects with a prefix, by name. The server lists at most 1,000."""
+        with urllib.request.urlopen(f"{self._uri}/{BUCKET}?list-type=2&prefix={prefix}", timeout=10) as response:
+            matches = re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", response.read().decode(), re.DOTALL)
         return {unescape(key): int(size) for key, size in matches}
 
 
 @contextlib.contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
-    """A store whose log lies in ``folder``."""
+    """Run an object store that logs to ``folder``."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    with process([sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], folder, uri):
+    with server_process([sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], folder, uri):
         yield ObjectStore(uri)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests, from Debian's package, without systemd and without a cluster of the machine's."""
+"""PostgreSQL server for tests, from Debian's package and with a temporary cluster."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from typing import Any
 
 from tests.servers import free_port
 
-#: As root it refuses to start; Debian's package makes this user.
+#: PostgreSQL refuses to run as root. Debian's package creates this user.
 _USER = "postgres" if os.geteuid() == 0 else None
 
 
-def missing() -> str | None:
-    """Why there can be no server; None if there can."""
+def find_missing_requirement() -> str | None:
+    """Return a message if a requirement is missing, or None if the server can run."""
     if importlib.util.find_spec("psycopg") is None:
-        return "psycopg is not installed: pip install 'psycopg[binary]'"
-    return None if _programs() else "PostgreSQL is not there: apt-get install postgresql"
+        return "psycopg is not installed. Run: pip install 'psycopg[binary]'"
+    return None if _find_programs() else "PostgreSQL is not installed. Run: apt-get install postgresql"
 
 
-def _programs() -> Path | None:
+def _find_programs() -> Path | None:
     return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
 
 
 class Postgres:
-    """A running server on 127.0.0.1.
+    """Running server on 127.0.0.1.
 
     Args:
-        port: Where it listens.
-        process_id: Its first process, the parent of all others.
+        port: Port of the server.
+        process_id: ID of the postmaster, the parent of all server processes.
     """
 
     def __init__(self, port: int, process_id: int) -> None:
         self._port, self.process_id = port, process_id
 
     def create(self, database: str, template: str = "template1") -> str:
-        """Make a database, as a copy of one that nobody uses at the time; its URI for SQLAlchemy."""
-        self.ask(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        """Create a database from a template without open connections, and return its SQLAlchemy URI."""
+        self.query(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         return f"postgresql+psycopg://postgres@127.0.0.1:{self._port}/{database}"
 
-    def ask(self, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """The rows that answer a query; none if it has no answer."""
+    def query(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows, or an empty list if it returns none."""
         import psycopg
 
         with psycopg.connect(
             host="127.0.0.1", port=self._port, user="postgres", dbname=database, autocommit=True
         ) as connection:
-            cursor = connection.execute(query)  # type: ignore[arg-type]  # it wants literals
+            cursor = connection.execute(sql)  # type: ignore[arg-type]  # psycopg expects a LiteralString
             return cursor.fetchall() if cursor.description else []
 
 
 @contextlib.contextmanager
 def postgres(**settings: str | int) -> Iterator[Postgres]:
-    """A server with an empty cluster, in a folder of its own.
+    """Run a server with an empty cluster in a temporary directory.
 
     Args:
-        settings: Of its configuration, such as ``max_connections=300``.
+        settings: Entries of ``postgresql.conf``, such as ``max_connections=300``.
     """
-    programs = _programs()
-    assert programs is not None, missing()
+    programs = _find_programs()
+    assert programs is not None, find_missing_requirement()
     port = free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", **settings}
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
@@ -72,7 +72,7 @@ def postgres(**settings: str | int) -> Iterator[Postgres]:
             shutil.chown(name, _USER)
 
         def run(program: str, *words: str) -> None:
-            # The folder that we are in may be closed to that user.
+            # The PostgreSQL user may not be able to read the current directory.
             subprocess.run(
                 [programs / program, "--pgdata", f"{name}/data", *words],
                 user=_USER,

@@ -1,4 +1,4 @@
-"""Real servers for the tests: an MLflow server, and a proxy before it that loses answers."""
+"""MLflow servers for tests, and a proxy that injects network and server failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-#: Quiet, and without the seven helper processes of a quarter of a gigabyte each.
+#: Disables telemetry, messages, and the server's seven job processes of 250 MB each.
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -28,16 +28,19 @@ _START_SECONDS = 60
 
 
 def make_store(path: Path) -> None:
-    """Make an empty MLflow store in an sqlite file. That takes seconds: make one, and :func:`copy_store` it."""
+    """Create an empty MLflow store in a SQLite file.
+
+    This takes seconds. Create one template and copy it with :func:`copy_store`.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow's own use of SQLAlchemy, from its import on
+        warnings.simplefilter("ignore")  # MLflow itself uses deprecated features of SQLAlchemy.
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(f"sqlite:///{path}", str(path.parent / "mlruns"))
 
 
 def copy_store(template: Path, folder: Path) -> Path:
-    """A store of one's own in ``folder``, with its artifacts beside it."""
+    """Copy a store to ``folder`` and set its artifact location to the same directory."""
     path = folder / "mlflow.db"
     with contextlib.closing(sqlite3.connect(template)) as source, contextlib.closing(sqlite3.connect(path)) as target:
         source.backup(target)
@@ -48,12 +51,12 @@ def copy_store(template: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def mlflow_server(folder: Path, template: Path, environment: dict[str, str] | None = None) -> Iterator[str]:
-    """An ``mlflow server`` that proxies its artifacts; its URI.
+    """Run an ``mlflow server`` with a SQLite store and proxied artifacts, and yield its URI.
 
     Args:
-        folder: Where its store and its log lie.
-        template: The store that it begins with.
-        environment: More variables.
+        folder: Directory for the store, the artifacts and the log.
+        template: Store to copy.
+        environment: Additional environment variables.
     """
     store = copy_store(template, folder)
     with contextlib.closing(sqlite3.connect(store)) as database:
@@ -73,29 +76,29 @@ def serve(
     workers: int = 1,
     port: int | None = None,
 ) -> Iterator[str]:
-    """An ``mlflow server`` before any store; its URI.
+    """Run an ``mlflow server`` and yield its URI.
 
     Args:
-        folder: Where its log lies.
-        store: The URI of the database.
-        artifacts: Where it puts the artifacts that it proxies.
-        environment: More variables.
-        options: More words of its command.
-        workers: How many processes answer.
-        port: Where it listens; anywhere by default.
+        folder: Directory for the log.
+        store: URI of the database.
+        artifacts: Destination of the proxied artifacts.
+        environment: Additional environment variables.
+        options: Additional command-line options.
+        workers: Number of worker processes.
+        port: Port of the server. Defaults to a free port.
     """
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", str(workers), "--backend-store-uri", store, "--artifacts-destination", artifacts]
-    with process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
+    with server_process([*command, *options], folder, f"http://127.0.0.1:{port}/health", environment):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def process(
+def server_process(
     command: list[str], folder: Path, url: str, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a group of processes of its own, from when it answers at the address ``url`` until the end."""
+    """Run a server in a new process group, and wait until it responds at ``url``."""
     with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(
             command,
@@ -125,7 +128,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> N
                 return
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError(f"{server.args!r} did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(
+        f"{server.args!r} did not start within {_START_SECONDS} s. End of its log:\n{log.read_text()[-2000:]}"
+    )
 
 
 def _end_group(leader: subprocess.Popen[bytes]) -> None:
@@ -137,8 +142,7 @@ def _end_group(leader: subprocess.Popen[bytes]) -> None:
             return
 
 
-#: What becomes of an answer: it is lost, or cut inside its headers; the server fails, is overloaded, is busy, knows no
-#: such thing, or hangs.
+#: Treatment of a request: forward it and pass, lose or truncate the response, respond with an error, or do not respond.
 Fate = Literal["pass", "lose", "cut", "fail", "overload", "busy", "miss", "hang"]
 
 _FAILURES = {
@@ -150,16 +154,16 @@ _FAILURES = {
 
 
 class Proxy:
-    """Stands before a server on 127.0.0.1 and does with its answers what it is told.
+    """Proxy for a server on 127.0.0.1 that injects failures.
 
     Args:
-        port: The server's port.
-        listen_on: The proxy's own port; any by default.
+        port: Port of the server.
+        listen_on: Port of the proxy. Defaults to a free port.
 
     Attributes:
-        uri: Where it listens.
-        fate: Called with each request's first line; says what becomes of the answer.
-        requests: The first lines of all requests.
+        uri: Address of the proxy.
+        fate: Receives the first line of each request and returns its treatment.
+        requests: First lines of all requests.
     """
 
     def __init__(self, port: int, listen_on: int = 0) -> None:
@@ -173,13 +177,13 @@ class Proxy:
         self._thread.start()
 
     def once(self, words: str, fate: Fate) -> None:
-        """Let one answer, the next to a request whose first line holds ``words``, suffer ``fate``."""
+        """Apply ``fate`` once, to the next request whose first line contains ``words``."""
         waiting = [fate]
         self.fate = lambda line: waiting.pop() if waiting and words in line else "pass"
 
     def close(self) -> None:
         self._closing.set()
-        # A listening socket that another thread waits on is woken by this alone.
+        # close() does not interrupt accept() in the other thread. shutdown() does.
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -212,28 +216,28 @@ class Proxy:
             if fate in _FAILURES:
                 client.sendall(b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % _FAILURES[fate])
                 return
-            answer = self._forward(request)
+            response = self._forward(request)
             if fate == "cut":
-                client.sendall(answer[: answer.index(b"\r\n") + 12])
+                client.sendall(response[: response.index(b"\r\n") + 12])
             elif fate == "pass":
-                client.sendall(answer)
+                client.sendall(response)
 
     def _forward(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._target), timeout=30) as server:
             server.sendall(request)
-            answer = b""
+            response = b""
             while chunk := server.recv(1 << 16):
-                answer += chunk
-            return answer
+                response += chunk
+            return response
 
 
 def _read_request(client: socket.socket) -> bytes:
-    """One request, changed so that its connection ends with the answer."""
+    """Read one request and set ``Connection: close``, so that the end of the response is known."""
     data = b""
     while b"\r\n\r\n" not in data:
         chunk = client.recv(1 << 16)
         if not chunk:
-            raise ConnectionError("the client went away")
+            raise ConnectionError("the client closed the connection")
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
@@ -241,6 +245,6 @@ def _read_request(client: socket.socket) -> bytes:
     while len(body) < length:
         chunk = client.recv(1 << 16)
         if not chunk:
-            raise ConnectionError("the client went away")
+            raise ConnectionError("the client closed the connection")
         body += chunk
     return b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body

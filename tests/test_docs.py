@@ -1,4 +1,4 @@
-"""What the papers show works as it stands there."""
+"""Code, commands, links and pictures of the documentation."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ import pte_tracking as pte
 run = pte.Run("result", sinks=["json", "sqlite"], params={"lr": 0.1})
 for step in (1, 2):
     run.log_metrics({"loss": step / 4}, step)
-point = run.point(2)
+position = run.position(2)
 run.log_metrics({"loss": -1.0}, 3)
 run.close()
-again = pte.Run("result", sinks=["json", "sqlite"])
-again.open(point)
-again.log_metrics({"loss": 0.75}, 3)
+rewound = pte.Run("result", sinks=["json", "sqlite"])
+rewound.open(position)
+rewound.log_metrics({"loss": 0.75}, 3)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -57,7 +57,7 @@ def test_backend_guide_matches_example_files() -> None:
 def test_example_backend_installs_passes_contract_and_delivers_run(tmp_path: Path) -> None:
     shutil.copytree(BACKEND, tmp_path / "source")
     target = tmp_path / "installed"
-    # hatchling is installed with the tests, so that nothing is downloaded.
+    # Without build isolation, pip uses the installed hatchling and downloads nothing.
     install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), "./source"]
     env = {**os.environ, "PYTHONPATH": str(target)}
 
@@ -84,7 +84,7 @@ def test_example_backend_installs_passes_contract_and_delivers_run(tmp_path: Pat
         assert database.execute("SELECT key, value FROM params").fetchall() == [("lr", 0.1)]
 
 
-#: What the pages take for granted from page to page.
+#: Imports and objects that the code on the pages assumes.
 PREAMBLE = """
 import warnings
 import torch
@@ -103,7 +103,7 @@ model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
 optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
 """
-#: Shown elsewhere: the guide's backend is a package that the tests above install.
+#: The code of this page is a package, which test_example_backend_installs_passes_contract_and_delivers_run installs.
 NOT_RUN = {"write-a-backend.md"}
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if blocks(path.name) and path.name not in NOT_RUN)
 
@@ -157,7 +157,7 @@ def strip_code(text: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """The fragments by which GitHub and MyST reach the headings of a page."""
+    """Return the link fragments that GitHub and MyST generate for the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", strip_code(path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -187,7 +187,7 @@ def test_extensions_page_mentions_every_extension() -> None:
 
 
 def commands(text: str) -> list[str]:
-    """What is to be typed, in blocks and within a sentence, but for what stands for several commands."""
+    """Return the commands in console blocks and inline code, except those with placeholders."""
     typed = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in typed for line in block.splitlines()]
     within = re.findall(r"`([^`\n]+)`", strip_code(text))
@@ -208,7 +208,7 @@ def test_document_commands_are_valid(document: Path) -> None:
                     group.make_context("pte-tracking", [words[1]]), words[1:]
                 )
                 assert subcommand is not None, command
-                # Within a sentence the run is often left out.
+                # Inline commands often omit the run directory.
                 subcommand.make_context(
                     words[1], [*arguments, "RUN"] if all(word.startswith("-") for word in arguments) else arguments
                 )

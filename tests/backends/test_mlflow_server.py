@@ -20,7 +20,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import events
 from pte_tracking.testing import RecordedRun
-from tests.mlflow_contract import ServerContract, read_experiment_points
+from tests.mlflow_contract import MLflowServerContract, read_experiment_points
 from tests.servers import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -43,7 +43,7 @@ def proxy(mlflow_server: str) -> Iterator[Proxy]:
         yield running_proxy
 
 
-class TestContract(ServerContract):
+class TestContract(MLflowServerContract):
     @pytest.fixture
     def uri(self, mlflow_server: str) -> str:
         return mlflow_server

@@ -1,4 +1,4 @@
-"""Wrong use is told at the call: which argument, what came, what was expected."""
+"""Errors for invalid arguments: raised at the call, with the argument, its value and the expected value."""
 
 from __future__ import annotations
 
@@ -18,30 +18,27 @@ from pte_tracking.updaters import StandardUpdater
 PAIRS = [(torch.ones(1), torch.ones(1))]
 
 
-def optimizer() -> Any:
+def make_optimizer() -> Any:
     return optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
 
 
-def test(args: Any, model: nn.Module, device: str, data: Tensor, target: Tensor) -> None: ...
+def evaluate_batch(args: Any, model: nn.Module, device: str, data: Tensor, target: Tensor) -> None: ...
 
 
-test.__test__ = False  # type: ignore[attr-defined]
+def make_manager(out: Path | str = "result", *extension_list: Any, **options: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, 2, extension_list, iters_per_epoch=2, out_dir=out, **options)
 
 
-def manager(out: Path | str = "result", *more: Any, **rest: Any) -> pte.ExtensionsManager:
-    return pte.ExtensionsManager({}, 2, more, iters_per_epoch=2, out_dir=out, **rest)
-
-
-#: What is done, the error, and what its message must hold.
+#: Invalid call, type of the error, and words that its message must contain.
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
-    "missing directory": (lambda: manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
-    "empty directory name": (lambda: manager(""), ValueError, ["out_dir", "''", "'.'"]),
+    "missing directory": (lambda: make_manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
+    "empty directory name": (lambda: make_manager(""), ValueError, ["out_dir", "''", "'.'"]),
     "interval unit": (
         lambda: triggers.IntervalTrigger(1, "day"),
         *(ValueError, ["unit", "'day'", "'epoch' or 'iteration'"]),
     ),
     "extension trigger unit": (
-        lambda: manager().extend(extensions.LogReport(), trigger=(1, "epochs")),
+        lambda: make_manager().extend(extensions.LogReport(), trigger=(1, "epochs")),
         *(ValueError, ["unit", "'epochs'", "'epoch' or 'iteration'"]),
     ),
     "inner trigger unit": (
@@ -49,7 +46,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(ValueError, ["unit", "'second'", "'epoch' or 'iteration'"]),
     ),
     "stop trigger unit": (
-        lambda: manager(stop_trigger=(1, "hour")),
+        lambda: make_manager(stop_trigger=(1, "hour")),
         *(ValueError, ["unit", "'hour'", "'epoch' or 'iteration'"]),
     ),
     "schedule unit": (
@@ -70,7 +67,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     ),
     "string trigger": (lambda: pte.get_trigger("epoch"), TypeError, ["trigger", "'epoch'", "(period, "]),  # type: ignore[arg-type]
     "trigger class": (
-        lambda: manager().extend(extensions.LogReport(), trigger=triggers.OnceTrigger),  # type: ignore[arg-type]
+        lambda: make_manager().extend(extensions.LogReport(), trigger=triggers.OnceTrigger),  # type: ignore[arg-type]
         *(TypeError, ["trigger", "class OnceTrigger", "OnceTrigger(...)"]),
     ),
     "trigger function": (lambda: triggers.FunctionTrigger(3), TypeError, ["fn", "3", "function"]),  # type: ignore[arg-type]
@@ -78,7 +75,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: triggers.BestValueTrigger("loss", "min"),  # type: ignore[arg-type]
         *(TypeError, ["compare", "'min'", "function"]),
     ),
-    "patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least 1"]),
+    "zero patience": (lambda: triggers.EarlyStoppingTrigger(patience=0), ValueError, ["patience", "0", "at least 1"]),
     "string patience": (
         lambda: triggers.EarlyStoppingTrigger(patience="3"),  # type: ignore[arg-type]
         *(TypeError, ["patience", "'3'", "integer"]),
@@ -92,8 +89,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["max_trigger", "OnceTrigger", "(100, 'epoch')"]),
     ),
     "eval_func arity": (
-        lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func=test),
-        *(TypeError, ["eval_func", "eval_func(part_1, part_2)", "test(args: ", "lambda data, target: test("]),
+        lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func=evaluate_batch),
+        *(
+            TypeError,
+            ["eval_func", "eval_func(part_1, part_2)", "evaluate_batch(args: ", "lambda data, target: evaluate_batch("],
+        ),
     ),
     "string eval_func": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["iterator", "Identity", "DataLoader"]),
     ),
     "updater target": (
-        lambda: StandardUpdater(PAIRS, optimizer()),
+        lambda: StandardUpdater(PAIRS, make_optimizer()),
         *(ValueError, ["optimizer", "'main'", "optimizer.target = model"]),
     ),
     "updater optimizer": (
@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["optimizer", "Linear", "expected an optimizer"]),
     ),
     "updater iterator": (
-        lambda: StandardUpdater(optimizer(), PAIRS),  # type: ignore[arg-type]
+        lambda: StandardUpdater(make_optimizer(), PAIRS),  # type: ignore[arg-type]
         *(TypeError, ["iterator", "SGD", "StandardUpdater(iterator, optimizer)"]),
     ),
     "trainer updater": (
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["updater", "StandardUpdater(loader, optimizer)", "tensor"]),
     ),
     "pytorch-pfn-extras argument order": (
-        lambda: pte.ExtensionsManager({}, {"main": optimizer()}, 10),  # type: ignore[arg-type]
+        lambda: pte.ExtensionsManager({}, {"main": make_optimizer()}, 10),  # type: ignore[arg-type]
         *(TypeError, ["max_epochs", "SGD", "(models, max_epochs, extensions, optimizers=...)"]),
     ),
     "zero epochs": (lambda: pte.ExtensionsManager({}, 0), ValueError, ["max_epochs", "0", "positive"]),
@@ -133,11 +133,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["models", "'net'", "3", "state_dict()"]),
     ),
     "unnamed optimizers": (
-        lambda: manager(optimizers=[optimizer()]),
+        lambda: make_manager(optimizers=[make_optimizer()]),
         *(TypeError, ["optimizers", "SGD", "dictionary"]),
     ),
     "extension class": (
-        lambda: manager("result", extensions.LogReport),
+        lambda: make_manager("result", extensions.LogReport),
         *(TypeError, ["extension", "class LogReport", "LogReport()"]),
     ),
     "single extension": (
@@ -145,11 +145,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["extensions", "LogReport", "list"]),
     ),
     "trigger as name": (
-        lambda: manager().extend(extensions.LogReport(), (1, "iteration")),  # type: ignore[arg-type]
+        lambda: make_manager().extend(extensions.LogReport(), (1, "iteration")),  # type: ignore[arg-type]
         *(TypeError, ["name", "(1, 'iteration')", "trigger="]),
     ),
     "priority": (
-        lambda: manager().extend(extensions.LogReport(), priority="first"),  # type: ignore[arg-type]
+        lambda: make_manager().extend(extensions.LogReport(), priority="first"),  # type: ignore[arg-type]
         *(TypeError, ["priority", "'first'", "whole number"]),
     ),
     "engine": (
@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["filename", "None", "sinks="]),
     ),
     "scheduler": (
-        lambda: extensions.LRScheduler(optimizer()),
+        lambda: extensions.LRScheduler(make_optimizer()),
         *(TypeError, ["scheduler", "SGD", "StepLR(optimizer, 10)"]),
     ),
 }
@@ -178,10 +178,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_invalid_argument_error_names_argument_value_and_expectation(case: str) -> None:
-    action, error, words = CASES[case]
+    action, error, expected_words = CASES[case]
     with pytest.raises(error) as caught:
         action()
-    assert [word for word in words if word not in str(caught.value)] == []
+    assert [word for word in expected_words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize(
@@ -195,36 +195,36 @@ def test_missing_optimizer_error_lists_available_optimizers(
     extension: Callable[[], pte.Extension], owner: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=rf"{owner}: unknown optimizer 'generator'. Optimizers of the manager: 'main'"):
-        manager(tmp_path, extension(), optimizers={"main": optimizer()})
+        make_manager(tmp_path, extension(), optimizers={"main": make_optimizer()})
 
 
 def test_plot_report_unreported_key_warns_once_at_end(tmp_path: Path) -> None:
-    training = manager(tmp_path, extensions.PlotReport(["loss", "los"], trigger=(1, "iteration")))
-    with warnings.catch_warnings(record=True) as told:
+    training = make_manager(tmp_path, extensions.PlotReport(["loss", "los"], trigger=(1, "iteration")))
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for i in range(4):
-            assert not [one for one in told if "PlotReport" in str(one.message)]
+            assert not [warning for warning in caught if "PlotReport" in str(warning.message)]
             with training.run_iteration():
                 pte.report({"loss": i})
-    (message,) = [str(one.message) for one in told if "PlotReport" in str(one.message)]
+    (message,) = [str(warning.message) for warning in caught if "PlotReport" in str(warning.message)]
     assert "'los'" in message
     assert "'loss'" in message
     assert (tmp_path / "plot.png").exists()
 
 
 def test_load_state_dict_other_extensions_error_lists_differences(tmp_path: Path) -> None:
-    with manager(tmp_path / "a", extensions.LogReport(), extensions.MicroAverage("x", "y", "z")) as other:
+    with make_manager(tmp_path / "a", extensions.LogReport(), extensions.MicroAverage("x", "y", "z")) as other:
         with other.run_iteration():
             pass
         state = other.state_dict()
-    restored = manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
+    restored = make_manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
     with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'MicroAverage'"):
         restored.load_state_dict(state)
     assert restored.iteration == 0
 
 
 def test_make_extension_missing_parentheses_raises_type_error(tmp_path: Path) -> None:
-    """It was registered in place of the function, and did nothing."""
+    """Without the check, the decorator object would be registered and the function never called."""
 
     @pte.make_extension
     def do_nothing(manager: Any) -> None:
@@ -232,6 +232,6 @@ def test_make_extension_missing_parentheses_raises_type_error(tmp_path: Path) ->
 
     with (
         pytest.raises(TypeError, match=r"make_extension: .*@make_extension\(\) with parentheses"),
-        manager(tmp_path, do_nothing).run_iteration(),
+        make_manager(tmp_path, do_nothing).run_iteration(),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Names, argument order, defaults, reported keys and files that users of Chainer and its successor know."""
+"""API compatibility with Chainer and pytorch-pfn-extras: names, arguments, defaults, keys and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pte_tracking.updaters import StandardUpdater
 
 EPOCH = (1, "epoch")
 
-#: The first arguments, which are written without their names, and their defaults.
+#: Leading positional arguments and their defaults.
 SIGNATURES: dict[str, tuple[Any, str]] = {
     "LogReport": (extensions.LogReport, "keys=None, trigger=(1, 'epoch'), postprocess=None, filename='log'"),
     "PrintReport": (extensions.PrintReport, "entries=None, log_report='LogReport', out=None"),
@@ -100,8 +100,8 @@ def test_signature_leading_arguments_are_compatible(name: str) -> None:
 def test_extension_default_name_trigger_and_priority_are_compatible(
     extension: Any, name: str, trigger: Any, priority: int
 ) -> None:
-    made = extension()
-    assert (made.name or made.default_name, made.trigger, made.priority) == (name, trigger, priority)
+    entry = extension()
+    assert (entry.name or entry.default_name, entry.trigger, entry.priority) == (name, trigger, priority)
 
 
 def test_extension_default_filenames_are_compatible(tmp_path: Path) -> None:
@@ -118,16 +118,16 @@ def test_extension_default_filenames_are_compatible(tmp_path: Path) -> None:
     assert expected <= {path.name for path in tmp_path.iterdir()}
 
 
-class Part(nn.Module):
+class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pte.report({"seen": 2.0}, self)
         return x
 
 
-class Whole(nn.Module):
+class ReportingModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.part = Part()
+        self.part = Encoder()
         self.layer = nn.Linear(1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Whole(nn.Module):
 
 
 def test_observation_keys_have_model_and_evaluator_prefixes(tmp_path: Path) -> None:
-    model = Whole()
+    model = ReportingModel()
     data = [torch.ones(1), torch.ones(1)]
     listed = [extensions.Evaluator(data, model), extensions.Evaluator(data, model, name="test")]
     manager = pte.ExtensionsManager(model, 1, listed, iters_per_epoch=1, out_dir=tmp_path)
@@ -169,7 +169,7 @@ def test_trainer_and_updater_expose_progress(tmp_path: Path) -> None:
             seen.append((self.iteration, self.epoch, self.epoch_detail, self.is_new_epoch))
             super().update_core()
 
-    model = Whole()
+    model = ReportingModel()
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.target = model
     updater = RecordingUpdater([torch.ones(1), torch.ones(1)], optimizer)
@@ -188,7 +188,7 @@ def test_trainer_and_updater_expose_progress(tmp_path: Path) -> None:
 
 def test_transform_model_applies_to_extensions_and_snapshots(tmp_path: Path) -> None:
     inner = nn.Linear(2, 1)
-    outer = nn.DataParallel(inner)  # as DistributedDataParallel, it puts "module." before all names
+    outer = nn.DataParallel(inner)  # Like DistributedDataParallel, it adds the prefix "module." to all names.
 
     def unwrap_model(name: str, model: nn.Module) -> nn.Module:
         assert name == "main"

@@ -1,4 +1,4 @@
-"""What the first description of this system shows, each form as it stands there, with the package renamed."""
+"""Usage patterns of the original examples: explicit loop, Trainer, Ignite, evaluation and snapshots."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ import pte_tracking as pte
 from pte_tracking import ExtensionsManager, extensions, reporter
 
 
-class Net(nn.Module):
-    """As in the examples of the time: forward() gives log probabilities."""
+class LogSoftmaxNet(nn.Module):
+    """Model whose forward() returns log probabilities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class Net(nn.Module):
         return F.log_softmax(self.layer(x), dim=1)
 
 
-class Classifier(nn.Module):
-    """A model that is its own loss function, as an optimizer's target."""
+class LossClassifier(nn.Module):
+    """Model that computes and reports its loss, for use as optimizer target."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.predictor = Net()
+        self.predictor = LogSoftmaxNet()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         loss = F.nll_loss(self.predictor(x), y)
@@ -61,12 +61,12 @@ def test(args: argparse.Namespace, model: nn.Module, device: torch.device, data:
     output = model(data)
     test_loss += F.nll_loss(output, target, reduction="mean").item()
     pte.reporter.report({"val/loss": test_loss})
-    pred = output.argmax(dim=1, keepdim=True)
-    correct += pred.eq(target.view_as(pred)).sum().item()
+    prediction = output.argmax(dim=1, keepdim=True)
+    correct += prediction.eq(target.view_as(prediction)).sum().item()
     pte.reporter.report({"val/acc": correct / len(data)})
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # its name is the description's
+test.__test__ = False  # type: ignore[attr-defined]  # The name is that of the original example.
 
 
 def read_rows(directory: Path) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def test_trainer_run_logs_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     train_loader = make_loader()
     my_extensions = [extensions.LogReport()]
 
-    model = Classifier().to(device)
+    model = LossClassifier().to(device)
     optimizer: Any = optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
     optimizer.target = model
     updater = pte.updaters.StandardUpdater(train_loader, optimizer, device=device)
@@ -142,8 +142,8 @@ def test_default_converter_moves_only_tensors() -> None:
 
 
 def test_evaluator_eval_func_is_called_once_per_batch(tmp_path: Path) -> None:
-    args, device, model = argparse.Namespace(), torch.device("cpu"), Net()
-    test_loader = make_loader(10)  # the last batch is shorter: an average of averages
+    args, device, model = argparse.Namespace(), torch.device("cpu"), LogSoftmaxNet()
+    test_loader = make_loader(10)  # The last batch is smaller. The result is the mean of the batch means.
     evaluator = extensions.Evaluator(
         test_loader, model, eval_func=lambda data, target: test(args, model, device, data, target), progress_bar=True
     )
@@ -162,12 +162,14 @@ def test_evaluator_eval_func_is_called_once_per_batch(tmp_path: Path) -> None:
     assert model.training
 
 
-def make_ignite_training(out: Path, more: list[Any]) -> tuple[Engine, pte.IgniteExtensionsManager, Net]:
-    model = Net()
+def make_ignite_training(
+    out: Path, extension_list: list[Any]
+) -> tuple[Engine, pte.IgniteExtensionsManager, LogSoftmaxNet]:
+    model = LogSoftmaxNet()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     trainer = create_supervised_trainer(model, optimizer, F.nll_loss)
     manager = pte.IgniteExtensionsManager(
-        trainer, {"main": model}, 2, more, optimizers={"main": optimizer}, out_dir=out
+        trainer, {"main": model}, 2, extension_list, optimizers={"main": optimizer}, out_dir=out
     )
 
     @trainer.on(Events.ITERATION_COMPLETED)
@@ -178,10 +180,10 @@ def make_ignite_training(out: Path, more: list[Any]) -> tuple[Engine, pte.Ignite
 
 
 def test_ignite_manager_and_evaluator_log_metrics(tmp_path: Path) -> None:
-    model = Net()
+    model = LogSoftmaxNet()
     evaluator = create_supervised_evaluator(model, metrics={"acc": Accuracy(), "loss": Loss(F.nll_loss)}, device="cpu")
-    more = [extensions.LogReport(), extensions.IgniteEvaluator(evaluator, make_loader(), model)]
-    trainer, _, _ = make_ignite_training(tmp_path, more)
+    extension_list = [extensions.LogReport(), extensions.IgniteEvaluator(evaluator, make_loader(), model)]
+    trainer, _, _ = make_ignite_training(tmp_path, extension_list)
     trainer.run(make_loader(), max_epochs=2)
     logged = read_rows(tmp_path)
     assert [row["iteration"] for row in logged] == [3, 6]
@@ -214,15 +216,15 @@ def test_ignite_extensions_run_by_priority_after_handlers(tmp_path: Path) -> Non
 
 
 def test_snapshot_torch_load_and_load_state_dict_resume_run(tmp_path: Path) -> None:
-    def training() -> tuple[ExtensionsManager, Net, optim.Optimizer]:
-        model = Net()
+    def make_training() -> tuple[ExtensionsManager, LogSoftmaxNet, optim.Optimizer]:
+        model = LogSoftmaxNet()
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         manager = ExtensionsManager(
             model, 4, [extensions.LogReport(), extensions.snapshot()], optimizers=optimizer, out_dir=tmp_path
         )
         return manager, model, optimizer
 
-    def train(manager: ExtensionsManager, model: Net, optimizer: optim.Optimizer, epochs: range) -> None:
+    def train(manager: ExtensionsManager, model: LogSoftmaxNet, optimizer: optim.Optimizer, epochs: range) -> None:
         for epoch in epochs:
             for i, (x, y) in enumerate(make_loader()):
                 with manager.run_iteration(epoch=epoch, iteration=3 * epoch + i, epoch_size=3):
@@ -232,21 +234,25 @@ def test_snapshot_torch_load_and_load_state_dict_resume_run(tmp_path: Path) -> N
                     optimizer.step()
                     pte.reporter.report({"train/loss": loss})
 
-    manager, model, optimizer = training()
+    manager, model, optimizer = make_training()
     train(manager, model, optimizer, range(4))
-    whole = [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)]
+    uninterrupted_rows = [
+        {key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)
+    ]
     weights = model.layer.weight.clone()
 
-    manager, model, optimizer = training()
+    manager, model, optimizer = make_training()
     manager.load_state_dict(torch.load(tmp_path / "snapshot_iter_6"))
     assert manager.iteration == 6
     train(manager, model, optimizer, range(2, 4))
-    assert [{key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)] == whole
+    assert [
+        {key: row[key] for key in ("epoch", "iteration", "train/loss")} for row in read_rows(tmp_path)
+    ] == uninterrupted_rows
     assert model.layer.weight.equal(weights)
 
 
 def test_snapshot_loads_without_package(tmp_path: Path) -> None:
-    model = Net()
+    model = LogSoftmaxNet()
     optimizer = optim.SGD(model.parameters(), lr=0.25)
     manager = ExtensionsManager(
         model, 1, [extensions.snapshot()], optimizers=optimizer, iters_per_epoch=1, out_dir=tmp_path

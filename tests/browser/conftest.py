@@ -1,4 +1,4 @@
-"""Two trainings of the digits example, and the browser that looks at them: whole, and killed and gone on with."""
+"""Fixtures of the browser tests: two runs of the digits example, a browser, and the servers that show the runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import pages
-from tests.browser.training import Training, finish, start
-from tests.needs import need
+from tests.browser.training import FinishedTraining, finish, start
+from tests.needs import check_requirement
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,26 +19,26 @@ EPOCHS = 6
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Of several processes that share the tests, the first then gets all of these, and what they need is made once.
+    # Run browser tests first. pytest-xdist then sends them to one worker, which creates the session fixtures once.
     items.sort(key=lambda item: item.get_closest_marker("browser") is None)
 
 
 @pytest.fixture(scope="session")
 def browser() -> None:
-    """There is a browser; where there must be one, to be without it is a failure."""
-    need(pages.missing())
+    """Skip or fail the test if Chromium or playwright is missing."""
+    check_requirement(pages.find_missing_requirement())
 
 
 @pytest.fixture(scope="session")
-def trained(browser: None, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """A training from beginning to end."""
-    folder = tmp_path_factory.mktemp("browser") / "whole"
+def trained(browser: None, mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedTraining:
+    """Uninterrupted run."""
+    folder = tmp_path_factory.mktemp("browser") / "uninterrupted"
     return finish(start(folder, mlflow_server, "--epochs", str(EPOCHS)), folder, mlflow_server)
 
 
 @pytest.fixture(scope="session")
-def resumed(trained: Training) -> Training:
-    """The same training, killed on its way and gone on with."""
+def resumed(trained: FinishedTraining) -> FinishedTraining:
+    """The same run, killed after the third epoch and resumed."""
     folder = trained.folder.parent / "killed"
     killed = start(folder, trained.server, "--epochs", "1000")
     deadline = time.monotonic() + 60
@@ -51,7 +51,7 @@ def resumed(trained: Training) -> Training:
     return finish(start(folder, trained.server, "--epochs", str(EPOCHS), "--resume"), folder, trained.server)
 
 
-# One for each module: a browser of this kind leaves an event loop running as long as it is open.
+# Module scope, because playwright keeps an event loop running as long as the browser is open.
 @pytest.fixture(scope="module")
 def page(browser: None) -> Iterator[Page]:
     with pages.open_page() as page:
@@ -59,11 +59,11 @@ def page(browser: None) -> Iterator[Page]:
 
 
 @pytest.fixture
-def mlflow(page: Page, trained: Training) -> pages.MLflow:
-    return pages.MLflow(page, trained.server, trained.experiment)
+def mlflow(page: Page, trained: FinishedTraining) -> pages.MLflowPage:
+    return pages.MLflowPage(page, trained.server, trained.experiment)
 
 
 @pytest.fixture(scope="module")
-def board_server(trained: Training, resumed: Training) -> Iterator[str]:
+def board_server(trained: FinishedTraining, resumed: FinishedTraining) -> Iterator[str]:
     with pages.tensorboard(trained.folder.parent, runs=2) as uri:
         yield uri

@@ -1,4 +1,4 @@
-"""A training that loses its numbers: python diverging.py OUT_DIR."""
+"""Training that diverges to NaN: ``python diverging.py OUT_DIR``."""
 
 from __future__ import annotations
 

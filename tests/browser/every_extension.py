@@ -1,4 +1,7 @@
-"""A training with every extension, for their pictures: python every_extension.py OUT_DIR, beside examples/digits.py."""
+"""Training with every extension, for the documentation pictures: ``python every_extension.py OUT_DIR``.
+
+The script requires ``examples/digits.py`` in the same directory.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def main(out_dir: str) -> None:
     def best_so_far(_: object) -> float:
         try:
             return best.best_value
-        except RuntimeError:  # before the end of the first epoch
+        except RuntimeError:  # The first epoch is not complete yet.
             return math.nan
 
     def make_plot(name: str, *keys: str, every: pte.extension.TriggerLike = (1, "epoch")) -> extensions.PlotReport:
@@ -51,7 +54,7 @@ def main(out_dir: str) -> None:
             extensions.Evaluator([*val] * 60, model, eval_func=evaluate, progress_bar=True),
             extensions.IgniteEvaluator(overlap, val, model),
             extensions.MicroAverage("train/correct", "train/seen", "train/accuracy"),
-            # Before what shows it: extensions run by their priorities.
+            # A higher priority than that of the next extension, which reads the best value.
             pte.ExtensionEntry(best, priority=pte.PRIORITY_EDITOR + 1),
             pte.ExtensionEntry(
                 extensions.observe_value("val/accuracy/best", best_so_far), priority=pte.PRIORITY_EDITOR

@@ -1,4 +1,4 @@
-"""What the extensions show and do, each seen in a real training."""
+"""Pictures of the output of the extensions, from real runs."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from PIL import Image
 from tests.browser import terminal
 
 BROWSER_TESTS = Path(__file__).parent
-#: What PlotReport and VariableStatisticsPlot draw in every_extension.py.
+#: Names of the plots that every_extension.py draws.
 PLOT_NAMES = ("loss", "accuracy", "schedules", "statistics", "system", "variables")
 
 
 def draw(folder: Path, pictures: Path) -> None:
-    """Draw them.
+    """Run the programs and draw the pictures of their output.
 
     Args:
-        folder: An empty folder for the trainings.
-        pictures: Where the pictures are put.
+        folder: Empty directory for the runs.
+        pictures: Directory for the pictures.
     """
-    # The programs under the names, and in the place, that a user would give them.
+    # Copy the programs, so that the pictures show short names and paths.
     for program, name in (("every_extension", "train"), ("diverging", "diverging")):
         shutil.copy(BROWSER_TESTS / f"{program}.py", folder / f"{name}.py")
     shutil.copy(BROWSER_TESTS.parents[1] / "examples" / "digits.py", folder)
 
     command = "python train.py result"
-    seen = terminal.run(
-        ["bash", "-c", command], folder, at=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
+    screen = terminal.run(
+        ["bash", "-c", command], folder, capture_when=lambda text: bool(re.search(r"\n8 .*tion: +[1-9]\d%", text, re.S))
     )
-    terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{seen}")
+    terminal.draw(pictures / "progress.svg", command, f"$ {command}\n{screen}")
     for name in PLOT_NAMES:
         with Image.open(folder / "result" / f"{name}.png") as picture:
             save(picture, pictures / f"{name}.png")
 
-    terminal.draw(pictures / "snapshots.svg", "bash", terminal.session(folder, "ls result"))
+    terminal.draw(pictures / "snapshots.svg", "bash", terminal.run_session(folder, "ls result"))
     failing = "python diverging.py diverged 2>&1 | tail -n 1"
-    terminal.draw(pictures / "fail_on_non_number.svg", "bash", terminal.session(folder, failing, "pte-tracking list ."))
+    terminal.draw(
+        pictures / "fail_on_non_number.svg", "bash", terminal.run_session(folder, failing, "pte-tracking list .")
+    )
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Save a picture with 256 colours, which are enough for charts."""
+    """Save a picture with 256 colors, which are enough for charts."""
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

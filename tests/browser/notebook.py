@@ -1,4 +1,4 @@
-"""A notebook in JupyterLab, in the browser."""
+"""Notebook in JupyterLab, driven in the browser."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ for x, target in manager.batches(train):
 
 @contextlib.contextmanager
 def jupyterlab(folder: Path) -> Iterator[str]:
-    """A JupyterLab with ``train.ipynb`` in a folder; the notebook's address."""
+    """Run JupyterLab with the notebook ``train.ipynb`` in a directory, and yield the address of the notebook."""
     cell = {"cell_type": "code", "source": CELL, "metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"name": "python3", "display_name": "Python 3"}
     notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 4}
@@ -63,7 +63,7 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     try:
         match = next(filter(None, (re.search(r"(http://127\.0\.0\.1:\d+)/", line) for line in server.stderr)), None)
         if match is None:
-            raise RuntimeError(f"JupyterLab ended with {server.wait()}")
+            raise RuntimeError(f"JupyterLab exited with status {server.wait()} before it printed its address.")
         yield f"{match[1]}/doc/tree/train.ipynb"
     finally:
         server.terminate()
@@ -71,8 +71,8 @@ def jupyterlab(folder: Path) -> Iterator[str]:
 
 
 def run_cell(page: Page, address: str) -> None:
-    """Open a notebook, run its cell, and wait for the end."""
-    for attempt in range(60):  # it tells its address before it listens
+    """Open a notebook, run its cell and wait until it has finished."""
+    for attempt in range(60):  # JupyterLab prints its address before it accepts connections.
         with contextlib.suppress(OSError if attempt < 59 else ()):
             urllib.request.urlopen(address, timeout=10).close()
             break
@@ -83,4 +83,4 @@ def run_cell(page: Page, address: str) -> None:
     page.keyboard.press("Shift+Enter")
     page.locator(".jp-OutputArea tbody tr").nth(7).wait_for(timeout=120_000)
     page.get_by_text("360/360").first.wait_for()
-    page.wait_for_timeout(2000)  # until the plot has come, too
+    page.wait_for_timeout(2000)  # The plot appears after the last text.

@@ -1,4 +1,4 @@
-"""Take the pictures in docs/pictures again: python -m tests.browser.screenshots, or nox -s screenshots."""
+"""Regenerate docs/pictures: ``python -m tests.browser.screenshots`` or ``python -m nox -s screenshots``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests import servers
 from tests.browser import extension_pictures, notebook, terminal
-from tests.browser.pages import SIZE, MLflow, TensorBoard, missing, open_page, tensorboard
+from tests.browser.pages import SIZE, MLflowPage, TensorBoardPage, find_missing_requirement, open_page, tensorboard
 from tests.browser.training import EXAMPLE, finish, start
 
 if TYPE_CHECKING:
@@ -25,16 +25,22 @@ EPOCHS = 20
 
 
 class Camera:
-    """Takes pictures of a browser's page."""
+    """Camera for screenshots of a browser page."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
 
-    def take(self, name: str, width: int, height: int) -> None:
-        """Save what is seen."""
+    def save_screenshot(self, name: str, width: int, height: int) -> None:
+        """Save a screenshot.
+
+        Args:
+            name: File name without the suffix.
+            width: Width of the viewport in pixels.
+            height: Height of the viewport in pixels.
+        """
         self._page.set_viewport_size({"width": width, "height": height})
         self._page.mouse.move(0, 0)
-        self._page.wait_for_timeout(2000)  # until everything has come to rest
+        self._page.wait_for_timeout(2000)  # Wait for the end of animations.
         extension_pictures.save(Image.open(io.BytesIO(self._page.screenshot())), PICTURES / f"{name}.png")
         self._page.set_viewport_size(SIZE)
 
@@ -46,49 +52,49 @@ def photograph(folder: Path) -> None:
     with servers.mlflow_server(folder / "server", template) as uri, open_page() as page:
         training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
         camera = Camera(page)
-        photograph_mlflow(camera, MLflow(page, uri, training.experiment), training.run_id)
+        photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
         shutil.copy(EXAMPLE, training.folder)
-        seen = terminal.session(training.folder, "pte-tracking list .", "pte-tracking show result")
-        terminal.draw(PICTURES / "command-line.svg", "bash", seen)
+        screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
+        terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         with tensorboard(training.folder, runs=1) as address:
-            photograph_tensorboard(camera, TensorBoard(page, address))
+            photograph_tensorboard(camera, TensorBoardPage(page, address))
         with notebook.jupyterlab(training.folder) as address:
             page.set_viewport_size({"width": 1000, "height": 2000})
             notebook.run_cell(page, address)
-            shown = page.locator(".jp-Cell-outputWrapper").first.screenshot()
-            extension_pictures.save(Image.open(io.BytesIO(shown)), PICTURES / "notebook.png")
+            output = page.locator(".jp-Cell-outputWrapper").first.screenshot()
+            extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
 
 
-def photograph_mlflow(camera: Camera, mlflow: MLflow, run_id: str) -> None:
+def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
-    camera.take("mlflow-runs", 1280, 420)
+    camera.save_screenshot("mlflow-runs", 1280, 420)
     mlflow.open_charts(run_id)
     for key in ("val/confusion", "val/hardest"):
-        mlflow.picture(key, 45 * EPOCHS)
-    camera.take("mlflow-run", 1280, 1060)
+        mlflow.show_picture(key, 45 * EPOCHS)
+    camera.save_screenshot("mlflow-run", 1280, 1060)
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
-    camera.take("mlflow-checkpoints", 1640, 640)
+    camera.save_screenshot("mlflow-checkpoints", 1640, 640)
 
 
-def photograph_tensorboard(camera: Camera, board: TensorBoard) -> None:
+def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
     board.open_scalars()
-    board.fold("epoch")
-    camera.take("tensorboard-scalars", 1440, 880)
+    board.collapse("epoch")
+    camera.save_screenshot("tensorboard-scalars", 1440, 880)
     board.open_layout()
-    camera.take("tensorboard-custom-scalars", 1440, 680)
+    camera.save_screenshot("tensorboard-custom-scalars", 1440, 680)
     board.open_images()
-    camera.take("tensorboard-images", 1440, 720)
+    camera.save_screenshot("tensorboard-images", 1440, 720)
     board.open_histograms()
-    camera.take("tensorboard-histograms", 1440, 800)
+    camera.save_screenshot("tensorboard-histograms", 1440, 800)
     board.open_hparams()
-    camera.take("tensorboard-hparams", 1640, 540)
+    camera.save_screenshot("tensorboard-hparams", 1640, 540)
     board.open_texts()
-    camera.take("tensorboard-text", 1000, 900)
+    camera.save_screenshot("tensorboard-text", 1000, 900)
 
 
 if __name__ == "__main__":
-    if reason := missing():
+    if reason := find_missing_requirement():
         sys.exit(reason)
     PICTURES.mkdir(exist_ok=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -1,4 +1,4 @@
-"""What a program shows in a terminal, as a picture."""
+"""Terminal output of programs as pictures."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from rich.console import Console
 from rich.text import Text
 
 _COLUMNS, _ROWS = 100, 40
-_TIMEOUT_SECONDS = 300.0  # seconds
-#: Where the cursor goes, as far as bars of tqdm send it.
+_TIMEOUT_SECONDS = 300.0
+#: Cursor movements that tqdm uses.
 _MOVES = re.compile("(\r|\n|\x1b\\[A)")
 
 
-def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None = None) -> str:
-    """Run a program in a terminal, to its end.
+def run(command: Sequence[str], folder: Path, capture_when: Callable[[str], bool] | None = None) -> str:
+    """Run a program in a terminal until it exits.
 
     Args:
-        command: The program and its arguments.
-        folder: Where it is run.
-        at: Told what is to be seen; where it is true for the first time, that is returned instead of the end.
+        command: Program and its arguments.
+        folder: Working directory.
+        capture_when: Predicate on the screen content. The first content for which the predicate is true is returned
+            instead of the final content.
 
     Returns:
-        What is to be seen, with codes for colours.
+        Screen content with escape sequences for colors.
+
+    Raises:
+        RuntimeError: If the program fails, or if ``capture_when`` was never true.
     """
     terminal_fd, program_fd = pty.openpty()
     fcntl.ioctl(program_fd, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
@@ -45,24 +49,24 @@ def run(command: Sequence[str], folder: Path, at: Callable[[str], bool] | None =
     while time.monotonic() < deadline:
         try:
             sent += os.read(terminal_fd, 1 << 16)
-        except OSError:  # how the end of a terminal is told
+        except OSError:  # Reading raises OSError after the program has closed the terminal.
             break
-        if captured is None and at is not None and at(seen := screen(sent)):
-            captured = seen
+        if captured is None and capture_when is not None and capture_when(text := render_screen(sent)):
+            captured = text
     os.close(terminal_fd)
     status = program.wait(20)
-    if status or (at and captured is None):
-        raise RuntimeError(f"{command} ended with {status}:\n{screen(sent)}")
-    return captured or screen(sent)
+    if status or (capture_when and captured is None):
+        raise RuntimeError(f"{command} exited with status {status}. Output:\n{render_screen(sent)}")
+    return captured or render_screen(sent)
 
 
-def session(folder: Path, *commands: str) -> str:
-    """What is to be seen after these commands were typed."""
+def run_session(folder: Path, *commands: str) -> str:
+    """Run commands in a shell, and return each with its output."""
     return "\n".join(f"$ {command}\n{run(['bash', '-c', command], folder)}" for command in commands)
 
 
-def screen(sent: bytes) -> str:
-    """What is to be seen after a terminal was sent these bytes."""
+def render_screen(sent: bytes) -> str:
+    """Return the screen content after a terminal has received ``sent``."""
     lines: list[str] = [""]
     row, column = 0, 0
     for token in _MOVES.split(sent.decode(errors="ignore")):
@@ -81,19 +85,19 @@ def screen(sent: bytes) -> str:
 
 
 def draw(path: Path, title: str, text: str) -> None:
-    """Draw a terminal's window.
+    """Draw a terminal window as SVG.
 
     Args:
-        path: The picture, an SVG.
-        title: What stands above.
-        text: What is seen in it, with codes for colours.
+        path: Path of the SVG file.
+        title: Title of the window.
+        text: Content with escape sequences for colors.
     """
     widest = max(Text.from_ansi(line).cell_len for line in text.splitlines())
     width = min(widest, _COLUMNS) + 1
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(text), overflow="fold")
-    drawn = console.export_svg(title=title, unique_id=path.stem)
-    # Nothing is fetched for it from elsewhere: the reader's own monospaced font does.
-    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
-    path.write_text("\n".join(line.strip() for line in drawn.splitlines() if line.strip()) + "\n")
+    svg = console.export_svg(title=title, unique_id=path.stem)
+    # Remove the web font. The picture must not load external files.
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    path.write_text("\n".join(line.strip() for line in svg.splitlines() if line.strip()) + "\n")
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

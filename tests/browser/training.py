@@ -1,4 +1,4 @@
-"""The digits example, run as a user runs it."""
+"""Runs of the digits example."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """A training that is over.
+class FinishedTraining:
+    """Finished run.
 
     Attributes:
-        folder: The folder above the run's.
-        server: The MLflow server that it was delivered to.
-        experiment: Its experiment's id there.
-        run_id: Its run's id there.
+        folder: Parent of the run directory.
+        server: URI of the MLflow server.
+        experiment: ID of the MLflow experiment.
+        run_id: ID of the MLflow run.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Training:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The log."""
+        """Rows of the JSON log."""
         rows: list[dict[str, Any]] = json.loads((self.folder / "result" / "log").read_text())
         return rows
 
@@ -48,7 +48,7 @@ class Training:
 
 
 def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start the example, delivering to an experiment that is called as the folder is."""
+    """Start the example with an MLflow experiment named after the directory."""
     folder.mkdir(exist_ok=True)
     environment = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": folder.name}
     with open(folder / "output.txt", "ab") as output:
@@ -61,8 +61,8 @@ def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]
         )
 
 
-def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Training:
-    """Wait for the example and look up where it was delivered to."""
+def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> FinishedTraining:
+    """Wait for the example and its delivery, and look up the MLflow run."""
     assert training.wait(200) == 0, (folder / "output.txt").read_text()
     assert sync(folder / "result", timeout=60) == []
     from mlflow import MlflowClient
@@ -71,4 +71,4 @@ def finish(training: subprocess.Popen[bytes], folder: Path, server: str) -> Trai
     experiment = client.get_experiment_by_name(folder.name)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
-    return Training(folder, server, experiment.experiment_id, run.info.run_id)
+    return FinishedTraining(folder, server, experiment.experiment_id, run.info.run_id)

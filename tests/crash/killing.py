@@ -1,8 +1,9 @@
-"""Kills a process at an exact place in its code: in the middle of a write, or between two steps that belong together.
+"""SIGKILL at an exact point in the code: within a write, or between two dependent steps.
 
-A place is ``module:attribute:count:when``: the ``count``-th call of that function, killed ``before``, ``after`` or, for
-functions that write bytes to a descriptor, in the ``middle``. A trainer arms itself after its fork; a delivery process
-does so as it starts, through ``sitecustomize`` on its path and the environment variable ``PTE_TEST_KILL``.
+A kill point is ``module:attribute:count:timing``. It kills the process ``before`` or ``after`` the ``count``-th call of
+the function. The timing ``middle`` is for functions that write bytes to a descriptor and kills after half of the bytes.
+A training process calls :func:`arm` after its fork. A delivery process does so at startup, through ``sitecustomize``
+on its path and the environment variable ``PTE_TEST_KILL``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import signal
 from typing import Any
 
-#: Where a trainer is killed: around and within every step that leaves something on disk.
-TRAINER = [
+#: Kill points of the training process: before, within and after every step that writes to disk.
+TRAINING_KILL_POINTS = [
     "pte_tracking._store.journal:Journal.append:{n}:before",
     "pte_tracking._store.journal:Journal._write:{n}:after",
     "pte_tracking._store.journal:os.write:{n}:middle",
@@ -33,8 +34,8 @@ TRAINER = [
     "os:replace:{few}:after",
 ]
 
-#: Where a delivery process is killed: around batches and the position saved for them.
-DELIVERY = [
+#: Kill points of the delivery process: before and after each batch and each update of the cursor.
+DELIVERY_KILL_POINTS = [
     "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:before",
     "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:after",
     "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:before",
@@ -51,9 +52,9 @@ DELIVERY = [
 ]
 
 
-def arm(place: str) -> None:
-    """Let this process die when it comes to a place."""
-    module, path, count, when = place.split(":")
+def arm(kill_point: str) -> None:
+    """Kill the current process when it reaches a kill point."""
+    module, path, count, timing = kill_point.split(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
     for parent in parents:
@@ -67,10 +68,10 @@ def arm(place: str) -> None:
         remaining_calls -= 1
         if remaining_calls != 0:
             return original(*args, **kwargs)
-        if when == "middle":
+        if timing == "middle":
             fd, data, *rest = args
             original(fd, data[: len(data) // 2], *rest)
-        elif when == "after":
+        elif timing == "after":
             original(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Read by Python at its start, where this folder is on the path: arms delivery processes of the crash trials."""
+"""Startup hook that arms the delivery processes of the crash trials. Python imports it from ``PYTHONPATH``."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The training that the crash trials kill: small, but with everything that a resume must restore."""
+"""Small training for the crash trials, with every kind of state that a resume must restore."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ITERATION_SECONDS = 0.005
 
 
 def train(folder: Path, on_rewind: Literal["keep", "fork"]) -> None:
-    """Train in ``folder``, or go on with what was begun there; leaves the final weights in ``weights.json``."""
+    """Start or resume the run in ``folder``, and write the final weights to ``weights.json``."""
     torch.set_num_threads(1)
     torch.manual_seed(3)
     random.seed(4)

@@ -1,6 +1,6 @@
-"""Crash trials: kill a training and its delivery again and again, and compare with a run that nobody killed.
+"""Crash trials: kill training and delivery processes, resume, and compare with an uninterrupted run.
 
-``python tests/crash/trials.py --kills 1000`` repeats what the release notes report.
+``python tests/crash/trials.py --kills 1000`` reproduces the result in the release notes.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+CRASH_TESTS = Path(__file__).parent
+sys.path.insert(0, str(CRASH_TESTS))
 
 import killing  # noqa: E402
-import training  # noqa: E402  imports torch once, for all forked sessions
+import training  # noqa: E402  imports torch before the sessions are forked
 
 from pte_tracking._store import lock  # noqa: E402
 from pte_tracking._store.layout import DELIVERY_LOCK  # noqa: E402
 
 OnRewind = Literal["keep", "fork"]
-_MAX_SESSION_SECONDS = 90.0  # seconds; a session takes about one
+_MAX_SESSION_SECONDS = 90.0  # A session usually takes about 1 second.
 
 
 def collect_evidence(folder: Path) -> dict[str, Any]:
-    """All that a run leaves and that must not depend on kills."""
+    """Collect the results of a run that must not depend on kills."""
     return {
         "weights": json.loads((folder / "weights.json").read_text()),
         "log": _read_json_log(folder / "result" / "log"),
@@ -54,36 +54,36 @@ def _read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def _read_mlflow(folder: Path) -> dict[str, Any]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    # One run; after a rewind by a fork those that it took the place of are there too, marked as such.
-    (run,) = [one for one in client.search_runs(experiments) if "pte.superseded_by" not in one.data.tags]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    # With on_rewind="fork", the superseded runs exist in addition and have this tag.
+    (run,) = [run for run in client.search_runs(experiments) if "pte.superseded_by" not in run.data.tags]
     models = client.search_logged_models(experiments)
     return {
         "status": run.info.status,
         "params": run.data.params,
         "metrics": {
-            key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+            key: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
             for key in sorted(run.data.metrics)
         },
-        "checkpoints": sorted((one.name, str(one.status)) for one in models),
+        "checkpoints": sorted((model.name, str(model.status)) for model in models),
     }
 
 
 class Trial:
-    """One run of the training, killed several times.
+    """Run that is killed and resumed several times.
 
     Args:
-        folder: A new folder for it.
-        store: An MLflow database to begin with; making one takes seconds.
-        seed: Decides when and where it is killed.
-        on_rewind: What its MLflow sink does at a rewind.
+        folder: New directory for the run and its MLflow database.
+        store: Empty MLflow database to copy, because creating one takes seconds.
+        seed: Random seed for the kill points and the times of the kills.
+        on_rewind: Rewind mode of the MLflow sink.
     """
 
     def __init__(self, folder: Path, store: Path, seed: int, on_rewind: OnRewind = "keep") -> None:
@@ -95,7 +95,7 @@ class Trial:
         self._random = random.Random(seed)
 
     def run(self, kills: int) -> dict[str, Any]:
-        """Kill the training ``kills`` times, let it end, and give the evidence."""
+        """Kill the training at most ``kills`` times, let it finish, and return its results."""
         for _ in range(kills):
             self.kills.append(self._run_killed_session())
             if (self.folder / "weights.json").exists():
@@ -103,33 +103,35 @@ class Trial:
         while not (self.folder / "weights.json").exists():
             status = self._wait(self._fork(lambda: None, "", log="last.txt"))
             if status != 0:
-                raise RuntimeError(f"the last session failed: {(self.folder / 'last.txt').read_text()[-3000:]}")
+                output = (self.folder / "last.txt").read_text()
+                raise RuntimeError(f"The session without kills failed. End of its output:\n{output[-3000:]}")
         self._deliver_pending()
         return collect_evidence(self.folder)
 
     def _run_killed_session(self) -> str:
         choice = self._random.random()
-        places = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
+        counts = {"n": self._random.randint(1, 25), "few": self._random.randint(1, 4)}
         if choice < 0.35:
-            place = self._random.choice(killing.TRAINER).format(**places)
-            self._wait(self._fork(lambda: killing.arm(place), ""))
-            return f"trainer at {place}"
-        delivery_place = self._random.choice(killing.DELIVERY).format(**places) if choice < 0.6 else ""
-        child = self._fork(lambda: None, delivery_place)
+            kill_point = self._random.choice(killing.TRAINING_KILL_POINTS).format(**counts)
+            self._wait(self._fork(lambda: killing.arm(kill_point), ""))
+            return f"training at {kill_point}"
+        delivery_kill_point = self._random.choice(killing.DELIVERY_KILL_POINTS).format(**counts) if choice < 0.6 else ""
+        child = self._fork(lambda: None, delivery_kill_point)
         time.sleep(self._random.uniform(0.0, 0.6))
-        target = self._random.choice(["trainer", "delivery", "both"])
-        if target != "trainer":
+        target = self._random.choice(["training", "delivery", "both"])
+        if target != "training":
             self._kill_delivery()
         if target == "delivery":
-            time.sleep(self._random.uniform(0.0, 0.4))  # the training goes on for a while, then dies too
+            # The training continues for up to 0.4 s and is then killed as well.
+            time.sleep(self._random.uniform(0.0, 0.4))
         _kill(child)
         self._wait(child)
-        if delivery_place:
-            # Give the delivery the time to come to its place.
+        if delivery_kill_point:
+            # Leave the delivery process time to reach its kill point.
             time.sleep(self._random.uniform(0.0, 2.0))
-        return f"{target} at a random moment" + (f", delivery at {delivery_place}" if delivery_place else "")
+        return f"{target} at a random moment" + (f", delivery at {delivery_kill_point}" if delivery_kill_point else "")
 
-    def _fork(self, arm: Callable[[], None], delivery_place: str, log: str = "sessions.txt") -> int:
+    def _fork(self, arm: Callable[[], None], delivery_kill_point: str, log: str = "sessions.txt") -> int:
         child = os.fork()
         if child:
             return child
@@ -138,8 +140,8 @@ class Trial:
             output = os.open(self.folder / log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            os.environ["PTE_TEST_KILL"] = delivery_place
-            os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+            os.environ["PTE_TEST_KILL"] = delivery_kill_point
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(CRASH_TESTS), os.environ.get("PYTHONPATH", "")])
             os.chdir(self.folder)
             arm()
             training.train(self.folder, self._on_rewind)
@@ -160,7 +162,7 @@ class Trial:
             if time.monotonic() > deadline:
                 _kill(child)
                 os.waitpid(child, 0)
-                raise TimeoutError(f"a session took more than {_MAX_SESSION_SECONDS} s: {self.kills}")
+                raise TimeoutError(f"A session took more than {_MAX_SESSION_SECONDS} s. Earlier kills: {self.kills}")
             time.sleep(0.005)
 
     def _kill_delivery(self) -> None:
@@ -172,7 +174,7 @@ class Trial:
         from pte_tracking._delivery.sync import sync
 
         if undelivered := sync(self.folder / "result", timeout=30):
-            raise RuntimeError(f"not delivered: {undelivered}")
+            raise RuntimeError(f"Not delivered: {undelivered}")
 
 
 def _kill(pid: int) -> None:
@@ -181,7 +183,7 @@ def _kill(pid: int) -> None:
 
 
 def make_store(path: Path) -> Path:
-    """An empty MLflow database."""
+    """Create an empty MLflow database."""
     from mlflow.tracking import MlflowClient
 
     MlflowClient(f"sqlite:///{path}").search_experiments()
@@ -189,7 +191,7 @@ def make_store(path: Path) -> Path:
 
 
 def find_differences(expected: Any, actual: Any, path: str = "") -> list[str]:
-    """Where two pieces of evidence differ, for people."""
+    """Return a readable line for each difference between two results."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         keys = sorted(expected.keys() | actual.keys())
         return [
@@ -203,10 +205,12 @@ def find_differences(expected: Any, actual: Any, path: str = "") -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--kills-per-run", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        description="Kill training and delivery processes, resume, and compare the results with an uninterrupted run."
+    )
+    parser.add_argument("--kills", type=int, default=1000, help="total number of kills (default: 1000)")
+    parser.add_argument("--kills-per-run", type=int, default=12, help="maximum number of kills of a run (default: 12)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="pte-crash-"))
     store = make_store(root / "store.db")
@@ -227,7 +231,7 @@ def main() -> int:
         if problems:
             failed_runs += 1
             print(
-                f"run {number} in {trial.folder} (on_rewind={on_rewind!r}) differs after {trial.kills}:",
+                f"Run {number} in {trial.folder} (on_rewind={on_rewind!r}) differs. Kills: {trial.kills}",
                 *problems,
                 sep="\n  ",
                 flush=True,
@@ -236,12 +240,13 @@ def main() -> int:
             shutil.rmtree(trial.folder)
         if number % 10 == 0:
             print(
-                f"{kill_count} kills in {number} runs, {failed_runs} runs differ, {time.monotonic() - started:.0f} s",
+                f"{kill_count} kills in {number} runs after {time.monotonic() - started:.0f} s. "
+                f"Differing runs: {failed_runs}",
                 flush=True,
             )
     print(
-        f"{kill_count} kills ({dict(kills_by_target)}) in {number} runs: "
-        f"{failed_runs} runs differ from the one that nobody killed"
+        f"{kill_count} kills ({dict(kills_by_target)}) in {number} runs. "
+        f"Runs that differ from the uninterrupted run: {failed_runs}"
     )
     return 1 if failed_runs else 0
 

@@ -1,4 +1,4 @@
-"""A disk that is full, under MLflow's own store or under the run: all is there once there is space."""
+"""Delivery with a full disk: every event is delivered once space is available."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 @pytest.fixture
 def disk(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
-    """A disk with an MLflow store on it and 400 kB beside it."""
+    """Small disk with an MLflow store and 400 kB of free space."""
     with small_disk(tmp_path / "disk", mlflow_template.stat().st_size + 400_000) as mount:
         servers.copy_store(mlflow_template, mount)
         yield mount
 
 
-def attempt(channel: SinkConsumer, times: int) -> list[str]:
-    """Deliver as the delivery process does; what went wrong."""
+def deliver_with_retries(consumer: SinkConsumer, max_attempts: int) -> list[str]:
+    """Deliver all events with retries, as the delivery process does, and return the errors."""
     problems = []
-    for _ in range(times):
+    for _ in range(max_attempts):
         try:
-            while channel.deliver_next():
+            while consumer.deliver_next():
                 pass
         except Exception as error:
             problems.append(str(error))
-            channel.record_failure(error)
+            consumer.record_failure(error)
         else:
             break
     return problems
@@ -51,24 +51,24 @@ def attempt(channel: SinkConsumer, times: int) -> list[str]:
 def test_delivery_store_disk_full_completes_after_space_is_freed(disk: Path, tmp_path: Path, full_from: str) -> None:
     uri = f"sqlite:///{disk / 'mlflow.db'}"
     recorded = RecordedRun(tmp_path / "run", MLflowSink(uri))
-    channel = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     recorded.log(0, {"a": 0.0})
     if full_from == "first delivery":
-        assert not attempt(channel, 1)
+        assert not deliver_with_retries(consumer, 1)
     filler = fill(disk)
     for step in range(1, 4000):
         recorded.log(step, {"a": float(step)})
     (recorded.directory / "picture.png").write_bytes(b"x" * 100_000)
     recorded.journal.append(events.Figure, "loss", 1, "picture.png")
     recorded.journal.append(events.Params, {"lr": 0.1})
-    problems = attempt(channel, 3)
+    problems = deliver_with_retries(consumer, 3)
     assert len(problems) == 3
     assert all("full" in problem or "No space" in problem or "disk I/O" in problem for problem in problems), problems
     filler.unlink()
     grow(disk, 20 << 20)
-    assert not attempt(channel, 1)
-    channel.finish("FINISHED")
-    assert not channel.cursor.rejected
+    assert not deliver_with_retries(consumer, 1)
+    consumer.finish("FINISHED")
+    assert not consumer.cursor.rejected
     (run,) = MlflowClient(uri).search_runs(["0"])
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "a")
@@ -82,7 +82,7 @@ def test_delivery_run_disk_full_completes_after_space_is_freed(
 ) -> None:
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         with Run(disk / "run", sinks=["json", "tensorboard"]) as run:
-            filler = fill(disk)  # before the delivery process has found its feet
+            filler = fill(disk)  # The delivery process is still starting.
             for step in range(3000):
                 run.log_metrics({"a": float(step)}, step)
             time.sleep(3)

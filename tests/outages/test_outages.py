@@ -1,4 +1,4 @@
-"""A whole training beside an MLflow server in trouble: it ends as always, and everything arrives later, once."""
+"""Training during MLflow outages: the training ends normally, and each event is delivered once afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run as Shown
+from mlflow.entities import Run as MLflowRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pte_backends.mlflow import MLflowSink
@@ -28,7 +28,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking._store.manifest import Manifest
-from tests.outages.training import value
+from tests.outages.training import get_value
 from tests.servers import Fate, Proxy, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -51,29 +51,29 @@ def proxy(mlflow_server: str) -> Iterator[Proxy]:
 
 
 def train(directory: Path, uri: str, experiment: str, ending: str = "close") -> list[str]:
-    """Run the training to its end; the lines that it has printed."""
+    """Run the training script to its end, and return the lines of its standard error."""
     command = [sys.executable, str(SCRIPT), str(directory), uri, experiment, str(ITERATIONS), ending]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     assert done.returncode == (-9 if ending == "kill" else 0), done.stderr
     return done.stderr.splitlines()
 
 
-def get_run(uri: str, experiment: str) -> Shown | None:
+def get_run(uri: str, experiment: str) -> MLflowRun | None:
     client = MlflowClient(uri)
     experiment_info = client.get_experiment_by_name(experiment)
     assert experiment_info is not None
-    runs: list[Shown] = client.search_runs([experiment_info.experiment_id])
+    runs: list[MLflowRun] = client.search_runs([experiment_info.experiment_id])
     assert len(runs) <= 1
     return runs[0] if runs else None
 
 
 def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
-    """Each point is there, once; and each snapshot as a checkpoint."""
+    """Check that MLflow contains each data point once and each snapshot as a checkpoint."""
     run = get_run(uri, experiment)
     assert run is not None
     assert run.info.status == status
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "loss")
-    assert sorted((point.step, point.value) for point in history) == [(i, value(i)) for i in range(1, last + 1)]
+    assert sorted((point.step, point.value) for point in history) == [(i, get_value(i)) for i in range(1, last + 1)]
     models = MlflowClient(uri).search_logged_models([run.info.experiment_id])
     third = ITERATIONS // 3
     assert {model.name for model in models} == {f"snapshot_iter_{step}" for step in range(third, last + 1, third)}
@@ -81,13 +81,13 @@ def check_mlflow(uri: str, experiment: str, last: int, status: str) -> None:
 
 
 def check_files(directory: Path, last: int) -> None:
-    """What needs no server does not wait for it."""
+    """Check the JSON log and the TensorBoard file, whose delivery does not depend on the server."""
     end = time.monotonic() + 60
-    while any(backlog.key == "tensorboard" for backlog in backlog(directory, Manifest.load(directory))):
+    while any(sink.key == "tensorboard" for sink in backlog(directory, Manifest.load(directory))):
         assert time.monotonic() < end
         time.sleep(0.1)
     rows = json.loads((directory / "log").read_text())
-    assert [(row["iteration"], row["loss"]) for row in rows] == [(i, value(i)) for i in range(1, last + 1)]
+    assert [(row["iteration"], row["loss"]) for row in rows] == [(i, get_value(i)) for i in range(1, last + 1)]
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, last + 1))
@@ -99,7 +99,7 @@ def deliver_pending(directory: Path) -> None:
         assert time.monotonic() < end, undelivered
 
 
-def slow(line: str) -> Fate:
+def delay_response(line: str) -> Fate:
     time.sleep(0.3)
     return "pass"
 
@@ -125,7 +125,7 @@ def test_delivery_failing_server_is_completed_by_sync_without_duplicates(
 def test_delivery_slow_server_completes_after_training_ends(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
-    proxy.fate = slow
+    proxy.fate = delay_response
     log_lines = train(tmp_path / "run", proxy.uri, experiment)
     assert len([line for line in log_lines if "Not yet delivered" in line]) == len(log_lines) == 1
     check_files(tmp_path / "run", ITERATIONS)
@@ -165,7 +165,7 @@ def test_delivery_million_pending_points_keep_memory_constant(tmp_path: Path) ->
     run = Run(tmp_path / "run", sinks=[MLflowSink(f"http://127.0.0.1:{free_port()}")], close_timeout=0)
 
     def measure_memory(first: int, last: int) -> list[int]:
-        """Of the training's process and of the delivery's, in bytes, once that has tried again."""
+        """Return the memory in bytes of the training and the delivery process after a failed delivery."""
         for step in range(first, last):
             run.log_metrics(values, step)
         before, end = time.time(), time.monotonic() + 60

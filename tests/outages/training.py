@@ -1,4 +1,4 @@
-"""A training beside a server in trouble: ``python training.py DIRECTORY URI EXPERIMENT ITERATIONS [ending]``."""
+"""Training for the outage tests: ``python training.py DIRECTORY URI EXPERIMENT ITERATIONS [close|kill]``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 
 
-def value(iteration: int) -> float:
-    """What is reported in an iteration."""
+def get_value(iteration: int) -> float:
+    """Return the loss of an iteration."""
     return iteration / 7
 
 
@@ -36,7 +36,7 @@ def main(directory: str, uri: str, experiment: str, iterations: int, ending: str
     with manager:
         for iteration in range(1, iterations + 1):
             with manager.run_iteration():
-                pte.report({"loss": torch.tensor(value(iteration), dtype=torch.float64)})
+                pte.report({"loss": torch.tensor(get_value(iteration), dtype=torch.float64)})
             if ending == "kill" and iteration == iterations // 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,10 +1,11 @@
-"""Scenarios on several ranks, quickly: one process imports torch, and its forked children are the ranks.
+"""Run scenarios on several ranks.
 
-``python -m tests.ranks.forked SCENARIO RANKS FOLDER`` runs a function of ``scenarios.py`` on each.
+``python -m tests.ranks.forked MODULE:FUNCTION RANKS FOLDER`` imports torch once and forks one child per rank.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -21,10 +22,20 @@ _SECONDS = 120
 _rounds = 0
 
 
-def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
-    """What a scenario returns on each rank."""
+def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[Any]:
+    """Run a scenario on several ranks.
+
+    Args:
+        scenario: Module-level function that receives ``folder`` and returns a JSON-serializable value.
+        ranks: World size.
+        folder: Directory for the run and the results.
+
+    Returns:
+        Return value of each rank, in order.
+    """
+    name = f"{scenario.__module__}:{scenario.__name__}"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", scenario, str(ranks), str(folder)],
+        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", name, str(ranks), str(folder)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -36,7 +47,11 @@ def on_ranks(scenario: str, ranks: int, folder: Path) -> list[Any]:
 
 
 def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int, int | None]:
-    """Be that many ranks, in children; how those ended that did not return, None for those that hung."""
+    """Fork one child per rank and run a function in each.
+
+    Returns:
+        Exit code of each rank that failed. None for a rank that hung and was killed.
+    """
     global _rounds
     _rounds += 1
     children = {}
@@ -63,11 +78,12 @@ def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int,
 
 
 def main(scenario: str, ranks: int, folder: Path) -> int:
-    from tests.ranks import scenarios  # what all children need is imported once
-
-    failed = fork(getattr(scenarios, scenario), ranks, folder)
+    module, _, name = scenario.partition(":")
+    # Import before the fork, once for all ranks.
+    function = getattr(importlib.import_module(module), name)
+    failed = fork(function, ranks, folder)
     if failed:
-        print(f"ended badly: {failed}", file=sys.stderr)
+        print(f"Ranks failed (rank: exit code, None if killed after {_SECONDS} s): {failed}", file=sys.stderr)
     return len(failed)
 
 

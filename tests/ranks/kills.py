@@ -1,4 +1,4 @@
-"""Ranks that are killed while they write a snapshot in shards: ``python -m tests.ranks.kills FOLDER``."""
+"""Kill ranks while they write a sharded snapshot: ``python -m tests.ranks.kills FOLDER``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pte_tracking import extensions
 from pte_tracking._snapshots.shards import gather_shards
 from tests.crash import killing
-from tests.ranks import scenarios
+from tests.ranks.components import make_net, make_training_manager, read_rows, shard_layers, train_net
 from tests.ranks.forked import fork
 
-#: Which rank is killed where.
-PLACES = [
+#: Rank to kill and its kill point.
+KILL_POINTS = [
     (0, "torch:save:2:before"),
     (0, "pte_tracking._snapshots.shards:write_index:2:before"),
     (0, "pte_tracking._snapshots.shards:write_index:2:after"),
@@ -34,43 +35,43 @@ PLACES = [
 
 def train(folder: Path) -> None:
     torch.manual_seed(dist.get_rank())
-    net, optimizer = scenarios.learner(scenarios.shard)
-    saved = scenarios.extensions.snapshot(trigger=(2, "iteration"), n_retains=1)
-    manager = scenarios.learning(folder / "run", net, optimizer, saved)
+    net, optimizer = make_net(shard_layers)
+    saved = extensions.snapshot(trigger=(2, "iteration"), n_retains=1)
+    manager = make_training_manager(folder / "run", net, optimizer, saved)
     manager.resume()
-    scenarios.learn(manager, net, optimizer)
+    train_net(manager, net, optimizer)
 
 
-def result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path) -> dict[str, Any]:
     run = folder / "run"
     snapshots = sorted(path.name for path in run.glob("*snapshot*"))
     saved = gather_shards(run / "snapshot_iter_8")
     return {
         "snapshots": snapshots,
-        "rows": scenarios.rows(run),
+        "rows": read_rows(run),
         "listed": [entry["path"] for entry in json.loads((run / "checkpoints.json").read_text())],
         "weights": {key: tensor.tolist() for key, tensor in saved["models"]["main"].items()},
-        "ranks": [each["buffers"]["main"]["layers.1.running_mean"].tolist() for each in saved["ranks"]],
+        "ranks": [rank_state["buffers"]["main"]["layers.1.running_mean"].tolist() for rank_state in saved["ranks"]],
     }
 
 
 def main(folder: Path) -> None:
-    (folder / "whole").mkdir()
-    assert fork(train, 2, folder / "whole") == {}
-    for number, (rank, place) in enumerate(PLACES):
-        attempt = folder / str(number)
-        attempt.mkdir()
+    (folder / "uninterrupted").mkdir()
+    assert fork(train, 2, folder / "uninterrupted") == {}
+    for number, (rank, kill_point) in enumerate(KILL_POINTS):
+        attempt_folder = folder / str(number)
+        attempt_folder.mkdir()
 
-        def train_until_killed(out: Path, rank: int = rank, place: str = place) -> None:
+        def train_until_killed(out: Path, rank: int = rank, kill_point: str = kill_point) -> None:
             if dist.get_rank() == rank:
-                killing.arm(place)
+                killing.arm(kill_point)
             train(out)
 
-        ended = fork(train_until_killed, 2, attempt)
-        assert ended[rank] == -signal.SIGKILL, (place, ended)
-        assert None not in ended.values(), f"{place}: the other rank hung"
-        assert fork(train, 2, attempt) == {}, place
-        assert result(attempt) == result(folder / "whole"), place
+        exit_codes = fork(train_until_killed, 2, attempt_folder)
+        assert exit_codes[rank] == -signal.SIGKILL, (kill_point, exit_codes)
+        assert None not in exit_codes.values(), f"{kill_point}: the other rank hangs"
+        assert fork(train, 2, attempt_folder) == {}, kill_point
+        assert read_result(attempt_folder) == read_result(folder / "uninterrupted"), kill_point
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several processes that train together: one run, one log, one mind."""
+"""Metrics, triggers, and extensions on several ranks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import pte_tracking as pte
 from pte_tracking import extensions, triggers
 from pte_tracking._data.loader import _rescaled_position
 from pte_tracking._interface.progress import Progress
-from tests.ranks import scenarios
+from tests.ranks import scenarios, snapshot_scenarios
+from tests.ranks.components import read_rows
 from tests.ranks.forked import on_ranks
 
 pytestmark = pytest.mark.slow
 
 
 def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
-    first, second = on_ranks("means", 2, tmp_path)
+    first, second = on_ranks(scenarios.log_means, 2, tmp_path)
     assert first == second
-    # One process that sees the same values, one after the other, has the same means to the last bit.
+    # A single process that reports the same values in sequence computes bit-identical means.
     single_process_rows = []
     for interval in (slice(0, 3), slice(3, 6)):
-        interval_values = [values for rank in scenarios.SEEN for values in rank[interval]]
+        interval_values = [values for rank in scenarios.REPORTED for values in rank[interval]]
         out = tmp_path / str(interval.start)
         with pte.ExtensionsManager(
             {}, 1, [extensions.LogReport()], iters_per_epoch=len(interval_values), out_dir=out
@@ -33,7 +34,7 @@ def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
             for values in interval_values:
                 with manager.run_iteration():
                     pte.report(values)
-        single_process_rows += scenarios.rows(out)
+        single_process_rows += read_rows(out)
     evaluated = [value for rank in scenarios.EVALUATED for value in rank]
     single_process_rows[1]["val/x"] = sum(evaluated) / len(evaluated)
     clocks = {"epoch", "iteration"}
@@ -44,17 +45,17 @@ def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
 
 
 def test_row_uses_one_collective_and_other_iterations_none(tmp_path: Path) -> None:
-    for counted in on_ranks("collectives", 2, tmp_path):
-        assert counted[2:] == [{}, {"all_reduce": 1}] * 3
-        assert sum(counted[1].values()) <= 4  # the first one agrees upon the keys
+    for counts in on_ranks(scenarios.count_collectives_per_iteration, 2, tmp_path):
+        assert counts[2:] == [{}, {"all_reduce": 1}] * 3
+        assert sum(counts[1].values()) <= 4  # The first row also synchronizes the keys.
 
 
 def test_triggers_and_stop_are_decided_for_all_ranks(tmp_path: Path) -> None:
-    first, second = on_ranks("decisions", 2, tmp_path)
+    first, second = on_ranks(scenarios.record_trigger_decisions, 2, tmp_path)
     assert first == second
     assert first["best"] == [1, 2, 3]
-    assert first["function"] == [2, 4, 6], "rank 0 decides"
-    assert first["stopped"] == 6, "three intervals after the best mean of both"
+    assert first["function"] == [2, 4, 6], "rank 0 decides function triggers"
+    assert first["stopped"] == 6, "the lowest mean of both ranks is in interval 3, and patience is 3"
 
 
 def test_early_stopping_in_single_process_matches_two_ranks(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_early_stopping_in_single_process_matches_two_ranks(tmp_path: Path) -> N
 
 
 def test_disagreeing_ranks_raise_before_first_iteration(tmp_path: Path) -> None:
-    first, second = on_ranks("disagreements", 2, tmp_path)
+    first, second = on_ranks(scenarios.collect_disagreement_errors, 2, tmp_path)
     assert first == second
     assert len(first) == 11
     for name, message in first.items():
@@ -79,41 +80,41 @@ def test_disagreeing_ranks_raise_before_first_iteration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
 def test_resume_on_other_world_size_merges_partial_sums(before: int, after: int, tmp_path: Path) -> None:
-    on_ranks("sums_pooled", before, tmp_path)
+    on_ranks(scenarios.resume_within_interval, before, tmp_path)
     values = [float(rank) for rank in range(before)] * 3 + [10.0 + rank for rank in range(after)]
     mean = sum(values) / len(values)
-    for result in on_ranks("sums_pooled", after, tmp_path):
+    for result in on_ranks(scenarios.resume_within_interval, after, tmp_path):
         (row,) = result["rows"]
         assert row["x"] == row["ratio"] == mean
         assert result["best"] == -mean
 
 
 def test_resume_on_other_world_size_merges_sums_of_user_extension(tmp_path: Path) -> None:
-    on_ranks("own_sums", 2, tmp_path)
-    summed = on_ranks("own_sums", 3, tmp_path)
-    assert [one["x"] for one in summed] == [5, 1, 1]
+    on_ranks(scenarios.sum_in_user_extension, 2, tmp_path)
+    summed = on_ranks(scenarios.sum_in_user_extension, 3, tmp_path)
+    assert [state["x"] for state in summed] == [5, 1, 1]
 
 
 def test_manager_groups_use_default_group_timeout(tmp_path: Path) -> None:
-    assert on_ranks("timeouts", 2, tmp_path) == [[30.0, 30.0]] * 2
+    assert on_ranks(scenarios.read_group_timeouts, 2, tmp_path) == [[30.0, 30.0]] * 2
 
 
 def test_plateau_scheduler_uses_mean_of_all_ranks(tmp_path: Path) -> None:
-    # The means are 4, 5, 6 and 2: twice no better.
-    assert on_ranks("plateau", 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
+    # The means are 4, 5, 6 and 2: the second and third do not improve.
+    assert on_ranks(scenarios.record_plateau_learning_rates, 2, tmp_path) == [[1.0, 0.5, 0.25, 0.25]] * 2
 
 
 def test_print_report_pending_rows_are_printed_by_rank_0(tmp_path: Path) -> None:
-    on_ranks("printed", 2, tmp_path)
-    assert on_ranks("printed", 3, tmp_path) == [["iteration", "1", "2", "3"], [], []]
+    on_ranks(scenarios.print_pending_rows, 2, tmp_path)
+    assert on_ranks(scenarios.print_pending_rows, 3, tmp_path) == [["iteration", "1", "2", "3"], [], []]
 
 
 def test_snapshot_condition_is_decided_by_rank_0(tmp_path: Path) -> None:
-    assert on_ranks("on_condition", 2, tmp_path) == [["snapshot_iter_2"]] * 2
+    assert on_ranks(snapshot_scenarios.save_on_condition, 2, tmp_path) == [["snapshot_iter_2"]] * 2
 
 
 def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
-    assert on_ranks("warned", 2, tmp_path) == [
+    assert on_ranks(scenarios.collect_warnings, 2, tmp_path) == [
         [
             "Sinks are configured",
             "'not reported' was not reported during an interval. Keys reported in this iteration: none.",
@@ -125,21 +126,24 @@ def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
 
 
 def test_stop_trigger_resumes_exactly_on_each_rank(tmp_path: Path) -> None:
-    for uninterrupted, resumed in on_ranks("stops_exactly", 2, tmp_path):
+    for uninterrupted, resumed in on_ranks(scenarios.resume_stop_trigger, 2, tmp_path):
         assert resumed == uninterrupted
 
 
 def test_logging_before_restore_does_not_prevent_resume(tmp_path: Path) -> None:
-    assert on_ranks("logged_before", 2, tmp_path) == [{"load_state_dict": 2, "autoload": 1}] * 2
+    assert on_ranks(scenarios.log_before_restore, 2, tmp_path) == [{"load_state_dict": 2, "autoload": 1}] * 2
 
 
 def test_rank_0_extension_with_collective_trigger_runs(tmp_path: Path) -> None:
-    assert on_ranks("statistics", 2, tmp_path) == [2, 2]
+    assert on_ranks(scenarios.run_statistics_on_rank_0, 2, tmp_path) == [2, 2]
 
 
 def test_signal_to_one_rank_saves_and_exits_on_all_ranks(tmp_path: Path) -> None:
     status = 128 + signal.SIGUSR1
-    assert on_ranks("signalled", 2, tmp_path) == [{"status": status, "iteration": 3, "is there": True}] * 2
+    assert (
+        on_ranks(snapshot_scenarios.save_on_signal, 2, tmp_path)
+        == [{"status": status, "iteration": 3, "snapshot exists": True}] * 2
+    )
 
 
 @given(before=st.integers(1, 50), after=st.integers(1, 50), completed=st.integers(0, 200))
@@ -153,5 +157,5 @@ def test_progress_and_data_position_agree_on_other_world_size(before: int, after
 
 
 def test_value_reported_on_one_rank_is_logged(tmp_path: Path) -> None:
-    results = on_ranks("reported_by_one", 3, tmp_path)
+    results = on_ranks(scenarios.report_on_one_rank, 3, tmp_path)
     assert results == [[{"x": 4.0, "epoch": 1, "iteration": 2}]] * 3

@@ -1,4 +1,4 @@
-"""Trainings under torchrun, in each front end: one run, and an end that everybody is told of."""
+"""Runs under torchrun in every front end."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from pte_tracking._store.events import Rewound
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
-from tests.ranks.scenarios import rows
+from tests.ranks.components import read_rows
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised by MLflow
 ]
 
 
 def torchrun(
     out: Path, *words: str, ranks: int = 2, launcher: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Train as a user starts it."""
+    """Run ``tests.ranks.training`` with torchrun."""
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *launcher]
-    # A port of its own for each, so that several can run side by side.
+    # Port 0 selects a free port, so that several groups can run at the same time.
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "tests.ranks.training"]
     with subprocess.Popen(
         [*command, "--out", str(out), *words],
         cwd=Path(__file__).parents[2],
-        # The store that torchrun shares with its ranks keeps the addresses of the group before a restart, and gloo may
-        # take those (torch 2.13).
+        # After a restart, the store that torchrun shares with its ranks still contains the addresses of the previous
+        # group, and gloo may connect to them (torch 2.13).
         env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,14 +53,14 @@ def torchrun(
         start_new_session=True,
     ) as process:
         try:
-            printed, told = process.communicate(timeout=150)
+            stdout, stderr = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    return subprocess.CompletedProcess(command, process.returncode, printed, told)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def the_run(store: str) -> Run:
+def get_run(store: str) -> Run:
     client = MlflowClient(store)
     (run,) = client.search_runs(["0"])
     return run
@@ -75,11 +75,11 @@ def test_front_ends_write_equal_rows_on_rank_0_only(tmp_path: Path) -> None:
         identity = json.loads((out / "run.json").read_text())["id"]
         assert not (out / "previous").exists()
         others = re.findall(r"^\[\w+1\]:(.*)", done.stdout + done.stderr, re.MULTILINE)
-        assert others == [f"rank 1: run {identity}, 0 of its files open, 1 thread"]
-        assert "main/loss" in done.stdout, "rank 0 prints its report"
+        assert others == [f"rank 1: run {identity}, open files: 0, threads: 1"]
+        assert "main/loss" in done.stdout, "rank 0 must print the report"
         state = torch.load(out / "snapshot_iter_4")
         assert [name for name in state["models"]["main"] if name.startswith("module.")] == []
-        logs.append(rows(out))
+        logs.append(read_rows(out))
     assert [row["iteration"] for row in logs[0]] == [3, 6, 9, 12]
     assert logs[0] == logs[1] == logs[2]
 
@@ -94,19 +94,19 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
     assert done.returncode != 0
     end = time.monotonic() + 60
     while backlog(out, Manifest.load(out)) and time.monotonic() < end:
-        time.sleep(0.2)  # the delivery process outlives the ranks
+        time.sleep(0.2)  # The delivery process outlives the ranks.
     assert backlog(out, Manifest.load(out)) == []
     assert read_status(out) == "FAILED"
-    assert the_run(mlflow_store).info.status == "FAILED"
+    assert get_run(mlflow_store).info.status == "FAILED"
     board = EventAccumulator(str(out))
     board.Reload()
     data = plugin_data_pb2.HParamsPluginData.FromString(
         board.SummaryMetadata("_hparams_/session_end_info").plugin_data.content
     )
     assert data.session_end_info.status == api_pb2.STATUS_FAILURE
-    # What was reported before is there: the row of iteration 3, which both ranks have seen.
-    assert [row["iteration"] for row in rows(out)] == [3]
-    history = MlflowClient(mlflow_store).get_metric_history(the_run(mlflow_store).info.run_id, "main/loss")
+    # The row of iteration 3 is logged. Both ranks completed it before the failure.
+    assert [row["iteration"] for row in read_rows(out)] == [3]
+    history = MlflowClient(mlflow_store).get_metric_history(get_run(mlflow_store).info.run_id, "main/loss")
     assert [point.step for point in history] == [3]
 
 
@@ -115,19 +115,19 @@ def test_restarted_group_resumes_same_run(
     kind: list[str], tmp_path: Path, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_store)
-    assert torchrun(tmp_path / "whole", *kind).returncode == 0
-    # By then the first snapshot is whole: the second one has waited for it.
-    again = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
-    done = torchrun(tmp_path / "killed", *kind, *again, launcher=("--max-restarts", "3"))
+    assert torchrun(tmp_path / "uninterrupted", *kind).returncode == 0
+    # In iteration 10 the first snapshot is complete, because the second one waited for it.
+    options = ["--kill", "1", "10", "--once", "--resume", "--sinks", "json", "mlflow"]
+    done = torchrun(tmp_path / "killed", *kind, *options, launcher=("--max-restarts", "3"))
     assert done.returncode == 0, done.stderr
     rewound = [event for event, _ in journal_reader.read(tmp_path / "killed" / JOURNAL) if isinstance(event, Rewound)]
-    assert [event.step for event in rewound] in ([4], [8]), "it goes on, and does not begin again"
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert [event.step for event in rewound] in ([4], [8]), "the restarted group must resume from a snapshot"
+    assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "uninterrupted")
     assert read_status(tmp_path / "killed") == "FINISHED"
     assert sync(tmp_path / "killed", timeout=60) == []
     assert not (tmp_path / "killed" / "previous").exists()
-    run = the_run(mlflow_store)
+    run = get_run(mlflow_store)
     assert run.info.status == "FINISHED"
     history = MlflowClient(mlflow_store).get_metric_history(run.info.run_id, "main/loss")
     points: list[Any] = [(point.step, point.value) for point in history]
-    assert points == [(row["iteration"], row["main/loss"]) for row in rows(tmp_path / "whole")]
+    assert points == [(row["iteration"], row["main/loss"]) for row in read_rows(tmp_path / "uninterrupted")]

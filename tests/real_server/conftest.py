@@ -1,4 +1,4 @@
-"""A server that asks for user name and password."""
+"""MLflow server with user authentication."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ auth_cache_ttl_seconds = 600
 """
 
 
-class Guarded(NamedTuple):
-    """The server, and who may do everything there."""
+class AuthServer(NamedTuple):
+    """Address of a server and the credentials of its administrator."""
 
     uri: str
     user: str
@@ -36,19 +36,19 @@ class Guarded(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def guarded_server(
+def auth_server(
     database: Postgres, bucket: ObjectStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Guarded]:
-    """An MLflow server with ``--app-name basic-auth`` on PostgreSQL and the object store."""
-    folder = tmp_path_factory.mktemp("guarded-server")
+) -> Iterator[AuthServer]:
+    """MLflow server with ``--app-name basic-auth``, PostgreSQL and the object store."""
+    folder = tmp_path_factory.mktemp("auth-server")
     user, password = f"user-{uuid.uuid4().hex}", f"secret-{uuid.uuid4().hex}"
-    (folder / "auth.ini").write_text(_SETTINGS.format(database=database.create("access"), user=user))
+    (folder / "auth.ini").write_text(_SETTINGS.format(database=database.create("auth_users"), user=user))
     environment = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": uuid.uuid4().hex,
         **bucket.environment,
     }
-    store = database.create("guarded")
-    with servers.serve(folder, store, f"s3://{BUCKET}/guarded", environment, "--app-name", "basic-auth") as uri:
-        yield Guarded(uri, user, password)
+    store = database.create("auth_store")
+    with servers.serve(folder, store, f"s3://{BUCKET}/auth", environment, "--app-name", "basic-auth") as uri:
+        yield AuthServer(uri, user, password)

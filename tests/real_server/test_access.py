@@ -1,4 +1,4 @@
-"""A server that asks for a password: it is found in the environment, and stays there."""
+"""MLflow credentials: read from the environment and never written, printed or passed as arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking.testing import RecordedRun
 from tests.postgres import Postgres
-from tests.real_server.conftest import Guarded
+from tests.real_server.conftest import AuthServer
 from tests.real_server.training import ITERATIONS, KILLED_IN
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -42,71 +42,71 @@ def experiment(monkeypatch: pytest.MonkeyPatch, mlflow_environment: None) -> str
 
 
 @contextlib.contextmanager
-def command_lines() -> Iterator[set[str]]:
-    """The command lines of all processes that live meanwhile, but for the shortest-lived ones."""
-    seen: set[str] = set()
+def collect_command_lines() -> Iterator[set[str]]:
+    """Collect the command lines of all running processes every 0.02 seconds."""
+    command_lines: set[str] = set()
     stop = threading.Event()
 
     def collect() -> None:
         while not stop.wait(0.02):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    seen.add(path.read_text(errors="replace").replace("\0", " "))
+                    command_lines.add(path.read_text(errors="replace").replace("\0", " "))
 
     watcher = threading.Thread(target=collect)
     watcher.start()
     try:
-        yield seen
+        yield command_lines
     finally:
         stop.set()
         watcher.join()
 
 
-def environment(server: Guarded, where: str, password: str | None = None) -> dict[str, str]:
-    """A user's environment with the secrets in one of the places where MLflow's users put them."""
-    said = server._replace(password=password or server.password)
-    if where == "in the URI":
-        return {**os.environ, "MLFLOW_TRACKING_URI": said.uri_with_secrets}
+def make_environment(server: AuthServer, location: str, password: str | None = None) -> dict[str, str]:
+    """Create an environment with the credentials in the tracking URI or in variables."""
+    credentials = server._replace(password=password or server.password)
+    if location == "in the URI":
+        return {**os.environ, "MLFLOW_TRACKING_URI": credentials.uri_with_secrets}
     return {
         **os.environ,
-        "MLFLOW_TRACKING_URI": said.uri,
-        "MLFLOW_TRACKING_USERNAME": said.user,
-        "MLFLOW_TRACKING_PASSWORD": said.password,
+        "MLFLOW_TRACKING_URI": credentials.uri,
+        "MLFLOW_TRACKING_USERNAME": credentials.user,
+        "MLFLOW_TRACKING_PASSWORD": credentials.password,
     }
 
 
-def pte(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_pte(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pte_tracking._cli", *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
 def fetch(uri: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What a resume does first."""
+    """Fetch the checkpoint of a run, as ``resume()`` does."""
     command = [sys.executable, "-c", FETCH, uri, str(folder)]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
-def steps(database: Postgres, experiment: str) -> list[int]:
-    """Those of the points that the server has."""
+def read_steps(database: Postgres, experiment: str) -> list[int]:
+    """Return the steps of the data points in the database of the server."""
     query = f"""SELECT step FROM metrics JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
         WHERE key = 'loss' AND experiments.name = '{experiment}' ORDER BY step"""
-    return [step for (step,) in database.ask(query, "guarded")]
+    return [step for (step,) in database.query(query, "auth_store")]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what the delivery, which imports MLflow first, is about to do."""
+    """Wait up to 60 seconds. The delivery process takes seconds to import MLflow."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("where", ["in variables", "in the URI"])
+@pytest.mark.parametrize("location", ["in variables", "in the URI"])
 def test_secrets_stay_in_environment(
-    where: str, guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
+    location: str, auth_server: AuthServer, database: Postgres, experiment: str, tmp_path: Path
 ) -> None:
-    run, env = tmp_path / "run", environment(guarded_server, where)
-    with command_lines() as seen:
+    run, env = tmp_path / "run", make_environment(auth_server, location)
+    with collect_command_lines() as command_lines:
         command = [sys.executable, str(SCRIPT), str(run), "-", "wait"]
         with subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -114,24 +114,23 @@ def test_secrets_stay_in_environment(
             wait_until(lambda: Cursor.load(run, "mlflow").seq >= KILLED_IN)
             holder = lock.holder(run / DELIVERY_LOCK)
             assert holder is not None
-            assert holder.pid is not None
-            delivery = Path("/proc", str(holder.pid), "environ").read_text()
-            said, _ = training.communicate(timeout=60)
-        assert training.returncode == 0, said
-        synced = pte("sync", str(run), env=env)
-        shown = pte("show", str(run), env=env)
+            delivery_environment = Path("/proc", str(holder.pid), "environ").read_text()
+            output, _ = training.communicate(timeout=60)
+        assert training.returncode == 0, output
+        synced = run_pte("sync", str(run), env=env)
+        shown = run_pte("show", str(run), env=env)
         run_id = Cursor.load(run, "mlflow").state["run_id"]
         fetched = fetch(f"runs:/{run_id}", tmp_path, env)
     assert fetched.stdout == f"snapshot_iter_{ITERATIONS}\n", fetched.stderr
-    assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
+    assert read_steps(database, experiment) == [*range(1, ITERATIONS + 1)]
     for program in ("training.py", "pte_tracking._delivery.process", "pte_backends.mlflow"):
-        assert any(program in line for line in seen), program
+        assert any(program in line for line in command_lines), program
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(guarded_server.uri in text for text in written)
-    outputs = [said, synced.stdout, synced.stderr, shown.stdout, shown.stderr, fetched.stdout, fetched.stderr]
-    for secret in (guarded_server.password, guarded_server.user):
-        assert secret in delivery
-        assert not [text for text in [*written, *outputs, *seen] if secret in text]
+    assert any(auth_server.uri in text for text in written)
+    outputs = [output, synced.stdout, synced.stderr, shown.stdout, shown.stderr, fetched.stdout, fetched.stderr]
+    for secret in (auth_server.password, auth_server.user):
+        assert secret in delivery_environment
+        assert not [text for text in [*written, *outputs, *command_lines] if secret in text]
 
 
 def pending_lines(shown: str) -> list[str]:
@@ -140,38 +139,38 @@ def pending_lines(shown: str) -> list[str]:
 
 
 def test_wrong_password_prints_one_line_and_loses_nothing(
-    guarded_server: Guarded, database: Postgres, experiment: str, tmp_path: Path
+    auth_server: AuthServer, database: Postgres, experiment: str, tmp_path: Path
 ) -> None:
-    run, wrong = tmp_path / "run", f"wrong-{uuid.uuid4().hex}"
-    env = environment(guarded_server, "in the URI", wrong)
+    run, wrong_password = tmp_path / "run", f"wrong-{uuid.uuid4().hex}"
+    env = make_environment(auth_server, "in the URI", wrong_password)
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(run), "-"], env=env, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
     wait_until(lambda: Cursor.load(run, "mlflow").error)
-    shown = pte("show", str(run), env=env).stdout
+    shown = run_pte("show", str(run), env=env).stdout
     (line,) = pending_lines(shown)
-    assert f"{guarded_server.uri} rejected the credentials" in line
+    assert f"{auth_server.uri} rejected the credentials" in line
     assert "MLFLOW_TRACKING_PASSWORD" in line
-    assert steps(database, experiment) == []
-    failed = pte("sync", str(run), "--timeout", "1", env=env)
+    assert read_steps(database, experiment) == []
+    failed = run_pte("sync", str(run), "--timeout", "1", env=env)
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1] == line
-    # The process that delivers behind has the wrong one, for ever.
+    # The delivery process keeps running with the wrong password.
     wait_until(lambda: lock.is_held(run / DELIVERY_LOCK))
-    synced = pte("sync", str(run), env=environment(guarded_server, "in the URI"))
+    synced = run_pte("sync", str(run), env=make_environment(auth_server, "in the URI"))
     assert synced.returncode == 0, synced.stderr
-    assert steps(database, experiment) == [*range(1, ITERATIONS + 1)]
-    assert pending_lines(pte("show", str(run), env=env).stdout) == []
+    assert read_steps(database, experiment) == [*range(1, ITERATIONS + 1)]
+    assert pending_lines(run_pte("show", str(run), env=env).stdout) == []
     written = [path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     outputs = [done.stderr, shown, failed.stderr, synced.stderr]
-    assert not [text for text in [*written, *outputs] if wrong in text or guarded_server.password in text]
+    assert not [text for text in [*written, *outputs] if wrong_password in text or auth_server.password in text]
 
 
 def test_fetch_with_wrong_password_prints_one_line(
-    guarded_server: Guarded, mlflow_environment: None, tmp_path: Path
+    auth_server: AuthServer, mlflow_environment: None, tmp_path: Path
 ) -> None:
-    env = environment(guarded_server, "in variables", "wrong")
+    env = make_environment(auth_server, "in variables", "wrong_password")
     done = fetch(f"runs:/{uuid.uuid4().hex}", tmp_path, env)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
@@ -180,20 +179,20 @@ def test_fetch_with_wrong_password_prints_one_line(
 
 
 def test_user_without_write_permission_raises_permission_error(
-    guarded_server: Guarded, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    auth_server: AuthServer, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deliver(name: str, user: str, password: str) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-        RecordedRun(tmp_path / name, MLflowSink(guarded_server.uri, experiment)).deliver()
+        RecordedRun(tmp_path / name, MLflowSink(auth_server.uri, experiment)).deliver()
 
-    deliver("theirs", guarded_server.user, guarded_server.password)
+    deliver("admin", auth_server.user, auth_server.password)
     guest = f"guest-{uuid.uuid4().hex}"
     body = json.dumps({"username": guest, "password": "a long password"}).encode()
-    request = urllib.request.Request(f"{guarded_server.uri}/api/2.0/mlflow/users/create", body)
+    request = urllib.request.Request(f"{auth_server.uri}/api/2.0/mlflow/users/create", body)
     request.add_header("Content-Type", "application/json")
-    credentials = b64encode(f"{guarded_server.user}:{guarded_server.password}".encode()).decode()
+    credentials = b64encode(f"{auth_server.user}:{auth_server.password}".encode()).decode()
     request.add_header("Authorization", f"Basic {credentials}")
     urllib.request.urlopen(request, timeout=10).close()
     with pytest.raises(PermissionError, match="denied write access"):
-        deliver("ours", guest, "a long password")
+        deliver("guest", guest, "a long password")

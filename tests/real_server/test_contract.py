@@ -1,4 +1,4 @@
-"""The MLflow backend keeps the contract where the server's database is PostgreSQL, which is stricter than sqlite."""
+"""Backend contract for MLflow with PostgreSQL, which accepts fewer values than SQLite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._store import events
 from pte_tracking.testing import RecordedRun
-from tests.mlflow_contract import ServerContract
+from tests.mlflow_contract import MLflowServerContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 
@@ -28,7 +28,7 @@ def find_run(uri: str, experiment: str) -> Run:
     return run
 
 
-class TestContract(ServerContract):
+class TestPostgresContract(MLflowServerContract):
     @pytest.fixture
     def uri(self, real_server: str) -> str:
         return real_server

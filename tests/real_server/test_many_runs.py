@@ -1,4 +1,4 @@
-"""Many runs at one server at once: nothing is lost or doubled, and the server is not asked for each row."""
+"""Concurrent delivery of several runs to one server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_concurrent_runs_are_delivered_without_loss_or_duplicates(
     assert [training.wait(90) for training in trainings] == [0] * RUNS
     for folder in folders:
         assert sync(folder, timeout=60) == []
-    rows = database.ask(
+    rows = database.query(
         f"""SELECT run_uuid, key, array_agg(step ORDER BY step), array_agg(value ORDER BY step), min(status)
         FROM metrics JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)
         WHERE experiments.name = '{experiment}'

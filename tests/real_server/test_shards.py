@@ -1,4 +1,4 @@
-"""Snapshots in shards at a real server: each of their files in the object store, and none of those that were pruned."""
+"""Sharded snapshots on an MLflow server: every file is in the object store, except those of pruned snapshots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from pte_tracking import extensions
 from pte_tracking._delivery.sync import sync
 from tests.object_store import ObjectStore
-from tests.ranks import scenarios
+from tests.ranks import snapshot_scenarios
+from tests.ranks.components import RankDependentNet, make_training_manager
 from tests.ranks.forked import on_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
@@ -26,7 +27,7 @@ def test_training_resumes_from_tracked_sharded_snapshot(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
     monkeypatch.setenv("SINKS", "json,mlflow")
     monkeypatch.setenv("N_RETAINS", "2")
-    on_ranks("trained", 2, tmp_path)
+    on_ranks(snapshot_scenarios.train_sharded, 2, tmp_path)
     assert sync(tmp_path / "run", timeout=30) == []
 
     client = MlflowClient(real_server)
@@ -43,9 +44,9 @@ def test_training_resumes_from_tracked_sharded_snapshot(
     }
 
     (run,) = client.search_runs([experiment_id])
-    net = scenarios.Learner()
+    net = RankDependentNet()
     optimizer, saved = torch.optim.Adam(net.parameters(), 0.01), extensions.snapshot(trigger=(2, "iteration"))
-    manager = scenarios.learning(tmp_path / "elsewhere", net, optimizer, saved, epochs=3)
+    manager = make_training_manager(tmp_path / "elsewhere", net, optimizer, saved, epochs=3)
     resumed = manager.resume(f"runs:/{run.info.run_id}")
     manager.close()
     assert resumed is not None

@@ -1,4 +1,4 @@
-"""A whole training at a real server: each point once in PostgreSQL, figures and checkpoints in the object store."""
+"""Complete training with an MLflow server that uses PostgreSQL and an object store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from pte_tracking._delivery.sync import sync
 from tests.object_store import ObjectStore
 from tests.postgres import Postgres
-from tests.real_server.training import ARTIFACT, ITERATIONS, KILLED_IN, value
+from tests.real_server.training import ARTIFACT, ITERATIONS, KILLED_IN, get_value
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_environment")]
 SCRIPT = Path(__file__).with_name("training.py")
@@ -47,15 +47,15 @@ def test_training_events_are_stored_exactly_once(
     (run,) = client.search_runs([experiment_id])
     assert (run.info.status, run.data.params) == (status, {"lr": "0.1"})
 
-    # As it stands in the table: MLflow's own answers would hide what is there twice.
-    rows = database.ask(
+    # Query the table directly, because the MLflow API hides duplicates.
+    rows = database.query(
         f"SELECT step, value, is_nan FROM metrics WHERE run_uuid = '{run.info.run_id}' AND key = 'loss' ORDER BY step",
         "mlflow",
     )
     assert [step for step, *_ in rows] == [*range(1, last + 1)]
     for step, number, is_nan in rows:
-        assert is_nan == math.isnan(value(step))
-        assert is_nan or number == value(step)
+        assert is_nan == math.isnan(get_value(step))
+        assert is_nan or number == get_value(step)
 
     models = client.search_logged_models([experiment_id])
     assert {(model.name, model.status) for model in models} == {
@@ -69,7 +69,7 @@ def test_training_events_are_stored_exactly_once(
 
     for artifact_name, local_path in {
         "figures/plot.png": f"figures/plot/step_{last // 100 * 100}.png",
-        f"a folder/{ARTIFACT}": ARTIFACT,
+        f"a directory/{ARTIFACT}": ARTIFACT,
     }.items():
         assert f"{experiment_id}/{run.info.run_id}/artifacts/{artifact_name}" in stored_objects
         fetched = Path(client.download_artifacts(run.info.run_id, artifact_name, str(tmp_path)))

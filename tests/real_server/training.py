@@ -1,7 +1,7 @@
-"""A training beside a real server: ``python training.py DIRECTORY URI [ending]``; secrets are in the environment.
+"""Training for the real-server tests: ``python training.py DIRECTORY URI [close|kill|wait]``.
 
-``URI`` may be ``-`` for what ``MLFLOW_TRACKING_URI`` says. With the ending ``kill`` it kills itself half-way; with
-``wait`` it waits there until its standard input ends.
+With the URI ``-``, the script uses ``MLFLOW_TRACKING_URI``. Credentials are read from the environment. ``kill`` ends
+the script with SIGKILL after half of the iterations. ``wait`` pauses it there until standard input is closed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ ARTIFACT_IN = 10
 ARTIFACT = "ünd &+=~.txt"
 
 
-def value(iteration: int) -> float:
-    """What is reported in an iteration."""
+def get_value(iteration: int) -> float:
+    """Return the loss of an iteration. Every hundredth is NaN."""
     return math.nan if iteration % 100 == 0 else iteration / 7
 
 
@@ -49,11 +49,11 @@ def main(directory: str, uri: str, ending: str = "close") -> None:
     with manager:
         for iteration in range(1, ITERATIONS + 1):
             with manager.run_iteration():
-                pte.report({"loss": torch.tensor(value(iteration), dtype=torch.float64)})
+                pte.report({"loss": torch.tensor(get_value(iteration), dtype=torch.float64)})
             if iteration == ARTIFACT_IN:
                 path = Path(directory, ARTIFACT)
                 path.write_text("an artifact")
-                manager.run.log_artifact(path, "a folder")
+                manager.run.log_artifact(path, "a directory")
             if iteration == KILLED_IN and ending == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if iteration == KILLED_IN and ending == "wait":

@@ -1,4 +1,4 @@
-"""Train in processes that are killed by SIGKILL, and resume: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
+"""Kill and resume a training process: ``python -m tests.snapshots.kills FRONT_END FOLDER``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from tests.crash import killing
 from tests.snapshots import small_training as small
 
-#: Code positions while a snapshot is written and while a snapshot is pruned.
-PLACES = [
+#: Kill points while a snapshot is written, registered or pruned.
+KILL_POINTS = [
     "torch:save:2:before",
     "torch:save:1:after",
     "os:fsync:3:before",
@@ -37,7 +37,7 @@ def kill_in(iteration: int) -> small.Hook:
 
 
 def session(out: Path, front_end: str, prepare: Callable[[], object] = lambda: None, hook: Any = None) -> int:
-    """Train in a child process. Return its exit code, which is negative after a signal."""
+    """Train in a forked child, and return its exit code: negative signal number, or 0 on success."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -62,24 +62,24 @@ def train(out: Path, front_end: str, hook: small.Hook) -> None:
 def read_result(out: Path) -> dict[str, Any]:
     return {
         "weights": json.loads((out / "weights.json").read_text()),
-        "rows": small.rows(out),
+        "rows": small.read_rows(out),
         "files": sorted(path.name for path in out.glob("*snapshot*")),
     }
 
 
 def main(front_end: str, folder: Path) -> None:
-    # This also loads the lazy imports of torch once for all children.
-    train(folder / "whole", front_end, lambda iteration: None)
+    # Train once in this process, so that lazy imports of torch happen before the forks.
+    train(folder / "uninterrupted", front_end, lambda iteration: None)
     exit_codes = []
-    for place in PLACES:
-        out = folder / place.replace(":", "_")
-        exit_codes.append(session(out, front_end, lambda place=place: killing.arm(place)))
-        assert session(out, front_end) == 0, place
-        assert read_result(out) == read_result(folder / "whole"), place
+    for kill_point in KILL_POINTS:
+        out = folder / kill_point.replace(":", "_")
+        exit_codes.append(session(out, front_end, lambda kill_point=kill_point: killing.arm(kill_point)))
+        assert session(out, front_end) == 0, kill_point
+        assert read_result(out) == read_result(folder / "uninterrupted"), kill_point
     out = folder / "iterations"
     exit_codes += [session(out, front_end, hook=kill_in(iteration)) for iteration in (4, 11, 16, 17, 24)]
     assert session(out, front_end) == 0
-    assert read_result(out) == read_result(folder / "whole")
+    assert read_result(out) == read_result(folder / "uninterrupted")
     assert exit_codes == [-signal.SIGKILL] * len(exit_codes), exit_codes
 
 

@@ -1,6 +1,6 @@
-"""Train until a signal preempts the training: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
+"""Training that waits for preemption: ``python -m tests.snapshots.preempted FOLDER SIGNAL``.
 
-The training creates the file ``waiting`` and continues after a minute or when the file ``signalled`` exists.
+The script creates the file ``waiting`` and continues after 60 seconds, or as soon as the file ``signalled`` exists.
 """
 
 import signal
@@ -22,5 +22,6 @@ if __name__ == "__main__":
             while not (out / "signalled").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
 
-    extension_list = small.default_extensions(on_signal=signal.Signals[sys.argv[2]])
-    small.train(out, hook=wait, workers=2, extension_list=extension_list)
+    small.train(
+        out, hook=wait, workers=2, extension_list=small.default_extensions(on_signal=signal.Signals[sys.argv[2]])
+    )

@@ -1,10 +1,10 @@
-"""Training of a few milliseconds with every kind of state that a resume restores, for each front end."""
+"""Short deterministic training with every kind of state that a resume must restore, in each front end."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from pte_tracking._store.events import Checkpoint
 ITERATIONS = 8  # per epoch
 EPOCHS = 3
 
-#: Called in each iteration with its number, for example to kill the process.
+#: Receives the number of the current iteration, for example to kill the process in it.
 Hook = Callable[[int], object]
 
 
-class Augmented(Dataset[tuple[Tensor, int]]):
-    """Samples with random noise of all generators."""
+class AugmentedDataset(Dataset[tuple[Tensor, int]]):
+    """Dataset that adds noise from the generators of torch, random and NumPy."""
 
     def __init__(self) -> None:
         self._samples = torch.linspace(-1, 1, 32 * 4).reshape(32, 4)
@@ -40,8 +40,8 @@ class Augmented(Dataset[tuple[Tensor, int]]):
         return self._samples[index] + noise, index % 3
 
 
-class Parts:
-    """Components of the training, equal in each instance."""
+class TrainingParts:
+    """Model, optimizer, scheduler, averaged model and loader with fixed seeds."""
 
     def __init__(self, workers: int = 0, stateful: bool = False) -> None:
         torch.set_num_threads(1)
@@ -54,8 +54,8 @@ class Parts:
         self.average = torch.optim.swa_utils.AveragedModel(
             self.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
         )
-        kind: Any = StatefulDataLoader if stateful else DataLoader
-        self.loader: Iterable[Any] = kind(Augmented(), batch_size=4, shuffle=True, num_workers=workers)
+        loader_class: Any = StatefulDataLoader if stateful else DataLoader
+        self.loader: Iterable[Any] = loader_class(AugmentedDataset(), batch_size=4, shuffle=True, num_workers=workers)
         self.state_objects = {"scheduler": self.scheduler, "average": self.average}
 
     def loss(self, samples: Tensor, labels: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class Parts:
         self.average.update_parameters(self.model)
 
     def weights(self) -> dict[str, list[float]]:
-        named = {**self.model.state_dict(), **self.average.state_dict(prefix="average.")}
-        return {name: value.double().flatten().tolist() for name, value in named.items()}
+        state = {**self.model.state_dict(), **self.average.state_dict(prefix="average.")}
+        return {name: value.double().flatten().tolist() for name, value in state.items()}
 
 
 def default_extensions(**snapshot: Any) -> list[Any]:
@@ -88,11 +88,13 @@ def default_extensions(**snapshot: Any) -> list[Any]:
     ]
 
 
-def plain_loop(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
+def train_plain_loop(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     manager = pte.ExtensionsManager(
         parts.model, EPOCHS, extension_list, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
     )
-    resumed = manager.resume(source) if source else None
+    resumed = manager.resume(resume_from) if resume_from else None
     for batch in manager.batches(parts.loader):
         with manager.run_iteration():
             parts.update(batch)
@@ -100,7 +102,9 @@ def plain_loop(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, s
     return resumed
 
 
-def trainer(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
+def train_with_trainer(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     parts.optimizer.target = parts.model  # type: ignore[attr-defined]
 
     class Updater(updaters.StandardUpdater):
@@ -111,12 +115,14 @@ def trainer(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, sour
 
     updater = Updater(parts.loader, parts.optimizer, loss_func=parts.loss)
     training = pte.Trainer(updater, (EPOCHS, "epoch"), out, extension_list, state_objects=parts.state_objects)
-    resumed = training.resume(source) if source else None
+    resumed = training.resume(resume_from) if resume_from else None
     training.run()
     return resumed
 
 
-def ignite(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, source: str | None) -> Checkpoint | None:
+def train_with_ignite(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: Any) -> None:
@@ -133,24 +139,24 @@ def ignite(out: Path, parts: Parts, extension_list: list[Any], hook: Hook, sourc
         out_dir=out,
         state_objects=parts.state_objects,
     )
-    resumed = manager.resume(source) if source else None
+    resumed = manager.resume(resume_from) if resume_from else None
     engine.run(parts.loader, max_epochs=EPOCHS)
     return resumed
 
 
-FRONT_ENDS = {"plain loop": plain_loop, "trainer": trainer, "ignite": ignite}
+FRONT_ENDS = {"plain loop": train_plain_loop, "trainer": train_with_trainer, "ignite": train_with_ignite}
 
 
-class Killed(BaseException):
-    """Exception that stops a training. Unlike SIGKILL, it ends the run."""
+class Stopped(BaseException):
+    """Interrupts a training in an iteration. Unlike with SIGKILL, the manager still ends the run."""
 
 
-def kill_at(iteration: int) -> Hook:
-    """Return a hook that stops the training in an iteration."""
+def stop_at(iteration: int) -> Hook:
+    """Create a hook that interrupts the training in ``iteration``."""
 
     def hook(current: int) -> None:
         if current == iteration:
-            raise Killed
+            raise Stopped
 
     return hook
 
@@ -160,33 +166,32 @@ def train(
     *,
     front_end: str = "plain loop",
     hook: Hook = lambda iteration: None,
-    source: str | None = "latest",
+    resume_from: str | None = "latest",
     extension_list: list[Any] | None = None,
-    **parts: Any,
+    **part_options: Any,
 ) -> tuple[dict[str, list[float]], Checkpoint | None]:
-    """Train or resume. Return the weights and the checkpoint resumed from."""
-    components = Parts(**parts)
+    """Train, or resume if there is a snapshot.
+
+    Returns:
+        Final weights, and the checkpoint from which the run resumed. None for a new run.
+    """
+    parts = TrainingParts(**part_options)
     resumed = FRONT_ENDS[front_end](
-        out, components, default_extensions() if extension_list is None else extension_list, hook, source
+        out, parts, default_extensions() if extension_list is None else extension_list, hook, resume_from
     )
-    return components.weights(), resumed
+    return parts.weights(), resumed
 
 
 def train_until(out: Path, iteration: int, **options: Any) -> None:
-    """Train and stop in the middle of an iteration."""
+    """Train and interrupt the run in ``iteration``."""
     try:
-        train(out, hook=kill_at(iteration), **options)
-    except Killed:
+        train(out, hook=stop_at(iteration), **options)
+    except Stopped:
         return
-    raise AssertionError("The training was not stopped.")
+    raise AssertionError(f"the training ended before iteration {iteration}")
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
-    """Return the rows of the log without times."""
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """Read the rows of the JSON log without ``elapsed_time``."""
     log = json.loads((out / "log").read_text())
     return [{key: value for key, value in row.items() if key != "elapsed_time"} for row in log]
-
-
-def steps(out: Path) -> Iterator[int]:
-    """Return the steps of the snapshots in a run directory."""
-    return iter(sorted(int(path.name.rpartition("_")[2]) for path in out.glob("snapshot_iter_*")))

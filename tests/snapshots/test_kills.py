@@ -49,4 +49,4 @@ def test_preempted_process_group_saves_snapshot_and_resumes(name: str, tmp_path:
     assert resumed.step == preempted.ITERATION
     weights, _ = small.train(tmp_path / "whole", extension_list=small.default_extensions(on_signal=number), workers=2)
     assert resumed_weights == weights
-    assert small.rows(tmp_path / "stopped") == small.rows(tmp_path / "whole")
+    assert small.read_rows(tmp_path / "stopped") == small.read_rows(tmp_path / "whole")

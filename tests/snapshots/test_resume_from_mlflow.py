@@ -16,8 +16,8 @@ STOP_ITERATION = 13
 
 def train(
     out: Path, store: str, resume_from: str | None, last: int | None = None
-) -> tuple[small.Parts, Checkpoint | None]:
-    parts = small.Parts()
+) -> tuple[small.TrainingParts, Checkpoint | None]:
+    parts = small.TrainingParts()
     manager = pte.ExtensionsManager(
         parts.model,
         small.EPOCHS,
@@ -61,9 +61,11 @@ def test_resume_mlflow_uri_in_empty_directory_reproduces_training(
     assert resumed is not None
     assert (resumed.path, resumed.step) == ("snapshot_iter_10", 10)
     assert resumed_parts.weights() == uninterrupted.weights()
-    assert small.rows(tmp_path / "second") == small.rows(tmp_path / "uninterrupted")
-    # MLflow has the metrics up to the end of the first run. Those after the snapshot are not logged twice.
+    assert small.read_rows(tmp_path / "second") == small.read_rows(tmp_path / "uninterrupted")
+    # The record at MLflow reaches to the snapshot; what the first machine logged behind it is not logged again.
     for key in ("train/loss", "train/luck", "lr"):
         points = sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
-        assert points == [(row["iteration"], row[key]) for row in small.rows(tmp_path / "uninterrupted") if key in row]
+        assert points == [
+            (row["iteration"], row[key]) for row in small.read_rows(tmp_path / "uninterrupted") if key in row
+        ]
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
