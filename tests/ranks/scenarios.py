@@ -232,7 +232,7 @@ def no_memory(folder: Path) -> Any:
     """Rank 1 has none for its copy of the first snapshot."""
     net, optimizer = sharded()
     saved = extensions.snapshot(trigger=(1, "iteration"))
-    buffers = saved._saver._buffers  # type: ignore[attr-defined]
+    buffers = saved._writer._buffers  # type: ignore[attr-defined]
     copy = buffers.copy
     with manager_of(folder / "run", saved, models=net, optimizers=optimizer, iters_per_epoch=3) as manager:
         for iteration in range(3):

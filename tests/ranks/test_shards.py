@@ -275,7 +275,7 @@ def test_snapshot_index_with_outside_path_raises(folder: Path) -> None:
     content = json.loads((snapshot / "snapshot.json").read_text())
     content["files"]["../../../log"] = content["files"]["state.pt"]
     (snapshot / "snapshot.json").write_text(json.dumps(content))
-    with pytest.raises(SnapshotError, match="names a file outside the directory"):
+    with pytest.raises(SnapshotError, match="names a file outside"):
         load(snapshot)
 
 
