@@ -31,7 +31,7 @@ def make_manager(out: Path | str = "result", *extension_list: Any, **options: An
 
 #: Invalid call, type of the error, and words that its message must contain.
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
-    "missing directory": (lambda: make_manager(None), TypeError, ["out_dir", "None", "directory"]),  # type: ignore[arg-type]
+    "missing directory": (lambda: make_manager(None), TypeError, ["out_dir", "None", "path"]),  # type: ignore[arg-type]
     "empty directory name": (lambda: make_manager(""), ValueError, ["out_dir", "''", "'.'"]),
     "interval unit": (
         lambda: triggers.IntervalTrigger(1, "day"),

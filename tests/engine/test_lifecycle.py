@@ -60,7 +60,7 @@ STOPPED = r"Training already stopped at iteration 2\. Check manager\.stop_trigge
 
 #: The refused calls. Every pair of a phase and an operation that is not in this table is allowed.
 REFUSED: dict[tuple[str, str], str] = {
-    ("open", "resume"): r"resume\(\): the run has begun",
+    ("open", "resume"): r"resume\(\): the run is already open",
     ("running", "extend"): EXTEND,
     ("running", "resume"): RESUME,
     ("running", "load_state_dict"): LOAD,
