@@ -1,4 +1,4 @@
-"""Tests of the command line: output and exit codes."""
+"""Tests of the commands verify and sync, and of runs that no command can read."""
 
 from __future__ import annotations
 
@@ -13,54 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
 
 import pte_tracking as pte
-from pte_tracking._cli import app
-from pte_tracking._cli.rendering import print_latest
 from pte_tracking._runs import verification
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    with pte.Run(tmp_path / "result", params={"lr": 0.1}) as run:
-        for step in range(1, 21):
-            run.log_metrics({"loss": 1 / step, "odd": float("nan")}, step, epoch=step / 10)
-    return tmp_path / "result"
-
-
-def test_list_shows_status_and_last_step_of_each_run(run: Path) -> None:
-    with pte.Run(run, sinks=[]) as second:
-        second.log_metrics({"loss": 1.0}, 3)
-    result = invoke("list", run.parent)
-    assert result.exit_code == 0
-    lines = [line.split() for line in result.output.splitlines() if "FINISHED" in line]
-    assert sorted(line[line.index("FINISHED") + 1] for line in lines) == ["20", "3"]
-
-
-def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
-    with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
-        second.log_metrics({"loss": 1.0}, 3)
-    assert len(invoke("list", run.parent).output.splitlines()) == 3
-
-
-def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:
-    output = invoke("show", run).output
-    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "Sinks: json"):
-        assert expected in output
-
-
-def test_json_option_prints_same_strict_json_in_list_and_show(run: Path) -> None:
-    shown = json.loads(invoke("show", run, "--json").output, parse_constant=pytest.fail)
-    assert shown["step"] == 20
-    assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
-    (listed,) = json.loads(invoke("list", run, "--json").output)
-    assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
+from tests.cli.invocation import invoke
 
 
 def test_show_and_sync_accept_running_run(tmp_path: Path) -> None:
@@ -154,64 +110,6 @@ def test_sync_to_new_sink_delivers_whole_run(run: Path) -> None:
     ]
 
 
-def test_list_shows_best_value(run: Path) -> None:
-    (listed,) = json.loads(invoke("list", run, "--json").output)
-    assert listed["best"] == {"key": "loss", "value": 0.05, "step": 20}
-    assert "loss 0.05 (step 20)" in invoke("list", run).output
-    (listed_odd,) = json.loads(invoke("list", run, "--json", "--best", "odd").output)
-    assert listed_odd["best"] == {"key": "odd", "value": None, "step": None}
-
-
-def test_show_plots_primary_metric(run: Path) -> None:
-    lines = invoke("show", run).output.splitlines()
-    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
-    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
-    assert lines[top + 1].endswith("│ 1")
-    assert lines[bottom - 1].endswith("│ 0.05")
-    assert lines[bottom + 1].split() == ["1", "20"]
-    assert "loss" in lines[bottom + 2]
-
-
-def test_show_long_curve_keeps_every_peak_and_end(tmp_path: Path) -> None:
-    with pte.Run(tmp_path) as run:
-        for step in range(1, 2001):
-            run.log_metrics({"loss": {778: 5.0, 1501: -3.0}.get(step, 1.0)}, step)
-    lines = invoke("show", tmp_path).output.splitlines()
-    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
-    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
-    assert (lines[top + 1][-3:], lines[bottom - 1][-4:]) == ("│ 5", "│ -3")
-    assert lines[bottom + 1].split() == ["1", "2000"]
-
-
-def test_show_metric_range_beyond_float_max_succeeds(tmp_path: Path) -> None:
-    with pte.Run(tmp_path) as run:
-        for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):
-            run.log_metrics({"loss": loss}, step)
-    result = invoke("show", tmp_path)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "1.7e+308" in result.output
-
-
-def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rows = [
-        {"epoch": step, "iteration": 10 * step} | {f"layer{n}.weight/norm": n / step for n in range(30)}
-        for step in range(1, 30)
-    ]
-    print_latest(Console(width=80), "Last rows", rows)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert all(len(line) <= 80 for line in lines)
-    assert re.fullmatch("Last rows: \\d+ of 29", lines[1])
-    assert lines[2].split()[0] == "epoch"
-    assert lines[2].split()[-2:] == ["28", "29"]
-    assert lines[3].split()[-2:] == ["280", "290"]
-    assert lines[-1].split()[0] == "layer29.weight/norm"
-    assert len(lines) == 3 + 31
-    print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
-
-
 @pytest.mark.parametrize("name", ["list", "show", "compare"])
 def test_command_unicode_key_in_ascii_terminal_succeeds(run: Path, name: str) -> None:
     with pte.Run(run, resume=True) as more:
@@ -238,90 +136,6 @@ def test_command_full_output_device_fails_with_one_line(run: Path, arguments: li
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert "No space left on device" in line
-
-
-def test_compare_shows_differing_params_and_metrics_of_each_run(run: Path, tmp_path: Path) -> None:
-    with pte.Run(tmp_path / "other", params={"lr": 0.2, "depth": 3}) as other:
-        other.log_metrics({"loss": 2.0, "extra": 1}, 4)
-    first, second = str(run), str(tmp_path / "other")
-    parsed = json.loads(invoke("compare", first, second, "--json").output)
-    assert parsed["params"] == {"lr": {first: 0.1, second: 0.2}, "depth": {first: None, second: 3}}
-    assert parsed["metrics"][first]["loss"] == {
-        "last": 0.05,
-        "last_step": 20,
-        "lowest": 0.05,
-        "lowest_step": 20,
-        "highest": 1.0,
-        "highest_step": 1,
-    }
-    assert parsed["metrics"][second]["extra"]["last"] == 1
-    output = invoke("compare", first, second).output
-    assert "Parameters that differ" in output
-    assert "Lowest values" in output
-    assert invoke("compare", first).exit_code == 2
-
-
-@pytest.fixture
-def rewound(tmp_path: Path) -> Path:
-    """A run with two effective rows, one superseded row, and its repetition."""
-    with pte.Run(tmp_path / "result") as run:
-        for step in (1, 2):
-            run.log_metrics({"loss": step / 2}, step, epoch=step, elapsed_time=step / 4)
-        point = run.position(2)
-        run.log_metrics({"loss": -1.0}, 3)
-    run = pte.Run(tmp_path / "result")
-    run.open(point)
-    run.log_metrics({"loss": float("nan"), "acc": 1}, 3, log="other")
-    run.close()
-    return tmp_path / "result"
-
-
-def test_export_writes_effective_history_in_every_format(rewound: Path, tmp_path: Path) -> None:
-    import csv
-    import math
-
-    import pandas
-
-    written = invoke("export", rewound).output.splitlines()
-    assert written[0] == "log,epoch,iteration,elapsed_time,time,loss,acc"
-    rows = list(csv.DictReader(written))
-    assert [(row["log"], row["iteration"], row["loss"], row["acc"]) for row in rows] == [
-        ("log", "1", "0.5", ""),
-        ("log", "2", "1.0", ""),
-        ("other", "3", "nan", "1"),
-    ]
-    parsed = json.loads(invoke("export", rewound, "--format", "json").output, parse_constant=pytest.fail)
-    assert [(row["iteration"], row["loss"]) for row in parsed] == [(1, 0.5), (2, 1.0), (3, None)]
-    file = tmp_path / "table.parquet"
-    assert invoke("export", rewound, "--format", "parquet", "-o", file).exit_code == 0
-    table = pandas.read_parquet(file)
-    assert list(table["iteration"]) == [1, 2, 3]
-    assert list(table["loss"])[:2] == [0.5, 1.0]
-    assert math.isnan(table["loss"][2])
-    assert invoke("export", rewound, "--format", "parquet").exit_code == 2
-    assert invoke("export", rewound, "--format", "xml").exit_code == 2
-
-
-@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
-def test_export_metric_named_like_clock_column_gets_prefix(tmp_path: Path, format: str) -> None:
-    import pandas
-
-    values = {"log": 0.5, "epoch": 1.5, "iteration": 2.5, "elapsed_time": 3.5, "time": 4.5, "loss": 5.5}
-    with pte.Run(tmp_path / "run") as run:
-        run.log_metrics(values, 7, epoch=6)
-    file = tmp_path / "table"
-    assert invoke("export", tmp_path / "run", "--format", format, "-o", file).exit_code == 0
-    (row,) = getattr(pandas, f"read_{format}")(file).to_dict("records")
-    assert {key: row["loss" if key == "loss" else f"metrics/{key}"] for key in values} == values
-    assert (row["log"], row["epoch"], row["iteration"]) == ("log", 6, 7)
-
-
-def test_export_run_without_rows_is_empty_table(tmp_path: Path) -> None:
-    with pte.Run(tmp_path, params={"a": 1}):
-        pass
-    assert invoke("export", tmp_path).output == "log,epoch,iteration,elapsed_time,time\n"
-    assert json.loads(invoke("export", tmp_path, "--format", "json").output) == []
-    assert invoke("show", tmp_path).exit_code == 0
 
 
 def damaged_contents(data: bytes) -> dict[str, bytes | None]:

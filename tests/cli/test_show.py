@@ -1,0 +1,101 @@
+"""Tests of the commands list and show."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import pte_tracking as pte
+from pte_tracking._cli.rendering import print_latest
+from tests.cli.invocation import invoke
+
+
+def test_list_shows_status_and_last_step_of_each_run(run: Path) -> None:
+    with pte.Run(run, sinks=[]) as second:
+        second.log_metrics({"loss": 1.0}, 3)
+    result = invoke("list", run.parent)
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines() if "FINISHED" in line]
+    assert sorted(line[line.index("FINISHED") + 1] for line in lines) == ["20", "3"]
+
+
+def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
+    with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
+        second.log_metrics({"loss": 1.0}, 3)
+    assert len(invoke("list", run.parent).output.splitlines()) == 3
+
+
+def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:
+    output = invoke("show", run).output
+    for expected in ("FINISHED", "lr", "0.1", "loss", "0.05", "Sinks: json"):
+        assert expected in output
+
+
+def test_json_option_prints_same_strict_json_in_list_and_show(run: Path) -> None:
+    shown = json.loads(invoke("show", run, "--json").output, parse_constant=pytest.fail)
+    assert shown["step"] == 20
+    assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
+    (listed,) = json.loads(invoke("list", run, "--json").output)
+    assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
+
+
+def test_list_shows_best_value(run: Path) -> None:
+    (listed,) = json.loads(invoke("list", run, "--json").output)
+    assert listed["best"] == {"key": "loss", "value": 0.05, "step": 20}
+    assert "loss 0.05 (step 20)" in invoke("list", run).output
+    (listed_odd,) = json.loads(invoke("list", run, "--json", "--best", "odd").output)
+    assert listed_odd["best"] == {"key": "odd", "value": None, "step": None}
+
+
+def test_show_plots_primary_metric(run: Path) -> None:
+    lines = invoke("show", run).output.splitlines()
+    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
+    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
+    assert lines[top + 1].endswith("│ 1")
+    assert lines[bottom - 1].endswith("│ 0.05")
+    assert lines[bottom + 1].split() == ["1", "20"]
+    assert "loss" in lines[bottom + 2]
+
+
+def test_show_long_curve_keeps_every_peak_and_end(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step in range(1, 2001):
+            run.log_metrics({"loss": {778: 5.0, 1501: -3.0}.get(step, 1.0)}, step)
+    lines = invoke("show", tmp_path).output.splitlines()
+    (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
+    (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
+    assert (lines[top + 1][-3:], lines[bottom - 1][-4:]) == ("│ 5", "│ -3")
+    assert lines[bottom + 1].split() == ["1", "2000"]
+
+
+def test_show_metric_range_beyond_float_max_succeeds(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step, loss in enumerate((-1.7e308, 0.0, 1.7e308)):
+            run.log_metrics({"loss": loss}, step)
+    result = invoke("show", tmp_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1.7e+308" in result.output
+
+
+def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        {"epoch": step, "iteration": 10 * step} | {f"layer{n}.weight/norm": n / step for n in range(30)}
+        for step in range(1, 30)
+    ]
+    print_latest(Console(width=80), "Last rows", rows)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert re.fullmatch("Last rows: \\d+ of 29", lines[1])
+    assert lines[2].split()[0] == "epoch"
+    assert lines[2].split()[-2:] == ["28", "29"]
+    assert lines[3].split()[-2:] == ["280", "290"]
+    assert lines[-1].split()[0] == "layer29.weight/norm"
+    assert len(lines) == 3 + 31
+    print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
