@@ -21,6 +21,8 @@ Values = dict[str, torch.Tensor]
 Log = Callable[[Values, int], object]
 #: For libraries that take milliseconds per row.
 SLOW_ITERATIONS = 250
+#: For libraries that return at once but send one request per row afterward.
+UNBUFFERED_ITERATIONS = 500
 FAST_ITERATIONS = 2000
 
 
@@ -288,13 +290,13 @@ CANDIDATES = {
     "manager": Candidate("pte_tracking: manager and LogReport, both and JSON", pte_manager),
     "writer": Candidate("SummaryWriter", summary_writer),
     "sync": Candidate("mlflow", mlflow_sync, SLOW_ITERATIONS),
-    "async": Candidate("mlflow, asynchronous", mlflow_async),
+    "async": Candidate("mlflow, asynchronous", mlflow_async, UNBUFFERED_ITERATIONS),
     "buffered": Candidate("mlflow, asynchronous, 1 s", mlflow_buffered),
     "client": Candidate("MlflowClient, asynchronous, 1 s", mlflow_client),
     "combined": Candidate("SummaryWriter and MlflowClient, asynchronous, 1 s", summary_writer_and_client, is_peer=True),
     "lightning": Candidate("Lightning: both loggers", lightning, SLOW_ITERATIONS, True, "lightning"),
     "lightning_async": Candidate(
-        "Lightning: both loggers, asynchronous", lightning_async, is_peer=True, package="lightning"
+        "Lightning: both loggers, asynchronous", lightning_async, UNBUFFERED_ITERATIONS, True, "lightning"
     ),
     "lightning_buffered": Candidate(
         "Lightning: both loggers, asynchronous, 1 s", lightning_buffered, is_peer=True, package="lightning"
