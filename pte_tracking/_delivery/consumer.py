@@ -149,8 +149,6 @@ class SinkConsumer:
         if self._connection is not None:
             self.cursor.state = self._connection.state()
         self.cursor.filter = self._filter.state()
-        if not self._filter.has_suppressed:
-            self.cursor.superseded = []
         self._save_cursor()
         self._logged_error = None
 
@@ -214,7 +212,11 @@ class SinkConsumer:
             cursor = Cursor(closed_reason=cursor.closed_reason)
         self.cursor = cursor
         self._filter.restore(cursor.filter)
-        for first, last in cursor.superseded:
+        self._suppress_superseded()
+
+    def _suppress_superseded(self) -> None:
+        # All ranges, since a later rewind may return to a step before the earlier ones.
+        for first, last in self.cursor.superseded:
             self._filter.suppress(event for event, _ in journal_reader.read(self._journal, first, last))
 
     def _connect(self) -> Connection:
@@ -246,9 +248,7 @@ class SinkConsumer:
                     (max(first, rewound.to_position), last) for first, last in ranges if last > rewound.to_position
                 ]
                 self.cursor.superseded.extend(superseded)
-                self._filter.suppress(
-                    event for piece in superseded for event, _ in journal_reader.read(self._journal, *piece)
-                )
+                self._suppress_superseded()
         except SinkClosedError as error:
             self._close_permanently(error)
             return

@@ -72,12 +72,9 @@ class EventFilter:
         for event in superseded:
             if isinstance(event, Metrics) and self._accepts(event):
                 self._last_suppressed_step = max(self._last_suppressed_step, event.step)
-                self._suppressed.update({(key, event.step): value for key, value in event.values.items()})  # type: ignore[misc]
-
-    @property
-    def has_suppressed(self) -> bool:
-        """Whether data points are suppressed."""
-        return bool(self._suppressed)
+                for key, value in event.values.items():
+                    # The backend keeps the first value of a key and step.
+                    self._suppressed.setdefault((key, event.step), value)  # type: ignore[arg-type]
 
     def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
         """Return the events for the sink, in order."""

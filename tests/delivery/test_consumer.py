@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pte_tracking._delivery.backlog import backlog
@@ -169,6 +169,20 @@ operations = st.one_of(
 @pytest.mark.parametrize("can_rewind", [True, False])
 @settings(max_examples=60)
 @given(program=st.lists(operations, min_size=3, max_size=25))
+@example(
+    # The second pass omits a key that the first pass and the third pass have.
+    program=[
+        ("append", 2, ["a"], 1),
+        ("deliver", 1, []),
+        ("rewind", 0),
+        ("append", 2, ["b"], 1),
+        ("deliver", 1, []),
+        ("append", 1, ["b"], 1),
+        ("deliver", 1, []),
+        ("rewind", 0),
+        ("append", 1, ["a"], 1),
+    ]
+)
 def test_consumer_after_any_interruption_delivers_points_once(can_rewind: bool, program: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder, silence():
         simulated = SimulatedRun(Path(folder), can_rewind)

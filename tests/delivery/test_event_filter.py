@@ -105,4 +105,4 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
     assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
     assert len(caplog.messages) == 1
     assert "the new values differ ('a' at step 2: 9, previously 2)" in caplog.text
-    assert not event_filter.has_suppressed
+    assert event_filter._suppressed == {}, "memory of passed steps must be released"
