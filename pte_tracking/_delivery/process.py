@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pte_tracking._delivery.backoff import Backoff
 from pte_tracking._delivery.batch import Delivered
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.control import ControlReader
@@ -27,7 +27,6 @@ from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL_SECONDS = 0.2  # between two checks of the journal, each of which is a stat and a lock call
-_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 60.0  # between two attempts while a backend is unavailable
 
 
 class DeliveryLoop:
@@ -97,7 +96,7 @@ class DeliveryLoop:
             self._threads[entry.key].start()
 
     def _deliver_sink(self, consumer: SinkConsumer) -> None:
-        backoff = _MIN_BACKOFF_SECONDS
+        backoff = Backoff()
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
@@ -107,7 +106,7 @@ class DeliveryLoop:
                 delivered = consumer.deliver_next()
                 if delivered is not None:
                     self._last_delivery = time.monotonic()
-                    backoff = _MIN_BACKOFF_SECONDS
+                    backoff.reset()
                     if status == "RUNNING":
                         throttle_seconds = self._throttle.pause_seconds(self._last_delivery - start_time)
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
@@ -118,9 +117,7 @@ class DeliveryLoop:
                     time.sleep(_POLL_SECONDS)
             except Exception as error:
                 consumer.record_failure(error)
-                # A random pause, so that runs that lost a server at the same moment do not return at the same moment.
-                self._pause(random.uniform(0, backoff), retries)
-                backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
+                self._pause(backoff.next_pause_seconds(), retries)
         try:
             consumer.finish(None)
         except Exception as error:

@@ -17,8 +17,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pte_backends.mlflow import _runs
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
-from pte_backends.mlflow._resolution import LIMITS
 from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
 
 _logger = logging.getLogger("pte_tracking")

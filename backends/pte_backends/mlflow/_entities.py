@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mlflow.entities import Dataset as MLflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
-from pte_backends.mlflow._resolution import LIMITS
+from pte_backends.mlflow._limits import LIMITS
 from pte_tracking.sinks import (
     AnyEvent,
     Dataset,

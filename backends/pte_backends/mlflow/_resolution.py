@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import NamedTuple
 
 from pte_backends.mlflow import _tracking_uri
-from pte_tracking.sinks import Limits
-
-LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)
 
 
 class Target(NamedTuple):

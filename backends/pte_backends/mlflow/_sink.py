@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
-from pte_backends.mlflow._resolution import LIMITS, Target, resolve_target
+from pte_backends.mlflow._limits import LIMITS
+from pte_backends.mlflow._resolution import Target, resolve_target
 from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
 

@@ -1,0 +1,9 @@
+"""Limits of MLflow on keys and batches."""
+
+from __future__ import annotations
+
+import re
+
+from pte_tracking.sinks import Limits
+
+LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)

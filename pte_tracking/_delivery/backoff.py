@@ -1,0 +1,27 @@
+"""Pauses between attempts while a backend is unavailable."""
+
+from __future__ import annotations
+
+import random
+
+_MIN_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 60.0
+
+
+class Backoff:
+    """Random pauses after failures, whose upper bound doubles with each failure.
+
+    The pauses are random so that runs that lost a server at the same moment do not return at the same moment.
+    """
+
+    def __init__(self) -> None:
+        self._bound_seconds = _MIN_BACKOFF_SECONDS
+
+    def reset(self) -> None:
+        """Start again at the lowest bound, after a success."""
+        self._bound_seconds = _MIN_BACKOFF_SECONDS
+
+    def next_pause_seconds(self) -> float:
+        """Return the duration of the pause after a failure, and double the bound of the next one."""
+        pause_seconds = random.uniform(0, self._bound_seconds)
+        self._bound_seconds = min(2 * self._bound_seconds, _MAX_BACKOFF_SECONDS)
+        return pause_seconds
