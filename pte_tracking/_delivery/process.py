@@ -136,7 +136,7 @@ def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
     """Return the seconds to wait after a batch, so that other runs can use the server of the sink."""
     if not consumer.uses_shared_server or delivered.batch.is_full:
         return 0.0
-    return request_interval(delivered.seconds, is_small=delivered.batch.is_metrics_only)
+    return request_interval(delivered.seconds, is_metrics_only=delivered.batch.is_metrics_only)
 
 
 def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: False) -> None:

@@ -56,19 +56,20 @@ class Throttle:
         self._sample_time, self._idle_before, self._process_before = sample_time, idle, process_time
 
 
-def request_interval(work_seconds: float, *, is_small: bool) -> float:
+def request_interval(work_seconds: float, *, is_metrics_only: bool) -> float:
     """Return the time to wait before the next request to a server that other runs use.
 
     Args:
         work_seconds: Duration of the last request, in seconds.
-        is_small: Whether the request contained only metrics, so that its duration depends on the load of the server.
+        is_metrics_only: Whether the request contained only metrics, so that its duration depends on the load of the
+            server.
 
     Returns:
         Seconds, 0.0 or more.
     """
     return max(
         _MIN_INTERVAL_SECONDS - work_seconds,
-        min(work_seconds * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_small else 0.0,
+        min(work_seconds * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_metrics_only else 0.0,
     )
 
 

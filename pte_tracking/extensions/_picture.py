@@ -17,7 +17,7 @@ from pte_tracking.extensions._notebook import NotebookOutput, in_notebook
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_log = logging.getLogger("pte_tracking")
+_logger = logging.getLogger("pte_tracking")
 
 _ALWAYS_DRAWN = 100  # number of first versions that are all drawn
 _MIN_GROWTH = 1.01  # later versions are drawn when the number of versions has grown by this factor
@@ -112,7 +112,7 @@ class Picture:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
         except OSError as error:
-            _log.warning("Could not write figure %s: %s", path, error)
+            _logger.warning("Could not write figure %s: %s", path, error)
 
 
 def escape_label(key: str) -> str:

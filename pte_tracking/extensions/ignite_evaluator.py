@@ -15,7 +15,7 @@ from pte_tracking.reporter import DictSummary, Observation, report_scope
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-_log = logging.getLogger("pte_tracking")
+_logger = logging.getLogger("pte_tracking")
 
 
 class IgniteEvaluator(Evaluation):
@@ -123,7 +123,7 @@ class IgniteEvaluator(Evaluation):
             elif key not in self._skipped_metrics:
                 self._skipped_metrics.add(key)
                 if self._world.rank == 0:
-                    _log.warning(
+                    _logger.warning(
                         "IgniteEvaluator: metric %r is not reported, because its value is not a number: %r", key, value
                     )
         return numbers

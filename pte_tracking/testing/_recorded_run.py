@@ -91,7 +91,7 @@ class RecordedRun:
                 pass
             return
         self._consumer.save = _raise_crash  # type: ignore[method-assign]
-        with contextlib.suppress(_Crash):
+        with contextlib.suppress(_CrashError):
             self._consumer.deliver_next()
         self._consumer = None
 
@@ -134,12 +134,12 @@ class RecordedRun:
         self._consumer = None
 
 
-class _Crash(Exception):
+class _CrashError(Exception):
     pass
 
 
 def _raise_crash() -> None:
-    raise _Crash
+    raise _CrashError
 
 
 def _deliver_and_kill(directory: Path, save_cursor: bool) -> None:

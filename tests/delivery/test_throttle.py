@@ -51,13 +51,15 @@ def test_throttle_unreadable_statistics_cause_no_pause(stat: Path, content: str 
 
 
 @pytest.mark.parametrize(
-    ("request_seconds", "is_small", "expected_seconds"),
+    ("request_seconds", "is_metrics_only", "expected_seconds"),
     [(0.01, True, 0.99), (0.2, True, 3.8), (10.0, True, 60.0), (0.2, False, 0.8), (10.0, False, 0.0)],
 )
 def test_request_interval_grows_with_request_duration(
-    request_seconds: float, is_small: bool, expected_seconds: float
+    request_seconds: float, is_metrics_only: bool, expected_seconds: float
 ) -> None:
-    assert throttle.request_interval(request_seconds, is_small=is_small) == pytest.approx(max(expected_seconds, 0.0))
+    assert throttle.request_interval(request_seconds, is_metrics_only=is_metrics_only) == pytest.approx(
+        max(expected_seconds, 0.0)
+    )
 
 
 @dataclasses.dataclass
