@@ -140,7 +140,7 @@ class Lifecycle:
             return
         self._join("the opening of the run")
         # Rank 0 has opened the run if it has logged anything.
-        is_open = owner.world.run_on_rank_zero("whether the run is open", lambda: owner.run.is_open)
+        is_open = owner.world.run_on_rank_zero("the check for an open run", lambda: owner.run.is_open)
         if not is_open and any(snapshot.policy.autoload for snapshot in training_snapshots(self._extensions)):
             owner.resume()
             return
@@ -231,7 +231,7 @@ class Lifecycle:
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:
-            raise RuntimeError(f"phase: expected {self.phase.name} to precede {phase.name}")
+            raise RuntimeError(f"phase: cannot change from {self.phase.name} to {phase.name}")
         self.phase = phase
 
     def _join(self, topic: str) -> None:

@@ -68,7 +68,7 @@ class ExtensionEntry:
         self.priority = self.extension.priority if priority is None else priority
         if not isinstance(self.priority, int):
             raise TypeError(
-                f"priority: expected a whole number, such as PRIORITY_READER, got {self.priority!r} "
+                f"priority: expected an integer, such as PRIORITY_READER, got {self.priority!r} "
                 f"of type {type(self.priority).__name__}"
             )
         self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
@@ -202,7 +202,7 @@ class ExtensionRegistry:
             try:
                 entry.extension.on_error(manager, error, error.__traceback__)
             except Exception:
-                _logger.exception("Extension %r raised in on_error(). The first exception is raised.", entry.name)
+                _logger.exception("Extension %r raised in on_error(). The original exception is raised.", entry.name)
 
     def finalize(self, manager: Manager, error: BaseException | None) -> BaseException | None:
         """Call ``finalize()`` of all extensions.
@@ -221,7 +221,7 @@ class ExtensionRegistry:
                 if error is None:
                     error = finalize_error
                 else:
-                    _logger.exception("Extension %r raised in finalize(). The first exception is raised.", entry.name)
+                    _logger.exception("Extension %r raised in finalize(). An earlier exception is raised.", entry.name)
         return error
 
     def state_dict(self) -> dict[str, Any]:

@@ -148,4 +148,4 @@ def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]
         if unexpected := [name for name in saved_names if name not in expected_names]:
             mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
     if mismatches:
-        raise ValueError(f"state: saved by another training: {'; '.join(mismatches)}")
+        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}")

@@ -51,11 +51,11 @@ class Progress:
             length: Number of iterations per epoch.
 
         Raises:
-            TypeError: If the length is not a whole number.
+            TypeError: If the length is not an integer.
             ValueError: If the length is not positive, or differs from the one set before.
         """
         if isinstance(length, bool) or not isinstance(length, int):
-            raise TypeError(f"{argument}: expected a whole number, got {length!r} of type {type(length).__name__}")
+            raise TypeError(f"{argument}: expected an integer, got {length!r} of type {type(length).__name__}")
         if length <= 0:
             raise ValueError(
                 f"{argument}: expected at least one iteration per epoch, got {length}. "
@@ -156,11 +156,11 @@ class Progress:
         return self._previous_seconds + (0.0 if self._clock_start is None else time.perf_counter() - self._clock_start)
 
     def start_clock(self) -> None:
-        """Start to measure the training time."""
+        """Start measuring the training time."""
         self._clock_start = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Stop to measure the training time."""
+        """Stop measuring the training time."""
         self._previous_seconds, self._clock_start = self.elapsed_time, None
 
     def state_dict(self) -> ProgressState:

@@ -260,7 +260,7 @@ class Run(RunBase):
         """Log a file or directory. It is copied into the run directory unless it is located there.
 
         Args:
-            path: File or directory. Other ranks than 0 do not read it.
+            path: File or directory. Ranks other than 0 do not read it.
             artifact_path: Directory in which backends show the artifact. Empty for the top level.
 
         Raises:

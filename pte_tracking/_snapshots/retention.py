@@ -57,7 +57,7 @@ class BestPolicy(NamedTuple):
 
 
 def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:
-    """Return the checkpoints that retention allows to delete.
+    """Return the checkpoints that retention no longer keeps.
 
     Args:
         checkpoints: All checkpoints, the newest last. The newest is always kept, because a resume needs it.

@@ -73,7 +73,7 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
 }
 
 
-# The implementation in Python is slower than the one in C, but allows to override a single opcode.
+# The implementation in Python is slower than the one in C, but a subclass of it can override a single opcode.
 _PythonUnpickler: Any = pickle._Unpickler
 
 

@@ -1,4 +1,6 @@
-"""Digests, verification, and deletion of checkpoint files.
+"""Digests, verification, and deletion of snapshots.
+
+A snapshot is a file, or a directory if it is sharded. A checkpoint is a snapshot that is registered in the run.
 
 A sharded snapshot is a directory. Its index, ``snapshot.json``, is written last and contains the size and the SHA-256
 of every other file. The digest of the index therefore covers the complete snapshot.
@@ -150,13 +152,13 @@ def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: 
 
 
 def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
-    """Verify the digest of a checkpoint, which may be any file or a sharded snapshot.
+    """Verify the digest of a snapshot, or of any other file that a checkpoint refers to.
 
     Args:
-        path: File, or directory of a sharded snapshot.
+        path: The file, or the directory of a sharded snapshot.
         sha256: Expected digest as returned by :func:`checkpoint_digest`. None skips the comparison.
         rank: Rank of this process. Each rank verifies a share of the files.
-        size: Number of ranks that verify the checkpoint.
+        size: Number of ranks that verify the snapshot.
 
     Returns:
         Description of the first problem, or None.

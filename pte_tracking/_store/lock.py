@@ -29,7 +29,7 @@ _Result = TypeVar("_Result")
 
 #: Locks of this process, by resolved path.
 _own_locks: dict[Path, Lock] = {}
-#: Prevents that a thread closes a descriptor of a file that another thread is about to lock.
+#: Prevents a thread from closing a descriptor of a file that another thread is about to lock.
 _table_lock = threading.Lock()
 
 
@@ -69,7 +69,7 @@ class LockHolder(msgspec.Struct, frozen=True):
         )
 
     def shares_process_ids(self, other: LockHolder) -> bool:
-        """Whether both holders are of the same machine and PID namespace."""
+        """Whether both holders run on the same machine and in the same PID namespace."""
         own = (self.host, self.boot_id, self.pid_namespace)
         return own == (other.host, other.boot_id, other.pid_namespace)
 

@@ -143,9 +143,9 @@ def check_step(step: object) -> int:
         try:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(f"step: expected an int, got {step!r} of type {type(step).__name__}") from None
+            raise TypeError(f"step: expected an integer, got {step!r} of type {type(step).__name__}") from None
     if not -_INT64_LIMIT <= step < _INT64_LIMIT:
-        raise ValueError(f"step: expected an int of at most 64 bits, got {step}")
+        raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step
 
 
@@ -194,7 +194,7 @@ def _plain(value: Any) -> Scalar:
 def _to_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an int or fraction larger than every float
+    except OverflowError:  # an integer or fraction larger than every float
         return math.inf if value > 0 else -math.inf
 
 

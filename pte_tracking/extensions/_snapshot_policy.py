@@ -35,7 +35,7 @@ class SnapshotPolicy:
         if self.condition is not None and not callable(self.condition):
             raise TypeError(f"condition: expected a function without arguments, got {self.condition!r}")
         if isinstance(self.n_retains, bool) or not isinstance(self.n_retains, int):
-            raise TypeError(f"n_retains: expected a whole number, got {self.n_retains!r}")
+            raise TypeError(f"n_retains: expected an integer, got {self.n_retains!r}")
 
     @property
     def is_condition_met(self) -> bool:

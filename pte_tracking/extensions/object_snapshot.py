@@ -48,15 +48,15 @@ def snapshot_object(
         target: Object with ``state_dict`` and ``load_state_dict``, or a mapping of such objects. The file of a mapping
             contains the states by name.
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
-        trigger: When to save. Default: after each epoch.
+        trigger: When to save. Defaults to ``(1, "epoch")``, after each epoch.
         condition: Called without arguments when the trigger fires. Nothing is saved if it returns False. In distributed
-            training, the result on rank 0 decides. Default: no condition.
-        n_retains: Number of newest files to keep. All are kept if it is not positive. Default: -1.
+            training, the result on rank 0 decides. Defaults to no condition.
+        n_retains: Number of newest files to keep. All are kept if it is not positive. Defaults to -1.
         autoload: Whether to load the newest file, by the numbers in the names, into ``target`` when the training
-            starts. Default: False.
+            starts. Defaults to False.
         snapshot_on_error: Whether to save the state after an error in addition, as a file that ends in ``_on_error``.
-            Default: False.
-        asynchronous: Whether to write in a separate thread, which needs memory for one more state. Default: True.
+            Defaults to False.
+        asynchronous: Whether to write in a separate thread, which needs memory for one more state. Defaults to True.
 
     Returns:
         The extension.

@@ -34,7 +34,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.observation: Observation = {}
-        # By identity, as in Chainer. The reference to the observer prevents that its id is reused.
+        # By identity, as in Chainer. The reference keeps the observer alive, so its id is not reused.
         self._observers: dict[int, tuple[str, object]] = {}
 
     def __enter__(self) -> Reporter:

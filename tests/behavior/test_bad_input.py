@@ -150,7 +150,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     ),
     "priority": (
         lambda: make_manager().extend(extensions.LogReport(), priority="first"),  # type: ignore[arg-type]
-        *(TypeError, ["priority", "'first'", "whole number"]),
+        *(TypeError, ["priority", "'first'", "integer"]),
     ),
     "engine": (
         lambda: pte.IgniteExtensionsManager(nn.Identity(), {}, 1),  # type: ignore[arg-type]

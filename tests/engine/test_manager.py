@@ -559,7 +559,7 @@ def test_load_state_dict_name_mismatch_lists_names_and_changes_nothing(make_mana
     before = model.weight.clone()
     manager = make_manager(models=model, optimizers={"sgd": torch.optim.SGD(model.parameters())})
     manager.extend(Counter(), name="new")
-    with pytest.raises(ValueError, match="another training") as caught:
+    with pytest.raises(ValueError, match="does not match this run") as caught:
         manager.load_state_dict(state)
     assert str(caught.value).endswith(
         "models: unexpected 'old'; optimizers: missing 'sgd'; "

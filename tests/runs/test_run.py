@@ -128,7 +128,7 @@ def test_log_metrics_invalid_row_raises_and_writes_nothing(tmp_path: Path) -> No
         bad: list[tuple[type[Exception], str, dict[str, Any]]] = [
             (ValueError, r"values\['a'\].*of shape \(2,\)", {"values": {"a": torch.zeros(2)}}),
             (TypeError, "values: expected a string", {"values": {1: 1.0}}),
-            (TypeError, "step: expected an int", {"step": 1.5}),
+            (TypeError, "step: expected an integer", {"step": 1.5}),
             (TypeError, r"epoch: expected .*number", {"epoch": "one"}),
             (TypeError, r"elapsed_time: expected .*number", {"elapsed_time": "one"}),
             (TypeError, "sinks: expected a list of sink names", {"sinks": "json"}),

@@ -129,7 +129,7 @@ def test_snapshot_state_turning_unsavable_is_logged_and_skipped(
         ({"filename": ""}, ValueError, "inside the run directory"),
         ({"filename": "a_{.iteration"}, ValueError, "is not a format string"),
         ({"condition": True}, TypeError, "condition: expected a function without arguments, got True"),
-        ({"n_retains": 2.5}, TypeError, r"n_retains: expected a whole number, got 2\.5"),
+        ({"n_retains": 2.5}, TypeError, r"n_retains: expected an integer, got 2\.5"),
         ({"keep_best": "val/loss"}, TypeError, r"keep_best: expected \(key, 'min' or 'max', count\)"),
         ({"keep_best": ("val/loss", "lowest", 3)}, ValueError, "expected the mode 'min' or 'max', got 'lowest'"),
         ({"keep_best": ("val/loss", "min", 0)}, ValueError, "expected a count of at least 1, got 0"),

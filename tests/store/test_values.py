@@ -160,7 +160,7 @@ def test_check_step_returns_plain_int(step: Any) -> None:
 
 @pytest.mark.parametrize("step", [1.0, "1", None, torch.tensor(1.0), torch.zeros(2)])
 def test_check_step_non_integer_raises_type_error(step: Any) -> None:
-    with pytest.raises(TypeError, match=r"step: expected an int, got "):
+    with pytest.raises(TypeError, match=r"step: expected an integer, got "):
         check_step(step)
 
 

@@ -1,4 +1,4 @@
-"""MLflow run of a run, found by its tag or created.
+"""Find or create the MLflow run that stores a run.
 
 The MLflow client treats a truncated response as an empty success: an ID is ``""``, and a search returns nothing. An
 empty ID is therefore an error, and an empty search is repeated before anything is created. This prevents a second
@@ -34,7 +34,7 @@ _CONTEXT_TAGS = {
 
 
 def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known_run_id: str) -> Run:
-    """Find the MLflow run of a run, or create it.
+    """Find the MLflow run that stores a run, or create it.
 
     Args:
         client: MLflow client.
