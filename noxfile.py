@@ -29,7 +29,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train the digits example with all three backends. The results are in demo/."""
+    """Train the digits example with the JSON log, TensorBoard and MLflow. The results are in demo/."""
     install(session, "examples")
     folder = ROOT / "demo"
     folder.mkdir(exist_ok=True)
