@@ -62,7 +62,7 @@ def test_resume_mlflow_uri_in_empty_directory_reproduces_training(
     assert (resumed.path, resumed.step) == ("snapshot_iter_10", 10)
     assert resumed_parts.weights() == uninterrupted.weights()
     assert small.read_rows(tmp_path / "second") == small.read_rows(tmp_path / "uninterrupted")
-    # The record at MLflow reaches to the snapshot; what the first machine logged behind it is not logged again.
+    # MLflow has the journal up to the snapshot. The events that follow it are not logged twice.
     for key in ("train/loss", "train/luck", "lr"):
         points = sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
         assert points == [
