@@ -207,6 +207,19 @@ class Checkpoint(Event, frozen=True):
         size: Size in bytes.
         epoch: Number of completed epochs. None if the epoch length is not set.
         values: Latest reported values at ``step``.
+
+    Example:
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> model = torch.nn.Linear(1, 1)
+        >>> snapshot = extensions.snapshot(trigger=(1, "iteration"))
+        >>> with pte.ExtensionsManager(model, 1, [snapshot], iters_per_epoch=2, sinks=[]) as manager:
+        ...     for _ in range(2):
+        ...         with manager.run_iteration():
+        ...             pass
+        >>> [(checkpoint.path, checkpoint.step) for checkpoint in manager.run.checkpoints()]
+        [('snapshot_iter_1', 1), ('snapshot_iter_2', 2)]
     """
 
     path: _RelativePath
