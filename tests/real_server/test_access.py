@@ -174,7 +174,7 @@ def test_fetch_with_wrong_password_prints_one_line(
     done = fetch(f"runs:/{uuid.uuid4().hex}", tmp_path, env)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ConnectionError: runs:/")
+    assert last.startswith("ConnectionError: Fetching 'runs:/")
     assert "rejected the credentials" in last
 
 
