@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pte_tracking._store.messages import install_fallback_handler as _install_fallback_handler
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -77,3 +79,6 @@ else:
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
+
+_install_fallback_handler()

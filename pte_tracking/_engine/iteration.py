@@ -8,9 +8,11 @@ from types import TracebackType
 from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.extension import Extension
 
 # A global is faster to look up than a member of an enum, and each iteration needs these.
 _RUNNING, _IN_ITERATION, _ENDED = Phase.RUNNING, Phase.IN_ITERATION, Phase.ENDED
+_NO_KEYS: frozenset[str] = frozenset()
 
 
 class IterationScope:
@@ -54,6 +56,7 @@ class IterationScope:
             lifecycle.phase = _IN_ITERATION
         owner = self._owner
         owner.observation = {}
+        owner.measured_keys = _NO_KEYS
         self._report_scope.enter(owner.observation)
         self._is_reporting = True
         for name in self.step_optimizers:
@@ -92,7 +95,10 @@ class IterationScope:
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
-                entry.extension(owner)
+                if entry.runs_each_iteration:
+                    entry.extension(owner)
+                else:
+                    call_and_measure(owner, entry.extension)
         saving = self._extensions.saving
         # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
         due = saving and [
@@ -102,3 +108,18 @@ class IterationScope:
         for entry in due:
             if entry.runs_here:
                 entry.extension(owner)
+
+
+def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
+    """Call an extension that does not run in each iteration, and add the keys that it reports to ``measured_keys``.
+
+    Args:
+        owner: The manager.
+        extension: The extension.
+    """
+    before = dict(owner.observation)
+    extension(owner)
+    # By identity: a value that is reported again is another object, also if it is equal.
+    reported = {key for key, value in owner.observation.items() if before.get(key) is not value}
+    if reported:
+        owner.measured_keys = owner.measured_keys | reported

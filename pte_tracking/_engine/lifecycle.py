@@ -50,6 +50,7 @@ class LifecycleOwner(Manager, Protocol):
     """Manager that a :class:`Lifecycle` belongs to."""
 
     observation: Observation
+    measured_keys: frozenset[str]
 
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
@@ -169,7 +170,7 @@ class Lifecycle:
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self.finalize)
         owner.updater.start_clock()
-        owner.observation = {}
+        owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
         try:
             self._extensions.initialize(owner)

@@ -67,6 +67,8 @@ class ExtensionsManager(TrainingProgress):
         max_epochs: Number of epochs that the training is planned for.
         run: Run of the training.
         observation: Values reported in the current iteration, by key.
+        measured_keys: Keys of those values in ``observation`` that an extension reported whose trigger is rarer than
+            each iteration, such as an Evaluator.
         reporter: Reporter of the training.
         updater: Iteration and epoch counters.
         loaders: Data loaders whose positions are saved in snapshots.
@@ -121,6 +123,7 @@ class ExtensionsManager(TrainingProgress):
         self.loaders = LoaderRegistry()
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
+        self.measured_keys: frozenset[str] = frozenset()
         self._extensions = ExtensionRegistry(self.world.rank)
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
-from pte_tracking.triggers import Trigger, get_trigger
+from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
 from pte_tracking.triggers.description import describe_trigger
 
 _logger = logging.getLogger("pte_tracking")
@@ -30,6 +30,7 @@ class ExtensionEntry:
         trigger: Trigger of the extension.
         call_before_training: Whether the extension also runs once before the first iteration.
         runs_here: Whether the extension runs on this rank.
+        runs_each_iteration: Whether the trigger fires in each iteration.
 
     Raises:
         TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
@@ -48,7 +49,7 @@ class ExtensionEntry:
         4
     """
 
-    __slots__ = ("call_before_training", "extension", "name", "priority", "runs_here", "trigger")
+    __slots__ = ("call_before_training", "extension", "name", "priority", "runs_each_iteration", "runs_here", "trigger")
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class ExtensionEntry:
         self.call_before_training = call_before_training
         # The trigger is evaluated on all ranks, also where the extension does not run: ranks may decide together.
         self.runs_here = True
+        self.runs_each_iteration = isinstance(self.trigger, IntervalTrigger) and self.trigger.is_each_iteration
 
     def replace(
         self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None

@@ -90,6 +90,13 @@ class Manager(Protocol):
         """Values reported in the current iteration, by key."""
 
     @property
+    def measured_keys(self) -> frozenset[str]:
+        """Keys of those values in the observation that an extension with a rarer trigger than each iteration reported.
+
+        Such a value is measured at this step, for example by an Evaluator. The others are reported in each iteration.
+        """
+
+    @property
     def reporter(self) -> Reporter:
         """Reporter of the training. Its observers are the models and their submodules."""
 

@@ -57,6 +57,11 @@ class IntervalTrigger(Trigger):
         self.unit = unit
         self._numerator, self._denominator = exact_fraction("period", period).as_integer_ratio()
 
+    @property
+    def is_each_iteration(self) -> bool:
+        """Whether the trigger fires in each iteration."""
+        return self.unit == "iteration" and self._numerator <= self._denominator
+
     def evaluate(self, manager: Manager) -> bool:
         return self(manager)
 

@@ -1,0 +1,32 @@
+"""Messages of the library to its user, through the logger ``pte_tracking``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+logger = logging.getLogger("pte_tracking")
+
+
+class FallbackHandler(logging.Handler):
+    """Handler that writes to standard error in programs that configure no logging.
+
+    Messages always propagate. As soon as the program adds a handler of its own, this handler writes nothing, so that
+    each message appears once.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if logger.handlers != [self] or logging.getLogger().handlers:
+            return
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def install_fallback_handler() -> None:
+    """Show messages from level INFO, also in programs that configure no logging."""
+    if not any(isinstance(handler, FallbackHandler) for handler in logger.handlers):
+        logger.addHandler(FallbackHandler())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
