@@ -130,8 +130,6 @@ class ExtensionsManager(TrainingProgress):
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
-        for extension in extensions:
-            self.extend(extension)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -142,6 +140,9 @@ class ExtensionsManager(TrainingProgress):
             rank=self.world.rank,
             world_size=self.world.size,
         )
+        self.run.hold()
+        for extension in extensions:
+            self.extend(extension)
         self._state = TrainingState(
             self.models,
             self.optimizers,

@@ -39,10 +39,11 @@ def resume_training(
     best = next((snapshot.keep_best for snapshot in snapshots if snapshot.keep_best), None)
     selected = select_snapshot(run, source, [snapshot.template for snapshot in snapshots], best, world)
     if selected is None:
-        open_on_rank_zero(world, run, lambda: run.open(at=run.start_position()))
+        open_on_rank_zero(world, run, lambda: run.open(at=run.start_position(), resume=True))
         return None
     try:
         return state.load_state_dict(selected.state, selected)
-    finally:
+    except BaseException:
         if world.rank == 0:
             selected.clean_up()
+        raise

@@ -600,7 +600,7 @@ def test_resume_finished_training_rejects_iterations(make_manager: Any, tmp_path
     resumed_manager.load_state_dict(manager.state_dict())
     with pytest.raises(RuntimeError, match="stopped at iteration 4"):
         iterate(resumed_manager)
-    assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
+    assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)])
 
 
 def test_stop_trigger_iteration_beyond_end_fires(make_manager: Any) -> None:
