@@ -52,6 +52,10 @@ class LifecycleOwner(Manager, Protocol):
     observation: Observation
     measured_keys: frozenset[str]
 
+    @property
+    def length_in_iterations(self) -> int | None:
+        """Maximum length of the training in iterations."""
+
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
 
@@ -175,6 +179,7 @@ class Lifecycle:
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
         owner.run.is_complete = lambda: self._stop.should_stop
+        owner.run.describe_progress = self._describe_progress
         owner.updater.start_clock()
         owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
@@ -251,6 +256,10 @@ class Lifecycle:
                 extension(self._owner)
         finally:
             self.is_saving = False
+
+    def _describe_progress(self) -> str:
+        length = self._owner.length_in_iterations
+        return f"ended at iteration {self._owner.iteration}" + ("" if length is None else f" of {length}")
 
     def _finalize_with_run(self) -> None:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""

@@ -16,6 +16,7 @@ from pte_tracking._engine.construction import build_reporter, check_max_epochs, 
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
@@ -343,7 +344,10 @@ class ExtensionsManager(TrainingProgress):
             ValueError: If the snapshot belongs to another training.
         """
         self._lifecycle.begin_restore("resume()")
-        return resume_training(source, self._extensions, self._state, self.run, self.world)
+        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
+        if checkpoint is not None and self.world.rank == 0:
+            log_resume(self, checkpoint, self._stop.should_stop)
+        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class RunBase:
         self.before_close: list[Callable[[], object]] = []
         #: Returns whether the training of the run is complete, so that another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
+        #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
+        self.describe_progress: Callable[[], str] | None = None
         #: None on rank 0 before the run is opened, and on every rank after the run has ended.
         self._writer: RunWriter | NullWriter | None = None
         if (environment.rank() if rank is None else rank) != 0:
@@ -83,6 +85,11 @@ class RunBase:
     def sinks(self) -> Sequence[Sink]:
         """Sinks passed to the constructor."""
         return self._sinks
+
+    @property
+    def params(self) -> dict[str, events.Scalar]:
+        """Parameters passed to the constructor, with flat names."""
+        return self._params
 
     @property
     def id(self) -> str:
