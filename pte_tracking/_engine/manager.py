@@ -16,6 +16,7 @@ from pte_tracking._engine.construction import build_reporter, check_max_epochs, 
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
@@ -156,8 +157,21 @@ class ExtensionsManager(TrainingProgress):
         )
 
     @property
+    def stop_trigger(self) -> bool:
+        """Whether the training should stop, as decided by the stop trigger after the last iteration.
+
+        Outside an iteration, reading this property ends the last iteration, and the run if the training should stop.
+        """
+        # Ranks save the state together, but one rank may read this property more often than the others.
+        if self._stop.should_stop or self.world.is_single_process:
+            self._iteration_scope.complete()
+        return self._stop.should_stop
+
+    @property
     def is_ended(self) -> bool:
         """Whether the run has ended: the training stopped, was closed, or failed."""
+        if self._stop.should_stop:
+            self._iteration_scope.complete()
         return self._lifecycle.is_ended
 
     @property
@@ -260,6 +274,7 @@ class ExtensionsManager(TrainingProgress):
             before = self.updater.iteration
             for batch in self.loaders.register(loader):
                 yield batch
+                self._iteration_scope.complete()
                 if self._stop.should_stop:
                     break
             if self.updater.iteration == before:
@@ -330,7 +345,10 @@ class ExtensionsManager(TrainingProgress):
             ValueError: If the snapshot belongs to another training.
         """
         self._lifecycle.begin_restore("resume()")
-        return resume_training(source, self._extensions, self._state, self.run, self.world)
+        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
+        if checkpoint is not None and self.world.rank == 0:
+            log_resume(self, checkpoint, self._stop.should_stop)
+        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 
@@ -348,5 +366,5 @@ class ExtensionsManager(TrainingProgress):
         self.loaders.begin()
 
     def _on_stop(self) -> None:
-        """Handle the end of the iteration in which the stop trigger fired."""
+        """Handle the end of the iteration after which the training should stop."""
         self.close()

@@ -67,6 +67,10 @@ class RunBase:
         self.before_close: list[Callable[[], object]] = []
         #: Called once, by the first :meth:`rewind`.
         self.after_rewind: list[Callable[[], object]] = []
+        #: Returns whether the training of the run is complete, so that another run may use the directory.
+        self.is_complete: Callable[[], bool] | None = None
+        #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
+        self.describe_progress: Callable[[], str] | None = None
         #: None on rank 0 before the run is opened, and on every rank after the run has ended.
         self._writer: RunWriter | NullWriter | HeldWriter | None = None
         #: Claimed directory, until something is logged.
@@ -95,6 +99,11 @@ class RunBase:
     def sinks(self) -> Sequence[Sink]:
         """Sinks passed to the constructor."""
         return self._sinks
+
+    @property
+    def params(self) -> dict[str, events.Scalar]:
+        """Parameters passed to the constructor, with flat names."""
+        return self._params
 
     @property
     def id(self) -> str:
@@ -148,6 +157,7 @@ class RunBase:
             return
         if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
+        self.close_completed_run()
         with self._lock:
             ended = self._manifest
             held = self._writer if isinstance(self._writer, HeldWriter) else None
@@ -202,6 +212,12 @@ class RunBase:
             callbacks, self.after_rewind = self.after_rewind, []
             for callback in callbacks:
                 callback()
+
+    def close_completed_run(self) -> None:
+        """Close another run of this process in the directory whose training is complete, but which is still open."""
+        for run in list(_open_runs):
+            if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
+                run.close()
 
     def manifest(self) -> Manifest:
         """Return the manifest of the run, the content of ``run.json``. This method does not open the run.

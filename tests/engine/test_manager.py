@@ -344,7 +344,9 @@ def test_end_of_training_finalizes_once_and_rejects_iterations(make_manager: Any
     calls: list[str] = []
     manager = make_manager(Recorder("a", calls), Recorder("b", calls), epochs=0.25)
     iterate(manager)
-    assert calls == ["a.initialize", "b.initialize", "a.call", "b.call", "a.finalize", "b.finalize"]
+    assert calls == ["a.initialize", "b.initialize", "a.call", "b.call"]
+    assert manager.stop_trigger
+    assert calls[4:] == ["a.finalize", "b.finalize"]
     with pytest.raises(RuntimeError, match="stopped at iteration 1"):
         iterate(manager)
     manager.close()
