@@ -175,6 +175,7 @@ class Lifecycle:
                 stacklevel=4,
             )
         self._check_ranks("the first iteration")
+        owner.run.rewind()
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
@@ -217,6 +218,7 @@ class Lifecycle:
             Exception: If an extension raises in ``finalize()`` and ``error`` is None.
         """
         if self.phase is Phase.ENDED:
+            self._owner.run.close()  # it may have been opened again
             return
         first = self.finalize(error)
         run = self._owner.run

@@ -23,6 +23,7 @@ from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.reporter import Observation
@@ -114,6 +115,7 @@ class ExtensionsManager(TrainingProgress):
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         check_max_epochs(max_epochs, type(self).__name__)
+        check_directory("out_dir", out_dir)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
@@ -131,8 +133,6 @@ class ExtensionsManager(TrainingProgress):
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
-        for extension in extensions:
-            self.extend(extension)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -143,6 +143,9 @@ class ExtensionsManager(TrainingProgress):
             rank=self.world.rank,
             world_size=self.world.size,
         )
+        self.run.hold()
+        for extension in extensions:
+            self.extend(extension)
         self._state = TrainingState(
             self.models,
             self.optimizers,

@@ -44,13 +44,14 @@ def resume_training(
         return None
     try:
         return state.load_state_dict(selected.state, selected)
-    finally:
+    except BaseException:
         if world.rank == 0:
             selected.clean_up()
+        raise
 
 
 def _restart(run: Run) -> None:
     position = run.start_position()
     if position is not None:
         log_restart(run)
-    run.open(at=position)
+    run.open(at=position, resume=True)
