@@ -64,6 +64,8 @@ class RunBase:
         self.before_close: list[Callable[[], object]] = []
         #: Returns whether the training of the run is complete, so that another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
+        #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
+        self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
         self.describe_progress: Callable[[], str] | None = None
         #: Called once, by the first :meth:`rewind`.
@@ -284,9 +286,16 @@ class RunBase:
         Returns:
             Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
         """
+        if self.before_checkpoints is not None:
+            self.before_checkpoints()
         if isinstance(self._writer, RunWriter | NullWriter) and self.is_open:
             return self._writer.checkpoints()
         return list_checkpoints(self.directory)
+
+    @property
+    def latest_values(self) -> dict[str, events.Number]:
+        """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
+        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

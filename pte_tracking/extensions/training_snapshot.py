@@ -155,7 +155,9 @@ class TrainingSnapshot(SnapshotExtension):
                 self.template.format(manager),
                 lambda: self.get_state(manager),
                 manager.models,
-                SnapshotDetails(manager.iteration, _epoch_or_none(manager), dict(manager.observation)),
+                SnapshotDetails(
+                    manager.iteration, _epoch_or_none(manager), {**manager.run.latest_values, **manager.observation}
+                ),
                 self._retention,
                 manager.world,
             )
