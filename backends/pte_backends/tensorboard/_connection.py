@@ -97,6 +97,8 @@ class TensorBoardConnection:
             with self._atomic():
                 self._replace(self._read_kept())
         with self._atomic():
+            if self._builder.release_tags(events):
+                self._replace(self._read_kept(), dict(self._state.summaries.cleared_tags))
             self._extend(events)
         self._last_written_seq = events[-1].seq
 

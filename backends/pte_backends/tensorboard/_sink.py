@@ -8,6 +8,15 @@ from typing import Any, ClassVar
 
 from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
+_OWN_TAGS = frozenset(
+    {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+        "custom_scalars__config__",
+    }
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorBoardSink(Sink):
@@ -32,7 +41,12 @@ class TensorBoardSink(Sink):
     requires: ClassVar[str | None] = "tensorboard"
     install: ClassVar[str] = "pip install 'pte-tracking[tensorboard]'"
     files: ClassVar[tuple[str, ...]] = ("events.out.tfevents.*", ".tensorboard.*.tmp")
-    limits: ClassVar[Limits] = Limits(batch_values=100_000)
+    # TensorBoard shows no values of a tag that has several kinds of values.
+    limits: ClassVar[Limits] = Limits(
+        batch_values=100_000,
+        shared_names=("metric", "figure", "image", "histogram", "text", "dataset"),
+        reserved_names=_OWN_TAGS,
+    )
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Continue the event file of the run, or create one.
