@@ -152,12 +152,35 @@ def test_params_and_status_appear_in_hparams(run: FakeRun, status: Status, shown
         "layers": 3.0,
         "amp": True,
         "optim/name": "Adam",
-        "none": "None",
         "seed": str(2**60),
     }
     assert read_status(run) == shown
     end = metadata.parse_session_end_info_plugin_data(read_plugin_data(run, metadata.SESSION_END_INFO_TAG))
     assert end.end_time_secs == run.events[-1].time
+
+
+def test_params_without_number_do_not_change_kind_of_column(run: FakeRun) -> None:
+    run.add(
+        Params, {"lr": None, "clip": "inf", "decay": "nan", "min": "-inf", "on": False, "text": "", "list": "[1, 2]"}
+    )
+    deliver(run)
+    assert read_hparams(run) == {"on": False, "text": "", "list": "[1, 2]"}
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 + 1, -(2**53) - 1, 2**63 - 1, 10**30])
+def test_integer_param_is_exact_in_hparams(run: FakeRun, number: int) -> None:
+    run.add(Params, {"seed": number})
+    deliver(run)
+    shown = read_hparams(run)["seed"]
+    assert isinstance(shown, float) == (abs(number) <= 2**53)
+    assert int(shown) == number
+
+
+def test_only_missing_params_show_session(run: FakeRun) -> None:
+    run.add(Params, {"lr": None})
+    deliver(run, status="FINISHED")
+    assert read_hparams(run) == {}
+    assert read_status(run) == "STATUS_SUCCESS"
 
 
 def test_running_run_has_no_status(run: FakeRun) -> None:

@@ -25,7 +25,8 @@ class TensorBoardSink(Sink):
     Pass the parent directory to ``tensorboard --logdir``. TensorBoard shows scalars with ``epoch``, figures, images,
     histograms, texts, the hyperparameters and status of the run on the HPARAMS page, and training and validation
     metrics of the same name in one chart on the Custom Scalars page. Tags, artifacts and checkpoints are skipped.
-    Numbers are stored as 32-bit floats.
+    Metrics are stored as 32-bit floats. The HPARAMS page leaves out parameters that are None, NaN or infinite, so that
+    it can compare the numbers of other runs, and shows integers above 2^53 as texts with all digits.
 
     Superseded events disappear, even from a running TensorBoard. A running TensorBoard does not show two changes until
     it is restarted: hyperparameters that are added or changed later, and the status of a run that ended before. If
