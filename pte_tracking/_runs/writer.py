@@ -15,6 +15,7 @@ import msgspec
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
+from pte_tracking._runs.step_tracker import StepTracker
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Status
@@ -65,6 +66,7 @@ class RunWriter:
         self._directory_lock = lock
         self._append_lock = threading.RLock()
         self._is_manifest_saved = True
+        self._steps = StepTracker()
         self._journal = Journal(directory / JOURNAL)
         try:
             self._start(at)
@@ -98,7 +100,9 @@ class RunWriter:
             event = self._journal.append(kind, *fields)
             if event is None:
                 return
-            if kind is not events.Metrics:
+            if isinstance(event, events.Metrics):
+                self._steps.add(event)
+            else:
                 self._update_checkpoints(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
