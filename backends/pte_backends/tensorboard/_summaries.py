@@ -41,6 +41,8 @@ class SummaryBuilderState(msgspec.Struct):
         is_stale: Whether a change can be shown only by a new file.
         charted_tags: Tags that may share a chart, with the sequence number of their first event.
         epoch_step: Last step with an epoch.
+        max_step: Highest step of an event.
+        is_unordered: Whether the steps of a tag may go back in the file.
         has_layout: Whether a layout of the Custom Scalars page was ever written.
         emptied_image_tags: Tags of figures and images that lost all their points.
         cleared_tags: Tags that the first records of the file clear, and the plugin of each.
@@ -56,6 +58,8 @@ class SummaryBuilderState(msgspec.Struct):
     is_stale: bool = False
     charted_tags: dict[str, int] = {}
     epoch_step: int = -1
+    max_step: int = -(2**63)
+    is_unordered: bool = False
     has_layout: bool = False
     emptied_image_tags: list[str] = []
     cleared_tags: dict[str, str] = {}
@@ -159,6 +163,9 @@ class SummaryBuilder:
             RejectedEventError: If an image is missing or damaged.
         """
         self.state.seq, self.state.wall_time = event.seq, event.time
+        if isinstance(event, Metrics | Histogram | Figure | Image | Text):
+            self.state.is_unordered |= event.step < self.state.max_step
+            self.state.max_step = max(event.step, self.state.max_step)
         if isinstance(event, Metrics):
             return self._build_metrics(event)
         if isinstance(event, Params):
