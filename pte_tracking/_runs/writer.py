@@ -16,6 +16,7 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.step_tracker import StepTracker
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
@@ -51,6 +52,7 @@ class RunWriter:
         self._directory_lock = claim.lock
         self._append_lock = threading.RLock()
         self._is_manifest_saved = True
+        self._steps = StepTracker()
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
         self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
@@ -109,6 +111,7 @@ class RunWriter:
             for inline in self._inline:
                 inline.catch_up()
             self._load_checkpoints()
+            self._steps = StepTracker()
             for event in repeated:
                 self._note(event)
 
@@ -238,6 +241,7 @@ class RunWriter:
         """Update the latest values and the checkpoints."""
         if isinstance(event, events.Metrics):
             self._note_values(event.values)
+            self._steps.add(event)
         elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
