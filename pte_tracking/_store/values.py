@@ -7,9 +7,9 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from pte_tracking._store.events import Number, Scalar
+from pte_tracking._store.events import Number
 
-_INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
+INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
 
 
 def check_key(key: object, argument: str = "key") -> str:
@@ -51,7 +51,7 @@ def to_number(key: str, value: Any) -> Number:
     if type(value) is float:
         return value
     if isinstance(value, int):
-        return int(value) if -_INT64_LIMIT <= value < _INT64_LIMIT else _to_float(value)
+        return int(value) if -INT64_LIMIT <= value < INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
     # Most remaining values are tensors with one element.
@@ -144,51 +144,9 @@ def check_step(step: object) -> int:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"step: expected an integer, got {step!r} of type {type(step).__name__}") from None
-    if not -_INT64_LIMIT <= step < _INT64_LIMIT:
+    if not -INT64_LIMIT <= step < INT64_LIMIT:
         raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step
-
-
-def flatten_params(params: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Flatten nested parameters.
-
-    Args:
-        params: Parameters by name. Names of nested mappings are joined with ``/``.
-
-    Returns:
-        Strings, numbers, booleans, and None by name. Other values are converted with ``str()``.
-
-    Raises:
-        TypeError: If ``params`` is not a mapping.
-        ValueError: If two joined names are equal.
-    """
-    if not isinstance(params, Mapping):
-        raise TypeError(
-            f"params: expected a mapping, got {params!r} of type {type(params).__name__}. "
-            "Pass vars(args) to log parsed arguments."
-        )
-    flat: dict[str, Scalar] = {}
-    for key, value in params.items():
-        name = check_key(key if isinstance(key, str) else str(key), "params")
-        inner = flatten_params(value) if isinstance(value, Mapping) and value else {"": _plain(value)}
-        for rest, leaf in inner.items():
-            joined = f"{name}/{rest}" if rest else name
-            if joined in flat:
-                raise ValueError(
-                    f"params: duplicate name {joined!r} after nested names are joined with '/'. Rename one."
-                )
-            flat[joined] = leaf
-    return flat
-
-
-def _plain(value: Any) -> Scalar:
-    if value is None or isinstance(value, str | bool):
-        return to_text(value) if isinstance(value, str) else value
-    try:
-        number = to_number("", value)
-    except (TypeError, ValueError):
-        return to_text(str(value))
-    return number if number - number == 0 else str(float(number))  # JSON has no NaN and no infinities
 
 
 def _to_float(value: Any) -> float:
