@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
@@ -73,12 +73,16 @@ class Lifecycle:
 
     Attributes:
         phase: The current phase.
+        due: Extensions that save the state when the current iteration ends.
+        is_saving: Whether these extensions are running.
     """
 
     def __init__(
         self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
     ) -> None:
         self.phase = Phase.NEW
+        self.due: list[Extension] = []
+        self.is_saving = False
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
@@ -130,6 +134,7 @@ class Lifecycle:
             raise RuntimeError(
                 f"{call}: the training has already started or ended. Restore its state before the first iteration."
             )
+        self._owner.run.close_completed_run()
         self._join(call)
 
     def open(self) -> None:
@@ -168,7 +173,8 @@ class Lifecycle:
         self._check_ranks("the first iteration")
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
-        owner.run.before_close.append(self.finalize)
+        owner.run.before_close.append(self._finalize_with_run)
+        owner.run.is_complete = lambda: self._stop.should_stop
         owner.updater.start_clock()
         owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
@@ -176,6 +182,8 @@ class Lifecycle:
             self._extensions.initialize(owner)
             with owner.reporter.scope(owner.observation):
                 self._extensions.call_before_training(owner)
+            if owner.is_before_training and owner.observation:
+                self._log_initial_row()
             if not owner.is_before_training:
                 # The resumed training initialized its extensions before its first iteration.
                 rng.set_state(random_state)
@@ -226,9 +234,34 @@ class Lifecycle:
         if self.phase is Phase.ENDED:
             return error
         has_started = self.phase in _STARTED
+        try:
+            self.save_due()
+        except BaseException as save_error:
+            error = error or save_error
         self._enter(Phase.ENDED)
         self._owner.updater.stop_clock()
         return self._extensions.finalize(self._owner, error) if has_started else error
+
+    def save_due(self) -> None:
+        """Save the state with the extensions that are due at the end of the last iteration."""
+        due, self.due = self.due, []
+        self.is_saving = True
+        try:
+            for extension in due:
+                extension(self._owner)
+        finally:
+            self.is_saving = False
+
+    def _finalize_with_run(self) -> None:
+        """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
+        if error := self.finalize():
+            raise error
+
+    def _log_initial_row(self) -> None:
+        """Log the values that were reported before the first iteration, at step 0."""
+        for extension in self._extensions:
+            if isinstance(extension, LogReport) and self._owner.world.rank == 0:
+                extension(self._owner)
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

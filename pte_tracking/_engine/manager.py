@@ -156,8 +156,21 @@ class ExtensionsManager(TrainingProgress):
         )
 
     @property
+    def stop_trigger(self) -> bool:
+        """Whether the training should stop, as decided by the stop trigger after the last iteration.
+
+        Outside an iteration, reading this property ends the last iteration, and the run if the training should stop.
+        """
+        # Ranks save the state together, but one rank may read this property more often than the others.
+        if self._stop.should_stop or self.world.is_single_process:
+            self._iteration_scope.complete()
+        return self._stop.should_stop
+
+    @property
     def is_ended(self) -> bool:
         """Whether the run has ended: the training stopped, was closed, or failed."""
+        if self._stop.should_stop:
+            self._iteration_scope.complete()
         return self._lifecycle.is_ended
 
     @property
@@ -260,6 +273,7 @@ class ExtensionsManager(TrainingProgress):
             before = self.updater.iteration
             for batch in self.loaders.register(loader):
                 yield batch
+                self._iteration_scope.complete()
                 if self._stop.should_stop:
                     break
             if self.updater.iteration == before:
@@ -348,5 +362,5 @@ class ExtensionsManager(TrainingProgress):
         self.loaders.begin()
 
     def _on_stop(self) -> None:
-        """Handle the end of the iteration in which the stop trigger fired."""
+        """Handle the end of the iteration after which the training should stop."""
         self.close()

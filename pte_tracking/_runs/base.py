@@ -61,6 +61,8 @@ class RunBase:
         self._resume = resume
         self._close_timeout = close_timeout
         self.before_close: list[Callable[[], object]] = []
+        #: Returns whether the training of the run is complete, so that another run may use the directory.
+        self.is_complete: Callable[[], bool] | None = None
         #: None on rank 0 before the run is opened, and on every rank after the run has ended.
         self._writer: RunWriter | NullWriter | None = None
         if (environment.rank() if rank is None else rank) != 0:
@@ -126,6 +128,7 @@ class RunBase:
             return
         if self._writer is not None:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
+        self.close_completed_run()
         with self._lock:
             self._writer = writer = open_writer(
                 self.directory,
@@ -142,6 +145,12 @@ class RunBase:
                 writer.add(events.Tags, self._tags)
             self._error_before = last_error()
         _open_runs.add(self)
+
+    def close_completed_run(self) -> None:
+        """Close another run of this process in the directory whose training is complete, but which is still open."""
+        for run in list(_open_runs):
+            if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
+                run.close()
 
     def manifest(self) -> Manifest:
         """Open the run and return its manifest, the content of ``run.json``.
