@@ -6,6 +6,7 @@ import enum
 import warnings
 from typing import Any, Protocol
 
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
@@ -69,6 +70,7 @@ class Lifecycle:
         owner: The manager; passed to the extensions.
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
+        options: Options of the optimizers that the script gives.
         needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
 
     Attributes:
@@ -78,7 +80,13 @@ class Lifecycle:
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        *,
+        needs_log_report: bool,
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -86,6 +94,7 @@ class Lifecycle:
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
+        self._options = options
         self._needs_log_report = needs_log_report
 
     @property
@@ -136,6 +145,7 @@ class Lifecycle:
             )
         self._owner.run.close_completed_run()
         self._join(call)
+        self._options.begin_restore()
 
     def open(self) -> None:
         """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
@@ -171,6 +181,7 @@ class Lifecycle:
                 stacklevel=4,
             )
         self._check_ranks("the first iteration")
+        self._options.report(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

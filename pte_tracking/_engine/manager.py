@@ -15,6 +15,7 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
@@ -129,7 +130,8 @@ class ExtensionsManager(TrainingProgress):
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        options = OptimizerOptions(self.optimizers)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         for extension in extensions:
             self.extend(extension)
@@ -147,6 +149,7 @@ class ExtensionsManager(TrainingProgress):
             self.models,
             self.optimizers,
             stateful_by_name("state_objects", state_objects or {}),
+            options=options,
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,

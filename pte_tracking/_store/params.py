@@ -61,7 +61,7 @@ def _flatten(fields: Mapping[Any, Any], prefix: str, containers: list[int], flat
                 f"params: expected at most {_MAX_PARAMS} parameters, got more. The first one above is {name!r}. "
                 "Log a table with log_text() or log_artifact()."
             )
-        flat[name] = _to_scalar(name, value)
+        flat[name] = to_scalar(name, value)
 
 
 def _expand(value: Any, argument: str) -> Any:
@@ -73,7 +73,13 @@ def _expand(value: Any, argument: str) -> Any:
         ) from error
 
 
-def _to_scalar(name: str, value: Any) -> Scalar:
+def to_scalar(name: str, value: Any) -> Scalar:
+    """Convert a value to a value that JSON can represent.
+
+    Args:
+        name: Name of the value in messages.
+        value: Any value. A text that had to be shortened is logged.
+    """
     value = _to_python(value)
     if value is None or isinstance(value, bool):
         return value
