@@ -9,6 +9,9 @@ from typing import Any
 
 from pte_tracking._store.events import Number
 
+#: Types whose values are never masked. This check runs for every logged tensor.
+_types_without_mask: set[type] = set()
+
 INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
 
 
@@ -42,7 +45,7 @@ def to_number(key: str, value: Any) -> Number:
         value: Number, NumPy scalar, or array or tensor with one element on any device.
 
     Returns:
-        An int of at most 64 bits, or a float.
+        An int of at most 64 bits, or a float. NaN for a masked element of NumPy.
 
     Raises:
         TypeError: If the value is not a real number.
@@ -54,6 +57,8 @@ def to_number(key: str, value: Any) -> Number:
         return int(value) if -INT64_LIMIT <= value < INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
+    if type(value) not in _types_without_mask and _is_masked(value):
+        return math.nan
     # Most remaining values are tensors with one element.
     try:
         if type(item := value.item()) is float:
@@ -66,12 +71,15 @@ def to_number(key: str, value: Any) -> Number:
             f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}. "
             "Reduce it first, for example with .mean()."
         )
-    if hasattr(value, "item"):
-        item = value.item()
-        # item() of NumPy's long double returns a long double.
-        return _to_float(value) if type(item) is type(value) else to_number(key, item)
-    if hasattr(value, "__float__") and not isinstance(value, str):
-        return _to_float(value)
+    try:
+        if hasattr(value, "item"):
+            item = value.item()
+            # item() of NumPy's long double returns a long double.
+            return _to_float(value) if type(item) is type(value) else to_number(key, item)
+        if hasattr(value, "__float__") and not isinstance(value, str):
+            return _to_float(value)
+    except (RuntimeError, ValueError):  # a tensor without data, such as one on the device "meta"
+        pass
     raise TypeError(f"values[{key!r}]: expected a real number, got {value!r} of type {type(value).__name__}")
 
 
@@ -149,11 +157,22 @@ def check_step(step: object) -> int:
     return step
 
 
+def _is_masked(value: Any) -> bool:
+    """Whether a value is a masked element of NumPy, whose item() returns the number below the mask."""
+    if not hasattr(type(value), "mask"):
+        _types_without_mask.add(type(value))
+        return False
+    mask = value.mask
+    return getattr(mask, "size", 0) == 1 and mask.dtype == bool and bool(mask.all())
+
+
 def _to_float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:  # an integer or fraction larger than every float
         return math.inf if value > 0 else -math.inf
+    except ValueError:  # a signaling NaN of the module decimal
+        return math.nan
 
 
 def to_text(text: str) -> str:

@@ -100,6 +100,38 @@ def test_to_number_accepts_decimal_and_fraction() -> None:
 
 @pytest.mark.parametrize(
     "value",
+    [
+        np.ma.masked,
+        np.ma.array([3.0, 4.0], mask=True).mean(),
+        np.ma.array(3.0, mask=True),
+        np.ma.array([[3]], mask=[[True]]),
+        decimal.Decimal("sNaN"),
+    ],
+)
+def test_to_number_value_that_is_masked_or_no_number_becomes_nan(value: Any) -> None:
+    assert math.isnan(to_number("a", value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([3.0, 4.0], mask=[True, False]).mean(),
+        np.ma.array([4.0]),
+        np.ma.array(4, mask=False),
+    ],
+)
+def test_to_number_masked_array_with_valid_element_returns_it(value: Any) -> None:
+    assert to_number("a", value) == 4
+
+
+@pytest.mark.parametrize("value", [np.ma.array([3.0, 4.0], mask=True), np.ma.array([3.0, 4.0])])
+def test_to_number_masked_array_with_several_elements_raises_value_error(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"values\['a'\].*a single number.*shape \(2,\)"):
+        to_number("a", value)
+
+
+@pytest.mark.parametrize(
+    "value",
     [torch.zeros(2), torch.zeros(0), np.zeros((1, 2)), np.zeros(0)],
     ids=["tensor", "empty tensor", "array", "empty array"],
 )
@@ -110,7 +142,22 @@ def test_to_number_several_elements_raise_value_error(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["0.5", None, [0.5], {"a": 1}, 1j, np.complex64(1), torch.tensor(1j), np.str_("a"), np.array(None), object(), max],
+    [
+        "0.5",
+        None,
+        [0.5],
+        {"a": 1},
+        1j,
+        np.complex64(1),
+        torch.tensor(1j),
+        np.str_("a"),
+        np.array(None),
+        object(),
+        max,
+        b"1",
+        np.timedelta64(1, "s"),
+        torch.empty((), device="meta"),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_to_numbers_non_number_raises_type_error(value: Any) -> None:
