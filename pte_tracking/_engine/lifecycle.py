@@ -53,6 +53,10 @@ class LifecycleOwner(Manager, Protocol):
     observation: Observation
     measured_keys: frozenset[str]
 
+    @property
+    def length_in_iterations(self) -> int | None:
+        """Maximum length of the training in iterations."""
+
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
 
@@ -181,11 +185,13 @@ class Lifecycle:
                 stacklevel=4,
             )
         self._check_ranks("the first iteration")
+        owner.run.rewind()
         self._options.report(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
         owner.run.is_complete = lambda: self._stop.should_stop
+        owner.run.describe_progress = self._describe_progress
         owner.updater.start_clock()
         owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
@@ -223,6 +229,7 @@ class Lifecycle:
             Exception: If an extension raises in ``finalize()`` and ``error`` is None.
         """
         if self.phase is Phase.ENDED:
+            self._owner.run.close()  # it may have been opened again
             return
         first = self.finalize(error)
         run = self._owner.run
@@ -262,6 +269,10 @@ class Lifecycle:
                 extension(self._owner)
         finally:
             self.is_saving = False
+
+    def _describe_progress(self) -> str:
+        length = self._owner.length_in_iterations
+        return f"ended at iteration {self._owner.iteration}" + ("" if length is None else f" of {length}")
 
     def _finalize_with_run(self) -> None:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""

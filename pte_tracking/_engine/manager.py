@@ -17,12 +17,14 @@ from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.reporter import Observation
@@ -115,6 +117,7 @@ class ExtensionsManager(TrainingProgress):
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         check_max_epochs(max_epochs, type(self).__name__)
+        check_directory("out_dir", out_dir)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
@@ -133,8 +136,6 @@ class ExtensionsManager(TrainingProgress):
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
-        for extension in extensions:
-            self.extend(extension)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -145,6 +146,9 @@ class ExtensionsManager(TrainingProgress):
             rank=self.world.rank,
             world_size=self.world.size,
         )
+        self.run.hold()
+        for extension in extensions:
+            self.extend(extension)
         self._state = TrainingState(
             self.models,
             self.optimizers,
@@ -347,7 +351,10 @@ class ExtensionsManager(TrainingProgress):
             ValueError: If the snapshot belongs to another training.
         """
         self._lifecycle.begin_restore("resume()")
-        return resume_training(source, self._extensions, self._state, self.run, self.world)
+        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
+        if checkpoint is not None and self.world.rank == 0:
+            log_resume(self, checkpoint, self._stop.should_stop)
+        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 from pte_tracking._runs import attachments, media
 from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
+from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number
 from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
@@ -221,12 +222,9 @@ class Run(RunBase):
             RuntimeError: If the run has ended.
         """
         key, step = check_key(key), check_step(step)
-
-        def build_fields() -> tuple[Any, ...] | None:
-            bins = media.histogram(values)
-            return None if bins is None else (key, step, *bins)
-
-        self._opened().add_deferred(events.Histogram, build_fields)
+        self._opened().add_deferred(
+            events.Histogram, lambda: media.histogram(values), lambda bins: None if bins is None else (key, step, *bins)
+        )
 
     def log_text(self, key: str, text: str, step: int = 0) -> None:
         """Log a text.
@@ -282,11 +280,18 @@ class Run(RunBase):
         if source in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
-        def build_fields() -> tuple[str, str] | None:
-            kept = attachments.keep_artifact(self.directory, source, artifact_path)
+        writer = self._opened()
+
+        def render() -> attachments.ArtifactContent:
+            # The file may be gone when the run is opened.
+            return attachments.read_artifact(source, self.directory, is_held=isinstance(writer, HeldWriter))
+
+        def store(content: attachments.ArtifactContent) -> tuple[str, str] | None:
+            with content:
+                kept = attachments.keep_artifact(self.directory, content.path, artifact_path)
             return None if kept is None else (kept, artifact_path)
 
-        self._opened().add_deferred(events.Artifact, build_fields)
+        writer.add_deferred(events.Artifact, render, store)
 
     def log_checkpoint(
         self,
@@ -343,11 +348,11 @@ class Run(RunBase):
         """Add an event with a PNG file that is rendered only by the process that writes the run."""
         key, step = check_key(key), check_step(step)
 
-        def build_fields() -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, step, render())
+        def store(png: bytes) -> tuple[str, int, str] | None:
+            path = attachments.save_picture(self.directory, folder, key, step, png)
             return None if path is None else (key, step, path)
 
-        self._opened().add_deferred(kind, build_fields)
+        self._opened().add_deferred(kind, render, store)
 
 
 def _check_names(sinks: object) -> list[str]:

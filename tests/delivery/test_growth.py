@@ -14,8 +14,8 @@ import pytest
 from pte_backends.json import JsonSink
 from pte_tracking._delivery import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
