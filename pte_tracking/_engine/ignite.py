@@ -46,7 +46,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: Number of iterations per epoch. Defaults to the epoch length of the engine.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -86,7 +87,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,

@@ -6,6 +6,7 @@ import enum
 import warnings
 from typing import Any, Protocol
 
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
@@ -73,6 +74,7 @@ class Lifecycle:
         owner: The manager; passed to the extensions.
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
+        options: Options of the optimizers that the script gives.
         needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
 
     Attributes:
@@ -82,7 +84,13 @@ class Lifecycle:
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        *,
+        needs_log_report: bool,
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -90,6 +98,7 @@ class Lifecycle:
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
+        self._options = options
         self._needs_log_report = needs_log_report
 
     @property
@@ -140,6 +149,7 @@ class Lifecycle:
             )
         self._owner.run.close_completed_run()
         self._join(call)
+        self._options.begin_restore()
 
     def open(self) -> None:
         """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
@@ -176,6 +186,7 @@ class Lifecycle:
             )
         self._check_ranks("the first iteration")
         owner.run.rewind()
+        self._options.report(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

@@ -15,6 +15,7 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
 from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
@@ -52,7 +53,8 @@ class ExtensionsManager(TrainingProgress):
             or the ``epoch_size`` passed to :meth:`run_iteration`.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -106,7 +108,7 @@ class ExtensionsManager(TrainingProgress):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,
@@ -131,7 +133,8 @@ class ExtensionsManager(TrainingProgress):
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        options = OptimizerOptions(self.optimizers)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,
@@ -151,6 +154,7 @@ class ExtensionsManager(TrainingProgress):
             self.models,
             self.optimizers,
             stateful_by_name("state_objects", state_objects or {}),
+            options=options,
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,

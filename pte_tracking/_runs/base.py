@@ -25,7 +25,8 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.values import check_key, flatten_params, to_text, to_texts
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, to_text, to_texts
 from pte_tracking.sinks import Sink
 
 _open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
@@ -45,7 +46,7 @@ class RunBase:
         directory: str | os.PathLike[str],
         *,
         sinks: Iterable[str | Sink] = ("json",),
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
         resume: bool = False,
@@ -56,7 +57,7 @@ class RunBase:
         check_directory("directory", directory)
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
-        self._params = flatten_params(params or {})
+        self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
         self._name = name if name is None else check_key(name, "name")
         self._resume = resume

@@ -15,7 +15,8 @@ from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number
 from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
-from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
 
 
 class Run(RunBase):
@@ -30,7 +31,7 @@ class Run(RunBase):
     Args:
         directory: Run directory. It is created if it does not exist.
         sinks: Names of installed sinks, or configured :class:`~pte_tracking.sinks.Sink` objects.
-        params: Hyperparameters. Nested names are joined with ``/``.
+        params: Hyperparameters; see :meth:`log_params`.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
         resume: Whether to continue the run in the directory, if there is one.
@@ -122,15 +123,21 @@ class Run(RunBase):
             self._logs.add(log)
         (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: object) -> None:
         """Log hyperparameters.
 
+        Strings, booleans, None, integers of at most 64 bits, and finite numbers are recorded as they are. Other values
+        are recorded as a text that is the same in every process: functions and classes by their qualified names, sets
+        in sorted order, arrays as nested lists, and objects by their ``str()`` without memory addresses.
+
         Args:
-            params: Parameters by name. Nested names are joined with ``/``.
+            params: Mapping, dataclass, ``argparse.Namespace``, named tuple, or object of OmegaConf, pydantic, or attrs.
+                Names of nested ones are joined with ``/``. A value is shortened to 1,000 items and 65,536 characters,
+                which is logged.
 
         Raises:
-            TypeError: If ``params`` is not a mapping.
-            ValueError: If a name is empty, or two joined names are equal.
+            TypeError: If ``params`` has no fields.
+            ValueError: If a name is empty, two joined names are equal, or there are more than 10,000 parameters.
             RuntimeError: If the run has ended.
         """
         if flat := flatten_params(params):
