@@ -29,7 +29,8 @@ from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, to_text, to_texts
 from pte_tracking.sinks import Sink
 
-_open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
+#: All runs of this process.
+_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
 
@@ -88,6 +89,7 @@ class RunBase:
         self._is_closed = False
         self._world_size = environment.size() if world_size is None else world_size
         self._error_before: BaseException | None = None
+        _runs.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -188,7 +190,6 @@ class RunBase:
             claim.is_reopened = self._is_closed and ended is not None
             self._writer, self._claim, self._is_closed = None, claim, False
             self._error_before = last_error()
-            _open_runs.add(self)
             if claim.is_new and at is None:
                 try:
                     self._start(claim)
@@ -215,7 +216,7 @@ class RunBase:
 
     def close_completed_run(self) -> None:
         """Close another run of this process in the directory whose training is complete, but which is still open."""
-        for run in list(_open_runs):
+        for run in list(_runs):
             if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
                 run.close()
 
@@ -270,6 +271,10 @@ class RunBase:
         Raises:
             RuntimeError: If the run is held, or on a rank other than 0.
         """
+        claim = self._claim
+        if claim is not None and claim.at:
+            directory = claim.at["directory"] if claim.is_new else to_text(str(self.directory))
+            return {**claim.at, "step": step, "directory": directory}
         return self._opened().position(step)
 
     def sync(self) -> None:
@@ -401,14 +406,14 @@ class RunBase:
 
 @atexit.register
 def _close_all() -> None:
-    for run in list(_open_runs):
+    for run in list(_runs):
         error = last_error()
         run.close(*outcome_of(None if error is run._error_before else error))
 
 
 def _detach_in_child() -> None:
     # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
-    for run in _open_runs:
+    for run in _runs:
         if isinstance(run._writer, RunWriter):
             _parent_writers.append(run._writer)
             run._writer = NullWriter(run._writer)
