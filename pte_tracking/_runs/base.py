@@ -56,7 +56,8 @@ class RunBase:
         world_size: int | None = None,
     ) -> None:
         check_directory("directory", directory)
-        self.directory = Path(os.path.abspath(directory))
+        # The run stays in this directory if a symbolic link to it changes while the training runs.
+        self.directory = Path(os.path.realpath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
