@@ -23,7 +23,7 @@ from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.layout import JOURNAL, check_is_local
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, to_text, to_texts
@@ -55,6 +55,7 @@ class RunBase:
         world_size: int | None = None,
     ) -> None:
         check_directory("directory", directory)
+        check_is_local(directory, "out_dir")
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten_params({} if params is None else params)
