@@ -72,6 +72,7 @@ def main() -> None:
         def resume(position: RunPosition | None) -> None:
             run = Run(directory, sinks=[], resume=True)
             run.open(position)
+            run.rewind()
             run.log_metrics(VALUES, num_events)
             run.close()
 

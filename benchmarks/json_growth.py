@@ -83,6 +83,7 @@ def main() -> None:
         run = Run(directories[1])
         start = time.perf_counter()
         run.open(position)
+        run.rewind()
         print(f"rewind by {1000 + 100 * args.rounds:,} rows: {time.perf_counter() - start:.3f} s")
         run.close()
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from pte_tracking._delivery.backlog import SinkBacklog, backlog
+from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
@@ -21,6 +21,7 @@ _logger = logging.getLogger("pte_tracking")
 _CHECK_SECONDS = 2.0  # between two checks that the delivery process is alive
 _MAX_RESTART_SECONDS = 60.0  # between two restarts
 _MAX_REPEATED_WARNINGS = 5
+_FIRST_REPORT_SECONDS, _REPORT_SECONDS = 2.0, 5.0  # until the first message while waiting for delivery, and the next
 #: Time within which a process hands over a run. Over NFS, a process on another machine may see the request after a
 #: minute.
 _LOCAL_STOP_SECONDS, _REMOTE_STOP_SECONDS = 5.0, 90.0
@@ -75,14 +76,21 @@ class DeliverySupervisor:
             _logger.error("%s: cannot determine the pending events: %s", self._directory, error)
 
     def _wait_for_delivery(self, timeout: float) -> None:
+        request_time = time.time()
         request_retry(self._directory)
-        deadline = time.monotonic() + timeout
+        start = time.monotonic()
+        next_report = start + _FIRST_REPORT_SECONDS
         manifest = Manifest.load(self._directory)
         pending = backlog(self._directory, manifest)
         try:
-            while pending and time.monotonic() < deadline:
+            while (now := time.monotonic()) < start + timeout and not have_closed_since(
+                self._directory, pending, request_time
+            ):
                 if time.time() > self.next_check_time:
                     self.ensure_running()
+                if now >= next_report:
+                    next_report = now + _REPORT_SECONDS
+                    _logger.info("Waiting up to %.0f s for %s", start + timeout - now, "; ".join(map(str, pending)))
                 time.sleep(0.02)
                 pending = backlog(self._directory, manifest)
         finally:  # also after Ctrl-C

@@ -7,6 +7,7 @@ of it. Extensions run at the end of the block. State is saved, and the run is en
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -54,6 +55,7 @@ class IterationScope:
         self._is_counted = False
         #: Whether work of the last iteration waits for its end.
         self._is_pending = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
         if self._is_pending:
@@ -61,6 +63,7 @@ class IterationScope:
         lifecycle = self._lifecycle
         if lifecycle.phase is not _RUNNING:
             lifecycle.start()
+            self._thread = threading.get_ident()
         # An extension may have ended the training in initialize().
         if lifecycle.phase is _RUNNING:
             lifecycle.phase = _IN_ITERATION
@@ -120,6 +123,15 @@ class IterationScope:
             raise
         if self._stop.should_stop:
             self._on_stop()
+
+    def complete_in_own_thread(self) -> None:
+        """End the last iteration if a snapshot is due, in a single process only and in the thread that trains.
+
+        Ranks save the state together, but one rank may read a property more often than the others. A thread that writes
+        a snapshot reads the list of checkpoints, too.
+        """
+        if self._is_pending and self._owner.world.is_single_process and threading.get_ident() == self._thread:
+            self.complete()
 
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle

@@ -156,6 +156,7 @@ class ExtensionsManager(TrainingProgress):
             world_size=self.world.size,
         )
         self.run.hold()
+        self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
         self._state = TrainingState(
@@ -177,9 +178,10 @@ class ExtensionsManager(TrainingProgress):
 
         Outside an iteration, reading this property ends the last iteration, and the run if the training should stop.
         """
-        # Ranks save the state together, but one rank may read this property more often than the others.
-        if self._stop.should_stop or self.world.is_single_process:
+        if self._stop.should_stop:
             self._iteration_scope.complete()
+        else:
+            self._iteration_scope.complete_in_own_thread()
         return self._stop.should_stop
 
     @property

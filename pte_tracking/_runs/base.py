@@ -29,7 +29,8 @@ from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, to_text, to_texts
 from pte_tracking.sinks import Sink
 
-_open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
+#: All runs of this process.
+_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
 
@@ -66,6 +67,8 @@ class RunBase:
         self.before_close: list[Callable[[], object]] = []
         #: Returns whether the training of the run is complete, so that another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
+        #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
+        self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
         self.describe_progress: Callable[[], str] | None = None
         #: Called once, by the first :meth:`rewind`.
@@ -87,6 +90,7 @@ class RunBase:
         self._is_closed = False
         self._world_size = environment.size() if world_size is None else world_size
         self._error_before: BaseException | None = None
+        _runs.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -187,7 +191,6 @@ class RunBase:
             claim.is_reopened = self._is_closed and ended is not None
             self._writer, self._claim, self._is_closed = None, claim, False
             self._error_before = last_error()
-            _open_runs.add(self)
             if claim.is_new and at is None:
                 try:
                     self._start(claim)
@@ -214,7 +217,7 @@ class RunBase:
 
     def close_completed_run(self) -> None:
         """Close another run of this process in the directory whose training is complete, but which is still open."""
-        for run in list(_open_runs):
+        for run in list(_runs):
             if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
                 run.close()
 
@@ -269,6 +272,10 @@ class RunBase:
         Raises:
             RuntimeError: If the run is held, or on a rank other than 0.
         """
+        claim = self._claim
+        if claim is not None and claim.at:
+            directory = claim.at["directory"] if claim.is_new else to_text(str(self.directory))
+            return {**claim.at, "step": step, "directory": directory}
         return self._opened().position(step)
 
     def sync(self) -> None:
@@ -286,9 +293,16 @@ class RunBase:
         Returns:
             Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
         """
+        if self.before_checkpoints is not None:
+            self.before_checkpoints()
         if isinstance(self._writer, RunWriter | NullWriter) and self.is_open:
             return self._writer.checkpoints()
         return list_checkpoints(self.directory)
+
+    @property
+    def latest_values(self) -> dict[str, events.Number]:
+        """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
+        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.
@@ -393,14 +407,14 @@ class RunBase:
 
 @atexit.register
 def _close_all() -> None:
-    for run in list(_open_runs):
+    for run in list(_runs):
         error = last_error()
         run.close(*outcome_of(None if error is run._error_before else error))
 
 
 def _detach_in_child() -> None:
     # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
-    for run in _open_runs:
+    for run in _runs:
         if isinstance(run._writer, RunWriter):
             _parent_writers.append(run._writer)
             run._writer = NullWriter(run._writer)

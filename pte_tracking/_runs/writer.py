@@ -16,9 +16,10 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.step_tracker import StepTracker
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
-from pte_tracking._store.events import AnyEvent, Checkpoint, RunEnded, Scalar, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -42,6 +43,7 @@ class RunWriter:
 
     Attributes:
         manifest: Manifest of the run, including files added since.
+        latest_values: Metrics that were logged last, by key, independent of their steps.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -50,6 +52,7 @@ class RunWriter:
         self._directory_lock = claim.lock
         self._append_lock = threading.RLock()
         self._is_manifest_saved = True
+        self._steps = StepTracker()
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
         self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
@@ -71,8 +74,15 @@ class RunWriter:
         self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
-        #: Effective checkpoints by path, kept in memory because reading a long journal takes time.
-        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
+        self._load_checkpoints()
+
+    def _load_checkpoints(self) -> None:
+        """Read the effective checkpoints, which are kept in memory because reading a long journal takes time."""
+        checkpoints = list_checkpoints(self._directory)
+        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
+        self.latest_values: dict[str, Number] = {}
+        if checkpoints:
+            self._note_values(checkpoints[-1].values)
 
     def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
         """Append the events that start a session.
@@ -100,7 +110,10 @@ class RunWriter:
                 self._journal.repeat(event)
             for inline in self._inline:
                 inline.catch_up()
-            self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
+            self._load_checkpoints()
+            self._steps = StepTracker()
+            for event in repeated:
+                self._note(event)
 
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
@@ -117,8 +130,7 @@ class RunWriter:
                 return
             if self._rewind_target:
                 self._unrewound_events.append(event)
-            if kind is not events.Metrics:
-                self._update_checkpoints(event)
+            self._note(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
@@ -222,8 +234,15 @@ class RunWriter:
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _update_checkpoints(self, event: AnyEvent) -> None:
-        if isinstance(event, Checkpoint):
+    def _note_values(self, values: Mapping[str, Number | str]) -> None:
+        self.latest_values.update(values)  # type: ignore[arg-type]  # logged values are numbers
+
+    def _note(self, event: AnyEvent) -> None:
+        """Update the latest values and the checkpoints."""
+        if isinstance(event, events.Metrics):
+            self._note_values(event.values)
+            self._steps.add(event)
+        elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)

@@ -92,7 +92,7 @@ def _candidates(
     run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None
 ) -> Iterable[_Candidate]:
     if run.is_open:
-        raise RuntimeError("resume(): the run is already open. Call resume() first.")
+        raise RuntimeError("resume(): the run is already open. Call resume() before run.open().")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
     if source == "latest":
         return _candidates_by_step(run, templates)

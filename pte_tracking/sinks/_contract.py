@@ -47,11 +47,43 @@ class RejectedEventError(Exception):
         self.reason = reason
 
 
-class SinkClosedError(Exception):
-    """Raised when a backend will never accept events of the run again.
+class PostponedEventsError(Exception):
+    """Raised by :meth:`Connection.write` when files of some events cannot be stored now, and all other events were.
 
-    A typical cause is a run that was deleted in the backend. Delivery to the sink stops permanently, and the message is
-    logged once.
+    The postponed events count as pending. Each of them is delivered again later, in a batch of its own, while other
+    events are delivered. Until then, later events that have a file or a text wait, too.
+
+    Args:
+        reasons: Explanations for the log by sequence number. The events are neither metrics nor tags.
+
+    Attributes:
+        reasons: Explanations for the log by sequence number.
+
+    Example:
+        >>> from pte_tracking.sinks import PostponedEventsError
+        >>> raise PostponedEventsError({7: "The artifact store is not reachable."})
+        Traceback (most recent call last):
+        pte_tracking.sinks._contract.PostponedEventsError: {7: 'The artifact store is not reachable.'}
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = dict(reasons)
+
+
+class SinkClosedError(Exception):
+    """Raised when a backend does not accept events of the run any more.
+
+    A typical cause is a run that was deleted in the backend. The message is logged once, and the delivery stops until
+    the next start of the run or ``pte-tracking sync``. Until then, the events count as pending.
+
+    Args:
+        reason: Explanation for the log, with a remedy.
+        is_lost: Whether the backend has nothing of the run any more, for example because its database was replaced.
+            ``pte-tracking sync`` then delivers all events again. Defaults to False.
+
+    Attributes:
+        is_lost: Whether the backend has nothing of the run any more.
 
     Example:
         >>> from pte_tracking.sinks import SinkClosedError
@@ -59,6 +91,10 @@ class SinkClosedError(Exception):
         Traceback (most recent call last):
         pte_tracking.sinks._contract.SinkClosedError: The run was deleted.
     """
+
+    def __init__(self, reason: str = "", *, is_lost: bool = False) -> None:
+        super().__init__(reason)
+        self.is_lost = is_lost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +114,12 @@ class Limits:
         batch_events: Maximum number of events in one batch. Defaults to 1000.
         separate_logs: Whether the backend stores the rows of each log separately. If False (the default), a key that
             several logs report at the same step is delivered once.
+        shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
+            ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
+            event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
+            ``dataset/<context>/<name>``. Defaults to (): a name may have several kinds.
+        reserved_names: Names that the backend itself uses. Events of the kinds in ``shared_names`` are renamed in the
+            same way. Defaults to an empty set.
 
     Example:
         >>> import re
@@ -93,6 +135,8 @@ class Limits:
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False
+    shared_names: tuple[str, ...] = ()
+    reserved_names: frozenset[str] = frozenset()
 
 
 class RunView(Protocol):
@@ -176,7 +220,8 @@ class Connection(Protocol):
 
         Raises:
             RejectedEventError: If one event can never be stored. The remaining events are delivered again immediately.
-            SinkClosedError: If the backend will never accept events of the run again.
+            PostponedEventsError: If the files of some events cannot be stored now. All other events are stored.
+            SinkClosedError: If the backend does not accept events of the run any more.
             Exception: If the backend is temporarily unavailable. The connection is closed, and a new one is opened
                 after a pause, with the last saved state.
         """
@@ -198,7 +243,7 @@ class Connection(Protocol):
                 ends, or after a failure.
 
         Raises:
-            SinkClosedError: If the backend will never accept events of the run again.
+            SinkClosedError: If the backend does not accept events of the run any more.
             Exception: If the backend is temporarily unavailable. The call is repeated later on a new connection.
         """
 
@@ -315,6 +360,6 @@ class Sink(ABC):
             The open connection.
 
         Raises:
-            SinkClosedError: If the backend will never accept events of the run.
+            SinkClosedError: If the backend does not accept events of the run.
             Exception: If the backend is temporarily unavailable. The call is repeated after a pause.
         """

@@ -56,13 +56,14 @@ def trained(directory: Path, rows: int) -> RunPosition:
 
 
 def resume_run(directory: Path, position: RunPosition) -> None:
-    with Run(directory, resume=True):
-        pass
+    with Run(directory, resume=True) as run:
+        run.log_metrics({"a": 1.0}, 1)
 
 
 def rewind_run(directory: Path, position: RunPosition) -> None:
     run = Run(directory)
     run.open(position)
+    run.rewind()
     run.close()
 
 

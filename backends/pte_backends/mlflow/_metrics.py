@@ -27,6 +27,11 @@ class MetricCache:
         self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
         self._steps_by_key: dict[str, set[int]] = {}
 
+    def read_stored(self) -> None:
+        """Read the data points from MLflow before the next ones are stored."""
+        self._has_foreign_metrics = True
+        self._steps_by_key.clear()
+
     def add(self, metrics: Iterable[Metric]) -> None:
         """Add data points that were stored.
 
