@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import warnings
 from typing import Any, Protocol
 
 from pte_tracking._engine.registry import ExtensionRegistry
@@ -14,7 +13,6 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
-from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
@@ -69,20 +67,16 @@ class Lifecycle:
         owner: The manager; passed to the extensions.
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
-        needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
 
     Attributes:
         phase: The current phase.
     """
 
-    def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
-    ) -> None:
+    def __init__(self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition) -> None:
         self.phase = Phase.NEW
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
-        self._needs_log_report = needs_log_report
 
     @property
     def is_ended(self) -> bool:
@@ -159,12 +153,6 @@ class Lifecycle:
         if self._stop.should_stop:
             owner.close()
             self.check_runnable()
-        if self._needs_log_report and owner.world.rank == 0 and not self._extensions.has(LogReport):
-            warnings.warn(
-                "Sinks are configured, but no extension is a LogReport, so that no reported value is logged. "
-                "Add extensions.LogReport().",
-                stacklevel=4,
-            )
         self._check_ranks("the first iteration")
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.

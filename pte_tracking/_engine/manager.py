@@ -128,7 +128,7 @@ class ExtensionsManager(TrainingProgress):
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         for extension in extensions:
             self.extend(extension)
