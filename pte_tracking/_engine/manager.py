@@ -143,7 +143,7 @@ class ExtensionsManager(TrainingProgress):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,
