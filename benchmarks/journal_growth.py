@@ -17,9 +17,9 @@ from pathlib import Path
 
 from _measure import Figure
 
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.summary import summarize
-from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.journal_reader import seq_at
 from pte_tracking._store.layout import JOURNAL
@@ -72,6 +72,7 @@ def main() -> None:
         def resume(position: RunPosition | None) -> None:
             run = Run(directory, sinks=[], resume=True)
             run.open(position)
+            run.rewind()
             run.log_metrics(VALUES, num_events)
             run.close()
 

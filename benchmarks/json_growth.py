@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 from _measure import Figure, format_spread, interleave, ratios
 
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import RunPosition
 
 VALUES = {f"train/{name}": 0.123456789 for name in ("loss", "accuracy", "norm", "lr", "noise")}
 
@@ -83,6 +83,7 @@ def main() -> None:
         run = Run(directories[1])
         start = time.perf_counter()
         run.open(position)
+        run.rewind()
         print(f"rewind by {1000 + 100 * args.rounds:,} rows: {time.perf_counter() - start:.3f} s")
         run.close()
 

@@ -42,6 +42,7 @@ run.log_metrics({"loss": -1.0}, 3)
 run.close()
 rewound = pte.Run("result", sinks=["json", "sqlite"])
 rewound.open(position)
+rewound.rewind()
 rewound.log_metrics({"loss": 0.75}, 3)
 os.kill(os.getpid(), signal.SIGKILL)
 """

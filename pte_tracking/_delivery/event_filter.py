@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pte_tracking._delivery.event_names import EventNames
 from pte_tracking._store.events import AnyEvent, Metrics, Number, Params, Tags
 from pte_tracking.sinks import Limits, map_key
 
@@ -16,7 +17,7 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class EventFilter:
-    """Selects the rows for a sink, removes repeated data points, maps keys, and splits rows that exceed the limits.
+    """Selects the rows for a sink, removes repeated data points, renames and maps keys, and splits large rows.
 
     Args:
         key: Key of the sink in the run.
@@ -28,6 +29,7 @@ class EventFilter:
         self._names = {key, name}
         self._key = key
         self._limits = limits
+        self._event_names = EventNames(key, limits)
         self._step: int | None = None
         self._keys: dict[str, str] = {}
         #: Superseded data points that the backend cannot delete.
@@ -37,18 +39,23 @@ class EventFilter:
         self._warned: set[str] = set()
 
     def restarted(self) -> EventFilter:
-        """Return a copy at the start of the history. Warnings that this filter logged are not logged again."""
+        """Return a copy at the start of the history.
+
+        The names of events stay the same, and warnings that this filter logged are not logged again.
+        """
         restarted = copy.copy(self)
-        restarted.restore({})
+        restarted._event_names = EventNames(self._key, self._limits)
+        restarted.restore({"names": self._event_names.state()})
         return restarted
 
     def state(self) -> dict[str, Any]:
-        """Return the state to save: the current step, and its keys with the log of each key."""
-        return {"step": self._step, "keys": self._keys}
+        """Return the state to save: the current step, its keys with the log of each key, and the names of events."""
+        return {"step": self._step, "keys": self._keys, "names": self._event_names.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`state` returned. Suppressed data points are cleared."""
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
+        self._event_names.restore(state.get("names", []))
         self._suppressed, self._last_suppressed_step = {}, -1
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
@@ -84,10 +91,11 @@ class EventFilter:
                     yield from self._metrics(event)
             elif isinstance(event, Params | Tags):
                 yield self._with_values(event, {self._map(key): value for key, value in event.values.items()})
-            elif (key := getattr(event, "key", None)) is not None and (mapped := self._map(key)) != key:
-                yield msgspec.structs.replace(event, key=mapped)
             else:
-                yield event
+                event = self._event_names.rename(event)
+                key = getattr(event, "key", None)
+                mapped = key if key is None else self._map(key)
+                yield event if mapped == key else msgspec.structs.replace(event, key=mapped)
 
     def _accepts(self, event: Metrics) -> bool:
         return event.sinks is None or not self._names.isdisjoint(event.sinks)
@@ -98,6 +106,7 @@ class EventFilter:
             values = self._drop_repeated(event, values)
         if self._suppressed:
             values = self._drop_suppressed(event.step, values)
+        values = self._event_names.rename_metrics(values)
         if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
             values = {self._map(key): value for key, value in values.items()}
         max_values = self._limits.batch_values

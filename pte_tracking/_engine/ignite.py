@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class IgniteExtensionsManager(ExtensionsManager):
     """Manager that runs extensions after each iteration of an Ignite engine.
 
-    Extensions run after the user's handlers of ``ITERATION_COMPLETED``, including handlers attached later, and receive
-    the values that these report. An exception that leaves ``engine.run()`` fails the run; an exception that a handler
-    of ``EXCEPTION_RAISED`` suppresses does not.
+    Extensions run after the user's handlers of ``ITERATION_COMPLETED``, and at the end of an epoch after those of
+    ``EPOCH_COMPLETED``, including handlers attached later. They receive the values that these handlers report. An
+    exception that leaves ``engine.run()`` fails the run; an exception that a handler of ``EXCEPTION_RAISED`` suppresses
+    does not.
 
     When the stop trigger fires, the engine is terminated: at the end of the epoch if the trigger fires there. When the
     engine stops earlier, the run remains open. The next ``engine.run()`` continues it, and ``manager.close()`` or the
@@ -45,7 +46,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: Number of iterations per epoch. Defaults to the epoch length of the engine.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -85,7 +87,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,
@@ -118,7 +120,9 @@ class IgniteExtensionsManager(ExtensionsManager):
         # to count again.
         self._iteration_offset = 0
         self._started_epoch = 0
+        self._has_unfinished_iteration = False
         engine.add_event_handler(Events.STARTED, self._on_started)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._on_batch_requested)
         engine.add_event_handler(Events.ITERATION_STARTED, self._on_iteration_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
@@ -130,12 +134,13 @@ class IgniteExtensionsManager(ExtensionsManager):
         def run_and_close(*args: Any, **kwargs: Any) -> State:
             try:
                 state = run(*args, **kwargs)
+                self._end_iteration()
             except BaseException as error:
                 self._lifecycle.fail(error)
                 raise
             finally:
                 self._iteration_scope.leave()
-            if self.stop_trigger:
+            if self._stop.should_stop:
                 self.close()
             return state
 
@@ -160,34 +165,56 @@ class IgniteExtensionsManager(ExtensionsManager):
         self.start()
         if state.dataloader is not None:
             state.dataloader = self.loaders.register(state.dataloader)
-        if self.stop_trigger:
+        if self._stop.should_stop:
             engine.terminate()
 
     def _on_iteration_started(self, engine: Engine) -> None:
         if engine.state.epoch != self._started_epoch:
             self._started_epoch = engine.state.epoch
-            self._move_handler_last()
+            self._move_handlers_last()
+        self._end_iteration()
         self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
         # The previous iteration has not been left if a handler suppressed its exception.
         self._iteration_scope.leave()
         self._iteration_scope.__enter__()
 
     def _on_iteration_completed(self, engine: Engine) -> None:
-        self._iteration_scope.__exit__(None, None, None)
+        # The iteration lasts until the next batch is fetched, or until the handlers of EPOCH_COMPLETED have run.
+        self._has_unfinished_iteration = True
+        self._iteration_scope.count()
+        state = engine.state
+        is_epoch_end = state.epoch_length is not None and state.iteration % state.epoch_length == 0
+        # Without data, Ignite fires no event before the next iteration, which is too late to stop.
+        if engine.should_terminate or (state.dataloader is None and not is_epoch_end):
+            self._on_batch_requested(engine)
 
-    def _move_handler_last(self) -> None:
-        from ignite.engine import Events
-
-        self.engine.remove_event_handler(self._on_iteration_completed, Events.ITERATION_COMPLETED)
-        self.engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
-
-    def _on_stop(self) -> None:
-        state = self.engine.state
-        if state.epoch_length is None or state.iteration % state.epoch_length:
-            self.engine.terminate()
+    def _on_batch_requested(self, engine: Engine) -> None:
+        self._end_iteration()
+        if self._stop.should_stop:
+            engine.terminate()
 
     def _on_epoch_completed(self, engine: Engine) -> None:
+        self._end_iteration()
         state = engine.state
         is_done = state.max_epochs is not None and state.epoch >= state.max_epochs
-        if self.stop_trigger and not is_done:
+        if self._stop.should_stop and not is_done:
             engine.terminate()
+
+    def _end_iteration(self) -> None:
+        if self._has_unfinished_iteration:
+            self._has_unfinished_iteration = False
+            self._iteration_scope.__exit__(None, None, None)
+            self._iteration_scope.complete()
+
+    def _move_handlers_last(self) -> None:
+        from ignite.engine import Events
+
+        for event, handler in (
+            (Events.ITERATION_COMPLETED, self._on_iteration_completed),
+            (Events.EPOCH_COMPLETED, self._on_epoch_completed),
+        ):
+            self.engine.remove_event_handler(handler, event)
+            self.engine.add_event_handler(event, handler)
+
+    def _on_stop(self) -> None:
+        """Leave the run open: the engine is terminated, and :meth:`_run_and_close` ends the run."""

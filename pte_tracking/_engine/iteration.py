@@ -1,7 +1,13 @@
-"""The ``with`` block of an iteration."""
+"""Iterations of a training: the ``with`` block, the extensions at its end, and the work that waits until they end.
+
+An iteration lasts until the next one begins, so that a scheduler step, clipping, or validation after the block is part
+of it. Extensions run at the end of the block. State is saved, and the run is ended, by
+:meth:`IterationScope.complete`.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -23,7 +29,7 @@ class IterationScope:
         lifecycle: The life cycle of the training.
         extensions: The extensions to run at the end of each iteration.
         stop: The stop condition, evaluated at the end of each iteration.
-        on_stop: Called at the end of each iteration after which the training should stop.
+        on_stop: Called when an iteration ends after which the training should stop.
 
     Attributes:
         step_optimizers: Names of the optimizers to step in the next iteration.
@@ -46,11 +52,18 @@ class IterationScope:
         self._report_scope = owner.reporter.scope({})
         # Not a phase: a training may end within the block, and its reports are collected until the block ends.
         self._is_reporting = False
+        self._is_counted = False
+        #: Whether work of the last iteration waits for its end.
+        self._is_pending = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
+        if self._is_pending:
+            self.complete()
         lifecycle = self._lifecycle
         if lifecycle.phase is not _RUNNING:
             lifecycle.start()
+            self._thread = threading.get_ident()
         # An extension may have ended the training in initialize().
         if lifecycle.phase is _RUNNING:
             lifecycle.phase = _IN_ITERATION
@@ -59,6 +72,7 @@ class IterationScope:
         owner.measured_keys = _NO_KEYS
         self._report_scope.enter(owner.observation)
         self._is_reporting = True
+        self._is_counted = False
         for name in self.step_optimizers:
             owner.optimizers[name].zero_grad()
 
@@ -78,8 +92,12 @@ class IterationScope:
             self.leave()
         if error is not None:
             lifecycle.fail(error)
-        elif self._stop.should_stop:
-            self._on_stop()
+
+    def count(self) -> None:
+        """Count the iteration as completed, before its extensions run. Has no effect if it is counted."""
+        if not self._is_counted:
+            self._is_counted = True
+            self._owner.updater.iteration += 1
 
     def leave(self) -> None:
         """Stop collecting reports. Has no effect outside an iteration."""
@@ -89,9 +107,35 @@ class IterationScope:
             if self._lifecycle.phase is _IN_ITERATION:
                 self._lifecycle.phase = _RUNNING
 
+    def complete(self) -> None:
+        """End the last iteration: save the state where a snapshot is due, and stop the training if it should stop.
+
+        Has no effect within an iteration, or if nothing waits.
+        """
+        lifecycle = self._lifecycle
+        if not self._is_pending or lifecycle.is_saving or lifecycle.phase is not _RUNNING:
+            return
+        self._is_pending = False
+        try:
+            lifecycle.save_due()
+        except BaseException as error:
+            lifecycle.fail(error)
+            raise
+        if self._stop.should_stop:
+            self._on_stop()
+
+    def complete_in_own_thread(self) -> None:
+        """End the last iteration if a snapshot is due, in a single process only and in the thread that trains.
+
+        Ranks save the state together, but one rank may read a property more often than the others. A thread that writes
+        a snapshot reads the list of checkpoints, too.
+        """
+        if self._is_pending and self._owner.world.is_single_process and threading.get_ident() == self._thread:
+            self.complete()
+
     def _run_extensions(self) -> None:
-        owner = self._owner
-        owner.updater.iteration += 1
+        owner, lifecycle = self._owner, self._lifecycle
+        self.count()
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
@@ -106,8 +150,14 @@ class IterationScope:
         ]
         self._stop.evaluate(owner)
         for entry in due:
-            if entry.runs_here:
+            if not entry.runs_here:
+                continue
+            # What runs after a snapshot at the end of the block also runs after it at the end of the iteration.
+            if entry.extension.saves_state or lifecycle.due:
+                lifecycle.due.append(entry.extension)
+            else:
                 entry.extension(owner)
+        self._is_pending = bool(lifecycle.due) or self._stop.should_stop
 
 
 def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:

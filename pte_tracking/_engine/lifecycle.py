@@ -6,10 +6,11 @@ import enum
 import warnings
 from typing import Any, Protocol
 
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
@@ -52,6 +53,10 @@ class LifecycleOwner(Manager, Protocol):
     observation: Observation
     measured_keys: frozenset[str]
 
+    @property
+    def length_in_iterations(self) -> int | None:
+        """Maximum length of the training in iterations."""
+
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
 
@@ -69,19 +74,31 @@ class Lifecycle:
         owner: The manager; passed to the extensions.
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
+        options: Options of the optimizers that the script gives.
         needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
 
     Attributes:
         phase: The current phase.
+        due: Extensions that save the state when the current iteration ends.
+        is_saving: Whether these extensions are running.
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        *,
+        needs_log_report: bool,
     ) -> None:
         self.phase = Phase.NEW
+        self.due: list[Extension] = []
+        self.is_saving = False
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
+        self._options = options
         self._needs_log_report = needs_log_report
 
     @property
@@ -130,7 +147,9 @@ class Lifecycle:
             raise RuntimeError(
                 f"{call}: the training has already started or ended. Restore its state before the first iteration."
             )
+        self._owner.run.close_completed_run()
         self._join(call)
+        self._options.begin_restore()
 
     def open(self) -> None:
         """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
@@ -166,9 +185,13 @@ class Lifecycle:
                 stacklevel=4,
             )
         self._check_ranks("the first iteration")
+        owner.run.rewind()
+        self._options.report(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
-        owner.run.before_close.append(self.finalize)
+        owner.run.before_close.append(self._finalize_with_run)
+        owner.run.is_complete = lambda: self._stop.should_stop
+        owner.run.describe_progress = self._describe_progress
         owner.updater.start_clock()
         owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
@@ -176,6 +199,8 @@ class Lifecycle:
             self._extensions.initialize(owner)
             with owner.reporter.scope(owner.observation):
                 self._extensions.call_before_training(owner)
+            if owner.is_before_training and owner.observation:
+                self._log_initial_row()
             if not owner.is_before_training:
                 # The resumed training initialized its extensions before its first iteration.
                 rng.set_state(random_state)
@@ -204,6 +229,7 @@ class Lifecycle:
             Exception: If an extension raises in ``finalize()`` and ``error`` is None.
         """
         if self.phase is Phase.ENDED:
+            self._owner.run.close()  # it may have been opened again
             return
         first = self.finalize(error)
         run = self._owner.run
@@ -226,9 +252,38 @@ class Lifecycle:
         if self.phase is Phase.ENDED:
             return error
         has_started = self.phase in _STARTED
+        try:
+            self.save_due()
+        except BaseException as save_error:
+            error = error or save_error
         self._enter(Phase.ENDED)
         self._owner.updater.stop_clock()
         return self._extensions.finalize(self._owner, error) if has_started else error
+
+    def save_due(self) -> None:
+        """Save the state with the extensions that are due at the end of the last iteration."""
+        due, self.due = self.due, []
+        self.is_saving = True
+        try:
+            for extension in due:
+                extension(self._owner)
+        finally:
+            self.is_saving = False
+
+    def _describe_progress(self) -> str:
+        length = self._owner.length_in_iterations
+        return f"ended at iteration {self._owner.iteration}" + ("" if length is None else f" of {length}")
+
+    def _finalize_with_run(self) -> None:
+        """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
+        if error := self.finalize():
+            raise error
+
+    def _log_initial_row(self) -> None:
+        """Log the values that were reported before the first iteration, at step 0."""
+        for extension in self._extensions:
+            if isinstance(extension, LogReport) and self._owner.world.rank == 0:
+                extension(self._owner)
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

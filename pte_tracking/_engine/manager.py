@@ -15,13 +15,16 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking.reporter import Observation
@@ -50,7 +53,8 @@ class ExtensionsManager(TrainingProgress):
             or the ``epoch_size`` passed to :meth:`run_iteration`.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -104,7 +108,7 @@ class ExtensionsManager(TrainingProgress):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,
@@ -113,6 +117,7 @@ class ExtensionsManager(TrainingProgress):
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         check_max_epochs(max_epochs, type(self).__name__)
+        check_directory("out_dir", out_dir)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
@@ -128,10 +133,9 @@ class ExtensionsManager(TrainingProgress):
         if not isinstance(extensions, Iterable):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        options = OptimizerOptions(self.optimizers)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
-        for extension in extensions:
-            self.extend(extension)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -142,10 +146,15 @@ class ExtensionsManager(TrainingProgress):
             rank=self.world.rank,
             world_size=self.world.size,
         )
+        self.run.hold()
+        self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
+        for extension in extensions:
+            self.extend(extension)
         self._state = TrainingState(
             self.models,
             self.optimizers,
             stateful_by_name("state_objects", state_objects or {}),
+            options=options,
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,
@@ -155,8 +164,22 @@ class ExtensionsManager(TrainingProgress):
         )
 
     @property
+    def stop_trigger(self) -> bool:
+        """Whether the training should stop, as decided by the stop trigger after the last iteration.
+
+        Outside an iteration, reading this property ends the last iteration, and the run if the training should stop.
+        """
+        if self._stop.should_stop:
+            self._iteration_scope.complete()
+        else:
+            self._iteration_scope.complete_in_own_thread()
+        return self._stop.should_stop
+
+    @property
     def is_ended(self) -> bool:
         """Whether the run has ended: the training stopped, was closed, or failed."""
+        if self._stop.should_stop:
+            self._iteration_scope.complete()
         return self._lifecycle.is_ended
 
     @property
@@ -259,6 +282,7 @@ class ExtensionsManager(TrainingProgress):
             before = self.updater.iteration
             for batch in self.loaders.register(loader):
                 yield batch
+                self._iteration_scope.complete()
                 if self._stop.should_stop:
                     break
             if self.updater.iteration == before:
@@ -329,7 +353,10 @@ class ExtensionsManager(TrainingProgress):
             ValueError: If the snapshot belongs to another training.
         """
         self._lifecycle.begin_restore("resume()")
-        return resume_training(source, self._extensions, self._state, self.run, self.world)
+        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
+        if checkpoint is not None and self.world.rank == 0:
+            log_resume(self, checkpoint, self._stop.should_stop)
+        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 
@@ -347,5 +374,5 @@ class ExtensionsManager(TrainingProgress):
         self.loaders.begin()
 
     def _on_stop(self) -> None:
-        """Handle the end of the iteration in which the stop trigger fired."""
+        """Handle the end of the iteration after which the training should stop."""
         self.close()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.resume_message import log_restart
 from pte_tracking._engine.state import TrainingState
 from pte_tracking._interface.extension import Extension
 from pte_tracking._runs.run import Run
@@ -39,10 +40,18 @@ def resume_training(
     best = next((snapshot.keep_best for snapshot in snapshots if snapshot.keep_best), None)
     selected = select_snapshot(run, source, [snapshot.template for snapshot in snapshots], best, world)
     if selected is None:
-        open_on_rank_zero(world, run, lambda: run.open(at=run.start_position()))
+        open_on_rank_zero(world, run, lambda: _restart(run))
         return None
     try:
         return state.load_state_dict(selected.state, selected)
-    finally:
+    except BaseException:
         if world.rank == 0:
             selected.clean_up()
+        raise
+
+
+def _restart(run: Run) -> None:
+    position = run.start_position()
+    if position is not None:
+        log_restart(run)
+    run.open(at=position, resume=True)

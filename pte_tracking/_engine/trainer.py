@@ -30,7 +30,8 @@ class Trainer:
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
             Defaults to none.
@@ -74,7 +75,7 @@ class Trainer:
         extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
         *,
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 
@@ -39,6 +41,14 @@ class TrainingProgress:
     def epoch_detail(self) -> float:
         """Number of completed epochs, including the fraction of the current epoch."""
         return self.updater.epoch_detail
+
+    @property
+    def length_in_iterations(self) -> int | None:
+        """Maximum length of the training in iterations; None if it is unknown or infinite."""
+        length, unit = self._stop.trigger.training_length or (math.inf, "iteration")
+        if unit == "epoch":
+            length *= self.updater.iters_per_epoch if self.updater.has_epoch_length else math.inf
+        return None if math.isinf(length) else math.ceil(length)
 
     @property
     def elapsed_time(self) -> float:

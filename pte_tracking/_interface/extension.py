@@ -146,6 +146,9 @@ class Extension:
         priority: Position in the order of an iteration, highest first. Defaults to ``PRIORITY_READER``.
         name: Name of the extension in its manager, set when the extension is registered.
         needs_model_state: Whether the extension reads the weights of the models. Defaults to False.
+        saves_state: Whether the extension, with ``PRIORITY_SNAPSHOT`` or a lower priority, saves the state of the
+            training. It then runs at the end of the iteration, after the code that follows the ``with`` block. Defaults
+            to False.
         rank_zero_only: Whether the extension is initialized and called on rank 0 only, because all it does is to
             display or to write. Defaults to False.
 
@@ -169,6 +172,7 @@ class Extension:
     priority: int = PRIORITY_READER
     name: str | None = None
     needs_model_state: bool = False
+    saves_state: bool = False
     rank_zero_only: bool = False
 
     def is_urgent(self, manager: Manager) -> bool:

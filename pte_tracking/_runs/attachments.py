@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from pte_tracking._store.files import safe_file_name, write_atomically
@@ -35,6 +37,39 @@ def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) 
         _logger.error("%s was not saved: %s", directory / path, error)
         return None
     return path.as_posix()
+
+
+class ArtifactContent(contextlib.ExitStack):
+    """Content of an artifact, which the end of a ``with`` block deletes if it is a temporary copy.
+
+    Attributes:
+        path: File or directory.
+    """
+
+    path: Path
+
+
+def read_artifact(source: Path, directory: Path, *, is_held: bool) -> ArtifactContent:
+    """Return the content of an artifact.
+
+    Args:
+        source: File or directory.
+        directory: Run directory.
+        is_held: Whether the artifact is stored later. Then it is copied to a temporary directory, unless it is located
+            in the run directory.
+
+    Raises:
+        FileNotFoundError: If ``source`` does not exist.
+    """
+    content = ArtifactContent()
+    content.path = source
+    if is_held and directory not in source.parents and source.exists():
+        folder = content.enter_context(tempfile.TemporaryDirectory(prefix="pte-artifact-"))
+        content.path = Path(folder, source.name)
+        _copy(source, content.path)
+    elif not source.exists():
+        raise FileNotFoundError(f"path: {str(source)!r} does not exist")
+    return content
 
 
 def keep_artifact(directory: Path, source: Path, artifact_path: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -13,21 +14,27 @@ from typing import Any, TypeVar
 
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._distributed import environment
-from pte_tracking._runs.directory import open_writer, read_start_position
+from pte_tracking._runs.directory import Claim, check_directory, claim_directory, current_manifest, read_start_position
+from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.outcome import last_error, outcome_of
-from pte_tracking._runs.writer import RunPosition, RunWriter
+from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.values import check_key, flatten_params, to_text, to_texts
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, to_text, to_texts
 from pte_tracking.sinks import Sink
 
-_open_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
+#: All runs of this process.
+_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
+
+_logger = logging.getLogger("pte_tracking")
 
 _R = TypeVar("_R", bound="RunBase")
 
@@ -40,7 +47,7 @@ class RunBase:
         directory: str | os.PathLike[str],
         *,
         sinks: Iterable[str | Sink] = ("json",),
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
         resume: bool = False,
@@ -48,20 +55,31 @@ class RunBase:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"out_dir: expected a path, got {directory!r} of type {type(directory).__name__}")
-        if not os.fspath(directory):
-            raise ValueError("out_dir: expected a non-empty path, got ''. Pass '.' for the current directory.")
+        check_directory("directory", directory)
         self.directory = Path(os.path.abspath(directory))
         self._sinks = check_sinks(sinks)
-        self._params = flatten_params(params or {})
+        self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
         self._name = name if name is None else check_key(name, "name")
         self._resume = resume
         self._close_timeout = close_timeout
         self.before_close: list[Callable[[], object]] = []
+        #: Returns whether the training of the run is complete, so that another run may use the directory.
+        self.is_complete: Callable[[], bool] | None = None
+        #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
+        self.before_checkpoints: Callable[[], object] | None = None
+        #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
+        self.describe_progress: Callable[[], str] | None = None
+        #: Called once, by the first :meth:`rewind`.
+        self.after_rewind: list[Callable[[], object]] = []
         #: None on rank 0 before the run is opened, and on every rank after the run has ended.
-        self._writer: RunWriter | NullWriter | None = None
+        self._writer: RunWriter | NullWriter | HeldWriter | None = None
+        #: Claimed directory, until something is logged.
+        self._claim: Claim | None = None
+        #: Manifest of the next new run.
+        self._planned: Manifest | None = None
+        #: ID that was read before the run was opened.
+        self._read_id: str | None = None
         if (environment.rank() if rank is None else rank) != 0:
             self._writer = NullWriter()
         #: Manifest of an ended run.
@@ -71,11 +89,13 @@ class RunBase:
         self._is_closed = False
         self._world_size = environment.size() if world_size is None else world_size
         self._error_before: BaseException | None = None
+        _runs.add(self)
 
     @property
     def is_open(self) -> bool:
         """Whether the run was opened and has not ended."""
-        return self._writer is not None and self._writer.manifest is not None
+        has_manifest = self._writer is not None and self._writer.manifest is not None
+        return not self._is_closed and (has_manifest or self._claim is not None)
 
     @property
     def sinks(self) -> Sequence[Sink]:
@@ -83,72 +103,142 @@ class RunBase:
         return self._sinks
 
     @property
+    def params(self) -> dict[str, events.Scalar]:
+        """Parameters passed to the constructor, with flat names."""
+        return self._params
+
+    @property
     def id(self) -> str:
         """ID of the run: 32 hexadecimal digits that stay the same after a resume.
 
-        Reading the ID opens the run.
+        Before the run is opened, the ID is that of the run in the directory if the run is going to continue it, or may
+        continue it. Otherwise, it is the ID that the new run receives. Reading it does not open the run.
 
         Raises:
             RuntimeError: If training has not started on a rank other than 0.
         """
-        return self._open_manifest().id
+        return self.manifest().id
 
     @property
     def name(self) -> str:
-        """Display name of the run. Reading the name opens the run."""
-        return self._open_manifest().name
+        """Display name of the run. Reading the name does not open the run."""
+        return self.manifest().name
 
     @property
     def start_time(self) -> float:
-        """Time of the first start in seconds since the Unix epoch. Reading the time opens the run."""
-        return self._open_manifest().start_time
+        """Time of the first start in seconds since the Unix epoch. Reading the time does not open the run."""
+        return self.manifest().start_time
+
+    def hold(self) -> None:
+        """Keep what is logged in memory until :meth:`open`, because a resume decides which run it belongs to.
+
+        A manager calls this method. :meth:`close` opens the run if something was logged.
+        """
+        if self._writer is None:
+            self._writer = HeldWriter(self._lock)
 
     def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
-        """Lock the directory and start or resume the run. Do nothing on a rank other than 0.
+        """Lock the directory and start or continue the run. Do nothing on a rank other than 0.
+
+        A run that is continued stays unchanged until something is logged. It is rewound by :meth:`rewind`.
 
         Args:
-            at: Position to which the run is rewound. Another run in the directory is archived. If the directory does
-                not contain the run of the position, the run is created there. None does not rewind.
+            at: Position to which :meth:`rewind` returns the run. Another run in the directory is archived. If the
+                directory does not contain the run of the position, the run is created there. None does not rewind.
             resume: Whether to continue the run in the directory if ``at`` is None. Defaults to the argument ``resume``
-                of the constructor.
+                of the constructor. A run that ended continues.
             journal: Journal to copy if the directory has none, such as the journal next to a snapshot from another
                 machine.
 
         Raises:
             DirectoryInUseError: If another live process writes to the directory.
             RunNotFoundError: If the run in the directory is unreadable.
-            RuntimeError: If the run is already open or has ended.
+            RuntimeError: If the run is already open, or if it ended and the directory contains another run.
         """
-        if self._is_closed:
-            raise RuntimeError(f"The run in {str(self.directory)!r} has ended. Resume it with Run(..., resume=True).")
         if isinstance(self._writer, NullWriter):
             return
-        if self._writer is not None:
+        if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
+        self.close_completed_run()
         with self._lock:
-            self._writer = writer = open_writer(
+            ended = self._manifest
+            held = self._writer if isinstance(self._writer, HeldWriter) else None
+            claim = claim_directory(
                 self.directory,
                 at,
-                self._resume if resume is None else resume,
-                name=self._name,
+                resume or ended is not None or (self._resume if resume is None else resume),
+                plan=self._plan,
                 sinks=self._sinks,
+                files=held.files if held else (),
                 world_size=self._world_size,
                 journal=journal,
             )
-            if self._params:
-                writer.add(events.Params, self._params)
-            if self._tags:
-                writer.add(events.Tags, self._tags)
+            if ended is not None and claim.manifest.id != ended.id and at is None:
+                claim.lock.release()
+                raise RuntimeError(
+                    f"The run {ended.name!r} has ended, and {str(self.directory)!r} now contains another run. "
+                    "Create another Run to log to that run."
+                )
+            if self._read_id not in (None, claim.manifest.id):
+                _logger.warning(
+                    "%s: the run ID %s was read before, but the run is %s. To continue the earlier run, call resume() "
+                    "before the first iteration.",
+                    self.directory,
+                    self._read_id,
+                    claim.manifest.id,
+                )
+            claim.is_reopened = self._is_closed and ended is not None
+            self._writer, self._claim, self._is_closed = None, claim, False
             self._error_before = last_error()
-        _open_runs.add(self)
+            if claim.is_new and at is None:
+                try:
+                    self._start(claim)
+                except BaseException:
+                    claim.lock.release()
+                    self._writer, self._claim = held, None
+                    raise
+            if held:
+                held.release(self._opened)
+
+    def rewind(self) -> None:
+        """Return the run to the position passed to :meth:`open`, before the first new iteration.
+
+        Events after the position are superseded, except for those logged since :meth:`open`, which are repeated. Only
+        the first call has an effect. Do nothing on a rank other than 0.
+        """
+        with self._lock:
+            if isinstance(self._writer, HeldWriter):
+                self.open()
+            self._opened(is_rewound=True).rewind()
+            callbacks, self.after_rewind = self.after_rewind, []
+            for callback in callbacks:
+                callback()
+
+    def close_completed_run(self) -> None:
+        """Close another run of this process in the directory whose training is complete, but which is still open."""
+        for run in list(_runs):
+            if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
+                run.close()
 
     def manifest(self) -> Manifest:
-        """Open the run and return its manifest, the content of ``run.json``.
+        """Return the manifest of the run, the content of ``run.json``. This method does not open the run.
 
         Raises:
+            RunNotFoundError: If the run in the directory is unreadable.
             RuntimeError: If training has not started on a rank other than 0.
         """
-        return self._open_manifest()
+        if self._claim is not None:
+            return self._claim.manifest
+        if isinstance(self._writer, RunWriter | NullWriter):
+            manifest = self._writer.manifest
+        else:
+            manifest = self._manifest or self._expected_manifest()
+        if manifest is None:
+            raise RuntimeError(
+                f"The ID and the name of the run in {str(self.directory)!r} are available on ranks other than 0 after "
+                "training has started."
+            )
+        return manifest
 
     def attach(self, manifest: Manifest) -> None:
         """Set the manifest on a rank other than 0, so that its ID and name are available. Do nothing on rank 0.
@@ -179,8 +269,12 @@ class RunBase:
             step: Number of completed iterations.
 
         Raises:
-            RuntimeError: If the run has ended, or on a rank other than 0.
+            RuntimeError: If the run is held, or on a rank other than 0.
         """
+        claim = self._claim
+        if claim is not None and claim.at:
+            directory = claim.at["directory"] if claim.is_new else to_text(str(self.directory))
+            return {**claim.at, "step": step, "directory": directory}
         return self._opened().position(step)
 
     def sync(self) -> None:
@@ -198,9 +292,16 @@ class RunBase:
         Returns:
             Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
         """
-        if self._writer is not None and self.is_open:
+        if self.before_checkpoints is not None:
+            self.before_checkpoints()
+        if isinstance(self._writer, RunWriter | NullWriter) and self.is_open:
             return self._writer.checkpoints()
         return list_checkpoints(self.directory)
+
+    @property
+    def latest_values(self) -> dict[str, events.Number]:
+        """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
+        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.
@@ -242,14 +343,18 @@ class RunBase:
             except BaseException as callback_error:
                 self.close(*(outcome_of(callback_error) if status in (None, "FINISHED") else (status, error)))
                 raise
-        writer = self._writer
-        if writer is None:
-            self._is_closed = True
+        if isinstance(self._writer, HeldWriter) and self._writer.has_events:
+            self.open()
+        claim, writer = self._claim, self._writer
+        if claim is not None:
+            self._manifest, self._claim = claim.manifest, None
+            claim.lock.release()
+        self._is_closed = True
+        if writer is None or isinstance(writer, HeldWriter):
             return
-        status = status or "FINISHED"
-        writer.finish(status, error and to_text(error))
-        self._is_closed, self._manifest, self._writer = True, writer.manifest, None
-        _open_runs.discard(self)
+        status = writer.finish(status or "FINISHED", error and to_text(error))
+        if isinstance(writer, RunWriter):
+            self._manifest, self._writer = writer.manifest, None
         writer.close(status, self._close_timeout)
 
     def __enter__(self: _R) -> _R:
@@ -262,34 +367,53 @@ class RunBase:
     ) -> None:
         self.close(*outcome_of(error))
 
-    def _opened(self) -> RunWriter | NullWriter:
-        """Return the writer, after opening the run if needed."""
+    def _plan(self) -> Manifest:
+        """Return the manifest of a new run, which is the same in each call before the run is opened."""
+        if self._planned is None:
+            self._planned = Manifest.new(self.directory, self._name)
+        return self._planned
+
+    def _expected_manifest(self) -> Manifest:
+        """Return the manifest of the run that will be continued or started."""
+        may_continue = self._resume or isinstance(self._writer, HeldWriter)
+        manifest = (current_manifest(self.directory) if may_continue else None) or self._plan()
+        self._read_id = manifest.id
+        return manifest
+
+    def _opened(self, *, is_rewound: bool = False) -> RunWriter | NullWriter | HeldWriter:
+        """Return the writer, after opening and starting the run if needed."""
         with self._lock:
-            if self._writer is None:
+            if self._writer is None and self._claim is None:
                 self.open()
+            if self._writer is None:
+                assert self._claim is not None
+                self._start(self._claim, is_rewound=is_rewound)
             assert self._writer is not None
             return self._writer
 
-    def _open_manifest(self) -> Manifest:
-        manifest = self._manifest or self._opened().manifest
-        if manifest is None:
-            raise RuntimeError(
-                f"The ID and the name of the run in {str(self.directory)!r} are available on ranks other than 0 after "
-                "training has started."
-            )
-        return manifest
+    def _start(self, claim: Claim, *, is_rewound: bool = False) -> None:
+        """Start the session of a claimed run."""
+        claim.prepare()
+        writer = RunWriter(claim)
+        if is_rewound:
+            writer.rewind()
+        if claim.is_reopened:
+            writer.begin({}, {})
+        else:
+            writer.begin(self._params, self._tags)
+        self._writer, self._claim = writer, None
 
 
 @atexit.register
 def _close_all() -> None:
-    for run in list(_open_runs):
+    for run in list(_runs):
         error = last_error()
         run.close(*outcome_of(None if error is run._error_before else error))
 
 
 def _detach_in_child() -> None:
     # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
-    for run in _open_runs:
+    for run in _runs:
         if isinstance(run._writer, RunWriter):
             _parent_writers.append(run._writer)
             run._writer = NullWriter(run._writer)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pte_tracking._delivery import supervisor
-from pte_tracking._delivery.sink_entries import merge_sink_entries
-from pte_tracking._runs.writer import RunPosition, RunWriter
+from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import lock
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.journal_reader import read
@@ -28,6 +29,7 @@ from pte_tracking._store.layout import (
     WRITER_LOCK,
 )
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format, update_manifest
+from pte_tracking._store.values import to_text
 from pte_tracking.sinks import Sink
 
 #: Files that every run creates at the top level of its directory.
@@ -52,6 +54,23 @@ class DirectoryInUseError(RuntimeError):
     """
 
 
+def check_directory(argument: str, directory: object) -> None:
+    """Check a path that is passed as run directory.
+
+    Args:
+        argument: Name of the argument.
+        directory: The path.
+
+    Raises:
+        TypeError: If it is not a path.
+        ValueError: If it is empty.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
+    if not os.fspath(directory):
+        raise ValueError(f"{argument}: expected a non-empty path, got ''. Pass '.' for the current directory.")
+
+
 def lock_directory(directory: Path) -> lock.Lock:
     """Lock a run directory for writing. The directory is created if it does not exist.
 
@@ -68,28 +87,71 @@ def lock_directory(directory: Path) -> lock.Lock:
         if error.is_own_process:
             holder, action = "another manager or Run in this process", "Call its close() first"
         raise DirectoryInUseError(
-            f"out_dir {str(directory)!r} is in use by {holder}. {action} or choose another out_dir."
+            f"Run directory {str(directory)!r} is in use by {holder}. {action} or choose another run directory."
         ) from None
 
 
-def open_writer(
+@dataclasses.dataclass
+class Claim:
+    """Locked run directory. Nothing in it changes before :meth:`prepare`.
+
+    Attributes:
+        directory: Run directory.
+        lock: Lock of the directory.
+        at: Position at which the next iteration continues. None continues at the end of the run.
+        manifest: Manifest that the run will have.
+        is_new: Whether the directory does not contain the run yet. Another run in it is archived by :meth:`prepare`.
+        configure: Adds sinks and files to the manifest of the run.
+        journal: Journal to copy if the directory has none.
+        is_reopened: Whether the run had ended in this process and keeps its status.
+    """
+
+    directory: Path
+    lock: lock.Lock
+    at: RunPosition | None
+    manifest: Manifest
+    is_new: bool
+    configure: Callable[[Manifest], Manifest]
+    journal: Path | None = None
+    is_reopened: bool = False
+
+    def prepare(self) -> None:
+        """Archive another run in the directory, and write the manifest.
+
+        Raises:
+            DirectoryInUseError: If a process on another machine delivers the earlier run and does not release it.
+            LockedError: If another process is changing the manifest for 5 seconds.
+            OSError: If a file cannot be written.
+        """
+        if self.is_new:
+            archive_run(self.directory)
+        (self.directory / DELIVERY).mkdir(exist_ok=True)
+        self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
+        self.is_new = False
+        if self.journal and not (self.directory / JOURNAL).exists():
+            write_atomically(self.directory / JOURNAL, self.journal.read_bytes())
+
+
+def claim_directory(
     directory: Path,
     at: RunPosition | None,
     resume: bool,
     *,
-    name: str | None,
+    plan: Callable[[], Manifest],
     sinks: Sequence[Sink],
+    files: Sequence[str],
     world_size: int,
     journal: Path | None,
-) -> RunWriter:
-    """Lock a directory and start or resume its run. An earlier run in it is archived unless it is resumed.
+) -> Claim:
+    """Lock a directory to start or resume its run.
 
     Args:
         directory: Run directory.
         at: See :meth:`pte_tracking.Run.open`.
         resume: See :meth:`pte_tracking.Run.open`.
-        name: Display name of a new run. Defaults to the directory name and a short ID.
+        plan: Returns the manifest of a new run.
         sinks: Sinks to add to those of the run.
+        files: Patterns of files to add to those of the run.
         world_size: Number of ranks.
         journal: See :meth:`pte_tracking.Run.open`.
 
@@ -99,35 +161,43 @@ def open_writer(
     """
 
     def configure(manifest: Manifest) -> Manifest:
-        files = [pattern for sink in sinks for pattern in sink.files]
+        added = [*(pattern for sink in sinks for pattern in sink.files), *files]
         return msgspec.structs.replace(
             manifest,
             world_size=world_size,
             sinks=merge_sink_entries(sinks, manifest.sinks),
-            files=list(dict.fromkeys([*manifest.files, *files])),
+            files=list(dict.fromkeys([*manifest.files, *added])),
         )
 
     writer_lock = lock_directory(directory)
     try:
-        new_manifest = _prepare_directory(directory, at, resume, name)
-        (directory / DELIVERY).mkdir(exist_ok=True)
-        manifest = update_manifest(directory, configure, new_manifest)
-        if journal and not (directory / JOURNAL).exists():
-            write_atomically(directory / JOURNAL, journal.read_bytes())
-        return RunWriter(directory, writer_lock, manifest, at)
+        manifest = current_manifest(directory)
+        is_new = manifest is None or not (manifest.id == at["id"] if at else resume)
+        if is_new:
+            manifest = plan()
+            if at:
+                manifest = msgspec.structs.replace(manifest, id=at["id"], name=at["name"], start_time=at["start_time"])
+        assert manifest is not None
+        manifest = configure(manifest)
+        for entry in manifest.sinks:
+            build_sink(entry)  # raises before anything is changed
+        return Claim(directory, writer_lock, at, manifest, is_new, configure, journal)
     except BaseException:
         writer_lock.release()
         raise
 
 
-def _prepare_directory(directory: Path, at: RunPosition | None, resume: bool, name: str | None) -> Manifest | None:
-    """Archive the run in a directory unless it is resumed, and return the manifest of a new run, if any."""
-    manifest = existing_manifest(directory)
-    if manifest and not is_archive_incomplete(directory, manifest) and (manifest.id == at["id"] if at else resume):
-        return None
-    archive_run(directory)
-    new_manifest = Manifest.new(directory, at["name"] if at else name)
-    return msgspec.structs.replace(new_manifest, id=at["id"], start_time=at["start_time"]) if at else new_manifest
+def current_manifest(directory: Path) -> Manifest | None:
+    """Return the manifest of the run that a resume continues, or None if there is none.
+
+    Raises:
+        RunNotFoundError: If the run in the directory is unreadable.
+    """
+    try:
+        manifest = existing_manifest(directory)
+    except RunNotFoundError as error:
+        raise RunNotFoundError(f"{error}. Move the run elsewhere or choose another run directory.") from error
+    return None if manifest is None or is_archive_incomplete(directory, manifest) else manifest
 
 
 def read_start_position(directory: Path) -> RunPosition | None:
@@ -139,7 +209,13 @@ def read_start_position(directory: Path) -> RunPosition | None:
         return None
     event, end = first
     return RunPosition(
-        id=manifest.id, name=manifest.name, start_time=manifest.start_time, step=0, seq=event.seq, position=end
+        id=manifest.id,
+        name=manifest.name,
+        start_time=manifest.start_time,
+        step=0,
+        seq=event.seq,
+        position=end,
+        directory=to_text(str(directory)),
     )
 
 
@@ -171,18 +247,15 @@ def archive_run(directory: Path) -> None:
         DirectoryInUseError: If a process on another machine delivers the run and does not release it.
         RunNotFoundError: If the run is unreadable.
     """
-    try:
-        manifest = existing_manifest(directory)
-    except RunNotFoundError as error:
-        raise RunNotFoundError(f"{error}. Move the run elsewhere or choose another out_dir.") from error
+    manifest = existing_manifest(directory)
     if manifest is None:
         return
     try:
         was_delivering = supervisor.stop_delivery(directory)
     except lock.LockedError as error:
         raise DirectoryInUseError(
-            f"The earlier run in out_dir {str(directory)!r} is still delivered by {error.holder}. Stop that "
-            "process or choose another out_dir."
+            f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
+            "process or choose another run directory."
         ) from None
     target = directory / PREVIOUS / manifest.id
     number = 1

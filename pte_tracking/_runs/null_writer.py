@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pte_tracking._runs.writer import RunPosition, RunWriter
-from pte_tracking._store.events import AnyEvent, Checkpoint, Status
+from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.writer import RunWriter
+from pte_tracking._store.events import AnyEvent, Checkpoint, Scalar, Status
 from pte_tracking._store.manifest import Manifest
 
 _logger = logging.getLogger("pte_tracking")
@@ -34,7 +35,13 @@ class NullWriter:
         """Set the manifest that rank 0 has opened."""
         self.manifest = manifest
 
-    def add(self, kind: type[AnyEvent], *fields: Any) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def rewind(self) -> None:
+        """Do nothing."""
+
+    def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Drop an event."""
         if self._should_warn:
             self._should_warn = False
@@ -43,8 +50,10 @@ class NullWriter:
                 self.manifest and self.manifest.name,
             )
 
-    def add_deferred(self, kind: type[AnyEvent], build_fields: Callable[[], Sequence[Any] | None]) -> None:
-        """Drop an event without building its fields."""
+    def add_deferred(
+        self, kind: type[AnyEvent], render: Callable[[], Any], store: Callable[[Any], Sequence[Any] | None]
+    ) -> None:
+        """Drop an event without rendering its content."""
         self.add(kind)
 
     def add_files(self, pattern: str) -> None:
@@ -70,8 +79,9 @@ class NullWriter:
     def write_checkpoint_list(self) -> None:
         """Do nothing."""
 
-    def finish(self, status: Status, error: str | None) -> None:
-        """Do nothing."""
+    def finish(self, status: Status, error: str | None) -> Status:
+        """Return the status."""
+        return status
 
     def close(self, status: Status, timeout: float) -> None:
         """Do nothing."""

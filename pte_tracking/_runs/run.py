@@ -11,10 +11,12 @@ from typing import Any
 from pte_tracking._runs import attachments, media
 from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
+from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number
 from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
-from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
 
 
 class Run(RunBase):
@@ -29,7 +31,7 @@ class Run(RunBase):
     Args:
         directory: Run directory. It is created if it does not exist.
         sinks: Names of installed sinks, or configured :class:`~pte_tracking.sinks.Sink` objects.
-        params: Hyperparameters. Nested names are joined with ``/``.
+        params: Hyperparameters; see :meth:`log_params`.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
         resume: Whether to continue the run in the directory, if there is one.
@@ -121,15 +123,21 @@ class Run(RunBase):
             self._logs.add(log)
         (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: object) -> None:
         """Log hyperparameters.
 
+        Strings, booleans, None, integers of at most 64 bits, and finite numbers are recorded as they are. Other values
+        are recorded as a text that is the same in every process: functions and classes by their qualified names, sets
+        in sorted order, arrays as nested lists, and objects by their ``str()`` without memory addresses.
+
         Args:
-            params: Parameters by name. Nested names are joined with ``/``.
+            params: Mapping, dataclass, ``argparse.Namespace``, named tuple, or object of OmegaConf, pydantic, or attrs.
+                Names of nested ones are joined with ``/``. A value is shortened to 1,000 items and 65,536 characters,
+                which is logged.
 
         Raises:
-            TypeError: If ``params`` is not a mapping.
-            ValueError: If a name is empty, or two joined names are equal.
+            TypeError: If ``params`` has no fields.
+            ValueError: If a name is empty, two joined names are equal, or there are more than 10,000 parameters.
             RuntimeError: If the run has ended.
         """
         if flat := flatten_params(params):
@@ -214,12 +222,9 @@ class Run(RunBase):
             RuntimeError: If the run has ended.
         """
         key, step = check_key(key), check_step(step)
-
-        def build_fields() -> tuple[Any, ...] | None:
-            bins = media.histogram(values)
-            return None if bins is None else (key, step, *bins)
-
-        self._opened().add_deferred(events.Histogram, build_fields)
+        self._opened().add_deferred(
+            events.Histogram, lambda: media.histogram(values), lambda bins: None if bins is None else (key, step, *bins)
+        )
 
     def log_text(self, key: str, text: str, step: int = 0) -> None:
         """Log a text.
@@ -275,11 +280,18 @@ class Run(RunBase):
         if source in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
-        def build_fields() -> tuple[str, str] | None:
-            kept = attachments.keep_artifact(self.directory, source, artifact_path)
+        writer = self._opened()
+
+        def render() -> attachments.ArtifactContent:
+            # The file may be gone when the run is opened.
+            return attachments.read_artifact(source, self.directory, is_held=isinstance(writer, HeldWriter))
+
+        def store(content: attachments.ArtifactContent) -> tuple[str, str] | None:
+            with content:
+                kept = attachments.keep_artifact(self.directory, content.path, artifact_path)
             return None if kept is None else (kept, artifact_path)
 
-        self._opened().add_deferred(events.Artifact, build_fields)
+        writer.add_deferred(events.Artifact, render, store)
 
     def log_checkpoint(
         self,
@@ -336,11 +348,11 @@ class Run(RunBase):
         """Add an event with a PNG file that is rendered only by the process that writes the run."""
         key, step = check_key(key), check_step(step)
 
-        def build_fields() -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, step, render())
+        def store(png: bytes) -> tuple[str, int, str] | None:
+            path = attachments.save_picture(self.directory, folder, key, step, png)
             return None if path is None else (key, step, path)
 
-        self._opened().add_deferred(kind, build_fields)
+        self._opened().add_deferred(kind, render, store)
 
 
 def _check_names(sinks: object) -> list[str]:

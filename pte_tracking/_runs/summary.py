@@ -60,10 +60,6 @@ def summarize(directory: Path) -> RunSummary:
     manifest, path = find_run(directory), directory / JOURNAL
     metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
     rows = list(itertools.islice(metrics, _MAX_ROWS))
-    params: dict[str, Scalar] = {}
-    for start, end in effective_ranges(path):
-        for event, _ in find_events(path, Params, start, end):
-            params.update(event.values)
     return RunSummary(
         directory=str(directory),
         id=manifest.id,
@@ -71,13 +67,23 @@ def summarize(directory: Path) -> RunSummary:
         status=read_status(directory),
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
-        params=params,
+        params=read_params(directory),
         step=rows[0].step if rows else None,
         rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=list_checkpoints(directory),
         pending=backlog(directory, manifest),
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
+
+
+def read_params(directory: Path) -> dict[str, Scalar]:
+    """Return the effective parameters of the run in a directory, by name."""
+    path = directory / JOURNAL
+    params: dict[str, Scalar] = {}
+    for start, end in effective_ranges(path):
+        for event, _ in find_events(path, Params, start, end):
+            params.update(event.values)
+    return params
 
 
 def _to_row(event: Metrics) -> dict[str, Number]:

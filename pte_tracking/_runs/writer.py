@@ -6,118 +6,155 @@ import fnmatch
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
+from pte_tracking._runs.directory import Claim
+from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.step_tracker import StepTracker
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
-from pte_tracking._store.events import AnyEvent, Checkpoint, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
 from pte_tracking._store.journal import Journal, JournalPosition
+from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.lock import Lock, LockedError
-from pte_tracking._store.manifest import Manifest, RunNotFoundError, update_manifest
+from pte_tracking._store.lock import LockedError
+from pte_tracking._store.manifest import RunNotFoundError, update_manifest
+from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
 
-
-class RunPosition(TypedDict):
-    """Position in a run, as stored in a snapshot.
-
-    Attributes:
-        id: ID of the run.
-        name: Display name of the run.
-        start_time: Time of the first start in seconds since the Unix epoch.
-        step: Number of completed iterations.
-        seq: Sequence number of the last event.
-        position: Byte offset in the journal at which that event ends.
-    """
-
-    id: str
-    name: str
-    start_time: float
-    step: int
-    seq: int
-    position: int
+_T = TypeVar("_T")
 
 
 class RunWriter:
     """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
+    A writer that starts at an earlier position first appends without a rewind. :meth:`rewind` supersedes the events
+    after the position, and then repeats the events that were added before.
+
     Args:
-        directory: Run directory.
-        lock: Lock of the directory. The writer releases it at the end.
-        manifest: Manifest of the run.
-        at: Position to which the run is rewound. None does not rewind.
+        claim: Claim of the directory, which was prepared. The writer releases its lock at the end.
 
     Attributes:
         manifest: Manifest of the run, including files added since.
+        latest_values: Metrics that were logged last, by key, independent of their steps.
     """
 
-    def __init__(self, directory: Path, lock: Lock, manifest: Manifest, at: RunPosition | None) -> None:
-        self.manifest = manifest
-        self._directory = directory
-        self._directory_lock = lock
+    def __init__(self, claim: Claim) -> None:
+        self.manifest = claim.manifest
+        self._directory = claim.directory
+        self._directory_lock = claim.lock
         self._append_lock = threading.RLock()
         self._is_manifest_saved = True
-        self._journal = Journal(directory / JOURNAL)
+        self._steps = StepTracker()
+        last, _ = last_event(claim.directory / JOURNAL)
+        #: End of a run that keeps its status. None if the status is that of this session.
+        self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
+        #: Position of the pending rewind.
+        self._rewind_target = claim.at
+        #: Events of this session before the pending rewind.
+        self._unrewound_events: list[AnyEvent] = []
+        self._journal = Journal(claim.directory / JOURNAL)
+        self._start_position = self._journal.end
         try:
-            self._start(at)
+            self._open_sinks()
         except BaseException:
             self._journal.close()
             raise
 
-    def _start(self, at: RunPosition | None) -> None:
-        manifest, resumed = self.manifest, self._journal.end.seq > 0
+    def _open_sinks(self) -> None:
+        manifest = self.manifest
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
         self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
-        if at:
-            self._journal.rewind(JournalPosition(at["seq"], at["position"]), at["step"])
+        self._load_checkpoints()
+
+    def _load_checkpoints(self) -> None:
+        """Read the effective checkpoints, which are kept in memory because reading a long journal takes time."""
+        checkpoints = list_checkpoints(self._directory)
+        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
+        self.latest_values: dict[str, Number] = {}
+        if checkpoints:
+            self._note_values(checkpoints[-1].values)
+
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+        """Append the events that start a session.
+
+        Args:
+            params: Parameters of the session.
+            tags: Tags of the session.
+        """
+        manifest, resumed = self.manifest, self._start_position.seq > 0
+        self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+        if params:
+            self.add(events.Params, params)
+        if tags:
+            self.add(events.Tags, tags)
+
+    def rewind(self) -> None:
+        """Return the run to the position of the claim, once. Events that were added before are repeated after it."""
+        with self._append_lock:
+            at, self._rewind_target, self._kept_end = self._rewind_target, None, None
+            repeated, self._unrewound_events = self._unrewound_events, []
+            target = JournalPosition(at["seq"], at["position"]) if at else self._start_position
+            if at is None or target == self._start_position or not self._journal.rewind(target, at["step"]):
+                return
+            for event in repeated:
+                self._journal.repeat(event)
             for inline in self._inline:
                 inline.catch_up()
-        #: Effective checkpoints by path, kept in memory because reading a long journal takes time.
-        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
-        self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+            self._load_checkpoints()
+            self._steps = StepTracker()
+            for event in repeated:
+                self._note(event)
 
-    def add(self, kind: type[AnyEvent], *fields: Any) -> None:
+    def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
 
         Args:
             kind: Class of the event.
             fields: Fields of the event after ``seq`` and ``time``.
+            at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
         """
         with self._append_lock:
             start = self._journal.position
-            event = self._journal.append(kind, *fields)
+            event = self._journal.append(kind, *fields, at=at)
             if event is None:
                 return
-            if kind is not events.Metrics:
-                self._update_checkpoints(event)
+            if self._rewind_target:
+                self._unrewound_events.append(event)
+            self._note(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
-    def add_deferred(self, kind: type[AnyEvent], build_fields: Callable[[], Sequence[Any] | None]) -> None:
-        """Append an event whose fields are built only by the process that writes the run.
+    def add_deferred(
+        self, kind: type[AnyEvent], render: Callable[[], _T], store: Callable[[_T], Sequence[Any] | None]
+    ) -> None:
+        """Append an event whose content is rendered and stored only by the process that writes the run.
 
         Args:
             kind: Class of the event.
-            build_fields: Returns the fields of the event after ``seq`` and ``time``, or None to append nothing.
+            render: Returns the content.
+            store: Stores the content in the run directory. Returns the fields of the event after ``seq`` and ``time``,
+                or None to append nothing.
         """
-        fields = build_fields()
+        fields = store(render())
         if fields is not None:
             self.add(kind, *fields)
 
     def position(self, step: int) -> RunPosition:
-        """Return the current position after ``step`` completed iterations."""
+        """Return the current position after ``step`` completed iterations, or that of the pending rewind."""
+        if self._rewind_target:
+            return {**self._rewind_target, "step": step}
         manifest, end = self.manifest, self._journal.end
         return RunPosition(
             id=manifest.id,
@@ -126,6 +163,7 @@ class RunWriter:
             step=step,
             seq=end.seq,
             position=end.position,
+            directory=to_text(str(self._directory)),
         )
 
     def sync(self) -> None:
@@ -161,20 +199,26 @@ class RunWriter:
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
 
-    def finish(self, status: Status, error: str | None) -> None:
-        """Append the event that ends the run.
+    def finish(self, status: Status, error: str | None) -> Status:
+        """Append the event that ends the run. A run that was opened again without an iteration keeps its status.
 
         Args:
             status: Status at the end.
             error: Error message of a run that did not finish.
+
+        Returns:
+            The status with which the run ends.
         """
+        if self._kept_end:
+            status, error = self._kept_end.status, self._kept_end.error
         self.add(events.RunEnded, status, error)
+        return status
 
     def close(self, status: Status, timeout: float) -> None:
         """Close the journal and the inline sinks, release the directory, and wait for the delivery process.
 
         Args:
-            status: Status passed to :meth:`finish` before.
+            status: Status that :meth:`finish` returned.
             timeout: Maximum number of seconds to wait for delivery.
         """
         try:
@@ -190,8 +234,15 @@ class RunWriter:
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _update_checkpoints(self, event: AnyEvent) -> None:
-        if isinstance(event, Checkpoint):
+    def _note_values(self, values: Mapping[str, Number | str]) -> None:
+        self.latest_values.update(values)  # type: ignore[arg-type]  # logged values are numbers
+
+    def _note(self, event: AnyEvent) -> None:
+        """Update the latest values and the checkpoints."""
+        if isinstance(event, events.Metrics):
+            self._note_values(event.values)
+            self._steps.add(event)
+        elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)

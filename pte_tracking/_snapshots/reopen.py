@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pte_tracking._distributed.world import World
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
 from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, is_run_of
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
-from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.events import Checkpoint, Number
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 
@@ -27,8 +28,9 @@ _T = TypeVar("_T")
 def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | None) -> Checkpoint | None:
     """Open a run at the journal position of a snapshot.
 
-    The rewind supersedes all later events. Registrations and removals of earlier snapshots among them are written
-    again: a snapshot is registered after the position that it stores, and pruned files no longer exist.
+    The first iteration rewinds the run, which supersedes all later events. Registrations and removals of earlier
+    snapshots among them are then written again: a snapshot is registered after the position that it stores, and pruned
+    files no longer exist.
 
     Args:
         run: The run, which is not open yet.
@@ -40,13 +42,35 @@ def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | 
     """
     position: RunPosition | None = state.get("run")
     if position is None:
+        if selected is not None:
+            selected.clean_up()
         run.open(resume=True)
         return None
-    before = {checkpoint.path: checkpoint for checkpoint in run.checkpoints()} if is_run_of(run, position) else None
+    before = run.checkpoints() if is_run_of(run, position) else None
+    adopted = None if selected is None else _AdoptedSnapshot.of(selected, run.directory)
     run.open(at=position, journal=None if selected is None else _find_journal(selected.path, run))
+    if before is not None:
+        run.after_rewind.append(lambda: _restore_checkpoints(run, before, position["step"]))
+    if adopted is not None:
+        run.after_rewind.append(lambda: _register(run, adopted))
+        run.before_close.append(adopted.clean_up)
+    matching = [
+        checkpoint
+        for checkpoint in before or ()
+        if checkpoint.step == position["step"] and (adopted is None or adopted.name == checkpoint.path)
+    ]
+    if matching:
+        return matching[-1]
+    return None if adopted is None else adopted.as_checkpoint()
+
+
+def _restore_checkpoints(run: Run, before: Iterable[Checkpoint], step: int) -> None:
+    """Write the registrations and removals of the snapshots before a step again, after the run was rewound."""
     after = {checkpoint.path: checkpoint for checkpoint in run.checkpoints()}
-    for checkpoint in before.values() if before is not None else ():
-        if checkpoint.step <= position["step"] and not _is_same_checkpoint(checkpoint, after.get(checkpoint.path)):
+    paths = set()
+    for checkpoint in before:
+        paths.add(checkpoint.path)
+        if checkpoint.step <= step and not _is_same_checkpoint(checkpoint, after.get(checkpoint.path)):
             run.log_checkpoint(
                 checkpoint.path,
                 checkpoint.step,
@@ -55,15 +79,8 @@ def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | 
                 checkpoint.epoch,
                 checkpoint.values,
             )
-    for path in after.keys() - before.keys() if before is not None else ():
+    for path in after.keys() - paths:
         run.remove_checkpoint(path, after[path].step)
-    name = None if selected is None else _register(run, selected)
-    matching = [
-        checkpoint
-        for checkpoint in run.checkpoints()
-        if checkpoint.step == position["step"] and name in (None, checkpoint.path)
-    ]
-    return matching[-1] if matching else None
 
 
 def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:
@@ -90,7 +107,59 @@ def register_unlisted(run: Run, template: Template) -> None:
     """Register snapshots that were published just before a crash. Damaged ones are ignored."""
     for path in find_unlisted(run, [template]):
         with contextlib.suppress(SnapshotError):
-            _register(run, SelectedSnapshot(path, load(path)))
+            _register(run, _AdoptedSnapshot.of(SelectedSnapshot(path, load(path)), run.directory))
+
+
+class _AdoptedSnapshot(NamedTuple):
+    """Selected snapshot without its state, which is registered in the run when the run is rewound.
+
+    Attributes:
+        path: Path of the snapshot.
+        name: Path relative to the run directory, where the snapshot is or will be located.
+        is_inside: Whether the snapshot is located in the run directory.
+        fetched_to: See :class:`SelectedSnapshot`.
+        sha256: See :class:`SelectedSnapshot`.
+        step: Number of completed iterations.
+        epoch: Number of completed epochs. None if the epoch length is not set.
+        values: Latest reported values.
+    """
+
+    path: Path
+    name: str
+    is_inside: bool
+    fetched_to: Path | None
+    sha256: str | None
+    step: int
+    epoch: float | None
+    values: dict[str, Number]
+
+    @classmethod
+    def of(cls, selected: SelectedSnapshot, directory: Path) -> _AdoptedSnapshot:
+        """Return the description of a selected snapshot."""
+        path, state = selected.path, selected.state
+        is_inside = directory in path.parents and selected.fetched_to is None
+        length = state["manager"]["iters_per_epoch"]
+        return cls(
+            path,
+            path.relative_to(directory).as_posix() if is_inside else path.name,
+            is_inside,
+            selected.fetched_to,
+            selected.sha256,
+            state["run"]["step"],
+            state["manager"]["iteration"] / length if length else None,
+            dict(state.get("values") or {}),
+        )
+
+    def as_checkpoint(self) -> Checkpoint:
+        """Return the checkpoint as which the snapshot will be registered."""
+        digest = checkpoint_digest(self.path)
+        values: Any = self.values
+        return Checkpoint(0, time.time(), self.name, self.step, digest.sha256, digest.size, self.epoch, values)
+
+    def clean_up(self) -> None:
+        """Delete the temporary directory, if there is one."""
+        if self.fetched_to is not None:
+            shutil.rmtree(self.fetched_to, ignore_errors=True)
 
 
 def _find_journal(path: Path, run: Run) -> Path | None:
@@ -99,45 +168,33 @@ def _find_journal(path: Path, run: Run) -> Path | None:
     return journal if journal.is_file() and path.parent != run.directory else None
 
 
-def _register(run: Run, selected: SelectedSnapshot) -> str:
-    """Register a snapshot in a run unless it is registered. Copy it into the run directory if it is outside.
-
-    Returns:
-        The path of the snapshot, relative to the run directory.
-    """
-    if run.directory in selected.path.parents and selected.fetched_to is None:
-        name = selected.path.relative_to(run.directory).as_posix()
-    else:
-        name = _copy_into_run(selected, run.directory)
+def _register(run: Run, adopted: _AdoptedSnapshot) -> None:
+    """Register a snapshot in a run unless it is registered. Copy it into the run directory if it is outside."""
+    name = adopted.name if adopted.is_inside else _copy_into_run(adopted, run.directory)
     known_digests = [checkpoint.sha256 for checkpoint in run.checkpoints() if checkpoint.path == name]
-    if selected.sha256 in known_digests:
-        return name
+    if adopted.sha256 in known_digests:
+        return
     digest = checkpoint_digest(run.directory / name)
     if digest.sha256 not in known_digests:
-        manager = selected.state["manager"]
-        length = manager["iters_per_epoch"]
-        epoch = manager["iteration"] / length if length else None
-        run.log_checkpoint(
-            name, selected.state["run"]["step"], digest.sha256, digest.size, epoch, selected.state.get("values")
-        )
-    return name
+        run.log_checkpoint(name, adopted.step, digest.sha256, digest.size, adopted.epoch, adopted.values)
 
 
-def _copy_into_run(selected: SelectedSnapshot, directory: Path) -> str:
+def _copy_into_run(adopted: _AdoptedSnapshot, directory: Path) -> str:
     """Copy or move a snapshot into the run directory, so that the next resume finds it."""
-    name = selected.path.name
+    name = adopted.name
     if (directory / name).exists():
         name += ".resumed"
     temporary = temporary_path(directory / name)
     delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
-    if selected.fetched_to is not None:
-        os.replace(selected.path, directory / name)
+    if adopted.fetched_to is not None:
+        os.replace(adopted.path, directory / name)
+        adopted.clean_up()
         return name
-    if selected.path.is_dir():
-        shutil.copytree(selected.path, temporary)
+    if adopted.path.is_dir():
+        shutil.copytree(adopted.path, temporary)
     else:
-        shutil.copyfile(selected.path, temporary)
+        shutil.copyfile(adopted.path, temporary)
     os.replace(temporary, directory / name)
     return name
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pte_tracking._distributed.world import World
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import RunPosition
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import BestPolicy
@@ -92,7 +92,7 @@ def _candidates(
     run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None
 ) -> Iterable[_Candidate]:
     if run.is_open:
-        raise RuntimeError("resume(): the run is already open, because something was logged. Call resume() first.")
+        raise RuntimeError("resume(): the run is already open. Call resume() before run.open().")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
     if source == "latest":
         return _candidates_by_step(run, templates)

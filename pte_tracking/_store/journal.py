@@ -99,7 +99,7 @@ class Journal:
                 raise
             return event
 
-    def rewind(self, target: JournalPosition, step: int) -> None:
+    def rewind(self, target: JournalPosition, step: int) -> bool:
         """Supersede the events after an earlier position.
 
         If the target itself is superseded, the journal is rewound to the end of the common history. The events from
@@ -108,21 +108,29 @@ class Journal:
         Args:
             target: Position to return to. If no event ends there, the journal is not rewound and a warning is logged.
             step: Number of completed iterations at the target.
+
+        Returns:
+            Whether an event was appended.
         """
         if target == self.end:
-            return
+            return False
         if seq_at(self._path, target.position) != target.seq:
             _logger.warning(
                 "%s: not rewound, because event %d of the snapshot is not in the journal", self._path, target.seq
             )
-            return
+            return False
         common_end = _common_end(effective_ranges(self._path), effective_ranges(self._path, target.position))
         restored = [event for event, _ in read_effective(self._path, target.position, common_end)]
         self.append(Rewound, seq_at(self._path, common_end), common_end, step)
         for event in restored:
             if not isinstance(event, RunStarted | RunEnded):
-                fields = [getattr(event, name) for name in event.__struct_fields__[2:]]
-                self.append(type(event), *fields, at=event.time)
+                self.repeat(event)
+        return True
+
+    def repeat(self, event: AnyEvent) -> None:
+        """Append an event again with its original time."""
+        fields = [getattr(event, name) for name in event.__struct_fields__[2:]]
+        self.append(type(event), *fields, at=event.time)
 
     def sync(self) -> JournalPosition:
         """Flush all appended events to disk.

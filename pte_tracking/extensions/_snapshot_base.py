@@ -25,6 +25,7 @@ class SnapshotExtension(Extension):
     """
 
     priority = PRIORITY_SNAPSHOT
+    saves_state = True
 
     def __init__(self, filename: str, policy: SnapshotPolicy) -> None:
         self.template = Template(filename)

@@ -23,8 +23,9 @@ class Evaluator(Evaluation):
     The extension runs at the end of each epoch, before the extensions that read reported values. It calls ``eval_func``
     once for each batch: a list or tuple is unpacked into positional arguments, a dictionary into keyword arguments. The
     values reported by ``eval_func``, by the models, and by the metrics are averaged over the batches. Every batch has
-    the same weight, independent of its size. During the evaluation, gradients are disabled and the models are in
-    evaluation mode. Afterwards, the mode of every submodule is restored.
+    the same weight, independent of its size. To get the exact mean over the examples although the last batch is
+    smaller, report each value with its weight, as ``{"val/accuracy": (accuracy, len(x))}``. During the evaluation,
+    gradients are disabled and the models are in evaluation mode. Afterwards, the mode of every submodule is restored.
 
     A value that a model reports with itself as the observer has the key ``validation/main/key``, which consists of the
     name of the evaluator, the name of the model, and the key. Without a manager, the default name is omitted. Other
@@ -75,6 +76,14 @@ class Evaluator(Evaluation):
         >>> evaluator = extensions.Evaluator(data, model, eval_func=evaluate)
         >>> evaluator()
         {'val/error': 2.0}
+
+        The exact mean over the examples weighs each batch with its size. Here, 4 of 5 answers are correct:
+
+        >>> def evaluate_answers(answers):
+        ...     pte.report({"val/accuracy": (answers.mean(), len(answers))})
+        >>> answers = torch.utils.data.DataLoader(torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]), batch_size=2)
+        >>> extensions.Evaluator(answers, model, eval_func=evaluate_answers)()
+        {'val/accuracy': 0.8}
 
         In a manager, the evaluator runs at the end of each epoch:
 

@@ -101,10 +101,10 @@ class LogReport(Extension):
         The rows include those before a resume and exclude those superseded by a rewind.
 
         Raises:
-            RuntimeError: If the training has not started.
+            RuntimeError: If the extension was not passed to a manager.
         """
         if self._run is None:
-            raise RuntimeError("LogReport.log is not available before the training starts. Run an iteration first.")
+            raise RuntimeError("LogReport.log is not available before the extension is passed to a manager.")
         rows = self._run.rows(self._filename)
         return [_make_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
@@ -116,7 +116,7 @@ class LogReport(Extension):
 
         Raises:
             ImportError: If pandas is not installed.
-            RuntimeError: If the training has not started.
+            RuntimeError: If the extension was not passed to a manager.
         """
         try:
             import pandas
@@ -136,7 +136,7 @@ class LogReport(Extension):
         if function not in self._subscribers:
             self._subscribers.append(function)
 
-    def initialize(self, manager: Manager) -> None:
+    def check(self, manager: Manager) -> None:
         self._run = manager.run
 
     def __call__(self, manager: Manager) -> None:

@@ -78,7 +78,8 @@ class Reporter:
 
         Args:
             values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. Values are copied
-                and detached, so later changes in place have no effect.
+                and detached, so later changes in place have no effect. A pair ``(value, weight)`` sets the weight of
+                the value in means. A function without arguments is called once, when its number is needed.
             observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
                 prefix.
 
@@ -172,7 +173,9 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
     Without a current reporter the call has no effect, so that a model that reports can also be used outside training.
 
     Args:
-        values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device.
+        values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. A pair ``(value,
+            weight)`` sets the weight of the value in means, such as the number of examples in the batch. A function
+            without arguments is called once, when its number is needed.
         observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
             prefix.
 

@@ -114,6 +114,12 @@ class Limits:
         batch_events: Maximum number of events in one batch. Defaults to 1000.
         separate_logs: Whether the backend stores the rows of each log separately. If False (the default), a key that
             several logs report at the same step is delivered once.
+        shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
+            ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
+            event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
+            ``dataset/<context>/<name>``. Defaults to (): a name may have several kinds.
+        reserved_names: Names that the backend itself uses. Events of the kinds in ``shared_names`` are renamed in the
+            same way. Defaults to an empty set.
 
     Example:
         >>> import re
@@ -129,6 +135,8 @@ class Limits:
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False
+    shared_names: tuple[str, ...] = ()
+    reserved_names: frozenset[str] = frozenset()
 
 
 class RunView(Protocol):

@@ -166,6 +166,18 @@ class SinkContract(ABC):
         assert not run.rejected_events, f"The backend rejected events that it must store: {run.rejected_events}"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
 
+    def test_metric_with_name_of_text_is_stored(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        run.journal.append(events.Text, "note", 0, "text")
+        run.log(1, {"note": 1.0})
+        run.deliver()
+        run.log(2, {"note": 2.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        keys = [key for key in points if key in ("note", "note/metric")]
+        assert len(keys) == 1, f"expected one key for the metric 'note', got {list(points)}"
+        self._check(points, keys[0], [(1, 1.0), (2, 2.0)])
+
     def test_redelivered_batch_is_stored_once(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)
         run.log(1, {"a": 1.0})

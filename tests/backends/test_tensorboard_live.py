@@ -177,6 +177,7 @@ def test_running_and_fresh_servers_show_run_after_rewind(tmp_path: Path, start: 
 
     resumed = Run(tmp_path / "result", sinks=["tensorboard"], params={"lr": 0.5})
     resumed.open(snapshot)
+    resumed.rewind()
     shows(range(1, 4))
     log(resumed, range(4, 7), 0.5)
     shows(range(1, 4), range(4, 7), 0.5)

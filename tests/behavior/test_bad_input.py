@@ -206,6 +206,7 @@ def test_plot_report_unreported_key_warns_once_at_end(tmp_path: Path) -> None:
             assert not [warning for warning in caught if "PlotReport" in str(warning.message)]
             with training.run_iteration():
                 pte.report({"loss": i})
+        assert training.stop_trigger
     (message,) = [str(warning.message) for warning in caught if "PlotReport" in str(warning.message)]
     assert "'los'" in message
     assert "'loss'" in message

@@ -45,6 +45,7 @@ def rewound(tmp_path: Path) -> Path:
         run.log_metrics({"loss": -1.0}, 3)
     run = pte.Run(tmp_path / "result")
     run.open(point)
+    run.rewind()
     run.log_metrics({"loss": float("nan"), "acc": 1}, 3, log="other")
     run.close()
     return tmp_path / "result"

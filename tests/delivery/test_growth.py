@@ -14,8 +14,8 @@ import pytest
 from pte_backends.json import JsonSink
 from pte_tracking._delivery import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._runs.writer import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -56,13 +56,14 @@ def trained(directory: Path, rows: int) -> RunPosition:
 
 
 def resume_run(directory: Path, position: RunPosition) -> None:
-    with Run(directory, resume=True):
-        pass
+    with Run(directory, resume=True) as run:
+        run.log_metrics({"a": 1.0}, 1)
 
 
 def rewind_run(directory: Path, position: RunPosition) -> None:
     run = Run(directory)
     run.open(position)
+    run.rewind()
     run.close()
 
 

@@ -25,9 +25,14 @@ def close_after_iteration(manager: pte.ExtensionsManager) -> None:
     manager.close()
 
 
+def iterate_to_end(manager: pte.ExtensionsManager) -> None:
+    enter_iteration(manager)
+    enter_iteration(manager)
+
+
 def iterate_until_stopped(manager: pte.ExtensionsManager) -> None:
-    enter_iteration(manager)
-    enter_iteration(manager)
+    iterate_to_end(manager)
+    assert manager.stop_trigger
 
 
 #: Calls that bring a new manager into a phase. The training stops after two iterations.
@@ -37,6 +42,7 @@ PHASES: dict[str, Callable[[pte.ExtensionsManager, ExitStack], object]] = {
     "running": lambda manager, stack: enter_iteration(manager),
     "in iteration": lambda manager, stack: stack.enter_context(manager.run_iteration()),
     "closed": lambda manager, stack: close_after_iteration(manager),
+    "over": lambda manager, stack: iterate_to_end(manager),
     "stopped": lambda manager, stack: iterate_until_stopped(manager),
     "closed unused": lambda manager, stack: manager.close(),
 }
@@ -68,6 +74,10 @@ REFUSED: dict[tuple[str, str], str] = {
     ("in iteration", "resume"): RESUME,
     ("in iteration", "load_state_dict"): LOAD,
     ("in iteration", "run_iteration"): NESTED,
+    ("over", "extend"): EXTEND,
+    ("over", "resume"): RESUME,
+    ("over", "load_state_dict"): LOAD,
+    ("over", "run_iteration"): STOPPED,
     ("closed", "extend"): EXTEND,
     ("closed", "resume"): RESUME,
     ("closed", "load_state_dict"): LOAD,
@@ -111,7 +121,7 @@ def test_operation_is_allowed_or_refused_by_phase(
 @pytest.mark.parametrize("phase", PHASES)
 def test_is_ended_is_true_in_final_phases_only(manager: pte.ExtensionsManager, stack: ExitStack, phase: str) -> None:
     PHASES[phase](manager, stack)
-    assert manager.is_ended is (phase in ("closed", "stopped", "closed unused"))
+    assert manager.is_ended is (phase in ("closed", "over", "stopped", "closed unused"))
 
 
 def test_trainer_run_after_end_raises_runtime_error(tmp_path: Path) -> None:
@@ -138,6 +148,7 @@ PHASE_OF = {
     "running": Phase.RUNNING,
     "in iteration": Phase.IN_ITERATION,
     "closed": Phase.ENDED,
+    "over": Phase.RUNNING,
     "stopped": Phase.ENDED,
     "closed unused": Phase.ENDED,
 }

@@ -344,7 +344,9 @@ def test_end_of_training_finalizes_once_and_rejects_iterations(make_manager: Any
     calls: list[str] = []
     manager = make_manager(Recorder("a", calls), Recorder("b", calls), epochs=0.25)
     iterate(manager)
-    assert calls == ["a.initialize", "b.initialize", "a.call", "b.call", "a.finalize", "b.finalize"]
+    assert calls == ["a.initialize", "b.initialize", "a.call", "b.call"]
+    assert manager.stop_trigger
+    assert calls[4:] == ["a.finalize", "b.finalize"]
     with pytest.raises(RuntimeError, match="stopped at iteration 1"):
         iterate(manager)
     manager.close()
@@ -600,7 +602,7 @@ def test_resume_finished_training_rejects_iterations(make_manager: Any, tmp_path
     resumed_manager.load_state_dict(manager.state_dict())
     with pytest.raises(RuntimeError, match="stopped at iteration 4"):
         iterate(resumed_manager)
-    assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)] * 2)
+    assert (resumed_manager.iteration, read_end_statuses(tmp_path)) == (4, [("FINISHED", None)])
 
 
 def test_stop_trigger_iteration_beyond_end_fires(make_manager: Any) -> None:

@@ -169,8 +169,8 @@ def test_log_report_log_and_dataframe_return_rows(tmp_path: Path) -> None:
     assert set(table.columns) == {"loss", "done", "rare", "epoch", "iteration", "elapsed_time"}
 
 
-def test_log_report_log_before_training_raises_runtime_error() -> None:
-    with pytest.raises(RuntimeError, match="not available before the training starts"):
+def test_log_report_log_without_manager_raises_runtime_error() -> None:
+    with pytest.raises(RuntimeError, match="not available before the extension is passed"):
         LogReport().log
 
 

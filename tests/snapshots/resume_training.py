@@ -36,13 +36,17 @@ def run(manager: pte.ExtensionsManager, iterations: int, losses: Mapping[int, fl
                 pte.report({"loss": (losses or {}).get(done, 1.0)})
 
 
-def resume_and_inspect(out: Path, source: Any = "latest", *own_extensions: Any) -> tuple[int | None, float]:
-    """Resume. Return the step of the checkpoint and a weight."""
+def resume_and_inspect(
+    out: Path, source: Any = "latest", *own_extensions: Any, rewinds: bool = False
+) -> tuple[int | None, float]:
+    """Resume, and rewind the run as the first iteration does. Return the step of the checkpoint and a weight."""
     manager = make_manager(out, *own_extensions)
     weight = manager.models["main"].get_parameter("weight")
     weight.data.fill_(-1)
     checkpoint = manager.resume(source)
     assert manager.iteration == (0 if checkpoint is None else checkpoint.step)
+    if rewinds:
+        manager.run.rewind()
     manager.close()
     return None if checkpoint is None else checkpoint.step, weight[0, 0].item()
 

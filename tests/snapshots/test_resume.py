@@ -42,7 +42,7 @@ def test_resume_without_snapshot_restarts_same_run(tmp_path: Path) -> None:
     restarted = make_manager(tmp_path, extensions.snapshot(trigger=(5, "iteration")))
     assert restarted.resume() is None
     assert restarted.run.id == manager.run.id
-    assert restarted.run.rows() == []
+    assert [row.step for row in restarted.run.rows()] == [1, 2, 3]
     run(restarted, 2)
     assert [row.step for row in restarted.run.rows()] == [1, 2]
 
@@ -85,7 +85,7 @@ def drop_registration(out: Path, step: int) -> None:
 def test_resume_unregistered_snapshot_is_registered_and_selected(tmp_path: Path) -> None:
     run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY, asynchronous=False)), 3, {3: 0.25})
     drop_registration(tmp_path, 3)
-    assert resume_and_inspect(tmp_path) == (3, 3)
+    assert resume_and_inspect(tmp_path, rewinds=True) == (3, 3)
     newest = pte.Run(tmp_path).checkpoints()[-1]
     assert (newest.path, newest.step, newest.epoch, newest.values) == ("snapshot_iter_3", 3, 1.5, {"loss": 0.25})
 
@@ -97,6 +97,7 @@ def test_resume_after_killed_resume_registers_checkpoint_again(tmp_path: Path) -
     state = torch.load(tmp_path / "snapshot_iter_4")
     killed = pte.Run(tmp_path)
     killed.open(at=state["run"])
+    killed.rewind()
     killed.close()
     assert ("snapshot_iter_4", 4) not in checkpoints(tmp_path)
     manager = make_manager(tmp_path, extensions.snapshot(**best))
@@ -115,7 +116,7 @@ def test_resume_fixed_filename_registers_unregistered_snapshot(tmp_path: Path) -
     assert checkpoints(tmp_path) == [("newest", 3)]
     drop_registration(tmp_path, 3)
     assert checkpoints(tmp_path) == [("newest", 2)]
-    assert resume_and_inspect(tmp_path, "latest", make_fixed_name_snapshot()) == (3, 3)
+    assert resume_and_inspect(tmp_path, "latest", make_fixed_name_snapshot(), rewinds=True) == (3, 3)
     assert checkpoints(tmp_path) == [("newest", 3)]
 
 
@@ -123,6 +124,7 @@ def test_resume_latest_ignores_superseded_snapshot(tmp_path: Path) -> None:
     run(make_manager(tmp_path), 5)
     rewound = make_manager(tmp_path)
     rewound.resume(tmp_path / "snapshot_iter_2")
+    rewound.run.rewind()
     assert [row.step for row in rewound.run.rows()] == [1, 2]
     rewound.close()
     assert (tmp_path / "snapshot_iter_5").exists()
@@ -132,8 +134,8 @@ def test_resume_latest_ignores_superseded_snapshot(tmp_path: Path) -> None:
 
 def test_resume_path_accepts_superseded_snapshot(tmp_path: Path) -> None:
     run(make_manager(tmp_path), 5)
-    assert resume_and_inspect(tmp_path, tmp_path / "snapshot_iter_2") == (2, 2)
-    assert resume_and_inspect(tmp_path, tmp_path / "snapshot_iter_4") == (4, 4)
+    assert resume_and_inspect(tmp_path, tmp_path / "snapshot_iter_2", rewinds=True) == (2, 2)
+    assert resume_and_inspect(tmp_path, tmp_path / "snapshot_iter_4", rewinds=True) == (4, 4)
     assert [row.step for row in pte.Run(tmp_path).rows()] == [1, 2, 3, 4]
 
 

@@ -129,15 +129,15 @@ def test_resume_foreign_state_raises(tmp_path: Path) -> None:
         make_manager(tmp_path / "out").load_state_dict([])  # type: ignore[arg-type]
 
 
-def test_resume_after_training_or_logging_started_raises_runtime_error(tmp_path: Path) -> None:
+def test_resume_after_training_started_or_run_was_opened_raises_runtime_error(tmp_path: Path) -> None:
     manager = make_manager(tmp_path)
     with manager.run_iteration():
         pass
     with pytest.raises(RuntimeError, match="the training has already started"):
         manager.resume()
     manager.close()
-    logged = make_manager(tmp_path)
-    logged.run.log_params({"a": 1})
-    with pytest.raises(RuntimeError, match=r"something was logged. Call resume\(\) first"):
-        logged.resume()
-    logged.close()
+    opened = make_manager(tmp_path)
+    opened.run.open()
+    with pytest.raises(RuntimeError, match=r"already open. Call resume\(\) before run.open\(\)"):
+        opened.resume()
+    opened.close()

@@ -77,6 +77,7 @@ def test_resume_copied_snapshot_imports_its_run(tmp_path: Path) -> None:
     assert checkpoint is not None
     assert checkpoint.path == "snapshot_iter_3"
     assert second.run.id == first.run.id
+    second.run.rewind()
     assert [row.step for row in second.run.rows()] == [1, 2, 3]
     run(second, 1)
     assert [row.step for row in second.run.rows()] == [1, 2, 3, 4]
@@ -85,7 +86,7 @@ def test_resume_copied_snapshot_imports_its_run(tmp_path: Path) -> None:
 
 def test_resume_imported_snapshot_is_available_to_next_resume(tmp_path: Path) -> None:
     run(make_manager(tmp_path / "first"), 5)
-    assert resume_and_inspect(tmp_path / "second", tmp_path / "first" / "snapshot_iter_3") == (3, 3)
+    assert resume_and_inspect(tmp_path / "second", tmp_path / "first" / "snapshot_iter_3", rewinds=True) == (3, 3)
     shutil.rmtree(tmp_path / "first")
     assert resume_and_inspect(tmp_path / "second") == (3, 3)
 
@@ -94,7 +95,7 @@ def test_resume_snapshot_of_other_run_archives_current_run(tmp_path: Path) -> No
     run(make_manager(tmp_path / "first"), 5)
     other = make_manager(tmp_path / "second")
     run(other, 4)
-    assert resume_and_inspect(tmp_path / "second", tmp_path / "first" / "snapshot_iter_3") == (3, 3)
+    assert resume_and_inspect(tmp_path / "second", tmp_path / "first" / "snapshot_iter_3", rewinds=True) == (3, 3)
     archive = tmp_path / "second" / "previous" / other.run.id
     assert sorted(path.name for path in archive.glob("snapshot_*")) == [f"snapshot_iter_{i}" for i in (1, 2, 3, 4)]
     assert sorted(path.name for path in (tmp_path / "second").glob("snapshot_*")) == ["snapshot_iter_3"]
@@ -106,7 +107,7 @@ def test_resume_manually_saved_state_rewinds_run(tmp_path: Path) -> None:
         manager.models["main"].get_parameter("weight").data.fill_(1)
     torch.save(manager.state_dict(), tmp_path / "by_hand.pt")
     run(manager, 2)
-    assert resume_and_inspect(tmp_path, tmp_path / "by_hand.pt") == (1, 1)
+    assert resume_and_inspect(tmp_path, tmp_path / "by_hand.pt", rewinds=True) == (1, 1)
     assert [row.step for row in pte.Run(tmp_path).rows()] == [1]
 
 
@@ -144,7 +145,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_resume_uri_fetches_checkpoint_into_new_directory(shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "new"
-    assert resume_and_inspect(out, "shelf:/entry") == (3, 3)
+    assert resume_and_inspect(out, "shelf:/entry", rewinds=True) == (3, 3)
     assert [row.step for row in pte.Run(out).rows()] == [1, 2, 3]
     assert checkpoints(out)[-1] == ("snapshot_iter_3", 3)
     assert list(out.glob(".fetched*")) == []
@@ -154,7 +155,7 @@ def test_resume_uri_fetches_checkpoint_into_new_directory(shelf: Path, tmp_path:
 
 def test_resume_uri_keeps_earlier_checkpoints_registered(shelf: Path, tmp_path: Path) -> None:
     """Earlier checkpoints are missing locally but exist in the backend, so they are not removed."""
-    assert resume_and_inspect(tmp_path / "new", "shelf:/entry") == (3, 3)
+    assert resume_and_inspect(tmp_path / "new", "shelf:/entry", rewinds=True) == (3, 3)
     assert [step for _, step in checkpoints(tmp_path / "new")] == [1, 2, 3]
 
 

@@ -160,8 +160,8 @@ def test_asynchronous_snapshot_excludes_later_updates(tmp_path: Path) -> None:
     with manager:
         for i in range(1, 6):
             with manager.run_iteration():
+                large.weight.data.fill_(-1)  # while the thread is writing
                 large.weight.data.fill_(i)
-            large.weight.data.fill_(-1)  # while the thread is writing
     for i in range(1, 6):
         saved = torch.load(tmp_path / f"snapshot_iter_{i}")["state_objects"]["large"]["weight"]
         assert saved.min() == saved.max() == i

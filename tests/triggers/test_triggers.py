@@ -277,6 +277,16 @@ def test_min_value_trigger_uses_only_reported_values(tmp_path: Path) -> None:
     assert record_firings(tmp_path, lambda: triggers.MinValueTrigger("v"), 2, values) == [2, 4, 6]
 
 
+def test_value_trigger_weighs_reported_values(tmp_path: Path) -> None:
+    fired: list[int] = []
+    trigger = triggers.MinValueTrigger("loss", (2, "iteration"))
+    manager = make_manager(tmp_path, trigger, 2, fired)
+    for pair in [(1.0, 1), (9.0, 9), (6.0, 1), (6.0, 1), (0.0, 1), (8.0, 4)]:  # the means are 8.2, 6, and 6.4
+        with manager.run_iteration():
+            pte.report({"loss": pair})
+    assert fired == [2, 4]
+
+
 def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record_firings(tmp_path, lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, verbose=True), 1, [1, 2])
     assert capsys.readouterr().out == "Early stopping at iteration 2. Best v: 1.0\n"

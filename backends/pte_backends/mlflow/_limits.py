@@ -6,4 +6,10 @@ import re
 
 from pte_tracking.sinks import Limits
 
-LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)
+LIMITS = Limits(
+    key_characters=re.compile(r"[\w\-./ :]"),
+    key_length=250,
+    key_is_path=True,
+    batch_values=1000,
+    shared_names=("figure", "image"),  # both are files below images/
+)

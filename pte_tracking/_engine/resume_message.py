@@ -1,0 +1,85 @@
+"""Message about a resume: the snapshot, the iteration, and whether anything is left to train."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from pte_tracking._runs.run import Run
+from pte_tracking._runs.summary import read_params
+from pte_tracking._store.events import Checkpoint, Scalar
+
+_logger = logging.getLogger("pte_tracking")
+_MAX_DIFFERENCES = 5
+
+
+class ResumedTraining(Protocol):
+    """Training that was resumed."""
+
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def length_in_iterations(self) -> int | None: ...
+
+
+def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: bool) -> None:
+    """Log in one line what was resumed, or that nothing is left to train.
+
+    Args:
+        training: The manager, after the resume.
+        checkpoint: The checkpoint that was restored.
+        is_complete: Whether the training was complete at the snapshot.
+    """
+    run = training.run
+    if not is_complete:
+        length = training.length_in_iterations
+        _logger.info(
+            "%s: resumed from %s at iteration %d%s.",
+            run.directory,
+            checkpoint.path,
+            training.iteration,
+            "" if length is None else f" of {length}",
+        )
+        return
+    differences = _differing_params(run)
+    if not differences:
+        _logger.info(
+            "%s: the training is complete at iteration %d, so nothing is left to train. To continue, increase "
+            "max_epochs or change stop_trigger.",
+            run.directory,
+            training.iteration,
+        )
+        return
+    _logger.warning(
+        "%s: the training is complete at iteration %d, so nothing is left to train, but the parameters of this start "
+        "differ: %s. To train with them, choose another out_dir.",
+        run.directory,
+        training.iteration,
+        "; ".join(differences),
+    )
+
+
+def log_restart(run: Run) -> None:
+    """Log that a run without a snapshot restarts.
+
+    Args:
+        run: The run.
+    """
+    _logger.info("%s: the run has no snapshot, so it restarts at iteration 0.", run.directory)
+
+
+def _differing_params(run: Run) -> list[str]:
+    recorded, current = read_params(run.directory), run.params
+    names = [name for name in (recorded | current) if name in current and recorded.get(name) != current[name]]
+    described = [f"{name} was {_describe(recorded, name)} and is {_describe(current, name)}" for name in names]
+    if len(described) > _MAX_DIFFERENCES:
+        described[_MAX_DIFFERENCES:] = [f"and {len(described) - _MAX_DIFFERENCES} more"]
+    return described
+
+
+def _describe(params: dict[str, Scalar], name: str) -> str:
+    return repr(params[name]) if name in params else "absent"

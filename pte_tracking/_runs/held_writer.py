@@ -1,0 +1,109 @@
+"""Writer of a run before its directory is claimed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from pte_tracking._runs.null_writer import NullWriter
+from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.writer import RunWriter
+from pte_tracking._store.events import AnyEvent, Checkpoint, Scalar
+
+_T = TypeVar("_T")
+Writer: TypeAlias = "RunWriter | NullWriter | HeldWriter"
+
+
+class HeldWriter:
+    """Writer that keeps events in memory until it is known which run they belong to.
+
+    Args:
+        lock: Lock of the run.
+
+    Attributes:
+        manifest: Always None.
+        files: Patterns passed to :meth:`add_files`.
+    """
+
+    manifest = None
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.files: list[str] = []
+        self._lock = lock
+        self._held: list[Callable[[Writer], object]] = []
+        self._open_writer: Callable[[], Writer] | None = None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether events are held."""
+        return bool(self._held)
+
+    def release(self, open_writer: Callable[[], Writer]) -> None:
+        """Write the held events with their original times. Later events are not held.
+
+        Args:
+            open_writer: Returns the writer of the open run.
+        """
+        with self._lock:
+            held, self._held, self._open_writer = self._held, [], open_writer
+            for write in held:
+                write(open_writer())
+
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def rewind(self) -> None:
+        """Do nothing."""
+
+    def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
+        """Hold an event."""
+        now = time.time() if at is None else at
+        self._hold(lambda writer: writer.add(kind, *fields, at=now))
+
+    def add_deferred(
+        self, kind: type[AnyEvent], render: Callable[[], _T], store: Callable[[_T], Sequence[Any] | None]
+    ) -> None:
+        """Render the content of an event and hold it."""
+        content, now = render(), time.time()
+
+        def write(writer: Writer) -> None:
+            fields = store(content)
+            if fields is not None:
+                writer.add(kind, *fields, at=now)
+
+        self._hold(write)
+
+    def add_files(self, pattern: str) -> None:
+        """Hold a pattern of files."""
+        with self._lock:
+            if self._open_writer is None:
+                self.files.append(pattern.split("/")[0])
+            else:
+                self._open_writer().add_files(pattern)
+
+    def position(self, step: int) -> RunPosition:
+        """Raise, because the run has no position yet.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("The run has no position before it is opened. Call open() first.")
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return an empty list."""
+        return []
+
+    def write_checkpoint_list(self) -> None:
+        """Do nothing."""
+
+    def _hold(self, write: Callable[[Writer], object]) -> None:
+        with self._lock:
+            if self._open_writer is None:
+                self._held.append(write)
+            else:  # another thread opened the run meanwhile
+                write(self._open_writer())

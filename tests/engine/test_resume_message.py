@@ -1,0 +1,79 @@
+"""Messages of ``resume()``: what was resumed, and whether anything is left to train."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+
+def make_manager(out_dir: Path, epochs: int = 2, **options: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, epochs, [extensions.snapshot()], iters_per_epoch=3, out_dir=out_dir, **options)
+
+
+def train(manager: pte.ExtensionsManager, stop_at: int | None = None) -> None:
+    for _ in manager.batches(range(3)):
+        with manager.run_iteration():
+            pass
+        if manager.iteration == stop_at:
+            break
+    manager.close()
+
+
+@pytest.fixture(autouse=True)
+def log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
+
+
+def test_resume_without_run_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_manager(tmp_path).resume()
+    assert caplog.messages == []
+
+
+def test_resume_of_snapshot_logs_file_and_iteration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_manager(tmp_path), stop_at=4)
+    make_manager(tmp_path).resume()
+    assert caplog.messages == [f"{tmp_path}: resumed from snapshot_iter_3 at iteration 3 of 6."]
+
+
+def test_resume_of_run_without_snapshot_logs_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_manager(tmp_path), stop_at=2)
+    make_manager(tmp_path).resume()
+    assert caplog.messages == [f"{tmp_path}: the run has no snapshot, so it restarts at iteration 0."]
+
+
+def test_resume_of_complete_training_logs_that_nothing_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(make_manager(tmp_path))
+    make_manager(tmp_path).resume()
+    (message,) = caplog.messages
+    assert "complete at iteration 6, so nothing is left to train. To continue, increase max_epochs" in message
+
+
+def test_resume_of_complete_training_with_more_epochs_logs_iteration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(make_manager(tmp_path))
+    make_manager(tmp_path, epochs=3).resume()
+    assert caplog.messages == [f"{tmp_path}: resumed from snapshot_iter_6 at iteration 6 of 9."]
+
+
+def test_resume_of_complete_training_with_other_params_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_manager(tmp_path, params={"rate": 0.1, "fold": 1, "depth": 3}))
+    make_manager(tmp_path, params={"rate": 0.1, "fold": 2, "width": 8}).resume()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "differ: fold was 1 and is 2; width was absent and is 8. To train" in record.getMessage()
+
+
+def test_resume_with_many_other_params_names_five(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(make_manager(tmp_path, params={f"p{index}": 0 for index in range(9)}))
+    make_manager(tmp_path, params={f"p{index}": 1 for index in range(9)}).resume()
+    (message,) = caplog.messages
+    assert "p4 was 0 and is 1; and 4 more." in message
