@@ -253,7 +253,8 @@ class Sink(ABC):
     """Base class for the configuration of a backend.
 
     A subclass is a frozen dataclass whose fields are plain JSON values. The fields are written to ``run.json``, so they
-    must not contain credentials. Register the class in the entry point group ``pte_tracking.sinks`` under its name.
+    must not contain credentials. Fields whose names start with an underscore are set by :meth:`resolve` only. Register
+    the class in the entry point group ``pte_tracking.sinks`` under its name.
 
     Attributes:
         name: Name of the sink, as passed in ``sinks=``. It equals the name of the entry point.
@@ -316,6 +317,15 @@ class Sink(ABC):
         Defaults to True.
         """
         return True
+
+    @property
+    def destination(self) -> object:
+        """Fields that identify the destination of a resolved sink, comparable with ``==``.
+
+        A run has one sink per destination. If a sink of the same name and destination has other fields, they replace
+        those of the sink that the run has. Defaults to all fields, so that each configuration is another destination.
+        """
+        return dataclasses.astuple(self)
 
     def resolve(self) -> Sink:
         """Resolve settings that depend on the environment.
