@@ -14,6 +14,7 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
+from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
