@@ -7,13 +7,13 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._store import lock
+from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
@@ -143,7 +143,7 @@ def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
     _children[:] = [process for process in _children if process.poll() is None]
     with open(directory / DELIVERY_LOG, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pte_tracking._delivery.process", directory],
+            [*python_command("pte_tracking._delivery.process"), str(directory)],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -56,7 +56,8 @@ class RunBase:
         world_size: int | None = None,
     ) -> None:
         check_directory("directory", directory)
-        self.directory = Path(os.path.abspath(directory))
+        # The run stays in this directory if a symbolic link to it changes while the training runs.
+        self.directory = Path(os.path.realpath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
@@ -301,7 +302,7 @@ class RunBase:
     @property
     def latest_values(self) -> dict[str, events.Number]:
         """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
-        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
+        return {} if self._writer is None else self._writer.latest_values()
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

@@ -14,6 +14,7 @@ from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number
+from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
@@ -41,7 +42,7 @@ class Run(RunBase):
         world_size: Number of ranks. Defaults to that of ``torch.distributed``, the variable ``WORLD_SIZE``, or 1.
 
     Attributes:
-        directory: Absolute path of the run directory.
+        directory: Absolute path of the run directory, without symbolic links.
         before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
 
     Raises:
@@ -274,10 +275,10 @@ class Run(RunBase):
             ValueError: If ``path`` contains the run directory, or ``artifact_path`` is not a relative path below it.
             RuntimeError: If the run has ended.
         """
-        source = Path(os.path.abspath(path))
+        source = absolute_path(path, self.directory)
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
-        if source in (self.directory, *self.directory.parents):
+        if Path(os.path.realpath(source)) in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
         writer = self._opened()
