@@ -109,6 +109,8 @@ class Limits:
         key_length: Maximum number of characters in a key. Defaults to None: unlimited.
         key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
             Defaults to False.
+        key_is_file: Whether no key can be a directory of another one, because each is the name of a file. Defaults to
+            False.
         batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
             Use :data:`UNLIMITED` for no limit.
         batch_events: Maximum number of events in one batch. Defaults to 1000.
@@ -132,6 +134,7 @@ class Limits:
     key_characters: re.Pattern[str] | None = None
     key_length: int | None = None
     key_is_path: bool = False
+    key_is_file: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False

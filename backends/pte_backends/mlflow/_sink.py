@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
-from pte_backends.mlflow._limits import LIMITS
+from pte_backends.mlflow._limits import FILE_STORE_LIMITS, LIMITS
 from pte_backends.mlflow._resolution import RunOrigin, Target, resolve_target
 from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
@@ -83,6 +83,8 @@ class MLflowSink(Sink):
         self._check_combinations()
         if self.tracking_uri:
             object.__setattr__(self, "tracking_uri", _tracking_uri.move_credentials_to_environment(self.tracking_uri))
+            if self.tracking_uri.startswith("file:"):
+                object.__setattr__(self, "limits", FILE_STORE_LIMITS)
 
     def _check_combinations(self) -> None:
         if self.experiment and self.experiment_id:
