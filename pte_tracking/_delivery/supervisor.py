@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
+from pte_tracking._delivery.locations import Announcer
 from pte_tracking._store import lock
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
@@ -46,10 +47,12 @@ class DeliverySupervisor:
         self._starts = 0
         self.next_check_time = 0.0
         self._log_start = _size(directory / DELIVERY_LOG)
+        self._announcer = Announcer(directory)
 
     def ensure_running(self) -> None:
         """Start a delivery process if none delivers the run."""
         self.next_check_time = time.time() + _CHECK_SECONDS
+        self._announcer.announce()
         if self._process is not None and self._process.poll() is None:
             return
         if lock.is_held(self._directory / DELIVERY_LOCK):
@@ -90,10 +93,13 @@ class DeliverySupervisor:
                     self.ensure_running()
                 if now >= next_report:
                     next_report = now + _REPORT_SECONDS
-                    _logger.info("Waiting up to %.0f s for %s", start + timeout - now, "; ".join(map(str, pending)))
+                    _logger.info(
+                        "Waiting up to %.0f s for delivery: %s", start + timeout - now, "; ".join(map(str, pending))
+                    )
                 time.sleep(0.02)
                 pending = backlog(self._directory, manifest)
         finally:  # also after Ctrl-C
+            self._announcer.announce()
             self._report_backlog(pending)
 
     def _report_backlog(self, pending: list[SinkBacklog]) -> None:
