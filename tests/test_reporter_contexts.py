@@ -200,6 +200,7 @@ def test_report_after_training_warns_unless_a_model_reports_itself(
     manager = make_manager(tmp_path, 1, model)
     with manager.run_iteration():
         report({"x": 1.0})
+    assert manager.stop_trigger
     report({"size": 1.0}, model)
     report({"test/accuracy": 1.0})
     (message,) = caplog.messages
