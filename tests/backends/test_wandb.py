@@ -205,3 +205,17 @@ def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | N
 def test_sink_invalid_project_raises_type_error() -> None:
     with pytest.raises(TypeError, match="project: expected a string"):
         WandbSink(project=3)  # type: ignore[arg-type]
+
+
+def test_steps_that_go_back_keep_every_row(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
+    for step, value in [(1, 0.1), (2, 0.2), (1, 1.1), (2, 1.2)]:
+        recorded.log(step, {"loss": value})
+    recorded.end()
+    rows = list(decode_rows(read_records(recorded.directory)))
+    assert [(row["_step"], row["iteration"], row["loss"]) for row in rows] == [
+        (0, 1, 0.1),
+        (1, 2, 0.2),
+        (2, 1, 1.1),
+        (3, 2, 1.2),
+    ]
