@@ -253,7 +253,8 @@ class SinkConsumer:
         except SinkClosedError as error:
             self._close(error)
             return
-        self.finish(None)
+        self.save()
+        self._disconnect()
 
     def abandon(self) -> None:
         """Save nothing from now on.

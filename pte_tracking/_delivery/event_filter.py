@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 
 from pte_tracking._delivery.event_names import EventNames
-from pte_tracking._store.events import AnyEvent, Metrics, Number, Params, Tags
-from pte_tracking.sinks import Limits, map_key
+from pte_tracking._delivery.mapped_keys import MappedKeys
+from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, Params, Tags
+from pte_tracking.sinks import Limits
 
 _logger = logging.getLogger("pte_tracking")
+#: Keys of figures, images, texts and histograms, which backends may store below one directory.
+_FILES = "Files"
 
 
 class EventFilter:
@@ -35,7 +38,7 @@ class EventFilter:
         #: Superseded data points that the backend cannot delete.
         self._suppressed: dict[tuple[str, int], Number] = {}
         self._last_suppressed_step = -1
-        self._mapped: dict[str, str] = {}
+        self._mapped_keys = MappedKeys(key, limits)
         self._warned: set[str] = set()
 
     def restarted(self) -> EventFilter:
@@ -45,17 +48,23 @@ class EventFilter:
         """
         restarted = copy.copy(self)
         restarted._event_names = EventNames(self._key, self._limits)
-        restarted.restore({"names": self._event_names.state()})
+        restarted.restore({"names": self._event_names.state(), "mapped": self._mapped_keys.state()})
         return restarted
 
     def state(self) -> dict[str, Any]:
-        """Return the state to save: the current step, its keys with the log of each key, and the names of events."""
-        return {"step": self._step, "keys": self._keys, "names": self._event_names.state()}
+        """Return the state to save: the current step, its keys with the log of each key, and names in the backend."""
+        return {
+            "step": self._step,
+            "keys": self._keys,
+            "names": self._event_names.state(),
+            "mapped": self._mapped_keys.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`state` returned. Suppressed data points are cleared."""
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
         self._event_names.restore(state.get("names", []))
+        self._mapped_keys.restore(state.get("mapped", {}))
         self._suppressed, self._last_suppressed_step = {}, -1
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
@@ -90,11 +99,13 @@ class EventFilter:
                 if self._accepts(event):
                     yield from self._metrics(event)
             elif isinstance(event, Params | Tags):
-                yield self._with_values(event, {self._map(key): value for key, value in event.values.items()})
+                yield self._with_values(event, self._mapped_keys.map_values(type(event).__name__, event.values))
+            elif isinstance(event, Checkpoint):
+                yield self._with_values(event, self._mapped_keys.map_values(Metrics.__name__, event.values))
             else:
                 event = self._event_names.rename(event)
                 key = getattr(event, "key", None)
-                mapped = key if key is None else self._map(key)
+                mapped = key if key is None else self._mapped_keys.find(_FILES, key)
                 yield event if mapped == key else msgspec.structs.replace(event, key=mapped)
 
     def _accepts(self, event: Metrics) -> bool:
@@ -107,8 +118,7 @@ class EventFilter:
         if self._suppressed:
             values = self._drop_suppressed(event.step, values)
         values = self._event_names.rename_metrics(values)
-        if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
-            values = {self._map(key): value for key, value in values.items()}
+        values = self._mapped_keys.map_values(Metrics.__name__, values)
         max_values = self._limits.batch_values
         if values is event.values and len(values) <= max_values:
             yield event
@@ -151,14 +161,6 @@ class EventFilter:
                     old,
                 )
         return {key: value for key, value in values.items() if (key, step) not in self._suppressed}
-
-    def _map(self, key: str) -> str:
-        mapped = self._mapped.get(key)
-        if mapped is None:
-            mapped = self._mapped[key] = map_key(key, self._limits)
-            if mapped != key:
-                self._warn_once(f"map {key}", "%s: key %.300r is delivered as %r", key, mapped)
-        return mapped
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import TriggerLike
+from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         (4, True)
     """
 
+    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @check_positions("engine", "models", "max_epochs", "extensions")
     def __init__(
         self,
         engine: Engine,

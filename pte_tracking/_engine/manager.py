@@ -12,7 +12,13 @@ from torch import nn, optim
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
-from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
+from pte_tracking._engine.construction import (
+    build_reporter,
+    check_max_epochs,
+    check_positions,
+    optimizers_by_name,
+    stateful_by_name,
+)
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
@@ -23,6 +29,7 @@ from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
@@ -98,6 +105,8 @@ class ExtensionsManager(TrainingProgress):
         (4, 2, True)
     """
 
+    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @check_positions("models", "max_epochs", "extensions")
     def __init__(
         self,
         models: nn.Module | Mapping[str, nn.Module],
@@ -121,7 +130,7 @@ class ExtensionsManager(TrainingProgress):
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
-        self.optimizers: Mapping[str, optim.Optimizer] = stateful_by_name("optimizers", optimizers or {})
+        self.optimizers: Mapping[str, optim.Optimizer] = optimizers_by_name({} if optimizers is None else optimizers)
         self.max_epochs = max_epochs
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
@@ -134,7 +143,7 @@ class ExtensionsManager(TrainingProgress):
             raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, needs_log_report=bool(sinks))
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,

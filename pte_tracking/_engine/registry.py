@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pte_tracking._engine.unrecorded import UnrecordedValues, records_values
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
 from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
 from pte_tracking.triggers.description import describe_trigger
@@ -114,6 +115,7 @@ class ExtensionRegistry:
         self._entries: list[ExtensionEntry] = []
         self.running: list[ExtensionEntry] = []
         self.saving: list[ExtensionEntry] = []
+        self._unrecorded: ExtensionEntry | None = None
 
     def __iter__(self) -> Iterator[Extension]:
         return (entry.extension for entry in self._entries)
@@ -150,14 +152,6 @@ class ExtensionRegistry:
         self.running = [entry for entry in self._entries if entry.priority > PRIORITY_SNAPSHOT]
         self.saving = [entry for entry in self._entries if entry.priority <= PRIORITY_SNAPSHOT]
 
-    def has(self, kind: type[Extension]) -> bool:
-        """Whether an extension of a class is registered.
-
-        Args:
-            kind: The class.
-        """
-        return any(isinstance(entry.extension, kind) for entry in self._entries)
-
     def get(self, name: str) -> Extension:
         """Return the extension of a name.
 
@@ -179,6 +173,10 @@ class ExtensionRegistry:
         Args:
             manager: The manager.
         """
+        if self._rank == 0 and manager.run.sinks and not records_values(self):
+            # Not in the list of entries: the extension is not part of the state, and has no name.
+            self._unrecorded = ExtensionEntry(UnrecordedValues(self))
+            self.running.append(self._unrecorded)
         for entry in self._entries:
             if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
@@ -216,7 +214,7 @@ class ExtensionRegistry:
         Returns:
             ``error``, or else the first exception that an extension raised. Others are logged.
         """
-        for entry in self._local_entries():
+        for entry in (*self._local_entries(), *([self._unrecorded] if self._unrecorded else [])):
             try:
                 entry.extension.finalize(manager)
             except Exception as finalize_error:

@@ -120,7 +120,8 @@ class TrainingState:
         )
         for part, objects in self._parts.items():
             for name, item in objects.items():
-                item.load_state_dict(local_state[part][name])
+                if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
+                    item.load_state_dict(local_state[part][name])
         self._extensions.load_state_dict(local_state["extensions"])
         manager_state = local_state["manager"]
         self._options.load_state_dict(manager_state["optimizer_options"])

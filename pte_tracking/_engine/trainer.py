@@ -13,6 +13,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.events import Checkpoint
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
@@ -26,7 +27,7 @@ class Trainer:
     Args:
         updater: Updater that performs the updates, such as :class:`~pte_tracking.updaters.StandardUpdater`.
         stop_trigger: Trigger that stops the training, such as ``(20, "epoch")``.
-        out_dir: Run directory. Defaults to ``"result"``.
+        out_dir: Run directory, also accepted as ``out``. Defaults to ``"result"``.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
@@ -67,6 +68,8 @@ class Trainer:
         4
     """
 
+    @accept_names(out="out_dir")
+    @refuse_names(writer=NO_WRITERS)
     def __init__(
         self,
         updater: Updater,

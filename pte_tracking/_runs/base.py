@@ -302,7 +302,7 @@ class RunBase:
     @property
     def latest_values(self) -> dict[str, events.Number]:
         """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
-        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
+        return {} if self._writer is None else self._writer.latest_values()
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
 from pte_tracking._store import layout
 from pte_tracking._store.events import Number
@@ -71,6 +72,12 @@ class LogReport(Extension):
         True
     """
 
+    @accept_names(log_name="filename")
+    @refuse_names(
+        append="Rows are always appended, at a constant cost per row.",
+        format="The log is a JSON array. Read other formats from LogReport.to_dataframe().",
+        writer=NO_WRITERS,
+    )
     def __init__(
         self,
         keys: Iterable[str] | None = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking.extensions._curve import Curve
 from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
@@ -51,8 +52,8 @@ class PlotReport(Extension):
             ``(1, "epoch")``.
         postprocess: Function called with the figure, its axes, and the :class:`~pte_tracking.DictSummary` of the last
             interval before the figure is saved. It can change the figure. Defaults to none.
-        filename: Path of the file relative to the run directory. The suffix selects the format. Several plots in one
-            manager require different names. Defaults to ``"plot.png"``.
+        filename: Path of the file relative to the run directory, also accepted as ``file_name``. The suffix selects the
+            format. Several plots in one manager require different names. Defaults to ``"plot.png"``.
         marker: Marker of matplotlib for the points of curves with at most 200 points. None for no marker. Defaults to
             ``"x"``.
         grid: Whether to draw a grid. Defaults to True.
@@ -75,6 +76,8 @@ class PlotReport(Extension):
         True
     """
 
+    @accept_names(file_name="filename")
+    @refuse_names(writer=NO_WRITERS)
     def __init__(
         self,
         y_keys: Iterable[str] | str,

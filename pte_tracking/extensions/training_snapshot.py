@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
 from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
 from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
@@ -20,6 +21,12 @@ from pte_tracking.reporter import DeferredValue
 _logger = logging.getLogger("pte_tracking")
 
 
+@refuse_names(
+    savefun="Snapshots are written in the format of torch.save.",
+    writer=NO_WRITERS,
+    saver_rank="Rank 0 writes, and every rank writes its own shards.",
+    snapshot_mode="Models that are sharded are saved in shards without an option.",
+)
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,

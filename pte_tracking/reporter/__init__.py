@@ -9,6 +9,7 @@ dictionaries from :func:`report_scope`.
 from __future__ import annotations
 
 from pte_tracking.reporter._reporter import (
+    IterationReports,
     Reporter,
     ReportScope,
     get_current_reporter,
@@ -21,6 +22,7 @@ from pte_tracking.reporter._values import DeferredValue, Observation, Value, Wei
 __all__ = [
     "DeferredValue",
     "DictSummary",
+    "IterationReports",
     "Observation",
     "ReportScope",
     "Reporter",

@@ -109,6 +109,8 @@ class Limits:
         key_length: Maximum number of characters in a key. Defaults to None: unlimited.
         key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
             Defaults to False.
+        key_is_file: Whether no key can be a directory of another one, because each is the name of a file. Defaults to
+            False.
         batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
             Use :data:`UNLIMITED` for no limit.
         batch_events: Maximum number of events in one batch. Defaults to 1000.
@@ -132,6 +134,7 @@ class Limits:
     key_characters: re.Pattern[str] | None = None
     key_length: int | None = None
     key_is_path: bool = False
+    key_is_file: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False
@@ -253,7 +256,8 @@ class Sink(ABC):
     """Base class for the configuration of a backend.
 
     A subclass is a frozen dataclass whose fields are plain JSON values. The fields are written to ``run.json``, so they
-    must not contain credentials. Register the class in the entry point group ``pte_tracking.sinks`` under its name.
+    must not contain credentials. Fields whose names start with an underscore are set by :meth:`resolve` only. Register
+    the class in the entry point group ``pte_tracking.sinks`` under its name.
 
     Attributes:
         name: Name of the sink, as passed in ``sinks=``. It equals the name of the entry point.
@@ -316,6 +320,15 @@ class Sink(ABC):
         Defaults to True.
         """
         return True
+
+    @property
+    def destination(self) -> object:
+        """Fields that identify the destination of a resolved sink, comparable with ``==``.
+
+        A run has one sink per destination. If a sink of the same name and destination has other fields, they replace
+        those of the sink that the run has. Defaults to all fields, so that each configuration is another destination.
+        """
+        return dataclasses.astuple(self)
 
     def resolve(self) -> Sink:
         """Resolve settings that depend on the environment.
