@@ -15,7 +15,8 @@ from rich.markup import escape
 from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import AsJson, create_console, print_json, print_latest, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
-from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
+from pte_tracking._store.metric_names import primary_metric
+from pte_tracking._store.metrics import read_rows, summarize_metrics
 
 _HEIGHT = 15
 _MAX_POINTS = 500

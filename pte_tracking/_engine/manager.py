@@ -157,6 +157,8 @@ class ExtensionsManager(RestorableTraining):
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
+        progress = self.updater
+        self.run.current_step = lambda: progress.iteration
         self._state = TrainingState(
             self.models,
             self.optimizers,
