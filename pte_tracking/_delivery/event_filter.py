@@ -16,7 +16,9 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class EventFilter:
-    """Selects the rows for a sink, removes repeated data points, maps keys, and splits rows that exceed the limits.
+    """Selects the data points for a sink, maps their keys, and splits rows that exceed the limits.
+
+    Of several LogReports, the first value of a key and step is selected. The LogReports log a message about that.
 
     Args:
         key: Key of the sink in the run.
@@ -29,7 +31,7 @@ class EventFilter:
         self._key = key
         self._limits = limits
         self._step: int | None = None
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, str | None] = {}
         #: Superseded data points that the backend cannot delete.
         self._suppressed: dict[tuple[str, int], Number] = {}
         self._last_suppressed_step = -1
@@ -65,14 +67,15 @@ class EventFilter:
                 if event.step != self._step is not None:
                     return
                 self._step = event.step
-                self._keys.update(dict.fromkeys(event.values, event.log))
+                if not event.explicit:
+                    self._keys.update(dict.fromkeys(event.points, event.log))
 
     def suppress(self, superseded: Iterable[AnyEvent]) -> None:
         """Do not select the data points of these events again."""
         for event in superseded:
             if isinstance(event, Metrics) and self._accepts(event):
                 self._last_suppressed_step = max(self._last_suppressed_step, event.step)
-                for key, value in event.values.items():
+                for key, value in event.points.items():
                     # The backend keeps the first value of a key and step.
                     self._suppressed.setdefault((key, event.step), value)  # type: ignore[arg-type]
 
@@ -95,7 +98,9 @@ class EventFilter:
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
         if not self._limits.separate_logs:
-            values = self._drop_repeated(event, values)
+            values = event.points if event.explicit else self._drop_repeated(event, event.points)
+        elif event.log is None:
+            return
         if self._suppressed:
             values = self._drop_suppressed(event.step, values)
         if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
@@ -112,15 +117,6 @@ class EventFilter:
         if event.step != self._step:
             self._step, self._keys = event.step, {}
         repeated = self._keys.keys() & values.keys()
-        for key in repeated:
-            self._warn_once(
-                f"repeated {key}",
-                "%s: %r was logged twice at step %d (by %r, then by %r). The first value is delivered.",
-                key,
-                event.step,
-                self._keys[key],
-                event.log,
-            )
         self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
         return {key: value for key, value in values.items() if key not in repeated} if repeated else values
 

@@ -58,8 +58,8 @@ def summarize(directory: Path) -> RunSummary:
         RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
-    rows = list(itertools.islice(metrics, _MAX_ROWS))
+    newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics) and event.log is not None)
+    rows = list(itertools.islice(newest, _MAX_ROWS))
     params: dict[str, Scalar] = {}
     for start, end in effective_ranges(path):
         for event, _ in find_events(path, Params, start, end):
