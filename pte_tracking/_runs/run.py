@@ -93,6 +93,7 @@ class Run(RunMedia):
             to_progress("elapsed_time", elapsed_time),
             log,
             sinks if sinks is None else _check_names(sinks),
+            explicit=True,
         )
 
     def log_row(
@@ -101,30 +102,33 @@ class Run(RunMedia):
         step: int,
         epoch: Number | None,
         elapsed_time: Number | None,
-        log: str,
+        log: str | None,
         sinks: list[str] | None,
+        measured: list[str] | None = None,
+        explicit: bool = False,
     ) -> None:
-        """Log a row of metrics without checking the values.
-
-        This method is faster than :meth:`log_metrics`, which describes the arguments.
+        """Log a row of metrics without checking the values, as fast as possible.
 
         Args:
             values: Python numbers by key.
             step: Number of completed iterations.
-            epoch: Number of completed epochs. None if the epoch length is not set.
+            epoch: Number of completed epochs, or None.
             elapsed_time: Training time in seconds, or None.
-            log: File name of the JSON log.
+            log: File name of the JSON log. None for data points that belong to no row.
             sinks: Names of the sinks, or None for all sinks.
+            measured: Keys whose data points are logged by other calls, or None.
+            explicit: Whether the row is logged by :meth:`log_metrics`.
 
         Raises:
             ValueError: If ``log`` is invalid.
             RuntimeError: If the run has ended.
         """
-        if log not in self._logs:
+        if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._last_step = step
-        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        writer = self._writer or self._opened()
+        writer.add(events.Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.

@@ -16,7 +16,7 @@ from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
-from pte_tracking._store.metrics import read_rows
+from pte_tracking._store.metrics import read_metrics
 from pte_tracking._store.status import read_status
 
 _MAX_ROWS = 8
@@ -65,11 +65,11 @@ def summarize(directory: Path) -> RunSummary:
         RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
-    rows = list(itertools.islice(metrics, _MAX_ROWS))
+    newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics) and event.log is not None)
+    rows = list(itertools.islice(newest, _MAX_ROWS))
     rejected = {entry.key: Cursor.load(directory, entry.key).rejected for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
-    row_steps = (row.step for row in read_rows(directory))
+    row_steps = (row.step for row in read_metrics(directory))
     return RunSummary(
         directory=str(directory),
         id=manifest.id,
