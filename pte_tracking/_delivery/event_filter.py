@@ -11,7 +11,8 @@ import msgspec
 
 from pte_tracking._delivery.event_names import EventNames
 from pte_tracking._delivery.mapped_keys import MappedKeys
-from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, Params, Tags
+from pte_tracking._delivery.superseded_points import SupersededPoints
+from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Params, Tags
 from pte_tracking.sinks import Limits
 
 _logger = logging.getLogger("pte_tracking")
@@ -35,9 +36,7 @@ class EventFilter:
         self._event_names = EventNames(key, limits)
         self._step: int | None = None
         self._keys: dict[str, str] = {}
-        #: Superseded data points that the backend cannot delete.
-        self._suppressed: dict[tuple[str, int], Number] = {}
-        self._last_suppressed_step = -1
+        self._superseded = SupersededPoints(key)
         self._mapped_keys = MappedKeys(key, limits)
         self._warned: set[str] = set()
 
@@ -48,6 +47,8 @@ class EventFilter:
         """
         restarted = copy.copy(self)
         restarted._event_names = EventNames(self._key, self._limits)
+        restarted._mapped_keys = MappedKeys(self._key, self._limits)
+        restarted._superseded = SupersededPoints(self._key)
         restarted.restore({"names": self._event_names.state(), "mapped": self._mapped_keys.state()})
         return restarted
 
@@ -65,7 +66,7 @@ class EventFilter:
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
         self._event_names.restore(state.get("names", []))
         self._mapped_keys.restore(state.get("mapped", {}))
-        self._suppressed, self._last_suppressed_step = {}, -1
+        self._superseded.clear()
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
         """Return to an earlier position.
@@ -87,10 +88,11 @@ class EventFilter:
         """Do not select the data points of these events again."""
         for event in superseded:
             if isinstance(event, Metrics) and self._accepts(event):
-                self._last_suppressed_step = max(self._last_suppressed_step, event.step)
-                for key, value in event.values.items():
-                    # The backend keeps the first value of a key and step.
-                    self._suppressed.setdefault((key, event.step), value)  # type: ignore[arg-type]
+                self._superseded.add(event)
+
+    def report_differences(self) -> None:
+        """Log how many values differ from superseded ones that the backend keeps, if any."""
+        self._superseded.report()
 
     def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
         """Return the events for the sink, in order."""
@@ -115,8 +117,8 @@ class EventFilter:
         values = event.values
         if not self._limits.separate_logs:
             values = self._drop_repeated(event, values)
-        if self._suppressed:
-            values = self._drop_suppressed(event.step, values)
+        if self._superseded:
+            values = self._superseded.select_new(event.step, values)
         values = self._event_names.rename_metrics(values)
         values = self._mapped_keys.map_values(Metrics.__name__, values)
         max_values = self._limits.batch_values
@@ -142,25 +144,6 @@ class EventFilter:
             )
         self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
         return {key: value for key, value in values.items() if key not in repeated} if repeated else values
-
-    def _drop_suppressed(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
-        if step > self._last_suppressed_step:
-            self._suppressed.clear()
-            return values
-        for key in values:
-            old, new = self._suppressed.get((key, step)), values[key]
-            if old is not None and old != new and not (old != old and new != new):
-                self._warn_once(
-                    "differs",
-                    "%s: the run was rewound, and the new values differ (%r at step %d: %r, previously %r). This "
-                    "backend cannot delete data points and keeps the previous values. To deliver the new values, use a "
-                    'sink that starts a new run after a rewind, such as MLflowSink(on_rewind="fork").',
-                    key,
-                    step,
-                    new,
-                    old,
-                )
-        return {key: value for key, value in values.items() if (key, step) not in self._suppressed}
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -66,28 +66,3 @@ def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
         end: Position in the journal at which to stop. None means the end of the file.
     """
     return (event for event, _ in read_effective(directory / JOURNAL, end) if isinstance(event, Metrics))
-
-
-def primary_metric(keys: Iterable[str]) -> str | None:
-    """Return the metric that best summarizes a run.
-
-    A loss is preferred over an accuracy, and a validation metric over a test or training metric.
-
-    Args:
-        keys: Keys of the metrics.
-
-    Returns:
-        The preferred key, the first key if no key names a loss or an accuracy, or None if there are no keys.
-    """
-    lower = {key: key.lower() for key in keys}
-    for word in ("loss", "accuracy"):
-        for part in ("val", "test", ""):
-            for key, name in lower.items():
-                if word in name and part in name:
-                    return key
-    return next(iter(lower), None)
-
-
-def is_lower_better(key: str) -> bool:
-    """Whether lower values of a metric are better, judging by its name."""
-    return not any(word in key.lower() for word in ("accuracy", "acc", "f1", "auc", "score", "precision", "recall"))

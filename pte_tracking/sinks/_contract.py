@@ -98,6 +98,26 @@ class SinkClosedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class Location:
+    """Place where a user finds a run in a backend, as returned by :meth:`Sink.locate`.
+
+    Attributes:
+        run_id: ID of the run in the backend. Defaults to None: the backend has no such ID.
+        url: Web page of the run, without credentials. Defaults to None: there is no server.
+        command: Command that opens the run. Defaults to None: the web page suffices.
+
+    Example:
+        >>> from pte_tracking.sinks import Location
+        >>> Location(command="tensorboard --logdir results").command
+        'tensorboard --logdir results'
+    """
+
+    run_id: str | None = None
+    url: str | None = None
+    command: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Limits:
     r"""Limits of a backend.
 
@@ -340,6 +360,20 @@ class Sink(ABC):
             A sink with all such settings fixed. Its fields are stored in ``run.json``.
         """
         return self
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return where a user finds a run, for a message of the training and for ``pte-tracking show``.
+
+        Any process may call the method, so it must not import the client library or use the network.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection. Empty before the first delivery.
+
+        Returns:
+            The place. None if it is not known yet. The default implementation always returns None.
+        """
+        return None
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Download a tracked checkpoint.

@@ -102,6 +102,19 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
         Metrics(6, 0.0, 3, {"a": 3}),
     ]
     assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
-    assert len(caplog.messages) == 1
-    assert "the new values differ ('a' at step 2: 9, previously 2)" in caplog.text
-    assert event_filter._suppressed == {}, "memory of passed steps must be released"
+    (message,) = caplog.messages
+    assert "1 new value differs (first: 'a' at step 2: 9, previously 2)" in message
+    assert not event_filter._superseded, "memory of passed steps must be released"
+
+
+def test_event_filter_counts_differing_values_without_wall_clock(caplog: pytest.LogCaptureFixture) -> None:
+    event_filter = EventFilter("mine", "mine", Limits())
+    clocks = ["elapsed_time", "train/images_per_second", "it/s", "system/gpu_0_utilization_percentage", "throughput"]
+    event_filter.suppress([Metrics(1, 0.0, step, dict.fromkeys([*clocks, "loss", "timeout"], 1)) for step in (1, 2)])
+    row = dict.fromkeys([*clocks, "loss", "timeout"], 2)
+    assert points(list(event_filter.select([Metrics(4, 0.0, 1, row), Metrics(5, 0.0, 2, row)]))) == []
+    assert caplog.messages == []
+    for _ in range(2):
+        event_filter.report_differences()
+    (message,) = caplog.messages
+    assert "4 new values differ (first: 'loss' at step 1: 2, previously 1)" in message

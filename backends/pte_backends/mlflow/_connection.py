@@ -53,6 +53,7 @@ class MLflowState(msgspec.Struct):
 
     Attributes:
         run_id: ID of the MLflow run.
+        experiment_id: ID of the experiment of the MLflow run.
         run_name: Name in the configuration of the sink when the MLflow run was created or renamed.
         has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
             this journal, for example if another machine wrote them.
@@ -63,6 +64,7 @@ class MLflowState(msgspec.Struct):
     """
 
     run_id: str = ""
+    experiment_id: str = ""
     run_name: str = ""
     has_foreign_metrics: bool = False
     epoch_step: int | None = None
@@ -164,7 +166,7 @@ class MLflowConnection:
         self._state.run_name = name
 
     def _attach(self, mlflow_run: Run) -> None:
-        self._state.run_id = mlflow_run.info.run_id
+        self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
         self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics

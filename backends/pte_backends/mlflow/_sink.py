@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
 from pte_backends.mlflow._limits import FILE_STORE_LIMITS, LIMITS
 from pte_backends.mlflow._resolution import RunOrigin, Target, resolve_target
-from pte_tracking.sinks import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
 
 _TEXT_FIELDS = ("tracking_uri", "experiment", "run_name", "run_id", "experiment_id", "artifact_root")
 
@@ -137,6 +138,25 @@ class MLflowSink(Sink):
     def destination(self) -> object:
         """Server, experiment, and run, which identify the MLflow run."""
         return self.tracking_uri, self.experiment, self.experiment_id, self.run_id
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return the ID and the web page of the MLflow run, or the command that shows a local store.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection.
+
+        Returns:
+            The place. None before the MLflow run is known.
+        """
+        run_id, experiment_id, uri = state.get("run_id"), state.get("experiment_id"), self.tracking_uri or ""
+        if not run_id:
+            return None
+        if uri.startswith(("http:", "https:")):
+            return Location(run_id, f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}")
+        if uri.partition(":")[0] in ("databricks", "databricks-uc", "uc"):
+            return Location(run_id)
+        return Location(run_id, command=f"mlflow ui --backend-store-uri {shlex.quote(uri)}")
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Download a checkpoint from MLflow.
