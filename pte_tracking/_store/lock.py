@@ -102,17 +102,6 @@ class LockedError(RuntimeError):
         self.is_own_process = holder == LockHolder.current()
 
 
-class LocksUnsupportedError(OSError):
-    """Raised when the file system of a lock file has no locks."""
-
-    def __init__(self, path: Path, reason: str | None) -> None:
-        super().__init__(
-            f"{path.parent}: this file system does not support file locks ({reason}), which prevent two trainings from "
-            "writing to one directory. Choose a directory on another file system, such as a local disk, or mount this "
-            "one with locks (Lustre: option flock)."
-        )
-
-
 class Lock:
     """Lock that this process holds from construction until :meth:`release`.
 
@@ -122,8 +111,7 @@ class Lock:
 
     Raises:
         LockedError: If another live process, or this process, holds the lock.
-        LocksUnsupportedError: If the file system has no locks.
-        OSError: If the lock file cannot be written, or is a symbolic link.
+        OSError: If the file system has no locks, or the lock file cannot be written or is a symbolic link.
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
@@ -165,7 +153,11 @@ class Lock:
             return LockHolder()
         except OSError as error:
             if error.errno in _UNSUPPORTED_ERRORS:
-                raise LocksUnsupportedError(self._path, error.strerror) from None
+                raise OSError(
+                    f"{self._path.parent}: this file system does not support file locks ({error.strerror}). Locks "
+                    "prevent two trainings from writing to one directory. Choose a directory on another file system, "
+                    "such as a local disk, or mount this one with locks (Lustre: option flock)."
+                ) from None
             raise
 
     def release(self) -> None:
