@@ -224,6 +224,7 @@ class SinkConsumer:
         Raises:
             Exception: If the sink failed. The caller retries later.
         """
+        self._filter.report_differences()
         if self.is_closed or (status is None and self._connection is None):
             return
         if status is not None and self.cursor.end_status == status:
@@ -253,7 +254,8 @@ class SinkConsumer:
         except SinkClosedError as error:
             self._close(error)
             return
-        self.finish(None)
+        self.save()
+        self._disconnect()
 
     def abandon(self) -> None:
         """Save nothing from now on.

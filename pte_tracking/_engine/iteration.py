@@ -49,7 +49,9 @@ class IterationScope:
         self._extensions = extensions
         self._stop = stop
         self._on_stop = on_stop
-        self._report_scope = owner.reporter.scope({})
+        self._reports = owner.reporter.iteration_reports(
+            lambda: lifecycle.phase in (_RUNNING, _IN_ITERATION), warns=owner.world.rank == 0
+        )
         # Not a phase: a training may end within the block, and its reports are collected until the block ends.
         self._is_reporting = False
         self._is_counted = False
@@ -70,7 +72,7 @@ class IterationScope:
         owner = self._owner
         owner.observation = {}
         owner.measured_keys = _NO_KEYS
-        self._report_scope.enter(owner.observation)
+        self._reports.enter(owner.reporter, owner.observation)
         self._is_reporting = True
         self._is_counted = False
         for name in self.step_optimizers:
@@ -103,7 +105,7 @@ class IterationScope:
         """Stop collecting reports. Has no effect outside an iteration."""
         if self._is_reporting:
             self._is_reporting = False
-            self._report_scope.__exit__(None, None, None)
+            self._reports.leave()
             if self._lifecycle.phase is _IN_ITERATION:
                 self._lifecycle.phase = _RUNNING
 
@@ -136,13 +138,14 @@ class IterationScope:
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
         self.count()
+        self._reports.collect()
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
-                if entry.runs_each_iteration:
-                    entry.extension(owner)
-                else:
+                if entry.measures:
                     call_and_measure(owner, entry.extension)
+                else:
+                    entry.extension(owner)
         saving = self._extensions.saving
         # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
         due = saving and [
@@ -161,7 +164,7 @@ class IterationScope:
 
 
 def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
-    """Call an extension that does not run in each iteration, and add the keys that it reports to ``measured_keys``.
+    """Call an extension that does not report in each iteration, and add the keys that it reports to ``measured_keys``.
 
     Args:
         owner: The manager.

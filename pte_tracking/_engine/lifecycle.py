@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import warnings
 from typing import Any, Protocol
 
 from pte_tracking._engine.optimizer_options import OptimizerOptions
@@ -75,7 +74,6 @@ class Lifecycle:
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
         options: Options of the optimizers that the script gives.
-        needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
 
     Attributes:
         phase: The current phase.
@@ -84,13 +82,7 @@ class Lifecycle:
     """
 
     def __init__(
-        self,
-        owner: LifecycleOwner,
-        extensions: ExtensionRegistry,
-        stop: StopCondition,
-        options: OptimizerOptions,
-        *,
-        needs_log_report: bool,
+        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -99,7 +91,6 @@ class Lifecycle:
         self._extensions = extensions
         self._stop = stop
         self._options = options
-        self._needs_log_report = needs_log_report
 
     @property
     def is_ended(self) -> bool:
@@ -178,12 +169,6 @@ class Lifecycle:
         if self._stop.should_stop:
             owner.close()
             self.check_runnable()
-        if self._needs_log_report and owner.world.rank == 0 and not self._extensions.has(LogReport):
-            warnings.warn(
-                "Sinks are configured, but no extension is a LogReport, so that no reported value is logged. "
-                "Add extensions.LogReport().",
-                stacklevel=4,
-            )
         self._check_ranks("the first iteration")
         owner.run.rewind()
         self._options.report(owner.world.rank)

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from pte_tracking._runs.artifact_copy import copy_artifact
-from pte_tracking._store.files import safe_file_name, write_atomically
+from pte_tracking._store.files import absolute_path, safe_file_name, write_atomically
 from pte_tracking._store.layout import ARTIFACTS
 from pte_tracking._store.values import check_key
 
@@ -111,7 +111,7 @@ def relative_path(directory: Path, path: str | os.PathLike[str]) -> str:
         TypeError: If ``path`` is not a path.
         ValueError: If ``path`` is not in the run directory.
     """
-    whole = Path(os.path.abspath(directory / path))
+    whole = absolute_path(directory / path, directory)
     if directory not in whole.parents:
         raise ValueError(f"path: {str(path)!r} is not in the run directory {str(directory)!r}")
     return check_key(whole.relative_to(directory).as_posix(), "path")

@@ -23,7 +23,7 @@ from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking._store.layout import JOURNAL, check_is_local
+from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, to_text, to_texts
@@ -56,8 +56,8 @@ class RunBase:
         world_size: int | None = None,
     ) -> None:
         check_directory("directory", directory)
-        check_is_local(directory, "out_dir")
-        self.directory = Path(os.path.abspath(directory))
+        # The run stays in this directory if a symbolic link to it changes while the training runs.
+        self.directory = Path(os.path.realpath(directory))
         self._sinks = check_sinks(sinks)
         self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
@@ -302,7 +302,7 @@ class RunBase:
     @property
     def latest_values(self) -> dict[str, events.Number]:
         """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
-        return dict(self._writer.latest_values) if isinstance(self._writer, RunWriter) else {}
+        return {} if self._writer is None else self._writer.latest_values()
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

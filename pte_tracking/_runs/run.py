@@ -13,6 +13,7 @@ from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.run_media import RunMedia
 from pte_tracking._store import events
 from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import check_file_name
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_texts
@@ -40,7 +41,7 @@ class Run(RunMedia):
         world_size: Number of ranks. Defaults to that of ``torch.distributed``, the variable ``WORLD_SIZE``, or 1.
 
     Attributes:
-        directory: Absolute path of the run directory.
+        directory: Absolute path of the run directory, without symbolic links.
         current_step: Function that returns the step of media that are logged without one. A manager sets it to its
             iteration.
         before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
@@ -92,6 +93,7 @@ class Run(RunMedia):
             to_progress("elapsed_time", elapsed_time),
             log,
             sinks if sinks is None else _check_names(sinks),
+            explicit=True,
         )
 
     def log_row(
@@ -100,30 +102,33 @@ class Run(RunMedia):
         step: int,
         epoch: Number | None,
         elapsed_time: Number | None,
-        log: str,
+        log: str | None,
         sinks: list[str] | None,
+        measured: list[str] | None = None,
+        explicit: bool = False,
     ) -> None:
-        """Log a row of metrics without checking the values.
-
-        This method is faster than :meth:`log_metrics`, which describes the arguments.
+        """Log a row of metrics without checking the values, as fast as possible.
 
         Args:
             values: Python numbers by key.
             step: Number of completed iterations.
-            epoch: Number of completed epochs. None if the epoch length is not set.
+            epoch: Number of completed epochs, or None.
             elapsed_time: Training time in seconds, or None.
-            log: File name of the JSON log.
+            log: File name of the JSON log. None for data points that belong to no row.
             sinks: Names of the sinks, or None for all sinks.
+            measured: Keys whose data points are logged by other calls, or None.
+            explicit: Whether the row is logged by :meth:`log_metrics`.
 
         Raises:
             ValueError: If ``log`` is invalid.
             RuntimeError: If the run has ended.
         """
-        if log not in self._logs:
+        if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._last_step = step
-        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        writer = self._writer or self._opened()
+        writer.add(events.Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.
@@ -194,11 +199,10 @@ class Run(RunMedia):
                 ``artifact_path`` is not a relative path below the run directory.
             RuntimeError: If the run has ended.
         """
-        source = Path(os.path.abspath(path))
+        source = absolute_path(path, self.directory)
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
-        directory = self.directory.resolve()
-        if source.resolve() in (directory, *directory.parents):
+        if Path(os.path.realpath(source)) in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
         writer = self._opened()

@@ -16,7 +16,7 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
-from pte_tracking._runs.step_tracker import StepTracker
+from pte_tracking._runs.row_history import RowHistory
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
@@ -43,7 +43,6 @@ class RunWriter:
 
     Attributes:
         manifest: Manifest of the run, including files added since.
-        latest_values: Metrics that were logged last, by key, independent of their steps.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -52,7 +51,6 @@ class RunWriter:
         self._directory_lock = claim.lock
         self._append_lock = threading.RLock()
         self._is_manifest_saved = True
-        self._steps = StepTracker()
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
         self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
@@ -80,9 +78,7 @@ class RunWriter:
         """Read the effective checkpoints, which are kept in memory because reading a long journal takes time."""
         checkpoints = list_checkpoints(self._directory)
         self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
-        self.latest_values: dict[str, Number] = {}
-        if checkpoints:
-            self._note_values(checkpoints[-1].values)
+        self._rows = RowHistory(checkpoints[-1].values if checkpoints else {})
 
     def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
         """Append the events that start a session.
@@ -111,7 +107,6 @@ class RunWriter:
             for inline in self._inline:
                 inline.catch_up()
             self._load_checkpoints()
-            self._steps = StepTracker()
             for event in repeated:
                 self._note(event)
 
@@ -130,7 +125,10 @@ class RunWriter:
                 return
             if self._rewind_target:
                 self._unrewound_events.append(event)
-            self._note(event)
+            if isinstance(event, events.Metrics):
+                self._rows.add(event)
+            else:
+                self._note(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
@@ -150,6 +148,11 @@ class RunWriter:
         fields = store(render())
         if fields is not None:
             self.add(kind, *fields)
+
+    def latest_values(self) -> dict[str, Number]:
+        """Return the metrics that were logged last, by key, independent of their steps."""
+        with self._append_lock:
+            return self._rows.latest_values()
 
     def position(self, step: int) -> RunPosition:
         """Return the current position after ``step`` completed iterations, or that of the pending rewind."""
@@ -234,14 +237,10 @@ class RunWriter:
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _note_values(self, values: Mapping[str, Number | str]) -> None:
-        self.latest_values.update(values)  # type: ignore[arg-type]  # logged values are numbers
-
     def _note(self, event: AnyEvent) -> None:
-        """Update the latest values and the checkpoints."""
+        """Remember a row, a checkpoint, or the removal of one."""
         if isinstance(event, events.Metrics):
-            self._note_values(event.values)
-            self._steps.add(event)
+            self._rows.add(event)
         elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):

@@ -50,19 +50,24 @@ def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
         directory: Run directory.
     """
     summaries: dict[str, MetricSummary] = {}
-    for row in read_rows(directory):
-        for key, value in row.values.items():
+    for event in read_metrics(directory):
+        for key, value in event.points.items():
             if key not in summaries:
-                summaries[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded values are numbers
-            summaries[key].update(value, row.step)  # type: ignore[arg-type]
+                summaries[key] = MetricSummary(value, event.step)  # type: ignore[arg-type]  # decoded as numbers
+            summaries[key].update(value, event.step)  # type: ignore[arg-type]
     return summaries
 
 
-def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
-    """Iterate over the effective rows of all logs.
+def read_metrics(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+    """Iterate over the effective metrics: the rows of all logs, and data points that belong to no row.
 
     Args:
         directory: Run directory.
         end: Position in the journal at which to stop. None means the end of the file.
     """
     return (event for event, _ in read_effective(directory / JOURNAL, end) if isinstance(event, Metrics))
+
+
+def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+    """Iterate over the effective rows of all logs; see :func:`read_metrics`."""
+    return (event for event in read_metrics(directory, end) if event.log is not None)

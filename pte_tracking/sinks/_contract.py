@@ -98,6 +98,26 @@ class SinkClosedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class Location:
+    """Place where a user finds a run in a backend, as returned by :meth:`Sink.locate`.
+
+    Attributes:
+        run_id: ID of the run in the backend. Defaults to None: the backend has no such ID.
+        url: Web page of the run, without credentials. Defaults to None: there is no server.
+        command: Command that opens the run. Defaults to None: the web page suffices.
+
+    Example:
+        >>> from pte_tracking.sinks import Location
+        >>> Location(command="tensorboard --logdir results").command
+        'tensorboard --logdir results'
+    """
+
+    run_id: str | None = None
+    url: str | None = None
+    command: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Limits:
     r"""Limits of a backend.
 
@@ -109,6 +129,8 @@ class Limits:
         key_length: Maximum number of characters in a key. Defaults to None: unlimited.
         key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
             Defaults to False.
+        key_is_file: Whether no key can be a directory of another one, because each is the name of a file. Defaults to
+            False.
         batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
             Use :data:`UNLIMITED` for no limit.
         batch_events: Maximum number of events in one batch. Defaults to 1000.
@@ -132,6 +154,7 @@ class Limits:
     key_characters: re.Pattern[str] | None = None
     key_length: int | None = None
     key_is_path: bool = False
+    key_is_file: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False
@@ -253,7 +276,8 @@ class Sink(ABC):
     """Base class for the configuration of a backend.
 
     A subclass is a frozen dataclass whose fields are plain JSON values. The fields are written to ``run.json``, so they
-    must not contain credentials. Register the class in the entry point group ``pte_tracking.sinks`` under its name.
+    must not contain credentials. Fields whose names start with an underscore are set by :meth:`resolve` only. Register
+    the class in the entry point group ``pte_tracking.sinks`` under its name.
 
     Attributes:
         name: Name of the sink, as passed in ``sinks=``. It equals the name of the entry point.
@@ -317,6 +341,15 @@ class Sink(ABC):
         """
         return True
 
+    @property
+    def destination(self) -> object:
+        """Fields that identify the destination of a resolved sink, comparable with ``==``.
+
+        A run has one sink per destination. If a sink of the same name and destination has other fields, they replace
+        those of the sink that the run has. Defaults to all fields, so that each configuration is another destination.
+        """
+        return dataclasses.astuple(self)
+
     def resolve(self) -> Sink:
         """Resolve settings that depend on the environment.
 
@@ -327,6 +360,20 @@ class Sink(ABC):
             A sink with all such settings fixed. Its fields are stored in ``run.json``.
         """
         return self
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return where a user finds a run, for a message of the training and for ``pte-tracking show``.
+
+        Any process may call the method, so it must not import the client library or use the network.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection. Empty before the first delivery.
+
+        Returns:
+            The place. None if it is not known yet. The default implementation always returns None.
+        """
+        return None
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Download a tracked checkpoint.

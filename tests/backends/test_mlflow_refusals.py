@@ -167,3 +167,51 @@ def test_artifact_below_file_of_its_name_is_rejected(mlflow_store: str, tmp_path
     recorded.end()
     assert list(load_cursor(recorded).rejected) == ["3"]
     assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
+
+
+def test_file_store_renames_keys_below_other_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = f"file://{tmp_path}/store"
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(uri))
+    append_event(recorded, events.Params, {"model/depth": 18, "model": "resnet", "lr": 0.1})
+    append_event(recorded, events.Tags, {"data": "a", "data/name": "b"})
+    for step in (1, 2):
+        recorded.log(step, {"loss": 1.0, "loss/train": 2.0, "lr": 0.1})
+        recorded.deliver()
+    recorded.end()
+    result = find_run(uri, recorded)
+    values = {"loss": 1.0, "loss_train": 2.0, "lr": 0.1}
+    assert read_points(uri, result) == {key: [(1, value), (2, value)] for key, value in values.items()}
+    assert result.data.params.keys() == {"model/depth", "model-9372c470", "lr"}
+    assert (result.data.tags["data"], result.data.tags["data_name"]) == ("a", "b")
+    assert "key 'loss/train' is delivered as 'loss_train'" in caplog.text
+    assert load_cursor(recorded).rejected == {}
+
+
+def test_name_that_file_store_cannot_hold_is_rejected_without_repeating_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file name has at most 255 bytes, and a key of 200 characters can have more."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = f"file://{tmp_path}/store"
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(uri))
+    for step in range(1, 6):
+        recorded.log(step, {"loss": float(step)} | ({"ä" * 200: 1.0} if step == 3 else {}))
+    recorded.end()
+    assert len(load_cursor(recorded).rejected) == 1
+    assert read_points(uri, find_run(uri, recorded))["loss"] == [(step, float(step)) for step in range(1, 6)]
+
+
+def test_keys_that_mlflow_cannot_hold_stay_readable_and_distinct(mlflow_store: str, tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded.log(1, {"D(x)": 1.0, "D[x]": 2.0, "D(G(z))": 3.0})
+    recorded.crash()  # A new process finds the names in the state of the sink.
+    recorded.log(2, {"D[x]": 4.0, "D(x)": 5.0})
+    recorded.end()
+    assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {
+        "D_x_": [(1, 1.0), (2, 5.0)],
+        "D_x_-64a35fb3": [(1, 2.0), (2, 4.0)],
+        "D_G_z__": [(1, 3.0)],
+    }

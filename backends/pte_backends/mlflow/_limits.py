@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from pte_tracking.sinks import Limits
@@ -13,3 +14,5 @@ LIMITS = Limits(
     batch_values=1000,
     shared_names=("figure", "image"),  # both are files below images/
 )
+#: MLflow's store of files keeps each metric, parameter and tag in a file of its name.
+FILE_STORE_LIMITS = dataclasses.replace(LIMITS, key_is_file=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
 
 _OWN_TAGS = frozenset(
     {
@@ -48,6 +50,18 @@ class TensorBoardSink(Sink):
         shared_names=("metric", "figure", "image", "histogram", "text", "dataset"),
         reserved_names=_OWN_TAGS,
     )
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return the command that opens the run.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection.
+
+        Returns:
+            The command.
+        """
+        return Location(command=f"tensorboard --logdir {shlex.quote(str(directory.parent))}")
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Continue the event file of the run, or create one.

@@ -68,6 +68,11 @@ class WandbSink(Sink):
             run_name=self.run_name or os.environ.get("WANDB_NAME"),
         )
 
+    @property
+    def destination(self) -> object:
+        """Nothing, because a run directory contains one W&B run. Other options rewrite its file."""
+        return ()
+
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Truncate the file to its saved size.
 

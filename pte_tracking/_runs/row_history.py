@@ -1,26 +1,31 @@
-"""Detection of metrics whose steps go back."""
+"""Recent rows of a session: the latest values, and the detection of steps that go back."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections.abc import Mapping
 
-from pte_tracking._store.events import Metrics
+from pte_tracking._store.events import Metrics, Number
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_ROWS = 1000
 
 
-class StepTracker:
+class RowHistory:
     """Recent rows of a session. Log a warning when the step of a metric goes back, once.
 
-    The training waits for :meth:`add`, so a row is searched for only if an earlier row has a higher step. A metric that
-    no row of the last 1000 contains is not reported.
+    The training waits for :meth:`add`. A row is only kept there, and searched for only if an earlier row has a higher
+    step. A metric that no row of the last 1000 contains is not reported.
+
+    Args:
+        latest_values: Metrics that were logged last before the session, by key.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latest_values: Mapping[str, Number | str]) -> None:
+        self._latest_values = dict(latest_values)
+        self._rows: list[Metrics] = []
+        self._read_rows = 0
         self._max_step = -(2**63)
-        self._rows: deque[Metrics] = deque(maxlen=_MAX_ROWS)
         self._is_reported = False
 
     def add(self, row: Metrics) -> None:
@@ -29,11 +34,23 @@ class StepTracker:
         Args:
             row: The row.
         """
+        rows = self._rows
         if row.step >= self._max_step:
             self._max_step = row.step
         elif not self._is_reported:
             self._check(row)
-        self._rows.append(row)
+        rows.append(row)
+        if len(rows) == 2 * _MAX_ROWS:
+            self.latest_values()
+            del rows[:_MAX_ROWS]
+            self._read_rows = len(rows)
+
+    def latest_values(self) -> dict[str, Number]:
+        """Return the metrics that were logged last, by key, independent of their steps."""
+        for row in self._rows[self._read_rows :]:
+            self._latest_values.update(row.values)
+        self._read_rows = len(self._rows)
+        return self._latest_values.copy()  # type: ignore[return-value]  # logged values are numbers
 
     def _check(self, row: Metrics) -> None:
         keys = set(row.values)
@@ -50,7 +67,6 @@ class StepTracker:
 
     def _report(self, key: str, step: int, earlier_step: int) -> None:
         self._is_reported = True
-        self._rows.clear()
         _logger.warning(
             "%.300r was logged at step %d after step %d. Backends draw one curve per metric, so points at equal steps "
             "overlap. Log increasing steps, or use another key. Later steps that go back are not reported.",
