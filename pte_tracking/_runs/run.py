@@ -185,14 +185,18 @@ class Run(RunMedia):
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
         """Log a file or directory. It is copied into the run directory unless it is located there.
 
+        In a directory, a link to a file is copied as the file. Links to directories, links to nothing, unreadable
+        files, and pipes are left out, which is logged.
+
         Args:
-            path: File or directory. Ranks other than 0 do not read it.
+            path: File or directory, or a link to it. Ranks other than 0 do not read it.
             artifact_path: Directory in which backends show the artifact. Empty for the top level.
 
         Raises:
             TypeError: If ``path`` is not a path.
             FileNotFoundError: If ``path`` does not exist.
-            ValueError: If ``path`` contains the run directory, or ``artifact_path`` is not a relative path below it.
+            ValueError: If ``path`` contains the run directory or is neither a file nor a directory, or
+                ``artifact_path`` is not a relative path below the run directory.
             RuntimeError: If the run has ended.
         """
         source = absolute_path(path, self.directory)
