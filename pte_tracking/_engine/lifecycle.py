@@ -14,7 +14,6 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
-from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
@@ -184,8 +183,6 @@ class Lifecycle:
             self._extensions.initialize(owner)
             with owner.reporter.scope(owner.observation):
                 self._extensions.call_before_training(owner)
-            if owner.is_before_training and owner.observation:
-                self._log_initial_row()
             if not owner.is_before_training:
                 # The resumed training initialized its extensions before its first iteration.
                 rng.set_state(random_state)
@@ -263,12 +260,6 @@ class Lifecycle:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
         if error := self.finalize():
             raise error
-
-    def _log_initial_row(self) -> None:
-        """Log the values that were reported before the first iteration, at step 0."""
-        for extension in self._extensions:
-            if isinstance(extension, LogReport) and self._owner.world.rank == 0:
-                extension(self._owner)
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

@@ -204,13 +204,14 @@ class ExtensionRegistry:
                 entry.extension.initialize(manager)
 
     def call_before_training(self, manager: Manager) -> None:
-        """Call the extensions with ``call_before_training=True``.
+        """Call the extensions with ``call_before_training=True``, and log what they report at step 0.
 
         Args:
             manager: The manager.
         """
         for entry in self._entries:
-            if entry.runs_here and entry.call_before_training:
+            is_log = isinstance(entry.extension, LogReport) and manager.is_before_training and manager.observation
+            if entry.runs_here and (entry.call_before_training or is_log):
                 entry.extension(manager)
 
     def on_error(self, manager: Manager, error: Exception) -> None:

@@ -107,7 +107,7 @@ class Run(RunMedia):
         measured: list[str] | None = None,
         explicit: bool = False,
     ) -> None:
-        """Log a row of metrics without checking the values, as fast as possible.
+        """Log a row of metrics as :meth:`log_metrics` does, without checking the values, which takes less time.
 
         Args:
             values: Python numbers by key.
@@ -116,12 +116,8 @@ class Run(RunMedia):
             elapsed_time: Training time in seconds, or None.
             log: File name of the JSON log. None for data points that belong to no row.
             sinks: Names of the sinks, or None for all sinks.
-            measured: Keys whose data points are logged by other calls, or None.
-            explicit: Whether the row is logged by :meth:`log_metrics`.
-
-        Raises:
-            ValueError: If ``log`` is invalid.
-            RuntimeError: If the run has ended.
+            measured: Keys whose data points other calls log, or None.
+            explicit: Whether the user logs the row, and not a LogReport.
         """
         if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))

@@ -112,6 +112,7 @@ class LogReport(IntervalExtension):
         self._group: LogReportGroup | None = None
         self._receivers: frozenset[str] = frozenset()
         self._has_failed = False
+        self._row_iteration: int | None = None
 
     @property
     def interval_unit(self) -> str:
@@ -207,6 +208,8 @@ class LogReport(IntervalExtension):
 
     def finalize(self, manager: Manager) -> None:
         """Log the values of the incomplete interval as the last row."""
+        if self._row_iteration == manager.iteration:
+            return
         summary, self._summary = self._summary, DictSummary()
         # Other ranks may be in the middle of an iteration, unless the training has reached its end on all of them.
         if manager.stop_trigger and not self._has_failed:
@@ -244,6 +247,7 @@ class LogReport(IntervalExtension):
     def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
         progress = manager.updater
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
+        self._row_iteration = iteration
         if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
             self._write(manager, means, epoch, elapsed_time)
             if self._subscribers:

@@ -134,8 +134,9 @@ class Limits:
         batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
             Use :data:`UNLIMITED` for no limit.
         batch_events: Maximum number of events in one batch. Defaults to 1000.
-        separate_logs: Whether the backend stores the rows of each log separately. If False (the default), a key that
-            several logs report at the same step is delivered once.
+        separate_logs: Whether the backend stores the rows of each log separately, and not data points. If False (the
+            default), a key that several logs report at the same step is delivered once, and a value that is measured
+            within the interval of a row is delivered at its own step. If True, rows contain its mean instead.
         shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
             ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
             event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
