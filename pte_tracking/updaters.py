@@ -61,8 +61,8 @@ class StandardUpdater:
     Args:
         iterator: A ``DataLoader`` or another iterable of batches, or several by name. A pass over ``"main"``, or over
             the single one, is an epoch.
-        optimizer: An optimizer, or several by name. The attribute ``target`` of each has to be the model that it
-            trains: ``optimizer.target = model``.
+        optimizer: An optimizer, or an object that wraps one and has ``step`` and ``state_dict``, or several by name.
+            The attribute ``target`` of each has to be the model that it trains: ``optimizer.target = model``.
         converter: Function of a batch and the device that returns the batch for the loss function. Defaults to moving
             all tensors of the batch to the device.
         device: Device of the batches. Defaults to None, which leaves the batches where they are.
@@ -104,8 +104,8 @@ class StandardUpdater:
         autocast: torch.autocast | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator, Iterable)
-        self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer, optim.Optimizer)
+        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator)
+        self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer)
         self.models = {name: _target_of(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
         self._converter = converter or to_device
@@ -230,7 +230,7 @@ class StandardUpdater:
 
         def closure() -> Any:
             for optimizer in optimizers:
-                optimizer.zero_grad()
+                _zero_grad(optimizer)
             with self._autocast:
                 loss = compute_loss()
             if not isinstance(loss, Tensor):
@@ -238,7 +238,8 @@ class StandardUpdater:
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return loss
 
-        if self._scaler is None and len(optimizers) == 1:
+        # Only optimizers of torch accept a closure for certain.
+        if self._scaler is None and len(optimizers) == 1 and isinstance(optimizers[0], optim.Optimizer):
             optimizers[0].step(closure)
             return
         closure()
@@ -254,18 +255,28 @@ class StandardUpdater:
 _END: Any = object()
 
 
-def _by_name(argument: str, value: Any, kind: type) -> dict[str, Any]:
+def _by_name(argument: str, value: Any) -> dict[str, Any]:
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
-        if not isinstance(item, kind):
+        is_valid = isinstance(item, Iterable) if argument == "iterator" else _is_optimizer(item)
+        if not is_valid:
             raise TypeError(
-                f"{argument}: expected {'a DataLoader' if kind is Iterable else 'an optimizer'} as {name!r}, "
+                f"{argument}: expected {'a DataLoader' if argument == 'iterator' else 'an optimizer'} as {name!r}, "
                 f"got {item!r} of type {type(item).__name__}. The argument order is "
                 "StandardUpdater(iterator, optimizer)."
             )
-    if kind is Iterable and "main" not in by_name:
+    if argument == "iterator" and "main" not in by_name:
         raise ValueError(f"{argument}: expected the name 'main', got {', '.join(map(repr, by_name)) or 'none'}")
     return by_name
+
+
+def _is_optimizer(value: object) -> bool:
+    """Whether a value is an optimizer, or an object that wraps one."""
+    return not isinstance(value, type) and hasattr(value, "step") and hasattr(value, "state_dict")
+
+
+def _zero_grad(optimizer: optim.Optimizer) -> None:
+    (optimizer if hasattr(optimizer, "zero_grad") else _target_of("", optimizer)).zero_grad()
 
 
 def _target_of(name: str, optimizer: optim.Optimizer) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pte_tracking._runs.live_runs import _runs
 from tests import servers
 from tests.needs import check_requirement
 from tests.object_store import BUCKET, ObjectStore, object_store
@@ -18,6 +20,15 @@ from tests.postgres import Postgres, find_missing_requirement, postgres
 # The speed and load of the machine must not fail property tests.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def end_runs() -> Iterator[None]:
+    """End runs that a test leaves open, so that they do not take part in the next test."""
+    yield
+    for run in [run for run in _runs if run.is_open]:
+        with contextlib.suppress(Exception):
+            run.close()
 
 
 @pytest.fixture(scope="session")

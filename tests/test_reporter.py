@@ -151,8 +151,8 @@ def test_report_invalid_value_raises(values: dict[Any, Any], error: type[Excepti
         observe(values)
 
 
-def test_report_meta_tensor_raises_runtime_error() -> None:
-    with pytest.raises(RuntimeError, match="meta"):
+def test_report_meta_tensor_raises_type_error_with_its_key() -> None:
+    with pytest.raises(TypeError, match=r"values\['x'\]: expected a real number, got .*meta"):
         observe({"x": torch.zeros((), device="meta")})
 
 
@@ -240,6 +240,145 @@ def test_manager_registers_models_and_submodules_as_observers(tmp_path: Any) -> 
     manager.reporter.report({"x": 1}, model)
     manager.reporter.report({"x": 2}, model[0])
     assert manager.reporter.observation == {"net/x": 1, "net/0/x": 2}
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [float, int, np.float32, np.array, torch.tensor, make_distant, lambda x: lambda: x])
+def test_report_weighted_value_counts_by_its_weight(make: Callable[[float], Any]) -> None:
+    summary = DictSummary()
+    for value, weight in [(1.0, 3), (5.0, torch.tensor(1.0)), (9.0, np.int64(0))]:
+        summary.add(observe({"x": (make(value), weight)}))
+    assert summary.compute_mean() == {"x": 2.0}
+
+
+def test_report_weighted_value_is_a_plain_number_in_the_observation() -> None:
+    observation = observe({"x": (torch.tensor(0.5), 10)})
+    assert observation == {"x": 0.5}
+    assert isinstance(observation["x"], float)
+    assert repr(observation["x"]) == "0.5"
+    assert type(observe({"copy": observation["x"]})["copy"]) is float
+
+
+def test_report_weighted_value_reaches_means_of_a_plain_dictionary() -> None:
+    summary = DictSummary()
+    with Reporter():
+        for value, weight in [(1.0, 1), (0.0, 3)]:
+            observation: dict[str, Any] = {}
+            with report_scope(observation):
+                report({"x": (value, weight), "y": value})
+            summary.add(observation)
+    assert summary.compute_mean() == {"x": 0.25, "y": 0.5}
+
+
+def test_report_value_without_weight_has_no_effect_even_if_nan() -> None:
+    summary = DictSummary()
+    summary.add(observe({"x": (math.nan, 0)}))
+    assert math.isnan(summary.compute_mean()["x"])
+    summary.add(observe({"x": (2.0, 3)}))
+    assert summary.compute_mean() == {"x": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("pair", "error", "message"),
+    [
+        ((0.5, -1), ValueError, r"'x'.*weight of at least 0, got -1"),
+        ((0.5, math.nan), ValueError, r"'x'.*finite weight.*got nan"),
+        ((0.5, math.inf), ValueError, r"'x'.*finite weight.*got inf"),
+        ((0.5, "3"), TypeError, r"'x'.*weight, got '3' of type str"),
+        ((0.5, torch.ones(2)), TypeError, r"'x'.*weight"),
+        (("a", 1), TypeError, r"'x'.*'a' of type str"),
+        ((0.5,), TypeError, r"'x'.*pair \(value, weight\)"),
+        ((0.5, 1, 2), TypeError, r"'x'.*pair \(value, weight\)"),
+        (((0.5, 1), 2), TypeError, r"'x'.*pair \(value, weight\)"),
+    ],
+)
+def test_report_invalid_weight_raises_with_the_key(pair: Any, error: type[Exception], message: str) -> None:
+    for call in (observe, DictSummary().add):
+        with pytest.raises(error, match=message):
+            call({"x": pair})
+
+
+# -- deferred values ---------------------------------------------------------------------------------------------------
+
+
+def test_report_function_is_called_once_for_all_means() -> None:
+    calls: list[int] = []
+    observation = observe({"x": lambda: calls.append(1) or 3})  # type: ignore[func-returns-value]
+    first, second = DictSummary(), DictSummary()
+    for summary in (first, second):
+        summary.add({"x": 1.0})
+        summary.add(observation)
+    assert not calls
+    assert first.compute_mean() == second.compute_mean() == {"x": 2.0}
+    assert observation["x"]() == float(observation["x"]) == 3
+    assert calls == [1]
+
+
+def test_report_function_is_called_for_a_state() -> None:
+    summary, restored = DictSummary(), DictSummary()
+    summary.add(observe({"x": (lambda: torch.tensor(2.0), 3)}))
+    restored.load_state_dict(summary.state_dict())
+    restored.add({"x": 6.0})
+    assert restored.compute_mean() == {"x": 3.0}
+
+
+@pytest.mark.parametrize("result", ["text", torch.zeros(2), ZeroDivisionError("by zero")])
+def test_report_function_without_a_number_raises_with_the_key(result: Any) -> None:
+    def compute() -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    summary = DictSummary()
+    summary.add(observe({"x": compute, "y": 1.0}))
+    with pytest.raises(RuntimeError, match=r"'x'.*function failed"):
+        summary.compute_mean()
+    assert summary.compute_mean()["y"] == 1.0
+
+
+@pytest.mark.parametrize("value", [nn.Linear(1, 1), nn.Linear])
+def test_report_callable_that_is_no_function_of_a_number_raises(value: Any) -> None:
+    with pytest.raises(TypeError, match="'x'"):
+        observe({"x": value})
+
+
+# -- large values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [float, lambda value: make_distant(value, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    ("values", "weights", "mean", "deviation"),
+    [
+        ([1e308, 1.5e308, 1.7e308], [1, 1, 1], 1.4e308, 2.943920288775949e307),
+        ([-1.7e308, 1.7e308, -1e308, 1e308], [1, 1, 1, 1], 0.0, 1.3946325680981353e308),
+        ([1.6e308, 1e308], [1, 2], 1.2e308, 2.8284271247461903e307),
+        ([1.7976931348623157e308] * 3, [1, 1, 1], 1.7976931348623157e308, 0.0),
+        ([1.5e308, 1.0], [2, 1], 1e308, 7.071067811865476e307),
+        ([2e99, 4e99], [1, 1], 3e99, 1e99),
+    ],
+)
+def test_dict_summary_large_values_have_finite_means(
+    make: Callable[[float], Any], values: list[float], weights: list[float], mean: float, deviation: float
+) -> None:
+    summary, restored = DictSummary(), DictSummary()
+    for value, weight in zip(values, weights, strict=True):
+        summary.add(observe({"x": (make(value), weight)}))
+    restored.load_state_dict(summary.state_dict())
+    statistics = restored.make_statistics()
+    assert statistics["x"] == pytest.approx(mean, rel=1e-12)
+    assert statistics["x.std"] == pytest.approx(deviation, rel=1e-9, abs=1e301)
+
+
+@pytest.mark.parametrize("make", [float, lambda value: make_distant(value, dtype=torch.float64)])
+def test_dict_summary_infinity_among_large_values_is_kept(make: Callable[[float], Any]) -> None:
+    summary = DictSummary()
+    for value in (1e308, math.inf, 1e308):
+        summary.add({"x": make(value), "y": make(-value), "z": make(math.nan)})
+    means = summary.compute_mean()
+    assert (means["x"], means["y"]) == (math.inf, -math.inf)
+    assert math.isnan(means["z"])
 
 
 # -- another device ----------------------------------------------------------------------------------------------------

@@ -15,17 +15,19 @@ from rich.markup import escape
 from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import AsJson, create_console, print_json, print_latest, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
-from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
+from pte_tracking._store.metric_names import primary_metric
+from pte_tracking._store.metrics import read_metrics, summarize_metrics
 
 _HEIGHT = 15
 _MAX_POINTS = 500
+_MAX_REJECTED = 10  # rejected events of each sink to print
 
 
 def show(run: RunDir, as_json: AsJson = False) -> None:
     """Show the details of a run.
 
-    Show parameters, last rows, a plot, checkpoints, pending events with the reason, and messages of the delivery
-    process.
+    Show where the run is found in its backends, parameters, last rows, a plot, checkpoints, pending and rejected events
+    with the reason, and messages of the delivery process.
     """
     with reporting_errors():
         summary = summarize(run)
@@ -41,6 +43,8 @@ def _print(directory: Path, run: RunSummary) -> None:
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
     console.print(f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
     console.print(f"Sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    for location in run.locations:
+        console.print(str(location), highlight=False, markup=False, soft_wrap=True)
     print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
     print_latest(console, "Last rows", run.rows)
     _plot(console, directory)
@@ -50,6 +54,11 @@ def _print(directory: Path, run: RunSummary) -> None:
     print_latest(console, "Checkpoints", checkpoints)
     for sink in run.pending:
         console.print(str(sink), style="yellow", markup=False, soft_wrap=True)
+    for key, events in run.rejected.items():
+        for seq, reason in list(events.items())[:_MAX_REJECTED]:
+            console.print(f"Event {seq} rejected by {key}: {reason}", style="yellow", markup=False, soft_wrap=True)
+        if len(events) > _MAX_REJECTED:
+            console.print(f"More events rejected by {key}: {len(events) - _MAX_REJECTED}", style="yellow", markup=False)
     for line in run.delivery_log:
         console.print(f"Delivery: {line}", style="dim", markup=False, soft_wrap=True)
 
@@ -62,8 +71,8 @@ def _plot(console: Console, directory: Path) -> None:
     # Keep only the plotted metrics in memory: a run may have a million rows of a hundred metrics.
     last_name = primary.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in read_rows(directory):
-        for key, value in row.values.items():
+    for row in read_metrics(directory):
+        for key, value in row.points.items():
             if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # decoded as numbers
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
     values = [value for curve in curves.values() for _, value in curve]

@@ -75,7 +75,7 @@ def _parse_sinks(arguments: list[str]) -> list[Sink]:
     Raises:
         ValueError: If a sink or an option is unknown, or an option precedes every ``--to``.
     """
-    requested: list[tuple[str, dict[str, Any]]] = []
+    requested: list[tuple[str, dict[str, str]]] = []
     remaining = iter(arguments)
     for word in remaining:
         name, separator, value = word.partition("=")
@@ -88,21 +88,26 @@ def _parse_sinks(arguments: list[str]) -> list[Sink]:
         key, equals, text = value.partition("=")
         if not requested or not equals:
             raise ValueError(f"--option: expected KEY=VALUE after a --to, got {value!r}")
-        requested[-1][1][key] = _parse_value(text)
+        if key in requested[-1][1]:
+            raise ValueError(f"--option: {key!r} is given twice for --to {requested[-1][0]}")
+        requested[-1][1][key] = text
     return check_sinks([_build_sink(name, options) for name, options in requested])
 
 
-def _build_sink(name: str, options: dict[str, Any]) -> Sink:
+def _build_sink(name: str, options: dict[str, str]) -> Sink:
     sink_class = get_sink(name)
-    try:
-        return sink_class(**options)
-    except TypeError as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(sink_class)) or "none"
-        raise ValueError(f"--to {name}: {error}. Options of this sink: {fields}") from error
+    fields = {field.name: field for field in dataclasses.fields(sink_class) if not field.name.startswith("_")}
+    for key in options:
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise ValueError(f"--to {name}: unknown option {key!r}. Options of this sink: {known}.")
+    return sink_class(**{key: _parse_value(text, fields[key]) for key, text in options.items()})
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str, field: dataclasses.Field[Any]) -> Any:
+    """Parse an option. The text of a string option that looks like a number, such as an ID, stays a string."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if "str" in str(field.type) and not isinstance(value, str | None) else value

@@ -20,21 +20,23 @@ class SinkBacklog(NamedTuple):
         key: Key of the sink in the run.
         events: Number of pending events. 0 if only the end status of the run is pending.
         reason: Error of the last attempt, or the reason why the sink cannot be used. None if there was no error.
+        is_closed: Whether the backend accepts no events of the run, so that only a request retries the delivery.
     """
 
     key: str
     events: int
     reason: str | None
+    is_closed: bool = False
 
     def __str__(self) -> str:
-        pending = "pending end status"
+        pending = "delivery stopped" if self.is_closed else "pending end status"
         if self.events:
-            pending = f"{self.events} pending {'event' if self.events == 1 else 'events'}"
+            pending = f"{self.events:,} pending {'event' if self.events == 1 else 'events'}"
         return f"{pending} for {self.key}" + (f" ({self.reason})" if self.reason else "")
 
 
 def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
-    """Determine the pending events of each sink. Skip inline sinks and sinks that closed permanently.
+    """Determine the pending events of each sink. Skip inline sinks.
 
     Args:
         directory: The run directory.
@@ -47,7 +49,7 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
     # The end of the last complete line. A torn line of a killed training process is not an event.
     last, end = last_event(directory / JOURNAL)
     target = end if size is None else size
-    has_ended = size is None and read_status(directory) != "RUNNING"
+    status = read_status(directory) if size is None else "RUNNING"
     backlogs = []
     for entry in manifest.sinks:
         problem = None
@@ -57,11 +59,28 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         except (TypeError, ValueError) as error:  # not installed here, or another version
             problem = str(error)
         cursor = Cursor.load(directory, entry.key)
-        is_done = cursor.position >= target and (cursor.end_status is not None or not has_ended)
-        if cursor.closed_reason is None and not is_done:
-            count = last.seq - cursor.seq if last else 0
-            backlogs.append(SinkBacklog(entry.key, count, cursor.error or problem))
+        is_status_delivered = status in ("RUNNING", cursor.end_status)
+        if cursor.position >= target and is_status_delivered and not cursor.postponed and not cursor.closed_reason:
+            continue
+        count = (last.seq - cursor.seq if last else 0) + len(cursor.postponed)
+        reason = cursor.closed_reason or cursor.error or _postponed_reason(cursor) or problem
+        backlogs.append(SinkBacklog(entry.key, count, reason, bool(cursor.closed_reason)))
     return backlogs
+
+
+def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: float) -> bool:
+    """Whether all sinks with pending events refused them after a time, so that waiting is of no use.
+
+    Args:
+        directory: The run directory.
+        pending: Pending events of the sinks.
+        start_time: Time in seconds since the Unix epoch.
+    """
+    return all(sink.is_closed and (Cursor.load(directory, sink.key).error_time or 0) > start_time for sink in pending)
+
+
+def _postponed_reason(cursor: Cursor) -> str | None:
+    return next((reason for _, reason in cursor.postponed.values()), None)
 
 
 def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:

@@ -12,16 +12,16 @@ from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_eve
 from pte_tracking._delivery.cursor import Cursor, CursorStore, describe_error
 from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._delivery.history_reader import HistoryReader
+from pte_tracking._delivery.refusals import Refusals
 from pte_tracking._delivery.run_view import JournalRunView
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
-from pte_tracking.sinks import UNLIMITED, Connection, Limits, RejectedEventError, SinkClosedError
+from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
-_MAX_REJECTED = 1000  # rejected events per sink that the cursor lists
 
 
 class SinkConsumer:
@@ -53,7 +53,10 @@ class SinkConsumer:
         self._connection: Connection | None = None
         #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
+        self._refusals = Refusals(self.key)
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
+        #: A new consumer tries again to deliver to a backend that accepted no events.
+        self._is_closed = False
         self._restore()
 
     @property
@@ -63,8 +66,13 @@ class SinkConsumer:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the delivery of this run stopped permanently."""
-        return self.cursor.closed_reason is not None
+        """Whether the backend accepts no events of this run, and the delivery stopped."""
+        return self._is_closed
+
+    @property
+    def has_postponed(self) -> bool:
+        """Whether files of delivered events wait for the backend."""
+        return bool(self.cursor.postponed)
 
     def deliver_next(self) -> Delivered | None:
         """Deliver the next batch.
@@ -75,6 +83,8 @@ class SinkConsumer:
         Raises:
             Exception: If the write failed. The caller retries later.
         """
+        if self.cursor.closed_reason and not self.is_closed:
+            self.verify()
         start, end = self.cursor.position, self._journal.stat().st_size
         if self.is_closed or end <= start:
             return None
@@ -91,9 +101,40 @@ class SinkConsumer:
             self._skip_rewind(batch.end)
             return None
         self._save_batch_end(batch.end)
-        seconds = self._deliver(batch.events, batch.end)
+        seconds = self._deliver(batch.events, start, batch.end)
         self.save()
         return Delivered(batch, seconds)
+
+    def retry_postponed(self, max_seconds: float) -> bool:
+        """Deliver postponed events until one is postponed again, or the time is over.
+
+        Args:
+            max_seconds: Time after which no further event is delivered.
+
+        Returns:
+            Whether none was postponed again.
+
+        Raises:
+            Exception: If the backend failed. The caller retries later.
+        """
+        deadline = time.monotonic() + max_seconds
+        for seq, (start, _) in list(self.cursor.postponed.items()):
+            event = self._refusals.take(self.cursor, seq, self._journal)
+            try:
+                if event is not None:
+                    batch = list(self._filter.select([event]))
+                    self._refusals.write(self._connect(), self.cursor, batch, start)
+            except SinkClosedError as error:
+                self._close(error)
+                return False
+            if not self.cursor.postponed:
+                self.cursor.clear_error()
+            self.save()
+            if seq in self.cursor.postponed:
+                return False
+            if time.monotonic() > deadline:
+                break
+        return True
 
     def _save_batch_end(self, position: int) -> None:
         if position > self.cursor.batch_end:
@@ -113,17 +154,18 @@ class SinkConsumer:
         # The training waits for this call, so an event that needs no filter takes the shortest path.
         is_plain = self._accepts_everything and getattr(event, "sinks", None) is None
         if self._connection is None or not is_plain:
-            self._deliver((event,), position)
+            self._deliver((event,), self.cursor.position, position)
             return
         self._connection.write((event,))
         self.cursor.position, self.cursor.seq = position, event.seq
 
-    def _deliver(self, events: Sequence[AnyEvent], position: int) -> float:
+    def _deliver(self, events: Sequence[AnyEvent], start: int, end: int) -> float:
         """Write events and advance the cursor, without saving it.
 
         Args:
             events: Events of the journal.
-            position: Journal position after the last event.
+            start: Journal position before the first event.
+            end: Journal position after the last event.
 
         Returns:
             Seconds that the sink took to write the events.
@@ -132,16 +174,19 @@ class SinkConsumer:
         try:
             connection = self._connect()
             selected, start_time = list(self._filter.select(events)), time.monotonic()
+            if self.cursor.postponed:
+                selected = self._refusals.hold(self.cursor, selected, start)
             for part in split_events(selected, self._sink.limits.batch_values):
-                self._write(connection, part)
+                self._refusals.write(connection, self.cursor, part, start)
             seconds = time.monotonic() - start_time
         except SinkClosedError as error:
-            self._close_permanently(error)
+            self._close(error)
             return seconds
         if self.cursor.end_status and any(isinstance(event, RunStarted) for event in events):
             self.cursor.end_status = None
-        self.cursor.position, self.cursor.seq = position, events[-1].seq
-        self.cursor.clear_error()
+        self.cursor.position, self.cursor.seq = end, events[-1].seq
+        if not self.cursor.postponed:
+            self.cursor.clear_error()
         return seconds
 
     def save(self) -> None:
@@ -179,20 +224,38 @@ class SinkConsumer:
         Raises:
             Exception: If the sink failed. The caller retries later.
         """
-        if self.is_closed or (status is not None and self.cursor.end_status == status):
+        self._filter.report_differences()
+        if self.is_closed or (status is None and self._connection is None):
             return
-        if status is None and self._connection is None:
+        if status is not None and self.cursor.end_status == status:
+            self._disconnect()
             return
         try:
             connection = self._connect()
             connection.close(status)
         except SinkClosedError as error:
-            self._close_permanently(error)
+            self._close(error)
             return
         self.cursor.state, self._connection = connection.state(), None
-        self.cursor.end_status = status
-        self.cursor.clear_error()
+        if status is not None:
+            self.cursor.end_status = status
+        if not self.cursor.postponed:
+            self.cursor.clear_error()
         self.save()
+
+    def verify(self) -> None:
+        """Open the backend even if no events are pending, to detect that it lost or deleted the run.
+
+        Raises:
+            Exception: If the backend is not available.
+        """
+        try:
+            self._connect()
+        except SinkClosedError as error:
+            self._close(error)
+            return
+        self.save()
+        self._disconnect()
 
     def abandon(self) -> None:
         """Save nothing from now on.
@@ -209,7 +272,7 @@ class SinkConsumer:
         cursor = self._store.load()
         if cursor.position and journal_reader.seq_at(self._journal, cursor.position) != cursor.seq:
             _logger.warning("%s: the journal was replaced or truncated, delivering all events again", self.key)
-            cursor = Cursor(closed_reason=cursor.closed_reason)
+            cursor = Cursor()
         self.cursor = cursor
         self._filter.restore(cursor.filter)
         self._suppress_superseded()
@@ -222,6 +285,7 @@ class SinkConsumer:
     def _connect(self) -> Connection:
         if self._connection is None:
             self._connection = self._sink.open(self._view, self.cursor.state)
+            self.cursor.closed_reason = None
         return self._connection
 
     def _disconnect(self) -> None:
@@ -230,18 +294,30 @@ class SinkConsumer:
             with contextlib.suppress(Exception):  # the failure that led here is already logged
                 connection.close(None)
 
-    def _close_permanently(self, error: SinkClosedError) -> None:
-        _logger.error("%s: delivery stopped permanently: %s", self.key, error)
-        self.cursor.closed_reason = str(error) or type(error).__name__
-        self._save_cursor()
+    def _close(self, error: SinkClosedError) -> None:
+        """Stop the delivery, or start again from the first event if the backend lost the run."""
         self._disconnect()
+        self._restore()
+        reason = str(error) or type(error).__name__
+        if error.is_lost and (self.cursor.state or self.cursor.position):
+            _logger.warning("%s: %s Delivering all events again.", self.key, reason)
+            self.cursor = Cursor()
+            self._filter.restore({})
+            self._save_cursor()
+            return
+        if reason != self.cursor.closed_reason:
+            _logger.error("%s: delivery stopped: %s", self.key, reason)
+        self._is_closed = True
+        self.cursor.closed_reason, self.cursor.error_time = reason, time.time()
+        self._save_cursor()
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:
         """Deliver a rewind that supersedes delivered events."""
         delivered_end, self._view.delivered_position = self.cursor.position, self.cursor.position
         try:
+            self._refusals.drop_superseded(self.cursor, rewound)
             if self._sink.rewinds:
-                self._write(self._connect(), [rewound])
+                self._refusals.write(self._connect(), self.cursor, [rewound], 0)
             else:
                 ranges = journal_reader.effective_ranges(self._journal, delivered_end)
                 superseded = [
@@ -250,7 +326,7 @@ class SinkConsumer:
                 self.cursor.superseded.extend(superseded)
                 self._suppress_superseded()
         except SinkClosedError as error:
-            self._close_permanently(error)
+            self._close(error)
             return
         self._filter.rewind(journal_reader.read_effective_reversed(self._journal, rewound.to_position))
         self.cursor.position, self.cursor.seq, self.cursor.end_status = end, rewound.seq, None
@@ -262,18 +338,3 @@ class SinkConsumer:
         if seq is not None:
             self.cursor.position, self.cursor.seq = position, seq
             self.save()
-
-    def _write(self, connection: Connection, batch: list[AnyEvent]) -> None:
-        while batch:
-            try:
-                connection.write(batch)
-            except RejectedEventError as error:
-                remaining = [event for event in batch if event.seq != error.seq]
-                if len(remaining) == len(batch):
-                    raise
-                _logger.error("%s: skipping rejected event %d: %s", self.key, error.seq, error.reason)
-                if len(self.cursor.rejected) < _MAX_REJECTED:
-                    self.cursor.rejected[str(error.seq)] = error.reason
-                batch = remaining
-            else:
-                return

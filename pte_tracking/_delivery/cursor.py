@@ -33,12 +33,14 @@ class Cursor(msgspec.Struct):
         superseded: Ranges of journal positions that were delivered to a backend that cannot rewind, and superseded
             afterwards.
         end_status: Status that the backend received at the end of the run. None while the run continues.
-        closed_reason: Why the delivery stopped permanently. None if it did not.
+        closed_reason: Why the backend accepts no events of the run. None if it does.
         error: Type and message of the last attempt's error. None if the attempt succeeded.
         error_kind: ``"auth"`` if the backend refuses the credentials, ``"network"`` if it cannot be reached, else
             ``"other"``.
         error_time: Time of the error, in seconds since the Unix epoch.
         rejected: Reasons for which the backend rejected events, by sequence number.
+        postponed: Events before ``position`` whose files wait for the backend, by sequence number: a position before
+            the event, and the reason. The next one to deliver comes first.
     """
 
     position: int = 0
@@ -53,6 +55,7 @@ class Cursor(msgspec.Struct):
     error_kind: ErrorKind | None = None
     error_time: float | None = None
     rejected: dict[str, str] = {}
+    postponed: dict[str, tuple[int, str]] = {}
 
     @classmethod
     def load(cls, directory: Path, key: str) -> Cursor:

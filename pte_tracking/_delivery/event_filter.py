@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from pte_tracking._store.events import AnyEvent, Metrics, Number, Params, Tags
-from pte_tracking.sinks import Limits, map_key
+from pte_tracking._delivery.event_names import EventNames
+from pte_tracking._delivery.mapped_keys import MappedKeys
+from pte_tracking._delivery.superseded_points import SupersededPoints
+from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Params, Tags
+from pte_tracking.sinks import Limits
 
-_logger = logging.getLogger("pte_tracking")
+#: Keys of figures, images, texts and histograms, which backends may store below one directory.
+_FILES = "Files"
 
 
 class EventFilter:
-    """Selects the rows for a sink, removes repeated data points, maps keys, and splits rows that exceed the limits.
+    """Selects the data points for a sink, renames and maps keys, and splits large rows.
+
+    Of several LogReports, the first value of a key and step is selected. The LogReports log a message about that.
 
     Args:
         key: Key of the sink in the run.
@@ -28,28 +33,36 @@ class EventFilter:
         self._names = {key, name}
         self._key = key
         self._limits = limits
+        self._event_names = EventNames(key, limits)
         self._step: int | None = None
-        self._keys: dict[str, str] = {}
-        #: Superseded data points that the backend cannot delete.
-        self._suppressed: dict[tuple[str, int], Number] = {}
-        self._last_suppressed_step = -1
-        self._mapped: dict[str, str] = {}
-        self._warned: set[str] = set()
+        self._keys: dict[str, str | None] = {}
+        self._superseded = SupersededPoints(key)
+        self._mapped_keys = MappedKeys(key, limits)
 
     def restarted(self) -> EventFilter:
-        """Return a copy at the start of the history. Warnings that this filter logged are not logged again."""
+        """Return a copy at the start of the history, in which the names of events stay the same."""
         restarted = copy.copy(self)
-        restarted.restore({})
+        restarted._event_names = EventNames(self._key, self._limits)
+        restarted._mapped_keys = MappedKeys(self._key, self._limits)
+        restarted._superseded = SupersededPoints(self._key)
+        restarted.restore({"names": self._event_names.state(), "mapped": self._mapped_keys.state()})
         return restarted
 
     def state(self) -> dict[str, Any]:
-        """Return the state to save: the current step, and its keys with the log of each key."""
-        return {"step": self._step, "keys": self._keys}
+        """Return the state to save: the current step, its keys with the log of each key, and names in the backend."""
+        return {
+            "step": self._step,
+            "keys": self._keys,
+            "names": self._event_names.state(),
+            "mapped": self._mapped_keys.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`state` returned. Suppressed data points are cleared."""
         self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
-        self._suppressed, self._last_suppressed_step = {}, -1
+        self._event_names.restore(state.get("names", []))
+        self._mapped_keys.restore(state.get("mapped", {}))
+        self._superseded.clear()
 
     def rewind(self, backwards: Iterable[AnyEvent]) -> None:
         """Return to an earlier position.
@@ -65,16 +78,18 @@ class EventFilter:
                 if event.step != self._step is not None:
                     return
                 self._step = event.step
-                self._keys.update(dict.fromkeys(event.values, event.log))
+                if not event.explicit:
+                    self._keys.update(dict.fromkeys(event.points, event.log))
 
     def suppress(self, superseded: Iterable[AnyEvent]) -> None:
         """Do not select the data points of these events again."""
         for event in superseded:
             if isinstance(event, Metrics) and self._accepts(event):
-                self._last_suppressed_step = max(self._last_suppressed_step, event.step)
-                for key, value in event.values.items():
-                    # The backend keeps the first value of a key and step.
-                    self._suppressed.setdefault((key, event.step), value)  # type: ignore[arg-type]
+                self._superseded.add(event)
+
+    def report_differences(self) -> None:
+        """Log how many values differ from superseded ones that the backend keeps, if any."""
+        self._superseded.report()
 
     def select(self, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
         """Return the events for the sink, in order."""
@@ -83,11 +98,14 @@ class EventFilter:
                 if self._accepts(event):
                     yield from self._metrics(event)
             elif isinstance(event, Params | Tags):
-                yield self._with_values(event, {self._map(key): value for key, value in event.values.items()})
-            elif (key := getattr(event, "key", None)) is not None and (mapped := self._map(key)) != key:
-                yield msgspec.structs.replace(event, key=mapped)
+                yield self._with_values(event, self._mapped_keys.map_values(type(event).__name__, event.values))
+            elif isinstance(event, Checkpoint):
+                yield self._with_values(event, self._mapped_keys.map_values(Metrics.__name__, event.values))
             else:
-                yield event
+                event = self._event_names.rename(event)
+                key = getattr(event, "key", None)
+                mapped = key if key is None else self._mapped_keys.find(_FILES, key)
+                yield event if mapped == key else msgspec.structs.replace(event, key=mapped)
 
     def _accepts(self, event: Metrics) -> bool:
         return event.sinks is None or not self._names.isdisjoint(event.sinks)
@@ -95,11 +113,13 @@ class EventFilter:
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
         if not self._limits.separate_logs:
-            values = self._drop_repeated(event, values)
-        if self._suppressed:
-            values = self._drop_suppressed(event.step, values)
-        if self._limits.key_characters or self._limits.key_length or self._limits.key_is_path:
-            values = {self._map(key): value for key, value in values.items()}
+            values = event.points if event.explicit else self._drop_repeated(event, event.points)
+        elif event.log is None:
+            return
+        if self._superseded:
+            values = self._superseded.select_new(event.step, values)
+        values = self._event_names.rename_metrics(values)
+        values = self._mapped_keys.map_values(Metrics.__name__, values)
         max_values = self._limits.batch_values
         if values is event.values and len(values) <= max_values:
             yield event
@@ -112,49 +132,8 @@ class EventFilter:
         if event.step != self._step:
             self._step, self._keys = event.step, {}
         repeated = self._keys.keys() & values.keys()
-        for key in repeated:
-            self._warn_once(
-                f"repeated {key}",
-                "%s: %r was logged twice at step %d (by %r, then by %r). The first value is delivered.",
-                key,
-                event.step,
-                self._keys[key],
-                event.log,
-            )
         self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
         return {key: value for key, value in values.items() if key not in repeated} if repeated else values
 
-    def _drop_suppressed(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
-        if step > self._last_suppressed_step:
-            self._suppressed.clear()
-            return values
-        for key in values:
-            old, new = self._suppressed.get((key, step)), values[key]
-            if old is not None and old != new and not (old != old and new != new):
-                self._warn_once(
-                    "differs",
-                    "%s: the run was rewound, and the new values differ (%r at step %d: %r, previously %r). This "
-                    "backend cannot delete data points and keeps the previous values. To deliver the new values, use a "
-                    'sink that starts a new run after a rewind, such as MLflowSink(on_rewind="fork").',
-                    key,
-                    step,
-                    new,
-                    old,
-                )
-        return {key: value for key, value in values.items() if (key, step) not in self._suppressed}
-
-    def _map(self, key: str) -> str:
-        mapped = self._mapped.get(key)
-        if mapped is None:
-            mapped = self._mapped[key] = map_key(key, self._limits)
-            if mapped != key:
-                self._warn_once(f"map {key}", "%s: key %.300r is delivered as %r", key, mapped)
-        return mapped
-
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)
-
-    def _warn_once(self, topic: str, message: str, *args: object) -> None:
-        if topic not in self._warned:
-            self._warned.add(topic)
-            _logger.warning(message, self._key, *args)

@@ -85,7 +85,7 @@ class _Follower:
             checked_version, recheck_time = self._checked.get(run, (None, 0.0))
             if version == checked_version and time.monotonic() < recheck_time:
                 return
-            pending = backlog(run, Manifest.load(run))
+            pending = [sink for sink in backlog(run, Manifest.load(run)) if not sink.is_closed]
             has_ended = read_status(run) != "RUNNING"
             is_delivered_elsewhere = bool(pending) and is_held(run / DELIVERY_LOCK)
         except FileNotFoundError:  # the run is being created or removed

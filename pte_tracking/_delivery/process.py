@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pte_tracking._delivery.backoff import Backoff
+from pte_tracking._delivery.backoff import Backoff, RetrySchedule
 from pte_tracking._delivery.batch import Delivered
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.control import ControlReader
+from pte_tracking._delivery.cursor import describe_error
 from pte_tracking._delivery.throttle import Throttle, request_interval
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
@@ -27,6 +28,7 @@ from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
 _POLL_SECONDS = 0.2  # between two checks of the journal, each of which is a stat and a lock call
+_MAX_POSTPONED_SECONDS = 5.0  # for postponed files, before new events are delivered
 
 
 class DeliveryLoop:
@@ -51,14 +53,15 @@ class DeliveryLoop:
         Args:
             should_stop: Called several times per second with the number of seconds since the last delivered batch.
         """
-        manifest_time = None
+        started_for = None
         try:
             while not should_stop(time.monotonic() - self._last_delivery):
-                current_time = mtime_ns(self._directory / MANIFEST)
-                if current_time != manifest_time or self._needs_restart():
+                # A new sink and a request for a retry start the threads of sinks that were closed, too.
+                current = mtime_ns(self._directory / MANIFEST), self._control.read().retry
+                if current != started_for or self._needs_restart():
                     self._start_threads()
-                    manifest_time = current_time
-                if not any(thread.is_alive() for thread in self._threads.values()):
+                    started_for = current
+                if not any(thread.is_alive() for thread in self._threads.values()) and not self._waits_for_retry():
                     return
                 time.sleep(_POLL_SECONDS / 2)
         finally:  # also if the run was removed, so that no thread retries indefinitely
@@ -74,6 +77,11 @@ class DeliveryLoop:
         return (
             not all(self._consumers[key].is_closed for key in ended_keys) and read_status(self._directory) == "RUNNING"
         )
+
+    def _waits_for_retry(self) -> bool:
+        """Whether the run continues although a sink is closed. The end of this process would only be a new start."""
+        is_closed = any(consumer.is_closed for consumer in self._consumers.values())
+        return is_closed and read_status(self._directory) == "RUNNING"
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
@@ -96,7 +104,7 @@ class DeliveryLoop:
             self._threads[entry.key].start()
 
     def _deliver_sink(self, consumer: SinkConsumer) -> None:
-        backoff = Backoff()
+        backoff, schedule = Backoff(), RetrySchedule()
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
@@ -104,6 +112,7 @@ class DeliveryLoop:
                 status = read_status(self._directory)
                 start_time = time.monotonic()
                 delivered = consumer.deliver_next()
+                self._retry_postponed(consumer, schedule, retries)
                 if delivered is not None:
                     self._last_delivery = time.monotonic()
                     backoff.reset()
@@ -112,7 +121,9 @@ class DeliveryLoop:
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
                 elif status != "RUNNING":
                     consumer.finish(status)
-                    return
+                    if not consumer.has_postponed:
+                        return
+                    self._pause(_POLL_SECONDS, retries)
                 else:
                     time.sleep(_POLL_SECONDS)
             except Exception as error:
@@ -122,6 +133,15 @@ class DeliveryLoop:
             consumer.finish(None)
         except Exception as error:
             consumer.record_failure(error)
+
+    def _retry_postponed(self, consumer: SinkConsumer, schedule: RetrySchedule, retries: int) -> None:
+        if not consumer.has_postponed or not schedule.is_due(retries):
+            return
+        count = len(consumer.cursor.postponed)
+        has_succeeded = consumer.retry_postponed(_MAX_POSTPONED_SECONDS)
+        schedule.record(retries, has_succeeded=has_succeeded)
+        if has_succeeded or len(consumer.cursor.postponed) < count:
+            self._last_delivery = time.monotonic()
 
     def _pause(self, seconds: float, retries: int) -> None:
         """Wait until the time is over, or until the number of retry requests is not ``retries``."""
@@ -156,6 +176,32 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
     lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
         DeliveryLoop(directory).run(should_stop)
+    finally:
+        lock.release()
+
+
+def verify(directory: Path) -> None:
+    """Open the backend of each sink once, to detect that it lost or deleted the run. Skip a run that is delivered now.
+
+    Args:
+        directory: The run directory.
+
+    Raises:
+        RunNotFoundError: If the directory contains no run.
+    """
+    manifest = Manifest.load(directory)
+    try:
+        lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
+    except LockedError:
+        return
+    try:
+        for entry in manifest.sinks:
+            try:
+                consumer = SinkConsumer(directory, manifest, entry)
+                if not consumer.is_inline:
+                    consumer.verify()
+            except Exception as error:  # the sink is not installed, or its backend is not available
+                _logger.warning("%s: not verified: %s", entry.key, describe_error(error))
     finally:
         lock.release()
 

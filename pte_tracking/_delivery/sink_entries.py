@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 from collections.abc import Iterable, Sequence
@@ -77,7 +78,8 @@ def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -
     """Add entries for sinks to the entries of a run, with values from the environment resolved.
 
     A sink with the same fields as an existing entry keeps that entry, even if the environment has changed, so that a
-    resumed run is delivered to the same destination.
+    resumed run is delivered to the same destination. A sink with other fields and the same destination replaces the
+    fields of the entry.
 
     Args:
         sinks: The configured sinks.
@@ -91,11 +93,26 @@ def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -
         given = _fields(sink)
         if any(entry.name == sink.name and entry.given == given for entry in entries):
             continue
+        resolved = sink.resolve()
+        index = _find_destination(entries, resolved)
+        if index is not None:
+            entries[index] = SinkEntry(entries[index].key, sink.name, _fields(resolved), given)
+            continue
         keys = {entry.key for entry in entries}
         candidates = [sink.name, *(f"{sink.name}-{number}" for number in range(2, len(keys) + 2))]
         key = next(candidate for candidate in candidates if candidate not in keys)
-        entries.append(SinkEntry(key, sink.name, _fields(sink.resolve()), given))
+        entries.append(SinkEntry(key, sink.name, _fields(resolved), given))
     return entries
+
+
+def _find_destination(entries: Sequence[SinkEntry], sink: Sink) -> int | None:
+    for index, entry in enumerate(entries):
+        if entry.name != sink.name:
+            continue
+        with contextlib.suppress(TypeError, ValueError):  # options of another version
+            if type(sink)(**entry.options).destination == sink.destination:
+                return index
+    return None
 
 
 def _is_registered(sink: type[Sink]) -> bool:

@@ -7,20 +7,24 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from pte_tracking._delivery.backlog import SinkBacklog, backlog
+from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
+from pte_tracking._delivery.credentials import read_credentials
+from pte_tracking._delivery.locations import Announcer
 from pte_tracking._store import lock
+from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
 _CHECK_SECONDS = 2.0  # between two checks that the delivery process is alive
+_HANDOVER_CHECK_SECONDS = 0.5  # until the first check after a request for a handover
 _MAX_RESTART_SECONDS = 60.0  # between two restarts
 _MAX_REPEATED_WARNINGS = 5
+_FIRST_REPORT_SECONDS, _REPORT_SECONDS = 2.0, 5.0  # until the first message while waiting for delivery, and the next
 #: Time within which a process hands over a run. Over NFS, a process on another machine may see the request after a
 #: minute.
 _LOCAL_STOP_SECONDS, _REMOTE_STOP_SECONDS = 5.0, 90.0
@@ -43,13 +47,18 @@ class DeliverySupervisor:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        #: Credentials in the environment of the delivery process.
+        self._credentials: dict[str, str] = {}
         self.next_check_time = 0.0
         self._log_start = _size(directory / DELIVERY_LOG)
+        self._announcer = Announcer(directory)
 
     def ensure_running(self) -> None:
         """Start a delivery process if none delivers the run."""
         self.next_check_time = time.time() + _CHECK_SECONDS
+        self._announcer.announce()
         if self._process is not None and self._process.poll() is None:
+            self._renew_credentials()
             return
         if lock.is_held(self._directory / DELIVERY_LOCK):
             return  # a delivery process of an earlier training process continues with this one
@@ -58,10 +67,20 @@ class DeliverySupervisor:
             self.next_check_time = time.time() + pause
             _logger.warning("%s: the delivery process ended, restarting", self._directory)
         self._starts += 1
+        self._credentials = read_credentials()
         try:
             self._process = spawn_delivery(self._directory)
         except OSError as error:
             _logger.error("%s: cannot start the delivery process: %s", self._directory, error)
+
+    def _renew_credentials(self) -> None:
+        """Replace the delivery process if the training process has other credentials now."""
+        if read_credentials() == self._credentials:
+            return
+        self._credentials = read_credentials()
+        self._starts = 0  # the end of the process is no failure
+        self.next_check_time = time.time() + _HANDOVER_CHECK_SECONDS
+        request_handover(self._directory)
 
     def wait(self, timeout: float) -> None:
         """Wait until all events are delivered. Log the pending events otherwise.
@@ -75,17 +94,27 @@ class DeliverySupervisor:
             _logger.error("%s: cannot determine the pending events: %s", self._directory, error)
 
     def _wait_for_delivery(self, timeout: float) -> None:
+        request_time = time.time()
         request_retry(self._directory)
-        deadline = time.monotonic() + timeout
+        start = time.monotonic()
+        next_report = start + _FIRST_REPORT_SECONDS
         manifest = Manifest.load(self._directory)
         pending = backlog(self._directory, manifest)
         try:
-            while pending and time.monotonic() < deadline:
+            while (now := time.monotonic()) < start + timeout and not have_closed_since(
+                self._directory, pending, request_time
+            ):
                 if time.time() > self.next_check_time:
                     self.ensure_running()
+                if now >= next_report:
+                    next_report = now + _REPORT_SECONDS
+                    _logger.info(
+                        "Waiting up to %.0f s for delivery: %s", start + timeout - now, "; ".join(map(str, pending))
+                    )
                 time.sleep(0.02)
                 pending = backlog(self._directory, manifest)
         finally:  # also after Ctrl-C
+            self._announcer.announce()
             self._report_backlog(pending)
 
     def _report_backlog(self, pending: list[SinkBacklog]) -> None:
@@ -135,7 +164,7 @@ def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
     _children[:] = [process for process in _children if process.poll() is None]
     with open(directory / DELIVERY_LOG, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pte_tracking._delivery.process", directory],
+            [*python_command("pte_tracking._delivery.process"), str(directory)],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery.backlog import SinkBacklog, backlog
+from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.process import deliver, verify
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._delivery.supervisor import spawn_delivery
 from pte_tracking._store.discovery import find_run
@@ -55,6 +55,8 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
         return backlog(directory, manifest, size)
 
     if not pending():
+        verify(directory)
+    if not pending():
         return []
     request_retry(directory)
     was_handover_requested = _deliver_or_wait(directory, manifest, timeout, pending)
@@ -68,9 +70,10 @@ def _deliver_or_wait(
     directory: Path, manifest: Manifest, timeout: float, pending: Callable[[], list[SinkBacklog]]
 ) -> bool:
     """Deliver as soon as no other process delivers. Return whether a handover was requested for that."""
+    start_time = time.time()
 
     def should_stop(idle_seconds: float) -> bool:
-        return idle_seconds > timeout or not pending()
+        return idle_seconds > timeout or have_closed_since(directory, pending(), start_time)
 
     request_time, was_handover_requested = time.time(), False
     counts, progress_time = _counts(pending()), time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from pte_tracking._distributed.world import World
 from pte_tracking.reporter import DictSummary, SummaryState
 
@@ -28,17 +30,27 @@ class SharedSummary:
             return summary
         own = summary.state_dict()
         has_new = not own.keys() <= set(self._keys)
-        states = [own.get(key, _EMPTY) for key in self._keys]
-        numbers = (number for state in states for number in (state["n"], state["x"], state["x2"]))
+        numbers = (
+            number
+            for key in self._keys
+            for number in (key in own, *(own.get(key, _EMPTY)[name] for name in _NAMES))  # type: ignore[literal-required]
+        )
         ranks_with_new, *sums = world.all_reduce_sum([has_new, *numbers])
         if ranks_with_new:
             keys_by_rank = world.all_gather("metric keys", list(own))
             self._keys = list(dict.fromkeys([*self._keys, *(key for keys in keys_by_rank for key in keys)]))
             return self.reduce(world, summary)
         total = DictSummary()
-        triples = zip(self._keys, *(iter(sums),) * 3, strict=True)
-        total.load_state_dict({key: SummaryState(n=n, x=x, x2=x2) for key, n, x, x2 in triples if n})
+        per_key = zip(self._keys, *(iter(sums),) * (1 + len(_NAMES)), strict=True)
+        total.load_state_dict(
+            {
+                key: cast(SummaryState, dict(zip(_NAMES, values, strict=True)))
+                for key, ranks, *values in per_key
+                if ranks
+            }
+        )
         return total
 
 
-_EMPTY = SummaryState(n=0, x=0.0, x2=0.0)
+_NAMES = tuple(SummaryState.__annotations__)
+_EMPTY = SummaryState(n=0, x=0.0, x2=0.0, large_x=0.0, large_x2=0.0)

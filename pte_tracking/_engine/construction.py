@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec
 
 from torch import nn
 
 from pte_tracking._distributed.wrappers import named_submodules
 from pte_tracking.reporter import Reporter
+
+_logger = logging.getLogger("pte_tracking")
+
+_P = ParamSpec("_P")
+
+
+def check_positions(*names: str) -> Callable[[Callable[_P, None]], Callable[_P, None]]:
+    """Return a decorator of ``__init__`` that checks the positional arguments of a front end.
+
+    In pytorch-pfn-extras, the optimizers are a positional argument before the number of epochs. Python itself reports
+    only the number of arguments, or an argument that is passed twice.
+
+    Args:
+        names: Names of the positional arguments, among them ``"max_epochs"``.
+    """
+    position = names.index("max_epochs") + 1  # after self
+
+    def decorate(init: Callable[_P, None]) -> Callable[_P, None]:
+        @functools.wraps(init)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> None:
+            class_name = type(args[0]).__name__
+            if len(args) > position:
+                check_max_epochs(args[position], class_name)
+            if len(args) > len(names) + 1:
+                raise TypeError(
+                    f"{class_name}: expected at most {len(names)} positional arguments ({', '.join(names)}), got "
+                    f"{len(args) - 1}. Pass the others by name, such as optimizers=optimizer, "
+                    "iters_per_epoch=len(loader), or out_dir='result'."
+                )
+            init(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def check_extensions(extensions: object) -> None:
+    """Check that the extensions can be iterated.
+
+    Args:
+        extensions: The argument of the front end.
+
+    Raises:
+        TypeError: If they cannot be iterated.
+    """
+    if not isinstance(extensions, Iterable):
+        raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
 
 
 def check_max_epochs(max_epochs: object, class_name: str) -> None:
@@ -24,8 +73,9 @@ def check_max_epochs(max_epochs: object, class_name: str) -> None:
     """
     if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
         raise TypeError(
-            f"max_epochs: expected a number, got {max_epochs!r} of type {type(max_epochs).__name__}. The argument "
-            f"order is {class_name}(models, max_epochs, extensions, optimizers=...)."
+            f"max_epochs: expected a number, got {_describe(max_epochs)}. The argument order is "
+            f"{class_name}({'engine, ' if 'Ignite' in class_name else ''}models, max_epochs, extensions, "
+            "optimizers=...)."
         )
     if not max_epochs > 0:
         raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
@@ -51,6 +101,34 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     return by_name
 
 
+def optimizers_by_name(value: Any) -> dict[str, Any]:
+    """Return optimizers by name. A single optimizer gets the name ``"main"``.
+
+    An object without ``load_state_dict()`` is accepted and reported, because a resume cannot restore it.
+
+    Args:
+        value: An object with ``step()`` and ``state_dict()``, or a mapping of such objects.
+
+    Raises:
+        TypeError: If a name is not a string, or an object has no ``step()`` or no state.
+    """
+    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
+    for name, item in by_name.items():
+        if not isinstance(name, str) or not hasattr(item, "step") or not hasattr(item, "state_dict"):
+            raise TypeError(
+                f"optimizers: expected an optimizer with step() and state_dict(), or a dictionary of optimizers by "
+                f"name, got {name!r}: {item!r}"
+            )
+        if not hasattr(item, "load_state_dict"):
+            _logger.warning(
+                "optimizers: %r (%s) has no load_state_dict(), so that a resume does not restore its state. Add this "
+                "method to resume exactly.",
+                name,
+                type(item).__name__,
+            )
+    return by_name
+
+
 def build_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
     """Return a reporter whose observers are the models and their submodules, as ``main`` and ``main/encoder/0``.
 
@@ -64,3 +142,9 @@ def build_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.
     for name, model in models.items():
         reporter.add_observers("", named_submodules(name, model))
     return reporter
+
+
+def _describe(value: object) -> str:
+    # The representation of an optimizer has many lines.
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= 80 else f'{text[:80]}...'} of type {type(value).__name__}"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import TriggerLike
+from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: Number of iterations per epoch. Defaults to the epoch length of the engine.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -75,6 +78,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         (4, True)
     """
 
+    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @check_positions("engine", "models", "max_epochs", "extensions")
     def __init__(
         self,
         engine: Engine,
@@ -86,7 +91,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,

@@ -7,6 +7,7 @@ of it. Extensions run at the end of the block. State is saved, and the run is en
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -48,12 +49,15 @@ class IterationScope:
         self._extensions = extensions
         self._stop = stop
         self._on_stop = on_stop
-        self._report_scope = owner.reporter.scope({})
+        self._reports = owner.reporter.iteration_reports(
+            lambda: lifecycle.phase in (_RUNNING, _IN_ITERATION), warns=owner.world.rank == 0
+        )
         # Not a phase: a training may end within the block, and its reports are collected until the block ends.
         self._is_reporting = False
         self._is_counted = False
         #: Whether work of the last iteration waits for its end.
         self._is_pending = False
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> None:
         if self._is_pending:
@@ -61,13 +65,14 @@ class IterationScope:
         lifecycle = self._lifecycle
         if lifecycle.phase is not _RUNNING:
             lifecycle.start()
+            self._thread = threading.get_ident()
         # An extension may have ended the training in initialize().
         if lifecycle.phase is _RUNNING:
             lifecycle.phase = _IN_ITERATION
         owner = self._owner
         owner.observation = {}
         owner.measured_keys = _NO_KEYS
-        self._report_scope.enter(owner.observation)
+        self._reports.enter(owner.reporter, owner.observation)
         self._is_reporting = True
         self._is_counted = False
         for name in self.step_optimizers:
@@ -100,7 +105,7 @@ class IterationScope:
         """Stop collecting reports. Has no effect outside an iteration."""
         if self._is_reporting:
             self._is_reporting = False
-            self._report_scope.__exit__(None, None, None)
+            self._reports.leave()
             if self._lifecycle.phase is _IN_ITERATION:
                 self._lifecycle.phase = _RUNNING
 
@@ -121,16 +126,26 @@ class IterationScope:
         if self._stop.should_stop:
             self._on_stop()
 
+    def complete_in_own_thread(self) -> None:
+        """End the last iteration if a snapshot is due, in a single process only and in the thread that trains.
+
+        Ranks save the state together, but one rank may read a property more often than the others. A thread that writes
+        a snapshot reads the list of checkpoints, too.
+        """
+        if self._is_pending and self._owner.world.is_single_process and threading.get_ident() == self._thread:
+            self.complete()
+
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
         self.count()
+        self._reports.collect()
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
-                if entry.runs_each_iteration:
-                    entry.extension(owner)
-                else:
+                if entry.measures:
                     call_and_measure(owner, entry.extension)
+                else:
+                    entry.extension(owner)
         saving = self._extensions.saving
         # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
         due = saving and [
@@ -149,7 +164,7 @@ class IterationScope:
 
 
 def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
-    """Call an extension that does not run in each iteration, and add the keys that it reports to ``measured_keys``.
+    """Call an extension that does not report in each iteration, and add the keys that it reports to ``measured_keys``.
 
     Args:
         owner: The manager.

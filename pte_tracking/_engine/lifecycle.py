@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-import warnings
 from typing import Any, Protocol
 
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
@@ -14,7 +14,6 @@ from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
-from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
@@ -73,7 +72,7 @@ class Lifecycle:
         owner: The manager; passed to the extensions.
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
-        needs_log_report: Whether to warn at the start if no extension writes reported values to the run.
+        options: Options of the optimizers that the script gives.
 
     Attributes:
         phase: The current phase.
@@ -82,7 +81,7 @@ class Lifecycle:
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, *, needs_log_report: bool
+        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -90,7 +89,7 @@ class Lifecycle:
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
-        self._needs_log_report = needs_log_report
+        self._options = options
 
     @property
     def is_ended(self) -> bool:
@@ -140,6 +139,7 @@ class Lifecycle:
             )
         self._owner.run.close_completed_run()
         self._join(call)
+        self._options.begin_restore()
 
     def open(self) -> None:
         """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
@@ -168,14 +168,9 @@ class Lifecycle:
         if self._stop.should_stop:
             owner.close()
             self.check_runnable()
-        if self._needs_log_report and owner.world.rank == 0 and not self._extensions.has(LogReport):
-            warnings.warn(
-                "Sinks are configured, but no extension is a LogReport, so that no reported value is logged. "
-                "Add extensions.LogReport().",
-                stacklevel=4,
-            )
         self._check_ranks("the first iteration")
         owner.run.rewind()
+        self._options.report(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
@@ -188,8 +183,6 @@ class Lifecycle:
             self._extensions.initialize(owner)
             with owner.reporter.scope(owner.observation):
                 self._extensions.call_before_training(owner)
-            if owner.is_before_training and owner.observation:
-                self._log_initial_row()
             if not owner.is_before_training:
                 # The resumed training initialized its extensions before its first iteration.
                 rng.set_state(random_state)
@@ -267,12 +260,6 @@ class Lifecycle:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
         if error := self.finalize():
             raise error
-
-    def _log_initial_row(self) -> None:
-        """Log the values that were reported before the first iteration, at step 0."""
-        for extension in self._extensions:
-            if isinstance(extension, LogReport) and self._owner.world.rank == 0:
-                extension(self._owner)
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

@@ -12,19 +12,27 @@ from torch import nn, optim
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
-from pte_tracking._engine.construction import build_reporter, check_max_epochs, stateful_by_name
+from pte_tracking._engine.construction import (
+    build_reporter,
+    check_extensions,
+    check_max_epochs,
+    check_positions,
+    optimizers_by_name,
+    stateful_by_name,
+)
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
-from pte_tracking._engine.resume_message import log_resume
-from pte_tracking._engine.resuming import resume_training
+from pte_tracking._engine.restorable_training import RestorableTraining
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
-from pte_tracking._store.events import Checkpoint, Status
+from pte_tracking._store.events import Status
 from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
@@ -32,7 +40,7 @@ from pte_tracking.triggers import get_trigger
 _Batch = TypeVar("_Batch")
 
 
-class ExtensionsManager(TrainingProgress):
+class ExtensionsManager(RestorableTraining):
     """Manager that runs extensions around the iterations of a user's training loop.
 
     At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
@@ -51,7 +59,8 @@ class ExtensionsManager(TrainingProgress):
             or the ``epoch_size`` passed to :meth:`run_iteration`.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
@@ -95,6 +104,8 @@ class ExtensionsManager(TrainingProgress):
         (4, 2, True)
     """
 
+    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @check_positions("models", "max_epochs", "extensions")
     def __init__(
         self,
         models: nn.Module | Mapping[str, nn.Module],
@@ -105,7 +116,7 @@ class ExtensionsManager(TrainingProgress):
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,
@@ -114,10 +125,12 @@ class ExtensionsManager(TrainingProgress):
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         check_max_epochs(max_epochs, type(self).__name__)
+        check_directory("out_dir", out_dir)
+        check_extensions(extensions)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
-        self.optimizers: Mapping[str, optim.Optimizer] = stateful_by_name("optimizers", optimizers or {})
+        self.optimizers: Mapping[str, optim.Optimizer] = optimizers_by_name({} if optimizers is None else optimizers)
         self.max_epochs = max_epochs
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
@@ -126,10 +139,9 @@ class ExtensionsManager(TrainingProgress):
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
         self._extensions = ExtensionRegistry(self.world.rank)
-        if not isinstance(extensions, Iterable):
-            raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, needs_log_report=bool(sinks))
+        options = OptimizerOptions(self.optimizers)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,
@@ -142,12 +154,16 @@ class ExtensionsManager(TrainingProgress):
             world_size=self.world.size,
         )
         self.run.hold()
+        self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
+        progress = self.updater
+        self.run.current_step = lambda: progress.iteration
         self._state = TrainingState(
             self.models,
             self.optimizers,
             stateful_by_name("state_objects", state_objects or {}),
+            options=options,
             extensions=self._extensions,
             progress=self.updater,
             stop=self._stop,
@@ -162,9 +178,10 @@ class ExtensionsManager(TrainingProgress):
 
         Outside an iteration, reading this property ends the last iteration, and the run if the training should stop.
         """
-        # Ranks save the state together, but one rank may read this property more often than the others.
-        if self._stop.should_stop or self.world.is_single_process:
+        if self._stop.should_stop:
             self._iteration_scope.complete()
+        else:
+            self._iteration_scope.complete_in_own_thread()
         return self._stop.should_stop
 
     @property
@@ -302,53 +319,6 @@ class ExtensionsManager(TrainingProgress):
             self.close()
         else:
             self._lifecycle.fail(error)
-
-    # -- state ---------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the complete training state: tensors and plain values only.
-
-        Raises:
-            TypeError: If the state of a part contains anything else. The message names its position.
-        """
-        return self._state.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state and continue its run, before the first iteration.
-
-        Args:
-            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
-
-        Raises:
-            RuntimeError: If the training has already started or ended.
-            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
-                differences, and nothing is restored.
-        """
-        self._lifecycle.begin_restore("load_state_dict()")
-        self._state.load_state_dict(state)
-
-    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
-        """Restore a snapshot and continue its run, before the first iteration.
-
-        Args:
-            source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
-                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
-                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
-
-        Returns:
-            The checkpoint that was restored; None if there is no snapshot. Then the run restarts at its beginning.
-
-        Raises:
-            SnapshotError: If the snapshot is damaged or not a snapshot.
-            LookupError: If the checkpoint does not exist.
-            RuntimeError: If the training has already started or ended.
-            ValueError: If the snapshot belongs to another training.
-        """
-        self._lifecycle.begin_restore("resume()")
-        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
-        if checkpoint is not None and self.world.rank == 0:
-            log_resume(self, checkpoint, self._stop.should_stop)
-        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 

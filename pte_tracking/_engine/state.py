@@ -9,6 +9,7 @@ from torch import nn, optim
 
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
@@ -38,6 +39,7 @@ class TrainingState:
         models: Models by name.
         optimizers: Optimizers by name.
         state_objects: Other objects with a state by name.
+        options: Options of the optimizers that the script gives.
         extensions: The extensions and their triggers.
         progress: Progress of the training.
         stop: The stop condition.
@@ -52,6 +54,7 @@ class TrainingState:
         optimizers: Mapping[str, optim.Optimizer],
         state_objects: Mapping[str, StateObject],
         *,
+        options: OptimizerOptions,
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
@@ -65,6 +68,7 @@ class TrainingState:
             "optimizers": optimizers,
             "state_objects": state_objects,
         }
+        self._options = options
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
@@ -116,9 +120,11 @@ class TrainingState:
         )
         for part, objects in self._parts.items():
             for name, item in objects.items():
-                item.load_state_dict(local_state[part][name])
+                if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
+                    item.load_state_dict(local_state[part][name])
         self._extensions.load_state_dict(local_state["extensions"])
         manager_state = local_state["manager"]
+        self._options.load_state_dict(manager_state["optimizer_options"])
         is_resized = manager_state["world_size"] != self._world.size
         self._progress.load_state_dict(manager_state, is_resized)
         self._stop.load_state_dict(manager_state, self._progress)
@@ -130,6 +136,7 @@ class TrainingState:
             **self._progress.state_dict(),
             **self._stop.state_dict(),
             "data": self._loaders.state_dict(),
+            "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
 

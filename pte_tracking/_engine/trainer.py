@@ -13,6 +13,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.events import Checkpoint
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
@@ -26,11 +27,12 @@ class Trainer:
     Args:
         updater: Updater that performs the updates, such as :class:`~pte_tracking.updaters.StandardUpdater`.
         stop_trigger: Trigger that stops the training, such as ``(20, "epoch")``.
-        out_dir: Run directory. Defaults to ``"result"``.
+        out_dir: Run directory, also accepted as ``out``. Defaults to ``"result"``.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
-        params: Hyperparameters to log. Nested ones are flattened with ``/``. Defaults to none.
+        params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
+            Defaults to none.
         tags: Tags of the run. Defaults to none.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
             Defaults to none.
@@ -66,6 +68,8 @@ class Trainer:
         4
     """
 
+    @accept_names(out="out_dir")
+    @refuse_names(writer=NO_WRITERS)
     def __init__(
         self,
         updater: Updater,
@@ -74,7 +78,7 @@ class Trainer:
         extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
         *,
         sinks: Iterable[str | Sink] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
-from pte_tracking._store.files import safe_file_name, write_atomically
+from pte_tracking._runs.artifact_copy import copy_artifact
+from pte_tracking._store.files import absolute_path, safe_file_name, write_atomically
 from pte_tracking._store.layout import ARTIFACTS
 from pte_tracking._store.values import check_key
 
 _logger = logging.getLogger("pte_tracking")
+
+_MAX_NAMES = 5
 
 
 def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) -> str | None:
@@ -60,15 +62,18 @@ def read_artifact(source: Path, directory: Path, *, is_held: bool) -> ArtifactCo
 
     Raises:
         FileNotFoundError: If ``source`` does not exist.
+        ValueError: If ``source`` is neither a file nor a directory.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"path: {str(source)!r} does not exist")
+    if not source.is_file() and not source.is_dir():
+        raise ValueError(f"path: expected a file or directory, got {str(source)!r}, which is a pipe, socket, or device")
     content = ArtifactContent()
     content.path = source
-    if is_held and directory not in source.parents and source.exists():
+    if is_held and directory not in source.parents:
         folder = content.enter_context(tempfile.TemporaryDirectory(prefix="pte-artifact-"))
         content.path = Path(folder, source.name)
         _copy(source, content.path)
-    elif not source.exists():
-        raise FileNotFoundError(f"path: {str(source)!r} does not exist")
     return content
 
 
@@ -106,15 +111,19 @@ def relative_path(directory: Path, path: str | os.PathLike[str]) -> str:
         TypeError: If ``path`` is not a path.
         ValueError: If ``path`` is not in the run directory.
     """
-    whole = Path(os.path.abspath(directory / path))
+    whole = absolute_path(directory / path, directory)
     if directory not in whole.parents:
         raise ValueError(f"path: {str(path)!r} is not in the run directory {str(directory)!r}")
     return check_key(whole.relative_to(directory).as_posix(), "path")
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)
+    left_out = copy_artifact(source, target)
+    if left_out:
+        more = f" and {len(left_out) - _MAX_NAMES} more" if len(left_out) > _MAX_NAMES else ""
+        _logger.warning(
+            "The copy of artifact %r in the run lacks: %s%s. To keep these entries, log them separately.",
+            str(source),
+            ", ".join(left_out[:_MAX_NAMES]),
+            more,
+        )

@@ -27,6 +27,7 @@ from pte_tracking._store.layout import (
     MANIFEST,
     PREVIOUS,
     WRITER_LOCK,
+    check_is_local,
 )
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format, update_manifest
 from pte_tracking._store.values import to_text
@@ -52,6 +53,24 @@ class DirectoryInUseError(RuntimeError):
         ...             print("in use")
         in use
     """
+
+
+def check_directory(argument: str, directory: object) -> None:
+    """Check a path that is passed as run directory.
+
+    Args:
+        argument: Name of the argument.
+        directory: The path.
+
+    Raises:
+        TypeError: If it is not a path.
+        ValueError: If it is empty or a URL.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
+    if not os.fspath(directory):
+        raise ValueError(f"{argument}: expected a non-empty path, got ''. Pass '.' for the current directory.")
+    check_is_local(directory, argument)
 
 
 def lock_directory(directory: Path) -> lock.Lock:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
-from pte_tracking._store.events import AnyEvent, Checkpoint, Scalar
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Scalar
 
 _T = TypeVar("_T")
 Writer: TypeAlias = "RunWriter | NullWriter | HeldWriter"
@@ -90,6 +90,10 @@ class HeldWriter:
             RuntimeError: Always.
         """
         raise RuntimeError("The run has no position before it is opened. Call open() first.")
+
+    def latest_values(self) -> dict[str, Number]:
+        """Return no values."""
+        return {}
 
     def sync(self) -> None:
         """Do nothing."""

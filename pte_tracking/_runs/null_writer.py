@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
-from pte_tracking._store.events import AnyEvent, Checkpoint, Scalar, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Scalar, Status
 from pte_tracking._store.manifest import Manifest
 
 _logger = logging.getLogger("pte_tracking")
@@ -87,6 +87,10 @@ class NullWriter:
         if self._parent is None or self._parent.writer is None:
             raise RuntimeError("The position of the run is available on rank 0 only. Call position() there.")
         return self._parent.writer.position(step)
+
+    def latest_values(self) -> dict[str, Number]:
+        """Return no values."""
+        return {}
 
     def sync(self) -> None:
         """Do nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._distributed import environment
-from pte_tracking._runs.directory import Claim, current_manifest, read_start_position
+from pte_tracking._runs.directory import Claim, check_directory, current_manifest, read_start_position
 from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
@@ -20,7 +20,8 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.values import check_key, flatten_params, to_texts
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, to_texts
 from pte_tracking.sinks import Sink
 
 
@@ -32,7 +33,7 @@ class RunReader:
         directory: str | os.PathLike[str],
         *,
         sinks: Iterable[str | Sink] = ("json",),
-        params: Mapping[str, Any] | None = None,
+        params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
         resume: bool = False,
@@ -40,13 +41,11 @@ class RunReader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"directory: expected a path, got {directory!r} of type {type(directory).__name__}")
-        if not os.fspath(directory):
-            raise ValueError("directory: expected a non-empty path, got ''. Pass '.' for the current directory.")
-        self.directory = Path(os.path.abspath(directory))
+        check_directory("directory", directory)
+        # The run stays in this directory if a symbolic link to it changes while the training runs.
+        self.directory = Path(os.path.realpath(directory))
         self._sinks = check_sinks(sinks)
-        self._params = flatten_params(params or {})
+        self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
         self._name = name if name is None else check_key(name, "name")
         self._resume = resume
@@ -56,6 +55,8 @@ class RunReader:
         self.after_rewind: list[Callable[[], object]] = []
         #: Returns whether the training of the run is complete, so that another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
+        #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
+        self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
         self.describe_progress: Callable[[], str] | None = None
         #: None on rank 0 before the run is opened, and on every rank after the run has ended.
@@ -155,9 +156,16 @@ class RunReader:
         Returns:
             Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
         """
+        if self.before_checkpoints is not None:
+            self.before_checkpoints()
         if isinstance(self._writer, RunWriter | NullWriter) and self.is_open:
             return self._writer.checkpoints()
         return list_checkpoints(self.directory)
+
+    @property
+    def latest_values(self) -> dict[str, events.Number]:
+        """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
+        return {} if self._writer is None else self._writer.latest_values()
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

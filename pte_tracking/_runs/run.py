@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pte_tracking._runs import attachments, media
-from pte_tracking._runs.base import RunBase
-from pte_tracking._runs.confusion_matrix import confusion_figure
+from pte_tracking._runs import attachments
 from pte_tracking._runs.held_writer import HeldWriter
+from pte_tracking._runs.run_media import RunMedia
 from pte_tracking._store import events
-from pte_tracking._store.events import AnyEvent, Checkpoint, Number
-from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
-from pte_tracking._store.values import check_key, check_step, flatten_params, to_numbers, to_progress, to_text, to_texts
+from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.files import absolute_path
+from pte_tracking._store.layout import check_file_name
+from pte_tracking._store.params import flatten_params
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_texts
 
 
-class Run(RunBase):
+class Run(RunMedia):
     """Training run that is logged to a directory and delivered to sinks.
 
     The first logged value or :meth:`open` locks the directory and archives an earlier run in it. The run ends with
@@ -30,7 +31,7 @@ class Run(RunBase):
     Args:
         directory: Run directory. It is created if it does not exist.
         sinks: Names of installed sinks, or configured :class:`~pte_tracking.sinks.Sink` objects.
-        params: Hyperparameters. Nested names are joined with ``/``.
+        params: Hyperparameters; see :meth:`log_params`.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
         resume: Whether to continue the run in the directory, if there is one.
@@ -40,7 +41,9 @@ class Run(RunBase):
         world_size: Number of ranks. Defaults to that of ``torch.distributed``, the variable ``WORLD_SIZE``, or 1.
 
     Attributes:
-        directory: Absolute path of the run directory.
+        directory: Absolute path of the run directory, without symbolic links.
+        current_step: Function that returns the step of media that are logged without one. A manager sets it to its
+            iteration.
         before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
 
     Raises:
@@ -90,6 +93,7 @@ class Run(RunBase):
             to_progress("elapsed_time", elapsed_time),
             log,
             sinks if sinks is None else _check_names(sinks),
+            explicit=True,
         )
 
     def log_row(
@@ -98,39 +102,45 @@ class Run(RunBase):
         step: int,
         epoch: Number | None,
         elapsed_time: Number | None,
-        log: str,
+        log: str | None,
         sinks: list[str] | None,
+        measured: list[str] | None = None,
+        explicit: bool = False,
     ) -> None:
-        """Log a row of metrics without checking the values.
-
-        This method is faster than :meth:`log_metrics`, which describes the arguments.
+        """Log a row of metrics as :meth:`log_metrics` does, without checking the values, which takes less time.
 
         Args:
             values: Python numbers by key.
             step: Number of completed iterations.
-            epoch: Number of completed epochs. None if the epoch length is not set.
+            epoch: Number of completed epochs, or None.
             elapsed_time: Training time in seconds, or None.
-            log: File name of the JSON log.
+            log: File name of the JSON log. None for data points that belong to no row.
             sinks: Names of the sinks, or None for all sinks.
-
-        Raises:
-            ValueError: If ``log`` is invalid.
-            RuntimeError: If the run has ended.
+            measured: Keys whose data points other calls log, or None.
+            explicit: Whether the user logs the row, and not a LogReport.
         """
-        if log not in self._logs:
+        if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
-        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        self._last_step = step
+        writer = self._writer or self._opened()
+        writer.add(events.Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: object) -> None:
         """Log hyperparameters.
 
+        Strings, booleans, None, integers of at most 64 bits, and finite numbers are recorded as they are. Other values
+        are recorded as a text that is the same in every process: functions and classes by their qualified names, sets
+        in sorted order, arrays as nested lists, and objects by their ``str()`` without memory addresses.
+
         Args:
-            params: Parameters by name. Nested names are joined with ``/``.
+            params: Mapping, dataclass, ``argparse.Namespace``, named tuple, or object of OmegaConf, pydantic, or attrs.
+                Names of nested ones are joined with ``/``. A value is shortened to 1,000 items and 65,536 characters,
+                which is logged.
 
         Raises:
-            TypeError: If ``params`` is not a mapping.
-            ValueError: If a name is empty, or two joined names are equal.
+            TypeError: If ``params`` has no fields.
+            ValueError: If a name is empty, two joined names are equal, or there are more than 10,000 parameters.
             RuntimeError: If the run has ended.
         """
         if flat := flatten_params(params):
@@ -149,92 +159,6 @@ class Run(RunBase):
         """
         if texts := to_texts(tags):
             self._append(events.Tags, texts)
-
-    def log_figure(self, key: str, figure: Any, step: int) -> None:
-        """Log a figure. A later figure with the same key and step replaces it.
-
-        Args:
-            key: Name of the figure.
-            figure: Matplotlib figure, or the bytes of a PNG file.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        media.check_figure(figure)
-        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(figure))
-
-    def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log an image.
-
-        Args:
-            key: Name of the image.
-            image: PIL image, array ``(height, width[, channels])``, tensor ``([channels, ]height, width)``, or the
-                bytes of a PNG file. Array values are integers from 0 to 255 or floats from 0 to 1.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty, or the image has the wrong shape.
-            RuntimeError: If the run has ended.
-        """
-        self._add_picture(events.Image, IMAGES, key, step, lambda: media.image_png(image))
-
-    def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
-        """Log a confusion matrix as a figure. This method requires matplotlib.
-
-        Args:
-            key: Name of the figure.
-            matrix: Counts as an array or tensor of shape ``(classes, classes)``. Rows are true classes, and columns are
-                predicted classes.
-            step: Number of completed iterations.
-            labels: Class names. None labels the classes with their indices.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            TypeError: If ``key`` or ``step`` has the wrong type.
-            ValueError: If ``key`` is empty, ``matrix`` is not square or contains invalid counts, or the number of
-                labels is wrong.
-            RuntimeError: If the run has ended.
-        """
-        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(confusion_figure(matrix, labels)))
-
-    def log_histogram(self, key: str, values: Any, step: int) -> None:
-        """Log the distribution of the finite values of an array or tensor.
-
-        Args:
-            key: Name of the histogram.
-            values: Array or tensor of any shape. Nothing is logged if it has no finite values.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If ``key`` or ``step`` has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        key, step = check_key(key), check_step(step)
-        self._opened().add_deferred(
-            events.Histogram, lambda: media.histogram(values), lambda bins: None if bins is None else (key, step, *bins)
-        )
-
-    def log_text(self, key: str, text: str, step: int = 0) -> None:
-        """Log a text.
-
-        Args:
-            key: Name of the text.
-            text: The text. Backends that support Markdown render it.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
-        self._append(events.Text, check_key(key), check_step(step), to_text(text))
 
     def log_dataset(self, name: str, digest: str, *, context: str = "train", source: str = "") -> None:
         """Log a dataset that the run uses. Its content is not copied.
@@ -257,20 +181,24 @@ class Run(RunBase):
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
         """Log a file or directory. It is copied into the run directory unless it is located there.
 
+        In a directory, a link to a file is copied as the file. Links to directories, links to nothing, unreadable
+        files, and pipes are left out, which is logged.
+
         Args:
-            path: File or directory. Ranks other than 0 do not read it.
+            path: File or directory, or a link to it. Ranks other than 0 do not read it.
             artifact_path: Directory in which backends show the artifact. Empty for the top level.
 
         Raises:
             TypeError: If ``path`` is not a path.
             FileNotFoundError: If ``path`` does not exist.
-            ValueError: If ``path`` contains the run directory, or ``artifact_path`` is not a relative path below it.
+            ValueError: If ``path`` contains the run directory or is neither a file nor a directory, or
+                ``artifact_path`` is not a relative path below the run directory.
             RuntimeError: If the run has ended.
         """
-        source = Path(os.path.abspath(path))
+        source = absolute_path(path, self.directory)
         if artifact_path:
             check_file_name(artifact_path, "artifact_path")
-        if source in (self.directory, *self.directory.parents):
+        if Path(os.path.realpath(source)) in (self.directory, *self.directory.parents):
             raise ValueError(f"path: {str(path)!r} contains the run directory. Pass the files to keep instead.")
 
         writer = self._opened()
@@ -333,19 +261,6 @@ class Run(RunBase):
         writer = self._opened()
         writer.add(events.CheckpointRemoved, *fields)
         writer.write_checkpoint_list()
-
-    def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        (self._writer or self._opened()).add(kind, *fields)
-
-    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, render: Callable[[], bytes]) -> None:
-        """Add an event with a PNG file that is rendered only by the process that writes the run."""
-        key, step = check_key(key), check_step(step)
-
-        def store(png: bytes) -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, step, png)
-            return None if path is None else (key, step, path)
-
-        self._opened().add_deferred(kind, render, store)
 
 
 def _check_names(sinks: object) -> list[str]:

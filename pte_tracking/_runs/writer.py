@@ -16,9 +16,10 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.row_history import RowHistory
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
-from pte_tracking._store.events import AnyEvent, Checkpoint, RunEnded, Scalar, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -71,8 +72,13 @@ class RunWriter:
         self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
-        #: Effective checkpoints by path, kept in memory because reading a long journal takes time.
-        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
+        self._load_checkpoints()
+
+    def _load_checkpoints(self) -> None:
+        """Read the effective checkpoints, which are kept in memory because reading a long journal takes time."""
+        checkpoints = list_checkpoints(self._directory)
+        self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
+        self._rows = RowHistory(checkpoints[-1].values if checkpoints else {})
 
     def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
         """Append the events that start a session.
@@ -100,7 +106,9 @@ class RunWriter:
                 self._journal.repeat(event)
             for inline in self._inline:
                 inline.catch_up()
-            self._checkpoints = {checkpoint.path: checkpoint for checkpoint in list_checkpoints(self._directory)}
+            self._load_checkpoints()
+            for event in repeated:
+                self._note(event)
 
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
@@ -117,8 +125,10 @@ class RunWriter:
                 return
             if self._rewind_target:
                 self._unrewound_events.append(event)
-            if kind is not events.Metrics:
-                self._update_checkpoints(event)
+            if isinstance(event, events.Metrics):
+                self._rows.add(event)
+            else:
+                self._note(event)
             for inline in self._inline:
                 inline.deliver_event(event, start, self._journal.position)
         if self._supervisor and event.time > self._supervisor.next_check_time:
@@ -138,6 +148,11 @@ class RunWriter:
         fields = store(render())
         if fields is not None:
             self.add(kind, *fields)
+
+    def latest_values(self) -> dict[str, Number]:
+        """Return the metrics that were logged last, by key, independent of their steps."""
+        with self._append_lock:
+            return self._rows.latest_values()
 
     def position(self, step: int) -> RunPosition:
         """Return the current position after ``step`` completed iterations, or that of the pending rewind."""
@@ -228,8 +243,11 @@ class RunWriter:
         if self._supervisor:
             self._supervisor.wait(timeout)
 
-    def _update_checkpoints(self, event: AnyEvent) -> None:
-        if isinstance(event, Checkpoint):
+    def _note(self, event: AnyEvent) -> None:
+        """Remember a row, a checkpoint, or the removal of one."""
+        if isinstance(event, events.Metrics):
+            self._rows.add(event)
+        elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)

@@ -86,14 +86,16 @@ def _model_differences(path: str, model: nn.Module, saved: Mapping[str, Any]) ->
 
 
 def _optimizer_differences(path: str, optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> Iterator[str]:
-    saved_sizes = [len(group["params"]) for group in saved.get("param_groups", ())]
+    if not hasattr(optimizer, "param_groups") or "param_groups" not in saved:
+        return  # An object that wraps an optimizer decides which states it accepts.
+    saved_sizes = [len(group["params"]) for group in saved["param_groups"]]
     current_sizes = [len(group["params"]) for group in optimizer.param_groups]
     if current_sizes != saved_sizes:
         yield f"{path}: group sizes are {saved_sizes} in the snapshot, {current_sizes} in the optimizer"
         return
-    for group, saved_group in zip(optimizer.param_groups, saved.get("param_groups", ()), strict=True):
+    for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         # A newer torch may have added keys. Only another optimizer class replaces keys by others.
-        missing = [name for name in optimizer.defaults if name not in saved_group]
+        missing = [name for name in getattr(optimizer, "defaults", ()) if name not in saved_group]
         unexpected = [name for name in saved_group if name not in group and name not in _SCHEDULER_KEYS]
         if missing and unexpected:
             yield (

@@ -107,12 +107,13 @@ class SnapshotDetails(NamedTuple):
     Attributes:
         step: Number of completed iterations.
         epoch: The same in epochs; None if the epoch length is not set.
-        observation: Values reported in the iteration. They may still be tensors on a device.
+        values: Latest known values by key, those reported in the iteration included. They may still be tensors on a
+            device.
     """
 
     step: int
     epoch: float | None
-    observation: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 class SnapshotJob(StateJob):
@@ -163,7 +164,7 @@ class SnapshotJob(StateJob):
         # A published snapshot refers to a journal position, so the journal has to be durable first.
         self._run.sync()
         # A conversion may wait for a device. The training does not wait for it here.
-        self.state["values"] = to_numbers(self._details.observation)
+        self.state["values"] = to_numbers(self._details.values)
 
 
 class ObjectSnapshotJob(StateJob):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pte_tracking._distributed.sharding import is_sharded
+from pte_tracking.reporter import WeightedValue
 
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 _SEQUENCES = (list, tuple, set)
@@ -40,6 +41,8 @@ def to_plain(value: Any, path: str = "") -> Any:
         return value
     if isinstance(value, Tensor):
         return _tensor(value, path)
+    if kind is WeightedValue:
+        return float(value)
     if kind in _MAPPINGS:
         return _mapping(value, path)
     if kind in _SEQUENCES:

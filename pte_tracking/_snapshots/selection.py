@@ -18,6 +18,7 @@ from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
+from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import check_format
@@ -100,7 +101,7 @@ def _candidates(
         return _candidates_by_value(run, best)
     if isinstance(source, str) and re.match(r"[A-Za-z][\w+.-]+:/", source) and not Path(source).exists():
         return [_fetch(run, source)]
-    return [_Candidate(Path(os.path.abspath(source)))]
+    return [_Candidate(absolute_path(source, run.directory))]
 
 
 def _load(candidate: _Candidate, world: World) -> SelectedSnapshot:

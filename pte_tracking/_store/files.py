@@ -10,6 +10,18 @@ from pathlib import Path
 _CHUNK_BYTES = 1 << 20
 
 
+def absolute_path(path: str | os.PathLike[str], directory: Path) -> Path:
+    """Return an absolute path: below a directory if the path leads there through symbolic links.
+
+    Args:
+        path: Path. The last part may be a symbolic link, which is not followed.
+        directory: Real path of the directory.
+    """
+    whole = Path(os.path.abspath(path))
+    real = Path(os.path.realpath(whole.parent), whole.name)
+    return real if directory in real.parents and directory not in whole.parents else whole
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file atomically.
 

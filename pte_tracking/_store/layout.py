@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import PurePosixPath
 
 from pte_tracking._store.values import check_key
@@ -27,6 +29,27 @@ CONTROL_LOCK = "delivery/control.json.lock"
 RESERVED_NAMES = frozenset(
     {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY}
 )
+
+#: Scheme of a URL. ``Path("s3://bucket")`` has only one slash.
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+
+
+def check_is_local(path: str | os.PathLike[str], argument: str) -> None:
+    """Check that a path is not the URL of an object store, which would become a local directory such as ``s3:``.
+
+    Args:
+        path: Path of a directory.
+        argument: Name of the argument, for the error message.
+
+    Raises:
+        ValueError: If the path begins with a scheme such as ``s3://``.
+    """
+    text = os.fsdecode(path)
+    if _SCHEME.match(text):
+        raise ValueError(
+            f"{argument}: expected a local directory, got the URL {text!r}. Pass a local directory. To keep the run in "
+            "an object store, add a sink that uploads it, such as sinks=['json', 'mlflow']."
+        )
 
 
 def check_file_name(name: object, argument: str) -> str:

@@ -1,13 +1,16 @@
 """File locks that end with their process.
 
-The locks are POSIX record locks, because forked children, such as the workers of a data loader, do not inherit them. A
-lock held by ``flock``, which lock libraries use, would outlive a killed training process while one of its workers is
-alive. Closing *any* descriptor of a locked file releases a POSIX lock, so only this module opens lock files, and it
-checks a table of the locks of this process first.
+On Linux, the locks are open file description locks, so that copying or hashing a lock file does not release the lock of
+this process. Forked children, such as the workers of a data loader, close the descriptor at once. Otherwise, a lock
+would outlive a killed training process while one of its workers is alive. Other systems use POSIX record locks. Forked
+children do not inherit them, but closing *any* descriptor of a locked file releases them, so this module checks a table
+of the locks of this process before it opens a lock file. Both kinds exclude each other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import struct
@@ -24,11 +27,18 @@ _PROC = Path("/proc")
 _MAX_RECORD_BYTES = 4096
 _MAX_READS = 100  # of a lock file, until its holder has written its record
 _READ_SECONDS = 0.01  # between two reads
+_HELD_ERRORS = (errno.EACCES, errno.EAGAIN)
+_UNSUPPORTED_ERRORS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+#: Type, origin, start, length and process ID of a lock: ``struct flock``.
+_LINUX_LOCK = struct.Struct("hhqqi")
 
 _Result = TypeVar("_Result")
 
 #: Locks of this process, by resolved path.
 _own_locks: dict[Path, Lock] = {}
+#: Descriptors that may hold a lock.
+_locked_fds: set[int] = set()
 #: Prevents a thread from closing a descriptor of a file that another thread is about to lock. Reentrant, because a run
 #: that the garbage collector ends at any time releases its lock.
 _table_lock = threading.RLock()
@@ -69,6 +79,10 @@ class LockHolder(msgspec.Struct, frozen=True):
             and self.start_time == _start_time(self.pid)
         )
 
+    def has_ended(self) -> bool:
+        """Whether the holder ran on this machine and in this PID namespace, and has ended."""
+        return self.shares_process_ids(LockHolder.current()) and not self.is_local_process()
+
     def shares_process_ids(self, other: LockHolder) -> bool:
         """Whether both holders run on the same machine and in the same PID namespace."""
         own = (self.host, self.boot_id, self.pid_namespace)
@@ -98,11 +112,11 @@ class Lock:
 
     Raises:
         LockedError: If another live process, or this process, holds the lock.
-        OSError: If the lock file cannot be written.
+        OSError: If the file system has no locks, or the lock file cannot be written or is a symbolic link.
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
-        self._path = path.resolve()
+        self._path = _real_path(path)
         deadline = time.monotonic() + timeout
         while (other := self._acquire()) is not None:
             if time.monotonic() > deadline:
@@ -114,27 +128,48 @@ class Lock:
         with _table_lock:
             if self._path in _own_locks:
                 return LockHolder.current()
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            _locked_fds.add(self._fd)
             try:
-                while not _try_lock(self._fd):
-                    if other := _holder(self._fd):
-                        os.close(self._fd)
-                        return other
+                if other := self._lock_or_find_holder():
+                    self._close()
+                    return other
                 # Overwriting before truncating keeps the block of the file, which may be the last one on a full disk.
                 record = msgspec.json.encode(LockHolder.current()) + b"\n"
                 os.pwrite(self._fd, record, 0)
                 os.ftruncate(self._fd, len(record))
             except OSError:
-                os.close(self._fd)
+                self._close()
                 raise
             _own_locks[self._path] = self
             return None
+
+    def _lock_or_find_holder(self) -> LockHolder | None:
+        try:
+            for _ in range(_MAX_READS):
+                if _try_lock(self._fd):
+                    return None
+                if other := _holder(self._fd):
+                    return other
+            return LockHolder()
+        except OSError as error:
+            if error.errno in _UNSUPPORTED_ERRORS:
+                raise OSError(
+                    f"{self._path.parent}: this file system does not support file locks ({error.strerror}). Locks "
+                    "prevent two trainings from writing to one directory. Choose a directory on another file system, "
+                    "such as a local disk, or mount this one with locks (Lustre: option flock)."
+                ) from None
+            raise
 
     def release(self) -> None:
         """Release the lock. The file remains, because removing it would let two processes lock files of one name."""
         with _table_lock:
             if _own_locks.pop(self._path, None):
-                os.close(self._fd)
+                self._close()
+
+    def _close(self) -> None:
+        _locked_fds.discard(self._fd)
+        os.close(self._fd)
 
 
 def holder(path: Path) -> LockHolder | None:
@@ -155,18 +190,26 @@ def is_held(path: Path) -> bool:
 
 
 def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Result) -> _Result | None:
-    path = path.resolve()
+    path = _real_path(path)
     with _table_lock:
         if path in _own_locks:
             return own_result
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         try:
             return query(fd)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED_ERRORS:  # no process holds a lock
+                return None
+            raise
         finally:
             os.close(fd)
+
+
+def _real_path(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _holder(fd: int) -> LockHolder | None:
@@ -175,7 +218,7 @@ def _holder(fd: int) -> LockHolder | None:
         if (pid := _holding_pid(fd)) is None:
             return None
         recorded = _read_record(fd)
-        if recorded is not None and (pid <= 0 or recorded.pid == pid):
+        if recorded is not None and (recorded.pid == pid or (pid <= 0 and not recorded.has_ended())):
             return recorded
         time.sleep(_READ_SECONDS)
     # The IDs of a process differ between PID namespaces. In this namespace, a record with another ID is an old one.
@@ -215,22 +258,36 @@ def _start_time(pid: int) -> int | None:
 
 
 def _try_lock(fd: int) -> bool:
+    """Lock a file. Return False if another process holds the lock."""
     try:
+        if sys.platform == "linux":
+            try:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _LINUX_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+                return True
+            except OSError as error:
+                if error.errno in _HELD_ERRORS:
+                    return False
+        # Some file systems have only POSIX record locks.
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        return True
+    except OSError as error:
+        if error.errno in _HELD_ERRORS:
+            return False
+        raise
 
 
 def _holding_pid(fd: int) -> int | None:
-    """Return the ID of the process that holds the lock, 0 or less if it runs on another machine, None if it is free."""
+    """Return the ID of the process that holds the lock, None if it is free.
+
+    The ID is 0 or less if the process runs on another machine, or holds an open file description lock.
+    """
     # A query does not acquire the lock, unlike an attempt to lock.
     if sys.platform == "darwin":
         result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
         _, _, pid, lock_type, _ = struct.unpack("qqihh", result)
     else:
-        result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        lock_type, _, _, _, pid = struct.unpack("hhqqi", result)
+        result = fcntl.fcntl(fd, fcntl.F_GETLK, _LINUX_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        lock_type, _, _, _, pid = _LINUX_LOCK.unpack(result)
     return None if lock_type == fcntl.F_UNLCK else pid
 
 
@@ -239,6 +296,10 @@ def _forget_locks() -> None:
     global _table_lock
     _table_lock = threading.RLock()
     _own_locks.clear()
+    for fd in _locked_fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _locked_fds.clear()
 
 
 os.register_at_fork(after_in_child=_forget_locks)

@@ -7,9 +7,12 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from pte_tracking._store.events import Number, Scalar
+from pte_tracking._store.events import Number
 
-_INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
+#: Types whose values are never masked. This check runs for every logged tensor.
+_types_without_mask: set[type] = set()
+
+INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
 
 
 def check_key(key: object, argument: str = "key") -> str:
@@ -42,7 +45,7 @@ def to_number(key: str, value: Any) -> Number:
         value: Number, NumPy scalar, or array or tensor with one element on any device.
 
     Returns:
-        An int of at most 64 bits, or a float.
+        An int of at most 64 bits, or a float. NaN for a masked element of NumPy.
 
     Raises:
         TypeError: If the value is not a real number.
@@ -51,9 +54,11 @@ def to_number(key: str, value: Any) -> Number:
     if type(value) is float:
         return value
     if isinstance(value, int):
-        return int(value) if -_INT64_LIMIT <= value < _INT64_LIMIT else _to_float(value)
+        return int(value) if -INT64_LIMIT <= value < INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
+    if type(value) not in _types_without_mask and _is_masked(value):
+        return math.nan
     # Most remaining values are tensors with one element.
     try:
         if type(item := value.item()) is float:
@@ -66,12 +71,15 @@ def to_number(key: str, value: Any) -> Number:
             f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}. "
             "Reduce it first, for example with .mean()."
         )
-    if hasattr(value, "item"):
-        item = value.item()
-        # item() of NumPy's long double returns a long double.
-        return _to_float(value) if type(item) is type(value) else to_number(key, item)
-    if hasattr(value, "__float__") and not isinstance(value, str):
-        return _to_float(value)
+    try:
+        if hasattr(value, "item"):
+            item = value.item()
+            # item() of NumPy's long double returns a long double.
+            return _to_float(value) if type(item) is type(value) else to_number(key, item)
+        if hasattr(value, "__float__") and not isinstance(value, str):
+            return _to_float(value)
+    except (RuntimeError, ValueError):  # a tensor without data, such as one on the device "meta"
+        pass
     raise TypeError(f"values[{key!r}]: expected a real number, got {value!r} of type {type(value).__name__}")
 
 
@@ -144,51 +152,18 @@ def check_step(step: object) -> int:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"step: expected an integer, got {step!r} of type {type(step).__name__}") from None
-    if not -_INT64_LIMIT <= step < _INT64_LIMIT:
+    if not -INT64_LIMIT <= step < INT64_LIMIT:
         raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step
 
 
-def flatten_params(params: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Flatten nested parameters.
-
-    Args:
-        params: Parameters by name. Names of nested mappings are joined with ``/``.
-
-    Returns:
-        Strings, numbers, booleans, and None by name. Other values are converted with ``str()``.
-
-    Raises:
-        TypeError: If ``params`` is not a mapping.
-        ValueError: If two joined names are equal.
-    """
-    if not isinstance(params, Mapping):
-        raise TypeError(
-            f"params: expected a mapping, got {params!r} of type {type(params).__name__}. "
-            "Pass vars(args) to log parsed arguments."
-        )
-    flat: dict[str, Scalar] = {}
-    for key, value in params.items():
-        name = check_key(key if isinstance(key, str) else str(key), "params")
-        inner = flatten_params(value) if isinstance(value, Mapping) and value else {"": _plain(value)}
-        for rest, leaf in inner.items():
-            joined = f"{name}/{rest}" if rest else name
-            if joined in flat:
-                raise ValueError(
-                    f"params: duplicate name {joined!r} after nested names are joined with '/'. Rename one."
-                )
-            flat[joined] = leaf
-    return flat
-
-
-def _plain(value: Any) -> Scalar:
-    if value is None or isinstance(value, str | bool):
-        return to_text(value) if isinstance(value, str) else value
-    try:
-        number = to_number("", value)
-    except (TypeError, ValueError):
-        return to_text(str(value))
-    return number if number - number == 0 else str(float(number))  # JSON has no NaN and no infinities
+def _is_masked(value: Any) -> bool:
+    """Whether a value is a masked element of NumPy, whose item() returns the number below the mask."""
+    if not hasattr(type(value), "mask"):
+        _types_without_mask.add(type(value))
+        return False
+    mask = value.mask
+    return getattr(mask, "size", 0) == 1 and mask.dtype == bool and bool(mask.all())
 
 
 def _to_float(value: Any) -> float:
@@ -196,6 +171,8 @@ def _to_float(value: Any) -> float:
         return float(value)
     except OverflowError:  # an integer or fraction larger than every float
         return math.inf if value > 0 else -math.inf
+    except ValueError:  # a signaling NaN of the module decimal
+        return math.nan
 
 
 def to_text(text: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.optim import Optimizer
 
 from pte_tracking._interface.extension import Manager
 
 
 def check_optimizer(argument: str, optimizer: object) -> None:
-    """Raise TypeError unless a value is an optimizer or a string."""
-    if not isinstance(optimizer, str | Optimizer):
+    """Raise TypeError unless a value is a string, an optimizer, or an object with parameter groups like one."""
+    if not isinstance(optimizer, str | Optimizer) and not hasattr(optimizer, "param_groups"):
         raise TypeError(
             f"{argument}: expected an optimizer or the name of an optimizer of the manager, got {optimizer!r} "
             f"of type {type(optimizer).__name__}"
@@ -27,7 +29,7 @@ def find_optimizer(owner: str, manager: Manager, optimizer: str | Optimizer) -> 
     Raises:
         ValueError: If the manager has no optimizer of that name.
     """
-    if isinstance(optimizer, Optimizer):
+    if not isinstance(optimizer, str):
         return optimizer
     if optimizer in manager.optimizers:
         return manager.optimizers[optimizer]
@@ -48,9 +50,12 @@ def find_option(owner: str, optimizer: Optimizer, group: int, option: str) -> ob
         option: Name of the option, such as ``"lr"``.
 
     Raises:
+        TypeError: If the optimizer has no parameter groups.
         ValueError: If the group or the option does not exist.
     """
-    groups = optimizer.param_groups
+    groups: list[dict[str, Any]] | None = getattr(optimizer, "param_groups", None)
+    if groups is None:
+        raise TypeError(f"{owner}: {type(optimizer).__name__} has no param_groups. Pass the optimizer that it wraps.")
     if not -len(groups) <= group < len(groups):
         raise ValueError(
             f"{owner}: unknown parameter group {group} of {type(optimizer).__name__}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.triggers import get_trigger
+
+_logger = logging.getLogger("pte_tracking")
 
 #: Function that takes the manager and a scheduler and steps the scheduler.
 Stepper = Callable[[Manager, Any], object]
@@ -33,8 +37,8 @@ class LRScheduler(Extension):
     Snapshots contain the state of the scheduler.
 
     Args:
-        scheduler: Scheduler of ``torch.optim.lr_scheduler``, or an object with the methods ``step``, ``state_dict``
-            and ``load_state_dict``.
+        scheduler: Scheduler of ``torch.optim.lr_scheduler``, or an object with the methods ``step`` and ``state_dict``.
+            A resume restores it only if it has ``load_state_dict``, too.
         stepper: Function called with the manager and the scheduler that steps the scheduler. See
             :meth:`step_by_value`. Defaults to the behavior described above.
         trigger: When the extension runs. Defaults to ``(1, "epoch")``.
@@ -71,6 +75,7 @@ class LRScheduler(Extension):
         0.25
     """
 
+    @refuse_names(is_async="Remove it. The scheduler is stepped at the end of the iteration.")
     def __init__(
         self,
         scheduler: Any,
@@ -79,11 +84,17 @@ class LRScheduler(Extension):
         trigger: TriggerLike = (1, "epoch"),
         wait_for_first_optimizer_step: bool = False,
     ) -> None:
-        missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
+        missing = [name for name in ("step", "state_dict") if not hasattr(scheduler, name)]
         if missing or isinstance(scheduler, type | Optimizer):  # An optimizer has the same methods.
             raise TypeError(
                 "scheduler: expected a scheduler of torch.optim.lr_scheduler, such as StepLR(optimizer, 10), "
                 f"got {scheduler!r}"
+            )
+        if not hasattr(scheduler, "load_state_dict"):
+            _logger.warning(
+                "LRScheduler: %s has no load_state_dict(), so that a resume does not restore its state. Add this "
+                "method to resume exactly.",
+                type(scheduler).__name__,
             )
         if not callable(stepper):
             raise TypeError(f"stepper: expected a function of the manager and the scheduler, got {stepper!r}")
@@ -141,7 +152,8 @@ class LRScheduler(Extension):
         return {"scheduler": self.scheduler.state_dict(), "is_waiting": self._is_waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state["scheduler"])
+        if hasattr(self.scheduler, "load_state_dict"):
+            self.scheduler.load_state_dict(state["scheduler"])
         self._is_waiting = state["is_waiting"]
 
     def _wait_for_step(self, optimizer: Optimizer) -> None:

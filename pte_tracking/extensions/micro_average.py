@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from pte_tracking._distributed.world import World
-from pte_tracking._interface.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import PRIORITY_EDITOR, Manager, TriggerLike
 from pte_tracking._store.values import check_key, to_number
-from pte_tracking.reporter import SummaryState, Value, report
-from pte_tracking.triggers import get_trigger
+from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.reporter import DeferredValue, SummaryState, Value, report, weight_of
+
+_Sum: TypeAlias = int | float | Tensor
 
 
-class MicroAverage(Extension):
+class MicroAverage(IntervalExtension):
     """Extension that reports the ratio of the sums of two values, such as correct answers and all answers.
 
     In contrast to the mean of the ratios of batches, every example has the same weight. The extension runs after every
-    iteration, before :class:`~pte_tracking.extensions.LogReport`, and adds the two values. Iterations in which one of
-    them was not reported are ignored. When the inner trigger fires, the ratio since the last firing is reported as
-    ``result_key``. The ratio is NaN if the sum of the denominators is zero. In distributed training, the sums are over
-    all ranks. In a single process, sums of values on another device, and their ratio, stay on that device.
+    iteration, before :class:`~pte_tracking.extensions.LogReport`, and adds the two values. A value that is reported
+    with a weight is multiplied by it. Iterations in which one of them was not reported are ignored. When the inner
+    trigger fires, the ratio since the last firing is reported as ``result_key``. The ratio is NaN if the sum of the
+    denominators is zero. In distributed training, the sums are over all ranks. In a single process, sums of values on
+    another device, and their ratio, stay on that device.
 
     Snapshots contain the two sums and the state of the inner trigger.
 
@@ -56,16 +59,20 @@ class MicroAverage(Extension):
         self._numerator_key = check_key(numerator_key, "numerator_key")
         self._denominator_key = check_key(denominator_key, "denominator_key")
         self._result_key = check_key(result_key, "result_key")
-        self._trigger = get_trigger(trigger)
-        self._sums: tuple[Value, Value] | None = None
+        super().__init__(trigger)
+        self._sums: tuple[_Sum, _Sum] | None = None
+
+    @property
+    def reports_each_iteration(self) -> bool:
+        return self._ends_each_iteration()
 
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation
         if self._numerator_key in observation and self._denominator_key in observation:
             numerator, denominator = self._sums or (0, 0)
             self._sums = (
-                numerator + observation[self._numerator_key],
-                denominator + observation[self._denominator_key],
+                numerator + _weighted(observation[self._numerator_key]),
+                denominator + _weighted(observation[self._denominator_key]),
             )
         if not self._trigger.evaluate(manager):
             return
@@ -77,7 +84,7 @@ class MicroAverage(Extension):
     def state_dict(self) -> dict[str, Any]:
         # The format of a summary, which is merged if the run is resumed with another number of ranks.
         sums = {
-            key: SummaryState(n=1, x=to_number("sum", value), x2=0)
+            key: SummaryState(n=1, x=to_number("sum", value), x2=0, large_x=0, large_x2=0)
             for key, value in zip(("numerator", "denominator"), self._sums or (), strict=False)
         }
         return {"sums": sums, "trigger": self._trigger.state_dict()}
@@ -88,14 +95,19 @@ class MicroAverage(Extension):
         self._trigger.load_state_dict(state["trigger"])
 
 
-def _reduce_sums(world: World, sums: tuple[Value, Value] | None) -> tuple[Value, Value] | None:
+def _reduce_sums(world: World, sums: tuple[_Sum, _Sum] | None) -> tuple[_Sum, _Sum] | None:
     """Return the sums over all ranks. None if no rank has values."""
     values = [0, 0] if sums is None else [to_number("sum", value) for value in sums]
     numerator, denominator, ranks = world.all_reduce_sum([*values, sums is not None])
     return (numerator, denominator) if ranks else None
 
 
-def _ratio(numerator: Value, denominator: Value) -> Value:
+def _ratio(numerator: _Sum, denominator: _Sum) -> _Sum:
     if isinstance(denominator, Tensor) or denominator:
         return numerator / denominator
     return math.nan
+
+
+def _weighted(value: Value) -> _Sum:
+    number = value() if isinstance(value, DeferredValue) else value
+    return number if type(number) is float else weight_of(value) * number

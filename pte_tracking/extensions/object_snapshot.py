@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from pte_tracking._distributed.world import World
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.job import ObjectSnapshotJob
@@ -29,6 +30,11 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
+@refuse_names(
+    savefun="Snapshots are written in the format of torch.save.",
+    writer=NO_WRITERS,
+    saver_rank="Rank 0 writes.",
+)
 def snapshot_object(
     target: Stateful | Mapping[str, Stateful],
     filename: str,

@@ -7,28 +7,33 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import accept_names
 from pte_tracking._store.values import check_key
 from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer, find_option
 from pte_tracking.reporter import report
+from pte_tracking.triggers import get_trigger
 
 
-def observe_value(observation_key: str, target_func: Callable[[Manager], Any]) -> Extension:
+def observe_value(
+    observation_key: str, target_func: Callable[[Manager], Any], *, trigger: TriggerLike = (1, "epoch")
+) -> Extension:
     """Return an extension that reports the result of a function.
 
-    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, before the extensions
-    that read reported values. It reports ``observation_key``. Snapshots contain no state of the extension.
+    The extension runs at the end of each epoch, or according to ``trigger``, before the extensions that read reported
+    values. It reports ``observation_key``. Snapshots contain no state of the extension.
 
     Args:
         observation_key: Key of the reported value.
         target_func: Function that takes the manager and returns a number.
+        trigger: When the extension runs. Defaults to ``(1, "epoch")``.
 
     Returns:
         The extension.
 
     Raises:
         TypeError: If ``observation_key`` is not a string, or if ``target_func`` is not callable.
-        ValueError: If ``observation_key`` is empty.
+        ValueError: If ``observation_key`` is empty, or ``trigger`` is invalid.
 
     Example:
         >>> import pte_tracking as pte
@@ -44,21 +49,28 @@ def observe_value(observation_key: str, target_func: Callable[[Manager], Any]) -
         >>> manager.observation["val/accuracy/best"]
         0.75
     """
-    return _Observer("observe_value", observation_key, target_func)
+    return _Observer("observe_value", observation_key, target_func, trigger)
 
 
+@accept_names(optimizer="optimizer_name")
 def observe_lr(
-    optimizer_name: str | Optimizer = "main", param_group: int = 0, observation_key: str = "lr"
+    optimizer_name: str | Optimizer = "main",
+    param_group: int = 0,
+    observation_key: str = "lr",
+    *,
+    trigger: TriggerLike = (1, "epoch"),
 ) -> Extension:
     """Return an extension that reports the learning rate.
 
-    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, before the extensions
-    that read reported values. It reports ``observation_key``. Snapshots contain no state of the extension.
+    The extension runs at the end of each epoch, or according to ``trigger``, before the extensions that read reported
+    values. It reports ``observation_key``. Snapshots contain no state of the extension.
 
     Args:
-        optimizer_name: Name of the optimizer in the manager, or the optimizer. Defaults to ``"main"``.
+        optimizer_name: Name of the optimizer in the manager, or the optimizer, also accepted as ``optimizer``.
+            Defaults to ``"main"``.
         param_group: Index of the parameter group. Negative values count from the end. Defaults to 0.
         observation_key: Key of the reported learning rate. Defaults to ``"lr"``.
+        trigger: When the extension runs. Defaults to ``(1, "epoch")``.
 
     Returns:
         The extension. When it is registered, it raises ValueError if the optimizer or the parameter group does not
@@ -66,7 +78,7 @@ def observe_lr(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``observation_key`` is empty.
+        ValueError: If ``observation_key`` is empty, or ``trigger`` is invalid.
 
     Example:
         >>> import torch
@@ -83,27 +95,38 @@ def observe_lr(
         {'lr': 0.25}
     """
     check_optimizer("optimizer_name", optimizer_name)
+    if isinstance(param_group, bool) or not isinstance(param_group, int):
+        raise TypeError(
+            f"param_group: expected the index of a parameter group, got {param_group!r} of type "
+            f"{type(param_group).__name__}. Pass the key as observation_key={param_group!r}."
+        )
 
     def learning_rate(manager: Manager) -> object:
         optimizer = find_optimizer("observe_lr", manager, optimizer_name)
         return find_option("observe_lr", optimizer, param_group, "lr")
 
-    return _Observer("observe_lr", observation_key, learning_rate, run_on_check=True)
+    return _Observer("observe_lr", observation_key, learning_rate, trigger, run_on_check=True)
 
 
 class _Observer(Extension):
     """Extension that reports the result of a function of the manager."""
 
-    trigger = (1, "epoch")
     priority = PRIORITY_WRITER
     default_name = ""  # An instance attribute replaces the property of the base class.
 
     def __init__(
-        self, default_name: str, key: str, function: Callable[[Manager], Any], run_on_check: bool = False
+        self,
+        default_name: str,
+        key: str,
+        function: Callable[[Manager], Any],
+        trigger: TriggerLike,
+        run_on_check: bool = False,
     ) -> None:
         if not callable(function):
             raise TypeError(f"target_func: expected a function that takes the manager, got {function!r}")
         self.default_name = default_name
+        get_trigger(trigger)  # An invalid trigger is reported here and not when the extension is registered.
+        self.trigger = trigger
         self._key = check_key(key, "observation_key")
         self._function = function
         self._runs_on_check = run_on_check

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._distributed.summary import SharedSummary
-from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking.extensions._curve import Curve
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
-from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ _X_VALUES: Mapping[str, Callable[[Manager], float]] = {
 _MAX_MARKED_POINTS = 200  # More markers would overlap.
 
 
-class PlotReport(Extension):
+class PlotReport(IntervalExtension):
     """Extension that plots the means of reported values over intervals.
 
     The extension runs after every iteration. When its inner trigger fires, the means since the last firing become one
@@ -51,8 +52,8 @@ class PlotReport(Extension):
             ``(1, "epoch")``.
         postprocess: Function called with the figure, its axes, and the :class:`~pte_tracking.DictSummary` of the last
             interval before the figure is saved. It can change the figure. Defaults to none.
-        filename: Path of the file relative to the run directory. The suffix selects the format. Several plots in one
-            manager require different names. Defaults to ``"plot.png"``.
+        filename: Path of the file relative to the run directory, also accepted as ``file_name``. The suffix selects the
+            format. Several plots in one manager require different names. Defaults to ``"plot.png"``.
         marker: Marker of matplotlib for the points of curves with at most 200 points. None for no marker. Defaults to
             ``"x"``.
         grid: Whether to draw a grid. Defaults to True.
@@ -75,6 +76,8 @@ class PlotReport(Extension):
         True
     """
 
+    @accept_names(file_name="filename")
+    @refuse_names(writer=NO_WRITERS)
     def __init__(
         self,
         y_keys: Iterable[str] | str,
@@ -90,7 +93,7 @@ class PlotReport(Extension):
             raise ValueError(f"y_keys: expected metric keys, such as ['train/loss'], got {y_keys!r}")
         self._x_key = x_key
         self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _X_VALUES.keys())]))
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._postprocess = postprocess
         self._marker = marker
         self._grid = grid

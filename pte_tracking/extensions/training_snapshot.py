@@ -7,17 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
 from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
 from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.signals import SignalFlag
+from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
+from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
 from pte_tracking.extensions.object_snapshot import ObjectSnapshot, Stateful
+from pte_tracking.reporter import DeferredValue
 
 _logger = logging.getLogger("pte_tracking")
 
 
+@refuse_names(
+    savefun="Snapshots are written in the format of torch.save.",
+    writer=NO_WRITERS,
+    saver_rank="Rank 0 writes, and every rank writes its own shards.",
+    snapshot_mode="Models that are sharded are saved in shards without an option.",
+)
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,
@@ -44,7 +54,7 @@ def snapshot(
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
         keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
-            ``"max"``. ``resume("best")`` uses this metric.
+            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses this metric.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
@@ -95,11 +105,14 @@ class TrainingSnapshot(SnapshotExtension):
     ) -> None:
         super().__init__(filename, policy)
         self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
+        self._mean = None if self.keep_best is None else SnapshotMean(self.keep_best.key)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
         self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._should_exit = False
 
     def is_urgent(self, manager: Manager) -> bool:
+        if self._mean is not None:
+            self._mean.collect(manager)  # The engine calls this method in each iteration, after all reports.
         # Ranks may receive the signal in different iterations. All save in the same iteration.
         self._should_exit = self._signal is not None and manager.world.any_rank(self._signal.is_received)
         return self._should_exit
@@ -115,6 +128,8 @@ class TrainingSnapshot(SnapshotExtension):
 
     def __call__(self, manager: Manager) -> None:
         if not self._should_exit:
+            if self._mean is not None:
+                self._mean.end_interval()
             super().__call__(manager)
             return
         assert self._signal is not None
@@ -131,10 +146,10 @@ class TrainingSnapshot(SnapshotExtension):
         own = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and own and not self.keep_best.ranked(own):
             _logger.warning(
-                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. Take snapshots in the "
-                "iterations that report it.",
+                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. %s",
                 len(own),
                 self.keep_best.key,
+                describe_known(self.keep_best.key, manager.observation),
             )
 
     def _check_shards(self) -> None:
@@ -148,14 +163,28 @@ class TrainingSnapshot(SnapshotExtension):
     def get_state(self, manager: Manager) -> dict[str, Any]:
         return manager.state_dict()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._mean is None else self._mean.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._mean is not None:
+            self._mean.load_state_dict(state)
+
     def save(self, manager: Manager) -> None:
+        # On the training thread: a deferred value calls a function of the user.
+        values = {
+            key: value() if isinstance(value, DeferredValue) else value for key, value in manager.observation.items()
+        }
+        values = {**manager.run.latest_values, **values}
+        if self._mean is not None:
+            values |= self._mean.compute(manager)
         self._writer.submit(
             SnapshotJob(
                 manager.run,
                 self.template.format(manager),
                 lambda: self.get_state(manager),
                 manager.models,
-                SnapshotDetails(manager.iteration, _epoch_or_none(manager), dict(manager.observation)),
+                SnapshotDetails(manager.iteration, _epoch_or_none(manager), values),
                 self._retention,
                 manager.world,
             )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._parameters import dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
-from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ Variables: TypeAlias = "Tensor | nn.Module | Iterable[Variables]"
 _COLOR = "tab:blue"
 
 
-class VariableStatisticsPlot(Extension):
+class VariableStatisticsPlot(IntervalExtension):
     """Extension that plots the mean, standard deviation, and percentiles of variables over iterations.
 
     The values of all variables form one population. The gradients, if any, form another. The extension runs after every
@@ -53,8 +54,8 @@ class VariableStatisticsPlot(Extension):
             require sorting all values. Defaults to 0, 0.13, 2.28, 15.87, 50, 84.13, 97.72, 99.87, and 100.
         trigger: Inner trigger, which redraws the plot. The extension itself runs in every iteration. Defaults to
             ``(1, "epoch")``.
-        filename: Path of the file relative to the run directory. The suffix selects the format. Defaults to
-            ``"statistics.png"``.
+        filename: Path of the file relative to the run directory, also accepted as ``file_name``. The suffix selects the
+            format. Defaults to ``"statistics.png"``.
         figsize: Width and height in inches. Defaults to the default of matplotlib.
         marker: Marker of matplotlib for each sample. Defaults to no marker.
         grid: Whether to draw a grid. Defaults to True.
@@ -81,6 +82,8 @@ class VariableStatisticsPlot(Extension):
 
     needs_model_state = True
 
+    @accept_names(file_name="filename")
+    @refuse_names(writer=NO_WRITERS)
     def __init__(
         self,
         targets: Variables,
@@ -109,7 +112,7 @@ class VariableStatisticsPlot(Extension):
             raise ValueError(
                 "Nothing to plot. Set report_data or report_grad, and plot_mean, plot_std, or percentile_sigmas."
             )
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._marker = marker
         self._grid = grid
         self._picture = Picture("VariableStatisticsPlot", filename or "statistics.png", figsize)

@@ -1,13 +1,17 @@
-"""Reporters, and the functions that use the current reporter."""
+"""Reporters, and the functions that use the current reporter.
+
+The current reporter is a context variable, so that tasks of asyncio and threads do not affect each other.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from pte_tracking._store.values import check_key
+from pte_tracking.reporter import _lost
+from pte_tracking.reporter._frames import Frame, IterationReports, current, enter_block, find_trainings, leave_block
 from pte_tracking.reporter._values import Observation, to_value
 
 
@@ -33,18 +37,52 @@ class Reporter:
     """
 
     def __init__(self) -> None:
-        self.observation: Observation = {}
+        self._observation: Observation = {}
+        #: Reports of the iterations, if the reporter belongs to a manager.
+        self.iterations: IterationReports | None = None
         # By identity, as in Chainer. The reference keeps the observer alive, so its id is not reused.
         self._observers: dict[int, tuple[str, object]] = {}
 
+    @property
+    def observation(self) -> Observation:
+        frame = self._find_frame()
+        return self._observation if frame is None else frame.observation
+
+    @observation.setter
+    def observation(self, observation: Observation) -> None:
+        frame = self._find_frame()
+        if frame is None or frame.observation is self._observation:
+            self._observation = observation
+        if frame is not None:
+            frame.observation = observation
+
+    def _find_frame(self) -> Frame | None:
+        """Return the innermost block of this reporter in this context, or else its current iteration."""
+        frame = current.get()
+        while frame is not None:
+            if frame.reporter is self:
+                return frame
+            frame = frame.outer
+        return self.iterations.frame if self.iterations else None
+
     def __enter__(self) -> Reporter:
-        _current.stack.append(self)
+        enter_block(self, self._observation, self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _current.stack.pop()
+        leave_block(self)
+
+    def iteration_reports(self, is_running: Callable[[], bool], *, warns: bool) -> IterationReports:
+        """Return the object that makes this reporter current in each iteration of a manager.
+
+        Args:
+            is_running: Returns whether the training has started and not ended.
+            warns: Whether to log a warning for values that are reported outside an iteration.
+        """
+        self.iterations = IterationReports(self, is_running, warns)
+        return self.iterations
 
     def scope(self, observation: Observation) -> ReportScope:
         """Return a context manager in which this reporter is current and collects into another dictionary.
@@ -78,7 +116,8 @@ class Reporter:
 
         Args:
             values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. Values are copied
-                and detached, so later changes in place have no effect.
+                and detached, so later changes in place have no effect. A pair ``(value, weight)`` sets the weight of
+                the value in means. A function without arguments is called once, when its number is needed.
             observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
                 prefix.
 
@@ -87,7 +126,19 @@ class Reporter:
             ValueError: If a key is empty or not valid Unicode, or a value has several elements.
             KeyError: If the observer is not registered.
         """
-        observation = self.observation
+        frame = self._find_frame()
+        if frame is None and self.iterations is not None:
+            self.iterations.lose(values, observer)
+        self.add(values, observer, self._observation if frame is None else frame.observation)
+
+    def add(self, values: Mapping[str, Any], observer: object, observation: Observation) -> None:
+        """Add values to a dictionary.
+
+        Args:
+            values: Numbers by key; see :meth:`report`.
+            observer: Registered object that reports the values, or None.
+            observation: Dictionary that receives the values.
+        """
         prefix = "" if observer is None else self._prefix(observer)
         # This loop runs in each iteration: a single check recognizes the most common kinds of keys and values.
         for key, value in values.items():
@@ -117,35 +168,18 @@ class ReportScope:
         self._observation = observation
 
     def __enter__(self) -> None:
-        self.enter(self._observation)
-
-    def enter(self, observation: Observation) -> None:
-        """Enter the scope with another dictionary. One scope object can serve all iterations.
-
-        Args:
-            observation: Dictionary that receives the values.
-        """
-        reporter = self._reporter
-        self._outer, reporter.observation = reporter.observation, observation
-        _current.stack.append(reporter)
+        enter_block(self._reporter, self._observation, self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _current.stack.pop()
-        self._reporter.observation = self._outer
-
-
-class _Current(threading.local):
-    def __init__(self) -> None:
-        self.stack: list[Reporter] = []
-
-
-_current = _Current()
+        leave_block(self)
 
 
 def get_current_reporter() -> Reporter:
-    """Return the reporter of the innermost ``with`` block of this thread.
+    """Return the reporter of the innermost ``with`` block of this thread or task.
+
+    In a thread without such a block, it is the reporter of the iteration of the only training in the process.
 
     Raises:
         RuntimeError: If no reporter is current.
@@ -157,22 +191,30 @@ def get_current_reporter() -> Reporter:
         ...     pte.get_current_reporter() is reporter
         True
     """
-    stack = _current.stack
-    if not stack:
+    frame = current.get()
+    if frame is not None and frame.reporter is not None:
+        return cast(Reporter, frame.reporter)
+    trainings = find_trainings(frame)
+    frame = trainings[0].frame if len(trainings) == 1 else None
+    if frame is None or frame.reporter is None:
         raise RuntimeError(
             "No reporter is current in this thread. Run this code within 'with reporter:', "
             "'with reporter.scope({}):', or 'with manager.run_iteration():'."
         )
-    return stack[-1]
+    return cast(Reporter, frame.reporter)
 
 
 def report(values: Mapping[str, Any], observer: object = None) -> None:
     """Report values to the current reporter.
 
-    Without a current reporter the call has no effect, so that a model that reports can also be used outside training.
+    In a thread without a current reporter, the values belong to the iteration of the only training in the process.
+    Before a training, the call has no effect, so that a model that reports can also be used without one. Between
+    iterations, in a child process, or if several trainings can be meant, a warning names each key once.
 
     Args:
-        values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device.
+        values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. A pair ``(value,
+            weight)`` sets the weight of the value in means, such as the number of examples in the batch. A function
+            without arguments is called once, when its number is needed.
         observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
             prefix.
 
@@ -189,9 +231,15 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
         >>> reporter.observation
         {'train/loss': 0.5}
     """
-    stack = _current.stack
-    if stack:
-        stack[-1].report(values, observer)
+    frame = current.get()
+    if frame is not None and frame.reporter is not None:
+        frame.reporter.add(values, observer, frame.observation)
+    elif _lost.is_in_child_process():
+        _lost.children.warn(values)
+    elif len(trainings := find_trainings(frame)) == 1:
+        trainings[0].add_from_thread(values, observer)
+    elif trainings:
+        _lost.warn_ambiguous(values)
 
 
 def report_scope(observation: Observation) -> ReportScope:

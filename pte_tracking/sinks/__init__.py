@@ -29,12 +29,15 @@ from pte_tracking._store.events import (
     Text,
 )
 from pte_tracking._store.files import file_md5, safe_file_name, sync_directory
+from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking.sinks._contract import (
     UNLIMITED,
     Connection,
     Limits,
+    Location,
+    PostponedEventsError,
     RejectedEventError,
     RunView,
     Sink,
@@ -58,9 +61,11 @@ __all__ = [
     "Histogram",
     "Image",
     "Limits",
+    "Location",
     "Metrics",
     "Number",
     "Params",
+    "PostponedEventsError",
     "RejectedEventError",
     "Rewound",
     "RunEnded",
@@ -81,6 +86,7 @@ __all__ = [
     "installed_sinks",
     "list_checkpoints",
     "map_key",
+    "python_command",
     "read_effective",
     "safe_file_name",
     "sync_directory",

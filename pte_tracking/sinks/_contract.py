@@ -47,11 +47,43 @@ class RejectedEventError(Exception):
         self.reason = reason
 
 
-class SinkClosedError(Exception):
-    """Raised when a backend will never accept events of the run again.
+class PostponedEventsError(Exception):
+    """Raised by :meth:`Connection.write` when files of some events cannot be stored now, and all other events were.
 
-    A typical cause is a run that was deleted in the backend. Delivery to the sink stops permanently, and the message is
-    logged once.
+    The postponed events count as pending. Each of them is delivered again later, in a batch of its own, while other
+    events are delivered. Until then, later events that have a file or a text wait, too.
+
+    Args:
+        reasons: Explanations for the log by sequence number. The events are neither metrics nor tags.
+
+    Attributes:
+        reasons: Explanations for the log by sequence number.
+
+    Example:
+        >>> from pte_tracking.sinks import PostponedEventsError
+        >>> raise PostponedEventsError({7: "The artifact store is not reachable."})
+        Traceback (most recent call last):
+        pte_tracking.sinks._contract.PostponedEventsError: {7: 'The artifact store is not reachable.'}
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = dict(reasons)
+
+
+class SinkClosedError(Exception):
+    """Raised when a backend does not accept events of the run any more.
+
+    A typical cause is a run that was deleted in the backend. The message is logged once, and the delivery stops until
+    the next start of the run or ``pte-tracking sync``. Until then, the events count as pending.
+
+    Args:
+        reason: Explanation for the log, with a remedy.
+        is_lost: Whether the backend has nothing of the run any more, for example because its database was replaced.
+            ``pte-tracking sync`` then delivers all events again. Defaults to False.
+
+    Attributes:
+        is_lost: Whether the backend has nothing of the run any more.
 
     Example:
         >>> from pte_tracking.sinks import SinkClosedError
@@ -59,6 +91,30 @@ class SinkClosedError(Exception):
         Traceback (most recent call last):
         pte_tracking.sinks._contract.SinkClosedError: The run was deleted.
     """
+
+    def __init__(self, reason: str = "", *, is_lost: bool = False) -> None:
+        super().__init__(reason)
+        self.is_lost = is_lost
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """Place where a user finds a run in a backend, as returned by :meth:`Sink.locate`.
+
+    Attributes:
+        run_id: ID of the run in the backend. Defaults to None: the backend has no such ID.
+        url: Web page of the run, without credentials. Defaults to None: there is no server.
+        command: Command that opens the run. Defaults to None: the web page suffices.
+
+    Example:
+        >>> from pte_tracking.sinks import Location
+        >>> Location(command="tensorboard --logdir results").command
+        'tensorboard --logdir results'
+    """
+
+    run_id: str | None = None
+    url: str | None = None
+    command: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +129,20 @@ class Limits:
         key_length: Maximum number of characters in a key. Defaults to None: unlimited.
         key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
             Defaults to False.
+        key_is_file: Whether no key can be a directory of another one, because each is the name of a file. Defaults to
+            False.
         batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
             Use :data:`UNLIMITED` for no limit.
         batch_events: Maximum number of events in one batch. Defaults to 1000.
-        separate_logs: Whether the backend stores the rows of each log separately. If False (the default), a key that
-            several logs report at the same step is delivered once.
+        separate_logs: Whether the backend stores the rows of each log separately, and not data points. If False (the
+            default), a key that several logs report at the same step is delivered once, and a value that is measured
+            within the interval of a row is delivered at its own step. If True, rows contain its mean instead.
+        shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
+            ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
+            event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
+            ``dataset/<context>/<name>``. Defaults to (): a name may have several kinds.
+        reserved_names: Names that the backend itself uses. Events of the kinds in ``shared_names`` are renamed in the
+            same way. Defaults to an empty set.
 
     Example:
         >>> import re
@@ -90,9 +155,12 @@ class Limits:
     key_characters: re.Pattern[str] | None = None
     key_length: int | None = None
     key_is_path: bool = False
+    key_is_file: bool = False
     batch_values: int = 1000
     batch_events: int = 1000
     separate_logs: bool = False
+    shared_names: tuple[str, ...] = ()
+    reserved_names: frozenset[str] = frozenset()
 
 
 class RunView(Protocol):
@@ -176,7 +244,8 @@ class Connection(Protocol):
 
         Raises:
             RejectedEventError: If one event can never be stored. The remaining events are delivered again immediately.
-            SinkClosedError: If the backend will never accept events of the run again.
+            PostponedEventsError: If the files of some events cannot be stored now. All other events are stored.
+            SinkClosedError: If the backend does not accept events of the run any more.
             Exception: If the backend is temporarily unavailable. The connection is closed, and a new one is opened
                 after a pause, with the last saved state.
         """
@@ -198,7 +267,7 @@ class Connection(Protocol):
                 ends, or after a failure.
 
         Raises:
-            SinkClosedError: If the backend will never accept events of the run again.
+            SinkClosedError: If the backend does not accept events of the run any more.
             Exception: If the backend is temporarily unavailable. The call is repeated later on a new connection.
         """
 
@@ -208,7 +277,8 @@ class Sink(ABC):
     """Base class for the configuration of a backend.
 
     A subclass is a frozen dataclass whose fields are plain JSON values. The fields are written to ``run.json``, so they
-    must not contain credentials. Register the class in the entry point group ``pte_tracking.sinks`` under its name.
+    must not contain credentials. Fields whose names start with an underscore are set by :meth:`resolve` only. Register
+    the class in the entry point group ``pte_tracking.sinks`` under its name.
 
     Attributes:
         name: Name of the sink, as passed in ``sinks=``. It equals the name of the entry point.
@@ -272,6 +342,15 @@ class Sink(ABC):
         """
         return True
 
+    @property
+    def destination(self) -> object:
+        """Fields that identify the destination of a resolved sink, comparable with ``==``.
+
+        A run has one sink per destination. If a sink of the same name and destination has other fields, they replace
+        those of the sink that the run has. Defaults to all fields, so that each configuration is another destination.
+        """
+        return dataclasses.astuple(self)
+
     def resolve(self) -> Sink:
         """Resolve settings that depend on the environment.
 
@@ -282,6 +361,20 @@ class Sink(ABC):
             A sink with all such settings fixed. Its fields are stored in ``run.json``.
         """
         return self
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return where a user finds a run, for a message of the training and for ``pte-tracking show``.
+
+        Any process may call the method, so it must not import the client library or use the network.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection. Empty before the first delivery.
+
+        Returns:
+            The place. None if it is not known yet. The default implementation always returns None.
+        """
+        return None
 
     def fetch(self, uri: str, directory: Path) -> Path:
         """Download a tracked checkpoint.
@@ -315,6 +408,6 @@ class Sink(ABC):
             The open connection.
 
         Raises:
-            SinkClosedError: If the backend will never accept events of the run.
+            SinkClosedError: If the backend does not accept events of the run.
             Exception: If the backend is temporarily unavailable. The call is repeated after a pause.
         """

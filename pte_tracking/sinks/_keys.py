@@ -1,8 +1,8 @@
 """Mapping of keys that a backend does not accept.
 
-All backends share one rule. Each character that is not allowed becomes ``_``, and ``-`` with the first 8 hexadecimal
-digits of the key's SHA-256 is appended. In MLflow, ``acc@5`` becomes ``acc_5-c4e871ab``. An allowed key stays
-unchanged, unless it ends like a mapped key. Such a key is mapped too, so that mapped keys never collide with others.
+All backends share one rule. Each character that is not allowed becomes ``_``, and a long key is truncated. In MLflow,
+``D(x)`` becomes ``D_x_``. The first key with a name keeps it. A later key of the same name gets ``-`` and the first 8
+hexadecimal digits of its SHA-256: ``D[x]`` becomes ``D_x_-64a35fb3``.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from collections.abc import Container, Iterator
 
 from pte_tracking.sinks._contract import Limits
 
-_MAPPED_SUFFIX = re.compile(r"-[0-9a-f]{8}\Z")
-_SUFFIX_LENGTH = 9
 
+def map_key(key: str, limits: Limits, taken: Container[str] = ()) -> str:
+    r"""Return the name under which a backend stores ``key``.
 
-def map_key(key: str, limits: Limits) -> str:
-    r"""Return the key under which a backend stores ``key``.
-
-    The mapping is deterministic, and distinct keys have distinct results. The core applies it before a sink receives
-    events. A backend or a test calls it to find the data points of a key in the backend.
+    The core applies the mapping before a sink receives events, in the order of the journal, and remembers the names of
+    each run. A backend or a test calls it to find the data points of a key in the backend.
 
     Args:
         key: Key as the user logged it.
         limits: Limits of the backend.
+        taken: Names of earlier keys. Defaults to none.
 
     Returns:
-        The unchanged key if the limits allow it, otherwise a valid key with a digest as its suffix.
+        The unchanged key if the limits allow it and no earlier key has this name, otherwise a similar valid name.
 
     Example:
         >>> import re
@@ -37,25 +36,39 @@ def map_key(key: str, limits: Limits) -> str:
         >>> map_key("train/loss", limits)
         'train/loss'
         >>> map_key("acc@5", limits)
-        'acc_5-c4e871ab'
+        'acc_5'
+        >>> map_key("acc:5", limits, taken={"acc_5"})
+        'acc_5-3c320876'
     """
-    if limits == Limits() or (_is_allowed(key, limits) and not _MAPPED_SUFFIX.search(key)):
-        return key
-    mapped = key
+    return next(name for name in _candidates(key, limits) if name not in taken)
+
+
+def _candidates(key: str, limits: Limits) -> Iterator[str]:
+    name = _replace(key, limits)
+    yield name
+    yield _append_digest(name, key, 8, limits)
+    if limits.key_is_path:  # Without a slash, a name is never below another one.
+        name = name.replace("/", "_")
+        yield name
+    for length in (8, 16, 32, 64):
+        yield _append_digest(name, key, length, limits)
+
+
+def _append_digest(name: str, key: str, length: int, limits: Limits) -> str:
+    digest = hashlib.sha256(key.encode()).hexdigest()[:length]
+    if limits.key_length is None:
+        return f"{name}-{digest}"
+    return f"{name[: max(limits.key_length - length - 1, 0)]}-{digest}"[: limits.key_length]
+
+
+def _replace(key: str, limits: Limits) -> str:
+    name = key[: limits.key_length]
     if limits.key_characters:
-        mapped = "".join(char if limits.key_characters.fullmatch(char) else "_" for char in mapped)
-    if limits.key_is_path:
-        mapped = "/".join(part if part.strip(".") else "_" for part in mapped.split("/"))
+        name = "".join(char if limits.key_characters.fullmatch(char) else "_" for char in name)
+    if limits.key_is_path and (posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == "."):
+        name = "/".join(part if part.strip(".") else "_" for part in name.split("/"))
         # MLflow rejects a path that starts with two dots, because it may lead out of the artifact directory.
-        mapped = re.sub(r"^\.\.+", "_", mapped)
-    if limits.key_length:
-        mapped = mapped[: limits.key_length - _SUFFIX_LENGTH]
-    return f"{mapped}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-
-
-def _is_allowed(key: str, limits: Limits) -> bool:
-    if limits.key_length and len(key) > limits.key_length:
-        return False
-    if limits.key_is_path and (posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == "."):
-        return False
-    return not limits.key_characters or all(limits.key_characters.fullmatch(char) for char in key)
+        name = re.sub(r"^\.\.+", "_", name)[: limits.key_length]
+        # The truncation may have left an incomplete part.
+        name = re.sub(r"[./]+\Z", lambda match: "_" * len(match[0]), name)
+    return name

@@ -108,8 +108,10 @@ class SinkContract(ABC):
         run.log(1, {key: index for index, key in enumerate(UNUSUAL_KEYS)})
         run.end()
         points = self.read_points(sink, run.directory)
+        names: list[str] = []
         for index, key in enumerate(UNUSUAL_KEYS):
-            self._check(points, map_key(key, sink.limits), [(1, index)])
+            names.append(map_key(key, sink.limits, names))
+            self._check(points, names[-1], [(1, index)])
 
     def test_generated_keys_and_values_stay_distinct(self, tmp_path: Path) -> None:
         # Imported here, because the other parts of the module do not require pytest and hypothesis.
@@ -139,11 +141,14 @@ class SinkContract(ABC):
         @given(st.lists(rows, min_size=1, max_size=4))
         def check(rows: list[dict[str, Number]]) -> None:
             sink, run = self._start_run(next(folders))
+            names: dict[str, str] = {}
             expected: dict[str, dict[int, Number]] = {}
             for step, row in enumerate(rows, 1):
                 run.log(step, row)
                 for key, number in row.items():
-                    expected.setdefault(map_key(key, sink.limits), {})[step] = number
+                    if key not in names:
+                        names[key] = map_key(key, sink.limits, set(names.values()))
+                    expected.setdefault(names[key], {})[step] = number
             run.end()
             points = self.read_points(sink, run.directory)
             for key, numbers in expected.items():
@@ -165,6 +170,18 @@ class SinkContract(ABC):
         run.end()
         assert not run.rejected_events, f"The backend rejected events that it must store: {run.rejected_events}"
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0)])
+
+    def test_metric_with_name_of_text_is_stored(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        run.journal.append(events.Text, "note", 0, "text")
+        run.log(1, {"note": 1.0})
+        run.deliver()
+        run.log(2, {"note": 2.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        keys = [key for key in points if key in ("note", "note/metric")]
+        assert len(keys) == 1, f"expected one key for the metric 'note', got {list(points)}"
+        self._check(points, keys[0], [(1, 1.0), (2, 2.0)])
 
     def test_redelivered_batch_is_stored_once(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)

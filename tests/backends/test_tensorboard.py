@@ -152,12 +152,35 @@ def test_params_and_status_appear_in_hparams(run: FakeRun, status: Status, shown
         "layers": 3.0,
         "amp": True,
         "optim/name": "Adam",
-        "none": "None",
         "seed": str(2**60),
     }
     assert read_status(run) == shown
     end = metadata.parse_session_end_info_plugin_data(read_plugin_data(run, metadata.SESSION_END_INFO_TAG))
     assert end.end_time_secs == run.events[-1].time
+
+
+def test_params_without_number_do_not_change_kind_of_column(run: FakeRun) -> None:
+    run.add(
+        Params, {"lr": None, "clip": "inf", "decay": "nan", "min": "-inf", "on": False, "text": "", "list": "[1, 2]"}
+    )
+    deliver(run)
+    assert read_hparams(run) == {"on": False, "text": "", "list": "[1, 2]"}
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 2**53 + 1, -(2**53) - 1, 2**63 - 1, 10**30])
+def test_integer_param_is_exact_in_hparams(run: FakeRun, number: int) -> None:
+    run.add(Params, {"seed": number})
+    deliver(run)
+    shown = read_hparams(run)["seed"]
+    assert isinstance(shown, float) == (abs(number) <= 2**53)
+    assert int(shown) == number
+
+
+def test_only_missing_params_show_session(run: FakeRun) -> None:
+    run.add(Params, {"lr": None})
+    deliver(run, status="FINISHED")
+    assert read_hparams(run) == {}
+    assert read_status(run) == "STATUS_SUCCESS"
 
 
 def test_running_run_has_no_status(run: FakeRun) -> None:
@@ -267,3 +290,55 @@ def test_sink_import_and_open_load_no_heavy_packages(tmp_path: Path) -> None:
         "assert not {'torch', 'tensorflow', 'grpc'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# -- order of steps ----------------------------------------------------------------------------------------------------
+
+
+def read_steps(run: FakeRun, tag: str) -> list[tuple[int, str]]:
+    return [(step, value) for step, value, _ in read_scalars(run)[tag]]
+
+
+def test_steps_that_go_back_are_sorted_at_run_end(run: FakeRun) -> None:
+    run.add(Params, {"lr": 0.1})
+    for phase in (1, 2):
+        for step in range(1, 6 - phase):
+            run.add(Metrics, step, {"a": step + phase / 2, f"b{phase}": 1.0}, step / 4)
+    state = deliver(run)
+    assert [step for step, _ in read_steps(run, "a")] == [1, 2, 3, 4, 1, 2, 3]
+    connect(run, state).close("FINISHED")
+    expected_points = [(1, "1.5"), (1, "2.0"), (2, "2.5"), (2, "3.0"), (3, "3.5"), (3, "4.0"), (4, "4.5")]
+    assert read_steps(run, "a") == expected_points
+    assert read_status(run) == "STATUS_SUCCESS"
+
+
+def test_steps_that_go_back_after_resume_are_sorted_again(run: FakeRun) -> None:
+    for step in (1, 3, 2):
+        run.add(Metrics, step, {"a": float(step)})
+    state = deliver(run, status="FINISHED")
+    more = [run.add(RunStarted, run.id, run.name, 1, "host", True), run.add(Metrics, 4, {"a": 4.0})]
+    more += [run.add(Metrics, 0, {"a": 0.0})]
+    connection = connect(run, state)
+    connection.write(more)
+    connection.close("FINISHED")
+    assert [step for step, _ in read_steps(run, "a")] == [0, 1, 2, 3, 4]
+
+
+def test_redelivery_and_rewind_of_sorted_file_keep_each_point_once(run: FakeRun) -> None:
+    for step in (1, 3, 2):
+        run.add(Metrics, step, {"a": float(step)})
+    state = deliver(run, status="FINISHED")
+    connection = connect(run, state)
+    connection.write(run.events[1:])
+    connection.write([run.add(Rewound, 2, 0, 3)])
+    connection.write([run.add(Metrics, 2, {"a": 9.0})])
+    connection.close("FINISHED")
+    assert read_steps(run, "a") == [(1, "1.0"), (2, "9.0"), (3, "3.0")]
+
+
+def test_lower_step_of_another_tag_creates_no_new_file(run: FakeRun) -> None:
+    run.add(Metrics, 5, {"a": 1.0})
+    run.add(Text, "note", 0, "text")
+    run.add(Metrics, 3, {"b": 1.0})
+    deliver(run, status="FINISHED")
+    assert len(find_event_files(run)) == 1

@@ -21,6 +21,7 @@ from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
 from pte_tracking.sinks import Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
+from tests.cli.invocation import invoke
 
 REFERENCE_SCRIPT = """
 import numpy, wandb
@@ -205,3 +206,29 @@ def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | N
 def test_sink_invalid_project_raises_type_error() -> None:
     with pytest.raises(TypeError, match="project: expected a string"):
         WandbSink(project=3)  # type: ignore[arg-type]
+
+
+def test_steps_that_go_back_keep_every_row(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
+    for step, value in [(1, 0.1), (2, 0.2), (1, 1.1), (2, 1.2)]:
+        recorded.log(step, {"loss": value})
+    recorded.end()
+    rows = list(decode_rows(read_records(recorded.directory)))
+    assert [(row["_step"], row["iteration"], row["loss"]) for row in rows] == [
+        (0, 1, 0.1),
+        (1, 2, 0.2),
+        (2, 1, 1.1),
+        (3, 2, 1.2),
+    ]
+
+
+def test_changed_options_rewrite_header_and_keep_status(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink(project="before"))
+    recorded.log(1, {"loss": 0.5})
+    recorded.end()
+    result = invoke("sync", recorded.directory, "--to", "wandb", "--option", "project=after")
+    assert result.exit_code == 0, result.output
+    stored_records = read_records(recorded.directory)
+    assert {record.run.project for record in stored_records if record.HasField("run")} == {"after"}
+    assert read_run_points(recorded.directory)["loss"] == [(1, 0.5)]
+    assert [record.exit.exit_code for record in stored_records if record.HasField("exit")] == [0]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 import pte_tracking as pte
 from pte_tracking._runs import verification
 from tests.cli.invocation import invoke
+from tests.users import unprivileged_user
 
 
 def test_show_and_sync_accept_running_run(tmp_path: Path) -> None:
@@ -242,19 +242,6 @@ def test_command_symlink_loop_prints_one_line(tmp_path: Path) -> None:
     assert "no run found in this directory or below" in error_line("list", tmp_path)
     for command in READING_COMMANDS:
         assert "Too many levels of symbolic links" in error_line(command, tmp_path / "itself")
-
-
-@contextlib.contextmanager
-def unprivileged_user() -> Iterator[None]:
-    """Switch to a user without privileges, since root may read every file."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.parametrize("command", READING_COMMANDS)

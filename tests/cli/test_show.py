@@ -11,6 +11,7 @@ from rich.console import Console
 
 import pte_tracking as pte
 from pte_tracking._cli.rendering import print_latest
+from pte_tracking._delivery.cursor import Cursor, CursorStore
 from tests.cli.invocation import invoke
 
 
@@ -49,6 +50,25 @@ def test_list_shows_best_value(run: Path) -> None:
     assert "loss 0.05 (step 20)" in invoke("list", run).output
     (listed_odd,) = json.loads(invoke("list", run, "--json", "--best", "odd").output)
     assert listed_odd["best"] == {"key": "odd", "value": None, "step": None}
+
+
+def test_list_shows_highest_step_and_best_validation(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step, loss in ((1, 0.5), (2, 0.25), (3, 0.75)):
+            run.log_metrics({"eval/train_loss": 0.0, "val/loss": loss, "val/accuracy": 1 - loss}, step)
+        run.log_metrics({"test/accuracy": 0.5}, 2)
+    (listed,) = json.loads(invoke("list", tmp_path, "--json").output)
+    assert listed["step"] == 3
+    assert listed["best"] == {"key": "val/loss", "value": 0.25, "step": 2}
+    (accurate,) = json.loads(invoke("list", tmp_path, "--json", "--best", "val/accuracy").output)
+    assert accurate["best"] == {"key": "val/accuracy", "value": 0.75, "step": 2}
+
+
+def test_list_skips_metrics_without_finite_values(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        run.log_metrics({"val/loss": float("nan"), "val/accuracy": 0.5}, 1)
+    (listed,) = json.loads(invoke("list", tmp_path, "--json").output)
+    assert listed["best"]["key"] == "val/accuracy"
 
 
 def test_show_plots_primary_metric(run: Path) -> None:
@@ -99,3 +119,18 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
     assert len(lines) == 3 + 31
     print_latest(Console(width=80), "Last rows", [{"epoch": 1, "loss": 0.5}])
     assert [line.split() for line in capsys.readouterr().out.splitlines()[2:]] == [["epoch", "loss"], ["1", "0.5"]]
+
+
+def test_show_prints_location_and_rejected_events(run: Path) -> None:
+    invoke("sync", run, "--to", "tensorboard")
+    cursor = Cursor.load(run, "tensorboard")
+    cursor.rejected = {str(seq): "The image is damaged." for seq in range(1, 13)}
+    CursorStore(run, "tensorboard").save(cursor)
+    output = invoke("show", run).output
+    assert f"tensorboard: open with: tensorboard --logdir {run.parent}" in output
+    assert "Event 10 rejected by tensorboard: The image is damaged." in output
+    assert "More events rejected by tensorboard: 2" in output
+    shown = json.loads(invoke("show", run, "--json").output)
+    (location,) = shown["locations"]
+    assert location["command"] == f"tensorboard --logdir {run.parent}"
+    assert len(shown["rejected"]["tensorboard"]) == 12

@@ -24,6 +24,7 @@ from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.status import read_status
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Recording:
 
     def finish(self) -> None:
         self.deliver()
-        self.consumer.finish("FINISHED")
+        self.consumer.finish(read_status(self.directory))
         self._consumer = None
 
 
@@ -305,7 +306,7 @@ def test_rejected_event_is_logged_and_rest_is_delivered(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_permanently_closed_sink_stops_delivery_and_logs_once(
+def test_closed_sink_is_pending_and_retried_by_next_consumer(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture, when: str
 ) -> None:
     if when == "after":
@@ -314,13 +315,65 @@ def test_permanently_closed_sink_stops_delivery_and_logs_once(
     recording.row(1, {"a": 1.0})
     recording.deliver()
     probe.control()
-    recording._consumer = None
     recording.row(2, {"a": 2.0})
-    recording.finish()
+    recording.deliver()
+    assert recording.consumer.is_closed
     assert probe.points() == []
-    assert caplog.text.count("delivery stopped permanently: the run was deleted") == 1
-    assert Cursor.load(recording.directory, "probe").closed_reason == "the run was deleted"
+    assert caplog.text.count("delivery stopped: the run was deleted") == 1
+    (pending,) = backlog(recording.directory, recording.manifest)
+    assert (pending.is_closed, pending.reason) == (True, "the run was deleted")
+    recording._consumer = None
+    recording.finish()
+    assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0)]
     assert backlog(recording.directory, recording.manifest) == []
+
+
+def test_sink_closed_after_last_event_is_pending_until_verified(recording: Recording, probe: Probe) -> None:
+    recording.journal.append(events.RunEnded, "FINISHED", None)
+    recording.finish()
+    probe.control(closed="the run was deleted")
+    recording.consumer.verify()
+    assert [str(sink) for sink in backlog(recording.directory, recording.manifest)] == [
+        "delivery stopped for probe (the run was deleted)"
+    ]
+    probe.control()
+    recording._consumer = None
+    recording.deliver()
+    assert backlog(recording.directory, recording.manifest) == []
+    assert probe.statuses[-1] is None  # The end was delivered before.
+
+
+def test_lost_run_is_delivered_again_from_first_event(
+    recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording.row(1, {"a": 1.0})
+    recording.finish()
+    for file in probe.folder.glob("*.jsonl"):
+        file.unlink()
+    probe.control(lost="the database is new")
+    recording.consumer.verify()
+    assert Cursor.load(recording.directory, "probe").position == 0
+    assert "the database is new" in caplog.text
+    probe.control()
+    recording.finish()
+    assert probe.points() == [("a", 1, 1.0)]
+
+
+def test_backend_that_stays_lost_closes_sink(recording: Recording, probe: Probe) -> None:
+    probe.control(lost="there is no such run")
+    recording.deliver()
+    assert recording.consumer.is_closed
+
+
+def test_other_end_status_than_journal_is_pending(recording: Recording, probe: Probe) -> None:
+    recording.deliver()
+    recording.consumer.finish("KILLED")
+    recording.journal.append(events.RunEnded, "FINISHED", None)
+    recording.deliver()
+    assert [str(sink) for sink in backlog(recording.directory, recording.manifest)] == ["pending end status for probe"]
+    recording.finish()
+    assert backlog(recording.directory, recording.manifest) == []
+    assert probe.statuses == ["KILLED", "FINISHED"]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", '{"position": "x"}', "\xff"])
@@ -451,5 +504,6 @@ def test_end_status_is_sent_once_and_again_after_resume(recording: Recording, pr
         recording._consumer = None
     assert probe.statuses == ["KILLED", "FINISHED"]
     recording.journal.append(events.RunStarted, recording.manifest.id, "test", 1, "host", True)
+    recording.journal.append(events.RunEnded, "FINISHED", None)
     recording.finish()
     assert probe.statuses == ["KILLED", "FINISHED", "FINISHED"]

@@ -68,16 +68,41 @@ def test_event_filter_restored_state_continues_selection(history: list[Metrics],
     assert points(selected) == points(list(EventFilter("mine", "mine", limits).select(history)))
 
 
-def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    event_filter = EventFilter("mine", "mine", Limits())
-    for step in range(3):
-        list(event_filter.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
-    assert caplog.messages == [
-        "mine: 'a' was logged twice at step 0 (by 'log', then by 'other'). The first value is delivered."
+def test_event_filter_key_in_two_logs_selects_the_first_value() -> None:
+    rows = [Metrics(1, 0.0, 1, {"a": 1}), Metrics(2, 0.0, 1, {"a": 2}, log="other")]
+    assert points(list(EventFilter("mine", "mine", Limits()).select(rows))) == [("a", 1, 1)]
+
+
+def test_event_filter_explicit_values_are_all_selected() -> None:
+    rows = [
+        Metrics(1, 0.0, 1, {"a": 1}, explicit=True),
+        Metrics(2, 0.0, 1, {"a": 2}),
+        Metrics(3, 0.0, 1, {"a": 3}, explicit=True),
+        Metrics(4, 0.0, 1, {"a": 4}, log="other"),
     ]
+    event_filter = EventFilter("mine", "mine", Limits())
+    assert points(list(event_filter.select(rows))) == [("a", 1, 1), ("a", 1, 2), ("a", 1, 3)]
+    event_filter.rewind(reversed(rows[:1]))
+    assert points(list(event_filter.select(rows[1:]))) == [("a", 1, 2), ("a", 1, 3)]
 
 
-def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("separate_logs", "expected"), [(False, [("v", 1, 5), ("a", 2, 1)]), (True, [("v", 2, 6), ("a", 2, 1)])]
+)
+def test_event_filter_measured_values_are_selected_once(
+    separate_logs: bool, expected: list[tuple[str, int, float]]
+) -> None:
+    events = [Metrics(1, 0.0, 1, {"v": 5}, log=None), Metrics(2, 0.0, 2, {"v": 6, "a": 1}, measured=["v"])]
+    assert points(list(EventFilter("mine", "mine", Limits(separate_logs=separate_logs)).select(events))) == expected
+
+
+def test_event_filter_suppressed_rows_suppress_no_measured_mean() -> None:
+    event_filter = EventFilter("mine", "mine", Limits())
+    event_filter.suppress([Metrics(1, 0.0, 2, {"v": 6, "a": 1}, measured=["v"])])
+    assert points(list(event_filter.select([Metrics(2, 0.0, 2, {"v": 7, "a": 1})]))) == [("v", 2, 7)]
+
+
+def test_event_filter_maps_keys_of_every_event(caplog: pytest.LogCaptureFixture) -> None:
     limits = Limits(key_characters=re.compile(r"[\w-]"))
     mapped_events: list[AnyEvent] = [
         Metrics(1, 0.0, 1, {"a@": 1}),
@@ -88,9 +113,8 @@ def test_event_filter_maps_keys_of_every_event_and_logs_once(caplog: pytest.LogC
     ]
     selected = list(EventFilter("mine", "mine", limits).select(mapped_events))
     mapped = {key for event in selected for key in getattr(event, "values", {getattr(event, "key", ""): None})}
-    assert len(mapped) == 1
-    assert re.fullmatch("a_-[0-9a-f]{8}", mapped.pop())
-    assert len(caplog.messages) == 1
+    assert mapped == {"a_"}
+    assert caplog.messages == ["mine: key 'a@' is delivered as 'a_'"] * 4
 
 
 def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,6 +127,19 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
         Metrics(6, 0.0, 3, {"a": 3}),
     ]
     assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
-    assert len(caplog.messages) == 1
-    assert "the new values differ ('a' at step 2: 9, previously 2)" in caplog.text
-    assert event_filter._suppressed == {}, "memory of passed steps must be released"
+    (message,) = caplog.messages
+    assert "1 new value differs (first: 'a' at step 2: 9, previously 2)" in message
+    assert not event_filter._superseded, "memory of passed steps must be released"
+
+
+def test_event_filter_counts_differing_values_without_wall_clock(caplog: pytest.LogCaptureFixture) -> None:
+    event_filter = EventFilter("mine", "mine", Limits())
+    clocks = ["elapsed_time", "train/images_per_second", "it/s", "system/gpu_0_utilization_percentage", "throughput"]
+    event_filter.suppress([Metrics(1, 0.0, step, dict.fromkeys([*clocks, "loss", "timeout"], 1)) for step in (1, 2)])
+    row = dict.fromkeys([*clocks, "loss", "timeout"], 2)
+    assert points(list(event_filter.select([Metrics(4, 0.0, 1, row), Metrics(5, 0.0, 2, row)]))) == []
+    assert caplog.messages == []
+    for _ in range(2):
+        event_filter.report_differences()
+    (message,) = caplog.messages
+    assert "4 new values differ (first: 'loss' at step 1: 2, previously 1)" in message

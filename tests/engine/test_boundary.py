@@ -151,3 +151,11 @@ def test_values_reported_before_training_are_logged_at_step_zero(tmp_path: Path)
         with manager.run_iteration():
             pass
     assert [(row.step, row.values) for row in manager.run.rows()] == [(0, {"val/loss": 10.0}), (2, {"val/loss": 8.0})]
+
+
+def test_checkpoints_include_due_snapshot(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, every=100)
+    manager.extend(extensions.snapshot("now_{.iteration}", trigger=(1, "iteration"), asynchronous=False))
+    with manager.run_iteration():
+        pass
+    assert [checkpoint.step for checkpoint in manager.run.checkpoints()] == [1]

@@ -706,20 +706,44 @@ def test_run_iteration_contradictory_counts_raise_value_error(make_manager: Any)
         manager.run_iteration(epoch=1, iteration=1)
 
 
-def test_sinks_without_log_report_warn_once(make_manager: Any) -> None:
-    manager = make_manager(sinks=["json"])
-    with pytest.warns(UserWarning, match=r"Add extensions\.LogReport\(\)") as caught:
-        iterate(manager, 2)
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
+def report_x(manager: Any) -> None:
+    with manager:
+        for _ in range(2):
+            with manager.run_iteration():
+                pte.report({"x": 1.0, "y": 2.0})
 
 
-def test_sinks_with_log_report_do_not_warn(make_manager: Any) -> None:
-    iterate(make_manager(pte.extensions.LogReport(), sinks=["json"]))
+@pytest.mark.parametrize("sinks", [None, ["json"]])
+def test_reports_without_log_report_log_one_warning(
+    sinks: Any, make_manager: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    report_x(make_manager(pte.extensions.snapshot(), sinks=sinks))
+    (message,) = caplog.messages
+    assert "'x' and all other reported values are not recorded. Add extensions.LogReport()." in message
 
 
-def test_default_sinks_without_log_report_do_not_warn(make_manager: Any) -> None:
-    iterate(make_manager(sinks=None))
+def test_reports_with_log_report_or_without_sinks_do_not_warn(
+    make_manager: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    report_x(make_manager(pte.extensions.LogReport(), sinks=["json"], out_dir=tmp_path / "a"))
+    own = pte.extensions.PrintReport(log_report=pte.extensions.LogReport())
+    report_x(make_manager(own, sinks=["json"], out_dir=tmp_path / "b"))
+    report_x(make_manager(sinks=[], out_dir=tmp_path / "c"))
+    iterate(make_manager(sinks=None, out_dir=tmp_path / "d"), 2)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_reports_with_extension_of_the_user_warn_unless_it_records(
+    is_recorded: bool, make_manager: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def record(manager: Any) -> None:
+        if is_recorded:
+            manager.run.log_metrics(manager.observation, manager.iteration)
+
+    manager = make_manager(record, sinks=["json"])
+    report_x(manager)
+    assert [message[:30] for message in caplog.messages] == ([] if is_recorded else ["No extension is a LogReport, s"])
 
 
 def test_extension_without_call_method_raises_not_implemented_error(make_manager: Any) -> None:

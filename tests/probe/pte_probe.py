@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from pte_tracking._store import events as kinds
 from pte_tracking._store.events import AnyEvent, Rewound, Status
-from pte_tracking.sinks import Limits, RejectedEventError, RunView, Sink, SinkClosedError
+from pte_tracking.sinks import Limits, PostponedEventsError, RejectedEventError, RunView, Sink, SinkClosedError
 
 
 class ProbeError(Exception):
@@ -32,8 +32,8 @@ hook: Callable[[str], None] = lambda stage: None  # noqa: E731
 class ProbeSink(Sink):
     """Sink that writes ``<folder>/<version>.jsonl``, of which the last version counts, and ``<folder>/notes.jsonl``.
 
-    It reads ``<folder>/control.json``: ``{"fail": message, "hang": seconds, "bad": [seq, ...], "closed": reason,
-    "refuse": reason}``. It stops hanging when the file changes.
+    It reads ``<folder>/control.json``: ``{"fail": message, "hang": seconds, "bad": [seq, ...], "later": [seq, ...],
+    "closed": reason, "lost": reason, "refuse": reason}``. It stops hanging when the file changes.
     """
 
     name: ClassVar[str] = "probe"
@@ -88,6 +88,15 @@ class ProbeConnection:
         for event in events:
             if event.seq in control.get("bad", []):
                 raise RejectedEventError(event.seq, "the control file says so")
+        later = [event.seq for event in events if event.seq in control.get("later", [])]
+        events = [event for event in events if event.seq not in later]
+        self._store(events)
+        if later:
+            raise PostponedEventsError(dict.fromkeys(later, "the store is full")) from OSError("the store is full")
+
+    def _store(self, events: Sequence[AnyEvent]) -> None:
+        if not events:
+            return
         if isinstance(events[0], Rewound):
             self._rewind(events[0])
             return
@@ -136,6 +145,8 @@ class ProbeConnection:
         deadline = time.monotonic() + control.get("hang", 0)
         while time.monotonic() < deadline and self._control() == control:
             time.sleep(0.05)
+        if "lost" in control:
+            raise SinkClosedError(control["lost"], is_lost=True)
         if "closed" in control:
             raise SinkClosedError(control["closed"])
         if "refuse" in control:

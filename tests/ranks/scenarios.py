@@ -64,6 +64,18 @@ def count_collectives_per_iteration(folder: Path) -> Any:
     return counted
 
 
+def log_weighted_means(folder: Path) -> Any:
+    """Report weighted, deferred, and large values, and return the logged rows and the values of the checkpoints."""
+    rank = dist.get_rank()
+    best = extensions.snapshot(keep_best=("x", "min", 1))
+    with make_manager(folder / "run", extensions.LogReport(), best, iters_per_epoch=2) as manager:
+        for value in [(1.0, 6), (9.0, 1)] if rank else [(4.0, 1), (lambda: 7.0, 2)]:
+            with manager.run_iteration():
+                pte.report({"x": value, "large": 1.5e308 if rank else 1e308, "none": (float("nan"), 0)})
+    dist.barrier()  # Rank 0 writes the log.
+    return read_rows(folder / "run"), [entry.values["x"] for entry in manager.run.checkpoints()]
+
+
 def report_on_one_rank(folder: Path) -> Any:
     """Report a value on rank 2 only, and return the logged rows."""
     with make_manager(folder / "run", extensions.LogReport(), iters_per_epoch=2) as manager:

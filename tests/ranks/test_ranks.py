@@ -44,6 +44,12 @@ def test_means_on_two_ranks_equal_single_process_means(tmp_path: Path) -> None:
     assert [row["iteration"] for row in first] == [3, 6]
 
 
+def test_weighted_and_large_means_cover_both_ranks(tmp_path: Path) -> None:
+    for (row,), best in on_ranks(scenarios.log_weighted_means, 2, tmp_path):
+        assert (row["x"], row["large"], row["none"]) == (3.3, pytest.approx(1.25e308), None)
+        assert best in ([3.3], [])  # Only rank 0 reads the run.
+
+
 def test_row_uses_one_collective_and_other_iterations_none(tmp_path: Path) -> None:
     for counts in on_ranks(scenarios.count_collectives_per_iteration, 2, tmp_path):
         assert counts[2:] == [{}, {"all_reduce": 1}] * 3

@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,50 @@ def test_keep_best_keeps_best_and_newest_snapshots(tmp_path: Path) -> None:
     assert list_files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_5", "snapshot_iter_8"]
 
 
+def test_keep_best_compares_means_over_the_interval(tmp_path: Path) -> None:
+    losses = [1, (9, 2), 7, 3, 8, 4]  # the means are 19/3, 5, and 6
+    saved = extensions.snapshot(n_retains=1, keep_best=("loss", "min", 1))
+    manager = run(make_manager(tmp_path, saved), 6, lambda i: {"loss": losses[i - 1], "last": i})
+    assert [(entry.step, entry.values) for entry in manager.run.checkpoints()] == [
+        (4, {"loss": 5.0, "last": 4}),
+        (6, {"loss": 6.0, "last": 6}),
+    ]
+
+
+def test_keep_best_mean_continues_after_a_resume_within_the_interval(tmp_path: Path) -> None:
+    def make() -> pte.ExtensionsManager:
+        every = extensions.snapshot("every_{.iteration}", trigger=EVERY)
+        best = extensions.snapshot("best_{.iteration}", trigger=(4, "iteration"), keep_best=("loss", "min", 1))
+        return make_manager(tmp_path, every, best)
+
+    run(make(), 3, lambda i: {"loss": float(i)})
+    manager = make()
+    manager.load_state_dict(torch.load(tmp_path / "every_3"))
+    run(manager, 1, lambda i: {"loss": 10.0})
+    (checkpoint,) = (entry for entry in manager.run.checkpoints() if entry.path == "best_4")
+    assert checkpoint.values == {"loss": 4.0}
+
+
+def test_snapshot_calls_deferred_values_on_the_training_thread(tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    def compute() -> float:
+        threads.append(threading.current_thread())
+        return 5.0
+
+    manager = run(make_manager(tmp_path, extensions.snapshot()), 2, lambda i: {"x": compute})
+    assert [entry.values for entry in manager.run.checkpoints()] == [{"x": 5.0}]
+    assert threads == [threading.main_thread()] * 2
+
+
 @pytest.mark.parametrize(("reported", "is_warned"), [("loss", False), ("other", True)])
 def test_keep_best_unreported_metric_logs_warning_at_end(
     reported: str, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = extensions.snapshot(trigger=EVERY, n_retains=1, keep_best=("loss", "min", 2))
     run(make_manager(tmp_path, saved), 3, lambda i: {reported: i})
-    assert ("keep_best: none of the kept snapshots (1) has a finite value of 'loss'" in caplog.text) == is_warned
+    message = "keep_best: none of the kept snapshots (1) has a finite value of 'loss'. Reported keys: 'other'."
+    assert (message in caplog.text) == is_warned
 
 
 def test_n_retains_keeps_files_of_other_extensions(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_is_local_process_requires_same_machine_namespace_and_start_time() -> No
     assert current.is_local_process()
     for field in ("host", "boot_id", "pid_namespace"):
         assert not msgspec.structs.replace(current, **{field: "other"}).is_local_process()
-    assert not msgspec.structs.replace(current, pid=os.getppid()).is_local_process()
+    assert not msgspec.structs.replace(current, pid=1).is_local_process()
     assert not msgspec.structs.replace(current, start_time=1).is_local_process()
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -234,6 +235,86 @@ def test_lock_on_full_disk_raises_and_holds_nothing(path: Path, monkeypatch: pyt
         with pytest.raises(OSError, match="No space left"):
             Lock(path)
     Lock(path).release()
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems have only POSIX record locks")
+def test_lock_is_kept_when_its_file_is_read_and_closed(path: Path) -> None:
+    held = Lock(path)
+    path.read_bytes()
+    shutil.copytree(path.parent, path.parent / "backup")
+    assert in_child(lambda: lock.holder(path) == msgspec.json.decode(path.read_bytes(), type=LockHolder))
+    with open(path, "rb") as file, pytest.raises(BlockingIOError):
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    held.release()
+    assert lock.holder(path) is None
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems have only POSIX record locks")
+def test_holder_never_reports_ended_holder_of_description_lock(path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    held = Lock(path)
+    path.write_bytes(record(pid=ended.pid, start_time=1))
+    later = threading.Timer(0.2, path.write_bytes, [record()])
+    later.start()
+    expected = LockHolder.current()
+    try:
+        assert in_child(lambda: lock.holder(path) == expected)
+    finally:
+        later.join()
+        held.release()
+
+
+def fail_with(number: int, commands: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let locks fail as on a file system without them, which tests cannot mount."""
+    real = fcntl.fcntl
+
+    def fcntl_without_locks(fd: int, command: int, *arguments: Any) -> Any:
+        if command in commands:
+            raise OSError(number, os.strerror(number))
+        return real(fd, command, *arguments)
+
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_without_locks)
+
+
+ALL_COMMANDS = {value for name, value in vars(fcntl).items() if name.endswith(("GETLK", "SETLK", "SETLKW"))}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_lock_on_file_system_without_locks_raises_and_names_directory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def lockf_without_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path.touch()
+    fail_with(number, ALL_COMMANDS, monkeypatch)
+    monkeypatch.setattr(fcntl, "lockf", lockf_without_locks)
+    with pytest.raises(OSError, match="does not support file locks") as caught:
+        Lock(path, timeout=1)
+    assert str(caught.value).startswith(f"{path.parent}: ")
+    assert os.strerror(number) in str(caught.value)
+    assert lock.holder(path) is None
+    assert not lock.is_held(path)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems have only POSIX record locks")
+def test_lock_without_description_locks_is_record_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(errno.EINVAL, {fcntl.F_OFD_SETLK}, monkeypatch)
+    held = Lock(path)
+    pid = os.getpid()
+    assert in_child(lambda: lock._query(path, lock._holding_pid, 0) == pid)
+    held.release()
+    assert lock.holder(path) is None
+
+
+def test_lock_file_that_is_a_link_raises_and_keeps_target(path: Path) -> None:
+    target = path.with_name("notes")
+    target.write_text("text")
+    path.symlink_to(target)
+    with pytest.raises(OSError, match=str(path)):
+        Lock(path)
+    assert target.read_text() == "text"
 
 
 def test_lock_is_kept_during_concurrent_queries(path: Path) -> None:

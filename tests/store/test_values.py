@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
-from pte_tracking._store.values import check_key, check_step, flatten_params, to_number, to_numbers, to_texts
+from pte_tracking._store.values import check_key, check_step, to_number, to_numbers, to_texts
 
 NUMPY_TYPES = [
     *(np.dtype(name) for name in np.typecodes["AllInteger"]),
@@ -100,6 +100,38 @@ def test_to_number_accepts_decimal_and_fraction() -> None:
 
 @pytest.mark.parametrize(
     "value",
+    [
+        np.ma.masked,
+        np.ma.array([3.0, 4.0], mask=True).mean(),
+        np.ma.array(3.0, mask=True),
+        np.ma.array([[3]], mask=[[True]]),
+        decimal.Decimal("sNaN"),
+    ],
+)
+def test_to_number_value_that_is_masked_or_no_number_becomes_nan(value: Any) -> None:
+    assert math.isnan(to_number("a", value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([3.0, 4.0], mask=[True, False]).mean(),
+        np.ma.array([4.0]),
+        np.ma.array(4, mask=False),
+    ],
+)
+def test_to_number_masked_array_with_valid_element_returns_it(value: Any) -> None:
+    assert to_number("a", value) == 4
+
+
+@pytest.mark.parametrize("value", [np.ma.array([3.0, 4.0], mask=True), np.ma.array([3.0, 4.0])])
+def test_to_number_masked_array_with_several_elements_raises_value_error(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"values\['a'\].*a single number.*shape \(2,\)"):
+        to_number("a", value)
+
+
+@pytest.mark.parametrize(
+    "value",
     [torch.zeros(2), torch.zeros(0), np.zeros((1, 2)), np.zeros(0)],
     ids=["tensor", "empty tensor", "array", "empty array"],
 )
@@ -110,7 +142,22 @@ def test_to_number_several_elements_raise_value_error(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["0.5", None, [0.5], {"a": 1}, 1j, np.complex64(1), torch.tensor(1j), np.str_("a"), np.array(None), object(), max],
+    [
+        "0.5",
+        None,
+        [0.5],
+        {"a": 1},
+        1j,
+        np.complex64(1),
+        torch.tensor(1j),
+        np.str_("a"),
+        np.array(None),
+        object(),
+        max,
+        b"1",
+        np.timedelta64(1, "s"),
+        torch.empty((), device="meta"),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_to_numbers_non_number_raises_type_error(value: Any) -> None:
@@ -170,53 +217,10 @@ def test_check_step_beyond_64_bits_raises_value_error(step: int) -> None:
         check_step(step)
 
 
-plain_params: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.lists(st.text()),
-    lambda inner: st.dictionaries(st.text(min_size=1), inner),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=50)
-@given(st.dictionaries(st.text(min_size=1), plain_params))
-def test_flatten_any_params_become_encodable_values(params: dict[str, Any]) -> None:
-    try:
-        flat = flatten_params(params)
-    except ValueError:  # joined names can collide
-        return
-    event = events.Params(1, 0.0, flat)
-    assert events.decode(events.encode(event)) == event
-
-
-def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:
-    params: dict[Any, Any] = {
-        "optim": {"lr": np.float32(0.5), "betas": (0.9, 0.99)},
-        "net": {},
-        "none": None,
-        3: True,
-        "x": math.nan,
-    }
-    assert flatten_params(params) == {
-        "optim/lr": 0.5,
-        "optim/betas": "(0.9, 0.99)",
-        "net": "{}",
-        "none": None,
-        "3": True,
-        "x": "nan",
-    }
-
-
-def test_flatten_colliding_names_raise_value_error() -> None:
-    with pytest.raises(ValueError, match=r"params: duplicate name 'a/b'"):
-        flatten_params({"a": {"b": 1}, "a/b": 2})
-
-
-@pytest.mark.parametrize("params", [[("lr", 1)], "lr", 1])
-def test_params_and_tags_non_mapping_raises_type_error(params: Any) -> None:
-    with pytest.raises(TypeError, match=r"params: expected a mapping, got .*vars\(args\)"):
-        flatten_params(params)
+@pytest.mark.parametrize("tags", [[("lr", 1)], "lr", 1])
+def test_tags_non_mapping_raises_type_error(tags: Any) -> None:
     with pytest.raises(TypeError, match=r"tags: expected a mapping, got"):
-        to_texts(params)
+        to_texts(tags)
 
 
 def test_to_texts_lone_surrogate_is_escaped() -> None:

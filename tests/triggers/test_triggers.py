@@ -266,15 +266,28 @@ def test_time_trigger_includes_time_of_earlier_sessions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: triggers.MinValueTrigger("v"), lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1)]
 )
-def test_trigger_unreported_value_warns_once_with_reported_names(make: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="'v' was not reported during an interval. .* iteration: 'other'.") as caught:
-        assert record_firings(tmp_path, make, 2, [None] * 6) == []
-    assert len(caught) == 1
+def test_trigger_unreported_value_warns_once_with_reported_names(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert record_firings(tmp_path, make, 2, [None] * 6) == []
+    (message,) = (message for message in caplog.messages if "'v'" in message)
+    assert "'v' was not reported in the interval that ended at iteration 2" in message
+    assert message.endswith("Reported keys: 'other'.")
 
 
 def test_min_value_trigger_uses_only_reported_values(tmp_path: Path) -> None:
     values = [5, None, None, 4, 3, None]
     assert record_firings(tmp_path, lambda: triggers.MinValueTrigger("v"), 2, values) == [2, 4, 6]
+
+
+def test_value_trigger_weighs_reported_values(tmp_path: Path) -> None:
+    fired: list[int] = []
+    trigger = triggers.MinValueTrigger("loss", (2, "iteration"))
+    manager = make_manager(tmp_path, trigger, 2, fired)
+    for pair in [(1.0, 1), (9.0, 9), (6.0, 1), (6.0, 1), (0.0, 1), (8.0, 4)]:  # the means are 8.2, 6, and 6.4
+        with manager.run_iteration():
+            pte.report({"loss": pair})
+    assert fired == [2, 4]
 
 
 def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._errors import translate_upload_errors
 from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text
 
 
@@ -71,7 +72,7 @@ class ArtifactUploader:
             RejectedEventError: If the file does not exist.
         """
         path = self._local_path(event)
-        with upload_timeout(_max_file_size(path)):
+        with upload_timeout(_max_file_size(path)), translate_upload_errors(self._location):
             if path.is_dir():
                 self._repository.log_artifacts(str(path), posixpath.join(event.artifact_path, path.name))
             else:
@@ -100,7 +101,8 @@ class ArtifactUploader:
         with tempfile.TemporaryDirectory() as temporary, upload_timeout(path.stat().st_size):
             link = Path(temporary, file_name)
             os.symlink(path, link)
-            self._repository.log_artifact(str(link), directory or None)
+            with translate_upload_errors(self._location):
+                self._repository.log_artifact(str(link), directory or None)
 
     @cached_property
     def _repository(self) -> Any:

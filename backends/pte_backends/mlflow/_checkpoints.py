@@ -17,6 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pte_backends.mlflow import _runs
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._errors import translate_upload_errors
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
 from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
@@ -119,11 +120,13 @@ class Checkpoints:
         )
 
     def _upload_files(self, model: LoggedModel, path: Path) -> None:
-        artifact_repository = open_repository(self._client, model)
-        if path.is_dir():
-            artifact_repository.log_artifacts(str(path), path.name)
-        else:
-            artifact_repository.log_artifact(str(path))
+        _runs.check_id(model.artifact_location)
+        with translate_upload_errors(model.artifact_location):
+            artifact_repository = open_repository(self._client, model)
+            if path.is_dir():
+                artifact_repository.log_artifacts(str(path), path.name)
+            else:
+                artifact_repository.log_artifact(str(path))
 
     def _attach_metrics(self, model: LoggedModel, event: Checkpoint) -> None:
         """Attach the values of the step to a model.
@@ -134,14 +137,13 @@ class Checkpoints:
         """
         metrics, tags = [], {}
         for key, value in event.values.items():
-            mapped_key = map_key(key, LIMITS)
-            stored_metric = self._metric_cache.find(mapped_key, event.step)
+            stored_metric = self._metric_cache.find(key, event.step)
             if stored_metric is None or not math.isfinite(stored_metric.value):
                 tags[map_key(f"pte.value.{key}", LIMITS)] = str(value)
             else:
                 metrics.append(
                     Metric(
-                        mapped_key,
+                        key,
                         stored_metric.value,
                         stored_metric.timestamp,
                         stored_metric.step,

@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pte_backends.mlflow import _errors, _journal, _runs, _store_lock, _tracking_uri
+from pte_backends.mlflow import _errors, _find_run, _journal, _runs, _store_lock, _tracking_uri
 from pte_backends.mlflow._artifacts import ArtifactUploader
 from pte_backends.mlflow._checkpoints import Checkpoints
 from pte_backends.mlflow._client import artifact_root
-from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input
+from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
@@ -32,16 +32,18 @@ from pte_tracking.sinks import (
     Figure,
     Histogram,
     Image,
+    PostponedEventsError,
     RejectedEventError,
     Rewound,
     RunStarted,
     RunView,
     Status,
+    Tags,
     Text,
 )
 
 _logger = logging.getLogger("pte_tracking")
-_INVALID_VALUE = "INVALID_PARAMETER_VALUE"
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
 
@@ -51,18 +53,24 @@ class MLflowState(msgspec.Struct):
 
     Attributes:
         run_id: ID of the MLflow run.
+        experiment_id: ID of the experiment of the MLflow run.
+        run_name: Name in the configuration of the sink when the MLflow run was created or renamed.
         has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
             this journal, for example if another machine wrote them.
         epoch_step: Last step for which an epoch was stored.
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
+        end_status: Status that the MLflow run received at its end. None if the run continues.
     """
 
     run_id: str = ""
+    experiment_id: str = ""
+    run_name: str = ""
     has_foreign_metrics: bool = False
     epoch_step: int | None = None
     last_time: float = 0.0
     journal_end: int = 0
+    end_status: Status | None = None
 
 
 class MLflowConnection:
@@ -84,16 +92,19 @@ class MLflowConnection:
         self._state = msgspec.convert(dict(state), MLflowState)
         uri = _tracking_uri.resolve(target.tracking_uri)
         with (
-            artifact_root(None if uri.startswith("http") else target.artifact_root),
+            artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.exclusive_creation(uri),
         ):
             self._client = MlflowClient(_tracking_uri.restore_credentials(uri))
         with _errors.translate_auth_errors(self._client.tracking_uri):
-            mlflow_run = _runs.find_or_create_run(self._client, target, run, self._state.run_id)
+            mlflow_run = _find_run.find_or_create_run(self._client, target, run, self._state.run_id)
+            self._apply_name(mlflow_run)
         if not self._state.run_id:
             self._state.has_foreign_metrics = bool(mlflow_run.data.metrics)
         self._attach(mlflow_run)
         self._skipped: set[str] = set()
+        if self._state.end_status not in (None, mlflow_run.info.status):  # Changed by another program.
+            self.close(self._state.end_status)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, parameters and tags in one request, then each file.
@@ -103,6 +114,7 @@ class MLflowConnection:
 
         Raises:
             RejectedEventError: If MLflow can never store one of the events.
+            PostponedEventsError: If the artifact store is not available.
             SinkClosedError: If the MLflow run or its experiment was deleted.
             PermissionError: If the server denies access to this user.
         """
@@ -140,19 +152,27 @@ class MLflowConnection:
         end = int(self._state.last_time * 1000) or None
         with self._detect_deletion():
             self._client.set_terminated(self._state.run_id, status, end)
+        self._state.end_status = status
 
     @property
     def _is_joined(self) -> bool:
-        return self._target.is_joined and self._state.run_id == self._target.run_id
+        return self._target.is_active_run and self._state.run_id == self._target.run_id
+
+    def _apply_name(self, mlflow_run: Run) -> None:
+        """Rename the MLflow run once, if it was not created with the name of the sink."""
+        name = truncate_run_name(self._target.run_name or "")
+        if name != self._state.run_name and name not in ("", mlflow_run.info.run_name):
+            self._client.update_run(mlflow_run.info.run_id, name=name)
+        self._state.run_name = name
 
     def _attach(self, mlflow_run: Run) -> None:
-        self._state.run_id = mlflow_run.info.run_id
+        self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
         self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
         self._checkpoints = Checkpoints(self._client, self._run, mlflow_run, self._metric_cache)
-        self._entity_builder = EntityBuilder(self._uploader.write_text)
+        self._entity_builder = EntityBuilder()
         self._is_builder_current = False
 
     @contextlib.contextmanager
@@ -161,56 +181,82 @@ class MLflowConnection:
             try:
                 yield
             except MlflowException as error:
-                if error.error_code in (_INVALID_VALUE, "RESOURCE_DOES_NOT_EXIST"):
+                if _errors.is_permanent(error):
                     _runs.get_run(self._client, self._state.run_id)
                 raise
 
     def _write_events(self, events: Sequence[AnyEvent]) -> None:
-        self._log_batch(events)
+        texts = self._log_batch(events)
+        postponed: dict[int, str] = {}
+        failure: _errors.FailedUploadError | None = None
         for event in events:
-            self._store_event(event)
+            if failure and isinstance(event, _FILE_EVENTS):
+                postponed[event.seq] = str(failure)
+                continue
+            try:
+                self._store_event(event, texts.get(event.seq, {}))
+            except _errors.FailedUploadError as error:
+                if isinstance(event, Tags):  # A tag that is delivered later would replace a newer one.
+                    raise RejectedEventError(event.seq, f"The full text was not stored: {error}") from error
+                postponed[event.seq], failure = str(error), error
+        if postponed:
+            raise PostponedEventsError(postponed) from _errors.find_denial(failure)
 
     def _fork(self, rewound: Rewound) -> None:
         """Continue in a new MLflow run that contains the effective history."""
         mlflow_run = _runs.get_run(self._client, self._state.run_id)
         # A fork can be interrupted anywhere: the new run is found again, and copied data points are identical.
         if mlflow_run.data.tags.get(_runs.PART) != str(rewound.seq):
-            mlflow_run = _runs.fork_run(self._client, self._run, mlflow_run, rewound.seq)
+            mlflow_run = _runs.fork_run(self._client, self._run, self._target, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
             self._state.epoch_step, self._state.journal_end = None, 0
         history = self._run.history(rewound.to_seq)
+        postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
-            self._copy(batch)
+            postponed |= self._copy(batch)
         _runs.supersede(self._client, mlflow_run.data.tags[_runs.FORKED_FROM], mlflow_run.info.run_id)
+        if postponed:
+            raise PostponedEventsError(postponed)
 
-    def _copy(self, batch: list[AnyEvent]) -> None:
+    def _copy(self, batch: list[AnyEvent]) -> dict[int, str]:
+        """Copy events to the new MLflow run. Return the reasons of postponed events by sequence number."""
         while batch:
             try:
-                return self._write_events(batch)
+                self._write_events(batch)
+                break
+            except PostponedEventsError as error:
+                return error.reasons
             except RejectedEventError as error:  # The event was also rejected, and logged, when it was first delivered.
                 batch = [event for event in batch if event.seq != error.seq]
+        return {}
 
-    def _log_batch(self, events: Sequence[AnyEvent]) -> None:
+    def _log_batch(self, events: Sequence[AnyEvent]) -> dict[int, Mapping[str, str]]:
+        """Store metrics, parameters and tags. Return the texts to store as artifacts by sequence number."""
         if not self._is_builder_current:
             stored_params = _runs.get_run(self._client, self._state.run_id).data.params
             self._entity_builder.reset(stored_params, self._state.epoch_step)
         # If the request fails, the stored parameters are unknown and must be read again.
         self._is_builder_current = False
-        self._log_entities([(event.seq, self._entity_builder.build(event)) for event in events])
+        batch = [(event.seq, self._entity_builder.build(event)) for event in events]
+        self._log_entities(batch)
         self._state.epoch_step = self._entity_builder.epoch_step
         self._is_builder_current = True
+        return {seq: entities.texts for seq, entities in batch if entities.texts}
 
     def _log_entities(self, batch: list[tuple[int, Entities]]) -> None:
         try:
             self._send_request(batch)
         except MlflowException as error:
-            if error.error_code != _INVALID_VALUE:
+            if not _errors.is_permanent(error):
                 raise
             _runs.get_run(self._client, self._state.run_id)
             if len(batch) == 1:
-                raise RejectedEventError(batch[0][0], error.message) from error
-            # A request is stored completely or not at all. Splitting it isolates the rejected event.
+                raise RejectedEventError(batch[0][0], str(error)) from error
+            # A server stores a request completely or not at all, but a store of files may have stored a part of it.
+            if self._client.tracking_uri.startswith("file:"):
+                self._metric_cache.read_stored()
+            # Splitting the request isolates the rejected event.
             half = len(batch) // 2
             self._log_entities(batch[:half])
             self._log_entities(batch[half:])
@@ -224,22 +270,25 @@ class MLflowConnection:
             self._client.log_batch(self._state.run_id, metrics, params, list(tags.values()))
             self._metric_cache.add(metrics)
 
-    def _store_event(self, event: AnyEvent) -> None:
+    def _store_event(self, event: AnyEvent, texts: Mapping[str, str]) -> None:
         try:
+            for path, text in texts.items():
+                self._uploader.write_text(path, text)
             self._store_separately(event)
-        except ImportError as error:  # The client library of the artifact storage is missing.
+        except _errors.RefusedUploadError as error:
             raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
             if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved):
                 self._skip_kind("checkpoints", "this server does not support logged models")
                 return
-            if error.error_code != _INVALID_VALUE:
+            if not _errors.is_permanent(error):
                 raise
             _runs.get_run(self._client, self._state.run_id)
-            raise RejectedEventError(event.seq, error.message) from error
+            raise RejectedEventError(event.seq, str(error)) from error
 
     def _store_separately(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
+            self._state.end_status = None
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from mlflow.entities import Dataset as MLflowDataset
@@ -44,11 +44,13 @@ class Entities(NamedTuple):
         metrics: Metrics.
         params: Parameters.
         tags: Tags.
+        texts: Contents of artifacts by path, for values that are too long.
     """
 
     metrics: list[Metric]
     params: list[Param]
     tags: list[RunTag]
+    texts: Mapping[str, str] = {}
 
 
 def truncate_run_name(name: str) -> str:
@@ -82,17 +84,14 @@ def build_dataset_input(event: Dataset) -> DatasetInput:
 class EntityBuilder:
     """Converter from events to MLflow entities.
 
-    Args:
-        store_text: Function that stores a text as an artifact, given its path and the text.
-
     Attributes:
         epoch_step: Last step for which an epoch was stored. Each step has one epoch, even if several logs report it.
     """
 
-    def __init__(self, store_text: Callable[[str, str], None]) -> None:
+    def __init__(self) -> None:
         self.epoch_step: int | None = None
         self._stored_params: dict[str, str] = {}
-        self._store_text = store_text
+        self._texts: dict[str, str] = {}
         self._logged_keys: set[str] = set()
 
     def reset(self, params: dict[str, str], epoch_step: int | None) -> None:
@@ -116,12 +115,14 @@ class EntityBuilder:
         Raises:
             RejectedEventError: If MLflow cannot represent the event.
         """
+        self._texts = {}
         if isinstance(event, Metrics):
             return Entities(self._build_metrics(event), [], [])
         if isinstance(event, Params):
             return self._build_params(event)
         if isinstance(event, Tags):
-            return Entities([], [], [self._build_tag(key, value) for key, value in event.values.items()])
+            tags = [self._build_tag(key, value) for key, value in event.values.items()]
+            return Entities([], [], tags, self._texts)
         if isinstance(event, Figure | Image):
             return Entities([], [], [RunTag(_LOGGED_IMAGES_TAG, "True")])
         return Entities([], [], [])
@@ -160,7 +161,7 @@ class EntityBuilder:
                     tag,
                 )
                 tags.append(RunTag(tag, text))
-        return Entities([], params, tags)
+        return Entities([], params, tags, self._texts)
 
     def _build_tag(self, key: str, value: str) -> RunTag:
         return RunTag(key, self._shorten("tag", key, value, _MAX_TAG_LENGTH))
@@ -169,7 +170,7 @@ class EntityBuilder:
         if len(value) <= max_length:
             return _replace_null(value)
         path = f"{kind}s/{'/'.join(map(safe_file_name, key.split('/')))}.txt"
-        self._store_text(path, value)
+        self._texts[path] = value
         digest = hashlib.sha256(value.encode()).hexdigest()[:8]
         self._warn_once(
             key,

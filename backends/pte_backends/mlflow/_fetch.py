@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from pte_tracking.sinks import python_command
 
 #: Exit code of the process if there is no complete checkpoint.
 NOT_FOUND_EXIT_CODE = 3
@@ -29,7 +30,7 @@ def fetch(tracking_uri: str, uri: str, directory: Path) -> Path:
         LookupError: If there is no complete checkpoint.
         ConnectionError: If the download failed for another reason.
     """
-    command = [sys.executable, "-m", "pte_backends.mlflow", tracking_uri, uri, str(directory)]
+    command = [*python_command("pte_backends.mlflow"), tracking_uri, uri, str(directory)]
     # Without the current directory on the path, a user's file cannot shadow a module.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from pte_tracking.sinks import Limits
 
-LIMITS = Limits(key_characters=re.compile(r"[\w\-./ :]"), key_length=250, key_is_path=True, batch_values=1000)
+LIMITS = Limits(
+    key_characters=re.compile(r"[\w\-./ :]"),
+    key_length=250,
+    key_is_path=True,
+    batch_values=1000,
+    shared_names=("figure", "image"),  # both are files below images/
+)
+#: MLflow's store of files keeps each metric, parameter and tag in a file of its name.
+FILE_STORE_LIMITS = dataclasses.replace(LIMITS, key_is_file=True)

@@ -26,6 +26,13 @@ class MetricCache:
         self._has_foreign_metrics = has_foreign_metrics
         self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
         self._steps_by_key: dict[str, set[int]] = {}
+        #: Whether data points of earlier steps are sent again. Otherwise, steps ascend.
+        self._may_repeat_steps = False
+
+    def read_stored(self) -> None:
+        """From now on, store only data points that MLflow does not have, because a failed request stored some."""
+        self._has_foreign_metrics = self._may_repeat_steps = True
+        self._steps_by_key.clear()
 
     def add(self, metrics: Iterable[Metric]) -> None:
         """Add data points that were stored.
@@ -35,6 +42,8 @@ class MetricCache:
         """
         for metric in metrics:
             self._recent[metric.key, metric.step] = metric
+            if self._may_repeat_steps:
+                self._steps_by_key.setdefault(metric.key, set()).add(metric.step)
         while len(self._recent) > _MAX_RECENT_METRICS:
             self._recent.popitem(last=False)
 
@@ -56,7 +65,9 @@ class MetricCache:
     def _stored_steps(self, key: str, min_step: int) -> set[int]:
         if key not in self._steps_by_key:
             history = self._client.get_metric_history(self._run_id, key)
-            self._steps_by_key[key] = {metric.step for metric in history if metric.step >= min_step}
+            self._steps_by_key[key] = {
+                metric.step for metric in history if self._may_repeat_steps or metric.step >= min_step
+            }
         return self._steps_by_key[key]
 
     def find(self, key: str, step: int) -> Metric | None:

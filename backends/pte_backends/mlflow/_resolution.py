@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pte_backends.mlflow import _tracking_uri
+
+#: Where the ID of an MLflow run to continue comes from.
+RunOrigin = Literal["argument", "active", "environment"]
 
 
 class Target(NamedTuple):
@@ -16,19 +19,29 @@ class Target(NamedTuple):
         tracking_uri: Tracking URI of the server or store.
         experiment: Name of the experiment.
         experiment_id: ID of the experiment if no name is given.
+        is_experiment_given: Whether the experiment is an argument, rather than a variable or a default.
         run_id: ID of the MLflow run to continue.
-        is_joined: Whether the script started that run, and ends it.
-        run_name: Name of a new MLflow run.
-        artifact_root: Directory for the artifacts of a local store.
+        run_origin: Origin of ``run_id``: an argument, the active run of the script, which the script ends, or the
+            environment.
+        run_name: Name of the MLflow run.
+        artifact_root: Location of the artifacts of a new experiment.
+        store_artifact_root: Directory for the artifacts of a local store, if it is created.
     """
 
     tracking_uri: str
-    experiment: str | None
-    experiment_id: str | None
-    run_id: str | None
-    is_joined: bool
-    run_name: str | None
-    artifact_root: str | None
+    experiment: str | None = None
+    experiment_id: str | None = None
+    is_experiment_given: bool = False
+    run_id: str | None = None
+    run_origin: RunOrigin | None = None
+    run_name: str | None = None
+    artifact_root: str | None = None
+    store_artifact_root: str | None = None
+
+    @property
+    def is_active_run(self) -> bool:
+        """Whether the script started the MLflow run, and ends it."""
+        return self.run_origin == "active"
 
 
 def resolve_target(tracking_uri: str) -> Target:
@@ -40,17 +53,19 @@ def resolve_target(tracking_uri: str) -> Target:
     Returns:
         The target.
     """
-    active = _active_run(tracking_uri)
+    active, named = _active_run(tracking_uri), os.environ.get("MLFLOW_RUN_ID") or None
+    origin: RunOrigin | None = "active" if active else "environment" if named else None
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
     return Target(
         tracking_uri,
         experiment=name,
         experiment_id=None if name else os.environ.get("MLFLOW_EXPERIMENT_ID") or None,
-        run_id=active or os.environ.get("MLFLOW_RUN_ID") or None,
-        is_joined=active is not None,
-        run_name=os.environ.get("MLFLOW_RUN_NAME") or None,
+        run_id=active or named,
+        run_origin=origin,
+        # The variable names the run that MLflow starts, not the run that is continued.
+        run_name=None if origin else os.environ.get("MLFLOW_RUN_NAME") or None,
         # MLflow's default for a local store, fixed here: the delivery process may run in another directory.
-        artifact_root=os.path.abspath("mlruns"),
+        store_artifact_root=os.path.abspath("mlruns"),
     )
 
 

@@ -1,17 +1,15 @@
-"""Find or create the MLflow run that stores a run.
+"""MLflow runs that store a run.
 
 The MLflow client treats a truncated response as an empty success: an ID is ``""``, and a search returns nothing. An
-empty ID is therefore an error, and an empty search is repeated before anything is created. This prevents a second
-MLflow run for the same run.
+empty ID is therefore an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow._entities import truncate_run_name
@@ -23,57 +21,14 @@ PART = "pte.part"
 FORKED_FROM = "pte.forked_from"
 SUPERSEDED_BY = "pte.superseded_by"
 DUPLICATE_OF = "pte.duplicate_of"
-_KIND_TAG, _TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
-_DEFAULT_EXPERIMENT_ID = "0"
+#: ID of the existing MLflow run that the sink was to continue. Distinguishes the runs of two sinks.
+TARGET = "pte.target_run_id"
 _TRUNCATED_RESPONSE = "The response of MLflow was truncated."
 _CONTEXT_TAGS = {
     "mlflow.user": "user",
     "mlflow.source.name": "source",
     "mlflow.source.git.commit": "git_commit",
 }
-
-
-def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known_run_id: str) -> Run:
-    """Find the MLflow run that stores a run, or create it.
-
-    Args:
-        client: MLflow client.
-        target: Experiment and run to search.
-        run: Run to deliver.
-        known_run_id: ID of the MLflow run from the last connection; ``""`` for the first connection.
-
-    Returns:
-        The MLflow run.
-
-    Raises:
-        SinkClosedError: If the MLflow run or its experiment was deleted.
-    """
-    if known_run_id:
-        mlflow_run = get_run(client, known_run_id)
-        tagged_runs = _search_runs(client, mlflow_run.info.experiment_id, run)
-    elif target.run_id:
-        mlflow_run = get_run(client, target.run_id)
-        tagged_runs = _search_runs(client, mlflow_run.info.experiment_id, run)
-        mlflow_run = min(tagged_runs, key=_sort_key, default=mlflow_run)
-    else:
-        experiment = _find_or_create_experiment(client, target)
-        tagged_runs = _search_runs(client, experiment.experiment_id, run) or _search_runs(
-            client, experiment.experiment_id, run
-        )
-        if not tagged_runs:
-            mlflow_run = create_run(client, experiment.experiment_id, run, target.run_name or run.name)
-            _set_experiment_kind(client, experiment)
-            tagged_runs = [mlflow_run, *_search_runs(client, experiment.experiment_id, run)]
-        mlflow_run = min(tagged_runs, key=_sort_key)
-    for other in tagged_runs:
-        if _get_part(other) == _get_part(mlflow_run) and other.info.run_id not in (
-            mlflow_run.info.run_id,
-            target.run_id,
-        ):
-            _delete_duplicate(client, other, mlflow_run)
-    if mlflow_run.data.tags.get(RUN_ID) != run.id:
-        client.set_tag(mlflow_run.info.run_id, RUN_ID, run.id)
-    return mlflow_run
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
@@ -93,11 +48,15 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
         mlflow_run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosedError(f"MLflow run {run_id} does not exist at {client.tracking_uri}.") from error
+            raise SinkClosedError(
+                f"MLflow run {run_id} does not exist at {client.tracking_uri}.", is_lost=True
+            ) from error
         raise
     check_id(mlflow_run.info.run_id)
     if mlflow_run.info.lifecycle_stage == "deleted":
-        raise SinkClosedError(f"MLflow run {run_id} was deleted at {client.tracking_uri}.")
+        raise SinkClosedError(
+            f"MLflow run {run_id} was deleted at {client.tracking_uri}. Restore it, and run: pte-tracking sync"
+        )
     return mlflow_run
 
 
@@ -139,12 +98,13 @@ def origin_tags(run: RunView) -> dict[str, str]:
     return {"mlflow.source.type": "LOCAL"} | tags
 
 
-def fork_run(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:
+def fork_run(client: MlflowClient, run: RunView, target: Target, old: Run, part: int) -> Run:
     """Find the MLflow run that continues ``old`` after a rewind, or create it.
 
     Args:
         client: MLflow client.
         run: Run to deliver.
+        target: Target of the sink.
         old: Superseded MLflow run.
         part: Sequence number of the rewind, stored in the tag ``pte.part``.
 
@@ -153,17 +113,17 @@ def fork_run(client: MlflowClient, run: RunView, old: Run, part: int) -> Run:
     """
 
     def find_forks() -> list[Run]:
-        tagged_runs = _search_runs(client, old.info.experiment_id, run)
+        tagged_runs = search_runs(client, old.info.experiment_id, run, target)
         if not tagged_runs:  # The superseded run has the tag, so the result cannot be empty.
             raise ConnectionError(_TRUNCATED_RESPONSE)
-        return [mlflow_run for mlflow_run in tagged_runs if _get_part(mlflow_run) == part]
+        return [mlflow_run for mlflow_run in tagged_runs if get_part(mlflow_run) == part]
 
     if not find_forks():
-        tags = {PART: str(part), FORKED_FROM: old.info.run_id}
+        tags = {PART: str(part), FORKED_FROM: old.info.run_id} | ({TARGET: target.run_id} if target.run_id else {})
         create_run(client, old.info.experiment_id, run, old.info.run_name, tags)
-    first, *others = sorted(find_forks(), key=_sort_key)
+    first, *others = sorted(find_forks(), key=sort_key)
     for other in others:
-        _delete_duplicate(client, other, first)
+        delete_duplicate(client, other, first)
     return first
 
 
@@ -181,67 +141,39 @@ def supersede(client: MlflowClient, run_id: str, successor_id: str) -> None:
         client.set_terminated(run_id, "KILLED")
 
 
-def _search_runs(client: MlflowClient, experiment_id: str, run: RunView) -> list[Run]:
+def search_runs(client: MlflowClient, experiment_id: str, run: RunView, target: Target) -> list[Run]:
+    """Return the MLflow runs of an experiment that a sink has created or joined for a run.
+
+    Args:
+        client: MLflow client.
+        experiment_id: ID of the experiment.
+        run: Run to deliver.
+        target: Target of the sink. Runs of another sink with another target are omitted.
+
+    Returns:
+        The MLflow runs.
+    """
     mlflow_runs: list[Run] = client.search_runs([experiment_id], f"tags.`{RUN_ID}` = '{run.id}'")
     for mlflow_run in mlflow_runs:
         check_id(mlflow_run.info.run_id)
-    return mlflow_runs
+    return [found for found in mlflow_runs if found.data.tags.get(TARGET) == target.run_id]
 
 
-def _sort_key(run: Run) -> tuple[int, str]:
-    # The latest part comes first. Of duplicates from a repeated request, every process chooses the same run.
-    return -_get_part(run), run.info.run_id
+def sort_key(run: Run) -> tuple[int, str]:
+    """Return a key that sorts the MLflow runs of a run: the latest part first, and duplicates in a fixed order."""
+    return -get_part(run), run.info.run_id
 
 
-def _get_part(run: Run) -> int:
+def get_part(run: Run) -> int:
+    """Return the sequence number of the rewind that an MLflow run starts with, 0 for the first MLflow run."""
     return int(run.data.tags.get(PART, 0))
 
 
-def _delete_duplicate(client: MlflowClient, duplicate: Run, original: Run) -> None:
+def delete_duplicate(client: MlflowClient, duplicate: Run, original: Run) -> None:
+    """Delete an MLflow run that a repeated request created."""
     client.set_tag(duplicate.info.run_id, DUPLICATE_OF, original.info.run_id)
     client.set_terminated(duplicate.info.run_id, "KILLED")
     client.delete_run(duplicate.info.run_id)
-
-
-def _find_or_create_experiment(client: MlflowClient, target: Target) -> Experiment:
-    experiment = _find_experiment(client, target)
-    if experiment is None and target.experiment:
-        try:
-            client.create_experiment(target.experiment, tags={_KIND_TAG: _TRAINING_KIND})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another process may create it at the same time.
-                raise
-        experiment = _find_experiment(client, target)
-    if experiment is None:
-        raise ConnectionError(f"Experiment {target.experiment!r} was created but is not found.")
-    check_id(experiment.experiment_id)
-    if experiment.lifecycle_stage == "deleted":
-        raise SinkClosedError(f"Experiment {experiment.name!r} was deleted at {client.tracking_uri}.")
-    return experiment
-
-
-def _find_experiment(client: MlflowClient, target: Target) -> Experiment | None:
-    if target.experiment:
-        return client.get_experiment_by_name(target.experiment)
-    experiment_id = target.experiment_id or _DEFAULT_EXPERIMENT_ID
-    try:
-        return client.get_experiment(experiment_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise SinkClosedError(f"Experiment {experiment_id} does not exist at {client.tracking_uri}.") from error
-        raise
-
-
-def _set_experiment_kind(client: MlflowClient, experiment: Experiment) -> None:
-    """Make MLflow open the experiment in its model training view.
-
-    An experiment that has other runs, or whose view was chosen already, is left unchanged.
-    """
-    if _KIND_TAG in experiment.tags:
-        return
-    runs: list[Any] = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=2)
-    if len(runs) == 1:
-        client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _TRAINING_KIND)
 
 
 def check_id(identifier: str) -> None:

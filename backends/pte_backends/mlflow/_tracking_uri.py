@@ -25,7 +25,7 @@ def resolve(configured_uri: str | None) -> str:
     """
     imported = getattr(sys.modules.get("mlflow"), "get_tracking_uri", None)
     uri = configured_uri or (imported and imported()) or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-    return _make_absolute(strip_credentials(uri))
+    return make_absolute(strip_credentials(uri))
 
 
 def strip_credentials(uri: str) -> str:
@@ -60,7 +60,7 @@ def move_credentials_to_environment(uri: str) -> str:
     """
     stripped = strip_credentials(uri)
     if stripped != uri:
-        os.environ[_variable_name(_make_absolute(stripped))] = uri
+        os.environ[_variable_name(make_absolute(stripped))] = uri
     return stripped
 
 
@@ -77,7 +77,7 @@ def restore_credentials(uri: str) -> str:
         The URI to pass to MLflow's client.
     """
     for candidate in (os.environ.get(_variable_name(uri)), os.environ.get("MLFLOW_TRACKING_URI")):
-        if candidate and candidate != uri and _make_absolute(strip_credentials(candidate)) == uri:
+        if candidate and candidate != uri and make_absolute(strip_credentials(candidate)) == uri:
             break
     else:
         return uri
@@ -98,7 +98,15 @@ def _is_credential(name: str) -> bool:
     return any(word in name.lower() for word in _CREDENTIAL_WORDS)
 
 
-def _make_absolute(uri: str) -> str:
+def make_absolute(uri: str) -> str:
+    """Return a URI that does not depend on the current directory.
+
+    Args:
+        uri: URI, or path of a directory.
+
+    Returns:
+        The URI. A path becomes a ``file`` URI.
+    """
     scheme, _, rest = uri.partition(":")
     if scheme.startswith("sqlite"):
         path = rest.removeprefix("///")

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from tensorboard.compat.proto import event_pb2
 
-from pte_backends.tensorboard import _records, _values
+from pte_backends.tensorboard import _order, _records, _values
 from pte_backends.tensorboard._summaries import SummaryBuilder, SummaryBuilderState
 from pte_tracking.sinks import (
     PREVIOUS,
@@ -97,6 +97,8 @@ class TensorBoardConnection:
             with self._atomic():
                 self._replace(self._read_kept())
         with self._atomic():
+            if self._builder.release_tags(events):
+                self._replace(self._read_kept(), dict(self._state.summaries.cleared_tags))
             self._extend(events)
         self._last_written_seq = events[-1].seq
 
@@ -168,7 +170,7 @@ class TensorBoardConnection:
             if not _records.is_intact(raw):
                 break
             state.size += len(raw)
-            state.last_seq = seq or state.last_seq
+            state.last_seq = max(seq, state.last_seq)
             state.is_ended |= seq == 0 and _values.SESSION_END in raw
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(self._fd, state.size)
@@ -187,7 +189,7 @@ class TensorBoardConnection:
             file.write(self._builder.build_header(cleared_tags or {}))
             for seq, raw in kept:
                 file.write(raw)
-                last_seq = seq or last_seq
+                last_seq = max(seq, last_seq)
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
@@ -202,10 +204,12 @@ class TensorBoardConnection:
         if old_name:
             _clear_file(self._run.directory / old_name)
 
-    def _read_kept(self, seq: int | None = None) -> Iterator[tuple[int, bytes]]:
+    def _read_kept(
+        self, seq: int | None = None, records: Iterable[tuple[int, bytes]] | None = None
+    ) -> Iterator[tuple[int, bytes]]:
         """Read the records of the history up to an event, without replaced media."""
         replaced_media = {old for old, _ in self._state.summaries.replaced_media}
-        for label, raw in _records.read_records(self._path):
+        for label, raw in records or _records.read_records(self._path):
             if label and (seq is None or label <= seq) and label not in replaced_media:
                 yield label, raw
 
@@ -299,8 +303,10 @@ class TensorBoardConnection:
 
     def _write_end(self, status: Status) -> None:
         state = self._state
-        if state.is_ended or state.summaries.is_stale:
-            self._replace(self._read_kept())
+        in_order = _order.read_sorted(self._path) if state.summaries.is_unordered else None
+        if in_order or state.is_ended or state.summaries.is_stale:
+            self._replace(self._read_kept(records=in_order))
+        state.summaries.is_unordered = False
         if state.summaries.params:
             self._append(self._builder.build_end(status == "FINISHED"))
             state.is_ended = True

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
+
+_OWN_TAGS = frozenset(
+    {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+        "custom_scalars__config__",
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +27,8 @@ class TensorBoardSink(Sink):
     Pass the parent directory to ``tensorboard --logdir``. TensorBoard shows scalars with ``epoch``, figures, images,
     histograms, texts, the hyperparameters and status of the run on the HPARAMS page, and training and validation
     metrics of the same name in one chart on the Custom Scalars page. Tags, artifacts and checkpoints are skipped.
-    Numbers are stored as 32-bit floats.
+    Metrics are stored as 32-bit floats. The HPARAMS page leaves out parameters that are None, NaN or infinite, so that
+    it can compare the numbers of other runs, and shows integers above 2^53 as texts with all digits.
 
     Superseded events disappear, even from a running TensorBoard. A running TensorBoard does not show two changes until
     it is restarted: hyperparameters that are added or changed later, and the status of a run that ended before. If
@@ -32,7 +44,24 @@ class TensorBoardSink(Sink):
     requires: ClassVar[str | None] = "tensorboard"
     install: ClassVar[str] = "pip install 'pte-tracking[tensorboard]'"
     files: ClassVar[tuple[str, ...]] = ("events.out.tfevents.*", ".tensorboard.*.tmp")
-    limits: ClassVar[Limits] = Limits(batch_values=100_000)
+    # TensorBoard shows no values of a tag that has several kinds of values.
+    limits: ClassVar[Limits] = Limits(
+        batch_values=100_000,
+        shared_names=("metric", "figure", "image", "histogram", "text", "dataset"),
+        reserved_names=_OWN_TAGS,
+    )
+
+    def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
+        """Return the command that opens the run.
+
+        Args:
+            directory: Absolute path of the run directory.
+            state: Last saved state of a connection.
+
+        Returns:
+            The command.
+        """
+        return Location(command=f"tensorboard --logdir {shlex.quote(str(directory.parent))}")
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Continue the event file of the run, or create one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -41,8 +41,11 @@ class SummaryBuilderState(msgspec.Struct):
         is_stale: Whether a change can be shown only by a new file.
         charted_tags: Tags that may share a chart, with the sequence number of their first event.
         epoch_step: Last step with an epoch.
+        max_step: Highest step of an event.
+        is_unordered: Whether the steps of a tag may go back in the file.
         has_layout: Whether a layout of the Custom Scalars page was ever written.
         emptied_image_tags: Tags of figures and images that lost all their points.
+        cleared_tags: Tags that the first records of the file clear, and the plugin of each.
         latest_media: Step and sequence number of the last figure, image or text of each key.
         replaced_media: Pairs of sequence numbers: a figure, image or text, and a later one with the same key and step.
     """
@@ -55,8 +58,11 @@ class SummaryBuilderState(msgspec.Struct):
     is_stale: bool = False
     charted_tags: dict[str, int] = {}
     epoch_step: int = -1
+    max_step: int = -(2**63)
+    is_unordered: bool = False
     has_layout: bool = False
     emptied_image_tags: list[str] = []
+    cleared_tags: dict[str, str] = {}
     latest_media: dict[str, tuple[int, int]] = {}
     replaced_media: list[tuple[int, int]] = []
 
@@ -97,6 +103,7 @@ class SummaryBuilder:
             ]
             events += [self._build_event(summary=summary_pb2.Summary(value=clearing_values)), start]
         state = self.state
+        state.cleared_tags = dict(cleared_tags)
         emptied = {tag for tag, plugin in cleared_tags.items() if plugin == _values.IMAGES}
         state.emptied_image_tags = sorted(emptied.union(state.emptied_image_tags))
         state.has_layout |= _values.LAYOUTS in cleared_tags.values()
@@ -110,6 +117,26 @@ class SummaryBuilder:
             events.append(self._build_event(summary=summary_pb2.Summary(value=values)))
         state.has_hparams, state.is_stale = bool(state.params), bool(cleared_tags)
         return b"".join(map(encode_record, events))
+
+    def release_tags(self, events: Iterable[AnyEvent]) -> bool:
+        """Stop clearing the tags of an earlier run that these events use for another kind of values.
+
+        Args:
+            events: Events to convert next.
+
+        Returns:
+            Whether the first records of the file contain such a tag.
+        """
+        state = self.state
+        plugins = dict.fromkeys(state.emptied_image_tags, _values.IMAGES) | state.cleared_tags
+        if not plugins:
+            return False
+        used = {tag: plugin for event in events for tag, plugin in _values.get_tags(event).items()}
+        released = {tag for tag, plugin in plugins.items() if used.get(tag, plugin) != plugin}
+        state.emptied_image_tags = [tag for tag in state.emptied_image_tags if tag not in released]
+        for tag in released & state.cleared_tags.keys():
+            del state.cleared_tags[tag]
+        return bool(released)
 
     def build_end(self, succeeded: bool) -> bytes:
         """Build the record that ends the run.
@@ -136,6 +163,9 @@ class SummaryBuilder:
             RejectedEventError: If an image is missing or damaged.
         """
         self.state.seq, self.state.wall_time = event.seq, event.time
+        if isinstance(event, Metrics | Histogram | Figure | Image | Text):
+            self.state.is_unordered |= event.step < self.state.max_step
+            self.state.max_step = max(event.step, self.state.max_step)
         if isinstance(event, Metrics):
             return self._build_metrics(event)
         if isinstance(event, Params):

@@ -30,6 +30,7 @@ _PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
 _MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
+_MISSING_HPARAMS = (None, "nan", "inf", "-inf")  # JSON has no non-finite numbers, so parameters are texts.
 
 
 def get_tags(event: AnyEvent) -> dict[str, str]:
@@ -185,7 +186,8 @@ def build_session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
     """
     suffix = f"-{run.id[:6]}"  # Keeps runs with the same name in separate groups.
     group = run.name if run.name.endswith(suffix) else run.name + suffix
-    summary = hparams_pb({key: _to_hparam(value) for key, value in params.items()}, group, run.start_time)
+    hparams = {key: shown for key, value in params.items() if (shown := _to_hparam(value)) is not None}
+    summary = hparams_pb(hparams, group, run.start_time)
     return summary.value[0]
 
 
@@ -233,7 +235,9 @@ def build_empty_images(tag: str) -> Any:
     return summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(IMAGES), tensor=build_string_vector([b"0", b"0"]))
 
 
-def _to_hparam(value: Scalar) -> str | int | float | bool:
-    # TensorBoard does not support None and stores numbers as 64-bit floats.
-    is_inexact = isinstance(value, int) and abs(value) > _MAX_EXACT_INTEGER
-    return str(value) if value is None or is_inexact else value
+def _to_hparam(value: Scalar) -> str | int | float | bool | None:
+    # TensorBoard stores numbers as 64-bit floats, and one text among the runs makes a column of numbers a column of
+    # texts. A run without a value has no effect on the others.
+    if isinstance(value, int) and abs(value) > _MAX_EXACT_INTEGER:
+        return str(value)
+    return None if value in _MISSING_HPARAMS else value

@@ -38,6 +38,8 @@ class WandbState(msgspec.Struct):
         last_time: Time of the last event, in seconds since the epoch.
         summary: Last value of each metric.
         is_stale: Whether the file contains a checkpoint that was removed later.
+        header: Project, entity, and display name in the file.
+        status: Status after the valid part of the file. None if the run continues.
     """
 
     size: int = 0
@@ -47,6 +49,8 @@ class WandbState(msgspec.Struct):
     last_time: float = 0.0
     summary: dict[str, float] = {}
     is_stale: bool = False
+    header: tuple[str, str | None, str] | None = None
+    status: Status | None = None
 
 
 class WandbConnection:
@@ -66,6 +70,7 @@ class WandbConnection:
         self._project, self._entity = project, entity
         self._run_name = run_name or run.name
         self._run = run
+        self._header = (project, entity, self._run_name)
         self._state = msgspec.convert(dict(state), WandbState)
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
         directory = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
@@ -73,11 +78,14 @@ class WandbConnection:
         self._files.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"run-{run.id}.wandb"
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if os.fstat(self._fd).st_size < self._state.size:  # The file was lost or truncated.
+        is_shorter = os.fstat(self._fd).st_size < self._state.size  # The file was lost or truncated.
+        if is_shorter or (self._state.size and self._state.header != self._header):
+            status = self._state.status
             self._rebuild(self._state.seq)
+            if status:
+                self._write_status(status)
         elif not self._state.size:
             self._create_file()
-        os.ftruncate(self._fd, self._state.size)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Append the records of events, or rebuild the file at a rewind.
@@ -91,9 +99,10 @@ class WandbConnection:
         if isinstance(events[0], Rewound):
             self._rebuild(events[0].to_seq)
         else:
-            os.ftruncate(self._fd, self._state.size)  # Removes the status of a run that was resumed.
+            # Removes the status of a run that was resumed, and the events of a batch whose position was not saved.
+            os.ftruncate(self._fd, self._state.size)
             self._extend(events)
-        self._state.seq = events[-1].seq
+        self._state.seq, self._state.status = events[-1].seq, None
 
     def state(self) -> dict[str, Any]:
         """Return the valid size of the file and the progress in it.
@@ -115,17 +124,22 @@ class WandbConnection:
         if status:
             if self._state.is_stale:
                 self._rebuild(self._state.seq)
-            seconds = max(self._state.last_time - self._run.start_time, 0.0)
-            footer = [*_records.build_footer(self._state.summary, status, seconds)]
-            data, _ = self._frame_records(footer)
-            os.pwrite(self._fd, data, self._state.size)
-            os.fsync(self._fd)
+            self._write_status(status)
         os.close(self._fd)
+
+    def _write_status(self, status: Status) -> None:
+        seconds = max(self._state.last_time - self._run.start_time, 0.0)
+        footer = [*_records.build_footer(self._state.summary, status, seconds)]
+        data, _ = self._frame_records(footer)
+        os.ftruncate(self._fd, self._state.size)
+        os.pwrite(self._fd, data, self._state.size)
+        os.fsync(self._fd)
+        self._state.status = status
 
     def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, _framing.FILE_HEADER, 0)
-        self._state = WandbState(size=len(_framing.FILE_HEADER))
+        self._state = WandbState(size=len(_framing.FILE_HEADER), header=self._header)
         self._append(_records.build_header(self._run, self._project, self._entity, self._run_name))
 
     def _rebuild(self, upto_seq: int) -> None:

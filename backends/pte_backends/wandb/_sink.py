@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from pte_tracking.sinks import Connection, Limits, RunView, Sink
 
+_OWN_KEYS = frozenset({"iteration", "_step", "_timestamp", "_runtime", "_wandb"})
+
 
 @dataclasses.dataclass(frozen=True)
 class WandbSink(Sink):
@@ -36,7 +38,12 @@ class WandbSink(Sink):
     requires: ClassVar[str | None] = "wandb"
     install: ClassVar[str] = "pip install 'pte-tracking[wandb]'"
     files: ClassVar[tuple[str, ...]] = ("wandb",)
-    limits: ClassVar[Limits] = Limits(batch_values=10_000)
+    # A key of the history has one kind of values.
+    limits: ClassVar[Limits] = Limits(
+        batch_values=10_000,
+        shared_names=("metric", "figure", "image", "histogram", "text"),
+        reserved_names=_OWN_KEYS,
+    )
 
     project: str | None = None
     entity: str | None = None
@@ -60,6 +67,11 @@ class WandbSink(Sink):
             entity=self.entity or os.environ.get("WANDB_ENTITY"),
             run_name=self.run_name or os.environ.get("WANDB_NAME"),
         )
+
+    @property
+    def destination(self) -> object:
+        """Nothing, because a run directory contains one W&B run. Other options rewrite its file."""
+        return ()
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Truncate the file to its saved size.

@@ -1,0 +1,90 @@
+"""Places where a user finds a run in its backends."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking.sinks import Sink, get_sink
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class SinkLocation(msgspec.Struct, frozen=True):
+    """Place where a user finds a run in a backend.
+
+    Attributes:
+        key: Key of the sink in the run.
+        run_id: ID of the run in the backend. None if the backend has no such ID.
+        url: Web page of the run. None if there is no server.
+        command: Command that opens the run. None if the web page suffices.
+    """
+
+    key: str
+    run_id: str | None
+    url: str | None
+    command: str | None
+
+    def __str__(self) -> str:
+        if self.url:
+            return f"{self.key}: {self.url}"
+        parts = [f"run ID {self.run_id}"] if self.run_id else []
+        parts += [f"open with: {self.command}"] if self.command else []
+        return f"{self.key}: {', '.join(parts)}"
+
+
+def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
+    """Return the place of a run in one backend.
+
+    Args:
+        directory: Absolute path of the run directory.
+        entry: Entry of the sink in the manifest.
+
+    Returns:
+        The place. None if nothing was delivered yet, or the backend has none.
+    """
+    try:
+        location = build_sink(entry).locate(directory, Cursor.load(directory, entry.key).state)
+    except (TypeError, ValueError):  # the sink is not installed here
+        return None
+    if location is None:
+        return None
+    # The parts come from files of the run directory, which may be somebody else's.
+    parts = (location.run_id, location.url, location.command)
+    return SinkLocation(entry.key, *(part and _make_printable(part) for part in parts))
+
+
+def _make_printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+class Announcer:
+    """Logs once where a run is found in each backend, as soon as it is known.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.absolute()
+        #: Sinks whose place is not known yet. None before the first call.
+        self._entries: list[SinkEntry] | None = None
+
+    def announce(self) -> None:
+        """Log the places that became known since the last call."""
+        try:
+            if self._entries is None:
+                entries = Manifest.load(self._directory).sinks
+                self._entries = [entry for entry in entries if get_sink(entry.name).locate is not Sink.locate]
+            for entry in list(self._entries):
+                location = find_location(self._directory, entry)
+                if location is not None:
+                    self._entries.remove(entry)
+                    _logger.info("%s", location)
+        except (OSError, ValueError) as error:
+            _logger.debug("%s: %s", self._directory, error)

@@ -1,0 +1,134 @@
+"""Messages about reported values that are not recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import tempfile
+import weakref
+import zlib
+from collections.abc import Mapping
+from typing import IO, Any
+
+from torch.utils.data import get_worker_info
+
+_logger = logging.getLogger("pte_tracking")
+_MAX_KEYS = 20  # keys for which a warning is logged; a program may report any number of keys
+_SLOTS = 1 << 20
+
+BETWEEN_ITERATIONS = (
+    "%r was reported between iterations and is not recorded. Report it within 'with manager.run_iteration():', or log "
+    "it with manager.run.log_metrics()."
+)
+AFTER_TRAINING = (
+    "%r was reported after the end of the training and is not recorded. Log it with manager.run.log_metrics()."
+)
+TOO_LATE = (
+    "%r was reported by another thread while the extensions ran and is not recorded. Wait for the thread within 'with "
+    "manager.run_iteration():'."
+)
+_AMBIGUOUS = (
+    "%r was reported in a thread while several trainings run and is not recorded. Start the thread's function with "
+    "contextvars.copy_context().run(function) within the iteration."
+)
+_IN_CHILD = (
+    "%r was reported in process %d, a child of the training process, and is not recorded. Return the value to the "
+    "training process and report it there."
+)
+
+
+class LostValues:
+    """Warnings about values that are not recorded, one for each key.
+
+    Args:
+        is_enabled: Whether to log.
+    """
+
+    def __init__(self, *, is_enabled: bool = True) -> None:
+        self._is_enabled = is_enabled
+        self._keys: set[str] = set()
+
+    def warn_all(self, keys: Mapping[str, Any], message: str, *args: object) -> None:
+        """Log a warning for each key that has had none."""
+        for key in keys:
+            self.warn(key, message, *args)
+
+    def warn(self, key: str, message: str, *args: object) -> None:
+        """Log a warning for a key that has had none."""
+        if key not in self._keys and len(self._keys) < _MAX_KEYS:
+            self._keys.add(key)
+            if self._is_enabled:
+                _logger.warning(message, key, *args)
+
+
+#: Reports of the iterations of all managers of this process: objects of type IterationReports.
+trainings: weakref.WeakSet[Any] = weakref.WeakSet()
+_ambiguous = LostValues()
+
+
+def warn_ambiguous(values: Mapping[str, Any]) -> None:
+    """Log a warning for values that a thread reported while several trainings run."""
+    _ambiguous.warn_all(values, _AMBIGUOUS)
+
+
+class _ChildProcesses:
+    """Warnings of child processes, one for each key in all of them.
+
+    Attributes:
+        is_child: Whether this process was forked while its parent had a manager, and has none itself.
+    """
+
+    def __init__(self) -> None:
+        self.is_child = False
+        self._keys: set[str] = set()
+        self._named_keys: IO[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Prepare the parent, which has a manager."""
+        self.is_child = False
+        if self._named_keys is None:
+            with contextlib.suppress(OSError):
+                self._named_keys = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+
+    def after_fork(self) -> None:
+        """Stop collecting in a forked child, whose values would be lost without a warning."""
+        self.is_child = bool(trainings)
+        for training in trainings:
+            training.abandon()
+
+    def warn(self, values: Mapping[str, Any]) -> None:
+        """Log a warning for each key that no child process has named."""
+        worker = get_worker_info()
+        for key in values:
+            if key in self._keys or len(self._keys) >= _MAX_KEYS:
+                continue
+            self._keys.add(key)
+            # Workers that are not forked share no file. They load the same dataset.
+            if self._claim(key) if self.is_child else worker is None or worker.id == 0:
+                _logger.warning(_IN_CHILD, key, os.getpid())
+
+    def _claim(self, key: str) -> bool:
+        """Return whether this process is the first one to name a key."""
+        if self._named_keys is None:
+            return True
+        file, slot = self._named_keys.fileno(), zlib.crc32(key.encode()) % _SLOTS
+        with contextlib.suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, slot)
+            try:
+                if os.pread(file, 1, slot) == b"\1":
+                    return False
+                os.pwrite(file, b"\1", slot)
+            finally:
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, slot)
+        return True
+
+
+children = _ChildProcesses()
+os.register_at_fork(after_in_child=children.after_fork)
+
+
+def is_in_child_process() -> bool:
+    """Return whether this process is a child of a training process or a worker of a data loader."""
+    return children.is_child or get_worker_info() is not None

@@ -1,0 +1,112 @@
+"""Where a run is found in its backends, and messages while its end waits for delivery."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from pte_backends.mlflow import MLflowSink
+from pte_backends.tensorboard import TensorBoardSink
+from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.cursor import Cursor, CursorStore
+from pte_tracking._delivery.locations import Announcer, find_location
+from pte_tracking._delivery.sink_entries import merge_sink_entries
+from pte_tracking._delivery.supervisor import DeliverySupervisor
+from pte_tracking._store.layout import DELIVERY
+from pte_tracking._store.manifest import Manifest
+from pte_tracking.sinks import Sink
+from tests.delivery.test_consumer import Recording
+
+if TYPE_CHECKING:
+    from tests.probe.pte_probe import Probe
+
+
+@pytest.fixture(autouse=True)
+def _log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="pte_tracking")
+
+
+def save_run(directory: Path, *sinks: Sink) -> Manifest:
+    (directory / DELIVERY).mkdir(parents=True)
+    manifest = msgspec.structs.replace(Manifest.new(directory, "test"), sinks=merge_sink_entries(sinks))
+    manifest.save(directory)
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        ("http://me:secret@host:5000/", "mlflow: http://host:5000/#/experiments/7/runs/abc"),
+        (
+            "sqlite:////data/a b.db",
+            "mlflow: run ID abc, open with: mlflow ui --backend-store-uri 'sqlite:////data/a b.db'",
+        ),
+        ("databricks", "mlflow: run ID abc"),
+    ],
+)
+def test_mlflow_location_is_page_or_command_without_credentials(tmp_path: Path, uri: str, text: str) -> None:
+    (entry,) = save_run(tmp_path / "run", MLflowSink(uri)).sinks
+    assert find_location(tmp_path / "run", entry) is None
+    CursorStore(tmp_path / "run", "mlflow").save(Cursor(state={"run_id": "abc", "experiment_id": "7"}))
+    assert str(find_location(tmp_path / "run", entry)) == text
+
+
+def test_tensorboard_location_is_command_with_parent_directory(tmp_path: Path) -> None:
+    (entry,) = save_run(tmp_path / "a b" / "run", TensorBoardSink()).sinks
+    text = f"tensorboard: open with: tensorboard --logdir '{tmp_path}/a b'"
+    assert str(find_location(tmp_path / "a b" / "run", entry)) == text
+
+
+def test_control_characters_of_run_directory_are_not_printed(tmp_path: Path) -> None:
+    (entry,) = save_run(tmp_path / "run", MLflowSink("http://host/\x1b[2J")).sinks
+    CursorStore(tmp_path / "run", "mlflow").save(Cursor(state={"run_id": "a\nb", "experiment_id": "7"}))
+    assert str(find_location(tmp_path / "run", entry)).isprintable()
+
+
+def test_announcer_logs_each_location_once_when_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_run(tmp_path / "run", TensorBoardSink(), MLflowSink("http://host"))
+    announcer = Announcer(tmp_path / "run")
+    for _ in range(2):
+        announcer.announce()
+    assert len(caplog.messages) == 1
+    CursorStore(tmp_path / "run", "mlflow").save(Cursor(state={"run_id": "abc", "experiment_id": "7"}))
+    for _ in range(2):
+        announcer.announce()
+    assert caplog.messages[1:] == ["mlflow: http://host/#/experiments/7/runs/abc"]
+
+
+def test_end_reports_that_it_waits_for_delivery(
+    tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_FIRST_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "_REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(DeliverySupervisor, "ensure_running", lambda self: None)
+    recording = Recording(tmp_path / "run", probe.sink())
+    for step in range(1200):
+        recording.row(step, {"a": 1.0})
+    DeliverySupervisor(recording.directory).wait(0.5)
+    recording.journal.close()
+    waiting = [message for message in caplog.messages if message.startswith("Waiting up to ")]
+    assert 2 <= len(waiting) <= 12
+    assert waiting[0] == "Waiting up to 0 s for delivery: 1,201 pending events for probe"
+    assert caplog.messages[-1].endswith(f"run: pte-tracking sync {recording.directory}")
+
+
+def test_end_does_not_wait_for_sink_that_closed(
+    tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path / "run", probe.sink())
+    probe.control(closed="the run was deleted")
+
+    def close(self: DeliverySupervisor) -> None:
+        self.next_check_time = float("inf")
+        recording.deliver()
+
+    monkeypatch.setattr(DeliverySupervisor, "ensure_running", close)
+    DeliverySupervisor(recording.directory).wait(600)
+    recording.journal.close()
+    assert "Not yet delivered: 1 pending event for probe (the run was deleted)" in caplog.text
