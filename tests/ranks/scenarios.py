@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import logging.handlers
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -270,7 +272,9 @@ def print_pending_rows(folder: Path) -> Any:
 
 
 def collect_warnings(folder: Path) -> Any:
-    """Return the warnings that this rank issues about unreported keys."""
+    """Return the warnings that this rank issues about values that are not recorded, and about unreported keys."""
+    handler = logging.handlers.BufferingHandler(1000)
+    logging.getLogger("pte_tracking").addHandler(handler)
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "not reported", max_trigger=(2, "iteration"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -278,8 +282,11 @@ def collect_warnings(folder: Path) -> Any:
         with make_manager(folder / "run", plot, stop_trigger=stop, sinks=["json"], iters_per_epoch=2) as manager:
             while not manager.stop_trigger:
                 with manager.run_iteration():
-                    pass
-    return [str(warning.message).partition(",")[0] for warning in caught]
+                    pte.report({"other": 1.0})
+                if not manager.is_ended:
+                    pte.report({"stray": 1.0})
+    messages = [record.getMessage() for record in handler.buffer if record.levelno >= logging.WARNING]
+    return [*messages, *(str(warning.message) for warning in caught)]
 
 
 def resume_stop_trigger(folder: Path) -> Any:

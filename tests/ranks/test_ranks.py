@@ -120,15 +120,17 @@ def test_snapshot_condition_is_decided_by_rank_0(tmp_path: Path) -> None:
 
 
 def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
-    assert on_ranks(scenarios.collect_warnings, 2, tmp_path) == [
-        [
-            "Sinks are configured",
-            "'not reported' was not reported during an interval. Keys reported in this iteration: none.",
-            "PlotReport: no data points for 'not reported either' over 'iteration'. "
-            "Similar keys in the last iteration: none.",
-        ],
-        [],
+    first, second = on_ranks(scenarios.collect_warnings, 2, tmp_path)
+    assert second == []
+    expected = [
+        "'not reported' was not",
+        "No extension is a LogReport",
+        "'stray' was reported between",
+        "PlotReport: no data",
     ]
+    assert len(first) == len(expected)
+    for message in expected:
+        assert sum(message in each for each in first) == 1
 
 
 def test_stop_trigger_resumes_exactly_on_each_rank(tmp_path: Path) -> None:
