@@ -78,6 +78,23 @@ def log_weighted_means(folder: Path) -> Any:
     return read_rows(folder / "run"), [entry.values["x"] for entry in manager.run.checkpoints()]
 
 
+def log_last_rows(folder: Path) -> Any:
+    """End trainings within an interval, and return the rows by the way in which they end."""
+    rank = dist.get_rank()
+    rows = {}
+    for end in ("stop", "break", "error on rank 1"):
+        log = extensions.LogReport(trigger=(3, "iteration"))
+        with contextlib.suppress(ValueError), make_manager(folder / end, log, iters_per_epoch=5) as manager:
+            while not manager.stop_trigger and (end == "stop" or manager.iteration < 4):
+                with manager.run_iteration():
+                    pte.report({"x": 10.0 * rank + manager.iteration})
+            if end == "error on rank 1" and rank == 1:
+                raise ValueError(end)
+        dist.barrier()  # Rank 0 writes the log.
+        rows[end] = [(row["iteration"], row["x"]) for row in read_rows(folder / end)]
+    return rows
+
+
 def report_on_one_rank(folder: Path) -> Any:
     """Report a value on rank 2 only, and return the logged rows."""
     with make_manager(folder / "run", extensions.LogReport(), iters_per_epoch=2) as manager:

@@ -50,6 +50,15 @@ def test_weighted_and_large_means_cover_both_ranks(tmp_path: Path) -> None:
         assert best in ([3.3], [])  # Only rank 0 reads the run.
 
 
+def test_last_row_covers_all_ranks_only_if_all_reach_the_end(tmp_path: Path) -> None:
+    for rows in on_ranks(scenarios.log_last_rows, 2, tmp_path):
+        assert rows == {
+            "stop": [[3, 6.0], [5, 8.5]],
+            "break": [[3, 6.0], [4, 3.0]],  # the value of rank 0
+            "error on rank 1": [[3, 6.0], [4, 3.0]],
+        }
+
+
 def test_row_uses_one_collective_and_other_iterations_none(tmp_path: Path) -> None:
     for counts in on_ranks(scenarios.count_collectives_per_iteration, 2, tmp_path):
         assert counts[2:] == [{}, {"all_reduce": 1}] * 3
