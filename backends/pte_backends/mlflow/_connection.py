@@ -60,7 +60,6 @@ class MLflowState(msgspec.Struct):
         epoch_step: Last step for which an epoch was stored.
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
-        end_status: Status that the MLflow run received at its end. None if the run continues.
     """
 
     run_id: str = ""
@@ -70,7 +69,6 @@ class MLflowState(msgspec.Struct):
     epoch_step: int | None = None
     last_time: float = 0.0
     journal_end: int = 0
-    end_status: Status | None = None
 
 
 class MLflowConnection:
@@ -103,8 +101,6 @@ class MLflowConnection:
             self._state.has_foreign_metrics = bool(mlflow_run.data.metrics)
         self._attach(mlflow_run)
         self._skipped: set[str] = set()
-        if self._state.end_status not in (None, mlflow_run.info.status):  # Changed by another program.
-            self.close(self._state.end_status)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, parameters and tags in one request, then each file.
@@ -152,7 +148,6 @@ class MLflowConnection:
         end = int(self._state.last_time * 1000) or None
         with self._detect_deletion():
             self._client.set_terminated(self._state.run_id, status, end)
-        self._state.end_status = status
 
     @property
     def _is_joined(self) -> bool:
@@ -288,7 +283,6 @@ class MLflowConnection:
 
     def _store_separately(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
-            self._state.end_status = None
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:
