@@ -13,19 +13,20 @@ from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.manifest import RunNotFoundError
-from pte_tracking._store.metrics import is_lower_better, primary_metric, summarize_metrics
+from pte_tracking._store.metric_names import is_lower_better, primary_metric
+from pte_tracking._store.metrics import summarize_metrics
 
 
 def list_runs(
     directory: Annotated[Path, directory_argument(help="Directory to search, including subdirectories.")],
     best: Annotated[
-        str | None, typer.Option(help="Metric to show the best value of. Defaults to a loss or an accuracy.")
+        str | None, typer.Option(help="Metric to show the best value of. Defaults to a validation metric.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the runs in a directory.
 
-    Show the status, last step, best value, sinks, and pending events of each run.
+    Show the status, highest step, best value, sinks, and pending events of each run.
     """
     runs: list[tuple[RunSummary, dict[str, Any] | None]] = []
     errors: list[RunNotFoundError | OSError] = []
@@ -51,7 +52,7 @@ def list_runs(
 
 def _find_best(run: Path, metric: str | None) -> dict[str, Any] | None:
     metrics = summarize_metrics(run)
-    key = metric or primary_metric(metrics)
+    key = metric or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
     if key is None or key not in metrics:
         return None
     summary = metrics[key]

@@ -15,7 +15,8 @@ from rich.markup import escape
 from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.rendering import AsJson, create_console, print_json, print_latest, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
-from pte_tracking._store.metrics import primary_metric, read_rows, summarize_metrics
+from pte_tracking._store.metric_names import primary_metric
+from pte_tracking._store.metrics import read_metrics, summarize_metrics
 
 _HEIGHT = 15
 _MAX_POINTS = 500
@@ -70,8 +71,8 @@ def _plot(console: Console, directory: Path) -> None:
     # Keep only the plotted metrics in memory: a run may have a million rows of a hundred metrics.
     last_name = primary.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in read_rows(directory):
-        for key, value in row.values.items():
+    for row in read_metrics(directory):
+        for key, value in row.points.items():
             if key.rpartition("/")[2] == last_name and math.isfinite(value):  # type: ignore[arg-type]  # decoded as numbers
                 curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
     values = [value for curve in curves.values() for _, value in curve]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,13 +14,14 @@ from pte_tracking._delivery.superseded_points import SupersededPoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Params, Tags
 from pte_tracking.sinks import Limits
 
-_logger = logging.getLogger("pte_tracking")
 #: Keys of figures, images, texts and histograms, which backends may store below one directory.
 _FILES = "Files"
 
 
 class EventFilter:
-    """Selects the rows for a sink, removes repeated data points, renames and maps keys, and splits large rows.
+    """Selects the data points for a sink, renames and maps keys, and splits large rows.
+
+    Of several LogReports, the first value of a key and step is selected. The LogReports log a message about that.
 
     Args:
         key: Key of the sink in the run.
@@ -35,16 +35,12 @@ class EventFilter:
         self._limits = limits
         self._event_names = EventNames(key, limits)
         self._step: int | None = None
-        self._keys: dict[str, str] = {}
+        self._keys: dict[str, str | None] = {}
         self._superseded = SupersededPoints(key)
         self._mapped_keys = MappedKeys(key, limits)
-        self._warned: set[str] = set()
 
     def restarted(self) -> EventFilter:
-        """Return a copy at the start of the history.
-
-        The names of events stay the same, and warnings that this filter logged are not logged again.
-        """
+        """Return a copy at the start of the history, in which the names of events stay the same."""
         restarted = copy.copy(self)
         restarted._event_names = EventNames(self._key, self._limits)
         restarted._mapped_keys = MappedKeys(self._key, self._limits)
@@ -82,7 +78,8 @@ class EventFilter:
                 if event.step != self._step is not None:
                     return
                 self._step = event.step
-                self._keys.update(dict.fromkeys(event.values, event.log))
+                if not event.explicit:
+                    self._keys.update(dict.fromkeys(event.points, event.log))
 
     def suppress(self, superseded: Iterable[AnyEvent]) -> None:
         """Do not select the data points of these events again."""
@@ -116,7 +113,9 @@ class EventFilter:
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
         if not self._limits.separate_logs:
-            values = self._drop_repeated(event, values)
+            values = event.points if event.explicit else self._drop_repeated(event, event.points)
+        elif event.log is None:
+            return
         if self._superseded:
             values = self._superseded.select_new(event.step, values)
         values = self._event_names.rename_metrics(values)
@@ -133,22 +132,8 @@ class EventFilter:
         if event.step != self._step:
             self._step, self._keys = event.step, {}
         repeated = self._keys.keys() & values.keys()
-        for key in repeated:
-            self._warn_once(
-                f"repeated {key}",
-                "%s: %r was logged twice at step %d (by %r, then by %r). The first value is delivered.",
-                key,
-                event.step,
-                self._keys[key],
-                event.log,
-            )
         self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
         return {key: value for key, value in values.items() if key not in repeated} if repeated else values
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)
-
-    def _warn_once(self, topic: str, message: str, *args: object) -> None:
-        if topic not in self._warned:
-            self._warned.add(topic)
-            _logger.warning(message, self._key, *args)

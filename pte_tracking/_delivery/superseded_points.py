@@ -42,7 +42,7 @@ class SupersededPoints:
     def add(self, event: Metrics) -> None:
         """Add the data points of a superseded event."""
         self._last_step = max(self._last_step, event.step)
-        for key, value in event.values.items():
+        for key, value in event.points.items():
             # The backend keeps the first value of a key and step.
             self._values.setdefault((key, event.step), value)  # type: ignore[arg-type]  # decoded as numbers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec
 
 from torch import nn
@@ -45,6 +45,19 @@ def check_positions(*names: str) -> Callable[[Callable[_P, None]], Callable[_P, 
         return checked
 
     return decorate
+
+
+def check_extensions(extensions: object) -> None:
+    """Check that the extensions can be iterated.
+
+    Args:
+        extensions: The argument of the front end.
+
+    Raises:
+        TypeError: If they cannot be iterated.
+    """
+    if not isinstance(extensions, Iterable):
+        raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
 
 
 def check_max_epochs(max_epochs: object, class_name: str) -> None:

@@ -142,10 +142,10 @@ class IterationScope:
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
-                if entry.runs_each_iteration:
-                    entry.extension(owner)
-                else:
+                if entry.measures:
                     call_and_measure(owner, entry.extension)
+                else:
+                    entry.extension(owner)
         saving = self._extensions.saving
         # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
         due = saving and [
@@ -164,7 +164,7 @@ class IterationScope:
 
 
 def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
-    """Call an extension that does not run in each iteration, and add the keys that it reports to ``measured_keys``.
+    """Call an extension that does not report in each iteration, and add the keys that it reports to ``measured_keys``.
 
     Args:
         owner: The manager.

@@ -14,6 +14,7 @@ from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import (
     build_reporter,
+    check_extensions,
     check_max_epochs,
     check_positions,
     optimizers_by_name,
@@ -23,17 +24,15 @@ from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
-from pte_tracking._engine.resume_message import log_resume
-from pte_tracking._engine.resuming import resume_training
+from pte_tracking._engine.restorable_training import RestorableTraining
 from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
-from pte_tracking._store.events import Checkpoint, Status
+from pte_tracking._store.events import Status
 from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
@@ -41,7 +40,7 @@ from pte_tracking.triggers import get_trigger
 _Batch = TypeVar("_Batch")
 
 
-class ExtensionsManager(TrainingProgress):
+class ExtensionsManager(RestorableTraining):
     """Manager that runs extensions around the iterations of a user's training loop.
 
     At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
@@ -127,6 +126,7 @@ class ExtensionsManager(TrainingProgress):
     ) -> None:
         check_max_epochs(max_epochs, type(self).__name__)
         check_directory("out_dir", out_dir)
+        check_extensions(extensions)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
@@ -139,8 +139,6 @@ class ExtensionsManager(TrainingProgress):
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
         self._extensions = ExtensionRegistry(self.world.rank)
-        if not isinstance(extensions, Iterable):
-            raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
@@ -159,6 +157,8 @@ class ExtensionsManager(TrainingProgress):
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
+        progress = self.updater
+        self.run.current_step = lambda: progress.iteration
         self._state = TrainingState(
             self.models,
             self.optimizers,
@@ -319,53 +319,6 @@ class ExtensionsManager(TrainingProgress):
             self.close()
         else:
             self._lifecycle.fail(error)
-
-    # -- state ---------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the complete training state: tensors and plain values only.
-
-        Raises:
-            TypeError: If the state of a part contains anything else. The message names its position.
-        """
-        return self._state.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state and continue its run, before the first iteration.
-
-        Args:
-            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
-
-        Raises:
-            RuntimeError: If the training has already started or ended.
-            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
-                differences, and nothing is restored.
-        """
-        self._lifecycle.begin_restore("load_state_dict()")
-        self._state.load_state_dict(state)
-
-    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
-        """Restore a snapshot and continue its run, before the first iteration.
-
-        Args:
-            source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
-                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
-                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
-
-        Returns:
-            The checkpoint that was restored; None if there is no snapshot. Then the run restarts at its beginning.
-
-        Raises:
-            SnapshotError: If the snapshot is damaged or not a snapshot.
-            LookupError: If the checkpoint does not exist.
-            RuntimeError: If the training has already started or ended.
-            ValueError: If the snapshot belongs to another training.
-        """
-        self._lifecycle.begin_restore("resume()")
-        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
-        if checkpoint is not None and self.world.rank == 0:
-            log_resume(self, checkpoint, self._stop.should_stop)
-        return checkpoint
 
     # -- for front ends ------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pte_tracking._engine.unrecorded import UnrecordedValues, records_values
+from pte_tracking._engine.log_reports import assign_filenames, check_filename, find_log_reports
+from pte_tracking._engine.unrecorded import UnrecordedValues
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
+from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
 from pte_tracking.triggers.description import describe_trigger
 
@@ -31,7 +34,7 @@ class ExtensionEntry:
         trigger: Trigger of the extension.
         call_before_training: Whether the extension also runs once before the first iteration.
         runs_here: Whether the extension runs on this rank.
-        runs_each_iteration: Whether the trigger fires in each iteration.
+        measures: Whether the extension reports more rarely than in each iteration.
 
     Raises:
         TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
@@ -50,7 +53,7 @@ class ExtensionEntry:
         4
     """
 
-    __slots__ = ("call_before_training", "extension", "name", "priority", "runs_each_iteration", "runs_here", "trigger")
+    __slots__ = ("call_before_training", "extension", "measures", "name", "priority", "runs_here", "trigger")
 
     def __init__(
         self,
@@ -62,22 +65,32 @@ class ExtensionEntry:
         call_before_training: bool = False,
     ) -> None:
         self.extension = _as_extension(extension)
-        self.name = name or self.extension.name or self.extension.default_name
-        if not isinstance(self.name, str):
-            raise TypeError(
-                f"name: expected a string, got {self.name!r}. To set the trigger, pass trigger={self.name!r}."
-            )
-        self.priority = self.extension.priority if priority is None else priority
-        if not isinstance(self.priority, int):
-            raise TypeError(
-                f"priority: expected an integer, such as PRIORITY_READER, got {self.priority!r} "
-                f"of type {type(self.priority).__name__}"
-            )
-        self.trigger: Trigger = get_trigger(self.extension.trigger if trigger is None else trigger)
+        self._set_names(
+            name or self.extension.name or self.extension.default_name,
+            self.extension.priority if priority is None else priority,
+        )
+        own_trigger = get_trigger(self.extension.trigger)
+        if trigger is None and not _fires_each_iteration(own_trigger):
+            trigger = own_trigger  # A subclass or the user may set the attribute of an extension with an inner trigger.
+        self._set_trigger(own_trigger if trigger is None else trigger, is_given=trigger is not None)
         self.call_before_training = call_before_training
         # The trigger is evaluated on all ranks, also where the extension does not run: ranks may decide together.
         self.runs_here = True
-        self.runs_each_iteration = isinstance(self.trigger, IntervalTrigger) and self.trigger.is_each_iteration
+
+    def _set_names(self, name: object, priority: object) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected a string, got {name!r}. To set the trigger, pass trigger={name!r}.")
+        if not isinstance(priority, int):
+            raise TypeError(
+                f"priority: expected an integer, such as PRIORITY_READER, got {priority!r} "
+                f"of type {type(priority).__name__}"
+            )
+        self.name, self.priority = name, priority
+
+    def _set_trigger(self, trigger: TriggerLike, *, is_given: bool = True) -> None:
+        is_taken = is_given and self.extension.take_trigger(trigger)
+        self.trigger: Trigger = get_trigger(Extension.trigger if is_taken else trigger)
+        self.measures = not (_fires_each_iteration(self.trigger) and self.extension.reports_each_iteration)
 
     def replace(
         self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
@@ -90,13 +103,13 @@ class ExtensionEntry:
             trigger: Trigger of the extension; None to keep it.
             call_before_training: Whether the extension also runs once before the first iteration; None to keep it.
         """
-        return ExtensionEntry(
-            self.extension,
-            name=name or self.name,
-            priority=self.priority if priority is None else priority,
-            trigger=self.trigger if trigger is None else trigger,
-            call_before_training=self.call_before_training if call_before_training is None else call_before_training,
-        )
+        replaced = copy.copy(self)
+        replaced._set_names(name or self.name, self.priority if priority is None else priority)
+        if trigger is not None:
+            replaced._set_trigger(trigger)
+        if call_before_training is not None:
+            replaced.call_before_training = call_before_training
+        return replaced
 
 
 class ExtensionRegistry:
@@ -112,6 +125,7 @@ class ExtensionRegistry:
 
     def __init__(self, rank: int = 0) -> None:
         self._rank = rank
+        self._registered: list[ExtensionEntry] = []
         self._entries: list[ExtensionEntry] = []
         self.running: list[ExtensionEntry] = []
         self.saving: list[ExtensionEntry] = []
@@ -140,6 +154,12 @@ class ExtensionRegistry:
         Args:
             entry: The extension and its settings.
         """
+        if isinstance(entry.extension, LogReport):
+            earlier = [other for other in self._registered if isinstance(other.extension, LogReport)]
+            check_filename(entry.extension, find_log_reports(other.extension for other in earlier))
+            # At a common step, the value of the first LogReport counts. It must not be logged after the others.
+            entry.priority = min(entry.priority, *(other.priority for other in earlier), entry.priority)
+        self._registered.append(entry)
         existing = self.names()
         base_name, suffix = entry.name, 0
         while entry.name in existing:
@@ -173,7 +193,9 @@ class ExtensionRegistry:
         Args:
             manager: The manager.
         """
-        if self._rank == 0 and manager.run.sinks and not records_values(self):
+        log_reports = find_log_reports(entry.extension for entry in self._registered)
+        assign_filenames(log_reports)
+        if self._rank == 0 and manager.run.sinks and not log_reports:
             # Not in the list of entries: the extension is not part of the state, and has no name.
             self._unrecorded = ExtensionEntry(UnrecordedValues(self))
             self.running.append(self._unrecorded)
@@ -214,7 +236,9 @@ class ExtensionRegistry:
         Returns:
             ``error``, or else the first exception that an extension raised. Others are logged.
         """
-        for entry in (*self._local_entries(), *([self._unrecorded] if self._unrecorded else [])):
+        entries = [*self._local_entries(), *([self._unrecorded] if self._unrecorded else [])]
+        # LogReports first: they log the last rows, which other extensions display.
+        for entry in sorted(entries, key=lambda entry: not isinstance(entry.extension, LogReport)):
             try:
                 entry.extension.finalize(manager)
             except Exception as finalize_error:
@@ -265,6 +289,10 @@ class ExtensionRegistry:
                         f"state: the {kind} of {entry.name!r}, of type {type(part).__name__}, cannot restore its saved "
                         f"state: {type(error).__name__}: {error}. Check that the state was saved by the same type."
                     ) from error
+
+
+def _fires_each_iteration(trigger: Trigger) -> bool:
+    return isinstance(trigger, IntervalTrigger) and trigger.is_each_iteration
 
 
 def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable
 
 from pte_tracking._interface.extension import Extension, FunctionExtension, Manager
-from pte_tracking.extensions.log_report import LogReport
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -44,13 +43,6 @@ class UnrecordedValues(Extension):
                 "Add extensions.LogReport().",
                 self._key,
             )
-
-
-def records_values(extensions: Iterable[Extension]) -> bool:
-    """Return whether a LogReport is among the extensions, or is run by one of them."""
-    return any(
-        isinstance(item, LogReport) for extension in extensions for item in (extension, *vars(extension).values())
-    )
 
 
 def _is_by_user(extension: Extension) -> bool:

@@ -187,9 +187,28 @@ class Extension:
         return False
 
     @property
+    def reports_each_iteration(self) -> bool:
+        """Whether the extension reports in each iteration in which it runs, and not only at the end of an interval."""
+        return True
+
+    @property
     def default_name(self) -> str:
         """Name of the extension if none is passed. Defaults to the name of the class."""
         return type(self).__name__
+
+    def take_trigger(self, trigger: TriggerLike) -> bool:
+        """Use a trigger that was given for the extension, if the extension has to run in each iteration.
+
+        An extension that collects values has an inner trigger, which ends an interval. A trigger given by
+        ``extend(..., trigger=...)`` or an ``ExtensionEntry`` replaces the inner trigger.
+
+        Args:
+            trigger: The trigger.
+
+        Returns:
+            Whether the extension uses the trigger itself. False by default.
+        """
+        return False
 
     def check(self, manager: Manager) -> None:
         """Check that the manager meets the requirements of the extension; called on registration.

@@ -1,4 +1,4 @@
-"""Conversion of figures and images to PNG, and of arrays to histograms."""
+"""Conversion of figures to PNG, and of arrays to histograms."""
 
 from __future__ import annotations
 
@@ -20,53 +20,32 @@ class Bins(NamedTuple):
     sum_squares: float
 
 
-def check_figure(figure: Any) -> None:
-    """Check the type of a figure without rendering it.
-
-    Raises:
-        TypeError: If it is neither a matplotlib figure nor bytes.
-    """
-    if not isinstance(figure, bytes) and not hasattr(figure, "savefig"):
-        raise TypeError(f"figure: expected a matplotlib Figure or bytes of a PNG, got {type(figure).__name__}")
-
-
-def figure_png(figure: Any) -> bytes:
-    """Render a matplotlib figure as PNG. Bytes are returned unchanged."""
-    if isinstance(figure, bytes):
-        return figure
+def render_figure(figure: Any) -> bytes:
+    """Render a matplotlib figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def image_png(image: Any) -> bytes:
-    """Encode an image as PNG. Bytes are returned unchanged.
+def histogram(values: Any, name: str) -> Bins | None:
+    """Return the histogram of the finite values of an array or tensor.
 
     Args:
-        image: PIL image, array of shape ``(height, width)`` or ``(height, width, channels)``, or tensor of shape
-            ``(height, width)`` or ``(channels, height, width)``, with 1, 3 or 4 channels. Values are integers from 0 to
-            255 or floats from 0 to 1.
+        values: Array or tensor of any shape. Masked elements are ignored.
+        name: Name of the histogram in error messages.
+
+    Returns:
+        The histogram, or None if there are no finite values.
 
     Raises:
-        TypeError: If the image does not consist of numbers.
-        ValueError: If the shape is invalid.
+        TypeError: If the values are not real numbers.
     """
-    if isinstance(image, bytes):
-        return image
-    from PIL import Image  # optional dependency
-
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(_pixels(image))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def histogram(values: Any) -> Bins | None:
-    """Return the histogram of the finite values of an array or tensor, or None if there are no finite values."""
     import numpy as np
 
-    flat = np.asarray(to_host(values), dtype=np.float64).ravel()
+    array = np.ma.compressed(np.asanyarray(to_host(values)))
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected real numbers, got {type(values).__name__} of {array.dtype}")
+    flat = array.astype(np.float64)
     # Larger magnitudes are clipped, so that the range and the squares are finite.
     flat = flat[np.isfinite(flat)].clip(-_MAX_MAGNITUDE, _MAX_MAGNITUDE)
     if not flat.size:
@@ -85,29 +64,6 @@ def histogram(values: Any) -> Bins | None:
         float(flat.sum()),
         float((flat * flat).sum()),
     )
-
-
-def _pixels(image: Any) -> Any:
-    import numpy as np
-
-    is_tensor = hasattr(image, "detach")
-    pixels = np.asarray(to_host(image))
-    if is_tensor and pixels.ndim == 3:
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
-        raise ValueError(
-            "image: expected shape (height, width[, channels]) as an array or ([channels, ]height, width) as a tensor, "
-            f"with 1, 3 or 4 channels, got {type(image).__name__} of shape {tuple(np.shape(to_host(image)))}"
-        )
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if pixels.dtype.kind == "f":
-        pixels = np.nan_to_num(pixels) * 255
-    elif pixels.dtype == bool:
-        pixels = pixels * 255
-    elif pixels.dtype.kind not in "iu":
-        raise TypeError(f"image: expected numbers, got {type(image).__name__} of {pixels.dtype}")
-    return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
 def to_host(values: Any) -> Any:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pte_tracking._runs import attachments, media
-from pte_tracking._runs.base import RunBase
-from pte_tracking._runs.confusion_matrix import confusion_figure
+from pte_tracking._runs import attachments
 from pte_tracking._runs.held_writer import HeldWriter
+from pte_tracking._runs.run_media import RunMedia
 from pte_tracking._store import events
-from pte_tracking._store.events import AnyEvent, Checkpoint, Number
+from pte_tracking._store.events import Checkpoint, Number
 from pte_tracking._store.files import absolute_path
-from pte_tracking._store.layout import FIGURES, IMAGES, check_file_name
+from pte_tracking._store.layout import check_file_name
 from pte_tracking._store.params import flatten_params
-from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_texts
 
 
-class Run(RunBase):
+class Run(RunMedia):
     """Training run that is logged to a directory and delivered to sinks.
 
     The first logged value or :meth:`open` locks the directory and archives an earlier run in it. The run ends with
@@ -43,6 +42,8 @@ class Run(RunBase):
 
     Attributes:
         directory: Absolute path of the run directory, without symbolic links.
+        current_step: Function that returns the step of media that are logged without one. A manager sets it to its
+            iteration.
         before_close: Functions that :meth:`close` calls before the run ends, in reverse order of their addition.
 
     Raises:
@@ -92,6 +93,7 @@ class Run(RunBase):
             to_progress("elapsed_time", elapsed_time),
             log,
             sinks if sinks is None else _check_names(sinks),
+            explicit=True,
         )
 
     def log_row(
@@ -100,29 +102,33 @@ class Run(RunBase):
         step: int,
         epoch: Number | None,
         elapsed_time: Number | None,
-        log: str,
+        log: str | None,
         sinks: list[str] | None,
+        measured: list[str] | None = None,
+        explicit: bool = False,
     ) -> None:
-        """Log a row of metrics without checking the values.
-
-        This method is faster than :meth:`log_metrics`, which describes the arguments.
+        """Log a row of metrics without checking the values, as fast as possible.
 
         Args:
             values: Python numbers by key.
             step: Number of completed iterations.
-            epoch: Number of completed epochs. None if the epoch length is not set.
+            epoch: Number of completed epochs, or None.
             elapsed_time: Training time in seconds, or None.
-            log: File name of the JSON log.
+            log: File name of the JSON log. None for data points that belong to no row.
             sinks: Names of the sinks, or None for all sinks.
+            measured: Keys whose data points are logged by other calls, or None.
+            explicit: Whether the row is logged by :meth:`log_metrics`.
 
         Raises:
             ValueError: If ``log`` is invalid.
             RuntimeError: If the run has ended.
         """
-        if log not in self._logs:
+        if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
-        (self._writer or self._opened()).add(events.Metrics, step, values, epoch, elapsed_time, log, sinks)
+        self._last_step = step
+        writer = self._writer or self._opened()
+        writer.add(events.Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.
@@ -157,92 +163,6 @@ class Run(RunBase):
         """
         if texts := to_texts(tags):
             self._append(events.Tags, texts)
-
-    def log_figure(self, key: str, figure: Any, step: int) -> None:
-        """Log a figure. A later figure with the same key and step replaces it.
-
-        Args:
-            key: Name of the figure.
-            figure: Matplotlib figure, or the bytes of a PNG file.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        media.check_figure(figure)
-        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(figure))
-
-    def log_image(self, key: str, image: Any, step: int) -> None:
-        """Log an image.
-
-        Args:
-            key: Name of the image.
-            image: PIL image, array ``(height, width[, channels])``, tensor ``([channels, ]height, width)``, or the
-                bytes of a PNG file. Array values are integers from 0 to 255 or floats from 0 to 1.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty, or the image has the wrong shape.
-            RuntimeError: If the run has ended.
-        """
-        self._add_picture(events.Image, IMAGES, key, step, lambda: media.image_png(image))
-
-    def log_confusion_matrix(self, key: str, matrix: Any, step: int, labels: Sequence[str] | None = None) -> None:
-        """Log a confusion matrix as a figure. This method requires matplotlib.
-
-        Args:
-            key: Name of the figure.
-            matrix: Counts as an array or tensor of shape ``(classes, classes)``. Rows are true classes, and columns are
-                predicted classes.
-            step: Number of completed iterations.
-            labels: Class names. None labels the classes with their indices.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            TypeError: If ``key`` or ``step`` has the wrong type.
-            ValueError: If ``key`` is empty, ``matrix`` is not square or contains invalid counts, or the number of
-                labels is wrong.
-            RuntimeError: If the run has ended.
-        """
-        self._add_picture(events.Figure, FIGURES, key, step, lambda: media.figure_png(confusion_figure(matrix, labels)))
-
-    def log_histogram(self, key: str, values: Any, step: int) -> None:
-        """Log the distribution of the finite values of an array or tensor.
-
-        Args:
-            key: Name of the histogram.
-            values: Array or tensor of any shape. Nothing is logged if it has no finite values.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If ``key`` or ``step`` has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        key, step = check_key(key), check_step(step)
-        self._opened().add_deferred(
-            events.Histogram, lambda: media.histogram(values), lambda bins: None if bins is None else (key, step, *bins)
-        )
-
-    def log_text(self, key: str, text: str, step: int = 0) -> None:
-        """Log a text.
-
-        Args:
-            key: Name of the text.
-            text: The text. Backends that support Markdown render it.
-            step: Number of completed iterations.
-
-        Raises:
-            TypeError: If an argument has the wrong type.
-            ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
-        self._append(events.Text, check_key(key), check_step(step), to_text(text))
 
     def log_dataset(self, name: str, digest: str, *, context: str = "train", source: str = "") -> None:
         """Log a dataset that the run uses. Its content is not copied.
@@ -341,19 +261,6 @@ class Run(RunBase):
         writer = self._opened()
         writer.add(events.CheckpointRemoved, *fields)
         writer.write_checkpoint_list()
-
-    def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        (self._writer or self._opened()).add(kind, *fields)
-
-    def _add_picture(self, kind: type[AnyEvent], folder: str, key: str, step: int, render: Callable[[], bytes]) -> None:
-        """Add an event with a PNG file that is rendered only by the process that writes the run."""
-        key, step = check_key(key), check_step(step)
-
-        def store(png: bytes) -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, step, png)
-            return None if path is None else (key, step, path)
-
-        self._opened().add_deferred(kind, render, store)
 
 
 def _check_names(sinks: object) -> list[str]:

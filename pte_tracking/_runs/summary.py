@@ -16,6 +16,7 @@ from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
+from pte_tracking._store.metrics import read_metrics
 from pte_tracking._store.status import read_status
 
 _MAX_ROWS = 8
@@ -32,7 +33,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         start_time: Time of the first start in seconds since the Unix epoch.
         sinks: Keys of the sinks.
         params: Parameters by name.
-        step: Step of the last row. None if there are no rows.
+        step: Highest step of a row or a checkpoint. None if there are none.
         rows: Last rows, oldest first, at most 8.
         checkpoints: Effective checkpoints in ascending order of their steps.
         pending: Pending events of each sink, with the reason.
@@ -64,9 +65,11 @@ def summarize(directory: Path) -> RunSummary:
         RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    metrics = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
-    rows = list(itertools.islice(metrics, _MAX_ROWS))
+    newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics) and event.log is not None)
+    rows = list(itertools.islice(newest, _MAX_ROWS))
     rejected = {entry.key: Cursor.load(directory, entry.key).rejected for entry in manifest.sinks}
+    checkpoints = list_checkpoints(directory)
+    row_steps = (row.step for row in read_metrics(directory))
     return RunSummary(
         directory=str(directory),
         id=manifest.id,
@@ -75,9 +78,9 @@ def summarize(directory: Path) -> RunSummary:
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
         params=read_params(directory),
-        step=rows[0].step if rows else None,
+        step=max(itertools.chain(row_steps, (checkpoint.step for checkpoint in checkpoints)), default=None),
         rows=[_to_row(event) for event in reversed(rows)],
-        checkpoints=list_checkpoints(directory),
+        checkpoints=checkpoints,
         pending=backlog(directory, manifest),
         locations=[place for entry in manifest.sinks if (place := find_location(directory.absolute(), entry))],
         rejected={key: reasons for key, reasons in rejected.items() if reasons},

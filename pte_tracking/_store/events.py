@@ -84,23 +84,38 @@ class Tags(Event, frozen=True):
 
 
 class Metrics(Event, frozen=True):
-    """Row of metrics at one step.
+    """Row of metrics at one step, or data points that belong to no row.
+
+    A value that is measured within the interval of a row is a data point at its own step. The row contains the mean
+    over the interval as well, for the JSON log only.
 
     Attributes:
         step: Number of completed iterations.
         values: Numbers by key.
         epoch: Number of completed epochs. None if the epoch length is not set.
         elapsed_time: Training time in seconds, including earlier sessions of the run. None if it was not logged.
-        log: File name of the JSON log that contains the row.
+        log: File name of the JSON log that contains the row. None for data points that belong to no row.
         sinks: Names of the sinks that receive the row. None means all sinks.
+        measured: Keys of ``values`` whose data points are events of their own, so that sinks with data points skip them
+            in this row. None means no keys.
+        explicit: Whether the values were logged by a call of ``log_metrics``, and not by a LogReport. All such values
+            are delivered. Of several LogReports, only the first value of a key and step is delivered.
     """
 
     step: _Int64
     values: dict[str, _StoredNumber]
     epoch: Number | None = None
     elapsed_time: float | None = None
-    log: _RelativePath = "log"
+    log: _RelativePath | None = "log"
     sinks: list[str] | None = None
+    measured: list[str] | None = None
+    explicit: bool = False
+
+    @property
+    def points(self) -> dict[str, _StoredNumber]:
+        """Values that are data points of this event."""
+        measured = self.measured
+        return {key: value for key, value in self.values.items() if key not in measured} if measured else self.values
 
 
 class Figure(Event, frozen=True):

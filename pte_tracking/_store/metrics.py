@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -50,16 +50,16 @@ def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
         directory: Run directory.
     """
     summaries: dict[str, MetricSummary] = {}
-    for row in read_rows(directory):
-        for key, value in row.values.items():
+    for event in read_metrics(directory):
+        for key, value in event.points.items():
             if key not in summaries:
-                summaries[key] = MetricSummary(value, row.step)  # type: ignore[arg-type]  # decoded values are numbers
-            summaries[key].update(value, row.step)  # type: ignore[arg-type]
+                summaries[key] = MetricSummary(value, event.step)  # type: ignore[arg-type]  # decoded as numbers
+            summaries[key].update(value, event.step)  # type: ignore[arg-type]
     return summaries
 
 
-def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
-    """Iterate over the effective rows of all logs.
+def read_metrics(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+    """Iterate over the effective metrics: the rows of all logs, and data points that belong to no row.
 
     Args:
         directory: Run directory.
@@ -68,26 +68,6 @@ def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
     return (event for event, _ in read_effective(directory / JOURNAL, end) if isinstance(event, Metrics))
 
 
-def primary_metric(keys: Iterable[str]) -> str | None:
-    """Return the metric that best summarizes a run.
-
-    A loss is preferred over an accuracy, and a validation metric over a test or training metric.
-
-    Args:
-        keys: Keys of the metrics.
-
-    Returns:
-        The preferred key, the first key if no key names a loss or an accuracy, or None if there are no keys.
-    """
-    lower = {key: key.lower() for key in keys}
-    for word in ("loss", "accuracy"):
-        for part in ("val", "test", ""):
-            for key, name in lower.items():
-                if word in name and part in name:
-                    return key
-    return next(iter(lower), None)
-
-
-def is_lower_better(key: str) -> bool:
-    """Whether lower values of a metric are better, judging by its name."""
-    return not any(word in key.lower() for word in ("accuracy", "acc", "f1", "auc", "score", "precision", "recall"))
+def read_rows(directory: Path, end: int | None = None) -> Iterator[Metrics]:
+    """Iterate over the effective rows of all logs; see :func:`read_metrics`."""
+    return (event for event in read_metrics(directory, end) if event.log is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,9 +15,12 @@ from torch import nn
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
-from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
 from pte_tracking.extensions._bar import IS_WIDGET, Bar, can_show
 from pte_tracking.reporter import DictSummary, Reporter, report
+from pte_tracking.triggers import get_trigger
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class Evaluation(Extension):
@@ -29,6 +33,7 @@ class Evaluation(Extension):
         name: Prefix of the model names in reported keys. None for the name of the extension in the manager.
         eval_hook: Function called with the evaluator before each evaluation.
         progress_bar: Whether to show a progress bar in a terminal or a notebook.
+        trigger: When to evaluate. None for the class attribute.
 
     Attributes:
         eval_hook: The function passed as ``eval_hook``.
@@ -38,7 +43,7 @@ class Evaluation(Extension):
         ValueError: If a mapping of data has no entry ``"main"``.
     """
 
-    trigger = (1, "epoch")
+    trigger: TriggerLike = (1, "epoch")
     priority = PRIORITY_WRITER
     needs_model_state = True
 
@@ -50,6 +55,7 @@ class Evaluation(Extension):
         name: str | None,
         eval_hook: Callable[[Any], object] | None,
         progress_bar: bool,
+        trigger: TriggerLike,
     ) -> None:
         self._iterators = _check_iterators(iterator)
         self._raw_targets = _check_targets(target)
@@ -57,9 +63,12 @@ class Evaluation(Extension):
         self.name = name
         self.eval_hook = eval_hook
         self._progress_bar = progress_bar
+        if trigger is not None:
+            self.trigger = get_trigger(trigger)
         self._notebook_bar: Bar | None = None
         self._world = SINGLE_PROCESS
         self._shared = SharedSummary()
+        self._has_warned = False
 
     def get_iterator(self, name: str) -> Iterable[Any]:
         """Return the data of a name."""
@@ -100,6 +109,16 @@ class Evaluation(Extension):
     def means(self, summary: DictSummary) -> dict[str, float]:
         """Return the means of a summary over all ranks."""
         return self._shared.reduce(self._world, summary).compute_mean()
+
+    def warn_without_values(self, reason: str) -> None:
+        """Log a warning, once, that an evaluation reported no values.
+
+        Args:
+            reason: Sentences that tell why, and what to do.
+        """
+        if not self._has_warned and self._world.rank == 0:
+            self._has_warned = True
+            _logger.warning("Evaluator %r reported no values. %s", self.name or self.default_name, reason)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the data once without reporting the result.

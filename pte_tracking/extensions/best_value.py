@@ -85,6 +85,10 @@ class BestValue(Extension):
         """
         return self._get_best()[2]
 
+    def take_trigger(self, trigger: TriggerLike) -> bool:
+        self._mean.set_trigger(trigger)
+        return True
+
     def __call__(self, manager: Manager) -> None:
         value = self._mean.evaluate(manager)
         if value is None or math.isnan(value):

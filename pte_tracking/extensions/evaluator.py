@@ -10,6 +10,7 @@ from torch import nn
 
 from pte_tracking._data.batch import check_signature, example_batch, mark_last, to_device, unpack
 from pte_tracking._distributed.wrappers import rank_local_model
+from pte_tracking._interface.extension import TriggerLike
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
@@ -20,11 +21,11 @@ Metric: TypeAlias = Callable[[Any, Any, bool], object]
 class Evaluator(Evaluation):
     """Extension that evaluates models and reports the means over all batches.
 
-    The extension runs at the end of each epoch, before the extensions that read reported values. It calls ``eval_func``
-    once for each batch: a list or tuple is unpacked into positional arguments, a dictionary into keyword arguments. The
-    values reported by ``eval_func``, by the models, and by the metrics are averaged over the batches. Every batch has
-    the same weight, independent of its size. To get the exact mean over the examples although the last batch is
-    smaller, report each value with its weight, as ``{"val/accuracy": (accuracy, len(x))}``. During the evaluation,
+    The extension runs at the end of each epoch, or according to ``trigger``, before the extensions that read reported
+    values. It calls ``eval_func`` once for each batch: a list or tuple is unpacked into positional arguments, a
+    dictionary into keyword arguments. The values reported by ``eval_func``, by the models, and by the metrics are
+    averaged over the batches. Every batch has the same weight, independent of its size. To get the exact mean over the
+    examples although the last batch is smaller, report pairs of the value and the batch size. During the evaluation,
     gradients are disabled and the models are in evaluation mode. Afterwards, the mode of every submodule is restored.
 
     A value that a model reports with itself as the observer has the key ``validation/main/key``, which consists of the
@@ -54,6 +55,7 @@ class Evaluator(Evaluation):
             all tensors in the batch to the device.
         device: Device of the converted batches. Defaults to None, which leaves the batches where they are.
         progress_bar: Whether to show a progress bar in a terminal or a notebook. Defaults to False.
+        trigger: When to evaluate. Defaults to ``(1, "epoch")``.
 
     Raises:
         TypeError: If an argument has the wrong type, or if ``eval_func`` does not accept the batches. If the structure
@@ -109,8 +111,9 @@ class Evaluator(Evaluation):
         converter: Callable[[Any, Any], Any] | None = None,
         device: torch.device | str | int | None = None,
         progress_bar: bool = False,
+        trigger: TriggerLike = None,
     ) -> None:
-        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
+        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar, trigger=trigger)
         self.eval_func = self._resolve_eval_func(eval_func)
         self._metrics: list[Metric] = []
         for metric in metrics:
@@ -135,7 +138,7 @@ class Evaluator(Evaluation):
         self._metrics.append(metric_fn)
 
     def evaluate(self) -> dict[str, float]:
-        summary = DictSummary()
+        summary, batches = DictSummary(), 0
         with self.test_mode(), self._bar() as bar:
             if self.eval_hook:
                 self.eval_hook(self)
@@ -144,7 +147,14 @@ class Evaluator(Evaluation):
                 if index == 0:
                     check_signature(self.eval_func, converted, "eval_func")
                 summary.add(self._observe(converted, is_last))
+                batches += 1
                 bar.update()
+        if summary.is_empty:
+            self.warn_without_values(
+                "Values that eval_func returns are not recorded. Call pte_tracking.report({...}) in it."
+                if batches
+                else "The data has no batches."
+            )
         return self.means(summary)
 
     def _observe(self, batch: Any, is_last: bool) -> Observation:

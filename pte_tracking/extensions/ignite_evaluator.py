@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from pte_tracking._interface.extension import TriggerLike
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
@@ -39,6 +40,7 @@ class IgniteEvaluator(Evaluation):
             unless another name is passed to ``extend()``.
         eval_hook: Function called with the evaluator before each evaluation. Defaults to none.
         progress_bar: Whether to show a progress bar in a terminal or a notebook. Defaults to False.
+        trigger: When to evaluate. Defaults to ``(1, "epoch")``.
 
     Raises:
         ImportError: If pytorch-ignite is not installed.
@@ -77,6 +79,7 @@ class IgniteEvaluator(Evaluation):
         name: str | None = None,
         eval_hook: Callable[[IgniteEvaluator], object] | None = None,
         progress_bar: bool = False,
+        trigger: TriggerLike = None,
     ) -> None:
         from ignite.engine import Engine
 
@@ -85,7 +88,7 @@ class IgniteEvaluator(Evaluation):
                 f"evaluator: expected an ignite.engine.Engine, got {evaluator!r}. "
                 "Pass the engine first and the data second."
             )
-        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar)
+        super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar, trigger=trigger)
         self.evaluator = evaluator
         self._skipped_metrics: set[str] = set()
 
@@ -113,6 +116,8 @@ class IgniteEvaluator(Evaluation):
         metrics = self._read_metrics()
         reported = DictSummary()
         reported.add(metrics)
+        if summary.is_empty and reported.is_empty:
+            self.warn_without_values("The engine has no metrics. Attach a metric, or call pte_tracking.report({...}).")
         return {**self.means(summary), **reported.compute_mean()}
 
     def _read_metrics(self) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pte_tracking._distributed.summary import SharedSummary
-from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
 from pte_tracking._store import layout
 from pte_tracking._store.events import Number
-from pte_tracking._store.values import to_numbers
-from pte_tracking.reporter import DictSummary
+from pte_tracking._store.values import to_number, to_numbers, to_progress
+from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.extensions._log_group import LogReportGroup, group_of
+from pte_tracking.reporter import DictSummary, Observation
 from pte_tracking.sinks import get_sink
-from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
     import pandas
@@ -25,16 +27,24 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, Number]
 
 
-class LogReport(Extension):
+class LogReport(IntervalExtension):
     """Extension that logs the means of reported values over intervals.
 
-    The extension runs after every iteration, or according to ``extend(..., trigger=...)``, and collects the reported
-    values. When its inner trigger fires, the means since the last firing become one row of the run, which is delivered
-    to every selected sink. Each row also contains ``epoch`` (if the epoch length is set), ``iteration``, and
-    ``elapsed_time`` in seconds. Values of an interval that is incomplete at the end of the training are not logged.
+    The extension runs after every iteration and collects the reported values. When its trigger fires, the means since
+    the last firing become one row of the run, which is delivered to every selected sink. Each row also contains
+    ``epoch`` (if the epoch length is set), ``iteration``, and ``elapsed_time`` in seconds. At the end of the training,
+    however it ends, the values since the last row become a row, too.
 
-    In distributed training, the means are over the values of all ranks. Every value has the same weight. Each row
-    requires one collective operation.
+    A value of an extension whose trigger is rarer than each iteration, such as an
+    :class:`~pte_tracking.extensions.Evaluator`, is measured at one step. Sinks other than the JSON log get it as a data
+    point at this step, before ``postprocess``. The JSON log gets the mean over the interval.
+
+    Of several LogReports in one manager, each has its own JSON log. They run in the order of their registration. At a
+    common step, the other sinks get the value of the LogReport that was registered first.
+
+    In distributed training, the means are over the values of all ranks. Values without a weight have the same weight.
+    Each row requires one collective operation. A data point between two rows is the value of rank 0. After an error,
+    the last row is that of rank 0.
 
     Rows are stored in the journal of the run and not in memory, so that memory usage and the size of snapshots do not
     grow with the number of rows. :attr:`log` and :meth:`to_dataframe` read the rows.
@@ -44,11 +54,12 @@ class LogReport(Extension):
 
     Args:
         keys: Key or keys of the metrics to log. Defaults to all reported values.
-        trigger: Inner trigger, which ends an interval. Defaults to ``(1, "epoch")``.
+        trigger: When an interval ends. A trigger given by ``extend(..., trigger=...)`` replaces it. Defaults to
+            ``(1, "epoch")``.
         postprocess: Function called with each row before it is logged. It can change every entry except ``iteration``.
             Defaults to none.
-        filename: Path of the JSON log relative to the run directory. Several reports in one manager require different
-            names. Defaults to ``"log"``.
+        filename: Path of the JSON log relative to the run directory. Defaults to the first unused of ``"log"``,
+            ``"log_1"``, ``"log_2"``, ... in the order of registration.
         sinks: Names of the sinks that receive the rows, such as ``["json", "mlflow"]``. Defaults to all sinks of the
             run.
 
@@ -83,23 +94,47 @@ class LogReport(Extension):
         keys: Iterable[str] | None = None,
         trigger: TriggerLike = (1, "epoch"),
         postprocess: Callable[[dict[str, Any]], object] | None = None,
-        filename: str = "log",
+        filename: str | None = None,
         sinks: Sequence[str] | None = None,
     ) -> None:
+        super().__init__(trigger)
         self._keys = [keys] if isinstance(keys, str) else None if keys is None else list(keys)
-        self._trigger = get_trigger(trigger)
         self._postprocess = postprocess
-        self._filename = _check_filename(filename)
+        self._filename = None if filename is None else _check_filename(filename)
+        self._default_filename = "log"
         self._sinks = None if sinks is None else _check_sinks(sinks)
         self._summary = DictSummary()
         self._shared = SharedSummary()
+        #: Measured keys whose data points in the current interval are events of their own.
+        self._points: set[str] = set()
         self._subscribers: list[Callable[[Row], object]] = []
         self._run: Run | None = None
+        self._group: LogReportGroup | None = None
+        self._receivers: frozenset[str] = frozenset()
+        self._has_failed = False
 
     @property
     def interval_unit(self) -> str:
         """Unit of the interval between rows, ``"epoch"`` or ``"iteration"``."""
         return getattr(self._trigger, "unit", "epoch")
+
+    @property
+    def filename(self) -> str:
+        """Path of the JSON log relative to the run directory."""
+        return self._filename or self._default_filename
+
+    @property
+    def has_default_filename(self) -> bool:
+        """Whether no file name was passed."""
+        return self._filename is None
+
+    def set_default_filename(self, filename: str) -> None:
+        """Set the file name if none was passed.
+
+        Args:
+            filename: Path of the JSON log relative to the run directory.
+        """
+        self._default_filename = filename
 
     @property
     def log(self) -> list[Row]:
@@ -112,7 +147,7 @@ class LogReport(Extension):
         """
         if self._run is None:
             raise RuntimeError("LogReport.log is not available before the extension is passed to a manager.")
-        rows = self._run.rows(self._filename)
+        rows = self._run.rows(self.filename)
         return [_make_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -146,6 +181,11 @@ class LogReport(Extension):
     def check(self, manager: Manager) -> None:
         self._run = manager.run
 
+    def initialize(self, manager: Manager) -> None:
+        self._has_failed = False
+        self._group = group_of(manager.run)
+        self._receivers = self._group.join(self._sinks)
+
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation
         if self._keys is not None:
@@ -155,23 +195,57 @@ class LogReport(Extension):
         if is_due and is_single_process and self._summary.is_empty and set(map(type, observation.values())) == {float}:
             self._log_row(manager, dict(observation))  # The mean of a single value is the value.
             return
+        if manager.measured_keys and manager.world.rank == 0:
+            self._log_points(manager, observation, is_due)
         self._summary.add(observation)
         if is_due:
             summary, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
             self._log_row(manager, summary.compute_mean())
 
+    def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        self._has_failed = True
+
+    def finalize(self, manager: Manager) -> None:
+        """Log the values of the incomplete interval as the last row."""
+        summary, self._summary = self._summary, DictSummary()
+        # Other ranks may be in the middle of an iteration, unless the training has reached its end on all of them.
+        if manager.stop_trigger and not self._has_failed:
+            summary = self._shared.reduce(manager.world, summary)
+        if self._run is not None and manager.world.rank == 0 and not summary.is_empty:
+            self._log_row(manager, summary.compute_mean())
+
     def state_dict(self) -> dict[str, Any]:
-        return {"summary": self._summary.state_dict(), "trigger": self._trigger.state_dict()}
+        return {
+            "summary": self._summary.state_dict(),
+            "trigger": self._trigger.state_dict(),
+            "points": sorted(self._points),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._summary.load_state_dict(state["summary"])
         self._trigger.load_state_dict(state["trigger"])
+        self._points = set(state["points"])
+
+    def _log_points(self, manager: Manager, observation: Observation, is_due: bool) -> None:
+        """Log the values that are measured in this iteration at its step, unless the row that is due contains them."""
+        assert self._group is not None
+        measured = [key for key in observation if key in manager.measured_keys]
+        if is_due:
+            measured = [key for key in measured if key in self._summary]
+        covered = self._group.claim(measured, manager.iteration, self.filename, self._receivers)
+        self._points.update(measured)
+        points = {key: to_number(key, observation[key]) for key in measured if key not in covered}
+        if points:
+            progress = manager.updater
+            manager.run.log_row(
+                points, progress.iteration, progress.epoch_or_none, progress.elapsed_time, None, self._sinks
+            )
 
     def _log_row(self, manager: Manager, means: dict[str, Any]) -> None:
         progress = manager.updater
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
-            manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks)
+            self._write(manager, means, epoch, elapsed_time)
             if self._subscribers:
                 self._notify_subscribers(_make_row(means, epoch, iteration, elapsed_time))
             return
@@ -179,15 +253,27 @@ class LogReport(Extension):
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
-        manager.run.log_metrics(
+        self._write(
+            manager,
             {key: value for key, value in row.items() if key not in _PROGRESS_KEYS},
-            iteration,
-            epoch=row.get("epoch"),
-            elapsed_time=row.get("elapsed_time"),
-            log=self._filename,
-            sinks=self._sinks,
+            to_progress("epoch", row.get("epoch")),
+            to_progress("elapsed_time", row.get("elapsed_time")),
         )
         self._notify_subscribers(row)
+
+    def _write(
+        self, manager: Manager, values: dict[str, Number], epoch: Number | None, elapsed_time: Number | None
+    ) -> None:
+        """Write a row to the run. Keys whose data points were written before are marked."""
+        assert self._group is not None
+        step, points, filename = manager.iteration, self._points, self.filename
+        covered = self._group.claim(values.keys() - points, step, filename, self._receivers)
+        if covered:
+            points.update(manager.measured_keys.intersection(covered))
+            self._group.warn(values.keys() - points, filename, self._receivers)
+        measured = [key for key in values if key in points] if points else None
+        points.clear()
+        manager.run.log_row(values, step, epoch, elapsed_time, filename, self._sinks, measured or None)
 
     def _notify_subscribers(self, row: Row) -> None:
         for subscriber in self._subscribers:
@@ -214,11 +300,6 @@ _RESERVED_NAMES = {
 
 
 def _check_filename(filename: str) -> str:
-    if filename is None:
-        raise TypeError(
-            "filename: expected a string such as 'log', got None. To exclude the rows from the JSON log, "
-            "select other sinks: LogReport(sinks=['tensorboard'])"
-        )
     if not isinstance(filename, str):
         raise TypeError(
             f"filename: expected a string such as 'log', got {filename!r} of type {type(filename).__name__}"

@@ -8,15 +8,15 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from pte_tracking._distributed.world import World
-from pte_tracking._interface.extension import PRIORITY_EDITOR, Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import PRIORITY_EDITOR, Manager, TriggerLike
 from pte_tracking._store.values import check_key, to_number
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.reporter import DeferredValue, SummaryState, Value, report, weight_of
-from pte_tracking.triggers import get_trigger
 
 _Sum: TypeAlias = int | float | Tensor
 
 
-class MicroAverage(Extension):
+class MicroAverage(IntervalExtension):
     """Extension that reports the ratio of the sums of two values, such as correct answers and all answers.
 
     In contrast to the mean of the ratios of batches, every example has the same weight. The extension runs after every
@@ -59,8 +59,12 @@ class MicroAverage(Extension):
         self._numerator_key = check_key(numerator_key, "numerator_key")
         self._denominator_key = check_key(denominator_key, "denominator_key")
         self._result_key = check_key(result_key, "result_key")
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._sums: tuple[_Sum, _Sum] | None = None
+
+    @property
+    def reports_each_iteration(self) -> bool:
+        return self._ends_each_iteration()
 
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation

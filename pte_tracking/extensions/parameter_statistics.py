@@ -9,16 +9,16 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import PRIORITY_WRITER, Manager, TriggerLike
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
 from pte_tracking.reporter import DictSummary, report
-from pte_tracking.triggers import get_trigger
 
 #: Function that takes the flattened values of one parameter and returns one number or several.
 Statistic: TypeAlias = Callable[[Tensor], Any]
 
 
-class ParameterStatistics(Extension):
+class ParameterStatistics(IntervalExtension):
     """Extension that reports statistics of the weights and gradients of models.
 
     The extension runs after every iteration, or according to ``extend(..., trigger=...)``, and computes the statistics.
@@ -91,7 +91,7 @@ class ParameterStatistics(Extension):
         selected = self.default_statistics if statistics == "default" else statistics or {}
         for name, function in selected.items():
             self.register_statistics(name, function)
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._skip_nan_params = skip_nan_params
         self._summary = DictSummary()
 
@@ -111,6 +111,10 @@ class ParameterStatistics(Extension):
                 f"statistics: expected a function of a one-dimensional tensor as {name!r}, got {function!r}"
             )
         self._statistics[name] = function
+
+    @property
+    def reports_each_iteration(self) -> bool:
+        return self._ends_each_iteration()
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._distributed.summary import SharedSummary
-from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking.extensions._curve import Curve
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
-from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ _X_VALUES: Mapping[str, Callable[[Manager], float]] = {
 _MAX_MARKED_POINTS = 200  # More markers would overlap.
 
 
-class PlotReport(Extension):
+class PlotReport(IntervalExtension):
     """Extension that plots the means of reported values over intervals.
 
     The extension runs after every iteration. When its inner trigger fires, the means since the last firing become one
@@ -93,7 +93,7 @@ class PlotReport(Extension):
             raise ValueError(f"y_keys: expected metric keys, such as ['train/loss'], got {y_keys!r}")
         self._x_key = x_key
         self._observed = list(dict.fromkeys([*self._y_keys, *({x_key} - _X_VALUES.keys())]))
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._postprocess = postprocess
         self._marker = marker
         self._grid = grid

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import Columns
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._lines import tolerant_write
 from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
+_logger = logging.getLogger("pte_tracking")
 
-class PrintReport(Extension):
+
+class PrintReport(IntervalExtension):
     """Extension that prints the rows of a :class:`~pte_tracking.extensions.LogReport` as a table.
 
-    The extension runs after every iteration, or according to ``extend(..., trigger=...)``, on all ranks, and prints on
-    rank 0 the rows logged since its last run. The table has a header and aligned columns. A progress bar on the same
-    terminal remains below the table. After a resume, only new rows are printed. In a notebook, the last 100 rows are
-    shown as one table that is updated in place.
+    The extension runs after every iteration, on all ranks, and prints new rows on rank 0. With
+    ``extend(..., trigger=...)``, it prints the rows logged since the trigger fired last. The table has a header and
+    aligned columns. A progress bar on the same terminal remains below the table. After a resume, only new rows are
+    printed. In a notebook, the last 100 rows are shown as one table that is updated in place. An entry that occurs in
+    no row causes one warning, at the end of the training or, if it is almost equal to a key, after the second row.
 
     The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
     that is run by this extension.
@@ -65,11 +72,19 @@ class PrintReport(Extension):
                 f"log_report: expected a LogReport or the name of a registered LogReport, got {log_report!r} "
                 f"of type {type(log_report).__name__}"
             )
+        super().__init__(Extension.trigger)
         self._entries = entries
         self._log_report = log_report
         self._out = out
         self._table: _Table | None = None
         self._rows: deque[Row] = deque()
+        self._missing: list[str] = list(entries or ())
+        self._seen: dict[str, None] = {}
+        self._row_count = 0
+
+    def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        if log_report := self._owned_log_report():
+            log_report.on_error(manager, exc, tb)
 
     def initialize(self, manager: Manager) -> None:
         if log_report := self._owned_log_report():
@@ -87,18 +102,27 @@ class PrintReport(Extension):
     def __call__(self, manager: Manager) -> None:
         if log_report := self._owned_log_report():
             log_report(manager)
-        if self._rows and self._table is not None and self._table.is_ready:
+        is_due = self._trigger.evaluate(manager)
+        if is_due and self._rows and self._table is not None and self._table.is_ready:
             self._print_rows()
 
     def finalize(self, manager: Manager) -> None:
+        if log_report := self._owned_log_report():
+            log_report.finalize(manager)
         if self._rows and self._table is not None:  # A rank that was added on a resume has the rows of rank 0.
             self._print_rows()
+        if self._missing and self._row_count and manager.world.rank == 0:
+            # An earlier session may have logged the key.
+            known = {key for row in self._resolve_log_report(manager).log for key in row}
+            self._warn_missing([key for key in self._missing if key not in known])
 
     def state_dict(self) -> dict[str, Any]:
         # Without rows, the state is empty, so that a resumed training can add or remove the extension.
         state: dict[str, Any] = {"unprinted": list(self._rows)} if self._rows else {}
         if log_report := self._owned_log_report():
             state["log_report"] = log_report.state_dict()
+        if trigger := self._trigger.state_dict():
+            state["trigger"] = trigger
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,6 +130,8 @@ class PrintReport(Extension):
         self._rows.extend(state.get("unprinted", ()))
         if log_report := self._owned_log_report():
             log_report.load_state_dict(state["log_report"])
+        if "trigger" in state:
+            self._trigger.load_state_dict(state["trigger"])
 
     def _resolve_log_report(self, manager: Manager) -> LogReport:
         if isinstance(self._log_report, LogReport):
@@ -129,8 +155,22 @@ class PrintReport(Extension):
 
     def _print_rows(self) -> None:
         assert self._table is not None
-        self._table.show(list(self._rows))
+        rows = list(self._rows)
+        self._table.show(rows)
         self._rows.clear()
+        if self._missing:
+            self._row_count += len(rows)
+            self._seen.update(dict.fromkeys(key for row in rows for key in row))
+            self._missing = [key for key in self._missing if key not in self._seen]
+            if self._row_count > 1:
+                self._warn_missing([key for key in self._missing if is_misspelled(key, self._seen)])
+
+    def _warn_missing(self, names: list[str]) -> None:
+        for name in names:
+            self._missing.remove(name)
+            _logger.warning(
+                "PrintReport: no row has a value of the entry %r. %s", name, describe_known(name, self._seen)
+            )
 
 
 class _Table(Protocol):

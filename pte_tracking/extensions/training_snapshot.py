@@ -12,6 +12,7 @@ from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
 from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.signals import SignalFlag
+from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
@@ -145,10 +146,10 @@ class TrainingSnapshot(SnapshotExtension):
         own = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and own and not self.keep_best.ranked(own):
             _logger.warning(
-                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. Take snapshots in the "
-                "iterations that report it.",
+                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. %s",
                 len(own),
                 self.keep_best.key,
+                describe_known(self.keep_best.key, manager.observation),
             )
 
     def _check_shards(self) -> None:

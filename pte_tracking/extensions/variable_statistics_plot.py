@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._parameters import dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
-from pte_tracking.triggers import get_trigger
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ Variables: TypeAlias = "Tensor | nn.Module | Iterable[Variables]"
 _COLOR = "tab:blue"
 
 
-class VariableStatisticsPlot(Extension):
+class VariableStatisticsPlot(IntervalExtension):
     """Extension that plots the mean, standard deviation, and percentiles of variables over iterations.
 
     The values of all variables form one population. The gradients, if any, form another. The extension runs after every
@@ -112,7 +112,7 @@ class VariableStatisticsPlot(Extension):
             raise ValueError(
                 "Nothing to plot. Set report_data or report_grad, and plot_mean, plot_std, or percentile_sigmas."
             )
-        self._trigger = get_trigger(trigger)
+        super().__init__(trigger)
         self._marker = marker
         self._grid = grid
         self._picture = Picture("VariableStatisticsPlot", filename or "statistics.png", figsize)

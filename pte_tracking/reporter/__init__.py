@@ -8,8 +8,8 @@ dictionaries from :func:`report_scope`.
 
 from __future__ import annotations
 
+from pte_tracking.reporter._frames import IterationReports
 from pte_tracking.reporter._reporter import (
-    IterationReports,
     Reporter,
     ReportScope,
     get_current_reporter,

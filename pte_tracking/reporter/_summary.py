@@ -153,6 +153,9 @@ class DictSummary:
         """Whether no value was added."""
         return not self._summaries
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._summaries
+
     def add(self, values: Mapping[str, Any]) -> None:
         """Add a dictionary of numbers.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from typing import Any
 
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import check_key
 from pte_tracking.reporter import DictSummary
 from pte_tracking.triggers._conversion import get_trigger
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class IntervalMean:
@@ -30,6 +33,10 @@ class IntervalMean:
         self._shared = SharedSummary()
         self._has_warned = False
 
+    def set_trigger(self, trigger: TriggerLike) -> None:
+        """Set when an interval ends."""
+        self._trigger = get_trigger(trigger)
+
     def evaluate(self, manager: Manager) -> float | None:
         """Return the mean at the end of an interval, else None. The caller calls it once in every iteration."""
         if self.key in manager.observation:
@@ -40,10 +47,11 @@ class IntervalMean:
         self._summary = DictSummary()
         if mean is None and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True
-            known = ", ".join(map(repr, sorted(manager.observation))) or "none"
-            warnings.warn(
-                f"{self.key!r} was not reported during an interval. Keys reported in this iteration: {known}.",
-                stacklevel=2,
+            _logger.warning(
+                "%r was not reported in the interval that ended at iteration %d, and such an interval is skipped. %s",
+                self.key,
+                manager.iteration,
+                describe_known(self.key, manager.observation),
             )
         return mean
 

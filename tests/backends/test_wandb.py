@@ -208,6 +208,20 @@ def test_sink_invalid_project_raises_type_error() -> None:
         WandbSink(project=3)  # type: ignore[arg-type]
 
 
+def test_steps_that_go_back_keep_every_row(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
+    for step, value in [(1, 0.1), (2, 0.2), (1, 1.1), (2, 1.2)]:
+        recorded.log(step, {"loss": value})
+    recorded.end()
+    rows = list(decode_rows(read_records(recorded.directory)))
+    assert [(row["_step"], row["iteration"], row["loss"]) for row in rows] == [
+        (0, 1, 0.1),
+        (1, 2, 0.2),
+        (2, 1, 1.1),
+        (3, 2, 1.2),
+    ]
+
+
 def test_changed_options_rewrite_header_and_keep_status(tmp_path: Path) -> None:
     recorded = RecordedRun(tmp_path / "run", WandbSink(project="before"))
     recorded.log(1, {"loss": 0.5})

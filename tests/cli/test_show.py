@@ -52,6 +52,25 @@ def test_list_shows_best_value(run: Path) -> None:
     assert listed_odd["best"] == {"key": "odd", "value": None, "step": None}
 
 
+def test_list_shows_highest_step_and_best_validation(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        for step, loss in ((1, 0.5), (2, 0.25), (3, 0.75)):
+            run.log_metrics({"eval/train_loss": 0.0, "val/loss": loss, "val/accuracy": 1 - loss}, step)
+        run.log_metrics({"test/accuracy": 0.5}, 2)
+    (listed,) = json.loads(invoke("list", tmp_path, "--json").output)
+    assert listed["step"] == 3
+    assert listed["best"] == {"key": "val/loss", "value": 0.25, "step": 2}
+    (accurate,) = json.loads(invoke("list", tmp_path, "--json", "--best", "val/accuracy").output)
+    assert accurate["best"] == {"key": "val/accuracy", "value": 0.75, "step": 2}
+
+
+def test_list_skips_metrics_without_finite_values(tmp_path: Path) -> None:
+    with pte.Run(tmp_path) as run:
+        run.log_metrics({"val/loss": float("nan"), "val/accuracy": 0.5}, 1)
+    (listed,) = json.loads(invoke("list", tmp_path, "--json").output)
+    assert listed["best"]["key"] == "val/accuracy"
+
+
 def test_show_plots_primary_metric(run: Path) -> None:
     lines = invoke("show", run).output.splitlines()
     (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))

@@ -68,13 +68,38 @@ def test_event_filter_restored_state_continues_selection(history: list[Metrics],
     assert points(selected) == points(list(EventFilter("mine", "mine", limits).select(history)))
 
 
-def test_event_filter_key_in_two_logs_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    event_filter = EventFilter("mine", "mine", Limits())
-    for step in range(3):
-        list(event_filter.select([Metrics(1, 0.0, step, {"a": 1}), Metrics(2, 0.0, step, {"a": 2}, log="other")]))
-    assert caplog.messages == [
-        "mine: 'a' was logged twice at step 0 (by 'log', then by 'other'). The first value is delivered."
+def test_event_filter_key_in_two_logs_selects_the_first_value() -> None:
+    rows = [Metrics(1, 0.0, 1, {"a": 1}), Metrics(2, 0.0, 1, {"a": 2}, log="other")]
+    assert points(list(EventFilter("mine", "mine", Limits()).select(rows))) == [("a", 1, 1)]
+
+
+def test_event_filter_explicit_values_are_all_selected() -> None:
+    rows = [
+        Metrics(1, 0.0, 1, {"a": 1}, explicit=True),
+        Metrics(2, 0.0, 1, {"a": 2}),
+        Metrics(3, 0.0, 1, {"a": 3}, explicit=True),
+        Metrics(4, 0.0, 1, {"a": 4}, log="other"),
     ]
+    event_filter = EventFilter("mine", "mine", Limits())
+    assert points(list(event_filter.select(rows))) == [("a", 1, 1), ("a", 1, 2), ("a", 1, 3)]
+    event_filter.rewind(reversed(rows[:1]))
+    assert points(list(event_filter.select(rows[1:]))) == [("a", 1, 2), ("a", 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("separate_logs", "expected"), [(False, [("v", 1, 5), ("a", 2, 1)]), (True, [("v", 2, 6), ("a", 2, 1)])]
+)
+def test_event_filter_measured_values_are_selected_once(
+    separate_logs: bool, expected: list[tuple[str, int, float]]
+) -> None:
+    events = [Metrics(1, 0.0, 1, {"v": 5}, log=None), Metrics(2, 0.0, 2, {"v": 6, "a": 1}, measured=["v"])]
+    assert points(list(EventFilter("mine", "mine", Limits(separate_logs=separate_logs)).select(events))) == expected
+
+
+def test_event_filter_suppressed_rows_suppress_no_measured_mean() -> None:
+    event_filter = EventFilter("mine", "mine", Limits())
+    event_filter.suppress([Metrics(1, 0.0, 2, {"v": 6, "a": 1}, measured=["v"])])
+    assert points(list(event_filter.select([Metrics(2, 0.0, 2, {"v": 7, "a": 1})]))) == [("v", 2, 7)]
 
 
 def test_event_filter_maps_keys_of_every_event(caplog: pytest.LogCaptureFixture) -> None:

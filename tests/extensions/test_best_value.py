@@ -64,6 +64,16 @@ def test_best_value_compares_interval_means(tmp_path: Path) -> None:
     assert (best.best_value, best.best_iteration, best.best_epoch) == (4, 4, 0)
 
 
+def test_best_value_given_trigger_ends_the_interval(tmp_path: Path) -> None:
+    best = MinValue("value")
+    manager = pte.ExtensionsManager({}, 1, iters_per_epoch=8, out_dir=tmp_path, sinks=[])
+    manager.extend(best, trigger=(2, "iteration"))
+    for value in (4.0, 2.0, (0.0, 1), (3.0, 3), 5.0, 1.0):
+        with manager.run_iteration():
+            pte.report({"value": value})
+    assert (best.best_value, best.best_iteration) == (2.25, 4)
+
+
 def test_best_value_unset_epoch_length_has_none_as_best_epoch(tmp_path: Path) -> None:
     best = MinValue("value", (2, "iteration"))
     manager = pte.ExtensionsManager({}, 9, [best], stop_trigger=(2, "iteration"), out_dir=tmp_path, sinks=[])

@@ -228,6 +228,69 @@ def test_evaluator_empty_iterator_returns_empty_dict() -> None:
     assert Evaluator([], nn.Identity())() == {}
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "reason"),
+    [
+        (Evaluator([0, 1], nn.Identity(), lambda batch: {"val/loss": 1.0}), "Values that eval_func returns"),
+        (Evaluator([], nn.Identity(), lambda batch: pte.report({"x": 1})), "The data has no batches."),
+    ],
+)
+def test_evaluator_without_values_warns_once(
+    evaluator: Evaluator, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExtensionsManager({}, 3, [evaluator], iters_per_epoch=1, out_dir=tmp_path) as manager:
+        for _ in range(3):
+            with manager.run_iteration():
+                pass
+    (message,) = caplog.messages
+    assert f"Evaluator 'validation' reported no values. {reason}" in message
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32, 64])
+def test_evaluator_weighted_reports_give_the_exact_mean(batch_size: int) -> None:
+    correct = torch.ones(100)
+    correct[97:] = 0
+
+    def evaluate(answers: Tensor) -> None:
+        pte.report({"weighted": (answers.mean(), len(answers)), "deferred": (lambda: answers.mean(), len(answers))})
+
+    data = DataLoader(correct, batch_size=batch_size)  # type: ignore[arg-type]
+    result = Evaluator(data, nn.Identity(), evaluate)()
+    assert result == {"weighted": pytest.approx(0.97), "deferred": pytest.approx(0.97)}
+
+
+class EachTwo(Evaluator):
+    trigger = (2, "iteration")
+
+
+@pytest.mark.parametrize(
+    ("kind", "trigger", "expected"),
+    [
+        (Evaluator, (2, "iteration"), [2, 4, 6]),
+        (Evaluator, None, [3, 6]),
+        (EachTwo, None, [2, 4, 6]),
+        (EachTwo, (4, "iteration"), [4]),
+    ],
+)
+def test_evaluator_trigger_sets_iterations(
+    kind: type[Evaluator], trigger: Any, expected: list[int], tmp_path: Path
+) -> None:
+    evaluator = kind([0], nn.Identity(), lambda batch: pte.report({"x": 1.0}), trigger=trigger)
+    found = []
+    with ExtensionsManager({}, 2, [evaluator], iters_per_epoch=3, out_dir=tmp_path, sinks=[]) as manager:
+        for _ in range(6):
+            with manager.run_iteration():
+                pass
+            if "x" in manager.observation:
+                found.append(manager.iteration)
+    assert found == expected
+
+
+def test_evaluator_invalid_trigger_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="'epochs'"):
+        Evaluator([0], nn.Identity(), lambda batch: None, trigger=(1, "epochs"))
+
+
 def test_evaluator_progress_bar_is_shown_on_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

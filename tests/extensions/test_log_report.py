@@ -73,10 +73,71 @@ def test_log_report_empty_observation_still_writes_row(tmp_path: Path) -> None:
     assert drop_elapsed_time(read_rows(tmp_path)) == [{"epoch": 1, "iteration": 4}]
 
 
-def test_log_report_unfinished_interval_is_not_logged(tmp_path: Path) -> None:
-    with make_manager(tmp_path, LogReport()) as manager:
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda manager: manager.close(),
+        lambda manager: manager.run.close(),
+        lambda manager: manager.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None),
+        lambda manager: manager.__exit__(ValueError, ValueError("failed"), None),
+    ],
+)
+def test_log_report_incomplete_interval_is_the_last_row(end: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    report = LogReport(["done", "rare"])
+    manager = make_manager(tmp_path, PrintReport(out=io.StringIO()), report)
+    report.subscribe(rows.append)
+    train(manager, 7)
+    end(manager)
+    written = drop_elapsed_time(read_rows(tmp_path))
+    assert written[1:] == [{"done": 6, "rare": 6, "epoch": 1, "iteration": 7}]
+    assert drop_elapsed_time(rows) == written
+
+
+def test_log_report_complete_interval_or_no_value_adds_no_last_row(tmp_path: Path) -> None:
+    with make_manager(tmp_path / "a", LogReport()) as manager:
+        train(manager, 8)
+    with make_manager(tmp_path / "b", LogReport("loss")) as manager:
+        train(manager, 4)
+        with manager.run_iteration():
+            pte.report({"other": 1.0})
+    assert [row["iteration"] for row in read_rows(tmp_path / "a")] == [4, 8]
+    assert [row["iteration"] for row in read_rows(tmp_path / "b")] == [4]
+
+
+def test_log_report_resumed_run_replaces_incomplete_last_row(tmp_path: Path) -> None:
+    def make() -> pte.ExtensionsManager:
+        return make_manager(tmp_path, LogReport(), pte.extensions.snapshot(trigger=(3, "iteration")))
+
+    with make() as manager:
         train(manager, 7)
-    assert [row["iteration"] for row in read_rows(tmp_path)] == [4]
+    assert [row["iteration"] for row in read_rows(tmp_path)] == [4, 7]
+    with make() as manager:
+        manager.resume()
+        train(manager, 8)
+    assert [(row["iteration"], row["done"]) for row in read_rows(tmp_path)] == [(4, 2.5), (8, 6.5)]
+
+
+def test_log_report_before_training_logs_a_row_of_step_0(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    report = LogReport(["val/x", "done"])
+    report.subscribe(rows.append)
+    manager = make_manager(tmp_path)
+    evaluate = pte.make_extension(trigger=(1, "epoch"), priority=pte.PRIORITY_WRITER)(
+        lambda manager: pte.report({"val/x": float(manager.iteration), "other": 1.0})
+    )
+    manager.extend(evaluate, name="evaluate", call_before_training=True)
+    manager.extend(report, call_before_training=True)
+    with manager:
+        train(manager, 4)
+    assert (
+        drop_elapsed_time(rows)
+        == drop_elapsed_time(read_rows(tmp_path))
+        == [
+            {"val/x": 0.0, "epoch": 0, "iteration": 0},
+            {"done": 2.5, "val/x": 4.0, "epoch": 1, "iteration": 4},
+        ]
+    )
 
 
 @pytest.mark.parametrize("keys", ["loss", ["loss", "never"], iter(["loss"])])
@@ -86,12 +147,28 @@ def test_log_report_keys_select_logged_metrics(tmp_path: Path, keys: Any) -> Non
     assert [row.keys() for row in read_rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
 
 
-def test_log_report_outer_trigger_samples_and_inner_trigger_logs(tmp_path: Path) -> None:
-    manager = make_manager(tmp_path)
-    manager.extend(LogReport("done", trigger=(4, "iteration")), trigger=(2, "iteration"))
+class EveryFour(LogReport):
+    trigger = (4, "iteration")
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda manager: manager.extend(LogReport("done"), trigger=(4, "iteration")),
+        lambda manager: manager.extend(pte.ExtensionEntry(LogReport("done"), trigger=(4, "iteration")), name="log"),
+        lambda manager: manager.extend(
+            pte.ExtensionEntry(LogReport("done"), trigger=(3, "iteration")), trigger=(4, "iteration")
+        ),
+        lambda manager: manager.extend(EveryFour("done")),
+        lambda manager: manager.extend(pte.ExtensionEntry(EveryFour("done", trigger=(1, "iteration")))),
+    ],
+)
+def test_log_report_given_trigger_ends_the_interval(add: Any, tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, iters_per_epoch=3)
+    add(manager)
     train(manager, 8)
     manager.close()
-    assert [row["done"] for row in read_rows(tmp_path)] == [3, 7]
+    assert [row["done"] for row in read_rows(tmp_path)] == [2.5, 6.5]
 
 
 def test_log_report_postprocess_changes_row(tmp_path: Path) -> None:
@@ -247,13 +324,11 @@ def test_log_report_reserved_filename_raises_value_error(filename: str) -> None:
         LogReport(filename=filename)
 
 
-def test_log_report_template_or_none_filename_raises_error() -> None:
+def test_log_report_template_filename_raises_error() -> None:
     with pytest.raises(
         ValueError, match=r"filename: expected a name without placeholders, such as 'log', got 'log_{iteration}'"
     ):
         LogReport(filename="log_{iteration}")
-    with pytest.raises(TypeError, match="filename: expected a string such as 'log', got None"):
-        LogReport(filename=None)  # type: ignore[arg-type]
 
 
 def test_log_report_invalid_sinks_raise_errors() -> None:

@@ -111,6 +111,18 @@ def test_parameter_statistics_inner_trigger_reports_interval_mean(tmp_path: Path
     assert observe(tmp_path / "c", statistics, 4) == {"weight/data/count": 6.5}
 
 
+def test_parameter_statistics_given_trigger_ends_the_interval(tmp_path: Path) -> None:
+    model, found = make_linear(), []
+    statistics = ParameterStatistics(model, {"first": lambda flat: flat[0]}, report_grads=False, prefix="")
+    manager = ExtensionsManager({}, 1, iters_per_epoch=8, out_dir=tmp_path, sinks=[])
+    manager.extend(statistics, trigger=(2, "iteration"))
+    for number in range(1, 5):
+        with manager.run_iteration(), torch.no_grad():
+            model.bias.fill_(number)
+        found.append([value for key, value in manager.observation.items() if "bias" in key])
+    assert found == [[], [1.5], [], [3.5]]
+
+
 def test_parameter_statistics_missing_gradient_is_omitted(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     model.bias.grad = torch.zeros(2)

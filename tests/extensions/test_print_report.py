@@ -94,7 +94,10 @@ def test_print_report_unregistered_log_report_is_run(tmp_path: Path, cut: int, s
     with make_manager(tmp_path, report()) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 6)
-    assert [line for line in split_lines(out) if line[0] != "iteration"] == [["3", "2"], ["6", "5"]]
+    # The first session ends with an incomplete interval, except after 3 iterations.
+    first_rows = {2: [["2", "1.5"]], 3: [["3", "2"]], 4: [["3", "2"], ["4", "4"]]}[cut]
+    resumed_rows = [["3", "2"], ["6", "5"]][cut > 2 :]
+    assert [line for line in split_lines(out) if line[0] != "iteration"] == first_rows + resumed_rows
 
 
 def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
@@ -106,7 +109,7 @@ def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, save_and_
     with make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=second)) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 16)
-    assert split_lines(first) == [["epoch"], ["1"], ["2"]]
+    assert split_lines(first) == [["epoch"], ["1"], ["2"], ["2"]]  # The last row is that of iteration 9.
     assert split_lines(second) == [["epoch"], ["3"], ["4"]]
 
 
@@ -126,6 +129,58 @@ def test_print_report_own_trigger_sets_print_times(tmp_path: Path, save_and_load
         resumed.load_state_dict(state)
         train(resumed, 8)
     assert split_lines(second) == [["iteration"], ["5"], ["6"], ["7"], ["8"]]
+
+
+def test_print_report_own_trigger_does_not_sample_its_log_report(tmp_path: Path) -> None:
+    out = io.StringIO()
+    manager = make_manager(tmp_path)
+    report = PrintReport(["iteration", "done"], LogReport(trigger=(2, "iteration")), out)
+    manager.extend(report, trigger=(4, "iteration"))
+    train(manager, 2)
+    assert out.getvalue() == ""
+    train(manager, 7)
+    manager.close()
+    assert split_lines(out)[1:] == [["2", "1.5"], ["4", "3.5"], ["6", "5.5"], ["7", "7"]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "rows", "is_warned"),
+    [
+        ("train/accurcy", 2, True),  # almost equal to a key: after the second row
+        ("train/accurcy", 1, False),
+        ("val/accuracy", 3, False),  # may be reported later
+        ("iteration", 3, False),
+    ],
+)
+def test_print_report_misspelled_entry_warns_after_second_row(
+    entry: str, rows: int, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make_manager(tmp_path, LogReport(), PrintReport(["epoch", entry], out=io.StringIO()))
+    for _ in range(4 * rows):
+        with manager.run_iteration():
+            pte.report({"train/accuracy": 1.0})
+    assert [f"entry {entry!r}. Reported keys: 'train/accuracy'" in each for each in caplog.messages] == [
+        True
+    ] * is_warned
+
+
+def test_print_report_absent_entry_warns_once_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def train_epochs(epochs: int, *, validates: bool) -> list[str]:
+        out = io.StringIO()
+        report = PrintReport(["epoch", "val/loss", "los"], out=out)
+        caplog.clear()
+        with make_manager(tmp_path, LogReport(), report, pte.extensions.snapshot()) as manager:
+            manager.resume()
+            for _ in range(epochs * 4):
+                with manager.run_iteration():
+                    pte.report({"loss": 1.0})
+                    if validates:
+                        pte.report({"val/loss": 1.0})
+        return [message for message in caplog.messages if "PrintReport" in message]
+
+    for validates in (True, False):  # The second session finds val/loss in the rows of the first one.
+        (message,) = train_epochs(3, validates=validates)
+        assert "no row has a value of the entry 'los'. Reported keys: 'loss'" in message
 
 
 def test_print_report_before_log_report_prints_last_row(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pte_tracking._store.journal import Journal
 from pte_tracking._store.journal_reader import read, read_effective
 from pte_tracking.testing import RecordedRun
 from tests.disks import fill, small_disk
+from tests.pictures import PNG
 
 if TYPE_CHECKING:
     from tests.probe.pte_probe import Probe
@@ -108,7 +109,7 @@ def test_training_on_full_disk_continues_and_writes_all_later(
                 assert rows == list(range(len(rows)))
                 assert len(rows) >= first_step, "existing rows were lost"
         run.log_metrics({"b": 1.0}, 300, log="another")
-        run.log_figure("a", b"\x89PNG" * 5000, 300)
+        run.log_figure("a", PNG + bytes(20_000), 300)
         run.log_artifact(tmp_path / "artifact")
         run.log_checkpoint(directory / "snapshot", 300, "00", 1)
         run.set_tags({"a": "b"})

@@ -14,6 +14,7 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store.manifest import Manifest
+from tests.pictures import PNG
 
 INVALID_CALLS: dict[str, tuple[type[Exception], str, Callable[[Any], None]]] = {
     "metrics": (TypeError, r"values\['a'\]", lambda run: run.log_metrics({"a": "b"}, 1)),
@@ -22,10 +23,10 @@ INVALID_CALLS: dict[str, tuple[type[Exception], str, Callable[[Any], None]]] = {
     "params": (TypeError, "params: ", lambda run: run.log_params(["lr"])),
     "tags": (TypeError, "tags: ", lambda run: run.set_tags("team")),
     "figure": (TypeError, "figure: ", lambda run: run.log_figure("a", "picture", 1)),
-    "figure key": (ValueError, "key: ", lambda run: run.log_figure("", b"\x89PNG", 1)),
-    "figure step": (TypeError, "step: ", lambda run: run.log_figure("a", b"\x89PNG", 1.5)),
-    "image key": (TypeError, "key: ", lambda run: run.log_image(1, b"\x89PNG", 1)),
-    "image step": (TypeError, "step: ", lambda run: run.log_image("a", b"\x89PNG", None)),
+    "figure key": (ValueError, "key: ", lambda run: run.log_figure("", PNG, 1)),
+    "figure step": (TypeError, "step: ", lambda run: run.log_figure("a", PNG, 1.5)),
+    "image key": (TypeError, "key: ", lambda run: run.log_image(1, PNG, 1)),
+    "image step": (TypeError, "step: ", lambda run: run.log_image("a", PNG, 1.5)),
     "matrix key": (ValueError, "key: ", lambda run: run.log_confusion_matrix("", [[1]], 1)),
     "matrix step": (TypeError, "step: ", lambda run: run.log_confusion_matrix("a", [[1]], "1")),
     "histogram key": (ValueError, "key: ", lambda run: run.log_histogram("", [1.0], 1)),

@@ -19,8 +19,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.status import read_status
-
-PNG = b"\x89PNG"
+from tests.pictures import PNG
 
 
 def recorded(directory: Path) -> list[str]:

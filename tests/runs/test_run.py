@@ -34,6 +34,7 @@ from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
 from pte_tracking.sinks import Connection, RunView, Sink
+from tests.pictures import PNG
 
 if TYPE_CHECKING:
     from tests.probe.pte_probe import Probe
@@ -185,7 +186,7 @@ def test_log_methods_invalid_arguments_raise(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         with pytest.raises(TypeError, match="figure: expected a matplotlib Figure"):
             run.log_figure("a", "picture", 1)
-        with pytest.raises(ValueError, match="image: expected shape"):
+        with pytest.raises(ValueError, match="image 'a' at step 1: expected shape"):
             run.log_image("a", np.zeros((2, 2, 2, 2)), 1)
         with pytest.raises(TypeError, match="text: expected a string"):
             run.log_text("a", 1, 1)  # type: ignore[arg-type]
@@ -199,10 +200,10 @@ def test_log_methods_invalid_arguments_raise(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["a", "a/b", "..", "/", "日本" * 100, "x" * 300, "\0\n", ".hidden", "con:"])
 def test_log_figure_any_key_is_stored_in_figures_directory(tmp_path: Path, key: str) -> None:
     with Run(tmp_path / "run") as run:
-        run.log_figure(key, b"\x89PNG", 1)
+        run.log_figure(key, PNG, 1)
     (event,) = recorded(tmp_path / "run", events.Figure)
     path = (tmp_path / "run" / event.path).resolve()
-    assert path.read_bytes() == b"\x89PNG"
+    assert path.read_bytes() == PNG
     assert (tmp_path / "run" / "figures").resolve() in path.parents
 
 
@@ -365,7 +366,7 @@ def test_new_run_archives_all_files_of_earlier_run(tmp_path: Path) -> None:
         first = run.id
         for name in ("log", "log[1]", "val/log*", "??"):
             run.log_metrics({"a": 1.0}, 1, log=name)
-        run.log_figure("loss", b"\x89PNG", 1)
+        run.log_figure("loss", PNG, 1)
         run.log_text("a", "b")
         (tmp_path / "snapshot[1]").write_bytes(b"snapshot")
         run.log_checkpoint("snapshot[1]", 1, "00", 8)
@@ -589,7 +590,7 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
         for step in range(2, 3000):
             run.log_metrics({"a": 1.0}, step)
         run.log_metrics({"a": 1.0}, 1, log="other")
-        run.log_figure("a", b"\x89PNG", 1)
+        run.log_figure("a", PNG, 1)
         run.log_text("a", "b")
 
 
@@ -668,7 +669,7 @@ def test_forked_child_writes_nothing(tmp_path: Path) -> None:
             try:
                 run.log_metrics({"a": 2.0}, 2)
                 run.log_metrics({"a": 2.0}, 2, log="other")
-                run.log_figure("a", b"\x89PNG", 2)
+                run.log_figure("a", PNG, 2)
                 run.log_artifact(tmp_path / "file")
                 run.log_checkpoint("snapshot", 2, "00", 1)
                 run.register_files("other")

@@ -98,11 +98,12 @@ class JsonConnection:
         """
         logs = self._logs
         for event in events:
-            if type(event) is Metrics and event.log not in logs:
-                logs[event.log] = self._create_log(event)
+            if type(event) is Metrics and event.log is not None and event.log not in logs:
+                logs[event.log] = self._create_log(event, event.log)
         for event in events:
             if type(event) is Metrics:
-                logs[event.log].append(event)
+                if event.log is not None:
+                    logs[event.log].append(event)
             elif type(event) is Rewound:
                 self._rewind(event)
         self._seq = events[-1].seq
@@ -129,22 +130,22 @@ class JsonConnection:
         for log in self._logs.values():
             log.truncate(0)
         for event in self._run.history(self._seq):
-            if isinstance(event, Metrics) and event.log in self._logs:
+            if isinstance(event, Metrics) and event.log is not None and event.log in self._logs:
                 self._logs[event.log].append(event)
 
-    def _create_log(self, row: Metrics) -> _LogFile:
+    def _create_log(self, row: Metrics, log: str) -> _LogFile:
         try:
-            name = check_file_name(row.log, "log")
+            name = check_file_name(log, "log")
         except ValueError as error:  # A journal from an unknown source may contain any name.
             raise RejectedEventError(row.seq, str(error)) from error
-        log = _LogFile(self._run.directory / name)
-        log.truncate(0)  # No state refers to existing rows, so they are delivered again.
-        return log
+        file = _LogFile(self._run.directory / name)
+        file.truncate(0)  # No state refers to existing rows, so they are delivered again.
+        return file
 
     def _rewind(self, rewound: Rewound) -> None:
         superseded_rows: dict[str, int] = {}
         for event in self._run.superseded(rewound):
-            if isinstance(event, Metrics):
+            if isinstance(event, Metrics) and event.log is not None:
                 superseded_rows[event.log] = superseded_rows.get(event.log, 0) + 1
         for name, rows in superseded_rows.items():
             if name in self._logs:

@@ -1,0 +1,77 @@
+"""Saving and restoring the state of a training, the same in every front end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pte_tracking._distributed.world import World
+from pte_tracking._engine.lifecycle import Lifecycle
+from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.resume_message import log_resume
+from pte_tracking._engine.resuming import resume_training
+from pte_tracking._engine.state import TrainingState
+from pte_tracking._engine.training_progress import TrainingProgress
+from pte_tracking._runs.run import Run
+from pte_tracking._store.events import Checkpoint
+
+
+class RestorableTraining(TrainingProgress):
+    """Training whose complete state can be saved and restored.
+
+    Attributes:
+        run: Run of the training.
+        world: Rank and world size.
+    """
+
+    run: Run
+    world: World
+    _extensions: ExtensionRegistry
+    _lifecycle: Lifecycle
+    _state: TrainingState
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the complete training state: tensors and plain values only.
+
+        Raises:
+            TypeError: If the state of a part contains anything else. The message names its position.
+        """
+        return self._state.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state and continue its run, before the first iteration.
+
+        Args:
+            state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
+
+        Raises:
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
+                differences, and nothing is restored.
+        """
+        self._lifecycle.begin_restore("load_state_dict()")
+        self._state.load_state_dict(state)
+
+    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+        """Restore a snapshot and continue its run, before the first iteration.
+
+        Args:
+            source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
+                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
+                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
+
+        Returns:
+            The checkpoint that was restored; None if there is no snapshot. Then the run restarts at its beginning.
+
+        Raises:
+            SnapshotError: If the snapshot is damaged or not a snapshot.
+            LookupError: If the checkpoint does not exist.
+            RuntimeError: If the training has already started or ended.
+            ValueError: If the snapshot belongs to another training.
+        """
+        self._lifecycle.begin_restore("resume()")
+        checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world)
+        if checkpoint is not None and self.world.rank == 0:
+            log_resume(self, checkpoint, self._stop.should_stop)
+        return checkpoint
