@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import logging.handlers
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -74,6 +76,23 @@ def log_weighted_means(folder: Path) -> Any:
                 pte.report({"x": value, "large": 1.5e308 if rank else 1e308, "none": (float("nan"), 0)})
     dist.barrier()  # Rank 0 writes the log.
     return read_rows(folder / "run"), [entry.values["x"] for entry in manager.run.checkpoints()]
+
+
+def log_last_rows(folder: Path) -> Any:
+    """End trainings within an interval, and return the rows by the way in which they end."""
+    rank = dist.get_rank()
+    rows = {}
+    for end in ("stop", "break", "error on rank 1"):
+        log = extensions.LogReport(trigger=(3, "iteration"))
+        with contextlib.suppress(ValueError), make_manager(folder / end, log, iters_per_epoch=5) as manager:
+            while not manager.stop_trigger and (end == "stop" or manager.iteration < 4):
+                with manager.run_iteration():
+                    pte.report({"x": 10.0 * rank + manager.iteration})
+            if end == "error on rank 1" and rank == 1:
+                raise ValueError(end)
+        dist.barrier()  # Rank 0 writes the log.
+        rows[end] = [(row["iteration"], row["x"]) for row in read_rows(folder / end)]
+    return rows
 
 
 def report_on_one_rank(folder: Path) -> Any:
@@ -270,7 +289,9 @@ def print_pending_rows(folder: Path) -> Any:
 
 
 def collect_warnings(folder: Path) -> Any:
-    """Return the warnings that this rank issues about unreported keys."""
+    """Return the warnings that this rank issues about values that are not recorded, and about unreported keys."""
+    handler = logging.handlers.BufferingHandler(1000)
+    logging.getLogger("pte_tracking").addHandler(handler)
     stop = triggers.EarlyStoppingTrigger((1, "iteration"), "not reported", max_trigger=(2, "iteration"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -278,8 +299,11 @@ def collect_warnings(folder: Path) -> Any:
         with make_manager(folder / "run", plot, stop_trigger=stop, sinks=["json"], iters_per_epoch=2) as manager:
             while not manager.stop_trigger:
                 with manager.run_iteration():
-                    pass
-    return [str(warning.message).partition(",")[0] for warning in caught]
+                    pte.report({"other": 1.0})
+                if not manager.is_ended:
+                    pte.report({"stray": 1.0})
+    messages = [record.getMessage() for record in handler.buffer if record.levelno >= logging.WARNING]
+    return [*messages, *(str(warning.message) for warning in caught)]
 
 
 def resume_stop_trigger(folder: Path) -> Any:
