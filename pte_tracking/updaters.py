@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 
 from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
 from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
 
 
@@ -93,6 +94,10 @@ class StandardUpdater:
         0.0
     """
 
+    @refuse_names(
+        loss_scale="Pass scaler=torch.amp.GradScaler() and autocast=.",
+        auto_new_epoch="Remove it. Optimizers have no epochs.",
+    )
     def __init__(
         self,
         iterator: Iterable[Any] | Mapping[str, Iterable[Any]],

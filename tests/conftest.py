@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pte_tracking._runs.base import _runs
+from pte_tracking._runs.live_runs import _runs
 from tests import servers
 from tests.needs import check_requirement
 from tests.object_store import BUCKET, ObjectStore, object_store

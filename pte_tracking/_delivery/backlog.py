@@ -80,7 +80,7 @@ def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: f
 
 
 def _postponed_reason(cursor: Cursor) -> str | None:
-    return next((reason for _, reason in cursor.postponed.values()), None)
+    return next((reason for _, reason in cursor.postponed.values() if reason), None)
 
 
 def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:

@@ -250,12 +250,14 @@ class SinkConsumer:
             Exception: If the backend is not available.
         """
         try:
-            self._connect()
+            connection = self._connect()
+            # A backend may show the run as running while it is open, and another program may have changed its status.
+            connection.close(self.cursor.end_status)
         except SinkClosedError as error:
             self._close(error)
             return
+        self.cursor.state, self._connection = connection.state(), None
         self.save()
-        self._disconnect()
 
     def abandon(self) -> None:
         """Save nothing from now on.

@@ -40,7 +40,8 @@ class Cursor(msgspec.Struct):
         error_time: Time of the error, in seconds since the Unix epoch.
         rejected: Reasons for which the backend rejected events, by sequence number.
         postponed: Events before ``position`` whose files wait for the backend, by sequence number: a position before
-            the event, and the reason. The next one to deliver comes first.
+            the event, and the reason, which is empty if the event waits for an earlier one. The next one to deliver
+            comes first.
     """
 
     position: int = 0

@@ -86,10 +86,9 @@ class Refusals:
         Returns:
             The other events.
         """
-        reason = next(reason for _, reason in cursor.postponed.values())
         for event in events:
             if isinstance(event, _FILE_EVENTS):
-                cursor.postponed[str(event.seq)] = (start, reason)
+                cursor.postponed[str(event.seq)] = (start, "")
         return [event for event in events if not isinstance(event, _FILE_EVENTS)]
 
     def take(self, cursor: Cursor, seq: str, journal: Path) -> AnyEvent | None:

@@ -1,36 +1,30 @@
-"""Life cycle of a run."""
+"""Life cycle of a run: it is opened, started, and ended."""
 
 from __future__ import annotations
 
-import atexit
+import contextlib
+import functools
 import logging
-import os
+import sys
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pte_tracking._delivery.sink_entries import check_sinks
-from pte_tracking._distributed import environment
-from pte_tracking._runs.directory import Claim, check_directory, claim_directory, current_manifest, read_start_position
+from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
+from pte_tracking._runs.exit_status import is_interpreter_ending, watch_exit
 from pte_tracking._runs.held_writer import HeldWriter
-from pte_tracking._runs.null_writer import NullWriter
-from pte_tracking._runs.outcome import last_error, outcome_of
+from pte_tracking._runs.live_runs import add_run, await_at_exit, close_completed, collect_others
+from pte_tracking._runs.null_writer import ForkedRun, NullWriter
+from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_at_exit, outcome_of
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.reader import RunReader
 from pte_tracking._runs.writer import RunWriter
-from pte_tracking._store import events, metrics
-from pte_tracking._store.checkpoints import list_checkpoints
-from pte_tracking._store.events import Checkpoint, Status
-from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store import events
+from pte_tracking._store.events import Status
 from pte_tracking._store.manifest import Manifest
-from pte_tracking._store.params import flatten_params
-from pte_tracking._store.values import check_key, to_text, to_texts
-from pte_tracking.sinks import Sink
+from pte_tracking._store.values import to_text
 
-#: All runs of this process.
-_runs: weakref.WeakSet[RunBase] = weakref.WeakSet()
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
 
@@ -39,96 +33,16 @@ _logger = logging.getLogger("pte_tracking")
 _R = TypeVar("_R", bound="RunBase")
 
 
-class RunBase:
-    """Base class of :class:`~pte_tracking.Run` that opens, reads, and ends a run."""
+class RunBase(RunReader):
+    """Base class of :class:`~pte_tracking.Run` that opens and ends a run."""
 
-    def __init__(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        sinks: Iterable[str | Sink] = ("json",),
-        params: object = None,
-        tags: Mapping[str, Any] | None = None,
-        name: str | None = None,
-        resume: bool = False,
-        close_timeout: float = 30.0,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        check_directory("directory", directory)
-        # The run stays in this directory if a symbolic link to it changes while the training runs.
-        self.directory = Path(os.path.realpath(directory))
-        self._sinks = check_sinks(sinks)
-        self._params = flatten_params({} if params is None else params)
-        self._tags = to_texts(tags or {})
-        self._name = name if name is None else check_key(name, "name")
-        self._resume = resume
-        self._close_timeout = close_timeout
-        self.before_close: list[Callable[[], object]] = []
-        #: Returns whether the training of the run is complete, so that another run may use the directory.
-        self.is_complete: Callable[[], bool] | None = None
-        #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
-        self.before_checkpoints: Callable[[], object] | None = None
-        #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
-        self.describe_progress: Callable[[], str] | None = None
-        #: Called once, by the first :meth:`rewind`.
-        self.after_rewind: list[Callable[[], object]] = []
-        #: None on rank 0 before the run is opened, and on every rank after the run has ended.
-        self._writer: RunWriter | NullWriter | HeldWriter | None = None
-        #: Claimed directory, until something is logged.
-        self._claim: Claim | None = None
-        #: Manifest of the next new run.
-        self._planned: Manifest | None = None
-        #: ID that was read before the run was opened.
-        self._read_id: str | None = None
-        if (environment.rank() if rank is None else rank) != 0:
-            self._writer = NullWriter()
-        #: Manifest of an ended run.
-        self._manifest: Manifest | None = None
-        self._logs: set[str] = set()
-        self._lock = threading.RLock()
-        self._is_closed = False
-        self._world_size = environment.size() if world_size is None else world_size
-        self._error_before: BaseException | None = None
-        _runs.add(self)
+    #: Last uncaught exception when the run was opened.
+    error_before: ErrorId | None = None
+    #: Outcome of the run if it is collected now. None if it depends on the exception that is being handled.
+    outcome_if_collected: Outcome | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the run was opened and has not ended."""
-        has_manifest = self._writer is not None and self._writer.manifest is not None
-        return not self._is_closed and (has_manifest or self._claim is not None)
-
-    @property
-    def sinks(self) -> Sequence[Sink]:
-        """Sinks passed to the constructor."""
-        return self._sinks
-
-    @property
-    def params(self) -> dict[str, events.Scalar]:
-        """Parameters passed to the constructor, with flat names."""
-        return self._params
-
-    @property
-    def id(self) -> str:
-        """ID of the run: 32 hexadecimal digits that stay the same after a resume.
-
-        Before the run is opened, the ID is that of the run in the directory if the run is going to continue it, or may
-        continue it. Otherwise, it is the ID that the new run receives. Reading it does not open the run.
-
-        Raises:
-            RuntimeError: If training has not started on a rank other than 0.
-        """
-        return self.manifest().id
-
-    @property
-    def name(self) -> str:
-        """Display name of the run. Reading the name does not open the run."""
-        return self.manifest().name
-
-    @property
-    def start_time(self) -> float:
-        """Time of the first start in seconds since the Unix epoch. Reading the time does not open the run."""
-        return self.manifest().start_time
+    def _register(self) -> None:
+        add_run(self)
 
     def hold(self) -> None:
         """Keep what is logged in memory until :meth:`open`, because a resume decides which run it belongs to.
@@ -161,10 +75,12 @@ class RunBase:
         if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
         self.close_completed_run()
+        watch_exit()
         with self._lock:
             ended = self._manifest
             held = self._writer if isinstance(self._writer, HeldWriter) else None
-            claim = claim_directory(
+            claim_this = functools.partial(
+                claim_directory,
                 self.directory,
                 at,
                 resume or ended is not None or (self._resume if resume is None else resume),
@@ -174,6 +90,12 @@ class RunBase:
                 world_size=self._world_size,
                 journal=journal,
             )
+            try:
+                claim = claim_this()
+            except DirectoryInUseError:
+                if not collect_others(self):
+                    raise
+                claim = claim_this()
             if ended is not None and claim.manifest.id != ended.id and at is None:
                 claim.lock.release()
                 raise RuntimeError(
@@ -190,7 +112,7 @@ class RunBase:
                 )
             claim.is_reopened = self._is_closed and ended is not None
             self._writer, self._claim, self._is_closed = None, claim, False
-            self._error_before = last_error()
+            self.error_before = error_id(last_uncaught_error())
             if claim.is_new and at is None:
                 try:
                     self._start(claim)
@@ -217,29 +139,7 @@ class RunBase:
 
     def close_completed_run(self) -> None:
         """Close another run of this process in the directory whose training is complete, but which is still open."""
-        for run in list(_runs):
-            if run is not self and run.directory == self.directory and run.is_complete and run.is_complete():
-                run.close()
-
-    def manifest(self) -> Manifest:
-        """Return the manifest of the run, the content of ``run.json``. This method does not open the run.
-
-        Raises:
-            RunNotFoundError: If the run in the directory is unreadable.
-            RuntimeError: If training has not started on a rank other than 0.
-        """
-        if self._claim is not None:
-            return self._claim.manifest
-        if isinstance(self._writer, RunWriter | NullWriter):
-            manifest = self._writer.manifest
-        else:
-            manifest = self._manifest or self._expected_manifest()
-        if manifest is None:
-            raise RuntimeError(
-                f"The ID and the name of the run in {str(self.directory)!r} are available on ranks other than 0 after "
-                "training has started."
-            )
-        return manifest
+        close_completed(self)
 
     def attach(self, manifest: Manifest) -> None:
         """Set the manifest on a rank other than 0, so that its ID and name are available. Do nothing on rank 0.
@@ -249,17 +149,6 @@ class RunBase:
         """
         if isinstance(self._writer, NullWriter):
             self._writer.attach(manifest)
-
-    def start_position(self) -> RunPosition | None:
-        """Return the position before the first logged value of the run in the directory.
-
-        Returns:
-            The position, or None if the directory contains no run. Pass it to :meth:`open` to restart the run.
-
-        Raises:
-            RunNotFoundError: If the run in the directory is unreadable.
-        """
-        return read_start_position(self.directory)
 
     def position(self, step: int) -> RunPosition:
         """Return the current position of the run, which a snapshot stores.
@@ -287,36 +176,6 @@ class RunBase:
         """
         self._opened().sync()
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """Return the checkpoints that were not pruned or superseded. The run does not need to be open.
-
-        Returns:
-            Checkpoints in ascending order of their steps. Empty on a rank other than 0 after training has started.
-        """
-        if self.before_checkpoints is not None:
-            self.before_checkpoints()
-        if isinstance(self._writer, RunWriter | NullWriter) and self.is_open:
-            return self._writer.checkpoints()
-        return list_checkpoints(self.directory)
-
-    @property
-    def latest_values(self) -> dict[str, events.Number]:
-        """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
-        return {} if self._writer is None else self._writer.latest_values()
-
-    def rows(self, log: str = "log") -> list[events.Metrics]:
-        """Return the effective rows of one log.
-
-        Args:
-            log: File name of the JSON log.
-
-        Returns:
-            Rows in the order in which they were logged. Empty if the directory contains no run.
-        """
-        if not (self.directory / JOURNAL).exists():
-            return []
-        return [row for row in metrics.read_rows(self.directory) if row.log == log]
-
     def register_files(self, pattern: str) -> None:
         """Register files at the top level of the directory, so that they are archived with the run.
 
@@ -328,7 +187,7 @@ class RunBase:
         """
         self._opened().add_files(pattern)
 
-    def close(self, status: Status | None = None, error: str | None = None) -> None:
+    def close(self, status: Status | None = None, error: str | None = None, stopped_by: str | None = None) -> None:
         """End the run and wait until it is delivered.
 
         The functions in ``before_close`` are called first. If one of them raises, the run ends as FAILED and the
@@ -337,13 +196,56 @@ class RunBase:
         Args:
             status: ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``. Defaults to ``"FINISHED"``.
             error: Error message of a run that did not finish.
+            stopped_by: Name of the exception that stopped the training on purpose, which becomes a tag.
         """
+        if writer := self._end(Outcome(status or "FINISHED", error, stopped_by)):
+            writer.wait(self._close_timeout)
+
+    def end_with_process(self) -> None:
+        """End the run when the process ends, with the status of the process."""
+        if writer := self._end(outcome_at_exit(self.error_before)):
+            writer.wait(self._close_timeout)
+
+    def detach_in_child(self) -> None:
+        """Write nothing in a forked child."""
+        if not isinstance(self._writer, NullWriter):
+            if isinstance(self._writer, RunWriter):
+                _parent_writers.append(self._writer)
+            writer = self._writer if isinstance(self._writer, RunWriter) else None
+            source = self._claim or writer
+            manifest = self._manifest if source is None else source.manifest
+            self._writer = NullWriter(ForkedRun(self.directory, writer, manifest, self._pid))
+        self.before_close.clear()  # the functions belong to the parent, whose threads do not exist in the child
+        self._lock = threading.RLock()
+
+    def __del__(self) -> None:
+        # Python ignores exceptions here, and prints them.
+        if not hasattr(self, "_pid"):
+            return  # the constructor raised
+        is_exiting = is_interpreter_ending()
+        outcome = self.outcome_if_collected or (
+            outcome_at_exit(self.error_before) if is_exiting else outcome_of(sys.exc_info()[1])
+        )
+        with contextlib.suppress(Exception):
+            if writer := self._end(outcome):
+                await_at_exit(writer.wait, self._close_timeout)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError(
+            f"Run: the run in {str(self.directory)!r} cannot be pickled or copied, because only the process that "
+            "created it writes it. Pass the values to that process and log them there."
+        )
+
+    def _end(self, outcome: Outcome) -> RunWriter | NullWriter | None:
+        """End the run. Return its writer if it was written."""
         while self.before_close:
             try:
                 self.before_close.pop()()
             except BaseException as callback_error:
-                self.close(*(outcome_of(callback_error) if status in (None, "FINISHED") else (status, error)))
+                if ended := self._end(outcome_of(callback_error) if outcome.status == "FINISHED" else outcome):
+                    ended.wait(self._close_timeout)
                 raise
+        status, error, stopped_by = outcome
         if isinstance(self._writer, HeldWriter) and self._writer.has_events:
             self.open()
         claim, writer = self._claim, self._writer
@@ -352,11 +254,16 @@ class RunBase:
             claim.lock.release()
         self._is_closed = True
         if writer is None or isinstance(writer, HeldWriter):
-            return
-        status = writer.finish(status or "FINISHED", error and to_text(error))
+            return None
+        if status != "FINISHED" and self.describe_progress is not None:
+            error = "; ".join(part for part in (error, self.describe_progress()) if part)
+        if stopped_by:
+            writer.add(events.Tags, {"stopped_by": stopped_by})
+        status = writer.finish(status, error and to_text(error))
         if isinstance(writer, RunWriter):
             self._manifest, self._writer = writer.manifest, None
-        writer.close(status, self._close_timeout)
+        writer.close(status)
+        return writer
 
     def __enter__(self: _R) -> _R:
         if not self.is_open:
@@ -367,19 +274,6 @@ class RunBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(*outcome_of(error))
-
-    def _plan(self) -> Manifest:
-        """Return the manifest of a new run, which is the same in each call before the run is opened."""
-        if self._planned is None:
-            self._planned = Manifest.new(self.directory, self._name)
-        return self._planned
-
-    def _expected_manifest(self) -> Manifest:
-        """Return the manifest of the run that will be continued or started."""
-        may_continue = self._resume or isinstance(self._writer, HeldWriter)
-        manifest = (current_manifest(self.directory) if may_continue else None) or self._plan()
-        self._read_id = manifest.id
-        return manifest
 
     def _opened(self, *, is_rewound: bool = False) -> RunWriter | NullWriter | HeldWriter:
         """Return the writer, after opening and starting the run if needed."""
@@ -403,23 +297,3 @@ class RunBase:
         else:
             writer.begin(self._params, self._tags)
         self._writer, self._claim = writer, None
-
-
-@atexit.register
-def _close_all() -> None:
-    for run in list(_runs):
-        error = last_error()
-        run.close(*outcome_of(None if error is run._error_before else error))
-
-
-def _detach_in_child() -> None:
-    # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
-    for run in _runs:
-        if isinstance(run._writer, RunWriter):
-            _parent_writers.append(run._writer)
-            run._writer = NullWriter(run._writer)
-        run.before_close.clear()  # the functions belong to the parent, whose threads do not exist in the child
-        run._lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_detach_in_child)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
@@ -14,19 +15,35 @@ from pte_tracking._store.manifest import Manifest
 _logger = logging.getLogger("pte_tracking")
 
 
+class ForkedRun(NamedTuple):
+    """Run of the parent process, in a forked child.
+
+    Attributes:
+        directory: Run directory.
+        writer: Writer of the parent. None if the run was not open.
+        manifest: Manifest of the run. None if the run was not open.
+        pid: Process ID of the parent.
+    """
+
+    directory: Path
+    writer: RunWriter | None
+    manifest: Manifest | None
+    pid: int
+
+
 class NullWriter:
     """Writer with the methods of :class:`~pte_tracking._runs.writer.RunWriter` that drops all events.
 
     Ranks other than 0 drop events silently, because rank 0 writes them. A forked child logs one warning.
 
     Args:
-        parent: Writer of the parent process, in a forked child. None on a rank other than 0.
+        parent: Run of the parent process, in a forked child. None on a rank other than 0.
 
     Attributes:
         manifest: Manifest of the run. None until :meth:`attach` on a rank other than 0.
     """
 
-    def __init__(self, parent: RunWriter | None = None) -> None:
+    def __init__(self, parent: ForkedRun | None = None) -> None:
         self.manifest: Manifest | None = None if parent is None else parent.manifest
         self._parent = parent
         self._should_warn = parent is not None
@@ -43,11 +60,13 @@ class NullWriter:
 
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Drop an event."""
-        if self._should_warn:
+        if self._parent and self._should_warn:
             self._should_warn = False
             _logger.warning(
-                "A forked process writes nothing to the run %r. Log in the training process.",
-                self.manifest and self.manifest.name,
+                "A forked process writes nothing to the run in %s, which belongs to the training process %d. Log in "
+                "that process, or create the Run after the fork.",
+                self._parent.directory,
+                self._parent.pid,
             )
 
     def add_deferred(
@@ -65,9 +84,9 @@ class NullWriter:
         Raises:
             RuntimeError: On a rank other than 0.
         """
-        if self._parent is None:
+        if self._parent is None or self._parent.writer is None:
             raise RuntimeError("The position of the run is available on rank 0 only. Call position() there.")
-        return self._parent.position(step)
+        return self._parent.writer.position(step)
 
     def latest_values(self) -> dict[str, Number]:
         """Return no values."""
@@ -78,7 +97,7 @@ class NullWriter:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints at the fork. Empty on a rank other than 0."""
-        return [] if self._parent is None else self._parent.checkpoints()
+        return self._parent.writer.checkpoints() if self._parent and self._parent.writer else []
 
     def write_checkpoint_list(self) -> None:
         """Do nothing."""
@@ -87,5 +106,8 @@ class NullWriter:
         """Return the status."""
         return status
 
-    def close(self, status: Status, timeout: float) -> None:
+    def close(self, status: Status) -> None:
+        """Do nothing."""
+
+    def wait(self, timeout: float) -> None:
         """Do nothing."""

@@ -217,12 +217,11 @@ class RunWriter:
         self.add(events.RunEnded, status, error)
         return status
 
-    def close(self, status: Status, timeout: float) -> None:
-        """Close the journal and the inline sinks, release the directory, and wait for the delivery process.
+    def close(self, status: Status) -> None:
+        """Close the journal and the inline sinks, and release the directory.
 
         Args:
             status: Status that :meth:`finish` returned.
-            timeout: Maximum number of seconds to wait for delivery.
         """
         try:
             self._journal.sync()
@@ -234,6 +233,13 @@ class RunWriter:
             self._save_files()
         self._journal.close()
         self._directory_lock.release()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the delivery process after :meth:`close`.
+
+        Args:
+            timeout: Maximum number of seconds to wait.
+        """
         if self._supervisor:
             self._supervisor.wait(timeout)
 

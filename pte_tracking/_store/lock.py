@@ -39,8 +39,9 @@ _Result = TypeVar("_Result")
 _own_locks: dict[Path, Lock] = {}
 #: Descriptors that may hold a lock.
 _locked_fds: set[int] = set()
-#: Prevents a thread from closing a descriptor of a file that another thread is about to lock.
-_table_lock = threading.Lock()
+#: Prevents a thread from closing a descriptor of a file that another thread is about to lock. Reentrant, because a run
+#: that the garbage collector ends at any time releases its lock.
+_table_lock = threading.RLock()
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -293,7 +294,7 @@ def _holding_pid(fd: int) -> int | None:
 def _forget_locks() -> None:
     # A forked child does not inherit the locks of its parent.
     global _table_lock
-    _table_lock = threading.Lock()
+    _table_lock = threading.RLock()
     _own_locks.clear()
     for fd in _locked_fds:
         with contextlib.suppress(OSError):

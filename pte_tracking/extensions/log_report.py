@@ -183,7 +183,7 @@ class LogReport(IntervalExtension):
         self._run = manager.run
 
     def initialize(self, manager: Manager) -> None:
-        self._has_failed = False
+        self._run, self._has_failed = manager.run, False
         self._group = group_of(manager.run)
         self._receivers = self._group.join(self._sinks)
 

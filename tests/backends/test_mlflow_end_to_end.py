@@ -74,7 +74,7 @@ def test_killed_script_resumes_same_run(mlflow_store: str) -> None:
     resume_script = (
         SCRIPT.replace("params=", "resume=True, params=").replace("0.1", "0.2").replace("range(1, 101)", "[]")
     )
-    command = [sys.executable, "-c", resume_script + "run.open(); run.close()"]
+    command = [sys.executable, "-c", resume_script + "run.log_text('a', 'b'); run.close()"]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     subprocess.run(command, env=environment, timeout=100, check=True)
     second = wait_for_run(mlflow_store, "FINISHED")

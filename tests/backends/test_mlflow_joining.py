@@ -176,6 +176,7 @@ def test_artifact_root_applies_to_new_experiment_only(mlflow_store: str, tmp_pat
     ("options", "message"),
     [
         ({"experiment": "a", "experiment_id": "1"}, "exclude each other"),
+        ({"run_id": ""}, "run_id: expected a non-empty string"),
         ({"run_id": "a", "experiment": "b"}, "experiment='b' has no effect"),
         ({"run_id": "a", "artifact_root": "b"}, "artifact_root='b' has no effect"),
         ({"artifact_root": "ftp://me:secret@host/folder"}, "contains credentials"),

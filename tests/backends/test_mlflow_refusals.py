@@ -15,6 +15,7 @@ from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import events
+from pte_tracking.sinks import checkpoint_digest
 from pte_tracking.testing import RecordedRun
 from tests.backends.test_mlflow import append_event, find_run, read_points
 
@@ -79,7 +80,7 @@ def load_cursor(recorded: RecordedRun) -> Cursor:
     return Cursor.load(recorded.directory, "mlflow")
 
 
-@pytest.mark.parametrize("status", [404, 413])
+@pytest.mark.parametrize("status", [400, 413])
 def test_permanently_refused_uploads_are_rejected_and_rest_is_delivered(
     mlflow_store: str, tmp_path: Path, artifact_store: ArtifactStore, status: int
 ) -> None:
@@ -96,7 +97,7 @@ def test_permanently_refused_uploads_are_rejected_and_rest_is_delivered(
     assert backlog(recorded.directory, recorded.manifest) == []
 
 
-@pytest.mark.parametrize("status", [403, 503])
+@pytest.mark.parametrize("status", [403, 404, 503])
 def test_uploads_refused_for_a_time_wait_while_metrics_pass(
     mlflow_store: str, tmp_path: Path, artifact_store: ArtifactStore, status: int
 ) -> None:
@@ -110,7 +111,7 @@ def test_uploads_refused_for_a_time_wait_while_metrics_pass(
     assert result.info.status == "FINISHED"
     cursor = load_cursor(recorded)
     assert sorted(cursor.postponed) == ["2", "3", "4", "5", "6", "7"]
-    assert cursor.error_kind == ("auth" if status in (401, 403) else "other")
+    assert cursor.error_kind == ("auth" if status == 403 else "other")
     assert len(artifact_store.uploads) == 2  # The first file, and the text of the parameter.
     (pending,) = backlog(recorded.directory, recorded.manifest)
     assert pending.events == 6
@@ -215,3 +216,37 @@ def test_keys_that_mlflow_cannot_hold_stay_readable_and_distinct(mlflow_store: s
         "D_x_-64a35fb3": [(1, 2.0), (2, 4.0)],
         "D_G_z__": [(1, 3.0)],
     }
+
+
+def test_postponed_figure_does_not_replace_newer_one(
+    mlflow_store: str, tmp_path: Path, artifact_store: ArtifactStore
+) -> None:
+    recorded = start_run(mlflow_store, tmp_path, artifact_store.uri)
+    artifact_store.status = 503
+    for step in (1, 2):
+        (recorded.directory / f"{step}.png").write_text(f"step {step}")
+        append_event(recorded, events.Figure, "figure", step, f"{step}.png")
+        recorded.deliver()
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    assert list(consumer.cursor.postponed) == ["2", "3"]
+    consumer.cursor.postponed["2"] = consumer.cursor.postponed.pop("2")  # As after another failure of the first figure.
+    artifact_store.status = 200
+    artifact_store.uploads.clear()
+    assert consumer.retry_postponed(60)
+    assert [path.rpartition("/")[2] for path in artifact_store.uploads if "/figures/" in path] == ["figure.png"]
+
+
+def test_resume_without_artifact_store_shows_end_of_run(
+    mlflow_store: str, tmp_path: Path, artifact_store: ArtifactStore
+) -> None:
+    recorded = start_run(mlflow_store, tmp_path, artifact_store.uri)
+    snapshot = recorded.directory / "snapshot_iter_1"
+    snapshot.write_bytes(b"a state")
+    digest = checkpoint_digest(snapshot)
+    append_event(recorded, events.Checkpoint, "snapshot_iter_1", 1, digest.sha256, digest.size)
+    recorded.deliver()
+    artifact_store.status = 503
+    append_event(recorded, events.RunStarted, recorded.manifest.id, "again", 1, "host", True)
+    recorded.end()
+    assert find_run(mlflow_store, recorded).info.status == "FINISHED"
+    assert backlog(recorded.directory, recorded.manifest) == []

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.plugins.hparams import metadata
 
+import pte_tracking as pte
 from pte_backends.tensorboard._custom_scalars import get_subject
+from pte_tracking._delivery.sync import sync
 from pte_tracking._store.events import (
     Artifact,
     Dataset,
@@ -342,3 +344,14 @@ def test_lower_step_of_another_tag_creates_no_new_file(run: FakeRun) -> None:
     run.add(Metrics, 3, {"b": 1.0})
     deliver(run, status="FINISHED")
     assert len(find_event_files(run)) == 1
+
+
+def test_sync_of_delivered_run_leaves_event_file_unchanged(tmp_path: Path) -> None:
+    with pte.Run(tmp_path / "run", params={"lr": 0.1}, sinks=["tensorboard"], close_timeout=60) as run:
+        run.log_metrics({"loss": 1.0}, 1)
+    assert sync(tmp_path / "run") == []
+    (before,) = (tmp_path / "run").glob("events*")
+    status, content = before.stat(), before.read_bytes()
+    assert sync(tmp_path / "run") == []
+    (after,) = (tmp_path / "run").glob("events*")
+    assert (after.name, after.stat().st_ino, after.read_bytes()) == (before.name, status.st_ino, content)

@@ -165,10 +165,6 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: extensions.PlotReport(["loss"], filename="plot.doc"),
         *(ValueError, ["filename", "'plot.doc'", ".png"]),
     ),
-    "missing log filename": (
-        lambda: extensions.LogReport(filename=None),  # type: ignore[arg-type]
-        *(TypeError, ["filename", "None", "sinks="]),
-    ),
     "scheduler": (
         lambda: extensions.LRScheduler(make_optimizer()),
         *(TypeError, ["scheduler", "SGD", "StepLR(optimizer, 10)"]),

@@ -18,7 +18,7 @@ EPOCH = (1, "epoch")
 
 #: Leading positional arguments and their defaults.
 SIGNATURES: dict[str, tuple[Any, str]] = {
-    "LogReport": (extensions.LogReport, "keys=None, trigger=(1, 'epoch'), postprocess=None, filename='log'"),
+    "LogReport": (extensions.LogReport, "keys=None, trigger=(1, 'epoch'), postprocess=None, filename=None"),
     "PrintReport": (extensions.PrintReport, "entries=None, log_report='LogReport', out=None"),
     "ProgressBar": (extensions.ProgressBar, "training_length=None, update_interval=1, bar_length=None, out=None"),
     "PlotReport": (

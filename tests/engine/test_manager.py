@@ -378,7 +378,9 @@ def test_exception_in_initialize_calls_on_error_and_fails_run(make_manager: Any,
     with pytest.raises(RuntimeError, match="a failed in initialize"):
         iterate(manager)
     assert calls == ["a.initialize", "a.on_error", "b.on_error", "a.finalize", "b.finalize"]
-    assert read_end_statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in initialize")]
+    assert read_end_statuses(tmp_path) == [
+        ("FAILED", "RuntimeError: a failed in initialize; ended at iteration 0 of 20")
+    ]
 
 
 def test_exceptions_in_error_hooks_are_logged_and_first_is_raised(
@@ -395,7 +397,7 @@ def test_exceptions_in_error_hooks_are_logged_and_first_is_raised(
         "Extension 'Recorder' raised in on_error()",
         "Extension 'Recorder_1' raised in finalize()",
     ]
-    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way; ended at iteration 0 of 20")]
 
 
 def test_exception_in_finalize_is_raised_and_fails_run(make_manager: Any, tmp_path: Path) -> None:
@@ -405,7 +407,7 @@ def test_exception_in_finalize_is_raised_and_fails_run(make_manager: Any, tmp_pa
     with pytest.raises(RuntimeError, match="a failed in finalize"):
         manager.close()
     assert calls[-2:] == ["a.finalize", "b.finalize"]
-    assert read_end_statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in finalize")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "RuntimeError: a failed in finalize; ended at iteration 1 of 20")]
 
 
 def test_with_block_exception_outside_iteration_fails_run(make_manager: Any, tmp_path: Path) -> None:
@@ -415,7 +417,7 @@ def test_with_block_exception_outside_iteration_fails_run(make_manager: Any, tmp
     with pytest.raises(ZeroDivisionError), manager:
         fail()
     assert calls == ["a.initialize", "a.call", "a.on_error", "a.finalize"]
-    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way")]
+    assert read_end_statuses(tmp_path) == [("FAILED", "ZeroDivisionError: no way; ended at iteration 1 of 20")]
 
 
 def test_with_block_exit_finishes_run(make_manager: Any, tmp_path: Path) -> None:
@@ -440,7 +442,7 @@ def test_close_with_status_in_extension_sets_run_status(make_manager: Any, tmp_p
 
     with pytest.raises(SystemExit):
         iterate(make_manager(leave))
-    assert read_end_statuses(tmp_path) == [("KILLED", None)]
+    assert read_end_statuses(tmp_path) == [("KILLED", "ended at iteration 1 of 20")]
 
 
 def test_close_within_iteration_skips_extension_calls(make_manager: Any) -> None:

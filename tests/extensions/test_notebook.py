@@ -17,7 +17,9 @@ import pte_tracking as pte
 import torch
 from pte_tracking import extensions
 log = extensions.LogReport(trigger=(5, "iteration"))
-evaluator = extensions.Evaluator([torch.zeros(1)] * 6, torch.nn.Identity(), progress_bar=True)
+def check(x):
+    pte.report({"val/x": x})
+evaluator = extensions.Evaluator([torch.zeros(1)] * 6, torch.nn.Identity(), check, progress_bar=True)
 plot = extensions.PlotReport("<b>", trigger=(5, "iteration"))
 reports = [evaluator, log, extensions.PrintReport(["iteration", "<b>"]), plot, extensions.ProgressBar()]
 manager = pte.ExtensionsManager({}, 4, reports, iters_per_epoch=20, out_dir=OUT)

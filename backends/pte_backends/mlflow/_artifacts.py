@@ -40,7 +40,7 @@ class ArtifactUploader:
         drawn again replaces the first one.
 
         Args:
-            event: Figure or image to store. A figure is also stored as ``figures/<key>.png``.
+            event: Figure or image to store.
 
         Raises:
             RejectedEventError: If the file does not exist.
@@ -50,9 +50,17 @@ class ArtifactUploader:
         path = self._local_path(event)
         self.upload_file(path, f"{name}.png")
         self.upload_file(path, f"{name}+compressed.png")
-        if isinstance(event, Figure):
-            # The newest figure, visible without the slider.
-            self.upload_file(path, f"figures/{event.key}.png")
+
+    def upload_newest_figure(self, event: Figure) -> None:
+        """Store a figure as ``figures/<key>.png``, which is visible without the slider over the steps.
+
+        Args:
+            event: Figure to store.
+
+        Raises:
+            RejectedEventError: If the file does not exist.
+        """
+        self.upload_file(self._local_path(event), f"figures/{event.key}.png")
 
     def upload_text(self, event: Text) -> None:
         """Store a text as ``text/<key>/step_<step>.md``.

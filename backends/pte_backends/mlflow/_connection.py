@@ -60,7 +60,7 @@ class MLflowState(msgspec.Struct):
         epoch_step: Last step for which an epoch was stored.
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
-        end_status: Status that the MLflow run received at its end. None if the run continues.
+        newest_figures: Sequence number of the newest stored figure by key.
     """
 
     run_id: str = ""
@@ -70,7 +70,7 @@ class MLflowState(msgspec.Struct):
     epoch_step: int | None = None
     last_time: float = 0.0
     journal_end: int = 0
-    end_status: Status | None = None
+    newest_figures: dict[str, int] = {}
 
 
 class MLflowConnection:
@@ -103,8 +103,6 @@ class MLflowConnection:
             self._state.has_foreign_metrics = bool(mlflow_run.data.metrics)
         self._attach(mlflow_run)
         self._skipped: set[str] = set()
-        if self._state.end_status not in (None, mlflow_run.info.status):  # Changed by another program.
-            self.close(self._state.end_status)
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, parameters and tags in one request, then each file.
@@ -118,12 +116,12 @@ class MLflowConnection:
             SinkClosedError: If the MLflow run or its experiment was deleted.
             PermissionError: If the server denies access to this user.
         """
+        self._state.last_time = max(self._state.last_time, events[-1].time)
         with self._detect_deletion():
             if isinstance(events[0], Rewound):
                 self._fork(events[0])
             else:
                 self._write_events(events)
-        self._state.last_time = max(self._state.last_time, events[-1].time)
 
     def state(self) -> dict[str, Any]:
         """Return the ID of the MLflow run and the progress in it.
@@ -152,7 +150,6 @@ class MLflowConnection:
         end = int(self._state.last_time * 1000) or None
         with self._detect_deletion():
             self._client.set_terminated(self._state.run_id, status, end)
-        self._state.end_status = status
 
     @property
     def _is_joined(self) -> bool:
@@ -210,7 +207,7 @@ class MLflowConnection:
             mlflow_run = _runs.fork_run(self._client, self._run, self._target, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
-            self._state.epoch_step, self._state.journal_end = None, 0
+            self._state.epoch_step, self._state.journal_end, self._state.newest_figures = None, 0, {}
         history = self._run.history(rewound.to_seq)
         postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
@@ -288,14 +285,15 @@ class MLflowConnection:
 
     def _store_separately(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
-            self._state.end_status = None
             if not self._is_joined:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:
-                # The stored journal must contain the rewind, for a resume that starts from MLflow only.
-                self._upload_journal(event)
+                # The stored journal must contain the rewind, for a resume that starts from MLflow only. If it cannot be
+                # stored now, it is stored with the next snapshot. The start must not be repeated after the end.
+                with contextlib.suppress(_errors.RefusedUploadError, _errors.FailedUploadError):
+                    self._upload_journal(event)
         elif isinstance(event, Figure | Image):
-            self._uploader.upload_image(event)
+            self._upload_image(event)
         elif isinstance(event, Text):
             self._uploader.upload_text(event)
         elif isinstance(event, Dataset):
@@ -310,6 +308,13 @@ class MLflowConnection:
             self._checkpoints.remove(event)
         elif isinstance(event, Histogram):
             self._skip_kind("histograms", "MLflow does not support histograms")
+
+    def _upload_image(self, event: Figure | Image) -> None:
+        self._uploader.upload_image(event)
+        # A figure that was postponed must not replace a newer one.
+        if isinstance(event, Figure) and event.seq >= self._state.newest_figures.get(event.key, 0):
+            self._uploader.upload_newest_figure(event)
+            self._state.newest_figures[event.key] = event.seq
 
     def _skip_kind(self, kind: str, reason: str) -> None:
         if kind not in self._skipped:

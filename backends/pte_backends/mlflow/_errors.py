@@ -76,7 +76,8 @@ def translate_upload_errors(location: str) -> Iterator[None]:
         yield
     except Exception as error:
         status = _http_status(error)
-        if is_permanent(error):
+        # A proxy in front of a store that restarts returns 404, too.
+        if is_permanent(error) and status != 404:
             raise RefusedUploadError(f"{location} refused the file: {error}") from error
         if status in _DENIED_STATUSES:
             denial = PermissionError(f"{location} denied access (HTTP {status}): {error}")

@@ -44,8 +44,8 @@ class MLflowSink(Sink):
             if the experiment exists with another location. Defaults to None: MLflow's own choice.
 
     Raises:
-        ValueError: If ``on_rewind`` is neither ``"keep"`` nor ``"fork"``, if two options exclude each other, or if
-            ``artifact_root`` contains credentials.
+        ValueError: If ``on_rewind`` is neither ``"keep"`` nor ``"fork"``, a string is empty, two options exclude each
+            other, or ``artifact_root`` contains credentials.
         TypeError: If another option is not a string.
 
     Example:
@@ -81,6 +81,8 @@ class MLflowSink(Sink):
             value = getattr(self, field)
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
+            if value == "":
+                raise ValueError(f"{field}: expected a non-empty string. Omit the option to use the default.")
         self._check_combinations()
         if self.tracking_uri:
             object.__setattr__(self, "tracking_uri", _tracking_uri.move_credentials_to_environment(self.tracking_uri))

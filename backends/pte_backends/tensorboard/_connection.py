@@ -46,6 +46,7 @@ class TensorBoardState(msgspec.Struct):
         size: Size of the event file, in bytes.
         last_seq: Sequence number of the last event with a record in the file.
         is_ended: Whether the file contains the end of the run.
+        end_status: Status that was written last. None before the first end of the run.
         summaries: State of the summary builder.
     """
 
@@ -53,6 +54,7 @@ class TensorBoardState(msgspec.Struct):
     size: int = 0
     last_seq: int = 0
     is_ended: bool = False
+    end_status: Status | None = None
     summaries: SummaryBuilderState = msgspec.field(default_factory=SummaryBuilderState)
 
 
@@ -303,6 +305,10 @@ class TensorBoardConnection:
 
     def _write_end(self, status: Status) -> None:
         state = self._state
+        is_current = not (state.summaries.is_unordered or state.summaries.is_stale)
+        if state.is_ended and state.end_status == status and is_current:
+            return
+        state.end_status = status
         in_order = _order.read_sorted(self._path) if state.summaries.is_unordered else None
         if in_order or state.is_ended or state.summaries.is_stale:
             self._replace(self._read_kept(records=in_order))

@@ -1,0 +1,147 @@
+"""Runs of this process: their end with the process, and their detachment in forked children."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+import time
+import traceback
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
+
+
+class LiveRun(Protocol):
+    """Run of this process."""
+
+    directory: Path
+    is_complete: Callable[[], bool] | None
+    error_before: ErrorId | None
+    outcome_if_collected: Outcome | None
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+    def end_with_process(self) -> None: ...
+
+    def detach_in_child(self) -> None: ...
+
+
+#: All runs of this process that are referred to.
+_runs: weakref.WeakSet[LiveRun] = weakref.WeakSet()
+#: Function that waits for the delivery of a run that was collected, and the number of seconds to wait.
+_deliveries: list[tuple[Callable[[float], object], float]] = []
+#: Processes whose end closes their runs.
+_watched_processes: set[int] = set()
+
+
+def add_run(run: LiveRun) -> None:
+    """Add a run, which ends with the process at the latest."""
+    _runs.add(run)
+    _watch_multiprocessing()
+
+
+def await_at_exit(wait: Callable[[float], object], timeout: float) -> None:
+    """Wait for the delivery of a run when the interpreter ends.
+
+    Args:
+        wait: Called with a number of seconds.
+        timeout: Maximum number of seconds.
+    """
+    _deliveries.append((wait, timeout))
+
+
+def close_completed(run: LiveRun) -> None:
+    """Close another run in the directory of a run if its training is complete."""
+    for other in _others(run):
+        if other.is_complete and other.is_complete():
+            other.close()
+
+
+def collect_others(run: LiveRun) -> bool:
+    """End other runs in the directory of a run that nothing but an exception refers to.
+
+    The traceback of the last uncaught exception of an interactive session keeps the variables of the interrupted
+    functions. They are deleted.
+
+    Returns:
+        Whether another run ended.
+    """
+    error = last_uncaught_error() if hasattr(sys, "ps1") else None
+    count = _expect_collection(run, error)
+    gc.collect()
+    if len(_open_others(run)) == count and error is not None:
+        _clear_frames(error)
+        gc.collect()
+    return _expect_collection(run, None) < count
+
+
+def _expect_collection(run: LiveRun, error: BaseException | None) -> int:
+    """Set the outcome with which collected runs end. Return the number of open runs, without keeping them alive."""
+    others = _open_others(run)
+    for other in others:
+        is_new = error is not None and error_id(error) != other.error_before
+        other.outcome_if_collected = outcome_of(error) if is_new else None
+    return len(others)
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Delete the variables of the functions that an exception and its causes left."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        traceback.clear_frames(following.__traceback__)
+        following = following.__cause__ or following.__context__
+
+
+def _open_others(run: LiveRun) -> list[LiveRun]:
+    return [other for other in _others(run) if other.is_open]
+
+
+def _others(run: LiveRun) -> list[LiveRun]:
+    return [other for other in list(_runs) if other is not run and other.directory == run.directory]
+
+
+@atexit.register
+def _end_all() -> None:
+    first: BaseException | None = None
+    for run in list(_runs):
+        try:
+            run.end_with_process()
+        except BaseException as error:
+            first = first or error
+    start = time.monotonic()
+    while _deliveries:
+        wait, timeout = _deliveries.pop()
+        wait(max(0.0, timeout - (time.monotonic() - start)))
+    if first is not None:
+        raise first
+
+
+def _watch_multiprocessing() -> None:
+    # The children of multiprocessing end without exit functions.
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None or os.getpid() in _watched_processes:
+        return
+    from multiprocessing.util import Finalize  # imported only in a child, which has imported it
+
+    _watched_processes.add(os.getpid())
+    Finalize(None, _end_all, exitpriority=10)
+
+
+def _detach_all() -> None:
+    # A forked child, such as a data loader worker, writes nothing, because the parent continues to write the run.
+    _deliveries.clear()
+    for run in list(_runs):
+        run.detach_in_child()
+
+
+os.register_at_fork(after_in_child=_detach_all)
