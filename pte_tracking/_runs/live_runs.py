@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -36,6 +37,8 @@ class LiveRun(Protocol):
 
 #: All runs of this process that are referred to.
 _runs: weakref.WeakSet[LiveRun] = weakref.WeakSet()
+#: Threads that write to a run directory, and therefore refer to its run, with the paths that they write.
+_writing_threads: weakref.WeakKeyDictionary[threading.Thread, Path] = weakref.WeakKeyDictionary()
 #: Function that waits for the delivery of a run that was collected, and the number of seconds to wait.
 _deliveries: list[tuple[Callable[[float], object], float]] = []
 #: Processes whose end closes their runs.
@@ -46,6 +49,16 @@ def add_run(run: LiveRun) -> None:
     """Add a run, which ends with the process at the latest."""
     _runs.add(run)
     _watch_multiprocessing()
+
+
+def add_writing_thread(thread: threading.Thread, path: Path) -> None:
+    """Add a thread that refers to a run until it has written to its directory.
+
+    Args:
+        thread: The thread, which is started.
+        path: Path of the file that it writes.
+    """
+    _writing_threads[thread] = path
 
 
 def await_at_exit(wait: Callable[[float], object], timeout: float) -> None:
@@ -76,6 +89,9 @@ def collect_others(run: LiveRun) -> bool:
     """
     error = last_uncaught_error() if hasattr(sys, "ps1") else None
     count = _expect_collection(run, error)
+    for thread, path in list(_writing_threads.items()):
+        if run.directory in path.parents:
+            thread.join()
     gc.collect()
     if len(_open_others(run)) == count and error is not None:
         _clear_frames(error)

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import ClassVar
 
+from pte_tracking._runs.live_runs import add_writing_thread
 from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.job import StateJob
 
@@ -58,6 +59,7 @@ class SnapshotWriter:
             target=self._finish_in_background, args=(job,), name=f"snapshot {job.path.name}"
         )
         self._thread.start()
+        add_writing_thread(self._thread, job.path)
 
     def wait(self) -> None:
         """Wait until the last job is finished."""
