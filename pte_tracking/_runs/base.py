@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
-from pte_tracking._runs.exit_status import is_interpreter_ending, watch_exit
+from pte_tracking._runs.exit_status import is_interpreter_ending
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.live_runs import add_run, await_at_exit, close_completed, collect_others
@@ -85,7 +85,6 @@ class RunBase(RunReader):
         if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
         self.close_completed_run()
-        watch_exit()
         with self._lock:
             ended = self._manifest
             held = self._writer if isinstance(self._writer, HeldWriter) else None
@@ -211,7 +210,7 @@ class RunBase(RunReader):
 
         Raises:
             OSError: If the disk is full or fails.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self._opened().sync()
 
@@ -222,7 +221,7 @@ class RunBase(RunReader):
             pattern: Glob relative to the run directory. Only the first part of a path is used.
 
         Raises:
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self._opened().add_files(pattern)
 
