@@ -51,7 +51,7 @@ class HeldWriter:
             for write in held:
                 write(open_writer())
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Do nothing."""
 
     def rewind(self) -> None:

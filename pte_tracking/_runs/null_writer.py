@@ -52,7 +52,7 @@ class NullWriter:
         """Set the manifest that rank 0 has opened."""
         self.manifest = manifest
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Do nothing."""
 
     def rewind(self) -> None:

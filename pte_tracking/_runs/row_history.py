@@ -48,7 +48,7 @@ class RowHistory:
     def latest_values(self) -> dict[str, Number]:
         """Return the metrics that were logged last, by key, independent of their steps."""
         for row in self._rows[self._read_rows :]:
-            self._latest_values.update(row.values)
+            self._latest_values.update(row.points)
         self._read_rows = len(self._rows)
         return self._latest_values.copy()  # type: ignore[return-value]  # logged values are numbers
 

@@ -80,15 +80,17 @@ class RunWriter:
         self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
         self._rows = RowHistory(checkpoints[-1].values if checkpoints else {})
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Append the events that start a session.
 
         Args:
             params: Parameters of the session.
             tags: Tags of the session.
+            is_started: Whether the journal contains the start of the session, as that of a fork.
         """
         manifest, resumed = self.manifest, self._start_position.seq > 0
-        self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+        if not is_started:
+            self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
         if params:
             self.add(events.Params, params)
         if tags:
