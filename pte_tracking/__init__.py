@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
     from pte_tracking._engine.ignite import IgniteExtensionsManager as IgniteExtensionsManager
+    from pte_tracking._engine.loading import load as load
     from pte_tracking._engine.manager import ExtensionsManager as ExtensionsManager
     from pte_tracking._engine.registry import ExtensionEntry as ExtensionEntry
     from pte_tracking._engine.trainer import Trainer as Trainer
@@ -45,6 +46,7 @@ else:
     # Loaded on first use: backends and the delivery process import this package and must not wait for torch.
     _NAMES_BY_MODULE = {
         "_engine.ignite": ("IgniteExtensionsManager",),
+        "_engine.loading": ("load",),
         "_engine.manager": ("ExtensionsManager",),
         "_engine.registry": ("ExtensionEntry",),
         "_engine.trainer": ("Trainer",),

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
 from pte_tracking._runs.exit_status import is_interpreter_ending, watch_exit
@@ -225,6 +225,15 @@ class RunBase(RunReader):
             RuntimeError: If the run has ended.
         """
         self._opened().add_files(pattern)
+
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Store the metric by which the snapshots of the run are ranked, so that readers can select the best.
+
+        Args:
+            key: Name of the metric.
+            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        """
+        self._opened().set_ranking(key, mode)
 
     def close(self, status: Status | None = None, error: str | None = None, stopped_by: str | None = None) -> None:
         """End the run and wait until it is delivered.

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -205,6 +205,18 @@ class RunWriter:
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
 
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Store the metric by which the snapshots are ranked in ``run.json``. A failure is logged.
+
+        Args:
+            key: Name of the metric.
+            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        """
+        if self.manifest.ranking == (key, mode):
+            return
+        self.manifest = msgspec.structs.replace(self.manifest, ranking=(key, mode))
+        self._save_files()
+
     def finish(self, status: Status, error: str | None) -> Status:
         """Append the event that ends the run. A run that was opened again without an iteration keeps its status.
 
@@ -256,14 +268,16 @@ class RunWriter:
             self._checkpoints.pop(event.path, None)
 
     def _save_files(self) -> None:
-        """Add the files of the run to ``run.json``. After a failure, :meth:`close` retries."""
-        files = self.manifest.files
+        """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        files, ranking = self.manifest.files, self.manifest.ranking
         try:
             self.manifest = update_manifest(
                 self._directory,
-                lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
+                lambda current: msgspec.structs.replace(
+                    current, files=list(dict.fromkeys([*current.files, *files])), ranking=ranking
+                ),
             )
             self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
             self._is_manifest_saved = False
-            _logger.error("%s: run.json does not list all files of the run: %s", self._directory, error)
+            _logger.error("%s: run.json was not updated: %s", self._directory, error)

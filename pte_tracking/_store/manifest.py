@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -87,6 +87,7 @@ class Manifest(msgspec.Struct, frozen=True):
         world_size: Number of processes that train together, since the last start.
         format: Format number of the run directory.
         parent: Run that this run was forked from. None if it was not forked.
+        ranking: Metric by which the snapshots are ranked, and ``"min"`` or ``"max"``. None if they are not ranked.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -98,6 +99,7 @@ class Manifest(msgspec.Struct, frozen=True):
     world_size: int = 1
     format: int = FORMAT
     parent: ParentRun | None = None
+    ranking: tuple[str, Literal["min", "max"]] | None = None
 
     @classmethod
     def new(cls, directory: Path, name: str | None) -> Manifest:
