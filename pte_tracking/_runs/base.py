@@ -269,6 +269,8 @@ class RunBase(RunReader):
         # Python ignores exceptions here, and prints them.
         if not hasattr(self, "_pid"):
             return  # the constructor raised
+        if sys is None or sys.is_finalizing():
+            return  # modules are being cleared; the runs ended before
         is_exiting = is_interpreter_ending()
         outcome = self.outcome_if_collected or (
             outcome_at_exit(self.error_before) if is_exiting else outcome_of(sys.exc_info()[1])

@@ -122,13 +122,14 @@ class RunWriter:
         """
         with self._append_lock:
             start = self._journal.position
-            event = self._journal.append(kind, *fields, at=at)
+            # A keyword argument next to unpacked ones would cost time in each row.
+            event = self._journal.append(kind, *fields) if at is None else self._journal.append(kind, *fields, at=at)
             if event is None:
                 return
             if self._rewind_target:
                 self._unrewound_events.append(event)
-            if isinstance(event, events.Metrics):
-                self._rows.add(event)
+            if kind is events.Metrics:
+                self._rows.add(event)  # type: ignore[arg-type]
             else:
                 self._note(event)
             for inline in self._inline:

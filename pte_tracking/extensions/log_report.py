@@ -249,7 +249,8 @@ class LogReport(IntervalExtension):
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         self._row_iteration = iteration
         if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
-            measured = self._mark_points(manager, means)
+            has_points = self._points or self._group is None or self._group.is_shared
+            measured = self._mark_points(manager, means) if has_points else None
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks, measured)
             if self._subscribers:
                 self._notify_subscribers(_make_row(means, epoch, iteration, elapsed_time))
