@@ -139,6 +139,8 @@ class IterationScope:
         owner, lifecycle = self._owner, self._lifecycle
         self.count()
         self._reports.collect()
+        if lifecycle.options.has_changes:
+            lifecycle.options.report(owner.world.rank)
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         for entry in self._extensions.running:
             if entry.trigger.evaluate(owner) and entry.runs_here:
