@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pte_tracking._store.exit_calls import watch_exit as _watch_exit
 from pte_tracking._store.messages import install_fallback_handler as _install_fallback_handler
 
 __version__ = "0.1.0"
@@ -86,3 +87,4 @@ else:
 
 
 _install_fallback_handler()
+_watch_exit()

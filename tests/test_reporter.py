@@ -503,6 +503,14 @@ def test_dict_summary_invalid_value_raises_type_error() -> None:
         DictSummary().add({"x": "1"})
 
 
+def test_dict_summary_integer_beyond_float_range_counts_as_infinity() -> None:
+    summary = DictSummary()
+    summary.add({"x": 10**400, "y": np.float64(0.5)})
+    means = summary.compute_mean()
+    assert means == {"x": math.inf, "y": 0.5}
+    assert type(means["y"]) is float
+
+
 def test_dict_summary_many_values_keep_precision() -> None:
     summary = DictSummary()
     for _ in range(100_000):

@@ -138,6 +138,8 @@ class IterationScope:
         owner, lifecycle = self._owner, self._lifecycle
         self.count()
         self._reports.collect()
+        if lifecycle.options.has_changes:
+            lifecycle.options.report(owner.world.rank)
         entry = None
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         try:

@@ -72,6 +72,7 @@ class Lifecycle:
         options: Options of the optimizers that the script gives.
 
     Attributes:
+        options: The same options.
         phase: The current phase.
         due: Extensions that save the state when the current iteration ends.
         is_saving: Whether these extensions are running.
@@ -86,7 +87,7 @@ class Lifecycle:
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
-        self._options = options
+        self.options = options
 
     @property
     def is_ended(self) -> bool:
@@ -136,7 +137,7 @@ class Lifecycle:
             )
         self._owner.run.close_completed_run()
         self._join(call)
-        self._options.begin_restore()
+        self.options.begin_restore()
 
     def open(self) -> None:
         """Open the run, or resume it if a snapshot extension has ``autoload=True``."""
@@ -167,7 +168,7 @@ class Lifecycle:
             self.check_runnable()
         self._check_ranks("the first iteration")
         owner.run.rewind()
-        self._options.report(owner.world.rank)
+        self.options.begin_training()
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

@@ -39,6 +39,11 @@ class OptimizerOptions:
         #: Earlier and current values of changed options, by position.
         self._changes: dict[str, tuple[Scalar, Scalar]] = {}
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether changed options wait for :meth:`report`."""
+        return bool(self._changes)
+
     def begin_restore(self) -> None:
         """Read the options before the first state is restored."""
         if not self._given["restore"]:
@@ -59,30 +64,43 @@ class OptimizerOptions:
                     self._changes[position] = (earlier, current)
                     options[position] = earlier
 
-    def report(self, rank: int) -> None:
-        """Log the changed options that have no effect, at the first iteration.
+    def begin_training(self) -> None:
+        """Drop the changes that have an effect, because the script has set the options after the restore."""
+        self._drop_effective(self._read())
 
-        Options that the script has set after the restore have an effect.
+    def report(self, rank: int) -> None:
+        """Log the changed options that have no effect, at the end of the first iteration.
+
+        Options that the script sets in its loop have an effect.
 
         Args:
             rank: Rank of this process. Only rank 0 logs.
         """
         active = self._read()
+        # A scheduler changes the restored options, which are still those that decide.
+        self._drop_effective({position: active[position] for position in active if not self._has_scheduler(position)})
         #: Parameter groups by change.
         ignored: dict[_Change, list[str]] = {}
         for position in sorted(self._changes):
-            earlier, current = self._changes[position]
-            restored = self._restored.get(position)
-            if active.get(position) == restored:
-                optimizer, group, option = position.rsplit("/", 2)
-                ignored.setdefault(_Change(optimizer, option, restored, earlier, current), []).append(group)
-                continue
-            for options in self._given.values():
-                if position in options:
-                    options[position] = current
+            optimizer, group, option = position.rsplit("/", 2)
+            change = _Change(optimizer, option, self._restored.get(position), *self._changes[position])
+            ignored.setdefault(change, []).append(group)
         self._changes = {}
         if ignored and rank == 0:
             self._log(ignored)
+
+    def _drop_effective(self, active: Mapping[str, Scalar]) -> None:
+        for position in active.keys() & self._changes.keys():
+            if active[position] == self._restored.get(position):
+                continue
+            _, current = self._changes.pop(position)
+            for options in self._given.values():
+                if position in options:
+                    options[position] = current
+
+    def _has_scheduler(self, position: str) -> bool:
+        optimizer, group, _ = position.rsplit("/", 2)
+        return "initial_lr" in self._optimizers[optimizer].param_groups[int(group)]
 
     def _log(self, ignored: Mapping[_Change, list[str]]) -> None:
         texts = [_format(change, groups) for change, groups in ignored.items()]
@@ -112,7 +130,7 @@ class OptimizerOptions:
             for index, group in enumerate(getattr(optimizer, "param_groups", ())):
                 for option in group.keys() - _NOT_OPTIONS:
                     value = group.get("initial_lr", group[option]) if is_given and option == "lr" else group[option]
-                    options[f"{name}/{index}/{option}"] = to_scalar(option, value)
+                    options[f"{name}/{index}/{option}"] = to_scalar(option, value, warns=False)
         return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from pte_tracking._runs.pixels import to_pixels
@@ -34,10 +35,10 @@ def encode_image(image: Any, normalize: bool, name: str) -> EncodedImage:
         TypeError: If the image does not consist of real numbers.
         ValueError: If the shape is invalid, or the bytes are not an intact image file.
     """
-    if isinstance(image, str):
+    if isinstance(image, str | os.PathLike):
         raise TypeError(
-            f"{name}: expected an array, tensor, PIL image, or bytes of an image file, got {image!r} of type str. "
-            "To log a file, pass its content: open(path, 'rb').read()."
+            f"{name}: expected an array, tensor, PIL image, or bytes of an image file, got {image!r} of type "
+            f"{type(image).__name__}. To log a file, pass its content: open(path, 'rb').read()."
         )
     if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
@@ -60,4 +61,6 @@ def _read_numbers(image: Any) -> Any:
     if image.mode[0] in "FI":
         return np.asarray(image)
     image = as_png_mode(image)
-    return np.asarray(image.convert("RGBA" if image.mode in ("LA", "P") else image.mode))
+    if image.mode in ("LA", "P"):  # An opaque alpha channel would be the highest value.
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return np.asarray(image)

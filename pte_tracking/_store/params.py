@@ -61,7 +61,8 @@ def _flatten(fields: Mapping[Any, Any], prefix: str, containers: list[int], flat
                 f"params: expected at most {_MAX_PARAMS} parameters, got more. The first one above is {name!r}. "
                 "Log a table with log_text() or log_artifact()."
             )
-        flat[name] = to_scalar(name, value)
+        # A container is read from its object, which may contain itself.
+        flat[name] = to_scalar(name, value if isinstance(expanded, Mapping) else expanded)
 
 
 def _expand(value: Any, argument: str) -> Any:
@@ -73,12 +74,13 @@ def _expand(value: Any, argument: str) -> Any:
         ) from error
 
 
-def to_scalar(name: str, value: Any) -> Scalar:
+def to_scalar(name: str, value: Any, *, warns: bool = True) -> Scalar:
     """Convert a value to a value that JSON can represent.
 
     Args:
         name: Name of the value in messages.
-        value: Any value. A text that had to be shortened is logged.
+        value: Any value.
+        warns: Whether to log that a text had to be shortened.
     """
     value = _to_python(value)
     if value is None or isinstance(value, bool):
@@ -88,9 +90,9 @@ def to_scalar(name: str, value: Any) -> Scalar:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))  # JSON has no NaN and no infinities
     stable = StableText(value)
-    if not stable.is_complete:
+    if warns and not stable.is_complete:
         _logger.warning(
-            "params: %r is very large or contains itself, and its recorded text is shortened. "
+            "params: %r is very large, contains itself, or has no data, and its recorded text is shortened. "
             "To keep all of it, use log_text() or log_artifact().",
             name,
         )
@@ -101,9 +103,9 @@ def _to_python(value: Any) -> Any:
     """Convert NumPy scalars, arrays and tensors without dimensions, and other real numbers to Python numbers."""
     if isinstance(value, str | int | float) or not hasattr(type(value), "__float__"):
         return value
-    if getattr(value, "shape", ()) or getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
-        return value
     try:
+        if getattr(value, "shape", ()) or getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
+            return value
         number = value.tolist() if hasattr(value, "tolist") else value
         return number if number is None or isinstance(number, int) else to_number("", number)
     except Exception:  # not a real number, or a tensor without data, such as one on the device "meta"

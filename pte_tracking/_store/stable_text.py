@@ -9,11 +9,11 @@ import functools
 import math
 import os
 import re
-from collections import deque
-from collections.abc import Iterable, Mapping, Set
+from collections import UserList, deque
+from collections.abc import Iterable, Mapping, Set, ValuesView
 from enum import Enum
 from types import BuiltinFunctionType, ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from pte_tracking._store.fields import expand
 
@@ -51,6 +51,12 @@ class StableText:
         return self._format(value, str)
 
     def _format(self, value: Any, to_text: Any = repr) -> str:
+        try:
+            return self._format_value(value, to_text)
+        except Exception:  # The methods and attributes belong to the user or another library.
+            return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+    def _format_value(self, value: Any, to_text: Any) -> str:
         if isinstance(value, Enum) and not isinstance(value, str | int | float):
             return f"{type(value).__name__}.{value.name}"
         if isinstance(value, str | bytes | bool | int | float):
@@ -59,15 +65,14 @@ class StableText:
             return repr(os.fsdecode(value))
         if (name := _name_of(value)) is not None:
             return name
+        expanded = expand(value)
+        if isinstance(expanded, Mapping | Set | list | tuple | deque | UserList | ValuesView | functools.partial):
+            return self._format_container(value, expanded)
+        if expanded is not value:  # an object of OmegaConf or pydantic that contains a single value
+            return self._format_value(expanded, to_text)
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             return self._format_array(value)
-        expanded = expand(value)
-        if isinstance(expanded, Mapping | Set | list | tuple | deque | functools.partial):
-            return self._format_container(value, expanded)
-        try:
-            return _ADDRESS.sub("", to_text(value))
-        except Exception:  # The method belongs to the user.
-            return f"<{type(value).__module__}.{type(value).__qualname__}>"
+        return _ADDRESS.sub("", to_text(value))
 
     def _format_container(self, value: Any, expanded: Any) -> str:
         if id(value) in self._containers or len(self._containers) == _MAX_DEPTH:
@@ -144,6 +149,8 @@ def _name_of(value: Any) -> str | None:
     """Return the qualified name of a module, class, function, or method."""
     if isinstance(value, ModuleType):
         return value.__name__
+    if get_origin(value) is not None:  # a type with arguments, such as list[int]
+        return None
     if not isinstance(value, type) and not (callable(value) and hasattr(value, "__qualname__")):
         return None
     module = getattr(value, "__module__", None)

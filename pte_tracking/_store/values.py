@@ -65,18 +65,21 @@ def to_number(key: str, value: Any) -> Number:
             return item
     except (AttributeError, RuntimeError, TypeError, ValueError):
         pass
-    shape = getattr(value, "shape", ())
+    shape = _shape_of(value)
     if any(length != 1 for length in shape):
         raise ValueError(
-            f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {tuple(shape)}. "
+            f"values[{key!r}]: expected a single number, got {type(value).__name__} of shape {shape}. "
             "Reduce it first, for example with .mean()."
         )
     try:
-        if hasattr(value, "item"):
+        # item() returns the count of an unknown unit for dates and durations of NumPy.
+        if isinstance(value, str | type) or getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
+            pass
+        elif hasattr(value, "item"):
             item = value.item()
             # item() of NumPy's long double returns a long double.
             return _to_float(value) if type(item) is type(value) else to_number(key, item)
-        if hasattr(value, "__float__") and not isinstance(value, str):
+        elif hasattr(value, "__float__"):
             return _to_float(value)
     except (RuntimeError, ValueError):  # a tensor without data, such as one on the device "meta"
         pass
@@ -155,6 +158,13 @@ def check_step(step: object) -> int:
     if not -INT64_LIMIT <= step < INT64_LIMIT:
         raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    try:
+        return tuple(getattr(value, "shape", ()))
+    except (RuntimeError, TypeError):  # a nested tensor, or a class whose shape is a descriptor
+        return ()
 
 
 def _is_masked(value: Any) -> bool:

@@ -192,7 +192,7 @@ class DictSummary:
             if weight:
                 on_devices[key] = to_device_scalar(key, value, copy=False)
             return
-        if not isinstance(value, float | int):
+        if type(value) is not float:
             value = to_value(key, value) if not isinstance(value, DeferredValue) else value
             if isinstance(value, DeferredValue):
                 self._deferred.append((key, value))

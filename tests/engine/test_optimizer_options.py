@@ -113,6 +113,26 @@ def test_resume_of_script_that_sets_options_in_its_loop_reports_nothing(training
     assert [training.run(before_update=decay), training.run(before_update=decay)] == [[], []]
 
 
+def test_resume_with_other_rate_that_the_loop_sets_reports_nothing(training: Training) -> None:
+    def decay_from(lr: float) -> Callable[[optim.Optimizer, int], object]:
+        return lambda optimizer, iteration: set_option("lr", lr / (iteration + 1))(optimizer)
+
+    training.run(before_update=decay_from(1.0))
+    assert training.run(lr=0.5, before_update=decay_from(0.5)) == []
+    assert training.lr == 0.125
+    assert training.run(lr=0.5, before_update=decay_from(0.5)) == []
+
+
+def test_resume_with_large_entry_of_a_group_logs_nothing(training: Training, caplog: pytest.LogCaptureFixture) -> None:
+    def setup(model: nn.Module, lr: float) -> tuple[optim.Optimizer, Any]:
+        optimizer = optim.SGD(model.parameters(), lr)
+        optimizer.param_groups[0]["basis"] = torch.zeros(100, 100)
+        return optimizer, None
+
+    assert [training.run(setup), training.run(setup)] == [[], []]
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("setup", [without_scheduler, step, warm_up, one_cycle])
 def test_resume_with_other_learning_rate_reports_it_in_every_session(setup: Setup, training: Training) -> None:
     training.run(setup)

@@ -219,6 +219,8 @@ def test_log_image_tensor_that_cannot_be_read_raises_type_error(image: Any, log:
 def test_log_image_path_raises_type_error_that_asks_for_content(log: Log) -> None:
     with pytest.raises(TypeError, match=r"got 'picture.png' of type str. To log a file, pass its content"):
         log("picture.png")
+    with pytest.raises(TypeError, match=r"'picture.png'\) of type PosixPath. To log a file, pass its content"):
+        log(Path("picture.png"))
 
 
 @pytest.mark.parametrize(
@@ -283,6 +285,13 @@ def test_log_image_normalize_applies_to_pil_images_and_files(log: Log) -> None:
     image = Image.fromarray(np.array([[50, 100]], np.uint8))
     assert log(image, normalize=True).tolist() == [[0, 255]]
     assert log(encode(image, "PNG"), "b", normalize=True).tolist() == [[0, 255]]
+
+
+def test_log_image_normalize_opaque_palette_image_scales_its_colors(log: Log) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([50, 60, 70, 100, 90, 80])
+    image.putpixel((1, 0), 1)
+    assert log(image, normalize=True).tolist() == [[[0, 51, 102], [255, 204, 153]]]
 
 
 # -- histograms --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import attrs
 import msgspec
@@ -84,6 +84,16 @@ class Opaque:
 class Unprintable:
     def __repr__(self) -> str:
         raise RuntimeError
+
+
+class Unreadable:
+    """Object whose attributes cannot be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __float__(self) -> float:
+        return 1.0
 
 
 class Keyed:
@@ -183,6 +193,12 @@ def test_flatten_resolves_interpolations_and_keeps_missing_values() -> None:
     }  # fmt: skip
 
 
+def test_flatten_nested_config_without_a_value_keeps_its_kind() -> None:
+    config = {name: omegaconf.DictConfig(value) for name, value in (("a", None), ("b", "???"), ("c", "${d}"))}
+    assert flatten_params(config) == {"a": None, "b": "???", "c": "${d}"}
+    assert flatten_params({"a": [config["a"]]}) == {"a": "[None]"}
+
+
 def test_flatten_accepts_structured_config_and_root_model() -> None:
     class Widths(pydantic.RootModel[list[int]]):
         pass
@@ -211,6 +227,10 @@ def test_flatten_accepts_structured_config_and_root_model() -> None:
         (torch.float16, "torch.float16"),
         (torch.device("cpu"), "cpu"),
         (np.dtype("float32"), "float32"),
+        (list[int], "list[int]"),
+        (Literal["a", "b"], "typing.Literal['a', 'b']"),
+        (collections.UserList([{"b", "a"}]), "[{'a', 'b'}]"),
+        ({"k": {"b", "a"}}.values(), "[{'a', 'b'}]"),
         (np.float32, "numpy.float32"),
         (Mode.FAST, "Mode.FAST"),
         (Level.HIGH, "high"),
@@ -230,6 +250,10 @@ def test_flatten_accepts_structured_config_and_root_model() -> None:
 )
 def test_flatten_value_without_json_form_becomes_stable_text(value: Any, scalar: str) -> None:
     assert flatten_params({"a": value}) == {"a": scalar}
+
+
+def test_flatten_object_with_unreadable_attributes_becomes_its_type() -> None:
+    assert flatten_params({"a": Unreadable()}) == {"a": f"<{__name__}.Unreadable>"}
 
 
 @pytest.mark.parametrize(

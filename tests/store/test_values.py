@@ -29,6 +29,17 @@ TORCH_TYPES = sorted(
 )
 
 
+class WithoutShape:
+    """Value that raises errors like a nested tensor."""
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError("no shape")
+
+    def item(self) -> Any:
+        raise RuntimeError("no item")
+
+
 def is_real(dtype: torch.dtype) -> bool:
     """Whether tensors of the type contain real numbers. Some types only define a bit width."""
     try:
@@ -156,6 +167,11 @@ def test_to_number_several_elements_raise_value_error(value: Any) -> None:
         max,
         b"1",
         np.timedelta64(1, "s"),
+        np.timedelta64(1, "ns"),  # item() returns an int
+        np.array("2026-01-02", dtype="datetime64[ns]"),
+        float,
+        np.float32,
+        WithoutShape(),
         torch.empty((), device="meta"),
     ],
     ids=lambda value: type(value).__name__,
