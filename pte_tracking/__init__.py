@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pte_tracking._store.exit_calls import watch_exit as _watch_exit
 from pte_tracking._store.messages import install_fallback_handler as _install_fallback_handler
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
     from pte_tracking._engine.ignite import IgniteExtensionsManager as IgniteExtensionsManager
+    from pte_tracking._engine.loading import load as load
     from pte_tracking._engine.manager import ExtensionsManager as ExtensionsManager
     from pte_tracking._engine.registry import ExtensionEntry as ExtensionEntry
     from pte_tracking._engine.trainer import Trainer as Trainer
@@ -45,6 +47,7 @@ else:
     # Loaded on first use: backends and the delivery process import this package and must not wait for torch.
     _NAMES_BY_MODULE = {
         "_engine.ignite": ("IgniteExtensionsManager",),
+        "_engine.loading": ("load",),
         "_engine.manager": ("ExtensionsManager",),
         "_engine.registry": ("ExtensionEntry",),
         "_engine.trainer": ("Trainer",),
@@ -84,3 +87,4 @@ else:
 
 
 _install_fallback_handler()
+_watch_exit()

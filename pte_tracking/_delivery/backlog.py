@@ -12,6 +12,8 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.status import read_status
 
+_MAX_REASON_LENGTH = 500  # characters in a message; an error of a database contains its whole statement
+
 
 class SinkBacklog(NamedTuple):
     """Pending events of one sink.
@@ -32,7 +34,7 @@ class SinkBacklog(NamedTuple):
         pending = "delivery stopped" if self.is_closed else "pending end status"
         if self.events:
             pending = f"{self.events:,} pending {'event' if self.events == 1 else 'events'}"
-        return f"{pending} for {self.key}" + (f" ({self.reason})" if self.reason else "")
+        return f"{pending} for {self.key}" + (f" ({_shorten(self.reason)})" if self.reason else "")
 
 
 def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
@@ -77,6 +79,10 @@ def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: f
         start_time: Time in seconds since the Unix epoch.
     """
     return all(sink.is_closed and (Cursor.load(directory, sink.key).error_time or 0) > start_time for sink in pending)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}..."
 
 
 def _postponed_reason(cursor: Cursor) -> str | None:

@@ -121,7 +121,8 @@ class DeliveryLoop:
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
                 elif status != "RUNNING":
                     consumer.finish(status)
-                    if not consumer.has_postponed:
+                    # Files may still be postponed, or the backend may have lost the run and needs all events again.
+                    if consumer.cursor.end_status == status and not consumer.has_postponed:
                         return
                     self._pause(_POLL_SECONDS, retries)
                 else:

@@ -7,12 +7,14 @@ import functools
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
-from pte_tracking._runs.exit_status import is_interpreter_ending, watch_exit
+from pte_tracking._runs.exit_status import is_interpreter_ending
+from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.live_runs import add_run, await_at_exit, close_completed, collect_others
 from pte_tracking._runs.null_writer import ForkedRun, NullWriter
@@ -22,7 +24,7 @@ from pte_tracking._runs.reader import RunReader
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import Status
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import Manifest, ParentRun
 from pte_tracking._store.values import to_text
 
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
@@ -52,7 +54,14 @@ class RunBase(RunReader):
         if self._writer is None:
             self._writer = HeldWriter(self._lock)
 
-    def open(self, at: RunPosition | None = None, *, resume: bool | None = None, journal: Path | None = None) -> None:
+    def open(
+        self,
+        at: RunPosition | None = None,
+        *,
+        resume: bool | None = None,
+        journal: Path | None = None,
+        is_fork: bool = False,
+    ) -> None:
         """Lock the directory and start or continue the run. Do nothing on a rank other than 0.
 
         A run that is continued stays unchanged until something is logged. It is rewound by :meth:`rewind`.
@@ -64,6 +73,7 @@ class RunBase(RunReader):
                 of the constructor. A run that ended continues.
             journal: Journal to copy if the directory has none, such as the journal next to a snapshot from another
                 machine.
+            is_fork: Whether to start a new run with the history of the run of ``at`` up to this position.
 
         Raises:
             DirectoryInUseError: If another live process writes to the directory.
@@ -75,27 +85,13 @@ class RunBase(RunReader):
         if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
         self.close_completed_run()
-        watch_exit()
         with self._lock:
             ended = self._manifest
             held = self._writer if isinstance(self._writer, HeldWriter) else None
-            claim_this = functools.partial(
-                claim_directory,
-                self.directory,
-                at,
-                resume or ended is not None or (self._resume if resume is None else resume),
-                plan=self._plan,
-                sinks=self._sinks,
-                files=held.files if held else (),
-                world_size=self._world_size,
-                journal=journal,
+            fork = Fork(at, self._params) if at and is_fork else None
+            claim = self._claim_directory(
+                at, resume if ended is None else True, held.files if held else (), journal, fork
             )
-            try:
-                claim = claim_this()
-            except DirectoryInUseError:
-                if not collect_others(self):
-                    raise
-                claim = claim_this()
             if ended is not None and claim.manifest.id != ended.id and at is None:
                 claim.lock.release()
                 raise RuntimeError(
@@ -113,6 +109,8 @@ class RunBase(RunReader):
             claim.is_reopened = self._is_closed and ended is not None
             self._writer, self._claim, self._is_closed = None, claim, False
             self.error_before = error_id(last_uncaught_error())
+            if fork:
+                self._report_fork(fork.parent)
             if claim.is_new and at is None:
                 try:
                     self._start(claim)
@@ -122,6 +120,46 @@ class RunBase(RunReader):
                     raise
             if held:
                 held.release(self._opened)
+
+    def _claim_directory(
+        self, at: RunPosition | None, resume: bool | None, files: Sequence[str], journal: Path | None, fork: Fork | None
+    ) -> Claim:
+        claim = functools.partial(
+            claim_directory,
+            self.directory,
+            at,
+            self._resume if resume is None else resume,
+            plan=self._plan,
+            sinks=self._sinks,
+            files=files,
+            world_size=self._world_size,
+            journal=journal,
+            fork=fork,
+        )
+        try:
+            return claim()
+        except DirectoryInUseError:
+            if not collect_others(self):
+                raise
+        return claim()
+
+    def _report_fork(self, parent: ParentRun) -> None:
+        if parent.has_history:
+            _logger.info(
+                "%s: starts a new run with the history of the run %s up to step %d.",
+                self.directory,
+                parent.name,
+                parent.step,
+            )
+            return
+        _logger.warning(
+            "%s: starts a new run at step %d. The earlier rows are missing, because %r does not contain the run %s of "
+            "the snapshot.",
+            self.directory,
+            parent.step,
+            parent.directory,
+            parent.name,
+        )
 
     def rewind(self) -> None:
         """Return the run to the position passed to :meth:`open`, before the first new iteration.
@@ -172,7 +210,7 @@ class RunBase(RunReader):
 
         Raises:
             OSError: If the disk is full or fails.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self._opened().sync()
 
@@ -183,9 +221,18 @@ class RunBase(RunReader):
             pattern: Glob relative to the run directory. Only the first part of a path is used.
 
         Raises:
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self._opened().add_files(pattern)
+
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Store the metric by which the snapshots of the run are ranked, so that readers can select the best.
+
+        Args:
+            key: Name of the metric.
+            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        """
+        self._opened().set_ranking(key, mode)
 
     def close(self, status: Status | None = None, error: str | None = None, stopped_by: str | None = None) -> None:
         """End the run and wait until it is delivered.
@@ -222,6 +269,8 @@ class RunBase(RunReader):
         # Python ignores exceptions here, and prints them.
         if not hasattr(self, "_pid"):
             return  # the constructor raised
+        if sys is None or sys.is_finalizing():
+            return  # modules are being cleared; the runs ended before
         is_exiting = is_interpreter_ending()
         outcome = self.outcome_if_collected or (
             outcome_at_exit(self.error_before) if is_exiting else outcome_of(sys.exc_info()[1])
@@ -294,6 +343,8 @@ class RunBase(RunReader):
             writer.rewind()
         if claim.is_reopened:
             writer.begin({}, {})
+        elif claim.fork:
+            writer.begin(self._params, {**self._tags, **claim.fork.tags()}, is_started=True)
         else:
             writer.begin(self._params, self._tags)
         self._writer, self._claim = writer, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import glob
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import msgspec
 
 from pte_tracking._delivery import supervisor
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import lock
 from pte_tracking._store.files import write_atomically
@@ -106,6 +108,7 @@ class Claim:
         configure: Adds sinks and files to the manifest of the run.
         journal: Journal to copy if the directory has none.
         is_reopened: Whether the run had ended in this process and keeps its status.
+        fork: History of the parent with which the run starts. None unless it is a fork.
     """
 
     directory: Path
@@ -116,9 +119,10 @@ class Claim:
     configure: Callable[[Manifest], Manifest]
     journal: Path | None = None
     is_reopened: bool = False
+    fork: Fork | None = None
 
     def prepare(self) -> None:
-        """Archive another run in the directory, and write the manifest.
+        """Archive another run in the directory, and write the manifest and the history of a fork.
 
         Raises:
             DirectoryInUseError: If a process on another machine delivers the earlier run and does not release it.
@@ -132,6 +136,14 @@ class Claim:
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
             write_atomically(self.directory / JOURNAL, self.journal.read_bytes())
+        if self.fork:
+            logs = self.fork.copy_history(self.directory, self.manifest)
+            files = [glob.escape(log.split("/")[0]) for log in logs]
+            self.manifest = update_manifest(
+                self.directory,
+                lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
+            )
+            self.at = None  # the history ends at the position
 
 
 def claim_directory(
@@ -144,6 +156,7 @@ def claim_directory(
     files: Sequence[str],
     world_size: int,
     journal: Path | None,
+    fork: Fork | None = None,
 ) -> Claim:
     """Lock a directory to start or resume its run.
 
@@ -156,6 +169,7 @@ def claim_directory(
         files: Patterns of files to add to those of the run.
         world_size: Number of ranks.
         journal: See :meth:`pte_tracking.Run.open`.
+        fork: Parent of a new run. None unless the run is a fork.
 
     Raises:
         DirectoryInUseError: If another live process writes to the directory.
@@ -174,16 +188,18 @@ def claim_directory(
     writer_lock = lock_directory(directory)
     try:
         manifest = current_manifest(directory)
-        is_new = manifest is None or not (manifest.id == at["id"] if at else resume)
+        is_new = fork is not None or manifest is None or not (manifest.id == at["id"] if at else resume)
         if is_new:
             manifest = plan()
-            if at:
+            if fork:
+                manifest = msgspec.structs.replace(manifest, parent=fork.parent)
+            elif at:
                 manifest = msgspec.structs.replace(manifest, id=at["id"], name=at["name"], start_time=at["start_time"])
         assert manifest is not None
         manifest = configure(manifest)
         for entry in manifest.sinks:
             build_sink(entry)  # raises before anything is changed
-        return Claim(directory, writer_lock, at, manifest, is_new, configure, journal)
+        return Claim(directory, writer_lock, at, manifest, is_new, configure, journal, fork=fork)
     except BaseException:
         writer_lock.release()
         raise

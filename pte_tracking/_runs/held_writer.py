@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
@@ -51,7 +51,7 @@ class HeldWriter:
             for write in held:
                 write(open_writer())
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Do nothing."""
 
     def rewind(self) -> None:
@@ -101,6 +101,9 @@ class HeldWriter:
     def checkpoints(self) -> list[Checkpoint]:
         """Return an empty list."""
         return []
+
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Do nothing."""
 
     def write_checkpoint_list(self) -> None:
         """Do nothing."""

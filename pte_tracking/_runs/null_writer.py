@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
@@ -52,7 +52,7 @@ class NullWriter:
         """Set the manifest that rank 0 has opened."""
         self.manifest = manifest
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Do nothing."""
 
     def rewind(self) -> None:
@@ -98,6 +98,9 @@ class NullWriter:
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints at the fork. Empty on a rank other than 0."""
         return self._parent.writer.checkpoints() if self._parent and self._parent.writer else []
+
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Do nothing."""
 
     def write_checkpoint_list(self) -> None:
         """Do nothing."""

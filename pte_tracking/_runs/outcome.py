@@ -6,8 +6,9 @@ import sys
 import traceback
 from typing import NamedTuple, TypeAlias
 
-from pte_tracking._runs.exit_status import is_by_signal, script_exit
+from pte_tracking._runs.exit_status import script_exit
 from pte_tracking._store.events import Status
+from pte_tracking._store.exit_calls import is_by_signal
 from pte_tracking._store.values import check_key, to_text
 
 _MAX_MESSAGE_LENGTH = 2000

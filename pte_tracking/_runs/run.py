@@ -22,9 +22,11 @@ from pte_tracking._store.values import check_key, check_step, to_numbers, to_pro
 class Run(RunMedia):
     """Training run that is logged to a directory and delivered to sinks.
 
-    The first logged value or :meth:`open` locks the directory and archives an earlier run in it. The run ends with
-    :meth:`close`, at the end of a ``with`` block, or with the interpreter. Its status is FINISHED, or FAILED after an
-    error. The methods may be called from any thread.
+    The first logged value or :meth:`open` locks the directory and archives an earlier run in it. Reading the run does
+    not open it. The run ends with :meth:`close`, at the end of a ``with`` block, with the interpreter, or when nothing
+    refers to it. Its status is FINISHED, FAILED after an error or a non-zero exit status, or KILLED after a signal.
+    A value that is logged after the end opens the run again, which keeps its status. The methods may be called from any
+    thread.
 
     Only rank 0 writes. On other ranks and in forked processes, the methods check their arguments and write nothing.
 
@@ -84,7 +86,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If a key is not a string, a value is not a number, or another argument has the wrong type.
             ValueError: If a value has several elements, or a key or ``log`` is invalid.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self.log_row(
             to_numbers(values),
@@ -141,7 +143,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If ``params`` has no fields.
             ValueError: If a name is empty, two joined names are equal, or there are more than 10,000 parameters.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         if flat := flatten_params(params):
             self._append(events.Params, flat)
@@ -155,7 +157,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If ``tags`` is not a mapping or a name is not a string.
             ValueError: If a name is empty.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         if texts := to_texts(tags):
             self._append(events.Tags, texts)
@@ -172,7 +174,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If an argument is not a string.
             ValueError: If ``name``, ``digest`` or ``context`` is empty.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         texts = {"name": name, "digest": digest, "context": context}
         fields = [check_key(text, argument) for argument, text in texts.items()]
@@ -193,7 +195,7 @@ class Run(RunMedia):
             FileNotFoundError: If ``path`` does not exist.
             ValueError: If ``path`` contains the run directory or is neither a file nor a directory, or
                 ``artifact_path`` is not a relative path below the run directory.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         source = absolute_path(path, self.directory)
         if artifact_path:
@@ -236,7 +238,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If an argument has the wrong type.
             ValueError: If ``path`` is not in the run directory.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         name = attachments.relative_path(self.directory, path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
@@ -255,7 +257,7 @@ class Run(RunMedia):
         Raises:
             TypeError: If an argument has the wrong type.
             ValueError: If ``path`` is not in the run directory.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         fields = attachments.relative_path(self.directory, path), check_step(step)
         writer = self._opened()

@@ -43,7 +43,7 @@ class RunMedia(RunBase):
             ImportError: If the bytes are no PNG file and Pillow is not installed.
             TypeError: If an argument has the wrong type.
             ValueError: If ``key`` is empty, or the bytes are no intact image file.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         if isinstance(figure, bytes | bytearray | memoryview):
             self._add_picture(events.Figure, FIGURES, key, step, lambda name: encode_image(figure, False, name).png)
@@ -75,7 +75,7 @@ class RunMedia(RunBase):
             ImportError: If Pillow is required and not installed.
             TypeError: If an argument has the wrong type, or the image does not consist of real numbers.
             ValueError: If ``key`` is empty, the image has the wrong shape, or the bytes are no intact image file.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
 
         Example:
             >>> import tempfile
@@ -116,7 +116,7 @@ class RunMedia(RunBase):
             TypeError: If ``key`` or ``step`` has the wrong type.
             ValueError: If ``key`` is empty, ``matrix`` is not square or contains invalid counts, or the number of
                 labels is wrong.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         self._add_picture(
             events.Figure, FIGURES, key, step, lambda name: media.render_figure(confusion_figure(matrix, labels))
@@ -133,7 +133,7 @@ class RunMedia(RunBase):
         Raises:
             TypeError: If ``key`` or ``step`` has the wrong type, or the values are not real numbers.
             ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         key, step = check_key(key), self._check_step(step)
         name = f"histogram {key!r} at step {step}"
@@ -154,7 +154,7 @@ class RunMedia(RunBase):
         Raises:
             TypeError: If an argument has the wrong type.
             ValueError: If ``key`` is empty.
-            RuntimeError: If the run has ended.
+            RuntimeError: If the run has ended, and the directory contains another run.
         """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")

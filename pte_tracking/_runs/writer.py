@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -80,15 +80,17 @@ class RunWriter:
         self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
         self._rows = RowHistory(checkpoints[-1].values if checkpoints else {})
 
-    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> None:
+    def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Append the events that start a session.
 
         Args:
             params: Parameters of the session.
             tags: Tags of the session.
+            is_started: Whether the journal contains the start of the session, as that of a fork.
         """
         manifest, resumed = self.manifest, self._start_position.seq > 0
-        self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+        if not is_started:
+            self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
         if params:
             self.add(events.Params, params)
         if tags:
@@ -120,13 +122,14 @@ class RunWriter:
         """
         with self._append_lock:
             start = self._journal.position
-            event = self._journal.append(kind, *fields, at=at)
+            # A keyword argument next to unpacked ones would cost time in each row.
+            event = self._journal.append(kind, *fields) if at is None else self._journal.append(kind, *fields, at=at)
             if event is None:
                 return
             if self._rewind_target:
                 self._unrewound_events.append(event)
-            if isinstance(event, events.Metrics):
-                self._rows.add(event)
+            if kind is events.Metrics:
+                self._rows.add(event)  # type: ignore[arg-type]
             else:
                 self._note(event)
             for inline in self._inline:
@@ -202,6 +205,18 @@ class RunWriter:
         self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
         self._save_files()
 
+    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Store the metric by which the snapshots are ranked in ``run.json``. A failure is logged.
+
+        Args:
+            key: Name of the metric.
+            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+        """
+        if self.manifest.ranking == (key, mode):
+            return
+        self.manifest = msgspec.structs.replace(self.manifest, ranking=(key, mode))
+        self._save_files()
+
     def finish(self, status: Status, error: str | None) -> Status:
         """Append the event that ends the run. A run that was opened again without an iteration keeps its status.
 
@@ -253,14 +268,16 @@ class RunWriter:
             self._checkpoints.pop(event.path, None)
 
     def _save_files(self) -> None:
-        """Add the files of the run to ``run.json``. After a failure, :meth:`close` retries."""
-        files = self.manifest.files
+        """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        files, ranking = self.manifest.files, self.manifest.ranking
         try:
             self.manifest = update_manifest(
                 self._directory,
-                lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
+                lambda current: msgspec.structs.replace(
+                    current, files=list(dict.fromkeys([*current.files, *files])), ranking=ranking
+                ),
             )
             self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
             self._is_manifest_saved = False
-            _logger.error("%s: run.json does not list all files of the run: %s", self._directory, error)
+            _logger.error("%s: run.json was not updated: %s", self._directory, error)

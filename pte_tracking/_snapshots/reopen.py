@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | None) -> Checkpoint | None:
     """Open a run at the journal position of a snapshot.
 
+    A state of a run in another directory that was passed to ``load_state_dict`` starts a new run, a fork. A snapshot
+    that was passed to ``resume()`` continues its run, also in another directory or on another machine.
+
     The first iteration rewinds the run, which supersedes all later events. Registrations and removals of earlier
     snapshots among them are then written again: a snapshot is registered after the position that it stores, and pruned
     files no longer exist.
@@ -46,7 +49,11 @@ def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | 
             selected.clean_up()
         run.open(resume=True)
         return None
-    before = run.checkpoints() if is_run_of(run, position) else None
+    is_own = is_run_of(run, position)
+    if selected is None and not is_own:
+        run.open(at=position, is_fork=True)
+        return None
+    before = run.checkpoints() if is_own else None
     adopted = None if selected is None else _AdoptedSnapshot.of(selected, run.directory)
     run.open(at=position, journal=None if selected is None else _find_journal(selected.path, run))
     if before is not None:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.template import Template
@@ -27,7 +27,7 @@ class BestPolicy(NamedTuple):
     """
 
     key: str
-    mode: str
+    mode: Literal["min", "max"]
     keep: int
 
     @classmethod
@@ -46,7 +46,7 @@ class BestPolicy(NamedTuple):
             raise ValueError(f"keep_best: expected the mode 'min' or 'max', got {mode!r}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"keep_best: expected a count of at least 1, got {count!r}")
-        return cls(str(key), str(mode), count)
+        return cls(str(key), "min" if mode == "min" else "max", count)
 
     def ranked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """Return the checkpoints with a finite value, the best first. Of equal values, the earlier one is first."""

@@ -11,18 +11,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pte_tracking._distributed.world import World
+from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
+from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import check_format
-from pte_tracking.sinks import get_sink, installed_sinks
+from pte_tracking.sinks import Sink, get_sink, installed_sinks
 
 _T = TypeVar("_T")
 
@@ -50,7 +51,15 @@ class SelectedSnapshot(NamedTuple):
             shutil.rmtree(self.fetched_to, ignore_errors=True)
 
 
-class _Candidate(NamedTuple):
+class Candidate(NamedTuple):
+    """Snapshot that may be selected.
+
+    Attributes:
+        path: Path of the snapshot.
+        sha256: Digest against which it is verified. None if its digest is unknown.
+        fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
+    """
+
     path: Path
     sha256: str | None = None
     fetched_to: Path | None = None
@@ -79,10 +88,13 @@ def select_snapshot(
     """
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
     if source in ("latest", "best"):
-        return _first_intact(candidates, world)
+        selected = first_intact(candidates, world)
+        if selected is None and candidates and world.rank == 0:
+            _logger.warning("resume: no usable snapshot, %d skipped. The run restarts from step 0.", len(candidates))
+        return selected
     (candidate,) = candidates
     try:
-        return _load(candidate, world)
+        return load_candidate(candidate, world)
     except BaseException:
         if world.rank == 0 and candidate.fetched_to is not None:
             shutil.rmtree(candidate.fetched_to, ignore_errors=True)
@@ -91,7 +103,7 @@ def select_snapshot(
 
 def _candidates(
     run: Run, source: str | os.PathLike[str], templates: Sequence[Template], best: BestPolicy | None
-) -> Iterable[_Candidate]:
+) -> Iterable[Candidate]:
     if run.is_open:
         raise RuntimeError("resume(): the run is already open. Call resume() before run.open().")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
@@ -99,24 +111,29 @@ def _candidates(
         return _candidates_by_step(run, templates)
     if source == "best":
         return _candidates_by_value(run, best)
-    if isinstance(source, str) and re.match(r"[A-Za-z][\w+.-]+:/", source) and not Path(source).exists():
-        return [_fetch(run, source)]
-    return [_Candidate(absolute_path(source, run.directory))]
+    if isinstance(source, str) and is_uri(source):
+        return [fetch(source, run.sinks, run.directory, "resume")]
+    return [Candidate(absolute_path(source, run.directory))]
 
 
-def _load(candidate: _Candidate, world: World) -> SelectedSnapshot:
+def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> SelectedSnapshot:
+    """Verify and read a snapshot.
+
+    Raises:
+        SnapshotError: If it is damaged or not a snapshot.
+    """
     state = load(candidate.path, candidate.sha256, world)
     return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 
-def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[_Candidate]:
+def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[Candidate]:
     """Return the snapshots of a run, those with the highest step first."""
     digests: list[tuple[int, Path, str | None]]
     digests = [
         (checkpoint.step, run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in run.checkpoints()
     ]
     digests += [(step, path, None) for path, step in find_unlisted(run, templates).items()]
-    return [_Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
+    return [Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
 
 
 def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
@@ -140,60 +157,109 @@ def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     return unlisted
 
 
-def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[_Candidate]:
+def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[Candidate]:
     if best is None:
         raise ValueError(
             "resume('best'): no metric is configured. Pass an extension such as "
             "snapshot(keep_best=('val/loss', 'min', 3)) to the manager."
         )
-    checkpoints = run.checkpoints()
+    return [
+        Candidate(run.directory / checkpoint.path, checkpoint.sha256)
+        for checkpoint in rank_checkpoints(run.checkpoints(), best, "resume('best')")
+    ]
+
+
+def rank_checkpoints(checkpoints: Sequence[Checkpoint], best: BestPolicy, call: str) -> list[Checkpoint]:
+    """Return checkpoints in the order of a metric, the best first.
+
+    Args:
+        checkpoints: The checkpoints.
+        best: The ranking.
+        call: Call of the user, as named in messages.
+
+    Raises:
+        LookupError: If there are checkpoints, but none has a value to rank by.
+    """
     ranked = best.ranked(checkpoints)
     if checkpoints and not ranked:
-        keys = sorted({key for checkpoint in checkpoints for key in checkpoint.values})
         raise LookupError(
-            f"resume('best'): no snapshot has a finite value of {best.key!r}. Available metrics: "
-            f"{', '.join(keys) or 'none'}."
+            f"{call}: no snapshot has a finite value of {best.key!r}. Available metrics: {list_metrics(checkpoints)}."
         )
-    return [_Candidate(run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in ranked]
+    return ranked
 
 
-def _first_intact(candidates: Iterable[_Candidate], world: World) -> SelectedSnapshot | None:
-    damaged_count = 0
+def list_metrics(checkpoints: Iterable[Checkpoint]) -> str:
+    """Return the names of the metrics of checkpoints, for messages."""
+    return ", ".join(sorted({key for checkpoint in checkpoints for key in checkpoint.values})) or "none"
+
+
+def first_intact(
+    candidates: Iterable[Candidate], world: World = SINGLE_PROCESS, call: str = "resume"
+) -> SelectedSnapshot | None:
+    """Return the first intact snapshot. Damaged ones are reported.
+
+    Args:
+        candidates: The snapshots, the preferred one first.
+        world: The ranks.
+        call: Function of the user, as named in messages.
+
+    Returns:
+        The snapshot. None if there is no intact one.
+    """
+    is_damaged = False
     warn = _logger.warning if world.rank == 0 else _logger.debug
     for candidate in candidates:
         try:
-            selected = _load(candidate, world)
+            selected = load_candidate(candidate, world)
         except SnapshotError as error:
-            warn("resume: skipping unusable snapshot: %s", error)
-            damaged_count += 1
+            warn("%s: skipping unusable snapshot: %s", call, error)
+            is_damaged = True
             continue
-        if damaged_count:
-            warn("resume: resuming from %s instead", candidate.path)
+        if is_damaged:
+            warn("%s: using %s instead", call, candidate.path)
         return selected
-    if damaged_count:
-        warn("resume: no usable snapshot, %d skipped. The run restarts from step 0.", damaged_count)
     return None
 
 
-def _fetch(run: Run, uri: str) -> _Candidate:
+def is_uri(source: str) -> bool:
+    """Whether a source is the URI of a tracked checkpoint and not a path."""
+    return re.match(r"[A-Za-z][\w+.-]+:/", source) is not None and not Path(source).exists()
+
+
+def fetch(uri: str, sinks: Sequence[Sink], folder: Path | None, call: str) -> Candidate:
+    """Fetch a tracked checkpoint from a backend.
+
+    Args:
+        uri: URI of the checkpoint.
+        sinks: Sinks with a configured destination. Other sinks use the environment.
+        folder: Directory in which a temporary directory is created. None for that of the system.
+        call: Function of the user, as named in messages.
+
+    Returns:
+        The snapshot in the temporary directory.
+
+    Raises:
+        LookupError: If the URI does not exist.
+        ValueError: If no sink supports the URI.
+    """
     scheme = uri.partition(":")[0]
     installed = [get_sink(name) for name in installed_sinks()]
-    # The sinks of the run have a configured destination. Other sinks use the environment.
-    sinks = [sink for sink in run.sinks if scheme in sink.schemes]
+    sinks = [sink for sink in sinks if scheme in sink.schemes]
     if not sinks:
         sinks = [sink_class() for sink_class in installed if scheme in sink_class.schemes]
     if not sinks:
         schemes = sorted(name for sink_class in installed for name in sink_class.schemes)
         raise ValueError(
-            f"resume({uri!r}): no installed sink supports {scheme}: URIs. Supported schemes: "
+            f"{call}({uri!r}): no installed sink supports {scheme}: URIs. Supported schemes: "
             f"{', '.join(schemes) or 'none'}. Otherwise pass 'latest', 'best', or a path."
         )
-    run.directory.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".fetched-", dir=run.directory))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(tempfile.mkdtemp(prefix=".fetched-", dir=folder)))
     try:
-        return _Candidate(sinks[0].fetch(uri, folder), fetched_to=folder)
+        return Candidate(sinks[0].fetch(uri, target), fetched_to=target)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise
 
 

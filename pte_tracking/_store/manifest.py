@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -56,6 +56,24 @@ class SinkEntry(msgspec.Struct, frozen=True):
     given: dict[str, Any] = {}
 
 
+class ParentRun(msgspec.Struct, frozen=True):
+    """Run that another run was forked from.
+
+    Attributes:
+        id: ID of the parent.
+        name: Display name of the parent.
+        directory: Run directory of the parent at the fork.
+        step: Number of completed iterations at the fork.
+        has_history: Whether the fork contains the history of the parent.
+    """
+
+    id: str
+    name: str
+    directory: str
+    step: int
+    has_history: bool
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """Content of ``run.json``.
 
@@ -68,6 +86,8 @@ class Manifest(msgspec.Struct, frozen=True):
         context: Origin of the run: ``user``, ``host``, ``command``, ``source``, ``git_commit``, as far as known.
         world_size: Number of processes that train together, since the last start.
         format: Format number of the run directory.
+        parent: Run that this run was forked from. None if it was not forked.
+        ranking: Metric by which the snapshots are ranked, and ``"min"`` or ``"max"``. None if they are not ranked.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -78,6 +98,8 @@ class Manifest(msgspec.Struct, frozen=True):
     context: dict[str, str] = {}
     world_size: int = 1
     format: int = FORMAT
+    parent: ParentRun | None = None
+    ranking: tuple[str, Literal["min", "max"]] | None = None
 
     @classmethod
     def new(cls, directory: Path, name: str | None) -> Manifest:

@@ -38,6 +38,11 @@ class LogReportGroup:
             return self._sinks
         return self._sinks & {re.sub(r"-\d+$", "", name) for name in sinks}  # The second sink of a kind is mlflow-2.
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the run has several LogReports."""
+        return self._size > 1
+
     def claim(self, keys: Iterable[str], step: int, log: str, sinks: frozenset[str]) -> list[str]:
         """Return the keys whose data points at a step all these sinks get from another LogReport.
 
@@ -47,7 +52,7 @@ class LogReportGroup:
             log: File name of the JSON log of the LogReport.
             sinks: Sinks that receive the data points.
         """
-        if self._size == 1:
+        if not self.is_shared:
             return []
         if step != self._step:
             self._step, self._written = step, {}
@@ -61,7 +66,7 @@ class LogReportGroup:
 
     def warn(self, keys: Iterable[str], log: str, sinks: frozenset[str]) -> None:
         """Log a warning, once, if another LogReport has written one of these keys for a common sink at this step."""
-        if self._size == 1 or self._has_warned:
+        if self._has_warned:
             return
         for key in keys:
             for other, others in self._written.get(key, ()):

@@ -100,8 +100,8 @@ class LogReport(IntervalExtension):
         super().__init__(trigger)
         self._keys = [keys] if isinstance(keys, str) else None if keys is None else list(keys)
         self._postprocess = postprocess
-        self._filename = None if filename is None else _check_filename(filename)
-        self._default_filename = "log"
+        self._filename = "log" if filename is None else _check_filename(filename)
+        self._has_default_filename = filename is None
         self._sinks = None if sinks is None else _check_sinks(sinks)
         self._summary = DictSummary()
         self._shared = SharedSummary()
@@ -122,20 +122,20 @@ class LogReport(IntervalExtension):
     @property
     def filename(self) -> str:
         """Path of the JSON log relative to the run directory."""
-        return self._filename or self._default_filename
+        return self._filename
 
     @property
     def has_default_filename(self) -> bool:
         """Whether no file name was passed."""
-        return self._filename is None
+        return self._has_default_filename
 
     def set_default_filename(self, filename: str) -> None:
-        """Set the file name if none was passed.
+        """Set the file name of a LogReport to which none was passed.
 
         Args:
             filename: Path of the JSON log relative to the run directory.
         """
-        self._default_filename = filename
+        self._filename = filename
 
     @property
     def log(self) -> list[Row]:
@@ -148,7 +148,7 @@ class LogReport(IntervalExtension):
         """
         if self._run is None:
             raise RuntimeError("LogReport.log is not available before the extension is passed to a manager.")
-        rows = self._run.rows(self.filename)
+        rows = self._run.rows(self._filename)
         return [_make_row(event.values, event.epoch, event.step, event.elapsed_time) for event in rows]
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -214,7 +214,7 @@ class LogReport(IntervalExtension):
         # Other ranks may be in the middle of an iteration, unless the training has reached its end on all of them.
         if manager.stop_trigger and not self._has_failed:
             summary = self._shared.reduce(manager.world, summary)
-        if self._run is not None and manager.world.rank == 0 and not summary.is_empty:
+        if self._group is not None and manager.world.rank == 0 and not summary.is_empty:
             self._log_row(manager, summary.compute_mean())
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class LogReport(IntervalExtension):
         measured = [key for key in observation if key in manager.measured_keys]
         if is_due:
             measured = [key for key in measured if key in self._summary]
-        covered = self._group.claim(measured, manager.iteration, self.filename, self._receivers)
+        covered = self._group.claim(measured, manager.iteration, self._filename, self._receivers)
         self._points.update(measured)
         points = {key: to_number(key, observation[key]) for key in measured if key not in covered}
         if points:
@@ -249,7 +249,9 @@ class LogReport(IntervalExtension):
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         self._row_iteration = iteration
         if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
-            self._write(manager, means, epoch, elapsed_time)
+            has_points = self._points or self._group is None or self._group.is_shared
+            measured = self._mark_points(manager, means) if has_points else None
+            manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks, measured)
             if self._subscribers:
                 self._notify_subscribers(_make_row(means, epoch, iteration, elapsed_time))
             return
@@ -257,27 +259,27 @@ class LogReport(IntervalExtension):
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
-        self._write(
-            manager,
-            {key: value for key, value in row.items() if key not in _PROGRESS_KEYS},
-            to_progress("epoch", row.get("epoch")),
-            to_progress("elapsed_time", row.get("elapsed_time")),
-        )
+        values = {key: value for key, value in row.items() if key not in _PROGRESS_KEYS}
+        changed_epoch, changed_time = (to_progress(key, row.get(key)) for key in ("epoch", "elapsed_time"))
+        measured = self._mark_points(manager, values)
+        manager.run.log_row(values, iteration, changed_epoch, changed_time, self._filename, self._sinks, measured)
         self._notify_subscribers(row)
 
-    def _write(
-        self, manager: Manager, values: dict[str, Number], epoch: Number | None, elapsed_time: Number | None
-    ) -> None:
-        """Write a row to the run. Keys whose data points were written before are marked."""
-        assert self._group is not None
-        step, points, filename = manager.iteration, self._points, self.filename
-        covered = self._group.claim(values.keys() - points, step, filename, self._receivers)
-        if covered:
+    def _mark_points(self, manager: Manager, values: Mapping[str, Number]) -> list[str] | None:
+        """Return the keys of a row whose data points are events of their own; None if there are none."""
+        points, group = self._points, self._group
+        assert group is not None
+        if group.is_shared:
+            unwritten = [key for key in values if key not in points]
+            covered = group.claim(unwritten, manager.iteration, self._filename, self._receivers)
             points.update(manager.measured_keys.intersection(covered))
-            self._group.warn(values.keys() - points, filename, self._receivers)
-        measured = [key for key in values if key in points] if points else None
+            if covered:
+                group.warn([key for key in unwritten if key not in points], self._filename, self._receivers)
+        if not points:
+            return None
+        measured = [key for key in values if key in points]
         points.clear()
-        manager.run.log_row(values, step, epoch, elapsed_time, filename, self._sinks, measured or None)
+        return measured or None
 
     def _notify_subscribers(self, row: Row) -> None:
         for subscriber in self._subscribers:

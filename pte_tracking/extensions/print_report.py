@@ -86,6 +86,10 @@ class PrintReport(IntervalExtension):
         if log_report := self._owned_log_report():
             log_report.on_error(manager, exc, tb)
 
+    def check(self, manager: Manager) -> None:
+        if log_report := self._owned_log_report():
+            log_report.check(manager)
+
     def initialize(self, manager: Manager) -> None:
         if log_report := self._owned_log_report():
             log_report.initialize(manager)

@@ -119,6 +119,8 @@ class TrainingSnapshot(SnapshotExtension):
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
+        if self.keep_best is not None:
+            manager.run.set_ranking(self.keep_best.key, self.keep_best.mode)
         if manager.world.rank == 0:
             # Register snapshots published just before a crash.
             register_unlisted(manager.run, self.template)

@@ -25,39 +25,49 @@ class Collector(Protocol):
 class Frame:
     """Block in which a reporter is current.
 
+    Args:
+        reporter: The reporter; None for a block that is not open yet.
+        observation: Dictionary that receives the values.
+        owner: Object that identifies who opened the block.
+        outer: Enclosing block.
+
     Attributes:
         reporter: The reporter. None after the block.
         observation: Dictionary that receives the values.
-        owner: Object that opened the block.
+        owner: Object that identifies who opened the block.
         outer: Enclosing block.
-        left: Reporter of the manager whose iteration this block was, after the block.
+        training: Reporter of the manager to whose iterations the block belongs; None for other blocks.
     """
 
-    __slots__ = ("left", "observation", "outer", "owner", "reporter")
+    __slots__ = ("observation", "outer", "owner", "reporter", "training")
 
-    def __init__(self, reporter: Collector, observation: Observation, owner: object, outer: Frame | None) -> None:
-        self.reporter: Collector | None = reporter
+    def __init__(
+        self, reporter: Collector | None, observation: Observation, owner: object, outer: Frame | None
+    ) -> None:
+        self.reporter = reporter
         self.observation = observation
-        self.owner: object = owner
+        self.owner = owner
         self.outer = outer
-        self.left: weakref.ref[Collector] | None = None
+        self.training: weakref.ref[Collector] | None = None
 
     def close(self) -> None:
         # Tasks may keep the block for a long time, which must not keep the models alive.
-        self.reporter = self.owner = None
+        self.reporter = None
         self.observation = {}
 
 
 current: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("pte_tracking_reporter", default=None)
 
 
-def enter_block(reporter: Collector, observation: Observation, owner: object) -> Frame:
-    outer = current.get()
-    while outer is not None and outer.reporter is None:
-        outer = outer.outer
-    frame = Frame(reporter, observation, owner, outer)
-    current.set(frame)
-    return frame
+def enter_block(reporter: Collector, observation: Observation, owner: object) -> None:
+    """Make a reporter current.
+
+    Args:
+        reporter: The reporter.
+        observation: Dictionary that receives the values.
+        owner: Object that identifies who opens the block.
+    """
+    current.set(Frame(reporter, observation, owner, _find_open(current.get())))
 
 
 def leave_block(owner: object) -> None:
@@ -68,17 +78,22 @@ def leave_block(owner: object) -> None:
     if frame is None:  # The block was entered in another context.
         return
     while top is not None and top is not frame.outer:
-        outer = top.outer
         top.close()
-        top = outer
+        top = top.outer
     current.set(frame.outer)
+
+
+def _find_open(frame: Frame | None) -> Frame | None:
+    while frame is not None and frame.reporter is None:
+        frame = frame.outer
+    return frame
 
 
 class IterationReports:
     """Makes the reporter of a manager current in each iteration, and finds values that belong to no iteration.
 
-    Values that other threads report in an iteration are kept apart until :meth:`collect`, because extensions iterate
-    over the observation.
+    One block serves all iterations. Between them it is closed. Values that other threads report in an iteration are
+    kept apart until :meth:`collect`, because extensions iterate over the observation.
 
     Args:
         reporter: The reporter.
@@ -86,13 +101,14 @@ class IterationReports:
         warns: Whether to log a warning for values that are reported outside an iteration.
 
     Attributes:
-        frame: Block of the current iteration; None between iterations.
+        frame: Block of the iterations.
     """
 
     def __init__(self, reporter: Collector, is_running: Callable[[], bool], warns: bool) -> None:
-        self.frame: Frame | None = None
-        self.is_running = is_running
         self._reporter = weakref.ref(reporter)
+        self.frame = Frame(None, {}, self._reporter, None)
+        self.frame.training = self._reporter
+        self.is_running = is_running
         self._from_threads: Observation = {}
         self._warnings = _lost.LostValues(is_enabled=warns)
         self._has_started = False
@@ -106,39 +122,41 @@ class IterationReports:
             reporter: The reporter.
             observation: Dictionary that receives the values.
         """
-        self.frame = enter_block(reporter, observation, self)
+        frame, outer = self.frame, current.get()
+        if outer is not frame:
+            frame.outer = _find_open(outer)
+            current.set(frame)
+        frame.observation = observation
+        frame.reporter = reporter
         self._has_started = True
 
     def collect(self) -> None:
         """Add the values that other threads have reported to the observation."""
-        frame, values = self.frame, self._from_threads
-        while values and frame is not None:
+        values = self._from_threads
+        while values:
             key, value = values.popitem()
-            frame.observation[key] = value
+            self.frame.observation[key] = value
 
     def leave(self) -> None:
         """End the iteration."""
-        frame, self.frame = self.frame, None
-        leave_block(self)
-        if frame is None:
-            return
-        frame.close()
-        frame.left = self._reporter
-        if current.get() is None:
-            current.set(frame)  # Later reports in this context belong to this training.
+        frame = self.frame
+        if current.get() is not frame:
+            leave_block(frame.owner)
+        frame.reporter = None
+        frame.observation = {}
+        if frame.outer is not None:
+            current.set(frame.outer)
         while self._from_threads:
             self._warnings.warn(self._from_threads.popitem()[0], _lost.TOO_LATE)
 
     def abandon(self) -> None:
         """Close the block of the iteration in a forked child, where nothing is recorded."""
-        if self.frame is not None:
-            self.frame.close()
-            self.frame = None
+        self.frame.close()
 
     def add_from_thread(self, values: Mapping[str, Any], observer: object) -> None:
         """Add values that were reported outside the context of the iteration."""
         reporter = self._reporter()
-        if self.frame is None:
+        if self.frame.reporter is None:
             self.lose(values, observer)
         elif reporter is not None:
             reporter.add(values, observer, self._from_threads)
@@ -158,7 +176,7 @@ def find_trainings(frame: Frame | None) -> list[IterationReports]:
     Args:
         frame: Last block of this context.
     """
-    reporter = frame.left() if frame is not None and frame.left is not None else None
+    reporter = frame.training() if frame is not None and frame.training is not None else None
     if reporter is not None and reporter.iterations is not None:
         return [reporter.iterations]
     trainings: list[IterationReports] = list(_lost.trainings)

@@ -63,7 +63,7 @@ class Reporter:
             if frame.reporter is self:
                 return frame
             frame = frame.outer
-        return self.iterations.frame if self.iterations else None
+        return self.iterations.frame if self.iterations and self.iterations.frame.reporter is self else None
 
     def __enter__(self) -> Reporter:
         enter_block(self, self._observation, self)

@@ -32,18 +32,10 @@ from pte_tracking._store.files import file_md5, safe_file_name, sync_directory
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
-from pte_tracking.sinks._contract import (
-    UNLIMITED,
-    Connection,
-    Limits,
-    Location,
-    PostponedEventsError,
-    RejectedEventError,
-    RunView,
-    Sink,
-    SinkClosedError,
-)
+from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
+from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
+from pte_tracking.sinks._limits import UNLIMITED, Limits
 from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, get_sink, installed_sinks
 
 __all__ = [

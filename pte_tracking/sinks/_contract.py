@@ -8,93 +8,13 @@ all backends: queueing, retries, cursors, key mapping, batch sizes, and rewinds 
 from __future__ import annotations
 
 import dataclasses
-import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pte_tracking._store.events import AnyEvent, Rewound, Status
-
-#: Limit that is never reached.
-UNLIMITED = sys.maxsize
-
-
-class RejectedEventError(Exception):
-    """Raised by :meth:`Connection.write` when a backend can never store an event.
-
-    The event is skipped and logged. The other events of the batch are delivered.
-
-    Args:
-        seq: Sequence number of the event.
-        reason: Explanation for the log.
-
-    Attributes:
-        seq: Sequence number of the event.
-        reason: Explanation for the log.
-
-    Example:
-        >>> from pte_tracking.sinks import RejectedEventError
-        >>> raise RejectedEventError(7, "The image is damaged.")
-        Traceback (most recent call last):
-        pte_tracking.sinks._contract.RejectedEventError: (7, 'The image is damaged.')
-    """
-
-    def __init__(self, seq: int, reason: str) -> None:
-        super().__init__(seq, reason)
-        self.seq = seq
-        self.reason = reason
-
-
-class PostponedEventsError(Exception):
-    """Raised by :meth:`Connection.write` when files of some events cannot be stored now, and all other events were.
-
-    The postponed events count as pending. Each of them is delivered again later, in a batch of its own, while other
-    events are delivered. Until then, later events that have a file or a text wait, too.
-
-    Args:
-        reasons: Explanations for the log by sequence number. The events are neither metrics nor tags.
-
-    Attributes:
-        reasons: Explanations for the log by sequence number.
-
-    Example:
-        >>> from pte_tracking.sinks import PostponedEventsError
-        >>> raise PostponedEventsError({7: "The artifact store is not reachable."})
-        Traceback (most recent call last):
-        pte_tracking.sinks._contract.PostponedEventsError: {7: 'The artifact store is not reachable.'}
-    """
-
-    def __init__(self, reasons: Mapping[int, str]) -> None:
-        super().__init__(reasons)
-        self.reasons = dict(reasons)
-
-
-class SinkClosedError(Exception):
-    """Raised when a backend does not accept events of the run any more.
-
-    A typical cause is a run that was deleted in the backend. The message is logged once, and the delivery stops until
-    the next start of the run or ``pte-tracking sync``. Until then, the events count as pending.
-
-    Args:
-        reason: Explanation for the log, with a remedy.
-        is_lost: Whether the backend has nothing of the run any more, for example because its database was replaced.
-            ``pte-tracking sync`` then delivers all events again. Defaults to False.
-
-    Attributes:
-        is_lost: Whether the backend has nothing of the run any more.
-
-    Example:
-        >>> from pte_tracking.sinks import SinkClosedError
-        >>> raise SinkClosedError("The run was deleted.")
-        Traceback (most recent call last):
-        pte_tracking.sinks._contract.SinkClosedError: The run was deleted.
-    """
-
-    def __init__(self, reason: str = "", *, is_lost: bool = False) -> None:
-        super().__init__(reason)
-        self.is_lost = is_lost
+from pte_tracking.sinks._limits import Limits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,52 +35,6 @@ class Location:
     run_id: str | None = None
     url: str | None = None
     command: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    r"""Limits of a backend.
-
-    The core maps keys and splits batches accordingly before a sink receives events.
-
-    Attributes:
-        key_characters: Regular expression that matches one allowed character of a key. Defaults to None: all characters
-            are allowed.
-        key_length: Maximum number of characters in a key. Defaults to None: unlimited.
-        key_is_path: Whether keys must be normalized POSIX paths: relative, without empty, ``.`` or ``..`` parts.
-            Defaults to False.
-        key_is_file: Whether no key can be a directory of another one, because each is the name of a file. Defaults to
-            False.
-        batch_values: Maximum number of metric values in one batch. A row with more values is split. Defaults to 1000.
-            Use :data:`UNLIMITED` for no limit.
-        batch_events: Maximum number of events in one batch. Defaults to 1000.
-        separate_logs: Whether the backend stores the rows of each log separately, and not data points. If False (the
-            default), a key that several logs report at the same step is delivered once, and a value that is measured
-            within the interval of a row is delivered at its own step. If True, rows contain its mean instead.
-        shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
-            ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
-            event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
-            ``dataset/<context>/<name>``. Defaults to (): a name may have several kinds.
-        reserved_names: Names that the backend itself uses. Events of the kinds in ``shared_names`` are renamed in the
-            same way. Defaults to an empty set.
-
-    Example:
-        >>> import re
-        >>> from pte_tracking.sinks import Limits
-        >>> limits = Limits(key_characters=re.compile(r"[\w./-]"), key_length=250)
-        >>> limits.batch_values
-        1000
-    """
-
-    key_characters: re.Pattern[str] | None = None
-    key_length: int | None = None
-    key_is_path: bool = False
-    key_is_file: bool = False
-    batch_values: int = 1000
-    batch_events: int = 1000
-    separate_logs: bool = False
-    shared_names: tuple[str, ...] = ()
-    reserved_names: frozenset[str] = frozenset()
 
 
 class RunView(Protocol):

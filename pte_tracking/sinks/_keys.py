@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Container, Iterator
 
-from pte_tracking.sinks._contract import Limits
+from pte_tracking.sinks._limits import Limits
 
 
 def map_key(key: str, limits: Limits, taken: Container[str] = ()) -> str:

@@ -13,6 +13,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.cursor import Cursor
@@ -260,3 +261,18 @@ def test_status_that_another_program_changed_is_repaired(mlflow_store: str, tmp_
     client.set_terminated(result.info.run_id, "KILLED")
     assert sync(recorded.directory) == []
     assert client.get_run(result.info.run_id).info.status == "FINISHED"
+
+
+def test_store_replaced_while_it_is_open_receives_run_again(mlflow_store: str, tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store))
+    recorded.log(1, {"loss": 1.0})
+    recorded.deliver()
+    (tmp_path / "mlflow" / "mlflow.db").unlink()
+    recorded.log(2, {"loss": 2.0})
+    with pytest.raises(MlflowException, match="readonly"):
+        recorded.deliver()
+    recorded.crash()
+    recorded.end()
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db")) as database:
+        assert database.execute("SELECT value, step FROM metrics").fetchall() == [(1.0, 1), (2.0, 2)]
+        assert database.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]

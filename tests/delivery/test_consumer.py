@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor, cursor_path
+from pte_tracking._delivery.process import deliver
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events, journal_reader
 from pte_tracking._store.events import Metrics, Status
@@ -357,6 +358,18 @@ def test_lost_run_is_delivered_again_from_first_event(
     probe.control()
     recording.finish()
     assert probe.points() == [("a", 1, 1.0)]
+
+
+def test_run_lost_before_its_end_is_delivered_again_by_loop(recording: Recording, probe: Probe) -> None:
+    recording.row(1, {"a": 1.0})
+    recording.deliver()
+    recording._consumer = None
+    for file in probe.folder.glob("*.jsonl"):
+        file.unlink()
+    probe.control(lost_once="the database is new")
+    deliver(recording.directory, lambda idle_seconds: idle_seconds > 30)
+    assert probe.points() == [("a", 1, 1.0)]
+    assert backlog(recording.directory, recording.manifest) == []
 
 
 def test_backend_that_stays_lost_closes_sink(recording: Recording, probe: Probe) -> None:

@@ -65,6 +65,10 @@ def read_events(out: Path) -> list[Metrics]:
     return [event for event, _ in read_effective(out / "journal.jsonl") if isinstance(event, Metrics)]
 
 
+def read_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # -- measured values ---------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +200,7 @@ def test_log_reports_at_a_common_step_deliver_the_value_of_the_first_registered(
     train(tmp_path, *reports, report=lambda done: {"x": float(done), "y": float(done)})
     expected = [(step, {5: 3.0, 10: 8.0}.get(step, float(step))) for step in range(1, 11)]
     assert read_points(tmp_path) == {"x": expected, "y": expected}
-    (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    (message,) = read_warnings(caplog)
     assert "of 'log' and 'log_1', log 'x' at step 5" in message
     assert "LogReport(sinks=[...])" in message
 
@@ -205,7 +209,7 @@ def test_log_reports_with_different_sinks_do_not_warn(tmp_path: Path, caplog: py
     train(tmp_path / "a", LogReport(trigger=(5, "iteration")), LogReport(trigger=(1, "iteration"), sinks=["json"]))
     train(tmp_path / "b", LogReport(), LogReport(trigger=(1, "iteration")), sinks=["json"])
     assert read_points(tmp_path / "a") == {"x": [(5, 3.0), (10, 8.0)]}
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not read_warnings(caplog)
 
 
 def test_explicit_values_of_one_key_and_step_are_all_delivered(tmp_path: Path) -> None:

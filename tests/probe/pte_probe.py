@@ -33,7 +33,7 @@ class ProbeSink(Sink):
     """Sink that writes ``<folder>/<version>.jsonl``, of which the last version counts, and ``<folder>/notes.jsonl``.
 
     It reads ``<folder>/control.json``: ``{"fail": message, "hang": seconds, "bad": [seq, ...], "later": [seq, ...],
-    "closed": reason, "lost": reason, "refuse": reason}``. It stops hanging when the file changes.
+    "closed": reason, "lost": reason, "lost_once": reason, "refuse": reason}``. It stops hanging when the file changes.
     """
 
     name: ClassVar[str] = "probe"
@@ -145,6 +145,9 @@ class ProbeConnection:
         deadline = time.monotonic() + control.get("hang", 0)
         while time.monotonic() < deadline and self._control() == control:
             time.sleep(0.05)
+        if "lost_once" in control:
+            (self._folder / "control.json").unlink()
+            raise SinkClosedError(control["lost_once"], is_lost=True)
         if "lost" in control:
             raise SinkClosedError(control["lost"], is_lost=True)
         if "closed" in control:

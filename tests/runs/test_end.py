@@ -118,6 +118,14 @@ def test_script_with_run_in_a_function_sets_status(tmp_path: Path, end: str, sta
     assert read_status(tmp_path / "run") == status
 
 
+@pytest.mark.parametrize(("returned", "status"), [("None", "FINISHED"), ("0", "FINISHED"), ("1", "FAILED")])
+def test_script_that_exits_with_the_result_of_main_sets_status(tmp_path: Path, returned: str, status: str) -> None:
+    script = f"import sys\nimport pte_tracking as pte\ndef main():\n    {{}}\n    return {returned}\nsys.exit(main())"
+    # The module keeps the run until the interpreter ends.
+    run_script(tmp_path, script.format("global run\n    run = pte.Run('run')\n    run.log_metrics({'a': 1.0}, 1)"))
+    assert read_status(tmp_path / "run") == status
+
+
 @pytest.mark.parametrize("command", [["-c", BEGIN + "end(1)"], ["-m", "script"], ["-c", "import script"]])
 def test_started_in_another_way_sets_status(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "script.py").write_text(BEGIN + "end(1)")

@@ -60,7 +60,7 @@ def test_resume_damaged_snapshot_is_skipped_with_warning(
     messages = [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
     assert "snapshot_iter_5" in messages[0]
     assert "snapshot_iter_4: file not found" in messages[1]
-    assert "resuming from" in messages[2]
+    assert "using" in messages[2]
     assert "snapshot_iter_3" in messages[2]
 
 

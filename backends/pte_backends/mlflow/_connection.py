@@ -90,12 +90,12 @@ class MLflowConnection:
         self._target = target
         self._run = run
         self._state = msgspec.convert(dict(state), MLflowState)
-        uri = _tracking_uri.resolve(target.tracking_uri)
+        uri = _tracking_uri.restore_credentials(_tracking_uri.resolve(target.tracking_uri))
         with (
             artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
-            _store_lock.exclusive_creation(uri),
+            _store_lock.open_store(uri) as store_uri,
         ):
-            self._client = MlflowClient(_tracking_uri.restore_credentials(uri))
+            self._client = MlflowClient(store_uri)
         with _errors.translate_auth_errors(self._client.tracking_uri):
             mlflow_run = _find_run.find_or_create_run(self._client, target, run, self._state.run_id)
             self._apply_name(mlflow_run)

@@ -1,17 +1,22 @@
-"""Lock for the creation of a local store."""
+"""Creation and replacement of a local SQLite store."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+#: Device and inode of each file that a store had in this process. None while MLflow opens it.
+_files: dict[str, list[tuple[int, int] | None]] = {}
+_files_lock = threading.Lock()
+
 
 @contextlib.contextmanager
-def exclusive_creation(uri: str) -> Iterator[None]:
+def open_store(uri: str) -> Iterator[str]:
     """Exclude other processes while a SQLite store is opened or created.
 
     MLflow creates a store in several steps. Two processes that do so at the same time, such as the first runs of a
@@ -20,17 +25,44 @@ def exclusive_creation(uri: str) -> Iterator[None]:
 
     Args:
         uri: Tracking URI. A URI that is not a SQLite file is not locked.
+
+    Yields:
+        The URI to open. MLflow keeps a store open for the life of the process. If its file was deleted or replaced
+        meanwhile, the store refuses every write. A repeated slash in the path makes MLflow open the new file.
     """
-    scheme, _, path = uri.partition(":///")
-    descriptor = _open_directory(Path(unquote(path)).parent) if scheme.startswith("sqlite") and path else None
+    path = _store_path(uri)
+    if path is None:
+        yield uri
+        return
+    descriptor = _open_directory(path.parent)
     try:
         if descriptor is not None:
             with contextlib.suppress(OSError):  # Some network file systems do not support locks.
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        with _files_lock:
+            files = _files.setdefault(uri, [])
+            if not files or files[-1] != _identify(path):
+                files.append(None)
+            number = len(files)
+        yield uri.replace(":///", ":///" + "/" * (number - 1), 1)
+        with _files_lock:
+            files[number - 1] = _identify(path)
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _store_path(uri: str) -> Path | None:
+    scheme, _, path = uri.partition(":///")
+    return Path(unquote(path)) if scheme.startswith("sqlite") and path else None
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # MLflow creates the file.
+    return status.st_dev, status.st_ino
 
 
 def _open_directory(directory: Path) -> int | None:

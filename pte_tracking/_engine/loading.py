@@ -1,0 +1,220 @@
+"""Load a snapshot for evaluation or export, without a training."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, SupportsIndex, cast
+
+import msgspec
+from torch import nn
+
+from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._distributed.sharding import is_sharded
+from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._distributed.wrappers import unwrap
+from pte_tracking._engine.construction import stateful_by_name
+from pte_tracking._snapshots.compatibility import check_compatible, check_format
+from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._snapshots.retention import BestPolicy
+from pte_tracking._snapshots.selection import (
+    Candidate,
+    SelectedSnapshot,
+    fetch,
+    first_intact,
+    is_uri,
+    list_metrics,
+    load_candidate,
+    rank_checkpoints,
+)
+from pte_tracking._snapshots.shards import reshard
+from pte_tracking._store.checkpoint_files import checkpoint_digest
+from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.layout import MANIFEST
+from pte_tracking._store.manifest import Manifest
+
+
+class LoadedCheckpoint(Checkpoint, frozen=True):
+    """Checkpoint of a loaded snapshot.
+
+    Attributes:
+        state: Complete state of the snapshot, with its tensors on the CPU, as :meth:`ExtensionsManager.state_dict`
+            returns it.
+    """
+
+    state: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"LoadedCheckpoint(path={self.path!r}, step={self.step}, epoch={self.epoch}, values={self.values})"
+
+
+def load(
+    run_dir: str | os.PathLike[str],
+    source: str | os.PathLike[str] | SupportsIndex = "latest",
+    *,
+    models: Any = None,
+    optimizers: Any = None,
+    state_objects: Any = None,
+    best: tuple[str, str] | None = None,
+) -> LoadedCheckpoint:
+    """Load a snapshot for evaluation or export. The run may be training, and nothing in its directory changes.
+
+    The snapshot is verified, and read with torch's safe loader. In a distributed program, each process calls this
+    function on its own; with sharded models, all processes call it.
+
+    Args:
+        run_dir: Run directory.
+        source: ``"latest"`` for the newest intact snapshot, ``"best"`` for the best one, a step, a path, or the URI of
+            a tracked checkpoint such as ``"runs:/<run id>"`` or ``"models:/<model id>"`` for MLflow. A relative path
+            may start in the run directory. Defaults to ``"latest"``.
+        models: A module, or modules by name, whose weights are loaded. The snapshot may contain others. A single
+            module gets the weights of the only model in the snapshot, or of ``"main"``. Defaults to none.
+        optimizers: An optimizer, or optimizers by name. Defaults to none.
+        state_objects: Other objects by name, such as an average of the weights. Defaults to none.
+        best: Metric for ``"best"`` and ``"min"`` or ``"max"``. Defaults to that of ``snapshot(keep_best=...)`` in the
+            training.
+
+    Returns:
+        The checkpoint, with ``path``, ``step``, ``epoch``, ``values``, and the complete ``state``.
+
+    Raises:
+        RunNotFoundError: If the directory contains no run.
+        SnapshotError: If the snapshot is damaged or not a snapshot.
+        LookupError: If there is no such snapshot. The message lists the steps or the metrics.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the snapshot does not contain a named object, or the weights do not fit. Nothing is loaded.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import extensions
+        >>> out_dir = tempfile.mkdtemp()
+        >>> snapshot = extensions.snapshot(keep_best=("loss", "min", 1))
+        >>> manager = pte.ExtensionsManager(torch.nn.Linear(1, 1), 3, [snapshot], out_dir=out_dir)
+        >>> for loss in manager.batches([0.5]):
+        ...     with manager.run_iteration():
+        ...         pte.report({"loss": abs(manager.epoch - 1)})
+        >>> model = torch.nn.Linear(1, 1)
+        >>> checkpoint = pte.load(out_dir, "best", models=model)
+        >>> checkpoint.step, checkpoint.values["loss"]
+        (2, 0.0)
+    """
+    given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
+    objects = {part: {} if value is None else stateful_by_name(part, value) for part, value in given.items()}
+    objects["models"] = {name: unwrap(model) for name, model in objects["models"].items()}
+    single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
+    directory = Path(os.path.realpath(run_dir))
+    selected, checkpoint = _select(directory, source, None if best is None else BestPolicy.parse((*best, 1)))
+    try:
+        _restore(selected, objects, single_parts)
+        return _as_loaded(selected, checkpoint)
+    finally:
+        selected.clean_up()
+
+
+def _select(
+    directory: Path, source: str | os.PathLike[str] | SupportsIndex, best: BestPolicy | None
+) -> tuple[SelectedSnapshot, Checkpoint | None]:
+    """Select, verify, and read a snapshot. Return its checkpoint too, if it is registered in the run."""
+    call = f"load({source!r})"
+    if isinstance(source, str) and is_uri(source):
+        manifest = Manifest.load(directory) if (directory / MANIFEST).exists() else None
+        sinks = [build_sink(entry) for entry in manifest.sinks] if manifest else []
+        return load_candidate(fetch(source, sinks, None, "load")), None
+    if isinstance(source, str | os.PathLike) and source not in ("latest", "best"):
+        return _select_path(directory, Path(source))
+    manifest, checkpoints = Manifest.load(directory), list_checkpoints(directory)
+    if not checkpoints:
+        raise LookupError(f"{call}: the run in {str(directory)!r} has no snapshot.")
+    if source == "latest":
+        ranked = checkpoints[::-1]
+    elif source == "best":
+        ranked = rank_checkpoints(checkpoints, best or _recorded_ranking(manifest, checkpoints, call), call)
+    else:
+        checkpoint = _at_step(checkpoints, source, call)
+        return load_candidate(Candidate(directory / checkpoint.path, checkpoint.sha256)), checkpoint
+    by_path = {directory / checkpoint.path: checkpoint for checkpoint in ranked}
+    selected = first_intact([Candidate(path, item.sha256) for path, item in by_path.items()], call="load")
+    if selected is None:
+        raise SnapshotError(directory / ranked[0].path, "damaged or missing, and no other snapshot can be used")
+    return selected, by_path[selected.path]
+
+
+def _select_path(directory: Path, path: Path) -> tuple[SelectedSnapshot, Checkpoint | None]:
+    whole = directory / path if (directory / path).exists() else Path(os.path.abspath(path))
+    matching = [item for item in list_checkpoints(directory) if directory / item.path == whole]
+    checkpoint = matching[-1] if matching else None
+    return load_candidate(Candidate(whole, None if checkpoint is None else checkpoint.sha256)), checkpoint
+
+
+def _at_step(checkpoints: Sequence[Checkpoint], source: object, call: str) -> Checkpoint:
+    if isinstance(source, bool) or not hasattr(source, "__index__"):
+        raise TypeError(f"source: expected 'latest', 'best', a step, a path, or a URI, got {source!r}")
+    step = operator.index(cast(SupportsIndex, source))
+    found = [checkpoint for checkpoint in checkpoints if checkpoint.step == step]
+    if not found:
+        steps = ", ".join(map(str, sorted({checkpoint.step for checkpoint in checkpoints})))
+        raise LookupError(f"{call}: the run has no snapshot of step {step}. Steps with a snapshot: {steps}.")
+    return found[-1]
+
+
+def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], call: str) -> BestPolicy:
+    if manifest.ranking is None:
+        raise ValueError(
+            f"{call}: the training ranked no snapshots. Pass best=('val/loss', 'min') with one of its metrics: "
+            f"{list_metrics(checkpoints)}."
+        )
+    return BestPolicy(*manifest.ranking, 1)
+
+
+def _restore(selected: SelectedSnapshot, objects: dict[str, dict[str, Any]], single_parts: Set[str]) -> None:
+    """Load the state of objects, after all of them were checked."""
+    state = selected.state
+    check_format(state)
+    states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}
+    models = {name: model for name, model in objects["models"].items() if isinstance(model, nn.Module)}
+    check_compatible(models, objects["optimizers"], states)
+    tensors = (tensor for model in models.values() for tensor in model.state_dict().values())
+    world = World.current() if any(map(is_sharded, tensors)) else SINGLE_PROCESS
+    world.join()
+    fitted = reshard(states, selected.path, objects, world)
+    for part, by_name in objects.items():
+        for name, item in by_name.items():
+            item.load_state_dict(fitted[part][name])
+
+
+def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
+    """Return the saved state of each object by its name."""
+    names = {name: name for name in objects}
+    if is_single and "main" not in saved and len(saved) == 1:
+        names = dict(zip(objects, saved, strict=True))
+    missing = [name for name in names.values() if name not in saved]
+    if missing:
+        raise ValueError(
+            f"{part}: the snapshot does not contain {', '.join(map(repr, missing))}. It contains "
+            f"{', '.join(map(repr, saved)) or 'none'}, and {', '.join(map(repr, objects))} was passed. Pass the "
+            "objects by these names."
+        )
+    return {name: saved[saved_name] for name, saved_name in names.items()}
+
+
+def _as_loaded(selected: SelectedSnapshot, checkpoint: Checkpoint | None) -> LoadedCheckpoint:
+    state = selected.state
+    if checkpoint is None:
+        digest, manager = checkpoint_digest(selected.path), state["manager"]
+        length = manager["iters_per_epoch"]
+        checkpoint = Checkpoint(
+            seq=0,
+            time=0.0,
+            path=selected.path.name,
+            step=manager["iteration"],
+            sha256=digest.sha256,
+            size=digest.size,
+            epoch=manager["iteration"] / length if length else None,
+            values=dict(state.get("values") or {}),
+        )
+    return LoadedCheckpoint(**msgspec.structs.asdict(checkpoint), state=state)
