@@ -8,6 +8,7 @@ from typing import Protocol
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.summary import read_params
 from pte_tracking._store.events import Checkpoint, Scalar
+from pte_tracking._store.layout import JOURNAL
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_DIFFERENCES = 5
@@ -73,6 +74,8 @@ def log_restart(run: Run) -> None:
 
 
 def _differing_params(run: Run) -> list[str]:
+    if not (run.directory / JOURNAL).exists():  # a snapshot from elsewhere, whose journal is not copied yet
+        return []
     recorded, current = read_params(run.directory), run.params
     names = [name for name in (recorded | current) if name in current and recorded.get(name) != current[name]]
     described = [f"{name} was {_describe(recorded, name)} and is {_describe(current, name)}" for name in names]

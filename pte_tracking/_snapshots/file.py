@@ -7,6 +7,8 @@ A sharded snapshot is a directory. This module reads the part of it that is not 
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -23,9 +25,15 @@ from pte_tracking._store.checkpoint_files import (
     FileDigest,
     delete_checkpoint,
     digest_file,
+    find_expansion,
     verify_snapshot,
 )
 from pte_tracking._store.files import sync_directory, sync_file
+
+#: What torch's safe loader refuses, such as "GLOBAL io.open".
+_UNSUPPORTED = re.compile(r"(GLOBAL [\w.]+)")
+#: End of the pickle instruction that names the class.
+_BYTE_ARRAY = b"\nbytearray\n"
 
 
 def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
@@ -135,20 +143,35 @@ def is_snapshot(path: Path) -> bool:
 def _read(path: Path, mmap: bool) -> dict[str, Any]:
     state_file = path / STATE_FILE if path.is_dir() else path
     try:
-        is_program = _is_program(state_file)
-        state = None if is_program else torch.load(state_file, map_location="cpu", weights_only=True, mmap=mmap)
+        problem = _find_problem(state_file)
+        state = None if problem else torch.load(state_file, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        # The message of torch explains how to load the file without protection. It is not repeated.
+        match = _UNSUPPORTED.search(str(error))
+        found = f": {match[1]}" if match else ""
+        raise SnapshotError(
+            path, f"not loaded, because it contains more than tensors and plain values{found}. Use another snapshot."
+        ) from None
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(
             path, f"not loaded, because it is not a snapshot or contains more than tensors and plain values: {reason}"
         ) from error
-    if is_program:
-        raise SnapshotError(path, "not loaded, because it is a TorchScript program")
+    if problem:
+        raise SnapshotError(path, problem)
     if not isinstance(state, dict):
         raise SnapshotError(path, f"not a snapshot: it contains a {type(state).__name__} instead of a dictionary")
     return state
 
 
-def _is_program(path: Path) -> bool:
+def _find_problem(path: Path) -> str | None:
+    """Return why a file must not be loaded, or None. Its tensors are not read."""
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return "not loaded, because it is a TorchScript program"
+        if problem := find_expansion(archive, path.stat().st_size):
+            return problem
+        # torch's safe loader would create a byte array of any size that the file names.
+        pickles = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        has_buffer = any(_BYTE_ARRAY in content for content in pickles)
+    return "not loaded, because it contains more than tensors and plain values: bytearray" if has_buffer else None

@@ -184,6 +184,25 @@ def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) 
         return str(error)
 
 
+def find_expansion(archive: zipfile.ZipFile, size: int) -> str | None:
+    """Return why an archive would unpack to more than its own size, or None. Nothing is unpacked.
+
+    Snapshots are not compressed, and their members do not overlap.
+
+    Args:
+        archive: The archive.
+        size: Size of its file in bytes.
+    """
+    members = archive.infolist()
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            return f"not loaded, because the member {member.filename!r} is compressed, which no snapshot is"
+    total = sum(member.file_size for member in members)
+    if total > size:
+        return f"not loaded, because the members claim {total} bytes in a file of {size} bytes"
+    return None
+
+
 def _verify_directory(directory: Path, rank: int, size: int) -> str | None:
     for name, expected in itertools.islice(read_index(directory).files.items(), rank, None, size):
         actual = digest_file(directory / name)
@@ -197,6 +216,8 @@ def _verify_zip(path: Path) -> str | None:
         return "file not found"
     try:
         with zipfile.ZipFile(path) as archive:
+            if problem := find_expansion(archive, path.stat().st_size):
+                return problem
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises many types of exceptions for damaged files
         return f"damaged or not a snapshot ({path.stat().st_size} bytes): {error}"

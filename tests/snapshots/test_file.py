@@ -1,6 +1,7 @@
 """Snapshot files are written atomically and verified before they are loaded."""
 
 import contextlib
+import copy
 import os
 import pickle
 import resource
@@ -105,6 +106,37 @@ class Evil:
         return os.system, ("touch executed",)
 
 
+class Inflated:
+    def __reduce__(self) -> Any:
+        return bytearray, (10**9,)
+
+
+def write_compressed(path: Path) -> None:
+    """Write a snapshot whose members are compressed."""
+    torch.save({"x": torch.zeros(100_000)}, path)
+    rewrite(path, zipfile.ZIP_DEFLATED)
+
+
+def rewrite(path: Path, compression: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def write_overlapping(path: Path) -> None:
+    """Write a snapshot whose directory names the same bytes many times."""
+    torch.save({"x": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        member = next(member for member in archive.infolist() if member.filename.endswith("data/0"))
+        for number in range(100):
+            repeated = copy.copy(member)
+            repeated.filename = f"more/{number}"
+            archive.filelist.append(repeated)
+        archive.writestr("end", b"")
+
+
 def write_evil_zip(path: Path) -> None:
     """Write a file in the format of torch whose pickle runs a command."""
     torch.save({"x": torch.ones(2)}, path)
@@ -127,6 +159,9 @@ FOREIGN_FILES = {
     ),
     "torch object file": (lambda path: torch.save({"x": Evil()}, path), "more than tensors and plain values"),
     "crafted torch file": (write_evil_zip, "more than tensors and plain values"),
+    "byte array": (lambda path: torch.save({"x": Inflated()}, path), "more than tensors and plain values: bytearray"),
+    "compressed": (write_compressed, "is compressed, which no snapshot is"),
+    "overlapping members": (write_overlapping, "members claim .* bytes in a file of"),
     "module": (lambda path: torch.save(torch.nn.Linear(2, 2), path), "more than tensors and plain values"),
     "zip archive": (lambda path: zipfile.ZipFile(path, "w").writestr("readme", "hello"), "not a snapshot"),
     "tensor": (lambda path: torch.save(torch.ones(3), path), "it contains a Tensor instead of a dictionary"),
@@ -143,6 +178,8 @@ def test_load_foreign_file_raises_and_executes_nothing(kind: str, path: Path, mo
             load(path)
         if load is file.load:
             assert caught.match(reason)
+        assert "weights_only" not in str(caught.value)
+        assert "can still be loaded" not in str(caught.value)
     assert not Path("executed").exists()
 
 

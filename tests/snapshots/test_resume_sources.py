@@ -54,6 +54,12 @@ def test_resume_relative_path_loads_that_snapshot(tmp_path: Path, monkeypatch: p
     assert resume_and_inspect(tmp_path / "result", Path("result") / "snapshot_iter_2") == (2, 2)
 
 
+def test_resume_snapshot_without_journal_into_new_directory_continues(tmp_path: Path) -> None:
+    run(make_manager(tmp_path / "first"), 3)
+    shutil.copy(tmp_path / "first/snapshot_iter_3", tmp_path / "snapshot_iter_3")
+    assert make_manager(tmp_path / "second").resume(tmp_path / "snapshot_iter_3").step == 3
+
+
 @pytest.mark.parametrize("damage_file", [damage, Path.unlink, lambda path: path.write_bytes(b"hello")])
 def test_resume_damaged_path_raises_and_keeps_journal(damage_file: Any, tmp_path: Path) -> None:
     run(make_manager(tmp_path), 3)
