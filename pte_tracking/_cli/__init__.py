@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import typer
 
 from pte_tracking._cli.compare import compare
@@ -13,6 +11,7 @@ from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
 from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
+from pte_tracking._store.messages import configure_logging
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command("list")(list_runs)
@@ -30,4 +29,4 @@ def main() -> None:
 
     Exit codes: 0 success, 1 pending or damaged data or no run found, 2 usage error.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    configure_logging("%(message)s")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pte_tracking._cli.rendering import fail
+from pte_tracking._cli.rendering import echo, fail
 
 
 def convert(
@@ -28,4 +28,4 @@ def convert(
         digest = write(file, gather_shards(snapshot))
     except (SnapshotError, OSError) as error:
         fail(str(error), 1)
-    typer.echo(f"{file}: {digest.size} bytes, SHA-256 {digest.sha256}")
+    echo(f"{file}: {digest.size} bytes, SHA-256 {digest.sha256}")

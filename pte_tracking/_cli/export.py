@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from pte_tracking._store.events import Metrics
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.metrics import read_rows
+from pte_tracking._store.printable import escape_controls
 
 _CLOCK_COLUMNS = ("log", "epoch", "iteration", "elapsed_time", "time")
 #: Number of rows in a row group of a Parquet file.
@@ -77,16 +79,24 @@ def _column_name(key: str) -> str:
     return f"metrics/{key}" if key in _CLOCK_COLUMNS else key
 
 
+class _EscapedOutput(io.TextIOBase):
+    """Standard output without control characters of the data."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(escape_controls(text))
+
+
 @contextlib.contextmanager
-def _open_output(output: Path | None) -> Iterator[IO[str]]:
+def _open_output(output: Path | None) -> Iterator[IO[str] | io.TextIOBase]:
     if output is None:
-        yield sys.stdout
+        # A file or another program gets the exact text.
+        yield _EscapedOutput() if sys.stdout.isatty() else sys.stdout
         return
     with open(output, "w", encoding="utf-8", newline="") as file:
         yield file
 
 
-def _write_json(table: Iterable[dict[str, Any]], file: IO[str]) -> None:
+def _write_json(table: Iterable[dict[str, Any]], file: IO[str] | io.TextIOBase) -> None:
     separator = "[\n"
     for row in table:
         file.write(separator + msgspec.json.encode(row).decode())

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
-from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_table
+from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.manifest import RunNotFoundError
@@ -39,7 +39,7 @@ def list_runs(
         # A run may disappear during the search: a fresh start archives the earlier run of the directory.
         errors = [failure for failure in errors if not isinstance(failure, FileNotFoundError)]
         for failure in errors:
-            typer.echo(format_error(failure), err=True)
+            echo(format_error(failure), err=True)
         if not runs and not errors:
             fail(f"{directory}: no run found in this directory or below", 1)
         if as_json:

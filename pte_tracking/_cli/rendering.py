@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pte_tracking._store.printable import escape_controls
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 #: Wider than any table, so that each row is one line if the output is a file or a pipe.
 _UNBOUNDED = 10_000
@@ -32,6 +34,16 @@ def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]])
     if title:
         console.print()
     console.print(_build_table(title, rows))
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print one line of plain text, which may come from the files of a run."""
+    console.print(escape_controls(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a text to standard output, or to standard error, without control characters."""
+    typer.echo(escape_controls(str(text)), err=err)
 
 
 def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -63,7 +75,7 @@ def _build_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=title or None, title_justify="left", box=None)
     for column in columns:
         is_text = any(isinstance(row.get(column), str) for row in rows)
-        table.add_column(escape(column), overflow="fold", justify="left" if is_text else "right")
+        table.add_column(escape(escape_controls(column)), overflow="fold", justify="left" if is_text else "right")
     for row in rows:
         table.add_row(*(format_cell(row.get(column, "")) for column in columns))
     return table
@@ -73,15 +85,15 @@ def format_cell(value: Any) -> str:
     """Format a value for display."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.6g}" if isinstance(value, float) else escape(escape_controls(str(value)))
 
 
 def print_json(value: Any) -> None:
     """Print strict JSON, with null for non-finite numbers."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Print a message to standard error and exit with a code."""
-    typer.echo(message, err=True)
+    echo(message, err=True)
     raise typer.Exit(code)

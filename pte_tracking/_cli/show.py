@@ -10,13 +10,21 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 
 from pte_tracking._cli.arguments import RunDir, reporting_errors
-from pte_tracking._cli.rendering import AsJson, create_console, print_json, print_latest, print_table
+from pte_tracking._cli.rendering import (
+    AsJson,
+    create_console,
+    format_cell,
+    print_json,
+    print_latest,
+    print_line,
+    print_table,
+)
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.metric_names import primary_metric
 from pte_tracking._store.metrics import read_metrics, summarize_metrics
+from pte_tracking._store.printable import escape_controls
 
 _HEIGHT = 15
 _MAX_POINTS = 500
@@ -39,12 +47,13 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
 
 def _print(directory: Path, run: RunSummary) -> None:
     console = create_console()
-    console.print(f"[bold]{escape(run.name)}[/bold]  {run.status}  {escape(run.directory)}", highlight=False)
+    name, shown_directory = format_cell(run.name), format_cell(run.directory)
+    console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
-    console.print(f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    console.print(f"Sinks: {', '.join(run.sinks) or 'none'}", highlight=False)
+    print_line(console, f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}")
+    print_line(console, f"Sinks: {', '.join(run.sinks) or 'none'}")
     for location in run.locations:
-        console.print(str(location), highlight=False, markup=False, soft_wrap=True)
+        print_line(console, str(location))
     print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
     print_latest(console, "Last rows", run.rows)
     _plot(console, directory)
@@ -53,14 +62,14 @@ def _print(directory: Path, run: RunSummary) -> None:
     ]
     print_latest(console, "Checkpoints", checkpoints)
     for sink in run.pending:
-        console.print(str(sink), style="yellow", markup=False, soft_wrap=True)
+        print_line(console, str(sink), "yellow")
     for key, events in run.rejected.items():
         for seq, reason in list(events.items())[:_MAX_REJECTED]:
-            console.print(f"Event {seq} rejected by {key}: {reason}", style="yellow", markup=False, soft_wrap=True)
+            print_line(console, f"Event {seq} rejected by {key}: {reason}", "yellow")
         if len(events) > _MAX_REJECTED:
-            console.print(f"More events rejected by {key}: {len(events) - _MAX_REJECTED}", style="yellow", markup=False)
+            print_line(console, f"More events rejected by {key}: {len(events) - _MAX_REJECTED}", "yellow")
     for line in run.delivery_log:
-        console.print(f"Delivery: {line}", style="dim", markup=False, soft_wrap=True)
+        print_line(console, f"Delivery: {line}", "dim")
 
 
 def _plot(console: Console, directory: Path) -> None:
@@ -89,7 +98,7 @@ def _plot(console: Console, directory: Path) -> None:
         color=console.is_terminal,
         width=width,
         height=_HEIGHT,
-        legend_labels=list(curves),
+        legend_labels=[escape_controls(key) for key in curves],
         # uniplot rounds axis labels to a common precision (0.5 next to 1 becomes 0). The limits are printed below.
         x_labels=False,
         y_labels=False,

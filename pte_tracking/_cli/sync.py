@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from pte_tracking._cli.arguments import directory_argument, reporting_errors
-from pte_tracking._cli.rendering import AsJson, fail, print_json
+from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
@@ -51,10 +51,10 @@ def sync(
     if as_json:
         print_json([sink._asdict() for sink in pending])
     elif not pending:
-        typer.echo(f"{run}: all events delivered")
+        echo(f"{run}: all events delivered")
     else:
         for sink in pending:
-            typer.echo(str(sink), err=True)
+            echo(str(sink), err=True)
     if pending:
         raise typer.Exit(1)
 
@@ -66,7 +66,7 @@ def _follow(directory: Path, to: list[str] | None, as_json: bool) -> None:
         fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
     if not directory.is_dir():
         fail(f"{directory}: no such directory", 1)
-    follow_runs(directory, typer.echo)
+    follow_runs(directory, echo)
 
 
 def _parse_sinks(arguments: list[str]) -> list[Sink]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from pte_tracking._cli.arguments import RunDir, reporting_errors
-from pte_tracking._cli.rendering import AsJson, print_json
+from pte_tracking._cli.rendering import AsJson, echo, print_json
 from pte_tracking._delivery.backlog import find_lost_events
 from pte_tracking._runs.verification import find_problems
 from pte_tracking._store.discovery import find_run
@@ -19,8 +19,8 @@ def verify(run: RunDir, as_json: AsJson = False) -> None:
         print_json(problems)
     else:
         for problem in problems:
-            typer.echo(problem, err=True)
+            echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"{run}: no problems found")
+        echo(f"{run}: no problems found")

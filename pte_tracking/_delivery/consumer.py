@@ -19,6 +19,7 @@ from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
@@ -300,7 +301,7 @@ class SinkConsumer:
         """Stop the delivery, or start again from the first event if the backend lost the run."""
         self._disconnect()
         self._restore()
-        reason = str(error) or type(error).__name__
+        reason = mask_secrets(str(error) or type(error).__name__)
         if error.is_lost and (self.cursor.state or self.cursor.position):
             _logger.warning("%s: %s Delivering all events again.", self.key, reason)
             self.cursor = Cursor()

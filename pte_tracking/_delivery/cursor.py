@@ -12,6 +12,7 @@ import msgspec
 from pte_tracking._store.events import Status
 from pte_tracking._store.files import safe_file_name, write_atomically
 from pte_tracking._store.layout import DELIVERY
+from pte_tracking._store.secrets import mask_secrets
 
 #: Kind of a failed delivery.
 ErrorKind = Literal["auth", "network", "other"]
@@ -117,7 +118,7 @@ class CursorStore:
 
 def describe_error(error: BaseException) -> str:
     """Return the type and message of an exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR_LENGTH]
+    return " ".join(mask_secrets(f"{type(error).__name__}: {error}").split())[:_MAX_ERROR_LENGTH]
 
 
 def _error_kind(error: BaseException) -> ErrorKind:

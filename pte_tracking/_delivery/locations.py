@@ -10,6 +10,7 @@ import msgspec
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.printable import escape_controls
 from pte_tracking.sinks import Sink, get_sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -59,11 +60,7 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
         return None
     # The parts come from files of the run directory, which may be somebody else's.
     parts = (location.run_id, location.url, location.command)
-    return SinkLocation(entry.key, *(part and _make_printable(part) for part in parts))
-
-
-def _make_printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return SinkLocation(entry.key, *(part and " ".join(escape_controls(part).split()) for part in parts))
 
 
 class Announcer:

@@ -24,6 +24,7 @@ from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
 from pte_tracking._store.lock import Lock, LockedError
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.messages import configure_logging
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
@@ -210,7 +211,7 @@ def verify(directory: Path) -> None:
 def main() -> int:
     """Run the delivery process."""
     os.nice(10)  # the training has priority
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    configure_logging("%(asctime)s %(levelname)s %(message)s")
     directory = Path(sys.argv[1])
     control = ControlReader(directory)  # a request that arrives before the lock is acquired counts
     try:

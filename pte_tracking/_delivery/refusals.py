@@ -17,6 +17,7 @@ from pte_tracking._store.events import (
     Rewound,
     Text,
 )
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking.sinks import Connection, PostponedEventsError, RejectedEventError
 
 _logger = logging.getLogger("pte_tracking")
@@ -59,7 +60,7 @@ class Refusals:
                     raise
                 _logger.error("%s: skipping rejected event %d: %s", self._key, error.seq, error.reason)
                 if len(cursor.rejected) < _MAX_REJECTED:
-                    cursor.rejected[str(error.seq)] = error.reason
+                    cursor.rejected[str(error.seq)] = mask_secrets(error.reason)
                 batch = remaining
             except PostponedEventsError as error:
                 self._postpone(cursor, error, start)
@@ -69,7 +70,7 @@ class Refusals:
 
     def _postpone(self, cursor: Cursor, error: PostponedEventsError, start: int) -> None:
         for seq, reason in error.reasons.items():
-            cursor.postponed[str(seq)] = (start, reason)
+            cursor.postponed[str(seq)] = (start, mask_secrets(reason))
         cursor.record_error(error.__cause__ or error)
         if cursor.error != self._logged_error:
             self._logged_error = cursor.error

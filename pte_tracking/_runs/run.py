@@ -16,6 +16,7 @@ from pte_tracking._store.events import Checkpoint, Number
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import check_file_name
 from pte_tracking._store.params import flatten_params
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_texts
 
 
@@ -178,7 +179,7 @@ class Run(RunMedia):
         """
         texts = {"name": name, "digest": digest, "context": context}
         fields = [check_key(text, argument) for argument, text in texts.items()]
-        self._append(events.Dataset, *fields, check_key(source, "source") if source else "")
+        self._append(events.Dataset, *fields, mask_secrets(check_key(source, "source")) if source else "")
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str = "") -> None:
         """Log a file or directory. It is copied into the run directory unless it is located there.

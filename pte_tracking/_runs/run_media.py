@@ -14,6 +14,7 @@ from pte_tracking._runs.images import encode_image
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
 from pte_tracking._store.layout import FIGURES, IMAGES
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_text
 
 _logger = logging.getLogger("pte_tracking")
@@ -158,7 +159,7 @@ class RunMedia(RunBase):
         """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
-        self._append(events.Text, check_key(key), self._check_step(step), to_text(text))
+        self._append(events.Text, check_key(key), self._check_step(step), mask_secrets(to_text(text)))
 
     @functools.cached_property
     def _noted_images(self) -> set[str]:

@@ -25,6 +25,7 @@ from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import RunNotFoundError, update_manifest
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
@@ -229,7 +230,7 @@ class RunWriter:
         """
         if self._kept_end:
             status, error = self._kept_end.status, self._kept_end.error
-        self.add(events.RunEnded, status, error)
+        self.add(events.RunEnded, status, error and mask_secrets(error))
         return status
 
     def close(self, status: Status) -> None:

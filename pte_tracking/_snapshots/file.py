@@ -25,7 +25,7 @@ from pte_tracking._store.checkpoint_files import (
     FileDigest,
     delete_checkpoint,
     digest_file,
-    find_expansion,
+    find_archive_problem,
     verify_snapshot,
 )
 from pte_tracking._store.files import sync_directory, sync_file
@@ -167,9 +167,7 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
 def _find_problem(path: Path) -> str | None:
     """Return why a file must not be loaded, or None. Its tensors are not read."""
     with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            return "not loaded, because it is a TorchScript program"
-        if problem := find_expansion(archive, path.stat().st_size):
+        if problem := find_archive_problem(archive, path.stat().st_size):
             return problem
         # torch's safe loader would create a byte array of any size that the file names.
         pickles = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))

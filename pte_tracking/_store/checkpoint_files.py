@@ -184,16 +184,18 @@ def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) 
         return str(error)
 
 
-def find_expansion(archive: zipfile.ZipFile, size: int) -> str | None:
-    """Return why an archive would unpack to more than its own size, or None. Nothing is unpacked.
+def find_archive_problem(archive: zipfile.ZipFile, size: int) -> str | None:
+    """Return why an archive must not be unpacked, or None. Nothing is unpacked.
 
-    Snapshots are not compressed, and their members do not overlap.
+    Snapshots are not compressed and their members do not overlap, so they never unpack to more than their size.
 
     Args:
         archive: The archive.
         size: Size of its file in bytes.
     """
     members = archive.infolist()
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        return "not loaded, because it is a TorchScript program"
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             return f"not loaded, because the member {member.filename!r} is compressed, which no snapshot is"
@@ -216,7 +218,7 @@ def _verify_zip(path: Path) -> str | None:
         return "file not found"
     try:
         with zipfile.ZipFile(path) as archive:
-            if problem := find_expansion(archive, path.stat().st_size):
+            if problem := find_archive_problem(archive, path.stat().st_size):
                 return problem
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises many types of exceptions for damaged files

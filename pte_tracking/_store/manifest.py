@@ -17,6 +17,7 @@ import msgspec
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.layout import MANIFEST, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
+from pte_tracking._store.secrets import mask_arguments
 from pte_tracking._store.values import to_text
 
 FORMAT = 2
@@ -216,7 +217,7 @@ def _context() -> dict[str, str]:
     folder = os.path.dirname(source) if os.path.exists(source) else os.getcwd()
     context = {
         "host": os.uname().nodename,
-        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
+        "command": " ".join([os.path.basename(sys.executable), *mask_arguments(sys.argv)]),
         "source": source,
         "git_commit": _git_commit(folder),
     }

@@ -5,7 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 
+from pte_tracking._store.printable import escape_controls
+from pte_tracking._store.secrets import mask_secrets
+
 logger = logging.getLogger("pte_tracking")
+
+
+class SafeFormatter(logging.Formatter):
+    """Formatter that masks secrets and escapes control characters, which may come from files and servers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return escape_controls(mask_secrets(super().format(record)))
 
 
 class FallbackHandler(logging.Handler):
@@ -14,6 +25,10 @@ class FallbackHandler(logging.Handler):
     Messages always propagate. As soon as the program adds a handler of its own, this handler writes nothing, so that
     each message appears once.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(SafeFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         if logger.handlers != [self] or logging.getLogger().handlers:
@@ -30,5 +45,29 @@ def install_fallback_handler() -> None:
     """Show messages from level INFO, also in programs that configure no logging."""
     if not any(isinstance(handler, FallbackHandler) for handler in logger.handlers):
         logger.addHandler(FallbackHandler())
+        logger.addFilter(_mask)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def configure_logging(text_format: str) -> None:
+    """Write warnings of a program of this package to standard error.
+
+    Args:
+        text_format: Format of a line; see :class:`logging.Formatter`.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter(text_format))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def _mask(record: logging.LogRecord) -> bool:
+    """Remove secrets from a message, which the handlers of the user's program may store."""
+    try:
+        message = record.getMessage()
+    except Exception:  # the handlers report it
+        return True
+    masked = mask_secrets(message)
+    if masked != message:
+        record.msg, record.args = masked, None
+    return True

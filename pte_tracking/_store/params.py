@@ -9,6 +9,7 @@ from typing import Any
 
 from pte_tracking._store.events import Scalar
 from pte_tracking._store.fields import expand
+from pte_tracking._store.secrets import mask_values
 from pte_tracking._store.stable_text import StableText
 from pte_tracking._store.values import INT64_LIMIT, check_key, to_number, to_text
 
@@ -42,7 +43,11 @@ def flatten_params(params: object) -> dict[str, Scalar]:
         )
     flat: dict[str, Scalar] = {}
     _flatten(fields, "", [id(params)], flat)
-    return flat
+    masked = mask_values(flat)
+    changed = [name for name, value in masked.items() if value is not flat[name]]
+    if changed:
+        _logger.warning("params: recorded without their secrets: %s.", ", ".join(map(repr, changed)))
+    return masked
 
 
 def _flatten(fields: Mapping[Any, Any], prefix: str, containers: list[int], flat: dict[str, Scalar]) -> None:

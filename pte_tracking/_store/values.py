@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pte_tracking._store.events import Number
+from pte_tracking._store.secrets import mask_values
 
 #: Types whose values are never masked. This check runs for every logged tensor.
 _types_without_mask: set[type] = set()
@@ -140,7 +141,7 @@ def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
     """
     if not isinstance(tags, Mapping):
         raise TypeError(f"tags: expected a mapping, got {tags!r} of type {type(tags).__name__}")
-    return {check_key(key, "tags"): to_text(str(value)) for key, value in tags.items()}
+    return mask_values({check_key(key, "tags"): to_text(str(value)) for key, value in tags.items()})
 
 
 def check_step(step: object) -> int:

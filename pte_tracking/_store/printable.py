@@ -1,0 +1,17 @@
+"""Text that is safe to print in a terminal."""
+
+from __future__ import annotations
+
+import re
+
+#: Control characters except tab and newline, characters that change the direction of the text, and lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+
+
+def escape_controls(text: str) -> str:
+    """Replace the characters of a text that control a terminal by JSON escapes, so that JSON stays valid.
+
+    Args:
+        text: Text that may come from a file or a server.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
