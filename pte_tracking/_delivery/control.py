@@ -15,6 +15,7 @@ import msgspec
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.layout import CONTROL, CONTROL_LOCK
 from pte_tracking._store.lock import Lock, LockedError
+from pte_tracking._store.owned_files import make_owned_directory
 
 _logger = logging.getLogger("pte_tracking")
 _LOCK_TIMEOUT_SECONDS = 5.0
@@ -86,7 +87,7 @@ def _request(directory: Path, name: str) -> None:
     # A request that cannot be written delays the delivery, but neither the training nor a sync depends on it.
     path = directory / CONTROL
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_owned_directory(path.parent, directory)
         lock = Lock(directory / CONTROL_LOCK, timeout=_LOCK_TIMEOUT_SECONDS)
         try:
             control = _read(path)

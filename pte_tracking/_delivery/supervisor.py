@@ -16,8 +16,9 @@ from pte_tracking._delivery.credentials import read_credentials
 from pte_tracking._delivery.locations import Announcer
 from pte_tracking._store import lock
 from pte_tracking._store.interpreter import python_command
-from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
+from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.owned_files import open_owned
 
 _logger = logging.getLogger("pte_tracking")
 _CHECK_SECONDS = 2.0  # between two checks that the delivery process is alive
@@ -160,9 +161,8 @@ def spawn_delivery(directory: Path) -> subprocess.Popen[bytes]:
     Raises:
         OSError: If the process cannot be started.
     """
-    (directory / DELIVERY).mkdir(exist_ok=True)
     _children[:] = [process for process in _children if process.poll() is None]
-    with open(directory / DELIVERY_LOG, "ab") as log:
+    with os.fdopen(open_owned(directory / DELIVERY_LOG, directory, os.O_APPEND), "ab") as log:
         process = subprocess.Popen(
             [*python_command("pte_tracking._delivery.process"), str(directory)],
             env=_environment(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from pte_tracking._runs.artifact_copy import copy_artifact
 from pte_tracking._store.files import absolute_path, safe_file_name, write_atomically
 from pte_tracking._store.layout import ARTIFACTS
+from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import check_key
 
 _logger = logging.getLogger("pte_tracking")
@@ -33,7 +34,7 @@ def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) 
     """
     path = Path(folder, safe_file_name(key), f"step_{step}.png")
     try:
-        (directory / path.parent).mkdir(parents=True, exist_ok=True)
+        make_owned_directory(directory / path.parent, directory)
         write_atomically(directory / path, png)
     except OSError as error:
         _logger.error("%s was not saved: %s", directory / path, error)
@@ -96,6 +97,7 @@ def keep_artifact(directory: Path, source: Path, artifact_path: str) -> str | No
     if directory not in source.parents:
         target = directory / ARTIFACTS / artifact_path / source.name
         try:
+            make_owned_directory(target.parent, directory)
             _copy(source, target)
         except OSError as error:
             _logger.error("%s was not copied into the run: %s", source, error)

@@ -32,6 +32,7 @@ from pte_tracking._store.layout import (
     check_is_local,
 )
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format, update_manifest
+from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import to_text
 from pte_tracking.sinks import Sink
 
@@ -151,7 +152,7 @@ class Claim:
         """
         if self.is_new:
             archive_run(self.directory)
-        (self.directory / DELIVERY).mkdir(exist_ok=True)
+        make_owned_directory(self.directory / DELIVERY, self.directory)
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
@@ -300,7 +301,7 @@ def archive_run(directory: Path) -> None:
     while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
         number += 1  # the archived run was created again from one of its snapshots
         target = target.with_name(f"{manifest.id}-{number}")
-    target.mkdir(parents=True, exist_ok=True)
+    make_owned_directory(target, directory)
     for name in sorted(_run_files(directory, manifest), key=_archive_order):
         os.replace(directory / name, target / name)
     _logger.info("archived the earlier run %s to %s", manifest.name, target)

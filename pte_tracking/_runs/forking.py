@@ -19,9 +19,11 @@ import msgspec
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
+from pte_tracking._store.files import create_temporary
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
 from pte_tracking._store.layout import ARTIFACTS, JOURNAL, PREVIOUS, RESERVED_NAMES
 from pte_tracking._store.manifest import Manifest, ParentRun
+from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
@@ -90,7 +92,7 @@ class Fork:
         Raises:
             OSError: If the journal cannot be read or written.
         """
-        temporary = target / f".{JOURNAL}.{os.getpid()}.tmp"
+        temporary = create_temporary(target / JOURNAL)
         logs = set()
         try:
             with open(temporary, "wb") as file:
@@ -167,10 +169,11 @@ def _copy(parent: Path, target: Path, name: str) -> str | None:
         # A file at the top of the directory may be that of another program, and a figure may be logged twice.
         copied = name if first in RESERVED_NAMES else f"{ARTIFACTS}/{name}"
         path = target / copied
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_owned_directory(path.parent, target)
         if source.is_dir():
             shutil.copytree(source, path, ignore=_links, dirs_exist_ok=True)
         elif source.is_file():
+            path.unlink(missing_ok=True)
             shutil.copyfile(source, path, follow_symlinks=False)
         else:
             return None

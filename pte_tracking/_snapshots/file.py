@@ -75,6 +75,8 @@ def save(path: Path, state: Mapping[str, Any]) -> FileDigest:
     Raises:
         OSError: If the disk is full or the file cannot be written.
     """
+    path.unlink(missing_ok=True)  # A crash may have left it, and a link is not followed.
+    path.touch(exist_ok=False)
     try:
         torch.save(state, path)
     except RuntimeError as error:  # torch does not report the cause

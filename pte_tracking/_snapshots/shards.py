@@ -77,6 +77,8 @@ def write(
     temporary = temporary_path(path)
     try:
         world.run_on_rank_zero("snapshot preparation", prepare)
+        # A crash may have left the directory. A link in its place is not followed.
+        world.run_on_rank_zero("snapshot preparation", lambda: delete_checkpoint(temporary))
         sharded: dict[str, Tensor] = {}
 
         def replace_sharded(tensor: Tensor, name: str) -> Tensor:

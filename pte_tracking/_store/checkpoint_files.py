@@ -110,7 +110,7 @@ def delete_checkpoint(path: Path) -> None:
         ...     path.exists()
         False
     """
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         (path / SNAPSHOT_INDEX).unlink(missing_ok=True)
         shutil.rmtree(path)
     else:

@@ -26,6 +26,9 @@ _StoredNumber: TypeAlias = _Int64 | float | str
 #: Path relative to the run directory. The pattern keeps paths of a foreign journal within that directory.
 _RelativePath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
 
+#: Directory in which backends show an artifact. Empty for the top level.
+_SubdirectoryPath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]*\Z")]
+
 
 def _kind(class_name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", class_name).lower()
@@ -209,7 +212,7 @@ class Artifact(Event, frozen=True):
     """
 
     path: _RelativePath
-    artifact_path: str = ""
+    artifact_path: _SubdirectoryPath = ""
 
 
 class Checkpoint(Event, frozen=True):

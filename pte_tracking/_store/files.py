@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
@@ -34,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: If the file cannot be written. The old content is kept.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = create_temporary(path)
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
@@ -43,9 +44,24 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def create_temporary(path: Path) -> Path:
+    """Create an empty file next to a path, under a hidden name that no other program can have prepared.
+
+    Args:
+        path: File that the new one will replace.
+
+    Raises:
+        OSError: If the file cannot be created.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    return temporary
+
+
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and flush it to disk."""
-    with open(path, "wb") as file:
+    """Write a new file and flush it to disk."""
+    path.unlink(missing_ok=True)  # a crash may have left it
+    with open(path, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -19,6 +19,7 @@ import msgspec
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
 from pte_tracking._store.journal_reader import effective_ranges, read_effective, read_lines_reversed, seq_at
+from pte_tracking._store.owned_files import open_owned
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_PENDING_BYTES = 64 << 20
@@ -55,7 +56,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._fd = open_owned(path, path.parent, os.O_APPEND)
         self._path = path
         self._seq, self.position = _truncate_torn_tail(self._fd, path)
         self._pending = bytearray()

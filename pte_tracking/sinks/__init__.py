@@ -32,6 +32,7 @@ from pte_tracking._store.files import file_md5, safe_file_name, sync_directory
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
+from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
@@ -77,7 +78,11 @@ __all__ = [
     "get_sink",
     "installed_sinks",
     "list_checkpoints",
+    "list_owned_files",
+    "make_owned_directory",
     "map_key",
+    "open_owned",
+    "owned_path",
     "python_command",
     "read_effective",
     "safe_file_name",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 import pte_tracking as pte
+from pte_backends.wandb import WandbSink
 from pte_tracking import extensions
+from pte_tracking._delivery.sync import sync
 from pte_tracking.sinks import JOURNAL, Artifact, find_events
+from tests.pictures import PNG
 
 
 @pytest.fixture
@@ -58,12 +63,73 @@ def test_artifact_given_through_link_is_not_copied(link: Path) -> None:
     assert paths == ["notes.txt", "notes.txt"]
 
 
-def test_artifacts_folder_that_is_a_link_is_used(link: Path) -> None:
+def test_artifacts_folder_that_is_a_link_is_not_written(link: Path, caplog: pytest.LogCaptureFixture) -> None:
     (link / "artifacts").symlink_to("../two")
     (link.parent / "notes.txt").write_text("text")
     with pte.Run(link) as run:
         run.log_artifact(link.parent / "notes.txt")
-    assert os.listdir(link.parent / "two") == ["notes.txt"]
+    assert os.listdir(link.parent / "two") == []
+    assert "Symbolic links in a run directory are not followed. Remove the link" in caplog.text
+
+
+def log_and_deliver(directory: Path, *, resume: bool = False) -> None:
+    with pte.Run(directory, sinks=["json", "tensorboard", WandbSink("p")], resume=resume) as run:
+        for step in range(1, 4):
+            run.log_metrics({"loss": 1.0 / step}, step)
+        run.log_metrics({"loss": 1.0}, 4, log="val/log")
+        run.log_image("image", PNG, 4)
+        run.log_text("note", "text", 4)
+    sync(directory, timeout=0.2)
+
+
+def names_below(directory: Path) -> list[str]:
+    """Return the names of the files below a directory, without lock files, which hold no data."""
+    files = [path for path in directory.rglob("*") if path.is_file() and not path.name.endswith("lock")]
+    return sorted(path.relative_to(directory).as_posix() for path in files)
+
+
+@pytest.mark.slow
+def test_run_writes_through_no_planted_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
+    log_and_deliver(tmp_path / "model")
+    victim = tmp_path / "victim"
+    for number, name in enumerate(names_below(tmp_path / "model")):
+        path = tmp_path / f"run{number}" / name
+        path.parent.mkdir(parents=True)
+        victim.write_text("kept" * 100)
+        path.symlink_to(victim)
+        with contextlib.suppress(Exception):
+            log_and_deliver(tmp_path / f"run{number}")
+        assert victim.read_text() == "kept" * 100, name
+
+
+@pytest.mark.slow
+def test_resumed_run_writes_through_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
+    log_and_deliver(tmp_path / "model")
+    victim = tmp_path / "victim"
+    for number, name in enumerate(names_below(tmp_path / "model")):
+        copy = shutil.copytree(tmp_path / "model", tmp_path / f"run{number}")
+        victim.write_bytes((copy / name).read_bytes() + b"kept")
+        before = victim.read_bytes()
+        (copy / name).unlink()
+        (copy / name).symlink_to(victim)
+        with contextlib.suppress(Exception):
+            log_and_deliver(copy, resume=True)
+        assert victim.read_bytes() == before, name
+
+
+@pytest.mark.slow
+def test_backup_of_hard_links_is_unchanged_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
+    log_and_deliver(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "backup", copy_function=os.link)
+    before = {name: (tmp_path / "backup" / name).read_bytes() for name in names_below(tmp_path / "backup")}
+    log_and_deliver(tmp_path / "run", resume=True)
+    after = {name: (tmp_path / "backup" / name).read_bytes() for name in names_below(tmp_path / "backup")}
+    assert after == before
+    log_and_deliver(tmp_path / "backup", resume=True)
+    assert len(pte.Run(tmp_path / "backup").rows()) == 6
 
 
 @pytest.mark.parametrize("source", ["latest/snapshot_iter_2", "one/snapshot_iter_2"])

@@ -21,6 +21,7 @@ from pte_tracking.sinks import (
     Sink,
     Status,
     check_file_name,
+    open_owned,
 )
 
 _CLOSING = b"\n]\n"
@@ -83,7 +84,7 @@ class JsonConnection:
     def __init__(self, run: RunView, sizes: Mapping[str, int], seq: int) -> None:
         self._run = run
         self._seq = seq
-        self._logs = {name: _LogFile(run.directory / name) for name in sizes}
+        self._logs = {name: _LogFile(run.directory, check_file_name(name, "log")) for name in sizes}
         if not all(self._logs[name].truncate(size) for name, size in sizes.items()):
             self._rebuild()
 
@@ -138,7 +139,7 @@ class JsonConnection:
             name = check_file_name(log, "log")
         except ValueError as error:  # A journal from an unknown source may contain any name.
             raise RejectedEventError(row.seq, str(error)) from error
-        file = _LogFile(self._run.directory / name)
+        file = _LogFile(self._run.directory, name)
         file.truncate(0)  # No state refers to existing rows, so they are delivered again.
         return file
 
@@ -159,9 +160,8 @@ class _LogFile:
         size: Number of bytes up to the end of the last row; 0 for an empty log.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def __init__(self, directory: Path, name: str) -> None:
+        self._fd = open_owned(directory / name, directory)
         self.size = 0
 
     def append(self, row: Metrics) -> None:

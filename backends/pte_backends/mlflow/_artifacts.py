@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import tempfile
@@ -13,7 +14,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._errors import translate_upload_errors
-from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text
+from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text, list_owned_files, owned_path
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class ArtifactUploader:
@@ -80,11 +83,24 @@ class ArtifactUploader:
             RejectedEventError: If the file does not exist.
         """
         path = self._local_path(event)
-        with upload_timeout(_max_file_size(path)), translate_upload_errors(self._location):
+        with upload_timeout(_max_file_size(self._run.directory, path)), translate_upload_errors(self._location):
             if path.is_dir():
-                self._repository.log_artifacts(str(path), posixpath.join(event.artifact_path, path.name))
+                self._upload_directory(path, posixpath.join(event.artifact_path, path.name))
             else:
                 self._repository.log_artifact(str(path), event.artifact_path or None)
+
+    def _upload_directory(self, path: Path, name: str) -> None:
+        files, left_out = list_owned_files(self._run.directory, path)
+        if not left_out:
+            self._repository.log_artifacts(str(path), name)
+            return
+        _logger.warning("mlflow: %s lacks %d entries: links, pipes, or unreadable files.", path, left_out)
+        with tempfile.TemporaryDirectory() as temporary:
+            for file in files:
+                link = Path(temporary, file.relative_to(path))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                os.symlink(os.path.realpath(file), link)
+            self._repository.log_artifacts(temporary, name)
 
     def write_text(self, name: str, text: str) -> None:
         """Store a text as an artifact.
@@ -119,11 +135,11 @@ class ArtifactUploader:
         return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
 
     def _local_path(self, event: Figure | Image | Artifact) -> Path:
-        path = self._run.directory / event.path
-        if not path.exists():
-            raise RejectedEventError(event.seq, f"File {event.path} does not exist.")
+        path = owned_path(self._run.directory, event.path)
+        if path is None:
+            raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
         return path
 
 
-def _max_file_size(path: Path) -> int:
-    return max((file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file()), default=0)
+def _max_file_size(directory: Path, path: Path) -> int:
+    return max((file.stat().st_size for file in list_owned_files(directory, path)[0]), default=0)

@@ -20,7 +20,15 @@ from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._errors import translate_upload_errors
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
-from pte_tracking.sinks import Checkpoint, CheckpointRemoved, RunView, checkpoint_digest, map_key
+from pte_tracking.sinks import (
+    Checkpoint,
+    CheckpointRemoved,
+    RunView,
+    checkpoint_digest,
+    list_owned_files,
+    map_key,
+    owned_path,
+)
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -50,13 +58,16 @@ class Checkpoints:
     def is_current(self, event: Checkpoint) -> bool:
         """Whether the file on disk is still the snapshot of an event.
 
-        The snapshot may have been pruned or replaced since the event was written.
+        The snapshot may have been pruned or replaced since the event was written, also by a link to another file.
 
         Args:
             event: Checkpoint event.
         """
+        path = owned_path(self._run.directory, event.path)
+        if path is None or list_owned_files(self._run.directory, path)[1]:
+            return False
         try:
-            digest = checkpoint_digest(self._run.directory / event.path)
+            digest = checkpoint_digest(path)
         except (FileNotFoundError, ValueError):
             return False
         return (digest.sha256, digest.size) == (event.sha256, event.size)

@@ -30,6 +30,7 @@ from pte_tracking.sinks import (
     RunStarted,
     RunView,
     Status,
+    open_owned,
     sync_directory,
 )
 
@@ -69,6 +70,8 @@ class TensorBoardConnection:
     def __init__(self, run: RunView, state: Mapping[str, Any]) -> None:
         self._run = run
         self._state = msgspec.convert(dict(state), TensorBoardState)
+        if self._state.file and not (_FILE_NAME.match(self._state.file) and "/" not in self._state.file):
+            raise ValueError(f"The saved state names {self._state.file!r}, which is no event file.")
         self._builder = SummaryBuilder(run, self._state.summaries)
         self._fd = -1
         #: Sequence number of the last event in the last batch.
@@ -139,10 +142,11 @@ class TensorBoardConnection:
     def _open_or_repair(self) -> None:
         """Open the current event file. Repair or rebuild it after a crash or a manual change."""
         state = self._state
-        files = sorted(self._run.directory.glob(f"events.out.tfevents.*.{self._run.id}"))
+        found = self._run.directory.glob(f"events.out.tfevents.*.{self._run.id}")
+        files = sorted(path for path in found if not path.is_symlink())  # A file behind a link is not ours.
         current = files.pop() if files else None
         for path in files:
-            _clear_file(path)
+            _clear_file(path, self._run.directory)
         if state.file and (
             current is None
             or current.name < state.file
@@ -160,7 +164,8 @@ class TensorBoardConnection:
         archived = max(files, key=lambda path: path.name, default=None)
         if archived is None:
             return {}
-        (self._run.directory / archived.name).touch()  # TensorBoard's own reader expects the file to exist.
+        # TensorBoard's own reader expects the file to exist.
+        os.close(open_owned(self._run.directory / archived.name, self._run.directory))
         return _values.find_shown_tags(_records.extract_message(raw) for _, raw in _records.read_records(archived))
 
     def _open(self, path: Path) -> None:
@@ -174,7 +179,7 @@ class TensorBoardConnection:
             state.size += len(raw)
             state.last_seq = max(seq, state.last_seq)
             state.is_ended |= seq == 0 and _values.SESSION_END in raw
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._fd = open_owned(path, self._run.directory)
         os.ftruncate(self._fd, state.size)
 
     def _append(self, data: bytes | bytearray) -> None:
@@ -187,7 +192,8 @@ class TensorBoardConnection:
     def _replace(self, kept: Iterable[tuple[int, bytes]], cleared_tags: Mapping[str, str] | None = None) -> None:
         """Replace the event file with a new one that contains these labeled records."""
         last_seq, old_name, path = 0, self._state.file, self._new_path()
-        with open(self._temporary, "wb") as file:
+        self._temporary.unlink(missing_ok=True)
+        with open(self._temporary, "xb") as file:
             file.write(self._builder.build_header(cleared_tags or {}))
             for seq, raw in kept:
                 file.write(raw)
@@ -195,7 +201,7 @@ class TensorBoardConnection:
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
-        fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         os.replace(self._temporary, path)
         sync_directory(path.parent)
         if self._fd >= 0:
@@ -204,7 +210,7 @@ class TensorBoardConnection:
         state = self._state
         state.file, state.size, state.last_seq, state.is_ended = path.name, size, last_seq, False
         if old_name:
-            _clear_file(self._run.directory / old_name)
+            _clear_file(self._run.directory / old_name, self._run.directory)
 
     def _read_kept(
         self, seq: int | None = None, records: Iterable[tuple[int, bytes]] | None = None
@@ -318,11 +324,13 @@ class TensorBoardConnection:
             state.is_ended = True
 
 
-def _clear_file(path: Path) -> None:
+def _clear_file(path: Path, directory: Path) -> None:
     """Empty a file that was replaced. Delete it when no reader can have it open."""
     with contextlib.suppress(OSError):
-        status = path.stat()
+        status = path.lstat()
         if status.st_size:
-            os.truncate(path, 0)
+            descriptor = open_owned(path, directory)
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
         elif time.time() - status.st_mtime > _DAY_SECONDS:
             path.unlink()

@@ -23,6 +23,7 @@ from pte_tracking.sinks import (
     RunView,
     Scalar,
     Text,
+    owned_path,
 )
 
 #: A page with more charts is not usable, and the state is saved after each batch.
@@ -239,8 +240,11 @@ class SummaryBuilder:
         return encode_record(_build_summary_event(event.time, 0, value))
 
     def _build_image(self, event: Figure | Image) -> Any:
+        path = owned_path(self._run.directory, event.path)
+        if path is None:
+            raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
         try:
-            return _values.build_image(event.key, self._run.directory / event.path)
+            return _values.build_image(event.key, path)
         except (OSError, ValueError) as error:
             raise RejectedEventError(event.seq, str(error)) from error
 

@@ -24,6 +24,10 @@ from pte_tracking.sinks import (
     Rewound,
     RunView,
     Status,
+    list_owned_files,
+    make_owned_directory,
+    open_owned,
+    owned_path,
 )
 
 
@@ -75,9 +79,9 @@ class WandbConnection:
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
         directory = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
         self._files = directory / "files"
-        self._files.mkdir(parents=True, exist_ok=True)
+        make_owned_directory(self._files, run.directory)
         self._path = directory / f"run-{run.id}.wandb"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = open_owned(self._path, run.directory)
         is_shorter = os.fstat(self._fd).st_size < self._state.size  # The file was lost or truncated.
         if is_shorter or (self._state.size and self._state.header != self._header):
             status = self._state.status
@@ -179,7 +183,9 @@ class WandbConnection:
             yield from records
 
     def _build_checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
-        if not (self._run.directory / event.path).exists():  # The snapshot was pruned.
+        path = owned_path(self._run.directory, event.path)
+        # The snapshot was pruned, or replaced by a link to another file.
+        if path is None or list_owned_files(self._run.directory, path)[1]:
             return
         yield _records.build_checkpoint(event, self._run, self._project, self._entity)
 

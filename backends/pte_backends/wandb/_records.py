@@ -35,6 +35,9 @@ from pte_tracking.sinks import (
     Tags,
     Text,
     file_md5,
+    list_owned_files,
+    make_owned_directory,
+    owned_path,
     safe_file_name,
 )
 
@@ -113,7 +116,7 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             value = {"_type": "histogram", "values": event.counts, "bins": event.edges}
             return [_build_row(event, row_number, run, [(event.key, value)], event.step)]
         if isinstance(event, Figure | Image):
-            data = (run.directory / event.path).read_bytes()
+            data = _find_file(event, run).read_bytes()
             return _build_media(
                 event, row_number, run, files, "images", "png", data, {"_type": "image-file", **_read_image_size(data)}
             )
@@ -121,7 +124,7 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             data = f"<pre>{html.escape(event.text)}</pre>".encode()
             return _build_media(event, row_number, run, files, "html", "html", data, {"_type": "html-file"})
         if isinstance(event, Artifact):
-            return _build_artifact(run.directory / event.path, event.artifact_path, files)
+            return _build_artifact(_find_file(event, run), event.artifact_path, files, run)
     except OSError as error:
         raise RejectedEventError(event.seq, str(error)) from error
     if isinstance(event, Dataset):
@@ -136,6 +139,13 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             record.config.update.add(key=name, value_json=json.dumps(param))
         return [record]
     return []
+
+
+def _find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
+    path = owned_path(run.directory, event.path)
+    if path is None:
+        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
+    return path
 
 
 def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
@@ -206,20 +216,23 @@ def _build_media(
 ) -> list[pb.Record]:
     digest = hashlib.sha256(data).hexdigest()
     path = Path("media", subdirectory, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}.{extension}")
-    (files / path).parent.mkdir(parents=True, exist_ok=True)
+    make_owned_directory((files / path).parent, run.directory)
+    (files / path).unlink(missing_ok=True)
     (files / path).write_bytes(data)
     value = {**value, "sha256": digest, "size": len(data), "path": str(path), "format": extension}
     return [_build_files([path]), _build_row(event, row_number, run, [(event.key, value)], event.step)]
 
 
-def _build_artifact(source: Path, artifact_path: str, files: Path) -> list[pb.Record]:
+def _build_artifact(source: Path, artifact_path: str, files: Path, run: RunView) -> list[pb.Record]:
     target = Path("artifacts", artifact_path, source.name)
-    if source.is_dir():
-        shutil.copytree(source, files / target, dirs_exist_ok=True)
-        return [_build_files(path.relative_to(files) for path in sorted((files / target).rglob("*")) if path.is_file())]
-    (files / target).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, files / target)
-    return [_build_files([target])]
+    copies: list[Path] = []
+    for file in list_owned_files(run.directory, source)[0]:
+        copy = target / file.relative_to(source)
+        make_owned_directory((files / copy).parent, run.directory)
+        (files / copy).unlink(missing_ok=True)
+        shutil.copyfile(file, files / copy)
+        copies.append(copy)
+    return [_build_files(copies)]
 
 
 def _build_files(paths: Iterable[Path]) -> pb.Record:
