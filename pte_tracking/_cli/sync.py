@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from pte_tracking._cli.arguments import directory_argument, reporting_errors
 from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
+from pte_tracking._delivery.ownership import check_owner
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
 from pte_tracking.sinks import Sink, get_sink
@@ -37,14 +38,17 @@ def sync(
     follow: Annotated[
         bool, typer.Option("--follow", help="Deliver all runs in the directory until interrupted.")
     ] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Deliver runs of other users, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Deliver all pending events of a run."""
     if follow:
-        _follow(run, to, as_json)
+        _follow(run, to, as_json, trust)
         return
     try:
         with reporting_errors():
+            if not trust:
+                check_owner(run)
             pending = sync_run(run, timeout, _parse_sinks(ctx.obj))
     except (ValueError, TypeError) as error:
         fail(str(error), 2)
@@ -59,14 +63,14 @@ def sync(
         raise typer.Exit(1)
 
 
-def _follow(directory: Path, to: list[str] | None, as_json: bool) -> None:
+def _follow(directory: Path, to: list[str] | None, as_json: bool, trust: bool) -> None:
     if as_json:
         fail("--follow cannot be combined with --json.", 2)
     if to:
         fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
     if not directory.is_dir():
         fail(f"{directory}: no such directory", 1)
-    follow_runs(directory, echo)
+    follow_runs(directory, echo, trust=trust)
 
 
 def _parse_sinks(arguments: list[str]) -> list[Sink]:

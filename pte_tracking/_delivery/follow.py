@@ -17,6 +17,7 @@ from types import FrameType
 
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.control import ControlReader
+from pte_tracking._delivery.ownership import check_owner
 from pte_tracking._delivery.process import deliver
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.files import mtime_ns
@@ -35,12 +36,13 @@ _STOP_SECONDS = 5.0  # maximum time to wait for running requests at the end
 _RunVersion = tuple[int, int]
 
 
-def follow(folder: Path, print_line: Callable[[str], object]) -> None:
+def follow(folder: Path, print_line: Callable[[str], object], *, trust: bool = False) -> None:
     """Deliver all runs below a directory until SIGINT or SIGTERM. Pending events remain for the next call.
 
     Args:
         folder: The directory, which is searched recursively.
         print_line: Called with one line when the delivery of a run starts or ends.
+        trust: Whether to deliver runs of other users, too.
     """
     stop = threading.Event()
 
@@ -49,17 +51,18 @@ def follow(folder: Path, print_line: Callable[[str], object]) -> None:
 
     previous_handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _Follower(folder.absolute(), print_line, stop).run()
+        _Follower(folder.absolute(), print_line, stop, trust).run()
     finally:
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
 class _Follower:
-    def __init__(self, folder: Path, print_line: Callable[[str], object], stop: threading.Event) -> None:
+    def __init__(self, folder: Path, print_line: Callable[[str], object], stop: threading.Event, trust: bool) -> None:
         self._folder = folder
         self._print = print_line
         self._stop = stop
+        self._trust = trust
         self._threads: dict[Path, threading.Thread] = {}
         #: Runs that are skipped until they change, or until a time, with the version that was checked.
         self._checked: dict[Path, tuple[_RunVersion, float]] = {}
@@ -85,6 +88,8 @@ class _Follower:
             checked_version, recheck_time = self._checked.get(run, (None, 0.0))
             if version == checked_version and time.monotonic() < recheck_time:
                 return
+            if not self._trust:
+                check_owner(run)
             pending = [sink for sink in backlog(run, Manifest.load(run)) if not sink.is_closed]
             has_ended = read_status(run) != "RUNNING"
             is_delivered_elsewhere = bool(pending) and is_held(run / DELIVERY_LOCK)

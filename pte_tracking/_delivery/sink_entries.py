@@ -91,9 +91,9 @@ def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -
     entries = list(known)
     for sink in sinks:
         given = _fields(sink)
+        resolved = sink.resolve()  # also tells a backend which server this process, and not the run, names
         if any(entry.name == sink.name and entry.given == given for entry in entries):
             continue
-        resolved = sink.resolve()
         index = _find_destination(entries, resolved)
         if index is not None:
             entries[index] = SinkEntry(entries[index].key, sink.name, _fields(resolved), given)

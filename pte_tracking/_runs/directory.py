@@ -15,6 +15,7 @@ import msgspec
 from pte_tracking._delivery import supervisor
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
 from pte_tracking._runs.forking import Fork
+from pte_tracking._runs.imported_journal import check_named_files
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import lock
 from pte_tracking._store.files import write_atomically
@@ -216,6 +217,8 @@ def claim_directory(
                 manifest = msgspec.structs.replace(manifest, parent=fork.parent)
             elif at:
                 manifest = msgspec.structs.replace(manifest, id=at["id"], name=at["name"], start_time=at["start_time"])
+            if journal is not None:
+                check_named_files(journal, directory, _own_names(directory))
         assert manifest is not None
         manifest = configure(manifest)
         for entry in manifest.sinks:
@@ -315,6 +318,12 @@ def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
         matches_pattern = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
         if name in _RUN_FILES or (matches_pattern and name not in (PREVIOUS, WRITER_LOCK)):
             yield name
+
+
+def _own_names(directory: Path) -> set[str]:
+    """Return the names at the top level of a directory that belong to its run, which is archived."""
+    manifest = existing_manifest(directory)
+    return set() if manifest is None else {*_run_files(directory, manifest), PREVIOUS}
 
 
 def _archive_order(name: str) -> tuple[bool, bool]:

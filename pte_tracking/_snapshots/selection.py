@@ -112,7 +112,7 @@ def _candidates(
     if source == "best":
         return _candidates_by_value(run, best)
     if isinstance(source, str) and is_uri(source):
-        return [fetch(source, run.sinks, run.directory, "resume")]
+        return [fetch(source, [sink.resolve() for sink in run.sinks], run.directory, "resume")]
     return [Candidate(absolute_path(source, run.directory))]
 
 

@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
 from pte_backends.mlflow._client import upload_timeout
-from pte_tracking._delivery.sink_entries import merge_sink_entries
+from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
 from pte_tracking._store import events
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking.testing import RecordedRun
 
 pytestmark = [
@@ -303,3 +303,37 @@ def test_runs_starting_together_create_one_store(tmp_path: Path) -> None:
         run.communicate(timeout=120)
     assert [run.returncode for run in runs] == [0] * 4
     assert [run.info.status for run in MlflowClient("sqlite:///one.db").search_runs(["0"])] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"])
+def test_credentials_are_sent_only_to_named_server(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://own.example")
+    monkeypatch.setenv(variable, "s3cret")
+    _tracking_uri.check_credentials("https://own.example:443/path")
+    _tracking_uri.check_credentials("sqlite:////tmp/m.db")
+    for uri in ("https://other.example", "http://own.example", "https://own.example:8443", "https://own.example.org"):
+        with pytest.raises(PermissionError, match=f"were not sent to {uri}, because only the files .* name"):
+            _tracking_uri.check_credentials(uri)
+    monkeypatch.delenv(variable)
+    _tracking_uri.check_credentials("https://other.example")
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").touch()
+    with pytest.raises(PermissionError):
+        _tracking_uri.check_credentials("https://other.example")
+
+
+def test_server_of_configured_sink_is_named_and_recorded_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), "MLFLOW_TRACKING_TOKEN": "s3cret"})
+    entries = [SinkEntry("mlflow", "mlflow", {"tracking_uri": "http://recorded"}, {"tracking_uri": "http://recorded"})]
+    build_sink(entries[0])
+    with pytest.raises(PermissionError):
+        _tracking_uri.check_credentials("http://recorded")
+    merge_sink_entries([MLflowSink("http://configured")], entries)
+    _tracking_uri.check_credentials("http://configured")
+    with pytest.raises(PermissionError):
+        _tracking_uri.check_credentials("http://recorded")

@@ -1,5 +1,6 @@
 """Snapshots that resume() selects by metric, path, or URI."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,27 @@ def test_resume_snapshot_without_journal_into_new_directory_continues(tmp_path: 
     run(make_manager(tmp_path / "first"), 3)
     shutil.copy(tmp_path / "first/snapshot_iter_3", tmp_path / "snapshot_iter_3")
     assert make_manager(tmp_path / "second").resume(tmp_path / "snapshot_iter_3").step == 3
+
+
+@pytest.mark.parametrize("key", ["log", "path"])
+def test_resume_journal_that_names_a_foreign_file_raises_and_keeps_it(key: str, tmp_path: Path) -> None:
+    run(make_manager(tmp_path / "theirs"), 3)
+    lines = [json.loads(line) for line in (tmp_path / "theirs/journal.jsonl").read_text().splitlines()]
+    kind = "metrics" if key == "log" else "checkpoint"
+    forged = [json.dumps(line | ({key: "fit.py"} if line["kind"] == kind else {})) + "\n" for line in lines]
+    assert "".join(forged).count("fit.py") > 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/fit.py").write_text("print()")
+    (tmp_path / "download").mkdir()
+    (tmp_path / "download/journal.jsonl").write_text("".join(forged))
+    state = torch.load(tmp_path / "theirs/snapshot_iter_3")
+    state["run"]["position"] = sum(map(len, forged[: state["run"]["seq"]]))
+    torch.save(state, tmp_path / "download/snapshot_iter_3")
+    manager = make_manager(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"names 'fit\.py', which exists in .* Move that file"):
+        manager.resume(tmp_path / "download/snapshot_iter_3")
+    assert (tmp_path / "mine/fit.py").read_text() == "print()"
+    assert not (tmp_path / "mine/journal.jsonl").exists()
 
 
 @pytest.mark.parametrize("damage_file", [damage, Path.unlink, lambda path: path.write_bytes(b"hello")])

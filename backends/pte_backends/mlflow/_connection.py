@@ -91,6 +91,7 @@ class MLflowConnection:
         self._run = run
         self._state = msgspec.convert(dict(state), MLflowState)
         uri = _tracking_uri.restore_credentials(_tracking_uri.resolve(target.tracking_uri))
+        _tracking_uri.check_credentials(uri)
         with (
             artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.open_store(uri) as store_uri,

@@ -121,6 +121,7 @@ class MLflowSink(Sink):
             A sink with all options set.
         """
         uri = _tracking_uri.resolve(self.tracking_uri)
+        _tracking_uri.name_server(uri)
         target = resolve_target(uri)
         has_experiment = bool(self.experiment or self.experiment_id)
         return dataclasses.replace(
@@ -173,8 +174,11 @@ class MLflowSink(Sink):
         Raises:
             LookupError: If there is no complete checkpoint at this URI.
             ConnectionError: If the download failed for another reason.
+            PermissionError: If there are credentials, and only the files of a run name the server.
         """
-        return _fetch.fetch(_tracking_uri.resolve(self.tracking_uri), uri, directory)
+        tracking_uri = _tracking_uri.resolve(self.tracking_uri)
+        _tracking_uri.check_credentials(tracking_uri)
+        return _fetch.fetch(tracking_uri, uri, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the MLflow run or create it.

@@ -8,6 +8,16 @@ import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+#: Variables whose values MLflow's client sends to any server.
+_CREDENTIAL_VARIABLES = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+)
+#: Prefix of the variables with the URIs that this process, or the training process that started it, names.
+_PREFIX = "PTE_MLFLOW_URI_"
 _CREDENTIAL_WORDS = ("user", "pass", "pwd", "token", "secret", "apikey", "api_key")
 
 
@@ -90,8 +100,53 @@ def restore_credentials(uri: str) -> str:
     return uri
 
 
+def name_server(uri: str) -> None:
+    """Record in the environment, which the delivery process inherits, that this process names a server.
+
+    Args:
+        uri: Resolved URI.
+    """
+    if uri.startswith(("http:", "https:")):
+        os.environ.setdefault(_variable_name(uri), uri)
+
+
+def check_credentials(uri: str) -> None:
+    """Check that the credentials of the environment are meant for a server.
+
+    The files of a run may come from somebody else, so a server that only they name receives no credentials.
+
+    Args:
+        uri: Resolved URI.
+
+    Raises:
+        PermissionError: If there are credentials, and neither the environment nor an argument names the server.
+    """
+    if not uri.startswith(("http:", "https:")) or not _has_credentials():
+        return
+    named = [value for name, value in os.environ.items() if name.startswith(_PREFIX) or name == "MLFLOW_TRACKING_URI"]
+    if _origin(uri) not in map(_origin, named):
+        raise PermissionError(
+            f"The credentials of this environment were not sent to {uri}, because only the files of the run name this "
+            f"server. To send them, set MLFLOW_TRACKING_URI={uri}. Otherwise unset {', '.join(_CREDENTIAL_VARIABLES)}."
+        )
+
+
+def _has_credentials() -> bool:
+    file = Path("~/.mlflow/credentials").expanduser()
+    return any(map(os.environ.get, _CREDENTIAL_VARIABLES)) or file.exists()
+
+
+def _origin(uri: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def _variable_name(uri: str) -> str:
-    return f"PTE_MLFLOW_URI_{hashlib.sha256(uri.encode()).hexdigest()[:8].upper()}"
+    return f"{_PREFIX}{hashlib.sha256(uri.encode()).hexdigest()[:8].upper()}"
 
 
 def _is_credential(name: str) -> bool:
