@@ -145,7 +145,7 @@ class IterationScope:
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         try:
             for entry in self._extensions.running:
-                if entry.trigger.evaluate(owner) and entry.runs_here:
+                if (entry.is_always_due or entry.trigger.evaluate(owner)) and entry.runs_here:
                     if entry.is_watched:
                         entry.call(owner)
                     else:
