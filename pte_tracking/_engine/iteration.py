@@ -136,9 +136,10 @@ class IterationScope:
 
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
-        self.count()
+        if not self._is_counted:  # in place of count(), because this code runs in each iteration
+            owner.updater.iteration += 1
         self._reports.collect()
-        if lifecycle.options.has_changes:
+        if lifecycle.options.changes:
             lifecycle.options.report(owner.world.rank)
         entry = None
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
@@ -166,4 +167,4 @@ class IterationScope:
                 lifecycle.due.append(entry.extension)
             else:
                 entry.call(owner)
-        self._is_pending = bool(lifecycle.due) or self._stop.should_stop
+        self._is_pending = self._stop.should_stop or bool(lifecycle.due)

@@ -67,7 +67,7 @@ class EarlyStoppingTrigger(Trigger):
             raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
-        self._mean = IntervalMean(monitor, check_trigger)
+        self._mean = IntervalMean(type(self).__name__, monitor, check_trigger)
         limit = get_trigger(max_trigger)
         if not isinstance(limit, IntervalTrigger):
             raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")

@@ -147,6 +147,16 @@ def test_log_report_keys_select_logged_metrics(tmp_path: Path, keys: Any) -> Non
     assert [row.keys() for row in read_rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
 
 
+def test_log_report_selected_key_that_is_never_reported_warns_once_at_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_manager(tmp_path, LogReport(["loss", "los", "epoch", "rare"])) as manager:
+        train(manager, 8)
+        assert caplog.messages == []
+    (message,) = caplog.messages
+    assert message == "LogReport: keys: 'los' was never reported. Reported keys: 'loss', 'done'."
+
+
 class EveryFour(LogReport):
     trigger = (4, "iteration")
 
