@@ -242,6 +242,18 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
         _lost.warn_ambiguous(values)
 
 
+def report_result(values: Mapping[str, Any]) -> None:
+    """Report values that the caller also returns, so that no warning is needed if no training runs.
+
+    Args:
+        values: Numbers by key; see :func:`report`.
+    """
+    frame = current.get()
+    is_current = frame is not None and frame.reporter is not None
+    if is_current or any(training.is_running() for training in find_trainings(frame)):
+        report(values)
+
+
 def report_scope(observation: Observation) -> ReportScope:
     """Return a context manager in which the current reporter collects into another dictionary.
 
