@@ -17,7 +17,7 @@ from pte_tracking._store import layout
 from pte_tracking._store.events import Number
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
-from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._log_group import LogReportGroup, group_of
 from pte_tracking.reporter import DictSummary, Observation
 from pte_tracking.sinks import get_sink
@@ -217,7 +217,7 @@ class LogReport(IntervalExtension):
     def finalize(self, manager: Manager) -> None:
         """Log the values of the incomplete interval as the last row, and the keys that were never reported."""
         self._log_last_row(manager)
-        if not self._missing or self._row_iteration is None or manager.world.rank:
+        if not self._missing or self._row_iteration is None or manager.world.rank or not has_ended_an_epoch(manager):
             return
         # An earlier session, or another rank, may have reported the key.
         known = {key for row in self.log for key in row}
