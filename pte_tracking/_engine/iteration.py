@@ -76,7 +76,7 @@ class IterationScope:
         self._is_reporting = True
         self._is_counted = False
         for name in self.step_optimizers:
-            owner.optimizers[name].zero_grad()
+            _clear_gradients(owner, name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -178,3 +178,13 @@ def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
     reported = {key for key, value in owner.observation.items() if before.get(key) is not value}
     if reported:
         owner.measured_keys = owner.measured_keys | reported
+
+
+def _clear_gradients(owner: LifecycleOwner, name: str) -> None:
+    """Set the gradients of an optimizer to zero; those of its model, or of all models, if it has no ``zero_grad()``."""
+    optimizer = owner.optimizers[name]
+    if hasattr(optimizer, "zero_grad"):
+        optimizer.zero_grad()
+        return
+    for model in [owner.models[name]] if name in owner.models else owner.models.values():
+        model.zero_grad()
