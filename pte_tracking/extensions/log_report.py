@@ -18,7 +18,7 @@ from pte_tracking._store.events import Number
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
-from pte_tracking.extensions._log_group import LogReportGroup, group_of
+from pte_tracking.extensions._log_group import LogReportGroup, group_of, read_keys
 from pte_tracking.reporter import DictSummary, Observation
 from pte_tracking.sinks import get_sink
 
@@ -102,7 +102,7 @@ class LogReport(IntervalExtension):
         sinks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(trigger)
-        self._keys = [keys] if isinstance(keys, str) else None if keys is None else list(keys)
+        self._keys = read_keys(keys)
         #: Selected keys that no iteration has reported.
         self._missing = list(self._keys or ())
         self._postprocess = postprocess

@@ -347,3 +347,9 @@ def test_log_report_invalid_sinks_raise_errors() -> None:
     with pytest.raises(ValueError, match="'tensorbord'"):
         LogReport(sinks=["tensorbord"])
     assert LogReport(sinks=["mlflow-2"])
+
+
+@pytest.mark.parametrize("keys", [(1, "epoch"), [["loss"]]])
+def test_log_report_keys_that_are_no_strings_raise_type_error(keys: Any) -> None:
+    with pytest.raises(TypeError, match=r"keys: expected keys of metrics, .* Pass an interval as trigger=\."):
+        LogReport(keys)
