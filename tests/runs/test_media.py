@@ -345,3 +345,6 @@ def test_media_step_defaults_to_last_row_without_manager(tmp_path: Path) -> None
         run.log_metrics({"loss": 1.0}, 7)
         log_all(run)
     assert steps(tmp_path) == [0] * 5 + [7] * 5
+    with pte.Run(tmp_path, resume=True) as run:
+        log_all(run)
+    assert steps(tmp_path)[10:] == [7] * 5
