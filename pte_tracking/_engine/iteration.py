@@ -101,6 +101,12 @@ class IterationScope:
             self._is_counted = True
             self._owner.updater.iteration += 1
 
+    def uncount(self) -> None:
+        """Do not count the iteration in progress, which failed before its extensions ran."""
+        if self._is_counted and self._is_reporting:
+            self._is_counted = False
+            self._owner.updater.iteration -= 1
+
     def leave(self) -> None:
         """Stop collecting reports. Has no effect outside an iteration."""
         if self._is_reporting:
