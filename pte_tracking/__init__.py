@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pte_tracking import testing as testing
     from pte_tracking import triggers as triggers
     from pte_tracking import updaters as updaters
+    from pte_tracking._engine.entry import ExtensionEntry as ExtensionEntry
     from pte_tracking._engine.ignite import IgniteExtensionsManager as IgniteExtensionsManager
     from pte_tracking._engine.loading import load as load
     from pte_tracking._engine.manager import ExtensionsManager as ExtensionsManager
-    from pte_tracking._engine.registry import ExtensionEntry as ExtensionEntry
     from pte_tracking._engine.trainer import Trainer as Trainer
     from pte_tracking._interface.extension import PRIORITY_EDITOR as PRIORITY_EDITOR
     from pte_tracking._interface.extension import PRIORITY_READER as PRIORITY_READER
@@ -49,7 +49,7 @@ else:
         "_engine.ignite": ("IgniteExtensionsManager",),
         "_engine.loading": ("load",),
         "_engine.manager": ("ExtensionsManager",),
-        "_engine.registry": ("ExtensionEntry",),
+        "_engine.entry": ("ExtensionEntry",),
         "_engine.trainer": ("Trainer",),
         "_interface.extension": (
             "PRIORITY_EDITOR",

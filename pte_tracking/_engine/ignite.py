@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn, optim
 
 from pte_tracking._engine.construction import check_positions
+from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
@@ -191,6 +191,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         self._iteration_scope.count()
         state = engine.state
         is_epoch_end = state.epoch_length is not None and state.iteration % state.epoch_length == 0
+        if is_epoch_end:  # Handlers may be attached within the epoch.
+            self._move_handlers_last()
         # Without data, Ignite fires no event before the next iteration, which is too late to stop.
         if engine.should_terminate or (state.dataloader is None and not is_epoch_end):
             self._on_batch_requested(engine)

@@ -14,7 +14,6 @@ from types import TracebackType
 from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Extension
 
 # A global is faster to look up than a member of an enum, and each iteration needs these.
 _RUNNING, _IN_ITERATION, _ENDED = Phase.RUNNING, Phase.IN_ITERATION, Phase.ENDED
@@ -143,17 +142,23 @@ class IterationScope:
 
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
-        self.count()
+        if not self._is_counted:  # in place of count(), because this code runs in each iteration
+            owner.updater.iteration += 1
         self._reports.collect()
-        if lifecycle.options.has_changes:
+        if lifecycle.options.changes:
             lifecycle.options.report(owner.world.rank)
+        entry = None
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
-        for entry in self._extensions.running:
-            if entry.trigger.evaluate(owner) and entry.runs_here:
-                if entry.measures:
-                    call_and_measure(owner, entry.extension)
-                else:
-                    entry.extension(owner)
+        try:
+            for entry in self._extensions.running:
+                if (entry.is_always_due or entry.trigger.evaluate(owner)) and entry.runs_here:
+                    if entry.is_watched:
+                        entry.call(owner)
+                    else:
+                        entry.extension(owner)
+        except BaseException:
+            self._extensions.collect_after(entry, owner)
+            raise
         saving = self._extensions.saving
         # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
         due = saving and [
@@ -167,23 +172,8 @@ class IterationScope:
             if entry.extension.saves_state or lifecycle.due:
                 lifecycle.due.append(entry.extension)
             else:
-                entry.extension(owner)
-        self._is_pending = bool(lifecycle.due) or self._stop.should_stop
-
-
-def call_and_measure(owner: LifecycleOwner, extension: Extension) -> None:
-    """Call an extension that does not report in each iteration, and add the keys that it reports to ``measured_keys``.
-
-    Args:
-        owner: The manager.
-        extension: The extension.
-    """
-    before = dict(owner.observation)
-    extension(owner)
-    # By identity: a value that is reported again is another object, also if it is equal.
-    reported = {key for key, value in owner.observation.items() if before.get(key) is not value}
-    if reported:
-        owner.measured_keys = owner.measured_keys | reported
+                entry.call(owner)
+        self._is_pending = self._stop.should_stop or bool(lifecycle.due)
 
 
 def _clear_gradients(owner: LifecycleOwner, name: str) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import enum
 from typing import Any, Protocol
 
+from pte_tracking._engine.entry import ObservedManager
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._interface.extension import Extension
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
-from pte_tracking.reporter import Observation
 from pte_tracking.triggers.description import describe_trigger
 
 
@@ -45,11 +45,8 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 _STARTED = frozenset({Phase.RUNNING, Phase.IN_ITERATION})
 
 
-class LifecycleOwner(Manager, Protocol):
+class LifecycleOwner(ObservedManager, Protocol):
     """Manager that a :class:`Lifecycle` belongs to."""
-
-    observation: Observation
-    measured_keys: frozenset[str]
 
     @property
     def length_in_iterations(self) -> int | None:
@@ -182,10 +179,11 @@ class Lifecycle:
         random_state = rng.get_state()
         try:
             self._extensions.initialize(owner)
-            with owner.reporter.scope(owner.observation):
-                self._extensions.call_before_training(owner)
-            if not owner.is_before_training:
-                # The resumed training initialized its extensions before its first iteration.
+            if owner.is_before_training:
+                with owner.reporter.scope(owner.observation):
+                    self._extensions.call_before_training(owner)
+            else:
+                # The resumed training initialized its extensions, and called them, before its first iteration.
                 rng.set_state(random_state)
         except BaseException as error:
             self.fail(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
@@ -104,13 +104,10 @@ def load(
         (2, 0.0)
     """
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
-    objects = {part: {} if value is None else stateful_by_name(part, value) for part, value in given.items()}
-    objects["models"] = {name: unwrap(model) for name, model in objects["models"].items()}
-    single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     directory = Path(os.path.realpath(run_dir))
     selected, checkpoint = _select(directory, source, None if best is None else BestPolicy.parse((*best, 1)))
     try:
-        _restore(selected, objects, single_parts)
+        _restore(selected, given)
         return _as_loaded(selected, checkpoint)
     finally:
         selected.clean_up()
@@ -171,8 +168,11 @@ def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], cal
     return BestPolicy(*manifest.ranking, 1)
 
 
-def _restore(selected: SelectedSnapshot, objects: dict[str, dict[str, Any]], single_parts: Set[str]) -> None:
+def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     """Load the state of objects, after all of them were checked."""
+    objects = {part: {} if value is None else stateful_by_name(part, value) for part, value in given.items()}
+    objects["models"] = {name: unwrap(model) for name, model in objects["models"].items()}
+    single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     state = selected.state
     check_format(state)
     states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}

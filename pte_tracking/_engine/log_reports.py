@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pte_tracking._interface.extension import Extension
 from pte_tracking.extensions.log_report import LogReport
@@ -19,6 +20,15 @@ def find_log_reports(extensions: Iterable[Extension]) -> list[LogReport]:
     attributes = (value for extension in extensions for value in vars(extension).values())
     others = [value for value in attributes if isinstance(value, LogReport)]
     return list({id(report): report for report in (*registered, *others)}.values())
+
+
+def log_reports_run_by(extension: Extension) -> list[LogReport]:
+    """Return the LogReports that run when an extension runs: itself, or an unregistered LogReport of a PrintReport.
+
+    Args:
+        extension: A registered extension.
+    """
+    return [report for report in find_log_reports([extension]) if report is extension or report.name is None]
 
 
 def check_filename(log_report: LogReport, earlier: Iterable[LogReport]) -> None:
@@ -42,18 +52,45 @@ def check_filename(log_report: LogReport, earlier: Iterable[LogReport]) -> None:
 
 
 def assign_filenames(log_reports: Iterable[LogReport]) -> None:
-    """Set the file names that were not passed: the first unused of ``log``, ``log_1``, ``log_2``, ...
+    """Set the file names that were not passed: the restored one, or the first unused of ``log``, ``log_1``, ...
 
     Args:
         log_reports: The LogReports in the order of registration.
     """
     log_reports = list(log_reports)
     used = {log_report.filename for log_report in log_reports if not log_report.has_default_filename}
+    unnamed = []
     for log_report in log_reports:
-        if log_report.has_default_filename:
-            name, suffix = "log", 0
-            while name in used:
-                suffix += 1
-                name = f"log_{suffix}"
-            used.add(name)
-            log_report.set_default_filename(name)
+        restored = log_report.restored_filename
+        if not log_report.has_default_filename:
+            continue
+        if restored is None or restored in used:
+            unnamed.append(log_report)
+        else:
+            used.add(restored)
+            log_report.set_default_filename(restored)
+    for log_report in unnamed:
+        name, suffix = "log", 0
+        while name in used:
+            suffix += 1
+            name = f"log_{suffix}"
+        used.add(name)
+        log_report.set_default_filename(name)
+
+
+def match_states(extensions: Iterable[Extension], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the saved states of the LogReports by name, also if the LogReports are registered in another order.
+
+    Args:
+        extensions: The registered extensions.
+        state: Saved state of the extensions by name.
+    """
+    log_reports = {str(extension.name): extension for extension in extensions if isinstance(extension, LogReport)}
+    saved = {name: state[name] for name in log_reports if name in state}
+    unclaimed, matched = dict(saved), {}
+    for name, log_report in log_reports.items():
+        for saved_name in (name, *unclaimed):
+            if saved_name in unclaimed and unclaimed[saved_name]["extension"].get("identity") == log_report.identity:
+                matched[name] = unclaimed.pop(saved_name)
+                break
+    return matched if len(matched) == len(log_reports) else saved

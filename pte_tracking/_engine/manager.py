@@ -20,12 +20,13 @@ from pte_tracking._engine.construction import (
     optimizers_by_name,
     stateful_by_name,
 )
+from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
-from pte_tracking._engine.registry import ExtensionEntry, ExtensionRegistry
+from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.restorable_training import RestorableTraining
-from pte_tracking._engine.state import StateObject, TrainingState
+from pte_tracking._engine.state import StateObject
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
@@ -159,18 +160,7 @@ class ExtensionsManager(RestorableTraining):
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
-        self._state = TrainingState(
-            self.models,
-            self.optimizers,
-            stateful_by_name("state_objects", state_objects or {}),
-            options=options,
-            extensions=self._extensions,
-            progress=self.updater,
-            stop=self._stop,
-            loaders=self.loaders,
-            run=self.run,
-            world=self.world,
-        )
+        self._state = self._make_state(stateful_by_name("state_objects", state_objects or {}), options)
 
     @property
     def stop_trigger(self) -> bool:
@@ -212,7 +202,8 @@ class ExtensionsManager(RestorableTraining):
             name: Name of the extension. Defaults to its own name. If the name is in use, a number is appended.
             trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
             priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
-            call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
+            call_before_training: Whether the extension also runs once before the training, but not again after a
+                resume. Defaults to False.
 
         Raises:
             TypeError: If an argument has the wrong type.

@@ -2,114 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pte_tracking._engine.log_reports import assign_filenames, check_filename, find_log_reports
-from pte_tracking._engine.unrecorded import UnrecordedValues
-from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, FunctionExtension, Manager, TriggerLike
+from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
+from pte_tracking._engine.log_reports import (
+    assign_filenames,
+    check_filename,
+    find_log_reports,
+    log_reports_run_by,
+    match_states,
+)
+from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
+from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
 from pte_tracking.extensions.log_report import LogReport
-from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
+from pte_tracking.triggers import Trigger
 from pte_tracking.triggers.description import describe_trigger
 
 _logger = logging.getLogger("pte_tracking")
-
-
-class ExtensionEntry:
-    """Extension with its settings, for the list of extensions of a front end.
-
-    Args:
-        extension: An extension, or a function of the manager.
-        name: Name of the extension. Defaults to ``extension.name``, or else to ``extension.default_name``.
-        priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
-        trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
-        call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
-
-    Attributes:
-        extension: The extension.
-        name: Name of the extension.
-        priority: Priority of the extension.
-        trigger: Trigger of the extension.
-        call_before_training: Whether the extension also runs once before the first iteration.
-        runs_here: Whether the extension runs on this rank.
-        measures: Whether the extension reports more rarely than in each iteration.
-
-    Raises:
-        TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
-        ValueError: If the unit or the period of the trigger is invalid.
-
-    Example:
-        >>> import pte_tracking as pte
-        >>> def print_iteration(manager):
-        ...     print(manager.iteration)
-        >>> entry = pte.ExtensionEntry(print_iteration, name="printer", trigger=(2, "iteration"))
-        >>> manager = pte.ExtensionsManager({}, 1, [entry], iters_per_epoch=4, sinks=[])
-        >>> while not manager.stop_trigger:
-        ...     with manager.run_iteration():
-        ...         pass
-        2
-        4
-    """
-
-    __slots__ = ("call_before_training", "extension", "measures", "name", "priority", "runs_here", "trigger")
-
-    def __init__(
-        self,
-        extension: Callable[[Manager], Any],
-        *,
-        name: str | None = None,
-        priority: int | None = None,
-        trigger: TriggerLike = None,
-        call_before_training: bool = False,
-    ) -> None:
-        self.extension = _as_extension(extension)
-        self._set_names(
-            name or self.extension.name or self.extension.default_name,
-            self.extension.priority if priority is None else priority,
-        )
-        own_trigger = get_trigger(self.extension.trigger)
-        if trigger is None and not _fires_each_iteration(own_trigger):
-            trigger = own_trigger  # A subclass or the user may set the attribute of an extension with an inner trigger.
-        self._set_trigger(own_trigger if trigger is None else trigger, is_given=trigger is not None)
-        self.call_before_training = call_before_training
-        # The trigger is evaluated on all ranks, also where the extension does not run: ranks may decide together.
-        self.runs_here = True
-
-    def _set_names(self, name: object, priority: object) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name: expected a string, got {name!r}. To set the trigger, pass trigger={name!r}.")
-        if not isinstance(priority, int):
-            raise TypeError(
-                f"priority: expected an integer, such as PRIORITY_READER, got {priority!r} "
-                f"of type {type(priority).__name__}"
-            )
-        self.name, self.priority = name, priority
-
-    def _set_trigger(self, trigger: TriggerLike, *, is_given: bool = True) -> None:
-        is_taken = is_given and self.extension.take_trigger(trigger)
-        self.trigger: Trigger = get_trigger(Extension.trigger if is_taken else trigger)
-        self.measures = not (_fires_each_iteration(self.trigger) and self.extension.reports_each_iteration)
-
-    def replace(
-        self, name: str | None, priority: int | None, trigger: TriggerLike, call_before_training: bool | None
-    ) -> ExtensionEntry:
-        """Return an entry of the same extension with other settings.
-
-        Args:
-            name: Name of the extension; None to keep it.
-            priority: Priority of the extension; None to keep it.
-            trigger: Trigger of the extension; None to keep it.
-            call_before_training: Whether the extension also runs once before the first iteration; None to keep it.
-        """
-        replaced = copy.copy(self)
-        replaced._set_names(name or self.name, self.priority if priority is None else priority)
-        if trigger is not None:
-            replaced._set_trigger(trigger)
-        if call_before_training is not None:
-            replaced.call_before_training = call_before_training
-        return replaced
 
 
 class ExtensionRegistry:
@@ -133,6 +44,9 @@ class ExtensionRegistry:
 
     def __iter__(self) -> Iterator[Extension]:
         return (entry.extension for entry in self._entries)
+
+    def _log_reports(self) -> list[LogReport]:
+        return find_log_reports(entry.extension for entry in self._registered)
 
     def _local_entries(self) -> list[ExtensionEntry]:
         return [entry for entry in self._entries if entry.runs_here]
@@ -160,6 +74,7 @@ class ExtensionRegistry:
             # At a common step, the value of the first LogReport counts. It must not be logged after the others.
             entry.priority = min(entry.priority, *(other.priority for other in earlier), entry.priority)
         self._registered.append(entry)
+        assign_filenames(self._log_reports())
         existing = self.names()
         base_name, suffix = entry.name, 0
         while entry.name in existing:
@@ -193,26 +108,49 @@ class ExtensionRegistry:
         Args:
             manager: The manager.
         """
-        log_reports = find_log_reports(entry.extension for entry in self._registered)
-        assign_filenames(log_reports)
+        log_reports = self._log_reports()
         if self._rank == 0 and manager.run.sinks and not log_reports:
             # Not in the list of entries: the extension is not part of the state, and has no name.
             self._unrecorded = ExtensionEntry(UnrecordedValues(self))
             self.running.append(self._unrecorded)
+        if self._rank == 0 and log_reports:
+            self._watch_late(log_reports)
         for entry in self._entries:
             if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
 
-    def call_before_training(self, manager: Manager) -> None:
+    def _watch_late(self, log_reports: list[LogReport]) -> None:
+        """Watch the extensions that run after all LogReports, whose values are not recorded."""
+        late_values = LateValues(log_reports)
+        for entry in reversed(self._entries):
+            if log_reports_run_by(entry.extension):
+                return
+            if may_report(entry.extension):
+                entry.watch(late_values)
+
+    def collect_after(self, failed: ExtensionEntry | None, manager: Manager) -> None:
+        """Let LogReports collect the values of an iteration in which an extension failed before they ran.
+
+        Args:
+            failed: Entry of the extension.
+            manager: The manager.
+        """
+        rest = iter(self.running)
+        if any(entry is failed for entry in rest):
+            for entry in rest:
+                for log_report in log_reports_run_by(entry.extension) if entry.runs_here else ():
+                    log_report.collect(manager)
+
+    def call_before_training(self, manager: ObservedManager) -> None:
         """Call the extensions with ``call_before_training=True``, and log what they report at step 0.
 
         Args:
             manager: The manager.
         """
         for entry in self._entries:
-            is_log = isinstance(entry.extension, LogReport) and manager.is_before_training and manager.observation
+            is_log = isinstance(entry.extension, LogReport) and manager.observation
             if entry.runs_here and (entry.call_before_training or is_log):
-                entry.extension(manager)
+                entry.call(manager)
 
     def on_error(self, manager: Manager, error: Exception) -> None:
         """Call ``on_error()`` of all extensions. Exceptions that they raise are logged.
@@ -276,6 +214,7 @@ class ExtensionRegistry:
         Raises:
             ValueError: If an extension or a trigger raises while it restores its state.
         """
+        state = {**state, **match_states(self, state)}
         for entry in self._entries:
             if not (saved := state.get(entry.name)):
                 continue
@@ -290,10 +229,7 @@ class ExtensionRegistry:
                         f"state: the {kind} of {entry.name!r}, of type {type(part).__name__}, cannot restore its saved "
                         f"state: {type(error).__name__}: {error}. Check that the state was saved by the same type."
                     ) from error
-
-
-def _fires_each_iteration(trigger: Trigger) -> bool:
-    return isinstance(trigger, IntervalTrigger) and trigger.is_each_iteration
+        assign_filenames(self._log_reports())
 
 
 def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
@@ -303,18 +239,3 @@ def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
 def _describe_trigger(entry: ExtensionEntry) -> str:
     inner = (value for value in vars(entry.extension).values() if isinstance(value, Trigger))
     return ", ".join(map(describe_trigger, (entry.trigger, *inner)))
-
-
-def _as_extension(extension: object) -> Extension:
-    if isinstance(extension, Extension):
-        return extension
-    if isinstance(extension, type):
-        raise TypeError(
-            f"extension: expected an instance, got the class {extension.__name__}. Write {extension.__name__}()."
-        )
-    if callable(extension):
-        return FunctionExtension(extension)
-    raise TypeError(
-        f"extension: expected an Extension or a function that takes the manager, "
-        f"got {extension!r} of type {type(extension).__name__}"
-    )

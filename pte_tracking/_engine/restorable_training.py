@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn, optim
+
+from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.lifecycle import Lifecycle
+from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
-from pte_tracking._engine.state import TrainingState
+from pte_tracking._engine.state import StateObject, TrainingState
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Checkpoint
@@ -29,7 +33,24 @@ class RestorableTraining(TrainingProgress):
     world: World
     _extensions: ExtensionRegistry
     _lifecycle: Lifecycle
+    models: Mapping[str, nn.Module]
+    optimizers: Mapping[str, optim.Optimizer]
+    loaders: LoaderRegistry
     _state: TrainingState
+
+    def _make_state(self, state_objects: Mapping[str, StateObject], options: OptimizerOptions) -> TrainingState:
+        return TrainingState(
+            self.models,
+            self.optimizers,
+            state_objects,
+            options=options,
+            extensions=self._extensions,
+            progress=self.updater,
+            stop=self._stop,
+            loaders=self.loaders,
+            run=self.run,
+            world=self.world,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete training state: tensors and plain values only.

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.registry import ExtensionEntry
 from pte_tracking._engine.state import StateObject
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
@@ -156,7 +156,8 @@ class Trainer:
             name: Name of the extension. Defaults to its own name.
             trigger: Trigger that decides when the extension runs. Defaults to ``extension.trigger``.
             priority: Position in the order of an iteration, highest first. Defaults to ``extension.priority``.
-            call_before_training: Whether the extension also runs once before the first iteration. Defaults to False.
+            call_before_training: Whether the extension also runs once before the training, but not again after a
+                resume. Defaults to False.
 
         Raises:
             TypeError: If an argument has the wrong type.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,13 +23,12 @@ from pte_tracking._runs.reader import RunReader
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import Status
-from pte_tracking._store.manifest import Manifest, ParentRun
+from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.values import to_text
 
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
 
-_logger = logging.getLogger("pte_tracking")
 
 _R = TypeVar("_R", bound="RunBase")
 
@@ -92,25 +90,14 @@ class RunBase(RunReader):
             claim = self._claim_directory(
                 at, resume if ended is None else True, held.files if held else (), journal, fork
             )
-            if ended is not None and claim.manifest.id != ended.id and at is None:
-                claim.lock.release()
-                raise RuntimeError(
-                    f"The run {ended.name!r} has ended, and {str(self.directory)!r} now contains another run. "
-                    "Create another Run to log to that run."
-                )
-            if self._read_id not in (None, claim.manifest.id):
-                _logger.warning(
-                    "%s: the run ID %s was read before, but the run is %s. To continue the earlier run, call resume() "
-                    "before the first iteration.",
-                    self.directory,
-                    self._read_id,
-                    claim.manifest.id,
-                )
+            if at is None:
+                claim.check_continues(ended)
+            claim.check_id(self._read_id)
             claim.is_reopened = self._is_closed and ended is not None
             self._writer, self._claim, self._is_closed = None, claim, False
             self.error_before = error_id(last_uncaught_error())
             if fork:
-                self._report_fork(fork.parent)
+                fork.log_start(self.directory)
             if claim.is_new and at is None:
                 try:
                     self._start(claim)
@@ -142,24 +129,6 @@ class RunBase(RunReader):
             if not collect_others(self):
                 raise
         return claim()
-
-    def _report_fork(self, parent: ParentRun) -> None:
-        if parent.has_history:
-            _logger.info(
-                "%s: starts a new run with the history of the run %s up to step %d.",
-                self.directory,
-                parent.name,
-                parent.step,
-            )
-            return
-        _logger.warning(
-            "%s: starts a new run at step %d. The earlier rows are missing, because %r does not contain the run %s of "
-            "the snapshot.",
-            self.directory,
-            parent.step,
-            parent.directory,
-            parent.name,
-        )
 
     def rewind(self) -> None:
         """Return the run to the position passed to :meth:`open`, before the first new iteration.

@@ -121,6 +121,26 @@ class Claim:
     is_reopened: bool = False
     fork: Fork | None = None
 
+    def check_continues(self, ended: Manifest | None) -> None:
+        """Release the lock and raise RuntimeError if the directory contains another run than the one that ended."""
+        if ended is not None and self.manifest.id != ended.id:
+            self.lock.release()
+            raise RuntimeError(
+                f"The run {ended.name!r} has ended, and {str(self.directory)!r} now contains another run. "
+                "Create another Run to log to that run."
+            )
+
+    def check_id(self, read_id: str | None) -> None:
+        """Log a warning if another ID was read before the directory was locked."""
+        if read_id not in (None, self.manifest.id):
+            _logger.warning(
+                "%s: the run ID %s was read before, but the run is %s. To continue the earlier run, call resume() "
+                "before the first iteration.",
+                self.directory,
+                read_id,
+                self.manifest.id,
+            )
+
     def prepare(self) -> None:
         """Archive another run in the directory, and write the manifest and the history of a fork.
 

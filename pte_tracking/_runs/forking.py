@@ -53,6 +53,30 @@ class Fork:
         """Return the tags that name the parent."""
         return {"forked_from": self.parent.id, "forked_at_step": str(self.parent.step)}
 
+    def log_start(self, directory: Path) -> None:
+        """Log that the new run starts with the history of its parent, or that this history is missing.
+
+        Args:
+            directory: Run directory of the new run.
+        """
+        parent = self.parent
+        if parent.has_history:
+            _logger.info(
+                "%s: starts a new run with the history of the run %s up to step %d.",
+                directory,
+                parent.name,
+                parent.step,
+            )
+            return
+        _logger.warning(
+            "%s: starts a new run at step %d. The earlier rows are missing, because %r does not contain the run %s of "
+            "the snapshot.",
+            directory,
+            parent.step,
+            parent.directory,
+            parent.name,
+        )
+
     def copy_history(self, target: Path, manifest: Manifest) -> list[str]:
         """Write the journal of the fork: its start, and the effective history of the parent up to the position.
 

@@ -88,19 +88,3 @@ def group_of(run: Run) -> LogReportGroup:
     if run not in _groups:
         _groups[run] = LogReportGroup(run)
     return _groups[run]
-
-
-def read_keys(keys: Iterable[str] | str | None) -> list[str] | None:
-    """Return the argument ``keys`` of a LogReport as a list; None for all keys.
-
-    Raises:
-        TypeError: If a key is not a string.
-    """
-    if keys is None or isinstance(keys, str):
-        return None if keys is None else [keys]
-    selected = list(keys)
-    if not all(isinstance(key, str) for key in selected):
-        raise TypeError(
-            f"keys: expected keys of metrics, such as ['train/loss'], got {keys!r}. Pass an interval as trigger=."
-        )
-    return selected

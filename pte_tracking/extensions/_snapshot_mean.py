@@ -24,27 +24,42 @@ class SnapshotMean:
         self._summary = DictSummary()
         self._shared = SharedSummary()
         self._is_complete = False
+        self._is_reported = False
 
     def collect(self, manager: Manager) -> None:
         """Add the value of this iteration."""
         if self._is_complete:
             self._summary, self._is_complete = DictSummary(), False
         if self._key in manager.observation:
+            self._is_reported = True
             self._summary.add({self._key: manager.observation[self._key]})
 
     def end_interval(self) -> None:
         """End the interval with this iteration. The mean remains available until the next iteration."""
         self._is_complete = True
 
-    def compute(self, manager: Manager) -> dict[str, float]:
-        """Return the mean over the values of all ranks by key, or nothing. Call this on every rank."""
-        return self._shared.reduce(manager.world, self._summary).compute_mean()
+    def insert(self, values: dict[str, Any], manager: Manager) -> None:
+        """Set the value of the metric to the mean over the values of all ranks. Call this on every rank.
+
+        The value of a reported metric is deleted if it was not reported in the interval, because it belongs to an
+        earlier snapshot. A metric that is only logged keeps its latest value.
+
+        Args:
+            values: Latest known values by key.
+            manager: The manager.
+        """
+        if self._is_reported:
+            values.pop(self._key, None)
+        values.update(self._shared.reduce(manager.world, self._summary).compute_mean())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of an incomplete interval."""
-        return {} if self._is_complete or self._summary.is_empty else {"mean": self._summary.state_dict()}
+        """Return the sums of an incomplete interval, and whether the metric was ever reported."""
+        if not self._is_reported:
+            return {}
+        return {"mean": {} if self._is_complete else self._summary.state_dict(), "is_reported": True}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state returned by :meth:`state_dict`."""
         self._summary, self._is_complete = DictSummary(), False
         self._summary.load_state_dict(state.get("mean", {}))
+        self._is_reported = bool(state.get("is_reported"))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,14 +11,14 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
-from pte_tracking._store import layout
 from pte_tracking._store.events import Number
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
-from pte_tracking.extensions._log_group import LogReportGroup, group_of, read_keys
+from pte_tracking.extensions._log_arguments import check_filename, check_sinks, read_keys
+from pte_tracking.extensions._log_group import LogReportGroup, group_of
 from pte_tracking.reporter import DictSummary, Observation
-from pte_tracking.sinks import get_sink
+from pte_tracking.triggers.description import describe_trigger
 
 if TYPE_CHECKING:
     import pandas
@@ -63,7 +61,7 @@ class LogReport(IntervalExtension):
         postprocess: Function called with each row before it is logged. It can change every entry except ``iteration``.
             Defaults to none.
         filename: Path of the JSON log relative to the run directory. Defaults to the first unused of ``"log"``,
-            ``"log_1"``, ``"log_2"``, ... in the order of registration.
+            ``"log_1"``, ``"log_2"``, ... in the order of registration. A resumed LogReport keeps its name.
         sinks: Names of the sinks that receive the rows, such as ``["json", "mlflow"]``. Defaults to all sinks of the
             run.
 
@@ -106,9 +104,11 @@ class LogReport(IntervalExtension):
         #: Selected keys that no iteration has reported.
         self._missing = list(self._keys or ())
         self._postprocess = postprocess
-        self._filename = "log" if filename is None else _check_filename(filename)
+        self._filename = "log" if filename is None else check_filename(filename)
         self._has_default_filename = filename is None
-        self._sinks = None if sinks is None else _check_sinks(sinks)
+        #: Default file name in the restored state.
+        self.restored_filename: str | None = None
+        self._sinks = None if sinks is None else check_sinks(sinks)
         self._summary = DictSummary()
         self._shared = SharedSummary()
         #: Measured keys whose data points in the current interval are events of their own.
@@ -142,6 +142,12 @@ class LogReport(IntervalExtension):
             filename: Path of the JSON log relative to the run directory.
         """
         self._filename = filename
+
+    @property
+    def identity(self) -> list[Any]:
+        """Arguments by which a resume finds the state of a LogReport that is registered in another order."""
+        filename = None if self._has_default_filename else self._filename
+        return [filename, self._keys, describe_trigger(self._trigger)]
 
     @property
     def log(self) -> list[Row]:
@@ -185,6 +191,10 @@ class LogReport(IntervalExtension):
         if function not in self._subscribers:
             self._subscribers.append(function)
 
+    def selects(self, key: str) -> bool:
+        """Return whether the extension logs the values of a key."""
+        return self._keys is None or key in self._keys
+
     def check(self, manager: Manager) -> None:
         self._run = manager.run
 
@@ -210,6 +220,17 @@ class LogReport(IntervalExtension):
         if is_due:
             summary, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
             self._log_row(manager, summary.compute_mean())
+
+    def collect(self, manager: Manager) -> None:
+        """Collect the values of an iteration in which another extension failed before this extension ran.
+
+        Args:
+            manager: The manager.
+        """
+        observation = {key: value for key, value in manager.observation.items() if self.selects(key)}
+        if manager.measured_keys and manager.world.rank == 0:
+            self._log_points(manager, observation, is_due=False)
+        self._summary.add(observation)
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
         self._has_failed = True
@@ -242,12 +263,15 @@ class LogReport(IntervalExtension):
             "summary": self._summary.state_dict(),
             "trigger": self._trigger.state_dict(),
             "points": sorted(self._points),
+            "filename": self._filename if self._has_default_filename else None,
+            "identity": self.identity,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._summary.load_state_dict(state["summary"])
         self._trigger.load_state_dict(state["trigger"])
         self._points = set(state["points"])
+        self.restored_filename = state.get("filename")
 
     def _log_points(self, manager: Manager, observation: Observation, is_due: bool) -> None:
         """Log the values that are measured in this iteration at its step, unless the row that is due contains them."""
@@ -317,34 +341,3 @@ def _make_row(values: Mapping[str, Any], epoch: float | None, iteration: int, el
     if elapsed_time is not None:
         row["elapsed_time"] = elapsed_time
     return row
-
-
-_RESERVED_NAMES = {
-    *(layout.MANIFEST, layout.JOURNAL, layout.CHECKPOINTS, layout.WRITER_LOCK, layout.PREVIOUS),
-    *(layout.FIGURES, layout.IMAGES, layout.ARTIFACTS, layout.DELIVERY),
-}
-
-
-def _check_filename(filename: str) -> str:
-    if not isinstance(filename, str):
-        raise TypeError(
-            f"filename: expected a string such as 'log', got {filename!r} of type {type(filename).__name__}"
-        )
-    if "{" in filename:
-        raise ValueError(f"filename: expected a name without placeholders, such as 'log', got {filename!r}")
-    path = PurePath(filename)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"filename: expected a file in the run directory, such as 'log', got {filename!r}")
-    if path.parts[0] in _RESERVED_NAMES:
-        raise ValueError(
-            f"filename: {filename!r} is reserved for files of the run. Choose another name, such as 'log'."
-        )
-    return path.as_posix()
-
-
-def _check_sinks(sinks: Sequence[str]) -> list[str]:
-    if isinstance(sinks, str) or not all(isinstance(name, str) for name in sinks):
-        raise TypeError(f"sinks: expected a list of names, such as ['json', 'mlflow'], got {sinks!r}")
-    for name in sinks:
-        get_sink(re.sub(r"-\d+$", "", name))  # The second sink of one kind is named mlflow-2.
-    return list(sinks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._distributed.summary import SharedSummary
@@ -38,7 +39,8 @@ class PlotReport(IntervalExtension):
     The extension runs after every iteration. When its inner trigger fires, the means since the last firing become one
     point of each curve, and the plot is redrawn. The file ``filename`` in the run directory is replaced, and the figure
     is logged to the run for all sinks that support figures. In a notebook, the plot is shown below the cell and updated
-    in place. After 100 versions, the plot is redrawn less often. The last version is drawn at the end of the training.
+    in place. After 100 versions, the plot is redrawn less often. At the end of the training, the values since the last
+    point become a point, too, and the last version is drawn.
 
     The memory and the snapshot size of a curve are bounded. A curve of more than 2,048 points keeps the lowest and the
     highest point of each of at least 512 sections.
@@ -101,7 +103,7 @@ class PlotReport(IntervalExtension):
         self._grid = grid
         self._picture = Picture("PlotReport", filename or "plot.png")
         self._curves = {key: Curve() for key in self._y_keys}
-        self._has_fired = False
+        self._has_fired = self._has_failed = False
         self._latest_summary, self._summary = DictSummary(), DictSummary()
         self._shared = SharedSummary()
 
@@ -116,14 +118,21 @@ class PlotReport(IntervalExtension):
         if not (manager.is_before_training or self._trigger.evaluate(manager)):
             return
         self._has_fired = True
-        self._add_point(manager)
-        if any(curve.count for curve in self._curves.values()):
-            self._picture.offer(manager, self._paint)
+        self._end_interval(manager, self._shared.reduce(manager.world, self._summary))
+
+    def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        self._has_failed = True
 
     def finalize(self, manager: Manager) -> None:
+        """Add the incomplete interval as the last point, and draw the last version."""
+        summary = self._summary
+        # Other ranks may be in the middle of an iteration, unless the training has reached its end on all of them.
+        if manager.stop_trigger and not self._has_failed:
+            summary = self._shared.reduce(manager.world, summary)
+        if not summary.is_empty:
+            self._end_interval(manager, summary)
         self._picture.finish(manager, self._paint)
-        pending_means = self._summary.compute_mean()
-        missing = [key for key, curve in self._curves.items() if not curve.count and key not in pending_means]
+        missing = [key for key, curve in self._curves.items() if not curve.count and key not in summary]
         if self._has_fired and missing and manager.world.rank == 0 and has_ended_an_epoch(manager):
             # Without values over which they are plotted, all keys are missing.
             unknown = missing[0] if self._x_key in {*_X_VALUES, *manager.observation} else self._x_key
@@ -151,8 +160,13 @@ class PlotReport(IntervalExtension):
         self._summary.load_state_dict(state["summary"])
         self._trigger.load_state_dict(state["trigger"])
 
-    def _add_point(self, manager: Manager) -> None:
-        self._latest_summary, self._summary = self._shared.reduce(manager.world, self._summary), DictSummary()
+    def _end_interval(self, manager: Manager, summary: DictSummary) -> None:
+        self._add_point(manager, summary)
+        if any(curve.count for curve in self._curves.values()):
+            self._picture.offer(manager, self._paint)
+
+    def _add_point(self, manager: Manager, summary: DictSummary) -> None:
+        self._latest_summary, self._summary = summary, DictSummary()
         means = self._latest_summary.compute_mean()
         read_x = _X_VALUES.get(self._x_key)
         x = read_x(manager) if read_x else means.get(self._x_key)

@@ -180,7 +180,7 @@ class TrainingSnapshot(SnapshotExtension):
         }
         values = {**manager.run.latest_values, **values}
         if self._mean is not None:
-            values |= self._mean.compute(manager)
+            self._mean.insert(values, manager)
         self._writer.submit(
             SnapshotJob(
                 manager.run,

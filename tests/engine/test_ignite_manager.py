@@ -419,3 +419,16 @@ def test_ignite_manager_does_not_change_trained_weights(tmp_path: Path) -> None:
         return model.weight
 
     assert train(True).equal(train(False))
+
+
+def test_handler_attached_within_an_epoch_reports_to_that_epoch(make_manager: Any, recorder: Recorder) -> None:
+    engine = make_doubling_engine()
+    make_manager(engine)
+
+    @engine.on(Events.ITERATION_COMPLETED(once=2))
+    def attach(engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: pte.report({"epoch": engine.state.epoch}))
+
+    engine.run(range(3), max_epochs=2)
+    reported = [observation.get("epoch") for observation in recorder.observations]
+    assert reported == [None, None, 1, None, None, 2]

@@ -353,3 +353,41 @@ def test_log_report_invalid_sinks_raise_errors() -> None:
 def test_log_report_keys_that_are_no_strings_raise_type_error(keys: Any) -> None:
     with pytest.raises(TypeError, match=r"keys: expected keys of metrics, .* Pass an interval as trigger=\."):
         LogReport(keys)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("is_owned", [False, True])
+def test_log_report_collects_iteration_in_which_an_earlier_extension_fails(
+    is_owned: bool, error: type[BaseException], tmp_path: Path
+) -> None:
+    @pte.make_extension(trigger=(6, "iteration"), priority=pte.PRIORITY_WRITER)
+    def fail(manager: pte.Manager) -> None:
+        raise error
+
+    report = LogReport("done")
+    logs = [PrintReport(log_report=report, out=io.StringIO())] if is_owned else [report, PrintReport(out=io.StringIO())]
+    with pytest.raises(error), make_manager(tmp_path, fail, *logs) as manager:
+        train(manager, 8)
+    assert [(row["iteration"], row["done"]) for row in read_rows(tmp_path)] == [(4, 2.5), (6, 5.5)]
+
+
+def test_log_report_before_training_does_not_run_again_after_a_resume(tmp_path: Path) -> None:
+    def make(out: Path) -> pte.ExtensionsManager:
+        manager = make_manager(out, pte.extensions.snapshot())
+        evaluate = pte.make_extension(trigger=(4, "iteration"), priority=pte.PRIORITY_WRITER)(
+            lambda manager: pte.report({"val/x": float(manager.iteration)})
+        )
+        manager.extend(evaluate, name="evaluate", call_before_training=True)
+        manager.extend(LogReport(["val/x", "done"]), call_before_training=True)
+        return manager
+
+    with make(tmp_path / "whole") as manager:
+        train(manager, 8)
+    with make(tmp_path / "parts") as manager:
+        train(manager, 5)
+    with make(tmp_path / "parts") as manager:
+        manager.resume()
+        train(manager, 8)
+    whole, parts = (drop_elapsed_time(read_rows(tmp_path / name)) for name in ("whole", "parts"))
+    assert [row["iteration"] for row in parts] == [0, 4, 8]
+    assert parts == whole

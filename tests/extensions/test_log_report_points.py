@@ -218,3 +218,28 @@ def test_explicit_values_of_one_key_and_step_are_all_delivered(tmp_path: Path) -
             run.log_metrics({"x": value}, 3)
     assert read_points(tmp_path) == {"x": [(3, 1.0), (3, 2.0), (3, 2.0)]}
     assert [row["x"] for row in read_log(tmp_path)] == [1.0, 2.0, 2.0]
+
+
+def test_log_reports_resumed_in_another_order_keep_their_files_and_values(tmp_path: Path) -> None:
+    def make(*, is_reversed: bool = False) -> list[Any]:
+        logs = [LogReport("a", (3, "iteration")), LogReport("b", (4, "iteration"))]
+        return [*(reversed(logs) if is_reversed else logs), snapshot(trigger=(5, "iteration"))]
+
+    def report(done: int) -> dict[str, Any]:
+        return {"a": float(done), "b": 10.0 * done}
+
+    train(tmp_path, *make(), iterations=7, report=report)
+    train(tmp_path, *make(is_reversed=True), iterations=12, report=report, resume=True)
+    assert [(row["iteration"], row["a"]) for row in read_log(tmp_path)] == [(3, 2), (6, 5), (9, 8), (12, 11)]
+    assert [(row["iteration"], row["b"]) for row in read_log(tmp_path, "log_1")] == [(4, 25), (8, 65), (12, 105)]
+
+
+def test_log_reports_without_file_names_read_their_own_rows_before_the_training(tmp_path: Path) -> None:
+    def make() -> list[Any]:
+        return [LogReport("x", (5, "iteration")), LogReport("x", (2, "iteration")), snapshot(trigger=(10, "iteration"))]
+
+    train(tmp_path, *make())
+    reports = make()
+    manager = pte.ExtensionsManager(nn.Linear(1, 1), 1, reports, out_dir=tmp_path, iters_per_epoch=100)
+    manager.resume()
+    assert [len(report.log) for report in reports[:2]] == [2, 5]

@@ -187,3 +187,17 @@ print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_plot_report_incomplete_interval_is_the_last_point(tmp_path: Path) -> None:
+    plot = PlotReport("gain")
+    with make_manager(tmp_path, plot) as manager:
+        train(manager, 6)
+    assert get_points(plot, "gain") == [[4, 2.5], [6, 5.5]]
+    assert read_figures(tmp_path) == [("plot", 4), ("plot", 6)]
+
+
+def test_plot_report_run_shorter_than_the_interval_is_drawn(tmp_path: Path) -> None:
+    with make_manager(tmp_path, PlotReport("gain")) as manager:
+        train(manager, 2)
+    assert read_figures(tmp_path) == [("plot", 2)]

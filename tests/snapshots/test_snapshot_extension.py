@@ -151,6 +151,26 @@ def test_snapshot_calls_deferred_values_on_the_training_thread(tmp_path: Path) -
     assert threads == [threading.main_thread()] * 2
 
 
+def test_keep_best_ignores_intervals_without_the_metric(tmp_path: Path) -> None:
+    values = {2: 0.5, 4: 0.9, 6: 0.8, 8: 0.7}
+
+    def make() -> pte.ExtensionsManager:
+        evaluate = pte.make_extension(trigger=(2, "epoch"), priority=pte.PRIORITY_WRITER)(
+            lambda manager: pte.report({"val": values[manager.epoch]})
+        )
+        saved = extensions.snapshot(n_retains=1, keep_best=("val", "max", 2))
+        return make_manager(tmp_path, evaluate, saved)
+
+    run(make(), 10)
+    manager = make()
+    manager.resume()
+    run(manager, 6)
+    assert [entry.step for entry in manager.run.checkpoints()] == [8, 12, 16]
+    checkpoint = make().resume("best")
+    assert checkpoint is not None
+    assert checkpoint.step == 8
+
+
 @pytest.mark.parametrize(("reported", "is_warned"), [("loss", False), ("other", True)])
 def test_keep_best_unreported_metric_logs_warning_at_end(
     reported: str, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
