@@ -14,8 +14,8 @@ from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Number
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
-from pte_tracking.extensions._interval import IntervalExtension
-from pte_tracking.extensions._log_arguments import check_filename, check_sinks
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
+from pte_tracking.extensions._log_arguments import check_filename, check_sinks, read_keys
 from pte_tracking.extensions._log_group import LogReportGroup, group_of
 from pte_tracking.reporter import DictSummary, Observation
 from pte_tracking.triggers.description import describe_trigger
@@ -100,7 +100,7 @@ class LogReport(IntervalExtension):
         sinks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(trigger)
-        self._keys = [keys] if isinstance(keys, str) else None if keys is None else list(keys)
+        self._keys = read_keys(keys)
         #: Selected keys that no iteration has reported.
         self._missing = list(self._keys or ())
         self._postprocess = postprocess
@@ -238,7 +238,7 @@ class LogReport(IntervalExtension):
     def finalize(self, manager: Manager) -> None:
         """Log the values of the incomplete interval as the last row, and the keys that were never reported."""
         self._log_last_row(manager)
-        if not self._missing or self._row_iteration is None or manager.world.rank:
+        if not self._missing or self._row_iteration is None or manager.world.rank or not has_ended_an_epoch(manager):
             return
         # An earlier session, or another rank, may have reported the key.
         known = {key for row in self.log for key in row}

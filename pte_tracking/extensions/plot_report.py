@@ -13,7 +13,7 @@ from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._curve import Curve
-from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
 
@@ -133,7 +133,7 @@ class PlotReport(IntervalExtension):
             self._end_interval(manager, summary)
         self._picture.finish(manager, self._paint)
         missing = [key for key, curve in self._curves.items() if not curve.count and key not in summary]
-        if self._has_fired and missing and manager.world.rank == 0:
+        if self._has_fired and missing and manager.world.rank == 0 and has_ended_an_epoch(manager):
             # Without values over which they are plotted, all keys are missing.
             unknown = missing[0] if self._x_key in {*_X_VALUES, *manager.observation} else self._x_key
             _logger.warning(

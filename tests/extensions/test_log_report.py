@@ -349,6 +349,12 @@ def test_log_report_invalid_sinks_raise_errors() -> None:
     assert LogReport(sinks=["mlflow-2"])
 
 
+@pytest.mark.parametrize("keys", [(1, "epoch"), [["loss"]]])
+def test_log_report_keys_that_are_no_strings_raise_type_error(keys: Any) -> None:
+    with pytest.raises(TypeError, match=r"keys: expected keys of metrics, .* Pass an interval as trigger=\."):
+        LogReport(keys)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("is_owned", [False, True])
 def test_log_report_collects_iteration_in_which_an_earlier_extension_fails(
