@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
@@ -207,13 +207,22 @@ class SinkConsumer:
         if description != self._logged_error:
             _logger.warning("%s: delivery failed, retrying: %s", self.key, description)
             self._logged_error = description
-        self._disconnect()
         try:
-            self._restore()
+            self.reset()
             self.cursor.record_error(error)
             self._save_cursor()
         except OSError as problem:
+            raise_from_signal_handler(problem)
             _logger.debug("%s: the error was not saved: %s", self.key, problem)
+
+    def reset(self) -> None:
+        """Close the connection, and return to the saved cursor, as after a crash.
+
+        Raises:
+            OSError: If the cursor cannot be read.
+        """
+        self._disconnect()
+        self._restore()
 
     def finish(self, status: Status | None) -> None:
         """Close the connection after the last event.
@@ -293,8 +302,10 @@ class SinkConsumer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # the failure that led here is already logged
+            try:
                 connection.close(None)
+            except Exception as error:  # the failure that led here is already logged
+                raise_from_signal_handler(error)
 
     def _close(self, error: SinkClosedError) -> None:
         """Stop the delivery, or start again from the first event if the backend lost the run."""

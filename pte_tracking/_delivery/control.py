@@ -15,6 +15,7 @@ import msgspec
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.layout import CONTROL, CONTROL_LOCK
 from pte_tracking._store.lock import Lock, LockedError
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 _LOCK_TIMEOUT_SECONDS = 5.0
@@ -95,6 +96,7 @@ def _request(directory: Path, name: str) -> None:
         finally:
             lock.release()
     except (OSError, LockedError) as error:
+        raise_from_signal_handler(error)
         _logger.warning("%s: the request was not written: %s", path, error)
 
 

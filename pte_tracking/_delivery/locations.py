@@ -10,6 +10,7 @@ import msgspec
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking.sinks import Sink, get_sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -87,4 +88,5 @@ class Announcer:
                     self._entries.remove(entry)
                     _logger.info("%s", location)
         except (OSError, ValueError) as error:
+            raise_from_signal_handler(error)
             _logger.debug("%s: %s", self._directory, error)

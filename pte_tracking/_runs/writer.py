@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import logging
 import os
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_en
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.row_history import RowHistory
+from pte_tracking._runs.serial_calls import SerialCalls
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
@@ -25,14 +27,17 @@ from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import RunNotFoundError, update_manifest
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
 
+_MAX_ENDS = 3  # attempts to append the end of the run as the last event
+
 _T = TypeVar("_T")
 
 
-class RunWriter:
+class RunWriter(SerialCalls):
     """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
     A writer that starts at an earlier position first appends without a rewind. :meth:`rewind` supersedes the events
@@ -46,10 +51,11 @@ class RunWriter:
     """
 
     def __init__(self, claim: Claim) -> None:
+        self._journal = Journal(claim.directory / JOURNAL)
+        super().__init__(self._journal.lock)
         self.manifest = claim.manifest
         self._directory = claim.directory
         self._directory_lock = claim.lock
-        self._append_lock = threading.RLock()
         self._is_manifest_saved = True
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
@@ -58,7 +64,6 @@ class RunWriter:
         self._rewind_target = claim.at
         #: Events of this session before the pending rewind.
         self._unrewound_events: list[AnyEvent] = []
-        self._journal = Journal(claim.directory / JOURNAL)
         self._start_position = self._journal.end
         try:
             self._open_sinks()
@@ -98,7 +103,7 @@ class RunWriter:
 
     def rewind(self) -> None:
         """Return the run to the position of the claim, once. Events that were added before are repeated after it."""
-        with self._append_lock:
+        with self._exclusive():
             at, self._rewind_target, self._kept_end = self._rewind_target, None, None
             repeated, self._unrewound_events = self._unrewound_events, []
             target = JournalPosition(at["seq"], at["position"]) if at else self._start_position
@@ -115,26 +120,41 @@ class RunWriter:
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
 
+        A signal handler or a logging handler may call this method while another call is in progress. Its event is then
+        appended when that call ends.
+
         Args:
             kind: Class of the event.
             fields: Fields of the event after ``seq`` and ``time``.
             at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
         """
+        if self._is_busy:
+            self._defer(functools.partial(self.add, kind, *fields, at=time.time() if at is None else at))
+            return
         with self._append_lock:
-            start = self._journal.position
-            # A keyword argument next to unpacked ones would cost time in each row.
-            event = self._journal.append(kind, *fields) if at is None else self._journal.append(kind, *fields, at=at)
-            if event is None:
-                return
-            if self._rewind_target:
-                self._unrewound_events.append(event)
-            if kind is events.Metrics:
-                self._rows.add(event)  # type: ignore[arg-type]
-            else:
-                self._note(event)
-            for inline in self._inline:
-                inline.deliver_event(event, start, self._journal.position)
-        if self._supervisor and event.time > self._supervisor.next_check_time:
+            self._is_busy = True
+            try:
+                journal = self._journal
+                start = journal.position
+                # A keyword argument next to unpacked ones would cost time in each row.
+                event = (
+                    journal.append_locked(kind, *fields) if at is None else journal.append_locked(kind, *fields, at=at)
+                )
+                if event is None:
+                    return
+                if self._rewind_target:
+                    self._unrewound_events.append(event)
+                if kind is events.Metrics:
+                    self._rows.add(event)  # type: ignore[arg-type]
+                else:
+                    self._note(event)
+                for inline in self._inline:
+                    inline.deliver_event(event, start, journal.position)
+            finally:
+                self._is_busy = False
+                if self._deferred:
+                    self._run_deferred()
+        if self._supervisor and not self._supervisor.check_time < event.time < self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
     def add_deferred(
@@ -190,6 +210,7 @@ class RunWriter:
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
+            raise_from_signal_handler(error)
             _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
 
     def add_files(self, pattern: str) -> None:
@@ -229,7 +250,11 @@ class RunWriter:
         """
         if self._kept_end:
             status, error = self._kept_end.status, self._kept_end.error
-        self.add(events.RunEnded, status, error)
+        for _ in range(_MAX_ENDS):
+            seq = self._journal.end.seq
+            self.add(events.RunEnded, status, error)
+            if self._journal.end.seq <= seq + 1:  # otherwise, a signal handler added an event meanwhile
+                break
         return status
 
     def close(self, status: Status) -> None:
@@ -238,9 +263,13 @@ class RunWriter:
         Args:
             status: Status that :meth:`finish` returned.
         """
+        if self._is_nested():  # a signal handler interrupted a call
+            self._defer(functools.partial(self.close, status))
+            return
         try:
             self._journal.sync()
         except OSError as error:
+            raise_from_signal_handler(error)
             _logger.error("%s: %s", self._directory, error)
         for inline in self._inline:
             inline.finish(status)
@@ -255,7 +284,9 @@ class RunWriter:
         Args:
             timeout: Maximum number of seconds to wait.
         """
-        if self._supervisor:
+        if self._is_nested():
+            self._defer(functools.partial(self.wait, timeout))
+        elif self._supervisor:
             self._supervisor.wait(timeout)
 
     def _note(self, event: AnyEvent) -> None:
@@ -280,4 +311,5 @@ class RunWriter:
             self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
             self._is_manifest_saved = False
+            raise_from_signal_handler(error)
             _logger.error("%s: run.json was not updated: %s", self._directory, error)

@@ -38,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:  # also an exception of a signal handler
         temporary.unlink(missing_ok=True)
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import FrameType
 
 logger = logging.getLogger("pte_tracking")
 
@@ -30,3 +31,14 @@ def install_fallback_handler() -> None:
         logger.addHandler(FallbackHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+def is_handling_message() -> bool:
+    """Whether a logging handler that handles a message of this package calls this function."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is logging.Logger.callHandlers.__code__:
+            name: str = frame.f_locals["self"].name
+            return name.split(".")[0] == logger.name
+        frame = frame.f_back
+    return False
