@@ -14,10 +14,13 @@ import msgspec
 
 from pte_tracking._delivery import supervisor
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._runs.foreign_files import ForeignFiles
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import lock
 from pte_tracking._store.files import write_atomically
+from pte_tracking._store.journal import JournalPosition
+from pte_tracking._store.journal_end import check_journal
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import (
     ARTIFACTS,
@@ -109,6 +112,7 @@ class Claim:
         journal: Journal to copy if the directory has none.
         is_reopened: Whether the run had ended in this process and keeps its status.
         fork: History of the parent with which the run starts. None unless it is a fork.
+        foreign: Files of other programs in the directory. None if the run continues.
     """
 
     directory: Path
@@ -120,6 +124,12 @@ class Claim:
     journal: Path | None = None
     is_reopened: bool = False
     fork: Fork | None = None
+    foreign: ForeignFiles | None = None
+
+    @property
+    def target(self) -> JournalPosition | None:
+        """Position to which the journal is going to be rewound, or None."""
+        return JournalPosition(self.at["seq"], self.at["position"]) if self.at else None
 
     def check_continues(self, ended: Manifest | None) -> None:
         """Release the lock and raise RuntimeError if the directory contains another run than the one that ended."""
@@ -151,6 +161,10 @@ class Claim:
         """
         if self.is_new:
             archive_run(self.directory)
+            if self.at is None or self.fork:  # otherwise, the snapshot may be in the directory
+                self.foreign = ForeignFiles(self.directory)
+                for pattern in [*sorted(_RUN_FILES), *self.manifest.files]:
+                    self.foreign.set_aside(pattern)
         (self.directory / DELIVERY).mkdir(exist_ok=True)
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
         self.is_new = False
@@ -219,7 +233,10 @@ def claim_directory(
         manifest = configure(manifest)
         for entry in manifest.sinks:
             build_sink(entry)  # raises before anything is changed
-        return Claim(directory, writer_lock, at, manifest, is_new, configure, journal, fork=fork)
+        claim = Claim(directory, writer_lock, at, manifest, is_new, configure, journal, fork=fork)
+        if not is_new:
+            check_journal(directory / JOURNAL, claim.target)
+        return claim
     except BaseException:
         writer_lock.release()
         raise
@@ -261,14 +278,17 @@ def existing_manifest(directory: Path) -> Manifest | None:
     """Return the manifest of the run in a directory, or None if there is no run.
 
     Raises:
-        RunNotFoundError: If the manifest is unreadable, or missing next to a journal.
+        RunNotFoundError: If the manifest is unreadable, or missing next to a journal that does not start a run.
     """
+    journal = directory / JOURNAL
     if (directory / MANIFEST).exists():
         return Manifest.load(directory)
-    journal = directory / JOURNAL
-    if journal.exists() and journal.stat().st_size:
-        raise RunNotFoundError(f"{journal} exists, but {MANIFEST} is missing")
-    return None
+    if not journal.exists() or not journal.stat().st_size:
+        return None
+    try:
+        return Manifest.load(directory)  # rebuilt from the journal
+    except RunNotFoundError:
+        raise RunNotFoundError(f"{journal} exists, but {MANIFEST} is missing") from None
 
 
 def is_archive_incomplete(directory: Path, manifest: Manifest) -> bool:

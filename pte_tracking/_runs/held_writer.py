@@ -89,13 +89,13 @@ class HeldWriter:
 
         self._hold(write)
 
-    def add_files(self, pattern: str) -> None:
+    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Hold a pattern of files."""
         with self._lock:
             if self._open_writer is None:
                 self.files.append(pattern.split("/")[0])
             else:
-                self._open_writer().add_files(pattern)
+                self._open_writer().add_files(pattern, is_written=is_written)
 
     def position(self, step: int) -> RunPosition:
         """Raise, because the run has no position yet.

@@ -51,11 +51,12 @@ class RunWriter(SerialCalls):
     """
 
     def __init__(self, claim: Claim) -> None:
-        self._journal = Journal(claim.directory / JOURNAL)
+        self._journal = Journal(claim.directory / JOURNAL, claim.target)
         super().__init__(self._journal.lock)
         self.manifest = claim.manifest
         self._directory = claim.directory
         self._directory_lock = claim.lock
+        self._foreign = claim.foreign
         self._is_manifest_saved = True
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
@@ -213,12 +214,15 @@ class RunWriter(SerialCalls):
             raise_from_signal_handler(error)
             _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
 
-    def add_files(self, pattern: str) -> None:
+    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Add files at the top level of the directory to those that are archived with the run.
 
         Args:
             pattern: Glob. Only the first part of a path is used.
+            is_written: Whether the files were written for the run. Otherwise, files of other programs are set aside.
         """
+        if self._foreign and not is_written:
+            self._foreign.set_aside(pattern)
         pattern = pattern.split("/")[0]
         literal, files = pattern.replace("[[]", "["), self.manifest.files
         if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):

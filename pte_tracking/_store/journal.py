@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
-from pte_tracking._store.journal_reader import effective_ranges, read_effective, read_lines_reversed, seq_at
+from pte_tracking._store.journal_end import find_end
+from pte_tracking._store.journal_reader import effective_ranges, read_effective, seq_at
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
@@ -48,7 +47,12 @@ class Journal:
     counted. The file stays readable.
 
     Args:
-        path: Journal file. It is created if it does not exist, and truncated after its last complete event.
+        path: Journal file. It is created if it does not exist. An unterminated last line is cut.
+        target: Position to which the journal is going to be rewound. Damage after it is copied to another file. None if
+            the journal is continued at its end.
+
+    Raises:
+        RunNotFoundError: If the last line cannot be read, and the journal is continued at its end.
 
     Attributes:
         position: Byte offset at which the last event ends.
@@ -56,10 +60,14 @@ class Journal:
         dropped: Number of events that were dropped because the disk was full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, target: JournalPosition | None = None) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._path = path
-        self._seq, self.position = _truncate_torn_tail(self._fd, path)
+        try:
+            self._seq, self.position = find_end(self._fd, path, target)
+        except BaseException:
+            os.close(self._fd)
+            raise
         #: Bytes of the last events that may not be in the file. :meth:`_flush` compares them with the size of the file,
         #: because an exception of a signal handler may leave a line here that was written.
         self._pending: bytes | bytearray = b""
@@ -227,22 +235,3 @@ def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) 
         if current_range != earlier_range:
             break
     return common_end
-
-
-def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
-    """Truncate a journal after its last complete event and return the sequence number and end of that event."""
-    size = os.fstat(fd).st_size
-    for line, end in read_lines_reversed(fd, size):
-        try:
-            event = events.decode(line)
-        except (msgspec.MsgspecError, ValueError):
-            continue
-        if end < size:
-            _logger.warning(
-                "%s: truncated %d bytes after the last complete event (seq %d)", path, size - end, event.seq
-            )
-            os.ftruncate(fd, end)
-        return event.seq, end
-    if size:
-        os.ftruncate(fd, 0)
-    return 0, 0
