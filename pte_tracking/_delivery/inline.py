@@ -8,6 +8,7 @@ from pathlib import Path
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.place import Place
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _SAVE_INTERVAL = 16384  # events between two saves of the cursor, which are redelivered after a crash
@@ -21,9 +22,11 @@ class InlineConsumer:
         directory: The run directory.
         manifest: Manifest of the run.
         entry: Entry of the sink in the manifest.
+        place: Identity of the directory. If the directory is moved, open files are written, and no other ones.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry, place: Place) -> None:
+        self._place = place
         self._consumer = SinkConsumer(directory, manifest, entry)
         self._unsaved_count = 0
         self._retry_time = 0.0
@@ -48,14 +51,15 @@ class InlineConsumer:
             self._unsaved_count += 1
             if self._unsaved_count >= _SAVE_INTERVAL:
                 self._unsaved_count = 0
-                self._consumer.save()
+                if self._place.is_current():
+                    self._consumer.save()
             self._is_torn = False
         except Exception as error:
             self._record_failure(error)
 
     def catch_up(self) -> None:
         """Deliver all pending events. Do nothing shortly after a failure."""
-        if time.monotonic() < self._retry_time:
+        if time.monotonic() < self._retry_time or not self._place.is_current():
             return
         is_torn, self._is_torn = self._is_torn, True
         try:
@@ -74,9 +78,12 @@ class InlineConsumer:
             status: Status with which the run ended.
         """
         self._retry_time = 0.0
+        is_current = self._place.is_current()
+        if not is_current:
+            self._consumer.abandon()
         self.catch_up()
         try:
-            self._consumer.finish(status)
+            self._consumer.finish(status if is_current else None)
         except Exception as error:
             self._record_failure(error)
 
@@ -84,4 +91,6 @@ class InlineConsumer:
         """Record a failure of the sink. Raise an exception that a signal handler raised."""
         raise_from_signal_handler(error)
         self._retry_time = time.monotonic() + _RETRY_SECONDS
+        if not self._place.is_current():
+            return
         self._consumer.record_failure(error)

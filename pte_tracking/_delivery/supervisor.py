@@ -18,6 +18,7 @@ from pte_tracking._store import lock
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
+from pte_tracking._store.place import Place
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
@@ -39,6 +40,7 @@ class DeliverySupervisor:
 
     Args:
         directory: The run directory.
+        place: Identity of the directory. If the directory is moved, no process is started for its path.
 
     Attributes:
         check_time: Time of the last :meth:`ensure_running`, in seconds since the Unix epoch. An earlier time means that
@@ -46,8 +48,9 @@ class DeliverySupervisor:
         next_check_time: Time of the next :meth:`ensure_running`, in seconds since the Unix epoch.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, place: Place) -> None:
         self._directory = directory
+        self._place = place
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         #: Credentials in the environment of the delivery process.
@@ -62,6 +65,8 @@ class DeliverySupervisor:
         """Start a delivery process if none delivers the run. A failure is logged."""
         self.check_time = time.time()
         self.next_check_time = self.check_time + _CHECK_SECONDS
+        if not self._place.is_current():
+            return
         try:
             self._start_if_needed()
             self._logged_error = ""
@@ -100,6 +105,8 @@ class DeliverySupervisor:
         Args:
             timeout: Maximum time to wait, in seconds. Delivery continues in the background.
         """
+        if not self._place.is_current():
+            return
         try:
             self._wait_for_delivery(timeout)
         except (OSError, RunNotFoundError) as error:

@@ -192,16 +192,17 @@ class RunBase(RunReader):
         """
         self._opened().sync()
 
-    def register_files(self, pattern: str) -> None:
+    def register_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Register files at the top level of the directory, so that they are archived with the run.
 
         Args:
             pattern: Glob relative to the run directory. Only the first part of a path is used.
+            is_written: Whether existing files belong to the run. Otherwise, a new run moves them to ``previous/``.
 
         Raises:
             RuntimeError: If the run has ended, and the directory contains another run.
         """
-        self._opened().add_files(pattern)
+        self._opened().add_files(pattern, is_written=is_written)
 
     def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
         """Store the metric by which the snapshots of the run are ranked, so that readers can select the best.

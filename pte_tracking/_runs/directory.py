@@ -35,6 +35,7 @@ from pte_tracking._store.layout import (
     check_is_local,
 )
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format, update_manifest
+from pte_tracking._store.place import Place
 from pte_tracking._store.values import to_text
 from pte_tracking.sinks import Sink
 
@@ -105,6 +106,7 @@ class Claim:
     Attributes:
         directory: Run directory.
         lock: Lock of the directory.
+        place: Identity of the directory.
         at: Position at which the next iteration continues. None continues at the end of the run.
         manifest: Manifest that the run will have.
         is_new: Whether the directory does not contain the run yet. Another run in it is archived by :meth:`prepare`.
@@ -117,6 +119,7 @@ class Claim:
 
     directory: Path
     lock: lock.Lock
+    place: Place
     at: RunPosition | None
     manifest: Manifest
     is_new: bool
@@ -158,7 +161,9 @@ class Claim:
             DirectoryInUseError: If a process on another machine delivers the earlier run and does not release it.
             LockedError: If another process is changing the manifest for 5 seconds.
             OSError: If a file cannot be written.
+            RuntimeError: If the directory was moved, replaced, or deleted.
         """
+        self.place.check()
         if self.is_new:
             archive_run(self.directory)
             if self.at is None or self.fork:  # otherwise, the snapshot may be in the directory
@@ -233,7 +238,7 @@ def claim_directory(
         manifest = configure(manifest)
         for entry in manifest.sinks:
             build_sink(entry)  # raises before anything is changed
-        claim = Claim(directory, writer_lock, at, manifest, is_new, configure, journal, fork=fork)
+        claim = Claim(directory, writer_lock, Place(directory), at, manifest, is_new, configure, journal, fork=fork)
         if not is_new:
             check_journal(directory / JOURNAL, claim.target)
         return claim

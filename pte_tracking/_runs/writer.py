@@ -56,6 +56,7 @@ class RunWriter(SerialCalls):
         self.manifest = claim.manifest
         self._directory = claim.directory
         self._directory_lock = claim.lock
+        self._place = claim.place
         self._foreign = claim.foreign
         self._is_manifest_saved = True
         last, _ = last_event(claim.directory / JOURNAL)
@@ -75,9 +76,11 @@ class RunWriter(SerialCalls):
     def _open_sinks(self) -> None:
         manifest = self.manifest
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
-        self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
+        self._inline = [
+            InlineConsumer(self._directory, manifest, entry, self._place) for entry, sink in sinks if sink.inline
+        ]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
-        self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
+        self._supervisor = DeliverySupervisor(self._directory, self._place) if needs_delivery else None
         self._load_checkpoints()
 
     def _load_checkpoints(self) -> None:
@@ -169,7 +172,9 @@ class RunWriter(SerialCalls):
             store: Stores the content in the run directory. Returns the fields of the event after ``seq`` and ``time``,
                 or None to append nothing.
         """
-        fields = store(render())
+        content = render()
+        self._place.check()
+        fields = store(content)
         if fields is not None:
             self.add(kind, *fields)
 
@@ -179,7 +184,12 @@ class RunWriter(SerialCalls):
             return self._rows.latest_values()
 
     def position(self, step: int) -> RunPosition:
-        """Return the current position after ``step`` completed iterations, or that of the pending rewind."""
+        """Return the current position after ``step`` completed iterations, or that of the pending rewind.
+
+        Raises:
+            RuntimeError: If the directory was moved, replaced, or deleted.
+        """
+        self._place.check()
         if self._rewind_target:
             return {**self._rewind_target, "step": step}
         manifest, end = self.manifest, self._journal.end
@@ -198,7 +208,9 @@ class RunWriter(SerialCalls):
 
         Raises:
             OSError: If the disk is full or fails.
+            RuntimeError: If the directory was moved, replaced, or deleted.
         """
+        self._place.check()
         self._journal.sync()
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -208,6 +220,7 @@ class RunWriter(SerialCalls):
 
     def write_checkpoint_list(self) -> None:
         """Replace ``checkpoints.json``. A failure is logged."""
+        self._place.check()
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
@@ -221,6 +234,7 @@ class RunWriter(SerialCalls):
             pattern: Glob. Only the first part of a path is used.
             is_written: Whether the files were written for the run. Otherwise, files of other programs are set aside.
         """
+        self._place.check()
         if self._foreign and not is_written:
             self._foreign.set_aside(pattern)
         pattern = pattern.split("/")[0]
@@ -275,6 +289,8 @@ class RunWriter(SerialCalls):
         except OSError as error:
             raise_from_signal_handler(error)
             _logger.error("%s: %s", self._directory, error)
+        if not self._place.is_current():
+            _logger.error("%s was moved, replaced or deleted. Its run ended in the moved directory.", self._directory)
         for inline in self._inline:
             inline.finish(status)
         if not self._is_manifest_saved:
@@ -304,6 +320,8 @@ class RunWriter(SerialCalls):
 
     def _save_files(self) -> None:
         """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        if not self._place.is_current():
+            return
         files, ranking = self.manifest.files, self.manifest.ranking
         try:
             self.manifest = update_manifest(

@@ -77,3 +77,14 @@ def test_continued_run_moves_nothing(tmp_path: Path) -> None:
         run.log_metrics({"loss": 1.0}, 3)
     assert not (tmp_path / "previous").exists()
     assert len(contents(tmp_path)) >= len(before)
+
+
+def test_files_that_an_extension_loads_stay(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(1, 1).state_dict() | {"weight": torch.full((1, 1), 7.0)}, tmp_path / "model_3")
+    before = (tmp_path / "model_3").read_bytes()
+    model = torch.nn.Linear(1, 1)
+    loaded = extensions.snapshot_object(model, "model_{.iteration}", trigger=(9, "epoch"), autoload=True)
+    manager = pte.ExtensionsManager(model, 1, [loaded], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    with manager, manager.run_iteration():
+        assert model.weight.item() == 7
+    assert (tmp_path / "model_3").read_bytes() == before

@@ -33,6 +33,7 @@ from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
+from pte_tracking._store.place import Place
 from pte_tracking.sinks import Connection, RunView, Sink
 from tests.pictures import PNG
 
@@ -640,7 +641,7 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    delivery = DeliverySupervisor(tmp_path / "run")
+    delivery = DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run"))
     shutil.rmtree(tmp_path / "run")
     delivery.wait(0.1)
 
