@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -56,6 +57,10 @@ class InlineConsumer:
             self._is_torn = False
         except Exception as error:
             self._record_failure(error)
+
+    def stop(self) -> None:
+        """Deliver no events any more, because the directory was moved."""
+        self._is_torn, self._retry_time = True, math.inf
 
     def catch_up(self) -> None:
         """Deliver all pending events. Do nothing shortly after a failure."""

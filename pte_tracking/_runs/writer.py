@@ -57,6 +57,7 @@ class RunWriter(SerialCalls):
         self._directory = claim.directory
         self._directory_lock = claim.lock
         self._place = claim.place
+        self._is_move_logged = False
         self._foreign = claim.foreign
         self._is_manifest_saved = True
         last, _ = last_event(claim.directory / JOURNAL)
@@ -138,8 +139,7 @@ class RunWriter(SerialCalls):
         with self._append_lock:
             self._is_busy = True
             try:
-                journal = self._journal
-                start = journal.position
+                start = (journal := self._journal).position
                 # A keyword argument next to unpacked ones would cost time in each row.
                 event = (
                     journal.append_locked(kind, *fields) if at is None else journal.append_locked(kind, *fields, at=at)
@@ -173,7 +173,8 @@ class RunWriter(SerialCalls):
                 or None to append nothing.
         """
         content = render()
-        self._place.check()
+        if self._has_moved():
+            return
         fields = store(content)
         if fields is not None:
             self.add(kind, *fields)
@@ -220,7 +221,8 @@ class RunWriter(SerialCalls):
 
     def write_checkpoint_list(self) -> None:
         """Replace ``checkpoints.json``. A failure is logged."""
-        self._place.check()
+        if self._has_moved():
+            return
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
@@ -234,7 +236,8 @@ class RunWriter(SerialCalls):
             pattern: Glob. Only the first part of a path is used.
             is_written: Whether the files were written for the run. Otherwise, files of other programs are set aside.
         """
-        self._place.check()
+        if self._has_moved():
+            return
         if self._foreign and not is_written:
             self._foreign.set_aside(pattern)
         pattern = pattern.split("/")[0]
@@ -289,8 +292,7 @@ class RunWriter(SerialCalls):
         except OSError as error:
             raise_from_signal_handler(error)
             _logger.error("%s: %s", self._directory, error)
-        if not self._place.is_current():
-            _logger.error("%s was moved, replaced or deleted. Its run ended in the moved directory.", self._directory)
+        self._has_moved()
         for inline in self._inline:
             inline.finish(status)
         if not self._is_manifest_saved:
@@ -309,6 +311,17 @@ class RunWriter(SerialCalls):
         elif self._supervisor:
             self._supervisor.wait(timeout)
 
+    def _has_moved(self) -> bool:
+        """Whether the path of the directory refers to another one, so that no file is written by path."""
+        if self._place.is_current():
+            return False
+        if not self._is_move_logged:
+            self._is_move_logged = True
+            _logger.error(self._place.moved_message)
+            for inline in self._inline:
+                inline.stop()
+        return True
+
     def _note(self, event: AnyEvent) -> None:
         """Remember a row, a checkpoint, or the removal of one."""
         if isinstance(event, events.Metrics):
@@ -320,7 +333,7 @@ class RunWriter(SerialCalls):
 
     def _save_files(self) -> None:
         """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
-        if not self._place.is_current():
+        if self._has_moved():
             return
         files, ranking = self.manifest.files, self.manifest.ranking
         try:
