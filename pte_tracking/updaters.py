@@ -76,6 +76,8 @@ class StandardUpdater:
         optimizers: Optimizers by name.
         models: Targets of the optimizers, by the names of the optimizers.
         loss_func: Loss function; None if there is none.
+        converter: Function that converts each batch; :meth:`next_batch` calls it.
+        device: Device of the batches.
         progress: Counter of the updates; that of the Trainer after :meth:`connect`.
 
     Raises:
@@ -113,8 +115,8 @@ class StandardUpdater:
         self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer)
         self.models = {name: _target_of(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
-        self._converter = converter or to_device
-        self._device = device
+        self.converter = converter or to_device
+        self.device = device
         self._autocast = autocast or nullcontext()
         self._scaler = scaler
         self._registry = LoaderRegistry()
@@ -199,7 +201,7 @@ class StandardUpdater:
         if batch is _END:
             hint = " An iterator can be used once only. Pass the iterable that it was created from."
             raise ValueError(f"iterator: {name!r} is empty.{hint if self.iteration else ''}")
-        return self._converter(batch, self._device)
+        return self.converter(batch, self.device)
 
     def update(self) -> None:
         """Perform one update."""

@@ -132,6 +132,15 @@ def test_report_tensor_does_not_keep_graph_alive() -> None:
     assert observation == {"loss": 2.0}
 
 
+@pytest.mark.parametrize("values", ["loss", [1.0], {"loss"}, 0.5])
+def test_report_without_mapping_raises_type_error(values: Any) -> None:
+    with (
+        pytest.raises(TypeError, match=r"values: expected a mapping of keys to numbers, such as .* of type "),
+        Reporter(),
+    ):
+        pte.report(values, 1)
+
+
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [

@@ -208,6 +208,21 @@ def test_report_after_training_warns_unless_a_model_reports_itself(
     assert "run.log_metrics()" in message
 
 
+def test_report_after_training_warns_also_after_another_reporter_was_current(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make_manager(tmp_path, 1)
+    with manager.run_iteration():
+        report({"x": 1.0})
+    assert manager.stop_trigger
+    evaluator = extensions.Evaluator([1.0, 3.0], nn.Linear(1, 1), eval_func=lambda x: report({"test/x": x}))
+    assert evaluator() == {"test/x": 2.0}
+    assert not caplog.messages
+    report({"test/y": 1.0})
+    evaluator(manager)
+    assert [message.split(" was reported after the end")[0] for message in caplog.messages] == ["'test/y'", "'test/x'"]
+
+
 def test_report_between_iterations_to_an_outer_reporter_is_collected(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,9 +295,9 @@ def test_report_in_data_loader_worker_warns_once(method: str, tmp_path: Path) ->
                 return index
 
         if __name__ == "__main__":
-            manager = pte.ExtensionsManager({{}}, 1, [extensions.LogReport()], iters_per_epoch=4, out_dir="run")
+            manager = pte.ExtensionsManager({{}}, 2, [extensions.LogReport()], iters_per_epoch=4, out_dir="run")
             loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context="{method}")
-            for batch in loader:
+            for batch in manager.batches(loader):  # Each epoch starts new workers.
                 with manager.run_iteration():
                     pte.report({{"x": 1.0}})
         """,

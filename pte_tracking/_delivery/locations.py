@@ -15,6 +15,9 @@ from pte_tracking.sinks import Sink, get_sink
 
 _logger = logging.getLogger("pte_tracking")
 
+#: Places that this process has logged. A run that is opened again, and all runs of a sweep, have the same ones.
+_logged: set[str] = set()
+
 
 class SinkLocation(msgspec.Struct, frozen=True):
     """Place where a user finds a run in a backend.
@@ -65,7 +68,7 @@ def _make_printable(text: str) -> str:
 
 
 class Announcer:
-    """Logs once where a run is found in each backend, as soon as it is known.
+    """Logs where a run is found in each backend, as soon as it is known, once in this process.
 
     Args:
         directory: The run directory.
@@ -86,7 +89,13 @@ class Announcer:
                 location = find_location(self._directory, entry)
                 if location is not None:
                     self._entries.remove(entry)
-                    _logger.info("%s", location)
+                    self._log(str(location))
         except (OSError, ValueError) as error:
             raise_from_signal_handler(error)
             _logger.debug("%s: %s", self._directory, error)
+
+    @staticmethod
+    def _log(place: str) -> None:
+        if place not in _logged:
+            _logged.add(place)
+            _logger.info("%s", place)

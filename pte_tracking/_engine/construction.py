@@ -93,7 +93,7 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     """
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
-        if not isinstance(name, str) or not hasattr(item, "state_dict") or not hasattr(item, "load_state_dict"):
+        if not isinstance(name, str) or not _has_methods(item, "state_dict", "load_state_dict"):
             raise TypeError(
                 f"{argument}: expected an object with state_dict() and load_state_dict(), or a dictionary of such "
                 f"objects by name, got {name!r}: {item!r}"
@@ -114,7 +114,7 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     """
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
-        if not isinstance(name, str) or not hasattr(item, "step") or not hasattr(item, "state_dict"):
+        if not isinstance(name, str) or not _has_methods(item, "step", "state_dict"):
             raise TypeError(
                 f"optimizers: expected an optimizer with step() and state_dict(), or a dictionary of optimizers by "
                 f"name, got {name!r}: {item!r}"
@@ -148,3 +148,7 @@ def _describe(value: object) -> str:
     # The representation of an optimizer has many lines.
     text = " ".join(repr(value).split())
     return f"{text if len(text) <= 80 else f'{text[:80]}...'} of type {type(value).__name__}"
+
+
+def _has_methods(item: object, *names: str) -> bool:
+    return not isinstance(item, type) and all(hasattr(item, name) for name in names)

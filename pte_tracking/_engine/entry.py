@@ -36,6 +36,7 @@ class ExtensionEntry:
         priority: Priority of the extension.
         trigger: Trigger of the extension.
         call_before_training: Whether the extension also runs once before the training.
+        is_always_due: Whether the trigger fires in each iteration, so that it does not need to be evaluated.
         runs_here: Whether the extension runs on this rank.
         measures: Whether the extension reports more rarely than in each iteration.
         late_values: Warning about the values that the extension reports after all LogReports ran; else None.
@@ -60,7 +61,7 @@ class ExtensionEntry:
 
     __slots__ = (
         *("call_before_training", "extension", "is_watched", "late_values", "measures", "name", "priority"),
-        *("runs_here", "trigger"),
+        *("is_always_due", "runs_here", "trigger"),
     )
 
     def __init__(
@@ -99,6 +100,8 @@ class ExtensionEntry:
     def _set_trigger(self, trigger: TriggerLike, *, is_given: bool = True) -> None:
         is_taken = is_given and self.extension.take_trigger(trigger)
         self.trigger: Trigger = get_trigger(Extension.trigger if is_taken else trigger)
+        # A subclass may override the decision.
+        self.is_always_due = type(self.trigger) is IntervalTrigger and self.trigger.is_each_iteration
         self.measures = not (_fires_each_iteration(self.trigger) and self.extension.reports_each_iteration)
         self.is_watched = self.measures
 

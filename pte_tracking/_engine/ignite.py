@@ -128,6 +128,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         engine.add_event_handler(Events.STARTED, self._on_started)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._on_batch_requested)
         engine.add_event_handler(Events.ITERATION_STARTED, self._on_iteration_started)
+        # Later handlers see the iteration as completed. The extensions run after them.
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_scope.count)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
         # Not a handler of EXCEPTION_RAISED: the engine does not raise an exception again if it has such a handler.
@@ -140,6 +142,7 @@ class IgniteExtensionsManager(ExtensionsManager):
                 state = run(*args, **kwargs)
                 self._end_iteration()
             except BaseException as error:
+                self._iteration_scope.uncount()
                 self._lifecycle.fail(error)
                 raise
             finally:

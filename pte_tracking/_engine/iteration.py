@@ -75,7 +75,7 @@ class IterationScope:
         self._is_reporting = True
         self._is_counted = False
         for name in self.step_optimizers:
-            owner.optimizers[name].zero_grad()
+            _clear_gradients(owner, name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -99,6 +99,12 @@ class IterationScope:
         if not self._is_counted:
             self._is_counted = True
             self._owner.updater.iteration += 1
+
+    def uncount(self) -> None:
+        """Do not count the iteration in progress, which failed before its extensions ran."""
+        if self._is_counted and self._is_reporting:
+            self._is_counted = False
+            self._owner.updater.iteration -= 1
 
     def leave(self) -> None:
         """Stop collecting reports. Has no effect outside an iteration."""
@@ -136,15 +142,16 @@ class IterationScope:
 
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
-        self.count()
+        if not self._is_counted:  # in place of count(), because this code runs in each iteration
+            owner.updater.iteration += 1
         self._reports.collect()
-        if lifecycle.options.has_changes:
+        if lifecycle.options.changes:
             lifecycle.options.report(owner.world.rank)
         entry = None
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         try:
             for entry in self._extensions.running:
-                if entry.trigger.evaluate(owner) and entry.runs_here:
+                if (entry.is_always_due or entry.trigger.evaluate(owner)) and entry.runs_here:
                     if entry.is_watched:
                         entry.call(owner)
                     else:
@@ -166,4 +173,14 @@ class IterationScope:
                 lifecycle.due.append(entry.extension)
             else:
                 entry.call(owner)
-        self._is_pending = bool(lifecycle.due) or self._stop.should_stop
+        self._is_pending = self._stop.should_stop or bool(lifecycle.due)
+
+
+def _clear_gradients(owner: LifecycleOwner, name: str) -> None:
+    """Set the gradients of an optimizer to zero; those of its model, or of all models, if it has no ``zero_grad()``."""
+    optimizer = owner.optimizers[name]
+    if hasattr(optimizer, "zero_grad"):
+        optimizer.zero_grad()
+        return
+    for model in [owner.models[name]] if name in owner.models else owner.models.values():
+        model.zero_grad()

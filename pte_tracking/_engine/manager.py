@@ -245,7 +245,8 @@ class ExtensionsManager(RestorableTraining):
             iteration: Number of the iteration, from 0 and over all epochs. Defaults to the manager's count.
             epoch_size: Number of iterations per epoch. Defaults to ``iters_per_epoch``.
             step_optimizers: Names of optimizers whose ``zero_grad()`` is called before the block and whose ``step()``
-                is called after the block. Defaults to none.
+                is called after the block. For an optimizer without ``zero_grad()``, it is called for the model of the
+                same name, or for all models. Defaults to none.
 
         Raises:
             RuntimeError: If the training has ended, or an iteration is in progress. Raised on entering the block.

@@ -36,13 +36,8 @@ class OptimizerOptions:
         #: Options by position, at construction and before a state is restored.
         self._given: dict[str, dict[str, Scalar]] = {"construction": given, "restore": {}}
         self._restored: dict[str, Scalar] = {}
-        #: Earlier and current values of changed options, by position.
-        self._changes: dict[str, tuple[Scalar, Scalar]] = {}
-
-    @property
-    def has_changes(self) -> bool:
-        """Whether changed options wait for :meth:`report`."""
-        return bool(self._changes)
+        #: Earlier and current values of changed options that wait for :meth:`report`, by position.
+        self.changes: dict[str, tuple[Scalar, Scalar]] = {}
 
     def begin_restore(self) -> None:
         """Read the options before the first state is restored."""
@@ -61,7 +56,7 @@ class OptimizerOptions:
             for position in options.keys() & state[place].keys():
                 earlier, current = state[place][position], options[position]
                 if current not in (earlier, before_schedule.get(position)):
-                    self._changes[position] = (earlier, current)
+                    self.changes[position] = (earlier, current)
                     options[position] = earlier
 
     def begin_training(self) -> None:
@@ -81,19 +76,19 @@ class OptimizerOptions:
         self._drop_effective({position: active[position] for position in active if not self._has_scheduler(position)})
         #: Parameter groups by change.
         ignored: dict[_Change, list[str]] = {}
-        for position in sorted(self._changes):
+        for position in sorted(self.changes):
             optimizer, group, option = position.rsplit("/", 2)
-            change = _Change(optimizer, option, self._restored.get(position), *self._changes[position])
+            change = _Change(optimizer, option, self._restored.get(position), *self.changes[position])
             ignored.setdefault(change, []).append(group)
-        self._changes = {}
+        self.changes = {}
         if ignored and rank == 0:
             self._log(ignored)
 
     def _drop_effective(self, active: Mapping[str, Scalar]) -> None:
-        for position in active.keys() & self._changes.keys():
+        for position in active.keys() & self.changes.keys():
             if active[position] == self._restored.get(position):
                 continue
-            _, current = self._changes.pop(position)
+            _, current = self.changes.pop(position)
             for options in self._given.values():
                 if position in options:
                     options[position] = current

@@ -42,7 +42,12 @@ def histogram(values: Any, name: str) -> Bins | None:
     """
     import numpy as np
 
-    array = np.ma.compressed(np.asanyarray(to_host(values)))
+    try:
+        array = np.ma.compressed(np.asanyarray(to_host(values)))
+    except Exception as error:  # Libraries of tensors raise many types, for example for tensors without data.
+        raise TypeError(
+            f"{name}: expected an array or tensor, got {type(values).__name__} that could not be read: {error}"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got {type(values).__name__} of {array.dtype}")
     flat = array.astype(np.float64)

@@ -13,7 +13,8 @@ from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.images import encode_image
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
-from pte_tracking._store.layout import FIGURES, IMAGES
+from pte_tracking._store.journal_reader import read_effective_reversed
+from pte_tracking._store.layout import FIGURES, IMAGES, JOURNAL
 from pte_tracking._store.values import check_key, check_step, to_text
 
 _logger = logging.getLogger("pte_tracking")
@@ -24,11 +25,11 @@ class RunMedia(RunBase):
 
     Attributes:
         current_step: Function that returns the step of media that are logged without one. None for the step of the
-            last row that this object logged, or 0.
+            last row of the run, or 0.
     """
 
     current_step: Callable[[], int] | None = None
-    _last_step = 0
+    _last_step: int | None = None
 
     def log_figure(self, key: str, figure: Any, step: int | None = None) -> None:
         """Log a figure. A later figure with the same key and step replaces it.
@@ -171,7 +172,19 @@ class RunMedia(RunBase):
     def _check_step(self, step: int | None) -> int:
         if step is not None:
             return check_step(step)
-        return self._last_step if self.current_step is None else self.current_step()
+        if self.current_step is not None:
+            return self.current_step()
+        if self._last_step is None:
+            self._last_step = self._read_last_step()
+        return self._last_step
+
+    def _read_last_step(self) -> int:
+        """Return the step of the last row of a run that is continued; 0 without one."""
+        self._opened()  # Another run in the directory is archived first.
+        journal = self.directory / JOURNAL
+        if not journal.exists():  # on a rank that writes nothing
+            return 0
+        return next((event.step for event in read_effective_reversed(journal) if isinstance(event, events.Metrics)), 0)
 
     def _add_picture(
         self, kind: type[AnyEvent], folder: str, key: str, step: int | None, render: Callable[[str], bytes]

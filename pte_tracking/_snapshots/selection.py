@@ -21,7 +21,7 @@ from pte_tracking._snapshots.template import Template
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
-from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import check_format
 from pte_tracking.sinks import Sink, get_sink, installed_sinks
 
@@ -82,6 +82,7 @@ def select_snapshot(
 
     Raises:
         SnapshotError: If a snapshot given by path or URI is damaged or not a snapshot.
+        TypeError: If the source is neither a string nor a path.
         LookupError: If the URI does not exist, or if no snapshot has a value to rank by.
         ValueError: If no sink supports the URI, or if ``"best"`` is given without a ranking.
         RuntimeError: If the run is open, or on other ranks if one of these errors occurred on rank 0.
@@ -107,13 +108,21 @@ def _candidates(
     if run.is_open:
         raise RuntimeError("resume(): the run is already open. Call resume() before run.open().")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"resume: expected 'latest', 'best', a path, or a URI, got {source!r}")
     if source == "latest":
         return _candidates_by_step(run, templates)
     if source == "best":
         return _candidates_by_value(run, best)
     if isinstance(source, str) and is_uri(source):
         return [fetch(source, run.sinks, run.directory, "resume")]
-    return [Candidate(absolute_path(source, run.directory))]
+    path = absolute_path(source, run.directory)
+    if (path / MANIFEST).exists():
+        raise SnapshotError(
+            path,
+            f"a run directory, not a snapshot. Pass one of its snapshots, or continue the run with out_dir={source!r}",
+        )
+    return [Candidate(path)]
 
 
 def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> SelectedSnapshot:

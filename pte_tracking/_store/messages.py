@@ -20,7 +20,9 @@ class FallbackHandler(logging.Handler):
         if logger.handlers != [self] or logging.getLogger().handlers:
             return
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            # One call, because the training and the delivery process share the terminal.
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
         except Exception:
             self.handleError(record)
 

@@ -17,7 +17,7 @@ from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
 from pte_tracking.extensions._bar import IS_WIDGET, Bar, can_show
-from pte_tracking.reporter import DictSummary, Reporter, report
+from pte_tracking.reporter import DictSummary, Reporter, report, report_result
 from pte_tracking.triggers import get_trigger
 
 _logger = logging.getLogger("pte_tracking")
@@ -103,7 +103,10 @@ class Evaluation(Extension):
         self._world = SINGLE_PROCESS if manager is None else manager.world
         with reporter, self.test_mode():
             means = self.evaluate()
-        report(means)
+        if manager is None:
+            report_result(means)
+        else:
+            report(means)
         return means
 
     def means(self, summary: DictSummary) -> dict[str, float]:

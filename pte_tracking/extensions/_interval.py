@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pte_tracking._interface.extension import Extension, TriggerLike
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
 
 
@@ -22,3 +22,13 @@ class IntervalExtension(Extension):
 
     def _ends_each_iteration(self) -> bool:
         return isinstance(self._trigger, IntervalTrigger) and self._trigger.is_each_iteration
+
+
+def has_ended_an_epoch(manager: Manager) -> bool:
+    """Return whether the values that are reported once per epoch have been due.
+
+    A training that is interrupted in its first epoch has not evaluated its model yet. Without an epoch length, all
+    values have been due.
+    """
+    epoch = manager.updater.epoch_or_none
+    return epoch is None or epoch > 0 or manager.stop_trigger

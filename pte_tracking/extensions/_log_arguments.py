@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from pte_tracking._store import layout
@@ -40,3 +40,19 @@ def check_sinks(sinks: Sequence[str]) -> list[str]:
     for name in sinks:
         get_sink(re.sub(r"-\d+$", "", name))  # The second sink of one kind is named mlflow-2.
     return list(sinks)
+
+
+def read_keys(keys: Iterable[str] | str | None) -> list[str] | None:
+    """Return the argument ``keys`` of a LogReport as a list; None for all keys.
+
+    Raises:
+        TypeError: If a key is not a string.
+    """
+    if keys is None or isinstance(keys, str):
+        return None if keys is None else [keys]
+    selected = list(keys)
+    if not all(isinstance(key, str) for key in selected):
+        raise TypeError(
+            f"keys: expected keys of metrics, such as ['train/loss'], got {keys!r}. Pass an interval as trigger=."
+        )
+    return selected

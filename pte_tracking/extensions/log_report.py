@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,15 +12,18 @@ from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Number
+from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
-from pte_tracking.extensions._interval import IntervalExtension
-from pte_tracking.extensions._log_arguments import check_filename, check_sinks
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
+from pte_tracking.extensions._log_arguments import check_filename, check_sinks, read_keys
 from pte_tracking.extensions._log_group import LogReportGroup, group_of
 from pte_tracking.reporter import DictSummary, Observation
 from pte_tracking.triggers.description import describe_trigger
 
 if TYPE_CHECKING:
     import pandas
+
+_logger = logging.getLogger("pte_tracking")
 
 #: Row of a log: metrics by key, together with ``epoch``, ``iteration``, and ``elapsed_time``.
 Row: TypeAlias = dict[str, Number]
@@ -51,7 +55,7 @@ class LogReport(IntervalExtension):
     trigger.
 
     Args:
-        keys: Key or keys of the metrics to log. Defaults to all reported values.
+        keys: Key or keys of the metrics to log. Defaults to all. A key that is never reported causes a warning.
         trigger: When an interval ends. A trigger given by ``extend(..., trigger=...)`` replaces it. Defaults to
             ``(1, "epoch")``.
         postprocess: Function called with each row before it is logged. It can change every entry except ``iteration``.
@@ -96,7 +100,9 @@ class LogReport(IntervalExtension):
         sinks: Sequence[str] | None = None,
     ) -> None:
         super().__init__(trigger)
-        self._keys = [keys] if isinstance(keys, str) else None if keys is None else list(keys)
+        self._keys = read_keys(keys)
+        #: Selected keys that no iteration has reported.
+        self._missing = list(self._keys or ())
         self._postprocess = postprocess
         self._filename = "log" if filename is None else check_filename(filename)
         self._has_default_filename = filename is None
@@ -201,6 +207,8 @@ class LogReport(IntervalExtension):
         observation = manager.observation
         if self._keys is not None:
             observation = {key: observation[key] for key in self._keys if key in observation}
+            if self._missing:
+                self._missing = [key for key in self._missing if key not in observation]
         is_due = manager.is_before_training or self._trigger.evaluate(manager)
         is_single_process = manager.world.is_single_process
         if is_due and is_single_process and self._summary.is_empty and set(map(type, observation.values())) == {float}:
@@ -228,7 +236,19 @@ class LogReport(IntervalExtension):
         self._has_failed = True
 
     def finalize(self, manager: Manager) -> None:
-        """Log the values of the incomplete interval as the last row."""
+        """Log the values of the incomplete interval as the last row, and the keys that were never reported."""
+        self._log_last_row(manager)
+        if not self._missing or self._row_iteration is None or manager.world.rank or not has_ended_an_epoch(manager):
+            return
+        # An earlier session, or another rank, may have reported the key.
+        known = {key for row in self.log for key in row}
+        for key in self._missing:
+            if key not in known:
+                _logger.warning(
+                    "LogReport: keys: %r was never reported. %s", key, describe_known(key, manager.observation)
+                )
+
+    def _log_last_row(self, manager: Manager) -> None:
         if self._row_iteration == manager.iteration:
             return
         summary, self._summary = self._summary, DictSummary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, TypeAlias
 
@@ -9,9 +10,12 @@ from torch import Tensor
 
 from pte_tracking._distributed.world import World
 from pte_tracking._interface.extension import PRIORITY_EDITOR, Manager, TriggerLike
+from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.reporter import DeferredValue, SummaryState, Value, report, weight_of
+
+_logger = logging.getLogger("pte_tracking")
 
 _Sum: TypeAlias = int | float | Tensor
 
@@ -23,8 +27,8 @@ class MicroAverage(IntervalExtension):
     iteration, before :class:`~pte_tracking.extensions.LogReport`, and adds the two values. A value that is reported
     with a weight is multiplied by it. Iterations in which one of them was not reported are ignored. When the inner
     trigger fires, the ratio since the last firing is reported as ``result_key``. The ratio is NaN if the sum of the
-    denominators is zero. In distributed training, the sums are over all ranks. In a single process, sums of values on
-    another device, and their ratio, stay on that device.
+    denominators is zero. The first interval without values causes a warning. In distributed training, the sums are over
+    all ranks. In a single process, sums of values on another device, and their ratio, stay on that device.
 
     Snapshots contain the two sums and the state of the inner trigger.
 
@@ -61,6 +65,7 @@ class MicroAverage(IntervalExtension):
         self._result_key = check_key(result_key, "result_key")
         super().__init__(trigger)
         self._sums: tuple[_Sum, _Sum] | None = None
+        self._has_warned = False
 
     @property
     def reports_each_iteration(self) -> bool:
@@ -80,6 +85,9 @@ class MicroAverage(IntervalExtension):
         if sums is not None:
             report({self._result_key: _ratio(*sums)})
             self._sums = None
+        elif not self._has_warned and manager.world.rank == 0:
+            self._has_warned = True
+            self._warn(manager)
 
     def state_dict(self) -> dict[str, Any]:
         # The format of a summary, which is merged if the run is resumed with another number of ranks.
@@ -93,6 +101,18 @@ class MicroAverage(IntervalExtension):
         sums = state["sums"]
         self._sums = (sums["numerator"]["x"], sums["denominator"]["x"]) if sums else None
         self._trigger.load_state_dict(state["trigger"])
+
+    def _warn(self, manager: Manager) -> None:
+        keys = (self._numerator_key, self._denominator_key)
+        missing = next((key for key in keys if key not in manager.observation), keys[0])
+        _logger.warning(
+            "MicroAverage: no iteration of the interval that ended at iteration %d reported %r and %r, and such an "
+            "interval has no %r. %s",
+            manager.iteration,
+            *keys,
+            self._result_key,
+            describe_known(missing, manager.observation),
+        )
 
 
 def _reduce_sums(world: World, sums: tuple[_Sum, _Sum] | None) -> tuple[_Sum, _Sum] | None:

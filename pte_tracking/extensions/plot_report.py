@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
-import warnings
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._curve import Curve
-from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._picture import Picture, escape_label
 from pte_tracking.reporter import DictSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_logger = logging.getLogger("pte_tracking")
 
 _X_VALUES: Mapping[str, Callable[[Manager], float]] = {
     "iteration": lambda manager: manager.iteration,
@@ -43,7 +45,7 @@ class PlotReport(IntervalExtension):
     The memory and the snapshot size of a curve are bounded. A curve of more than 2,048 points keeps the lowest and the
     highest point of each of at least 512 sections.
 
-    The extension reports no values. If a key was never reported, a warning is issued at the end of the training.
+    The extension reports no values. If a key was never reported, a warning is logged at the end of the training.
     Snapshots contain the curves, the values of the current interval, and the state of the inner trigger.
 
     Args:
@@ -131,12 +133,14 @@ class PlotReport(IntervalExtension):
             self._end_interval(manager, summary)
         self._picture.finish(manager, self._paint)
         missing = [key for key, curve in self._curves.items() if not curve.count and key not in summary]
-        if self._has_fired and missing and manager.world.rank == 0:
-            similar = difflib.get_close_matches(missing[0], manager.observation, n=5, cutoff=0)
-            warnings.warn(
-                f"PlotReport: no data points for {', '.join(map(repr, missing))} over {self._x_key!r}. "
-                f"Similar keys in the last iteration: {', '.join(map(repr, similar)) or 'none'}.",
-                stacklevel=2,
+        if self._has_fired and missing and manager.world.rank == 0 and has_ended_an_epoch(manager):
+            # Without values over which they are plotted, all keys are missing.
+            unknown = missing[0] if self._x_key in {*_X_VALUES, *manager.observation} else self._x_key
+            _logger.warning(
+                "PlotReport: no data points for %s over %r. %s",
+                ", ".join(map(repr, missing)),
+                self._x_key,
+                describe_known(unknown, manager.observation),
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import Columns
-from pte_tracking.extensions._interval import IntervalExtension
+from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._lines import tolerant_write
 from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
@@ -115,7 +115,7 @@ class PrintReport(IntervalExtension):
             log_report.finalize(manager)
         if self._rows and self._table is not None:  # A rank that was added on a resume has the rows of rank 0.
             self._print_rows()
-        if self._missing and self._row_count and manager.world.rank == 0:
+        if self._missing and self._row_count and manager.world.rank == 0 and has_ended_an_epoch(manager):
             # An earlier session may have logged the key.
             known = {key for row in self._resolve_log_report(manager).log for key in row}
             self._warn_missing([key for key in self._missing if key not in known])

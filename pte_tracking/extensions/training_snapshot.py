@@ -13,6 +13,7 @@ from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.signals import SignalFlag
 from pte_tracking._store.similar import describe_known
+from pte_tracking.extensions._interval import has_ended_an_epoch
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
@@ -146,7 +147,7 @@ class TrainingSnapshot(SnapshotExtension):
         if self._signal is not None:
             self._signal.restore()
         own = self._retention.own_checkpoints(manager.run)
-        if self.keep_best is not None and own and not self.keep_best.ranked(own):
+        if self.keep_best is not None and own and not self.keep_best.ranked(own) and has_ended_an_epoch(manager):
             _logger.warning(
                 "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. %s",
                 len(own),

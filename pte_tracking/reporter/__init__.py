@@ -14,6 +14,7 @@ from pte_tracking.reporter._reporter import (
     ReportScope,
     get_current_reporter,
     report,
+    report_result,
     report_scope,
 )
 from pte_tracking.reporter._summary import DictSummary, Summary, SummaryState
@@ -32,6 +33,7 @@ __all__ = [
     "WeightedValue",
     "get_current_reporter",
     "report",
+    "report_result",
     "report_scope",
     "weight_of",
 ]

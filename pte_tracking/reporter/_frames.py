@@ -67,7 +67,11 @@ def enter_block(reporter: Collector, observation: Observation, owner: object) ->
         observation: Dictionary that receives the values.
         owner: Object that identifies who opens the block.
     """
-    current.set(Frame(reporter, observation, owner, _find_open(current.get())))
+    last = current.get()
+    outer = _find_open(last)
+    if outer is None:  # The closed block of a training tells to which training later reports belong.
+        outer = _find_training(last)
+    current.set(Frame(reporter, observation, owner, outer))
 
 
 def leave_block(owner: object) -> None:
@@ -85,6 +89,12 @@ def leave_block(owner: object) -> None:
 
 def _find_open(frame: Frame | None) -> Frame | None:
     while frame is not None and frame.reporter is None:
+        frame = frame.outer
+    return frame
+
+
+def _find_training(frame: Frame | None) -> Frame | None:
+    while frame is not None and frame.training is None:
         frame = frame.outer
     return frame
 

@@ -17,6 +17,8 @@ from torch.utils.data import get_worker_info
 _logger = logging.getLogger("pte_tracking")
 _MAX_KEYS = 20  # keys for which a warning is logged; a program may report any number of keys
 _SLOTS = 1 << 20
+#: Environment variable with the path of the file in which child processes mark the keys that they have named.
+_NAMED_KEYS = "PTE_TRACKING_NAMED_KEYS"
 
 BETWEEN_ITERATIONS = (
     "%r was reported between iterations and is not recorded. Report it within 'with manager.run_iteration():', or log "
@@ -91,6 +93,8 @@ class _ChildProcesses:
         if self._named_keys is None:
             with contextlib.suppress(OSError):
                 self._named_keys = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+                # A spawned child does not inherit open files.
+                os.environ[_NAMED_KEYS] = f"/proc/{os.getpid()}/fd/{self._named_keys.fileno()}"
 
     def after_fork(self) -> None:
         """Stop collecting in a forked child, whose values would be lost without a warning."""
@@ -105,14 +109,20 @@ class _ChildProcesses:
             if key in self._keys or len(self._keys) >= _MAX_KEYS:
                 continue
             self._keys.add(key)
-            # Workers that are not forked share no file. They load the same dataset.
-            if self._claim(key) if self.is_child else worker is None or worker.id == 0:
+            if not self.is_child:
+                self._open_file_of_parent()
+            # Without the file, the first of the workers, which load the same dataset, names the keys.
+            if self._claim(key) if self._named_keys is not None else worker is None or worker.id == 0:
                 _logger.warning(_IN_CHILD, key, os.getpid())
+
+    def _open_file_of_parent(self) -> None:
+        if self._named_keys is None and _NAMED_KEYS in os.environ:
+            with contextlib.suppress(OSError):
+                self._named_keys = open(os.environ[_NAMED_KEYS], "r+b", buffering=0)  # noqa: SIM115
 
     def _claim(self, key: str) -> bool:
         """Return whether this process is the first one to name a key."""
-        if self._named_keys is None:
-            return True
+        assert self._named_keys is not None
         file, slot = self._named_keys.fileno(), zlib.crc32(key.encode()) % _SLOTS
         with contextlib.suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX, 1, slot)

@@ -122,7 +122,7 @@ class Reporter:
                 prefix.
 
         Raises:
-            TypeError: If a key is not a string, or a value is not a real number.
+            TypeError: If ``values`` is not a mapping, a key is not a string, or a value is not a real number.
             ValueError: If a key is empty or not valid Unicode, or a value has several elements.
             KeyError: If the observer is not registered.
         """
@@ -139,9 +139,16 @@ class Reporter:
             observer: Registered object that reports the values, or None.
             observation: Dictionary that receives the values.
         """
+        try:
+            items = values.items()
+        except AttributeError:
+            raise TypeError(
+                f"values: expected a mapping of keys to numbers, such as {{'loss': loss}}, got {values!r} of type "
+                f"{type(values).__name__}"
+            ) from None
         prefix = "" if observer is None else self._prefix(observer)
         # This loop runs in each iteration: a single check recognizes the most common kinds of keys and values.
-        for key, value in values.items():
+        for key, value in items:
             if not (type(key) is str and key and key.isascii()):
                 check_key(key, "values")
             observation[prefix + key] = value if type(value) is float else to_value(key, value)
@@ -219,7 +226,7 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
             prefix.
 
     Raises:
-        TypeError: If a key is not a string, or a value is not a real number.
+        TypeError: If ``values`` is not a mapping, a key is not a string, or a value is not a real number.
         ValueError: If a key is empty or not valid Unicode, or a value has several elements.
         KeyError: If the observer is not registered with the current reporter.
 
@@ -240,6 +247,18 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
         trainings[0].add_from_thread(values, observer)
     elif trainings:
         _lost.warn_ambiguous(values)
+
+
+def report_result(values: Mapping[str, Any]) -> None:
+    """Report values that the caller also returns, so that no warning is needed if no training runs.
+
+    Args:
+        values: Numbers by key; see :func:`report`.
+    """
+    frame = current.get()
+    is_current = frame is not None and frame.reporter is not None
+    if is_current or any(training.is_running() for training in find_trainings(frame)):
+        report(values)
 
 
 def report_scope(observation: Observation) -> ReportScope:

@@ -51,7 +51,7 @@ class BestValueTrigger(Trigger):
     def __init__(self, key: str, compare: Callable[[float, float], bool], trigger: TriggerLike = (1, "epoch")) -> None:
         if not callable(compare):
             raise TypeError(f"compare: expected a function of the best value and the new value, got {compare!r}")
-        self._mean = IntervalMean(key, trigger)
+        self._mean = IntervalMean(type(self).__name__, key, trigger)
         self._compare = compare
         self._best: float | None = None
 

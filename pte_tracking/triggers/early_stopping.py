@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.other_names import accept_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger
@@ -28,8 +29,8 @@ class EarlyStoppingTrigger(Trigger):
     Args:
         check_trigger: When an interval ends. Defaults to ``(1, "epoch")``.
         monitor: Key of the metric in the observation. Defaults to ``"main/loss"``.
-        patience: Number of consecutive intervals without a new best mean after which the trigger fires. At least 1.
-            Defaults to 3.
+        patience: Number of consecutive intervals without a new best mean after which the trigger fires, also accepted
+            as ``patients``. At least 1. Defaults to 3.
         mode: ``"max"`` if a higher mean is better, ``"min"`` if a lower mean is better. ``"auto"``, the default,
             selects ``"max"`` if ``monitor`` contains ``accuracy`` and ``"min"`` otherwise.
         verbose: Print a line to the standard output of rank 0 when the training stops early. Defaults to False.
@@ -52,6 +53,7 @@ class EarlyStoppingTrigger(Trigger):
         4
     """
 
+    @accept_names(patients="patience")
     def __init__(
         self,
         check_trigger: TriggerLike = (1, "epoch"),
@@ -67,7 +69,7 @@ class EarlyStoppingTrigger(Trigger):
             raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
-        self._mean = IntervalMean(monitor, check_trigger)
+        self._mean = IntervalMean(type(self).__name__, monitor, check_trigger)
         limit = get_trigger(max_trigger)
         if not isinstance(limit, IntervalTrigger):
             raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")

@@ -22,11 +22,13 @@ class IntervalMean:
     metric may be reported less often than once per interval.
 
     Args:
+        owner: Name of the trigger or extension in the warning.
         key: Key of the metric in the observation.
         trigger: When an interval ends.
     """
 
-    def __init__(self, key: str, trigger: TriggerLike) -> None:
+    def __init__(self, owner: str, key: str, trigger: TriggerLike) -> None:
+        self._owner = owner
         self.key = check_key(key)
         self._trigger = get_trigger(trigger)
         self._summary = DictSummary()
@@ -48,7 +50,9 @@ class IntervalMean:
         if mean is None and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True
             _logger.warning(
-                "%r was not reported in the interval that ended at iteration %d, and such an interval is skipped. %s",
+                "%s: %r was not reported in the interval that ended at iteration %d, and such an interval is skipped. "
+                "%s",
+                self._owner,
                 self.key,
                 manager.iteration,
                 describe_known(self.key, manager.observation),

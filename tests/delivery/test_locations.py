@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_backends.tensorboard import TensorBoardSink
 from pte_tracking._delivery import supervisor
@@ -78,6 +79,17 @@ def test_announcer_logs_each_location_once_when_known(tmp_path: Path, caplog: py
     for _ in range(2):
         announcer.announce()
     assert caplog.messages[1:] == ["mlflow: http://host/#/experiments/7/runs/abc"]
+
+
+def test_location_of_run_that_is_opened_again_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("first", "second", "first"):
+        with pte.Run(tmp_path / name, sinks=["tensorboard"], resume=(tmp_path / name).exists()) as run:
+            run.log_metrics({"loss": 1.0}, 1)
+        run.log_metrics({"test/loss": 1.0}, 1)  # after the end
+        run.close()
+    assert [text for text in caplog.messages if "open with" in text] == [
+        f"tensorboard: open with: tensorboard --logdir {tmp_path}"
+    ]
 
 
 def test_end_reports_that_it_waits_for_delivery(

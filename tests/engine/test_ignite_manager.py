@@ -115,6 +115,16 @@ def test_extensions_run_after_user_handlers_attached_at_any_time(make_manager: A
     assert order == ["before", "after", "while it runs", "while it runs", "extension"] * 2
 
 
+def test_handlers_attached_after_manager_see_iteration_as_completed(make_manager: Any) -> None:
+    engine = make_doubling_engine()
+    manager = make_manager(engine, epochs=1)
+    seen: list[int] = []
+    engine.add_event_handler(Events.ITERATION_COMPLETED(every=2), lambda: seen.append(manager.iteration))
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: seen.append(manager.iteration))
+    engine.run([1, 2, 3, 4], max_epochs=1)
+    assert seen == [2, 4, 4]
+
+
 def test_report_in_engine_step_appears_in_observation(make_manager: Any, recorder: Recorder) -> None:
     def step(engine: Engine, batch: float) -> None:
         pte.report({"batch": batch})

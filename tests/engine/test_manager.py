@@ -170,6 +170,38 @@ def test_step_optimizers_clears_gradients_and_steps(make_manager: Any) -> None:
     assert weight.item() == -1
 
 
+class OptimizerLike:
+    """Object with the least methods that an optimizer needs."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+
+@pytest.mark.parametrize(("names", "cleared"), [(("main", "other"), [True, False]), (("a", "b"), [True, True])])
+def test_step_optimizers_without_zero_grad_clears_gradients_of_models(
+    names: tuple[str, str], cleared: list[bool], make_manager: Any
+) -> None:
+    models = {name: nn.Linear(1, 1) for name in names}
+    for model in models.values():
+        model(torch.ones(1)).sum().backward()
+    optimizer = OptimizerLike()
+    with make_manager(models=models, optimizers=optimizer).run_iteration(step_optimizers=["main"]):
+        assert [model.weight.grad is None for model in models.values()] == cleared
+    assert optimizer.steps == 1
+
+
+@pytest.mark.parametrize("argument", ["models", "optimizers"])
+def test_class_in_place_of_an_object_raises_type_error(argument: str, make_manager: Any) -> None:
+    with pytest.raises(TypeError, match=f"{argument}: expected an .*, got 'main': <class "):
+        make_manager(**{argument: {"models": nn.Linear, "optimizers": torch.optim.SGD}[argument]})
+
+
 @pytest.mark.parametrize("names", [["adam"], ["main", "adam"], "main"])
 def test_step_optimizers_invalid_names_raise_before_iteration(make_manager: Any, names: Any) -> None:
     manager = make_manager(optimizers=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0))

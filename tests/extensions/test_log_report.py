@@ -147,6 +147,16 @@ def test_log_report_keys_select_logged_metrics(tmp_path: Path, keys: Any) -> Non
     assert [row.keys() for row in read_rows(tmp_path)] == [{"loss", "epoch", "iteration", "elapsed_time"}] * 2
 
 
+def test_log_report_selected_key_that_is_never_reported_warns_once_at_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_manager(tmp_path, LogReport(["loss", "los", "epoch", "rare"])) as manager:
+        train(manager, 8)
+        assert caplog.messages == []
+    (message,) = caplog.messages
+    assert message == "LogReport: keys: 'los' was never reported. Reported keys: 'loss', 'done'."
+
+
 class EveryFour(LogReport):
     trigger = (4, "iteration")
 
@@ -337,6 +347,12 @@ def test_log_report_invalid_sinks_raise_errors() -> None:
     with pytest.raises(ValueError, match="'tensorbord'"):
         LogReport(sinks=["tensorbord"])
     assert LogReport(sinks=["mlflow-2"])
+
+
+@pytest.mark.parametrize("keys", [(1, "epoch"), [["loss"]]])
+def test_log_report_keys_that_are_no_strings_raise_type_error(keys: Any) -> None:
+    with pytest.raises(TypeError, match=r"keys: expected keys of metrics, .* Pass an interval as trigger=\."):
+        LogReport(keys)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -58,6 +58,17 @@ def test_micro_average_resumed_matches_uninterrupted_run(tmp_path: Path, cut: in
     assert first + train(resumed, 9) == train(make_manager(tmp_path / "whole"), 9)
 
 
+def test_micro_average_interval_without_values_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = make_manager(tmp_path)
+    for _ in range(6):
+        with manager.run_iteration():
+            pte.report({"rihgt": 1, "all": 2})
+    assert caplog.messages == [
+        "MicroAverage: no iteration of the interval that ended at iteration 3 reported 'right' and 'all', and such an "
+        "interval has no 'accuracy'. Reported keys: 'rihgt', 'all'."
+    ]
+
+
 def test_micro_average_iteration_missing_either_value_is_ignored(tmp_path: Path) -> None:
     manager = make_manager(tmp_path)
     for values in ({"right": 1, "all": 2}, {"right": 100}, {"all": 100}):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pte_tracking as pte
-from pte_tracking.extensions import LogReport, PrintReport, ProgressBar
+from pte_tracking.extensions import LogReport, PlotReport, PrintReport, ProgressBar, snapshot
 
 SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -251,3 +251,21 @@ def test_print_report_full_disk_does_not_stop_training(tmp_path: Path) -> None:
     assert manager.iteration == 12
     with pytest.raises(OSError, match="No space left"):
         out.close()
+
+
+@pytest.mark.parametrize(("iterations", "has_ended_an_epoch"), [(3, False), (4, True)])
+def test_extensions_of_training_cut_in_first_epoch_do_not_warn_of_missing_keys(
+    iterations: int, has_ended_an_epoch: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interval = (2, "iteration")
+    manager = make_manager(
+        tmp_path,
+        LogReport(["loss", "val/loss"], trigger=interval),
+        PrintReport(["loss", "val/loss"], out=io.StringIO()),
+        PlotReport(["loss", "val/loss"], trigger=interval),
+        snapshot(keep_best=("val/loss", "min", 1), trigger=interval),
+    )
+    train(manager, iterations)
+    manager.close()
+    named = [message.partition(":")[0] for message in caplog.messages if "'val/loss'" in message]
+    assert sorted(named) == (["LogReport", "PlotReport", "PrintReport", "snapshot"] if has_ended_an_epoch else [])

@@ -50,10 +50,9 @@ def change_weights_during_write(folder: Path) -> Any:
         iters_per_epoch=3,
     ) as manager:
         for value in (1.0, 2.0, 3.0):
-            fill_weights(net, value)
             with manager.run_iteration():
-                pass
-            fill_weights(net, 100.0)
+                fill_weights(net, 100.0)  # while the previous snapshot is written
+                fill_weights(net, value)
     dist.barrier()
     return [
         sorted(
@@ -94,11 +93,11 @@ def save_with_full_disk(folder: Path) -> Any:
     with make_manager(folder / "run", snapshot, models=net, optimizers=optimizer, iters_per_epoch=3) as manager:
         for iteration in range(3):
             soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            if iteration == 2 - rank:  # The snapshot of an iteration is saved when the next one begins.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limits[rank], hard))
             with manager.run_iteration():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
                 update_net(net, optimizer)
-                if iteration == 1 - rank:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (limits[rank], hard))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     return {
         "iterations": manager.iteration,
         "remaining": sorted(path.name for path in (folder / "run").glob("*snapshot*")),

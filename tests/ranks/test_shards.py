@@ -199,8 +199,8 @@ def test_sharded_snapshot_tracked_by_mlflow_resumes_in_other_directory(
     saved = gather_shards(tmp_path / "run" / "snapshot_iter_8")
     assert is_equal(manager.models["main"].state_dict(), saved["models"]["main"])
     assert manager.run.id == json.loads((tmp_path / "run" / "run.json").read_text())["id"]
-    assert not list((tmp_path / "elsewhere").glob(".fetched*"))
     manager.close()
+    assert not list((tmp_path / "elsewhere").glob(".fetched*"))
 
     # Resume twice in the run directory, as a requeued job does.
     for number in range(2):

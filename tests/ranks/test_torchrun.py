@@ -104,10 +104,11 @@ def test_failing_rank_ends_run_as_failed_in_every_sink(
         board.SummaryMetadata("_hparams_/session_end_info").plugin_data.content
     )
     assert data.session_end_info.status == api_pb2.STATUS_FAILURE
-    # The row of iteration 3 is logged. Both ranks completed it before the failure.
-    assert [row["iteration"] for row in read_rows(out)] == [3]
+    # Both ranks completed iteration 3 before the failure. A rank 0 that is not killed also logs its last interval.
+    steps = [3] if failure.startswith("--kill 0") else [3, 5]
+    assert [row["iteration"] for row in read_rows(out)] == steps
     history = MlflowClient(mlflow_store).get_metric_history(get_run(mlflow_store).info.run_id, "main/loss")
-    assert [point.step for point in history] == [3]
+    assert [point.step for point in history] == steps
 
 
 @pytest.mark.parametrize("kind", [[], ["--sharded"]])
@@ -129,5 +130,6 @@ def test_restarted_group_resumes_same_run(
     run = get_run(mlflow_store)
     assert run.info.status == "FINISHED"
     history = MlflowClient(mlflow_store).get_metric_history(run.info.run_id, "main/loss")
-    points: list[Any] = [(point.step, point.value) for point in history]
+    # MLflow keeps the last interval of the session that failed in iteration 10, which belongs to no row.
+    points: list[Any] = [(point.step, point.value) for point in history if point.step != 10]
     assert points == [(row["iteration"], row["main/loss"]) for row in read_rows(tmp_path / "uninterrupted")]

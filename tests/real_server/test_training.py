@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("training.py")
 
 @pytest.mark.parametrize(
     ("ending", "last", "status", "snapshots"),
-    [("close", ITERATIONS, "FINISHED", {250, 300}), ("kill", KILLED_IN, "KILLED", {100, 150})],
+    [("close", ITERATIONS, "FINISHED", {250, 300}), ("kill", KILLED_IN, "KILLED", {50, 100})],
 )
 def test_training_events_are_stored_exactly_once(
     ending: str,

@@ -297,9 +297,11 @@ def test_log_image_normalize_opaque_palette_image_scales_its_colors(log: Log) ->
 # -- histograms --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("values", [np.array([1j]), np.array(["a"]), None])
+@pytest.mark.parametrize(
+    "values", [np.array([1j]), np.array(["a"]), None, [[1, 2], [3]], torch.empty(2, device="meta")]
+)
 def test_log_histogram_without_real_numbers_raises_type_error(values: Any, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"histogram 'a' at step 1: expected real numbers, got "):
+    with pytest.raises(TypeError, match=r"histogram 'a' at step 1: expected (real numbers|an array or tensor), got "):
         pte.Run(tmp_path).log_histogram("a", values, 1)
 
 
@@ -343,3 +345,6 @@ def test_media_step_defaults_to_last_row_without_manager(tmp_path: Path) -> None
         run.log_metrics({"loss": 1.0}, 7)
         log_all(run)
     assert steps(tmp_path) == [0] * 5 + [7] * 5
+    with pte.Run(tmp_path, resume=True) as run:
+        log_all(run)
+    assert steps(tmp_path)[10:] == [7] * 5

@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.metrics import read_metrics
 from tests.snapshots import small_training as small
 
 STOP_ITERATION = 13
@@ -72,7 +73,6 @@ def test_resume_mlflow_uri_in_empty_directory_reproduces_training(
         history = client.get_metric_history(run.info.run_id, key)
         # The partial interval that the first training ended with stays, because MLflow cannot delete points.
         points = sorted((point.step, point.value) for point in history if point.step != STOP_ITERATION)
-        assert points == [
-            (row["iteration"], row[key]) for row in small.read_rows(tmp_path / "uninterrupted") if key in row
-        ]
+        logged = list(read_metrics(tmp_path / "uninterrupted"))
+        assert points == [(event.step, event.points[key]) for event in logged if key in event.points]
     assert client.get_run(run.info.run_id).info.status == "FINISHED"

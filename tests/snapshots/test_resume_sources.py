@@ -44,6 +44,23 @@ def test_resume_best_empty_directory_starts_new_run(tmp_path: Path) -> None:
     assert resume_and_inspect(tmp_path, "best", make_best_snapshot("min")) == (None, -1)
 
 
+# -- invalid -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [2, True, None])
+def test_resume_source_of_wrong_type_raises_type_error(source: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"resume: expected 'latest', 'best', a path, or a URI, got "):
+        make_manager(tmp_path).resume(source)
+
+
+def test_resume_run_directory_raises_error_that_asks_for_a_snapshot(tmp_path: Path) -> None:
+    run(make_manager(tmp_path / "a"), 2)
+    with pytest.raises(
+        SnapshotError, match=r"a run directory, not a snapshot\. Pass one of its snapshots, or continue "
+    ):
+        make_manager(tmp_path / "b").resume(tmp_path / "a")
+
+
 # -- path --------------------------------------------------------------------------------------------------------------
 
 
