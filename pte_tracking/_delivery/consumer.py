@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.secrets import mask_secrets
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
@@ -208,13 +208,22 @@ class SinkConsumer:
         if description != self._logged_error:
             _logger.warning("%s: delivery failed, retrying: %s", self.key, description)
             self._logged_error = description
-        self._disconnect()
         try:
-            self._restore()
+            self.reset()
             self.cursor.record_error(error)
             self._save_cursor()
         except OSError as problem:
+            raise_from_signal_handler(problem)
             _logger.debug("%s: the error was not saved: %s", self.key, problem)
+
+    def reset(self) -> None:
+        """Close the connection, and return to the saved cursor, as after a crash.
+
+        Raises:
+            OSError: If the cursor cannot be read.
+        """
+        self._disconnect()
+        self._restore()
 
     def finish(self, status: Status | None) -> None:
         """Close the connection after the last event.
@@ -294,8 +303,10 @@ class SinkConsumer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # the failure that led here is already logged
+            try:
                 connection.close(None)
+            except Exception as error:
+                raise_from_signal_handler(error)  # the failure that led here is already logged
 
     def _close(self, error: SinkClosedError) -> None:
         """Stop the delivery, or start again from the first event if the backend lost the run."""
@@ -310,28 +321,25 @@ class SinkConsumer:
             return
         if reason != self.cursor.closed_reason:
             _logger.error("%s: delivery stopped: %s", self.key, reason)
-        self._is_closed = True
-        self.cursor.closed_reason, self.cursor.error_time = reason, time.time()
+        self._is_closed, self.cursor.closed_reason, self.cursor.error_time = True, reason, time.time()
         self._save_cursor()
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:
         """Deliver a rewind that supersedes delivered events."""
-        delivered_end, self._view.delivered_position = self.cursor.position, self.cursor.position
+        target, delivered_end = rewound.to_position, self.cursor.position
+        self._view.delivered_position = delivered_end
         try:
             self._refusals.drop_superseded(self.cursor, rewound)
             if self._sink.rewinds:
                 self._refusals.write(self._connect(), self.cursor, [rewound], 0)
             else:
                 ranges = journal_reader.effective_ranges(self._journal, delivered_end)
-                superseded = [
-                    (max(first, rewound.to_position), last) for first, last in ranges if last > rewound.to_position
-                ]
-                self.cursor.superseded.extend(superseded)
+                self.cursor.superseded.extend((max(first, target), last) for first, last in ranges if last > target)
                 self._suppress_superseded()
         except SinkClosedError as error:
             self._close(error)
             return
-        self._filter.rewind(journal_reader.read_effective_reversed(self._journal, rewound.to_position))
+        self._filter.rewind(journal_reader.read_effective_reversed(self._journal, target))
         self.cursor.position, self.cursor.seq, self.cursor.end_status = end, rewound.seq, None
         self.save()
 

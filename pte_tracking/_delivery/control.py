@@ -16,6 +16,7 @@ from pte_tracking._store.files import write_atomically
 from pte_tracking._store.layout import CONTROL, CONTROL_LOCK
 from pte_tracking._store.lock import Lock, LockedError
 from pte_tracking._store.owned_files import make_owned_directory
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 _LOCK_TIMEOUT_SECONDS = 5.0
@@ -96,6 +97,7 @@ def _request(directory: Path, name: str) -> None:
         finally:
             lock.release()
     except (OSError, LockedError) as error:
+        raise_from_signal_handler(error)
         _logger.warning("%s: the request was not written: %s", path, error)
 
 

@@ -11,6 +11,7 @@ from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.printable import escape_controls
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking.sinks import Sink, get_sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -87,6 +88,7 @@ class Announcer:
                     self._entries.remove(entry)
                     self._log(str(location))
         except (OSError, ValueError) as error:
+            raise_from_signal_handler(error)
             _logger.debug("%s: %s", self._directory, error)
 
     @staticmethod

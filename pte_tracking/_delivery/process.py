@@ -25,6 +25,7 @@ from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
 from pte_tracking._store.lock import Lock, LockedError
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.messages import configure_logging
+from pte_tracking._store.place import Place
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
@@ -41,6 +42,7 @@ class DeliveryLoop:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._place = Place(directory)
         self._control = ControlReader(directory)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
@@ -57,6 +59,10 @@ class DeliveryLoop:
         started_for = None
         try:
             while not should_stop(time.monotonic() - self._last_delivery):
+                if not self._place.is_current():  # another run may be in the directory now
+                    for consumer in self._consumers.values():
+                        consumer.abandon()
+                    return
                 # A new sink and a request for a retry start the threads of sinks that were closed, too.
                 current = mtime_ns(self._directory / MANIFEST), self._control.read().retry
                 if current != started_for or self._needs_restart():

@@ -19,6 +19,8 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.owned_files import open_owned
+from pte_tracking._store.place import Place
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 _CHECK_SECONDS = 2.0  # between two checks that the delivery process is alive
@@ -39,40 +41,55 @@ class DeliverySupervisor:
 
     Args:
         directory: The run directory.
+        place: Identity of the directory. If the directory is moved, no process is started for its path.
 
     Attributes:
+        check_time: Time of the last :meth:`ensure_running`, in seconds since the Unix epoch. An earlier time means that
+            the clock was set back.
         next_check_time: Time of the next :meth:`ensure_running`, in seconds since the Unix epoch.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, place: Place) -> None:
         self._directory = directory
+        self._place = place
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         #: Credentials in the environment of the delivery process.
         self._credentials: dict[str, str] = {}
-        self.next_check_time = 0.0
+        self.check_time = self.next_check_time = 0.0
+        #: Failure of the last check, which is logged once.
+        self._logged_error = ""
         self._log_start = _size(directory / DELIVERY_LOG)
         self._announcer = Announcer(directory)
 
     def ensure_running(self) -> None:
-        """Start a delivery process if none delivers the run."""
-        self.next_check_time = time.time() + _CHECK_SECONDS
+        """Start a delivery process if none delivers the run. A failure is logged."""
+        self.check_time = time.time()
+        self.next_check_time = self.check_time + _CHECK_SECONDS
+        if not self._place.is_current():
+            return
+        try:
+            self._start_if_needed()
+            self._logged_error = ""
+        except OSError as error:  # such as too many open files
+            raise_from_signal_handler(error)
+            if str(error) != self._logged_error:
+                self._logged_error = str(error)
+                _logger.error("%s: cannot start the delivery process: %s", self._directory, error)
+
+    def _start_if_needed(self) -> None:
         self._announcer.announce()
-        if self._process is not None and self._process.poll() is None:
+        if self._is_running():
             self._renew_credentials()
             return
         if lock.is_held(self._directory / DELIVERY_LOCK):
             return  # a delivery process of an earlier training process continues with this one
         if self._starts > 1:
-            pause = min(2.0**self._starts, _MAX_RESTART_SECONDS)
-            self.next_check_time = time.time() + pause
+            self.next_check_time = self.check_time + min(2.0**self._starts, _MAX_RESTART_SECONDS)
             _logger.warning("%s: the delivery process ended, restarting", self._directory)
-        self._starts += 1
         self._credentials = read_credentials()
-        try:
-            self._process = spawn_delivery(self._directory)
-        except OSError as error:
-            _logger.error("%s: cannot start the delivery process: %s", self._directory, error)
+        self._process = spawn_delivery(self._directory)
+        self._starts += 1
 
     def _renew_credentials(self) -> None:
         """Replace the delivery process if the training process has other credentials now."""
@@ -89,9 +106,12 @@ class DeliverySupervisor:
         Args:
             timeout: Maximum time to wait, in seconds. Delivery continues in the background.
         """
+        if not self._place.is_current():
+            return
         try:
             self._wait_for_delivery(timeout)
         except (OSError, RunNotFoundError) as error:
+            raise_from_signal_handler(error)
             _logger.error("%s: cannot determine the pending events: %s", self._directory, error)
 
     def _wait_for_delivery(self, timeout: float) -> None:
@@ -101,11 +121,14 @@ class DeliverySupervisor:
         next_report = start + _FIRST_REPORT_SECONDS
         manifest = Manifest.load(self._directory)
         pending = backlog(self._directory, manifest)
+        if pending:
+            self._starts = 0  # the end does not wait for the pause before the next restart
+            self.ensure_running()
         try:
             while (now := time.monotonic()) < start + timeout and not have_closed_since(
                 self._directory, pending, request_time
             ):
-                if time.time() > self.next_check_time:
+                if not self.check_time <= time.time() <= self.next_check_time:
                     self.ensure_running()
                 if now >= next_report:
                     next_report = now + _REPORT_SECONDS
@@ -121,14 +144,19 @@ class DeliverySupervisor:
     def _report_backlog(self, pending: list[SinkBacklog]) -> None:
         if pending:
             _logger.warning(
-                "Not yet delivered: %s. Delivery continues in the background. If this machine shuts down first, run: "
-                "pte-tracking sync %s",
+                "Not yet delivered: %s. %s, run: pte-tracking sync %s",
                 "; ".join(map(str, pending)),
+                "Delivery continues in the background. If this machine shuts down first"
+                if lock.is_held(self._directory / DELIVERY_LOCK) or self._is_running()
+                else "No process delivers the rest. To deliver it",
                 self._directory,
             )
         self._repeat_warnings([sink.reason for sink in pending if sink.reason])
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._is_running():
             self._process.returncode = 0  # prevents a ResourceWarning for a process that is meant to continue
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def _repeat_warnings(self, reported: list[str]) -> None:
         """Log the warnings that the delivery process logged in this session.

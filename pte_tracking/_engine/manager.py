@@ -31,9 +31,9 @@ from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking._interface.progress import Progress
-from pte_tracking._runs.directory import check_directory
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Status
+from pte_tracking._store.layout import check_directory
 from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger

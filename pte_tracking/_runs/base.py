@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
 from pte_tracking._runs.exit_status import is_interpreter_ending
 from pte_tracking._runs.forking import Fork
-from pte_tracking._runs.held_writer import HeldWriter
+from pte_tracking._runs.held_writer import HeldWriter, Interim
 from pte_tracking._runs.live_runs import add_run, await_at_exit, close_completed, collect_others
 from pte_tracking._runs.null_writer import ForkedRun, NullWriter
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_at_exit, outcome_of
@@ -24,6 +24,7 @@ from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events
 from pte_tracking._store.events import Status
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.messages import is_handling_message
 from pte_tracking._store.values import to_text
 
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
@@ -84,29 +85,37 @@ class RunBase(RunReader):
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
         self.close_completed_run()
         with self._lock:
-            ended = self._manifest
             held = self._writer if isinstance(self._writer, HeldWriter) else None
-            fork = Fork(at, self._params) if at and is_fork else None
-            claim = self._claim_directory(
-                at, resume if ended is None else True, held.files if held else (), journal, fork
-            )
-            if at is None:
-                claim.check_continues(ended)
-            claim.check_id(self._read_id)
-            claim.is_reopened = self._is_closed and ended is not None
-            self._writer, self._claim, self._is_closed = None, claim, False
-            self.error_before = error_id(last_uncaught_error())
-            if fork:
-                fork.log_start(self.directory)
-            if claim.is_new and at is None:
-                try:
-                    self._start(claim)
-                except BaseException:
-                    claim.lock.release()
-                    self._writer, self._claim = held, None
-                    raise
+            with self._holding_calls():
+                self._claim_and_start(at, resume, journal, Fork(at, self._params) if at and is_fork else None, held)
             if held:
                 held.release(self._opened)
+
+    def _claim_and_start(
+        self,
+        at: RunPosition | None,
+        resume: bool | None,
+        journal: Path | None,
+        fork: Fork | None,
+        held: HeldWriter | None,
+    ) -> None:
+        ended = self._manifest
+        claim = self._claim_directory(at, resume if ended is None else True, held.files if held else (), journal, fork)
+        if at is None:
+            claim.check_continues(ended)
+        claim.check_id(self._read_id)
+        claim.is_reopened = self._is_closed and ended is not None
+        self._writer, self._claim, self._is_closed = None, claim, False
+        self.error_before = error_id(last_uncaught_error())
+        if fork:
+            fork.log_start(self.directory)
+        if claim.is_new and at is None:
+            try:
+                self._start(claim)
+            except BaseException:
+                claim.lock.release()
+                self._writer, self._claim = held, None
+                raise
 
     def _claim_directory(
         self, at: RunPosition | None, resume: bool | None, files: Sequence[str], journal: Path | None, fork: Fork | None
@@ -183,16 +192,17 @@ class RunBase(RunReader):
         """
         self._opened().sync()
 
-    def register_files(self, pattern: str) -> None:
+    def register_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Register files at the top level of the directory, so that they are archived with the run.
 
         Args:
             pattern: Glob relative to the run directory. Only the first part of a path is used.
+            is_written: Whether existing files belong to the run. Otherwise, a new run moves them to ``previous/``.
 
         Raises:
             RuntimeError: If the run has ended, and the directory contains another run.
         """
-        self._opened().add_files(pattern)
+        self._opened().add_files(pattern, is_written=is_written)
 
     def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
         """Store the metric by which the snapshots of the run are ranked, so that readers can select the best.
@@ -214,13 +224,11 @@ class RunBase(RunReader):
             error: Error message of a run that did not finish.
             stopped_by: Name of the exception that stopped the training on purpose, which becomes a tag.
         """
-        if writer := self._end(Outcome(status or "FINISHED", error, stopped_by)):
-            writer.wait(self._close_timeout)
+        self._end(Outcome(status or "FINISHED", error, stopped_by))
 
     def end_with_process(self) -> None:
         """End the run when the process ends, with the status of the process."""
-        if writer := self._end(outcome_at_exit(self.error_before)):
-            writer.wait(self._close_timeout)
+        self._end(outcome_at_exit(self.error_before))
 
     def detach_in_child(self) -> None:
         """Write nothing in a forked child."""
@@ -245,8 +253,7 @@ class RunBase(RunReader):
             outcome_at_exit(self.error_before) if is_exiting else outcome_of(sys.exc_info()[1])
         )
         with contextlib.suppress(Exception):
-            if writer := self._end(outcome):
-                await_at_exit(writer.wait, self._close_timeout)
+            self._end(outcome, is_collected=True)
 
     def __reduce_ex__(self, protocol: object) -> Any:
         raise TypeError(
@@ -254,14 +261,13 @@ class RunBase(RunReader):
             "created it writes it. Pass the values to that process and log them there."
         )
 
-    def _end(self, outcome: Outcome) -> RunWriter | NullWriter | None:
-        """End the run. Return its writer if it was written."""
+    def _end(self, outcome: Outcome, *, is_collected: bool = False) -> None:
+        """End the run and wait until it is delivered. The exit of the process waits for a run that is collected."""
         while self.before_close:
             try:
                 self.before_close.pop()()
             except BaseException as callback_error:
-                if ended := self._end(outcome_of(callback_error) if outcome.status == "FINISHED" else outcome):
-                    ended.wait(self._close_timeout)
+                self._end(outcome_of(callback_error) if outcome.status == "FINISHED" else outcome)
                 raise
         status, error, stopped_by = outcome
         if isinstance(self._writer, HeldWriter) and self._writer.has_events:
@@ -272,16 +278,20 @@ class RunBase(RunReader):
             claim.lock.release()
         self._is_closed = True
         if writer is None or isinstance(writer, HeldWriter):
-            return None
+            return
         if status != "FINISHED" and self.describe_progress is not None:
             error = "; ".join(part for part in (error, self.describe_progress()) if part)
-        if stopped_by:
-            writer.add(events.Tags, {"stopped_by": stopped_by})
-        status = writer.finish(status, error and to_text(error))
-        if isinstance(writer, RunWriter):
-            self._manifest, self._writer = writer.manifest, None
-        writer.close(status)
-        return writer
+        with self._holding_calls(drops_messages=True):
+            if stopped_by:
+                writer.add(events.Tags, {"stopped_by": stopped_by})
+            status = writer.finish(status, error and to_text(error))
+            if isinstance(writer, RunWriter):
+                self._manifest, self._writer = writer.manifest, None
+            writer.close(status)
+            if is_collected:
+                await_at_exit(writer.wait, self._close_timeout)
+            else:
+                writer.wait(self._close_timeout)
 
     def __enter__(self: _R) -> _R:
         if not self.is_open:
@@ -296,13 +306,34 @@ class RunBase(RunReader):
     def _opened(self, *, is_rewound: bool = False) -> RunWriter | NullWriter | HeldWriter:
         """Return the writer, after opening and starting the run if needed."""
         with self._lock:
+            if self._writer is None and (interim := self._interim) and interim.thread == threading.get_ident():
+                return NullWriter() if interim.drops_messages and is_handling_message() else interim.writer
             if self._writer is None and self._claim is None:
                 self.open()
             if self._writer is None:
                 assert self._claim is not None
-                self._start(self._claim, is_rewound=is_rewound)
+                with self._holding_calls():
+                    self._start(self._claim, is_rewound=is_rewound)
             assert self._writer is not None
             return self._writer
+
+    @contextlib.contextmanager
+    def _holding_calls(self, *, drops_messages: bool = False) -> Iterator[None]:
+        """Hold what a signal handler or a logging handler of this thread logs while the run is opened or ended.
+
+        Args:
+            drops_messages: Whether to drop messages of this package that a logging handler logs to the run. They would
+                open the run again.
+        """
+        if self._interim is not None:
+            yield
+            return
+        self._interim = interim = Interim(HeldWriter(threading.RLock()), threading.get_ident(), drops_messages)
+        try:
+            yield
+        finally:
+            self._interim = None
+        interim.writer.release(self._opened)
 
     def _start(self, claim: Claim, *, is_rewound: bool = False) -> None:
         """Start the session of a claimed run."""

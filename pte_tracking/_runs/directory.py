@@ -14,11 +14,14 @@ import msgspec
 
 from pte_tracking._delivery import supervisor
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._runs.foreign_files import ForeignFiles
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.imported_journal import check_named_files
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import lock
 from pte_tracking._store.files import write_atomically
+from pte_tracking._store.journal import JournalPosition
+from pte_tracking._store.journal_end import check_journal
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import (
     ARTIFACTS,
@@ -30,10 +33,10 @@ from pte_tracking._store.layout import (
     MANIFEST,
     PREVIOUS,
     WRITER_LOCK,
-    check_is_local,
 )
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, check_format, update_manifest
 from pte_tracking._store.owned_files import make_owned_directory
+from pte_tracking._store.place import Place
 from pte_tracking._store.values import to_text
 from pte_tracking.sinks import Sink
 
@@ -57,24 +60,6 @@ class DirectoryInUseError(RuntimeError):
         ...             print("in use")
         in use
     """
-
-
-def check_directory(argument: str, directory: object) -> None:
-    """Check a path that is passed as run directory.
-
-    Args:
-        argument: Name of the argument.
-        directory: The path.
-
-    Raises:
-        TypeError: If it is not a path.
-        ValueError: If it is empty or a URL.
-    """
-    if not isinstance(directory, str | os.PathLike):
-        raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
-    if not os.fspath(directory):
-        raise ValueError(f"{argument}: expected a non-empty path, got ''. Pass '.' for the current directory.")
-    check_is_local(directory, argument)
 
 
 def lock_directory(directory: Path) -> lock.Lock:
@@ -104,6 +89,7 @@ class Claim:
     Attributes:
         directory: Run directory.
         lock: Lock of the directory.
+        place: Identity of the directory.
         at: Position at which the next iteration continues. None continues at the end of the run.
         manifest: Manifest that the run will have.
         is_new: Whether the directory does not contain the run yet. Another run in it is archived by :meth:`prepare`.
@@ -111,10 +97,12 @@ class Claim:
         journal: Journal to copy if the directory has none.
         is_reopened: Whether the run had ended in this process and keeps its status.
         fork: History of the parent with which the run starts. None unless it is a fork.
+        foreign: Files of other programs in the directory. None if the run continues.
     """
 
     directory: Path
     lock: lock.Lock
+    place: Place
     at: RunPosition | None
     manifest: Manifest
     is_new: bool
@@ -122,6 +110,12 @@ class Claim:
     journal: Path | None = None
     is_reopened: bool = False
     fork: Fork | None = None
+    foreign: ForeignFiles | None = None
+
+    @property
+    def target(self) -> JournalPosition | None:
+        """Position to which the journal is going to be rewound, or None."""
+        return JournalPosition(self.at["seq"], self.at["position"]) if self.at else None
 
     def check_continues(self, ended: Manifest | None) -> None:
         """Release the lock and raise RuntimeError if the directory contains another run than the one that ended."""
@@ -150,9 +144,15 @@ class Claim:
             DirectoryInUseError: If a process on another machine delivers the earlier run and does not release it.
             LockedError: If another process is changing the manifest for 5 seconds.
             OSError: If a file cannot be written.
+            RuntimeError: If the directory was moved, replaced, or deleted.
         """
+        self.place.check()
         if self.is_new:
             archive_run(self.directory)
+            if self.at is None or self.fork:  # otherwise, the snapshot may be in the directory
+                self.foreign = ForeignFiles(self.directory)
+                for pattern in [*sorted(_RUN_FILES), *self.manifest.files]:
+                    self.foreign.move_matching(pattern)
         make_owned_directory(self.directory / DELIVERY, self.directory)
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
         self.is_new = False
@@ -212,21 +212,29 @@ def claim_directory(
         manifest = current_manifest(directory)
         is_new = fork is not None or manifest is None or not (manifest.id == at["id"] if at else resume)
         if is_new:
-            manifest = plan()
-            if fork:
-                manifest = msgspec.structs.replace(manifest, parent=fork.parent)
-            elif at:
-                manifest = msgspec.structs.replace(manifest, id=at["id"], name=at["name"], start_time=at["start_time"])
+            manifest = _new_manifest(plan(), at, fork)
             if journal is not None:
                 check_named_files(journal, directory, _own_names(directory))
         assert manifest is not None
         manifest = configure(manifest)
         for entry in manifest.sinks:
             build_sink(entry)  # raises before anything is changed
-        return Claim(directory, writer_lock, at, manifest, is_new, configure, journal, fork=fork)
+        claim = Claim(directory, writer_lock, Place(directory), at, manifest, is_new, configure, journal, fork=fork)
+        if not is_new:
+            check_journal(directory / JOURNAL, claim.target)
+        return claim
     except BaseException:
         writer_lock.release()
         raise
+
+
+def _new_manifest(plan: Manifest, at: RunPosition | None, fork: Fork | None) -> Manifest:
+    """Return the manifest of a run that the directory does not contain yet."""
+    if fork:
+        return msgspec.structs.replace(plan, parent=fork.parent)
+    if at:
+        return msgspec.structs.replace(plan, id=at["id"], name=at["name"], start_time=at["start_time"])
+    return plan
 
 
 def current_manifest(directory: Path) -> Manifest | None:
@@ -265,14 +273,17 @@ def existing_manifest(directory: Path) -> Manifest | None:
     """Return the manifest of the run in a directory, or None if there is no run.
 
     Raises:
-        RunNotFoundError: If the manifest is unreadable, or missing next to a journal.
+        RunNotFoundError: If the manifest is unreadable, or missing next to a journal that does not start a run.
     """
+    journal = directory / JOURNAL
     if (directory / MANIFEST).exists():
         return Manifest.load(directory)
-    journal = directory / JOURNAL
-    if journal.exists() and journal.stat().st_size:
-        raise RunNotFoundError(f"{journal} exists, but {MANIFEST} is missing")
-    return None
+    if not journal.exists() or not journal.stat().st_size:
+        return None
+    try:
+        return Manifest.load(directory)  # rebuilt from the journal
+    except RunNotFoundError:
+        raise RunNotFoundError(f"{journal} exists, but {MANIFEST} is missing") from None
 
 
 def is_archive_incomplete(directory: Path, manifest: Manifest) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
@@ -14,6 +14,20 @@ from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Scalar
 
 _T = TypeVar("_T")
 Writer: TypeAlias = "RunWriter | NullWriter | HeldWriter"
+
+
+class Interim(NamedTuple):
+    """Writer for the calls of handlers in the thread that opens or ends a run.
+
+    Attributes:
+        writer: Holds the calls.
+        thread: ID of the thread.
+        drops_messages: Whether messages of this package that a logging handler logs are dropped.
+    """
+
+    writer: HeldWriter
+    thread: int
+    drops_messages: bool
 
 
 class HeldWriter:
@@ -75,13 +89,13 @@ class HeldWriter:
 
         self._hold(write)
 
-    def add_files(self, pattern: str) -> None:
+    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Hold a pattern of files."""
         with self._lock:
             if self._open_writer is None:
                 self.files.append(pattern.split("/")[0])
             else:
-                self._open_writer().add_files(pattern)
+                self._open_writer().add_files(pattern, is_written=is_written)
 
     def position(self, step: int) -> RunPosition:
         """Raise, because the run has no position yet.

@@ -75,7 +75,7 @@ class NullWriter:
         """Drop an event without rendering its content."""
         self.add(kind)
 
-    def add_files(self, pattern: str) -> None:
+    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Do nothing."""
 
     def position(self, step: int) -> RunPosition:

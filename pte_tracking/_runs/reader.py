@@ -10,15 +10,15 @@ from typing import Any
 
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._distributed import environment
-from pte_tracking._runs.directory import Claim, check_directory, current_manifest, read_start_position
-from pte_tracking._runs.held_writer import HeldWriter
+from pte_tracking._runs.directory import Claim, current_manifest, read_start_position
+from pte_tracking._runs.held_writer import HeldWriter, Interim
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
-from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.layout import JOURNAL, check_directory
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.values import check_key, to_texts
@@ -73,6 +73,8 @@ class RunReader:
         self._manifest: Manifest | None = None
         self._logs: set[str] = set()
         self._lock = threading.RLock()
+        #: Set while the run is opened or ended.
+        self._interim: Interim | None = None
         self._is_closed = False
         self._world_size = environment.size() if world_size is None else world_size
         self._pid = os.getpid()

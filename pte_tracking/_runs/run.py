@@ -244,7 +244,7 @@ class Run(RunMedia):
         name = attachments.relative_path(self.directory, path)
         fields = (check_step(step), sha256, size, to_progress("epoch", epoch), to_numbers(values or {}))
         writer = self._opened()
-        writer.add_files(glob.escape(name))
+        writer.add_files(glob.escape(name), is_written=True)
         writer.add(Checkpoint, name, *fields)
         writer.write_checkpoint_list()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import logging
 import os
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_en
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.row_history import RowHistory
+from pte_tracking._runs.serial_calls import SerialCalls
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
@@ -26,14 +28,17 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import RunNotFoundError, update_manifest
 from pte_tracking._store.secrets import mask_secrets
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
 
+_MAX_ENDS = 3  # attempts to append the end of the run as the last event
+
 _T = TypeVar("_T")
 
 
-class RunWriter:
+class RunWriter(SerialCalls):
     """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
     A writer that starts at an earlier position first appends without a rewind. :meth:`rewind` supersedes the events
@@ -47,10 +52,14 @@ class RunWriter:
     """
 
     def __init__(self, claim: Claim) -> None:
+        self._journal = Journal(claim.directory / JOURNAL, claim.target)
+        super().__init__(self._journal.lock)
         self.manifest = claim.manifest
         self._directory = claim.directory
         self._directory_lock = claim.lock
-        self._append_lock = threading.RLock()
+        self._place = claim.place
+        self._is_move_logged = False
+        self._foreign = claim.foreign
         self._is_manifest_saved = True
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
@@ -59,7 +68,6 @@ class RunWriter:
         self._rewind_target = claim.at
         #: Events of this session before the pending rewind.
         self._unrewound_events: list[AnyEvent] = []
-        self._journal = Journal(claim.directory / JOURNAL)
         self._start_position = self._journal.end
         try:
             self._open_sinks()
@@ -70,9 +78,11 @@ class RunWriter:
     def _open_sinks(self) -> None:
         manifest = self.manifest
         sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
-        self._inline = [InlineConsumer(self._directory, manifest, entry) for entry, sink in sinks if sink.inline]
+        self._inline = [
+            InlineConsumer(self._directory, manifest, entry, self._place) for entry, sink in sinks if sink.inline
+        ]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
-        self._supervisor = DeliverySupervisor(self._directory) if needs_delivery else None
+        self._supervisor = DeliverySupervisor(self._directory, self._place) if needs_delivery else None
         self._load_checkpoints()
 
     def _load_checkpoints(self) -> None:
@@ -99,7 +109,7 @@ class RunWriter:
 
     def rewind(self) -> None:
         """Return the run to the position of the claim, once. Events that were added before are repeated after it."""
-        with self._append_lock:
+        with self._exclusive():
             at, self._rewind_target, self._kept_end = self._rewind_target, None, None
             repeated, self._unrewound_events = self._unrewound_events, []
             target = JournalPosition(at["seq"], at["position"]) if at else self._start_position
@@ -116,26 +126,40 @@ class RunWriter:
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
 
+        A signal handler or a logging handler may call this method while another call is in progress. Its event is then
+        appended when that call ends.
+
         Args:
             kind: Class of the event.
             fields: Fields of the event after ``seq`` and ``time``.
             at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
         """
+        if self._is_busy:
+            self._defer(functools.partial(self.add, kind, *fields, at=time.time() if at is None else at))
+            return
         with self._append_lock:
-            start = self._journal.position
-            # A keyword argument next to unpacked ones would cost time in each row.
-            event = self._journal.append(kind, *fields) if at is None else self._journal.append(kind, *fields, at=at)
-            if event is None:
-                return
-            if self._rewind_target:
-                self._unrewound_events.append(event)
-            if kind is events.Metrics:
-                self._rows.add(event)  # type: ignore[arg-type]
-            else:
-                self._note(event)
-            for inline in self._inline:
-                inline.deliver_event(event, start, self._journal.position)
-        if self._supervisor and event.time > self._supervisor.next_check_time:
+            self._is_busy = True
+            try:
+                start = (journal := self._journal).position
+                # A keyword argument next to unpacked ones would cost time in each row.
+                event = (
+                    journal.append_locked(kind, *fields) if at is None else journal.append_locked(kind, *fields, at=at)
+                )
+                if event is None:
+                    return
+                if self._rewind_target:
+                    self._unrewound_events.append(event)
+                if kind is events.Metrics:
+                    self._rows.add(event)  # type: ignore[arg-type]
+                else:
+                    self._note(event)
+                for inline in self._inline:
+                    inline.deliver_event(event, start, journal.position)
+            finally:
+                self._is_busy = False
+                if self._deferred:
+                    self._run_deferred()
+        if self._supervisor and not self._supervisor.check_time < event.time < self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
     def add_deferred(
@@ -149,8 +173,8 @@ class RunWriter:
             store: Stores the content in the run directory. Returns the fields of the event after ``seq`` and ``time``,
                 or None to append nothing.
         """
-        fields = store(render())
-        if fields is not None:
+        content = render()
+        if not self._has_moved() and (fields := store(content)) is not None:
             self.add(kind, *fields)
 
     def latest_values(self) -> dict[str, Number]:
@@ -159,7 +183,12 @@ class RunWriter:
             return self._rows.latest_values()
 
     def position(self, step: int) -> RunPosition:
-        """Return the current position after ``step`` completed iterations, or that of the pending rewind."""
+        """Return the current position after ``step`` completed iterations, or that of the pending rewind.
+
+        Raises:
+            RuntimeError: If the directory was moved, replaced, or deleted.
+        """
+        self._place.check()
         if self._rewind_target:
             return {**self._rewind_target, "step": step}
         manifest, end = self.manifest, self._journal.end
@@ -178,7 +207,9 @@ class RunWriter:
 
         Raises:
             OSError: If the disk is full or fails.
+            RuntimeError: If the directory was moved, replaced, or deleted.
         """
+        self._place.check()
         self._journal.sync()
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -188,17 +219,25 @@ class RunWriter:
 
     def write_checkpoint_list(self) -> None:
         """Replace ``checkpoints.json``. A failure is logged."""
+        if self._has_moved():
+            return
         try:
             write_checkpoint_list(self._directory, self.checkpoints())
         except OSError as error:
+            raise_from_signal_handler(error)
             _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
 
-    def add_files(self, pattern: str) -> None:
+    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
         """Add files at the top level of the directory to those that are archived with the run.
 
         Args:
             pattern: Glob. Only the first part of a path is used.
+            is_written: Whether the files were written for the run. Otherwise, files of other programs are set aside.
         """
+        if self._has_moved():
+            return
+        if self._foreign and not is_written:
+            self._foreign.move_matching(pattern)
         pattern = pattern.split("/")[0]
         literal, files = pattern.replace("[[]", "["), self.manifest.files
         if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):
@@ -230,7 +269,11 @@ class RunWriter:
         """
         if self._kept_end:
             status, error = self._kept_end.status, self._kept_end.error
-        self.add(events.RunEnded, status, error and mask_secrets(error))
+        for _ in range(_MAX_ENDS):
+            seq = self._journal.end.seq
+            self.add(events.RunEnded, status, error and mask_secrets(error))
+            if self._journal.end.seq <= seq + 1:  # otherwise, a signal handler added an event meanwhile
+                break
         return status
 
     def close(self, status: Status) -> None:
@@ -239,10 +282,15 @@ class RunWriter:
         Args:
             status: Status that :meth:`finish` returned.
         """
+        if self._is_nested():  # a signal handler interrupted a call
+            self._defer(functools.partial(self.close, status))
+            return
         try:
             self._journal.sync()
         except OSError as error:
+            raise_from_signal_handler(error)
             _logger.error("%s: %s", self._directory, error)
+        self._has_moved()
         for inline in self._inline:
             inline.finish(status)
         if not self._is_manifest_saved:
@@ -256,8 +304,21 @@ class RunWriter:
         Args:
             timeout: Maximum number of seconds to wait.
         """
-        if self._supervisor:
+        if self._is_nested():
+            self._defer(functools.partial(self.wait, timeout))
+        elif self._supervisor:
             self._supervisor.wait(timeout)
+
+    def _has_moved(self) -> bool:
+        """Whether the path of the directory refers to another one, so that no file is written by path."""
+        if self._place.is_current():
+            return False
+        if not self._is_move_logged:
+            self._is_move_logged = True
+            _logger.error(self._place.moved_message)
+            for inline in self._inline:
+                inline.stop()
+        return True
 
     def _note(self, event: AnyEvent) -> None:
         """Remember a row, a checkpoint, or the removal of one."""
@@ -270,6 +331,8 @@ class RunWriter:
 
     def _save_files(self) -> None:
         """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        if self._has_moved():
+            return
         files, ranking = self.manifest.files, self.manifest.ranking
         try:
             self.manifest = update_manifest(
@@ -281,4 +344,5 @@ class RunWriter:
             self._is_manifest_saved = True
         except (OSError, LockedError, RunNotFoundError) as error:
             self._is_manifest_saved = False
+            raise_from_signal_handler(error)
             _logger.error("%s: run.json was not updated: %s", self._directory, error)

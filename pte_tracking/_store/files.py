@@ -23,7 +23,7 @@ def absolute_path(path: str | os.PathLike[str], directory: Path) -> Path:
     return real if directory in real.parents and directory not in whole.parents else whole
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, is_durable: bool = False) -> None:
     """Replace a file atomically.
 
     Readers see either the old or the new content, even if the process is killed.
@@ -31,15 +31,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     Args:
         path: File to create or replace.
         data: New content.
+        is_durable: Whether the new content survives a loss of power. Otherwise, the file may be empty after it.
 
     Raises:
         OSError: If the file cannot be written. The old content is kept.
     """
     temporary = create_temporary(path)
     try:
-        temporary.write_bytes(data)
+        (write_durably if is_durable else Path.write_bytes)(temporary, data)
         os.replace(temporary, path)
-    except OSError:
+        if is_durable:
+            sync_directory(path.parent)
+    except BaseException:  # also an exception of a signal handler
         temporary.unlink(missing_ok=True)
         raise
 

@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
-from pte_tracking._store.journal_reader import effective_ranges, read_effective, read_lines_reversed, seq_at
+from pte_tracking._store.journal_end import find_end
+from pte_tracking._store.journal_reader import effective_ranges, read_effective, seq_at
 from pte_tracking._store.owned_files import open_owned
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_PENDING_BYTES = 64 << 20
@@ -48,26 +48,40 @@ class Journal:
     counted. The file stays readable.
 
     Args:
-        path: Journal file. It is created if it does not exist, and truncated after its last complete event.
+        path: Journal file. It is created if it does not exist. An unterminated last line is cut.
+        target: Position to which the journal is going to be rewound. Damage after it is copied to another file. None if
+            the journal is continued at its end.
+
+    Raises:
+        RunNotFoundError: If the last line cannot be read, and the journal is continued at its end.
 
     Attributes:
         position: Byte offset at which the last event ends.
+        lock: Lock that is held while an event is appended.
         dropped: Number of events that were dropped because the disk was full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, target: JournalPosition | None = None) -> None:
         self._fd = open_owned(path, path.parent, os.O_APPEND)
         self._path = path
-        self._seq, self.position = _truncate_torn_tail(self._fd, path)
-        self._pending = bytearray()
+        try:
+            self._seq, self.position = find_end(self._fd, path, target)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        #: Bytes of the last events that may not be in the file. :meth:`_flush` compares them with the size of the file,
+        #: because an exception of a signal handler may leave a line here that was written.
+        self._pending: bytes | bytearray = b""
+        self._is_full = False
         self._retry_time = 0.0
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler or a logging handler may read the position while an event is appended.
+        self.lock = threading.RLock()
         self.dropped = 0
 
     @property
     def end(self) -> JournalPosition:
         """Position after the last event."""
-        with self._lock:
+        with self.lock:
             return JournalPosition(self._seq, self.position)
 
     def append(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
@@ -81,24 +95,33 @@ class Journal:
         Returns:
             The event, or None if the event was dropped because the disk is full.
         """
-        with self._lock:
-            event = kind(self._seq + 1, time.time() if at is None else at, *fields)
-            line = events.encode(event)
-            if self._pending and not self._has_room_for(line):
-                self.dropped += 1
-                return None
-            try:
-                self._seq += 1
-                self.position += len(line)
-                # Pending bytes are written first, because they may begin with the rest of a partly written line.
-                written = 0 if self._pending else self._write(line)
-                if written < len(line):
-                    self._pending += line[written:]
-            except BaseException:  # after an interrupt between these statements, the file is authoritative
-                if not self._pending:
-                    self._seq, self.position = _truncate_torn_tail(self._fd, self._path)
-                raise
+        with self.lock:
+            return self.append_locked(kind, *fields, at=at)
+
+    def append_locked(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
+        """Append an event as :meth:`append` does, for a caller that holds the lock."""
+        event = kind(self._seq + 1, time.time() if at is None else at, *fields)
+        line = events.encode(event)
+        length = len(line)
+        if self._pending and not self._has_room_for(length):
+            self.dropped += 1
+            return None
+        # No signal handler runs between these statements, because they call nothing.
+        self._seq += 1
+        self.position += length
+        if self._pending:
+            self._pending += line
             return event
+        self._pending = line
+        try:
+            if os.write(self._fd, line) == length:
+                self._pending = b""
+                return event
+        except OSError as error:
+            self._record_failure(error)
+        else:
+            self._record_failure(None)
+        return event
 
     def rewind(self, target: JournalPosition, step: int) -> bool:
         """Supersede the events after an earlier position.
@@ -142,9 +165,9 @@ class Journal:
         Raises:
             OSError: If the disk is full or fails.
         """
-        with self._lock:
+        with self.lock:
             if self._pending:
-                self._retry_pending()
+                self._flush()
             if self._pending:
                 raise OSError(f"{self._path}: {len(self._pending)} bytes of events are waiting for disk space")
             end = JournalPosition(self._seq, self.position)
@@ -153,9 +176,9 @@ class Journal:
 
     def close(self) -> None:
         """Write pending events and close the file without flushing it to disk. Call :meth:`sync` first if needed."""
-        with self._lock:
+        with self.lock:
             if self._pending:
-                self._retry_pending()
+                self._flush()
             if self._pending or self.dropped:
                 _logger.error(
                     "%s: the disk is full. Lost %d bytes of events and %d later events.",
@@ -166,33 +189,41 @@ class Journal:
             os.close(self._fd)
             self._fd = -1  # the number can be reused by another file, which must not receive late events
 
-    def _has_room_for(self, line: bytes) -> bool:
+    def _has_room_for(self, length: int) -> bool:
         if time.monotonic() > self._retry_time:
-            self._retry_pending()
-        return not self._pending or len(self._pending) + len(line) <= _MAX_PENDING_BYTES
+            self._flush()
+        return not self._pending or len(self._pending) + length <= _MAX_PENDING_BYTES
 
-    def _retry_pending(self) -> None:
-        written = self._write(self._pending)
-        del self._pending[:written]
-        if not self._pending:
+    def _flush(self) -> None:
+        """Write the pending bytes that are not in the file."""
+        try:
+            unwritten = self.position - os.fstat(self._fd).st_size
+            self._pending = pending = bytearray(self._pending[-unwritten:] if unwritten > 0 else b"")
+            if pending:
+                del pending[: os.write(self._fd, pending)]
+        except OSError as error:
+            self._record_failure(error)
+            return
+        if pending:
+            self._record_failure(None)
+        elif self._is_full:
+            self._is_full = False
             _logger.warning("%s: disk space is available again. Pending events were written.", self._path)
 
-    def _write(self, data: bytes | bytearray) -> int:
-        written, reason = 0, "an event was written partly"
-        try:
-            written = os.write(self._fd, data)
-            if written == len(data):
-                return written
-        except OSError as error:
-            reason = str(error)
+    def _record_failure(self, error: OSError | None) -> None:
+        """Report that the disk is full, once. Raise an exception that a signal handler raised."""
+        if error is not None:
+            raise_from_signal_handler(error)
         self._retry_time = time.monotonic() + _RETRY_SECONDS
-        if not self._pending:
-            _logger.error(
-                "%s: %s. Training continues, and events are kept in memory until space is available.",
-                self._path,
-                reason,
-            )
-        return written
+        self._pending = bytearray(self._pending)  # grows in place
+        if self._is_full:
+            return
+        self._is_full = True
+        _logger.error(
+            "%s: %s. Training continues, and events are kept in memory until space is available.",
+            self._path,
+            error or "an event was written partly",
+        )
 
 
 def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) -> int:
@@ -205,22 +236,3 @@ def _common_end(current: list[tuple[int, int]], earlier: list[tuple[int, int]]) 
         if current_range != earlier_range:
             break
     return common_end
-
-
-def _truncate_torn_tail(fd: int, path: Path) -> tuple[int, int]:
-    """Truncate a journal after its last complete event and return the sequence number and end of that event."""
-    size = os.fstat(fd).st_size
-    for line, end in read_lines_reversed(fd, size):
-        try:
-            event = events.decode(line)
-        except (msgspec.MsgspecError, ValueError):
-            continue
-        if end < size:
-            _logger.warning(
-                "%s: truncated %d bytes after the last complete event (seq %d)", path, size - end, event.seq
-            )
-            os.ftruncate(fd, end)
-        return event.seq, end
-    if size:
-        os.ftruncate(fd, 0)
-    return 0, 0

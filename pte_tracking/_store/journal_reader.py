@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ _E = TypeVar("_E", bound=AnyEvent)
 def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
     """Iterate over the complete events of a journal, including superseded ones.
 
-    Damaged lines are skipped with a warning. An incomplete last line is ignored, because it may still be growing.
+    Damaged lines are skipped with a warning. An incomplete last line is ignored, because it may still be growing. A
+    repeated line, which some network file systems leave, is no event of its own: sequence numbers ascend.
 
     Args:
         path: Journal file.
@@ -40,6 +42,7 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
     if end is None:
         end = path.stat().st_size
     with open(path, "rb", buffering=0) as file:
+        last_seq = _last_seq(file.fileno(), position)
         file.seek(position)
         rest = b""
         # The block size grows with long lines, so that a line is not joined from many blocks.
@@ -49,7 +52,8 @@ def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tupl
             for line in lines:
                 position += len(line) + 1
                 event = _decode(line, path, position)
-                if event is not None:
+                if event is not None and event.seq > last_seq:
+                    last_seq = event.seq
                     yield event, position
 
 
@@ -158,6 +162,7 @@ def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = No
         return
     # The search includes the newline before a line. Strings cannot contain it, because JSON escapes newlines. The file
     # is not mapped into memory, because the mapped pages would count as memory of this process.
+    last_seq = 0
     needle = f'\n{{"kind":"{kind.__struct_config__.tag}"'.encode()
     rest = b"\n"
     with open(path, "rb", buffering=0) as file:
@@ -171,7 +176,8 @@ def find_events(path: Path, kind: type[_E], start: int = 0, end: int | None = No
                 newline = block.find(b"\n", offset + 1)
                 line_end = start - len(block) + newline + 1
                 event = _decode(block[offset + 1 : newline], path, line_end)
-                if isinstance(event, kind):
+                if isinstance(event, kind) and event.seq > last_seq:
+                    last_seq = event.seq
                     yield event, line_end
                 offset = block.find(needle, newline, last)
             rest = block[last:]
@@ -196,13 +202,15 @@ def read_effective_reversed(path: Path, end: int | None = None) -> Iterator[AnyE
         end: Position at which the history ends. Defaults to the end of the file.
     """
     ranges = effective_ranges(path, end)
+    following_seq: float = math.inf
     with open(path, "rb") as file:
         for first, last in reversed(ranges):
             for line, line_end in read_lines_reversed(file.fileno(), last):
                 if line_end <= first:
                     break
                 event = _decode(line, path, line_end)
-                if event is not None:
+                if event is not None and event.seq < following_seq:
+                    following_seq = event.seq
                     yield event
 
 
@@ -213,12 +221,22 @@ def last_event(path: Path) -> tuple[AnyEvent | None, int]:
     """
     try:
         with open(path, "rb") as file:
-            for line, line_end in read_lines_reversed(file.fileno(), os.fstat(file.fileno()).st_size):
-                with contextlib.suppress(msgspec.MsgspecError, ValueError):
-                    return events.decode(line), line_end
+            return _last_event(file.fileno(), os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
-        pass
+        return None, 0
+
+
+def _last_event(fd: int, end: int) -> tuple[AnyEvent | None, int]:
+    for line, line_end in read_lines_reversed(fd, end):
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            return events.decode(line), line_end
     return None, 0
+
+
+def _last_seq(fd: int, position: int) -> int:
+    """Return the sequence number of the last event before a position, or 0."""
+    event, _ = _last_event(fd, position)
+    return event.seq if event else 0
 
 
 def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:

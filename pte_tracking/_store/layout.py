@@ -34,6 +34,24 @@ RESERVED_NAMES = frozenset(
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 
 
+def check_directory(argument: str, directory: object) -> None:
+    """Check a path that is passed as run directory.
+
+    Args:
+        argument: Name of the argument.
+        directory: The path.
+
+    Raises:
+        TypeError: If it is not a path.
+        ValueError: If it is empty or a URL.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
+    if not os.fspath(directory):
+        raise ValueError(f"{argument}: expected a non-empty path, got ''. Pass '.' for the current directory.")
+    check_is_local(directory, argument)
+
+
 def check_is_local(path: str | os.PathLike[str], argument: str) -> None:
     """Check that a path is not the URL of an object store, which would become a local directory such as ``s3:``.
 

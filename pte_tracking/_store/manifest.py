@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import glob
+import logging
 import os
 import subprocess
 import sys
@@ -14,14 +16,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pte_tracking._store.events import Checkpoint, Metrics, RunStarted
 from pte_tracking._store.files import write_atomically
-from pte_tracking._store.layout import MANIFEST, MANIFEST_LOCK
+from pte_tracking._store.journal_reader import find_events, read
+from pte_tracking._store.layout import JOURNAL, MANIFEST, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.secrets import mask_arguments
 from pte_tracking._store.values import to_text
 
 FORMAT = 2
 _FIRST_FORMAT = 1  # the first versions wrote no number
+_logger = logging.getLogger("pte_tracking")
+#: Directories whose manifest was rebuilt, which is logged once.
+_rebuilt: set[Path] = set()
 _MAX_START_TIME = 250_000_000_000  # in the year 9892; Python cannot represent dates after 9999
 
 
@@ -120,6 +127,8 @@ class Manifest(msgspec.Struct, frozen=True):
     def load(cls, directory: Path) -> Manifest:
         """Read the manifest of a run directory.
 
+        A manifest that is missing, or that has no content since a loss of power, is rebuilt from the journal.
+
         Args:
             directory: The run directory.
 
@@ -136,7 +145,11 @@ class Manifest(msgspec.Struct, frozen=True):
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
+            if rebuilt := _rebuild(directory):
+                return rebuilt
             raise RunNotFoundError(f"{directory}: not a run directory (it contains no {MANIFEST})") from None
+        if not data.strip(b"\0") and (rebuilt := _rebuild(directory)):
+            return rebuilt
         try:
             content = msgspec.json.decode(data)
             _check_format(path, content)
@@ -153,7 +166,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Raises:
             OSError: If the file cannot be written.
         """
-        write_atomically(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        data = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        write_atomically(directory / MANIFEST, data, is_durable=True)
 
 
 def update_manifest(directory: Path, update: Callable[[Manifest], Manifest], new: Manifest | None = None) -> Manifest:
@@ -196,6 +210,28 @@ def check_format(directory: Path) -> None:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return
     _check_format(path, content)
+
+
+def _rebuild(directory: Path) -> Manifest | None:
+    """Return the manifest of the run in the journal, without its sinks and its context. None if there is no run."""
+    journal = directory / JOURNAL
+    first, _ = next(read(journal), (None, 0)) if journal.is_file() else (None, 0)
+    if not isinstance(first, RunStarted):
+        return None
+    paths = {event.log for event, _ in find_events(journal, Metrics) if event.log}
+    paths |= {event.path for event, _ in find_events(journal, Checkpoint)}
+    if directory not in _rebuilt:
+        _rebuilt.add(directory)
+        _logger.warning(
+            "%s: %s is missing or empty. It was rebuilt from the journal, without sinks.", directory, MANIFEST
+        )
+    files = sorted({glob.escape(path.split("/")[0]) for path in paths})
+    try:
+        return msgspec.convert(
+            {"id": first.run_id, "name": first.name, "start_time": first.time, "files": files}, Manifest
+        )
+    except msgspec.ValidationError:
+        return None
 
 
 def _check_format(path: Path, content: object) -> None:

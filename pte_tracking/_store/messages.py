@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import FrameType
 
 from pte_tracking._store.printable import escape_controls
 from pte_tracking._store.secrets import mask_secrets
@@ -71,3 +72,14 @@ def _mask(record: logging.LogRecord) -> bool:
     if masked != message:
         record.msg, record.args = masked, None
     return True
+
+
+def is_handling_message() -> bool:
+    """Whether a logging handler that handles a message of this package calls this function."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is logging.Logger.callHandlers.__code__:
+            name: str = frame.f_locals["self"].name
+            return name.split(".")[0] == logger.name
+        frame = frame.f_back
+    return False

@@ -40,7 +40,7 @@ class SnapshotExtension(Extension):
             self._check_shards()
         if manager.world.rank:
             return
-        manager.run.register_files(self.template.glob)
+        manager.run.register_files(self.template.glob, is_written=self.policy.autoload)
         for stale_path in manager.run.directory.glob(temporary_path(Path(self.template.glob)).as_posix()):
             delete_checkpoint(stale_path)
 

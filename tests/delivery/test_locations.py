@@ -19,6 +19,7 @@ from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._store.layout import DELIVERY
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.place import Place
 from pte_tracking.sinks import Sink
 from tests.delivery.test_consumer import Recording
 
@@ -100,7 +101,7 @@ def test_end_reports_that_it_waits_for_delivery(
     recording = Recording(tmp_path / "run", probe.sink())
     for step in range(1200):
         recording.row(step, {"a": 1.0})
-    DeliverySupervisor(recording.directory).wait(0.5)
+    DeliverySupervisor(recording.directory, Place(recording.directory)).wait(0.5)
     recording.journal.close()
     waiting = [message for message in caplog.messages if message.startswith("Waiting up to ")]
     assert 2 <= len(waiting) <= 12
@@ -119,6 +120,6 @@ def test_end_does_not_wait_for_sink_that_closed(
         recording.deliver()
 
     monkeypatch.setattr(DeliverySupervisor, "ensure_running", close)
-    DeliverySupervisor(recording.directory).wait(600)
+    DeliverySupervisor(recording.directory, Place(recording.directory)).wait(600)
     recording.journal.close()
     assert "Not yet delivered: 1 pending event for probe (the run was deleted)" in caplog.text

@@ -33,6 +33,7 @@ from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, SinkEntry
+from pte_tracking._store.place import Place
 from pte_tracking.sinks import Connection, RunView, Sink
 from tests.pictures import PNG
 
@@ -398,15 +399,59 @@ def test_interrupted_archive_is_completed(tmp_path: Path) -> None:
         assert log(directory) == [{"a": 2.0, "iteration": 1}]
 
 
-def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
-    with Run(tmp_path) as run:
+@pytest.mark.parametrize("resume", [True, False])
+def test_open_journal_of_unknown_run_without_manifest_raises(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "journal.jsonl").write_text('{"day":1}\n')
+    with pytest.raises(RunNotFoundError, match=r"journal\.jsonl .*run\.json"):
+        Run(tmp_path, resume=resume).open()
+    assert (tmp_path / "journal.jsonl").read_text() == '{"day":1}\n'
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 512])
+def test_open_run_without_manifest_rebuilds_it_from_the_journal(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Run(tmp_path, sinks=["json"], name="first") as run:
         run.log_metrics({"a": 1.0}, 1)
+        run.log_metrics({"a": 1.0}, 1, log="val/log")
+    before = Manifest.load(tmp_path)
     (tmp_path / "run.json").unlink()
-    before = (tmp_path / "journal.jsonl").read_bytes()
-    for resume in (True, False):
-        with pytest.raises(RunNotFoundError, match=r"journal\.jsonl .*run\.json"):
-            Run(tmp_path, resume=resume).open()
-    assert (tmp_path / "journal.jsonl").read_bytes() == before
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    with Run(tmp_path, sinks=["json"], resume=True) as resumed:
+        resumed.log_metrics({"a": 2.0}, 2)
+    after = Manifest.load(tmp_path)
+    assert (after.id, after.name, after.sinks) == (before.id, before.name, before.sinks)
+    assert {"log", "val"} <= set(after.files)
+    assert len(log(tmp_path)) == 2
+    assert caplog.text.count("rebuilt from the journal") == 1
+
+
+def test_new_run_archives_run_without_manifest(tmp_path: Path) -> None:
+    with Run(tmp_path, sinks=["json"]) as first:
+        first.log_metrics({"a": 1.0}, 1)
+    before = {name: (tmp_path / name).read_bytes() for name in ("journal.jsonl", "log")}
+    (tmp_path / "run.json").unlink()
+    with Run(tmp_path, sinks=["json"]) as second:
+        second.log_metrics({"a": 2.0}, 1)
+    assert first.id != second.id
+    archived = tmp_path / "previous" / first.id
+    assert {name: (archived / name).read_bytes() for name in before} == before
+
+
+def test_manifest_is_flushed_to_disk_with_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = set()
+    original = os.fsync
+
+    def fsync(fd: int) -> None:
+        original(fd)
+        flushed.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Run(tmp_path, sinks=["json"]) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        assert (tmp_path / "run.json").stat().st_ino in flushed
+        assert tmp_path.stat().st_ino in flushed
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -417,7 +462,7 @@ def test_open_journal_without_manifest_raises(tmp_path: Path) -> None:
         ("{", "damaged or not a run manifest"),
         ("[]", "damaged or not a run manifest"),
         ("\xff\xfe", "damaged or not a run manifest"),
-        ("", "damaged or not a run manifest"),
+        (" ", "damaged or not a run manifest"),
         ({"id": "../../elsewhere"}, "damaged or not a run manifest"),
         ({"id": 5}, "damaged or not a run manifest"),
         ({"sinks": "json"}, "damaged or not a run manifest"),
@@ -596,7 +641,7 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    delivery = DeliverySupervisor(tmp_path / "run")
+    delivery = DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run"))
     shutil.rmtree(tmp_path / "run")
     delivery.wait(0.1)
 

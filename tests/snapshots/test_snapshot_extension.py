@@ -182,10 +182,11 @@ def test_keep_best_unreported_metric_logs_warning_at_end(
 
 
 def test_n_retains_keeps_files_of_other_extensions(tmp_path: Path) -> None:
-    tmp_path.joinpath("snapshot_iter_0.bak").touch()
     few = extensions.snapshot(trigger=EVERY, n_retains=1)
     others = extensions.snapshot("other_{.iteration}", trigger=(2, "iteration"))
-    run(make_manager(tmp_path, few, others), 5)
+    manager = make_manager(tmp_path, few, others)
+    manager.extend(lambda _: tmp_path.joinpath("snapshot_iter_0.bak").touch(), trigger=EVERY, name="backup")
+    run(manager, 5)
     assert list_files(tmp_path) == ["other_2", "other_4", "snapshot_iter_0.bak", "snapshot_iter_5"]
 
 

@@ -190,8 +190,9 @@ def test_snapshot_never_triggered_writes_no_file(tmp_path: Path) -> None:
 
 def test_snapshot_failure_does_not_prevent_later_snapshots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A writer thread that dies at the first error would block the end of the training."""
-    (tmp_path / "snapshot_iter_1").mkdir()
-    run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY)), 3)
+    manager = make_manager(tmp_path, extensions.snapshot(trigger=EVERY))
+    manager.extend(lambda _: (tmp_path / "snapshot_iter_1").mkdir(exist_ok=True), trigger=EVERY, name="obstacle")
+    run(manager, 3)
     assert "snapshot_iter_1: the snapshot was not saved" in caplog.text
     assert weight(tmp_path / "snapshot_iter_2") == 2
     assert weight(tmp_path / "snapshot_iter_3") == 3
