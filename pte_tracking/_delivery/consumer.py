@@ -326,14 +326,13 @@ class SinkConsumer:
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:
         """Deliver a rewind that supersedes delivered events."""
-        target, delivered_end = rewound.to_position, self.cursor.position
-        self._view.delivered_position = delivered_end
+        target, self._view.delivered_position = rewound.to_position, self.cursor.position
         try:
             self._refusals.drop_superseded(self.cursor, rewound)
             if self._sink.rewinds:
                 self._refusals.write(self._connect(), self.cursor, [rewound], 0)
             else:
-                ranges = journal_reader.effective_ranges(self._journal, delivered_end)
+                ranges = journal_reader.effective_ranges(self._journal, self.cursor.position)
                 self.cursor.superseded.extend((max(first, target), last) for first, last in ranges if last > target)
                 self._suppress_superseded()
         except SinkClosedError as error:
