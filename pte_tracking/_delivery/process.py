@@ -55,6 +55,9 @@ class DeliveryLoop:
 
         Args:
             should_stop: Called several times per second with the number of seconds since the last delivered batch.
+
+        Raises:
+            RunNotFoundError: If the directory was moved, replaced, or deleted.
         """
         started_for = None
         try:
@@ -62,7 +65,7 @@ class DeliveryLoop:
                 if not self._place.is_current():  # another run may be in the directory now
                     for consumer in self._consumers.values():
                         consumer.abandon()
-                    return
+                    raise RunNotFoundError(f"{self._directory}: moved, replaced or deleted while it was delivered")
                 # A new sink and a request for a retry start the threads of sinks that were closed, too.
                 current = mtime_ns(self._directory / MANIFEST), self._control.read().retry
                 if current != started_for or self._needs_restart():
@@ -176,7 +179,7 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
 
     Raises:
         LockedError: If another process delivers the run.
-        RunNotFoundError: If the directory contains no run.
+        RunNotFoundError: If the directory contains no run, or was moved or deleted.
     """
     directory = directory.absolute()
     if not (directory / DELIVERY).is_dir():
@@ -184,6 +187,8 @@ def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: Fa
     lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
     try:
         DeliveryLoop(directory).run(should_stop)
+    except FileNotFoundError as error:  # the directory was removed between two checks
+        raise RunNotFoundError(f"{directory}: {error}") from error
     finally:
         lock.release()
 

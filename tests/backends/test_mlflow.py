@@ -205,7 +205,7 @@ def test_missing_file_is_rejected_and_rest_is_delivered(mlflow_store: str, recor
     append_event(recorded, events.Metrics, 1, {"a": 1.0})
     recorded.end()
     consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
-    assert consumer.cursor.rejected == {"2": "File missing.png does not exist."}
+    assert consumer.cursor.rejected == {"2": "File missing.png does not exist in the run directory."}
     assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 

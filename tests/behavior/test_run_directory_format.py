@@ -156,7 +156,7 @@ def test_follow_logs_one_line_and_delivers_other_runs(
 
     giving_up = threading.Timer(60, stop.set)
     giving_up.start()
-    follow._Follower(directory.parent, print_line, stop).run()
+    follow._Follower(directory.parent, print_line, stop, trust=False).run()
     giving_up.cancel()
     assert [record.getMessage() for record in caplog.records if "format" in record.getMessage()] == [expected]
     assert any(line.startswith(f"{directory.parent / 'supported'}: FINISHED") for line in lines)

@@ -74,6 +74,7 @@ def test_picture_file_and_run_figure_are_identical(manager: ExtensionsManager) -
 
 
 def test_picture_pdf_file_is_logged_as_png(manager: ExtensionsManager) -> None:
+    manager.start()
     Picture("Test", "a.pdf").offer(manager, paint)
     manager.close()
     assert (Path(manager.out) / "a.pdf").read_bytes().startswith(b"%PDF")
@@ -107,6 +108,7 @@ def test_picture_file_is_archived_with_run(manager: ExtensionsManager) -> None:
 def test_picture_concurrent_threads_draw_identical_files(tmp_path: Path) -> None:
     def draw(name: str) -> None:
         manager = ExtensionsManager({}, 1, iters_per_epoch=1, out_dir=tmp_path / name, sinks=[])
+        manager.start()
         for _ in range(3):
             Picture("Test", "a.png").offer(manager, paint)
         manager.close()
