@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ class EventFilter:
 
     def __init__(self, key: str, name: str, limits: Limits) -> None:
         self._names = {key, name}
-        self._key = key
+        self._key, self._name = key, name
         self._limits = limits
         self._event_names = EventNames(key, limits)
         self._step: int | None = None
@@ -41,10 +40,7 @@ class EventFilter:
 
     def restarted(self) -> EventFilter:
         """Return a copy at the start of the history, in which the names of events stay the same."""
-        restarted = copy.copy(self)
-        restarted._event_names = EventNames(self._key, self._limits)
-        restarted._mapped_keys = MappedKeys(self._key, self._limits)
-        restarted._superseded = SupersededPoints(self._key)
+        restarted = EventFilter(self._key, self._name, self._limits)
         restarted.restore({"names": self._event_names.state(), "mapped": self._mapped_keys.state()})
         return restarted
 

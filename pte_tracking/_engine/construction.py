@@ -91,14 +91,8 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     Raises:
         TypeError: If a name is not a string, or an object has no state.
     """
-    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
-    for name, item in by_name.items():
-        if not isinstance(name, str) or not _has_methods(item, "state_dict", "load_state_dict"):
-            raise TypeError(
-                f"{argument}: expected an object with state_dict() and load_state_dict(), or a dictionary of such "
-                f"objects by name, got {name!r}: {item!r}"
-            )
-    return by_name
+    expected = "an object with state_dict() and load_state_dict(), or a dictionary of such objects by name"
+    return _by_name(argument, value, ("state_dict", "load_state_dict"), expected)
 
 
 def optimizers_by_name(value: Any) -> dict[str, Any]:
@@ -112,13 +106,9 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     Raises:
         TypeError: If a name is not a string, or an object has no ``step()`` or no state.
     """
-    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
+    expected = "an optimizer with step() and state_dict(), or a dictionary of optimizers by name"
+    by_name = _by_name("optimizers", value, ("step", "state_dict"), expected)
     for name, item in by_name.items():
-        if not isinstance(name, str) or not _has_methods(item, "step", "state_dict"):
-            raise TypeError(
-                f"optimizers: expected an optimizer with step() and state_dict(), or a dictionary of optimizers by "
-                f"name, got {name!r}: {item!r}"
-            )
         if not hasattr(item, "load_state_dict"):
             _logger.warning(
                 "optimizers: %r (%s) has no load_state_dict(), so that a resume does not restore its state. Add this "
@@ -148,6 +138,14 @@ def _describe(value: object) -> str:
     # The representation of an optimizer has many lines.
     text = " ".join(repr(value).split())
     return f"{text if len(text) <= 80 else f'{text[:80]}...'} of type {type(value).__name__}"
+
+
+def _by_name(argument: str, value: Any, methods: tuple[str, ...], expected: str) -> dict[str, Any]:
+    by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
+    for name, item in by_name.items():
+        if not isinstance(name, str) or not _has_methods(item, *methods):
+            raise TypeError(f"{argument}: expected {expected}, got {name!r}: {item!r}")
+    return by_name
 
 
 def _has_methods(item: object, *names: str) -> bool:
