@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.shared_process import spawn_delivery
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._delivery.stopping import stop_delivery
+from pte_tracking._delivery.supervisor import is_delivery_enabled
 from pte_tracking._runs.foreign_files import ForeignFiles
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.imported_journal import check_named_files
@@ -304,7 +306,7 @@ def archive_run(directory: Path) -> None:
     if manifest is None:
         return
     try:
-        was_delivering = supervisor.stop_delivery(directory)
+        was_delivering = stop_delivery(directory)
     except lock.LockedError as error:
         raise DirectoryInUseError(
             f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
@@ -319,8 +321,8 @@ def archive_run(directory: Path) -> None:
     for name in sorted(_run_files(directory, manifest), key=_archive_order):
         os.replace(directory / name, target / name)
     _logger.info("archived the earlier run %s to %s", manifest.name, target)
-    if was_delivering and supervisor.is_delivery_enabled():
-        supervisor.spawn_delivery(target)
+    if was_delivering and is_delivery_enabled():
+        spawn_delivery(target)
 
 
 def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:

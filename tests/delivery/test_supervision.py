@@ -95,15 +95,16 @@ def test_repeated_deaths_do_not_delay_delivery_at_the_end(tmp_path: Path, run: p
     assert backlog(tmp_path, Manifest.load(tmp_path)) == []
 
 
+def fail(*arguments: object) -> None:
+    raise OSError("no memory")
+
+
 def test_end_without_delivery_process_says_that_nothing_delivers(
     tmp_path: Path, run: pte.Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     kill_deliveries(tmp_path)
 
-    def fail(directory: Path) -> None:
-        raise OSError("no memory")
-
-    monkeypatch.setattr(supervisor, "spawn_delivery", fail)
+    monkeypatch.setattr(supervisor, "hand_over", fail)
     monkeypatch.setattr(run, "_close_timeout", 0.5)
     run.close()
     assert "No process delivers the rest." in caplog.text
