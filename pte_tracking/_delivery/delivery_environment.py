@@ -13,6 +13,9 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.manifest import Manifest
 
 _MODULE = "pte_tracking._delivery.process"
+#: Exit status of a process without runs. Not 0, which ``Popen`` also reports if another part of the program waited for
+#: the process.
+DONE_STATUS = 10
 
 
 @dataclasses.dataclass(frozen=True)

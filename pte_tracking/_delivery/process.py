@@ -19,6 +19,7 @@ from pathlib import Path
 from pte_tracking._delivery.backoff import Backoff
 from pte_tracking._delivery.control import ControlReader
 from pte_tracking._delivery.cursor import describe_error
+from pte_tracking._delivery.delivery_environment import DONE_STATUS
 from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.give_up import MAX_FAILING_SECONDS, GiveUpTimer
 from pte_tracking._delivery.run_log import configure_run_logs, logging_to_run
@@ -127,6 +128,7 @@ def main() -> None:
     configure_run_logs()
     DeliveryService(sys.stdin.fileno()).run([Path(name) for name in sys.argv[1:]])
     sys.stdin.close()  # before the interpreter ends, so that the training process starts another process at once
+    sys.exit(DONE_STATUS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pte_tracking._delivery.backlog import backlog
-from pte_tracking._delivery.delivery_environment import DeliveryEnvironment
+from pte_tracking._delivery.delivery_environment import DONE_STATUS, DeliveryEnvironment
 from pte_tracking._store.layout import DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.owned_files import open_owned
@@ -107,6 +107,18 @@ class SharedProcess:
         """Restart the process at the next check if it died."""
         self._next_start_time = 0.0
 
+    def replace(self) -> None:
+        """Start another process with the runs of a process that does not react. It keeps the runs that it delivers.
+
+        Raises:
+            OSError: If the process cannot be started.
+        """
+        if self._process is not None:
+            _close_requests(self._process)
+            _replaced[:] = [process for process in [*_replaced, self._process] if process.poll() is None]
+            self._process = None
+            self._start()
+
     def leave(self) -> None:
         """Leave the process to itself. It ends when its runs are delivered."""
         if self._process is not None:
@@ -123,7 +135,7 @@ class SharedProcess:
     def _note_end(self, process: subprocess.Popen[bytes]) -> None:
         self._process = None
         _close_requests(process)
-        if process.returncode == 0:
+        if process.returncode == DONE_STATUS:
             self._runs.clear()
             return
         self._failures = self._failures + 1 if time.monotonic() < self._start_time + _STABLE_SECONDS else 1
@@ -173,6 +185,8 @@ def _close_requests(process: subprocess.Popen[bytes]) -> None:
 
 def _describe_end(process: subprocess.Popen[bytes]) -> str:
     code = process.returncode
+    if code == 0:
+        return "unknown exit status"
     return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
@@ -187,6 +201,8 @@ def _is_unfinished(directory: Path) -> bool:
 
 
 _processes: list[SharedProcess] = []
+#: Processes that did not react. Polling the ended ones removes zombies.
+_replaced: list[subprocess.Popen[bytes]] = []
 #: Reentrant, because the garbage collector ends runs at any time.
 _lock = threading.RLock()
 
@@ -245,6 +261,8 @@ def leave_processes() -> None:
         check_processes()
         for process in _processes:
             process.leave()
+        for replaced in _replaced:
+            replaced.returncode = 0
         _processes.clear()
 
 

@@ -21,6 +21,7 @@ from pte_tracking._store.signal_errors import raise_from_signal_handler
 _logger = logging.getLogger("pte_tracking")
 _CHECK_SECONDS = 2.0  # between two checks that a process delivers the run
 _HANDOVER_CHECK_SECONDS = 0.5  # until the first check after a request for a handover
+_MAX_ATTEMPTS = 3  # to hand over a run, which take 14 seconds, before another process is started
 _MAX_CHECK_SECONDS = 60.0  # between two attempts to hand over a run that is not delivered
 
 
@@ -110,6 +111,8 @@ class DeliverySupervisor:
                 self._start_time = self.check_time
                 self._request_handover()
             return
+        if self._process and self._process.is_running and self._attempts == _MAX_ATTEMPTS:
+            self._process.replace()  # such as a process that was stopped, or that waits for a dead file system
         self._process = hand_over(self.directory, self._environment)
         self.next_check_time = self.check_time + min(_CHECK_SECONDS * 2.0**self._attempts, _MAX_CHECK_SECONDS)
         self._attempts += 1
