@@ -13,7 +13,7 @@ from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.state import StateObject
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking.sinks import Sink

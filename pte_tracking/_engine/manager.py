@@ -24,9 +24,9 @@ from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.restorable_training import RestorableTraining
-from pte_tracking._engine.state import StateObject
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from pte_tracking._engine.log_reports import (
 )
 from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
+from pte_tracking._snapshots.earlier_state import load_reversibly
 from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.triggers import Trigger
 from pte_tracking.triggers.description import describe_trigger
@@ -203,32 +205,26 @@ class ExtensionRegistry:
             *(name for name, saved in state.items() if name not in entries and not any(saved.values())),
         ]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
         """Restore the state returned by :meth:`state_dict`.
 
         Extensions that are not in the state keep their current state, and so do triggers whose saved state is empty.
 
         Args:
             state: The state.
+            undo: Receives functions that return the extensions and triggers to their earlier states.
 
         Raises:
-            ValueError: If an extension or a trigger raises while it restores its state.
+            ValueError: If an extension or a trigger refuses its state.
         """
         state = {**state, **match_states(self, state)}
+        undo.callback(lambda: assign_filenames(self._log_reports()))
         for entry in self._entries:
             if not (saved := state.get(entry.name)):
                 continue
-            part: Extension | Trigger
-            for part, kind in ((entry.extension, "extension"), (entry.trigger, "trigger")):
-                if kind == "trigger" and not saved[kind]:
-                    continue
-                try:
-                    part.load_state_dict(saved[kind])
-                except Exception as error:
-                    raise ValueError(
-                        f"state: the {kind} of {entry.name!r}, of type {type(part).__name__}, cannot restore its saved "
-                        f"state: {type(error).__name__}: {error}. Check that the state was saved by the same type."
-                    ) from error
+            load_reversibly(f"the extension {entry.name!r}", entry.extension, saved["extension"], undo)
+            if saved["trigger"]:
+                load_reversibly(f"the trigger of {entry.name!r}", entry.trigger, saved["trigger"], undo)
         assign_filenames(self._log_reports())
 
 

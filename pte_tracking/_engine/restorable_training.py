@@ -12,10 +12,11 @@ from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.lifecycle import Lifecycle
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parts import StateObject, TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resume_message import log_resume
 from pte_tracking._engine.resuming import resume_training
-from pte_tracking._engine.state import StateObject, TrainingState
+from pte_tracking._engine.state import TrainingState
 from pte_tracking._engine.training_progress import TrainingProgress
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Checkpoint
@@ -40,9 +41,7 @@ class RestorableTraining(TrainingProgress):
 
     def _make_state(self, state_objects: Mapping[str, StateObject], options: OptimizerOptions) -> TrainingState:
         return TrainingState(
-            self.models,
-            self.optimizers,
-            state_objects,
+            TrainingParts(self.models, self.optimizers, state_objects),
             options=options,
             extensions=self._extensions,
             progress=self.updater,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
-
-from torch import nn, optim
+from typing import Any, cast
 
 from pte_tracking._data.loader import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.compatibility import FORMAT, check_compatible, check_format
+from pte_tracking._snapshots.compatibility import FORMAT, check_format
+from pte_tracking._snapshots.earlier_state import keep_attributes
 from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
 from pte_tracking._snapshots.reopen import open_on_rank_zero, reopen_run
@@ -24,21 +25,11 @@ from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
 
 
-class StateObject(Protocol):
-    """Object whose state is part of snapshots, such as a scheduler, a GradScaler, or an average of weights."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
-
-
 class TrainingState:
     """State of all parts of a training.
 
     Args:
-        models: Models by name.
-        optimizers: Optimizers by name.
-        state_objects: Other objects with a state by name.
+        parts: Models, optimizers, and state objects.
         options: Options of the optimizers that the script gives.
         extensions: The extensions and their triggers.
         progress: Progress of the training.
@@ -50,9 +41,7 @@ class TrainingState:
 
     def __init__(
         self,
-        models: Mapping[str, nn.Module],
-        optimizers: Mapping[str, optim.Optimizer],
-        state_objects: Mapping[str, StateObject],
+        parts: TrainingParts,
         *,
         options: OptimizerOptions,
         extensions: ExtensionRegistry,
@@ -62,12 +51,7 @@ class TrainingState:
         run: Run,
         world: World,
     ) -> None:
-        self._models, self._optimizers = models, optimizers
-        self._parts: dict[str, Mapping[str, Any]] = {
-            "models": models,
-            "optimizers": optimizers,
-            "state_objects": state_objects,
-        }
+        self._parts = parts
         self._options = options
         self._extensions = extensions
         self._progress = progress
@@ -85,7 +69,7 @@ class TrainingState:
         is_written = self._run.is_open and self._world.rank == 0
         state = {
             "format": FORMAT,
-            **{part: _states(objects) for part, objects in self._parts.items()},
+            **self._parts.state_dict(),
             "extensions": self._extensions.state_dict(),
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -108,28 +92,40 @@ class TrainingState:
                 differences, and nothing is restored. Extensions without a state may differ.
         """
         check_format(state)
-        extensions = self._extensions.expected_names(state.get("extensions", {}))
-        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._manager_state()})
-        check_compatible(self._models, self._optimizers, state)
         self._world.join()
+        self._world.run_on_all_ranks("the checks of a snapshot", lambda: self._check(state))
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
-        local_state = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
-        checkpoint = open_on_rank_zero(
-            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
-        )
-        for part, objects in self._parts.items():
-            for name, item in objects.items():
-                if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
-                    item.load_state_dict(local_state[part][name])
-        self._extensions.load_state_dict(local_state["extensions"])
-        manager_state = local_state["manager"]
-        self._options.load_state_dict(manager_state["optimizer_options"])
-        is_resized = manager_state["world_size"] != self._world.size
-        self._progress.load_state_dict(manager_state, is_resized)
-        self._stop.load_state_dict(manager_state, self._progress)
-        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized)
+        local_state = reshard(state_for_rank(state, self._world), path, self._parts.by_kind, self._world)
+        with contextlib.ExitStack() as undo:
+            self._world.run_on_all_ranks("the restore of a snapshot", lambda: self._load_reversible(local_state, undo))
+            checkpoint = open_on_rank_zero(
+                self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
+            )
+            undo.pop_all()
+        self._parts.load_checked(local_state)
+        self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         return checkpoint
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        extensions = self._extensions.expected_names(state.get("extensions", {}))
+        _check_names(state, {**self._parts.by_kind, "extensions": extensions, "manager": self._manager_state()})
+        self._parts.check(state)
+
+    def _load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
+        """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
+        random_state = rng.get_state()
+        undo.callback(rng.set_state, random_state)
+        for item in (self._progress, self._stop, self._loaders):
+            keep_attributes(item, undo)
+        undo.callback(self._loaders.load_state_dict, self._loaders.state_dict(), random_state)
+        manager_state = state["manager"]
+        is_resized = manager_state["world_size"] != self._world.size
+        self._extensions.load_state_dict(state["extensions"], undo)
+        self._progress.load_state_dict(manager_state, is_resized)
+        self._stop.load_state_dict(manager_state, self._progress, undo)
+        self._parts.load_reversible(state, undo)
+        self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized)
 
     def _manager_state(self) -> dict[str, Any]:
         return {
@@ -139,10 +135,6 @@ class TrainingState:
             "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
-
-
-def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: item.state_dict() for name, item in objects.items()}
 
 
 def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:

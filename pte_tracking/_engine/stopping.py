@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from pte_tracking._interface.extension import Manager
 from pte_tracking._interface.progress import Progress
+from pte_tracking._snapshots.earlier_state import load_reversibly
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 
@@ -41,7 +43,7 @@ class StopCondition:
         """Return the state."""
         return {"is_over": self.should_stop, "stop_trigger": self.trigger.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], progress: Progress, undo: contextlib.ExitStack) -> None:
         """Restore the state returned by :meth:`state_dict`.
 
         The progress is compared with the length or the patience of the current trigger, not of the saved one. If the
@@ -50,9 +52,13 @@ class StopCondition:
         Args:
             state: The state.
             progress: Restored progress of the training.
+            undo: Receives a function that returns the trigger to its earlier state.
+
+        Raises:
+            ValueError: If the trigger refuses its state.
         """
         if state["stop_trigger"]:
-            self.trigger.load_state_dict(state["stop_trigger"])
+            load_reversibly("the stop trigger", self.trigger, state["stop_trigger"], undo)
         if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
             self.should_stop = self.trigger.is_reached(progress)
         else:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.state import StateObject
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.events import Checkpoint
