@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn, optim
 
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.lifecycle import Lifecycle
 from pte_tracking._engine.optimizer_options import OptimizerOptions

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parts import TrainingParts
