@@ -16,6 +16,7 @@ from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import stateful_by_name
+from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
@@ -177,16 +178,16 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     state = selected.state
     check_format(state)
     states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}
-    parts = TrainingParts(**objects)
-    parts.check(states)
+    parts, allowed = TrainingParts(**objects), AllowedDifferences()
+    parts.check(states, allowed)
     tensors = (tensor for model in objects["models"].values() for tensor in model.state_dict().values())
     world = World.current() if any(map(is_sharded, tensors)) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)
     with contextlib.ExitStack() as undo:
-        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo))
+        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo, allowed))
         undo.pop_all()
-    parts.load_checked(fitted)
+    parts.load_checked(fitted, allowed)
 
 
 def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:

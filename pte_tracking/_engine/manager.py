@@ -17,10 +17,12 @@ from pte_tracking._engine.construction import (
     check_extensions,
     check_max_epochs,
     check_positions,
+    names_by_id,
     optimizers_by_name,
     stateful_by_name,
 )
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
@@ -139,10 +141,11 @@ class ExtensionsManager(RestorableTraining):
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
-        self._extensions = ExtensionRegistry(self.world.rank)
+        self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
+        self._extensions = ExtensionRegistry(self._given, self.world.rank)
         self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,

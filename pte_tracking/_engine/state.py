@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.differences import AllowedDifferences
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.snapshot_checks import check_classes, check_names
+from pte_tracking._engine.state_matching import rename_extensions
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
@@ -31,6 +35,7 @@ class TrainingState:
     Args:
         parts: Models, optimizers, and state objects.
         options: Options of the optimizers that the script gives.
+        given: Arguments of the other objects that the script gives.
         extensions: The extensions and their triggers.
         progress: Progress of the training.
         stop: The stop condition.
@@ -44,6 +49,7 @@ class TrainingState:
         parts: TrainingParts,
         *,
         options: OptimizerOptions,
+        given: GivenValues,
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
@@ -53,6 +59,7 @@ class TrainingState:
     ) -> None:
         self._parts = parts
         self._options = options
+        self._given = given
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
@@ -71,48 +78,75 @@ class TrainingState:
             "format": FORMAT,
             **self._parts.state_dict(),
             "extensions": self._extensions.state_dict(),
+            "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
             "run": self._run.position(self._progress.iteration) if is_written else None,
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def load_state_dict(self, state: Mapping[str, Any], selected: SelectedSnapshot | None = None) -> Checkpoint | None:
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        selected: SelectedSnapshot | None = None,
+        allowed: AllowedDifferences | None = None,
+    ) -> Checkpoint | None:
         """Restore a state and reopen its run.
 
         Args:
             state: The state.
             selected: Snapshot file that contains the state; None if unknown.
+            allowed: Parts that may differ. Defaults to none.
 
         Returns:
             The checkpoint of the snapshot; None if the run does not list it.
 
         Raises:
-            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
-                differences, and nothing is restored. Extensions without a state may differ.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ, or a part refuses its
+                state. Nothing is restored.
         """
         check_format(state)
+        allowed = AllowedDifferences() if allowed is None else allowed
+        names = self._extensions.match_state(state.get("extensions", {}), state.get("given", {}))
         self._world.join()
-        self._world.run_on_all_ranks("the checks of a snapshot", lambda: self._check(state))
+        self._world.run_on_all_ranks(
+            "the checks of a snapshot", lambda: self._check(rename_extensions(state, names), allowed)
+        )
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
         local_state = reshard(state_for_rank(state, self._world), path, self._parts.by_kind, self._world)
+        local_state = rename_extensions(local_state, names)
         with contextlib.ExitStack() as undo:
-            self._world.run_on_all_ranks("the restore of a snapshot", lambda: self._load_reversible(local_state, undo))
+            self._world.run_on_all_ranks(
+                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed)
+            )
             checkpoint = open_on_rank_zero(
                 self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
             )
             undo.pop_all()
-        self._parts.load_checked(local_state)
+        self._parts.load_checked(local_state, allowed)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
+        self._given.load_state_dict(local_state.get("given", {}), allowed)
         return checkpoint
 
-    def _check(self, state: Mapping[str, Any]) -> None:
-        extensions = self._extensions.expected_names(state.get("extensions", {}))
-        _check_names(state, {**self._parts.by_kind, "extensions": extensions, "manager": self._manager_state()})
-        self._parts.check(state)
+    def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
+        extensions = state.get("extensions", {})
+        expected = {
+            **self._parts.by_kind,
+            "extensions": self._extensions.expected_names(extensions),
+            "manager": self._manager_state(),
+        }
+        allowed.check_names(name for kind in expected for name in (*expected[kind], *state.get(kind, ())))
+        check_names(state, expected, allowed)
+        stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
+        stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
+        differences = self._given.class_differences(state.get("given", {}))
+        check_classes((item for item in differences if item[0] not in stateless), allowed)
+        self._parts.check(state, allowed)
 
-    def _load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
+    def _load_reversible(
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
         random_state = rng.get_state()
         undo.callback(rng.set_state, random_state)
@@ -121,10 +155,10 @@ class TrainingState:
         undo.callback(self._loaders.load_state_dict, self._loaders.state_dict(), random_state)
         manager_state = state["manager"]
         is_resized = manager_state["world_size"] != self._world.size
-        self._extensions.load_state_dict(state["extensions"], undo)
+        self._extensions.load_state_dict(state["extensions"], undo, allowed)
         self._progress.load_state_dict(manager_state, is_resized)
-        self._stop.load_state_dict(manager_state, self._progress, undo)
-        self._parts.load_reversible(state, undo)
+        self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
+        self._parts.load_reversible(state, undo, allowed)
         self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized)
 
     def _manager_state(self) -> dict[str, Any]:
@@ -135,16 +169,3 @@ class TrainingState:
             "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
-
-
-def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
-    """Check that a state has the expected parts and names, before anything is restored."""
-    mismatches = [f"{part!r} is missing" for part in expected if part not in state]
-    for part, names in expected.items():
-        saved_names, expected_names = list(state.get(part, names)), list(names)
-        if missing := [name for name in expected_names if name not in saved_names]:
-            mismatches.append(f"{part}: missing {', '.join(map(repr, missing))}")
-        if unexpected := [name for name in saved_names if name not in expected_names]:
-            mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
-    if mismatches:
-        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}")

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.parts import load_allowed
 from pte_tracking._interface.extension import Manager
 from pte_tracking._interface.progress import Progress
-from pte_tracking._snapshots.earlier_state import load_reversibly
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 
@@ -43,7 +44,9 @@ class StopCondition:
         """Return the state."""
         return {"is_over": self.should_stop, "stop_trigger": self.trigger.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any], progress: Progress, undo: contextlib.ExitStack) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], progress: Progress, undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore the state returned by :meth:`state_dict`.
 
         The progress is compared with the length or the patience of the current trigger, not of the saved one. If the
@@ -53,12 +56,13 @@ class StopCondition:
             state: The state.
             progress: Restored progress of the training.
             undo: Receives a function that returns the trigger to its earlier state.
+            allowed: Whether the trigger may refuse its state, or is not restored.
 
         Raises:
             ValueError: If the trigger refuses its state.
         """
         if state["stop_trigger"]:
-            load_reversibly("the stop trigger", self.trigger, state["stop_trigger"], undo)
+            load_allowed(STOP_TRIGGER, self.trigger, state["stop_trigger"], undo, allowed)
         if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
             self.should_stop = self.trigger.is_reached(progress)
         else:

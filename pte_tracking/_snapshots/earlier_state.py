@@ -25,11 +25,12 @@ def loads_by_copy(target: object) -> bool:
     return isinstance(target, nn.Module) and not any(map(_has_own_loading, target.modules()))
 
 
-def load_reversibly(label: str, target: Any, saved: Any, undo: contextlib.ExitStack) -> None:
+def load_reversibly(label: str, name: str, target: Any, saved: Any, undo: contextlib.ExitStack) -> None:
     """Restore the state of an object that may refuse it.
 
     Args:
-        label: The object, as named in messages.
+        label: The object, as described in messages.
+        name: Name of the object, by which the user allows that it differs.
         target: The object.
         saved: The state.
         undo: Receives a function that returns the object to its earlier state.
@@ -44,7 +45,7 @@ def load_reversibly(label: str, target: Any, saved: Any, undo: contextlib.ExitSt
         raise ValueError(
             f"state: {label}, of type {type(target).__name__}, cannot restore its saved state: "
             f"{type(error).__name__}: {error}. Nothing was restored. Check that the state was saved by the same type "
-            "with the same arguments."
+            f"with the same arguments, or pass allow=[{name!r}] to continue without it."
         ) from error
 
 
