@@ -220,6 +220,8 @@ class ExtensionRegistry:
 
         def numbered(name: str, base: str, digests: GivenState) -> NumberedName:
             own, trigger = digests.get(f"extensions/{name}", {}), digests.get(f"triggers/{name}", {})
+            # The attribute "name" of an extension is the name that depends on the order.
+            own = {key: digest for key, digest in own.items() if key != "name"}
             return NumberedName(name, base, {**own, **{f"trigger {key}": digest for key, digest in trigger.items()}})
 
         current, bases = self._given.state_dict(), given.get(_BASE_NAMES, {})

@@ -136,7 +136,8 @@ class TrainingState:
             "extensions": self._extensions.expected_names(extensions),
             "manager": self._manager_state(),
         }
-        allowed.check_names(name for kind in expected for name in (*expected[kind], *state.get(kind, ())))
+        kinds = [kind for kind in expected if kind != "manager"]
+        allowed.check_names(name for kind in kinds for name in (*expected[kind], *state.get(kind, ())))
         check_names(state, expected, allowed)
         stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
         stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
