@@ -159,6 +159,7 @@ class ExtensionsManager(RestorableTraining):
         )
         self.run.hold()
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
+        self._extensions.used.add_trigger(self._stop.trigger, "the training, as stop_trigger,")
         for extension in extensions:
             self.extend(extension)
         progress = self.updater

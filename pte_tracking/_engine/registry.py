@@ -17,6 +17,7 @@ from pte_tracking._engine.log_reports import (
     log_reports_run_by,
 )
 from pte_tracking._engine.parts import load_allowed
+from pte_tracking._engine.shared_objects import UsedObjects
 from pte_tracking._engine.state_matching import NumberedName, match_names
 from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
@@ -39,12 +40,14 @@ class ExtensionRegistry:
         rank: Rank of this process. Defaults to 0.
 
     Attributes:
+        used: Extensions and triggers that are used in one place only.
         running: Entries with a priority above ``PRIORITY_SNAPSHOT``, by priority, then in order of registration.
         saving: The other entries. They run last, after all triggers were evaluated.
     """
 
     def __init__(self, given: GivenValues, rank: int = 0) -> None:
         self._given = given
+        self.used = UsedObjects()
         self._rank = rank
         #: Names without the numbers that were added to make them unique, by name.
         self._base_names: dict[str, str] = {}
@@ -90,6 +93,7 @@ class ExtensionRegistry:
         while entry.name in existing:
             suffix += 1
             entry.name = f"{base_name}_{suffix}"
+        self.used.add_extension(entry.extension, entry.trigger, entry.name)
         entry.extension.name = entry.name
         self._base_names[entry.name] = base_name
         self._given.add(f"extensions/{entry.name}", entry.extension)
