@@ -30,6 +30,11 @@ def part_name(label: str) -> str:
     return label.partition("/")[2] or label
 
 
+def is_trigger(label: str) -> bool:
+    """Return whether a part is a trigger."""
+    return label == STOP_TRIGGER or label.startswith("triggers/")
+
+
 class AllowedDifferences:
     """Parts that may differ from the snapshot, and those that start as constructed because they do.
 
@@ -76,7 +81,7 @@ class AllowedDifferences:
         """
         self._skipped.add(label)
         if self._rank == 0:
-            _logger.warning("resume: %s starts as constructed, as allowed. %s", describe_part(label), reason)
+            _logger.warning("resume: %s starts as constructed. %s", describe_part(label), reason)
 
     def is_skipped(self, label: str) -> bool:
         """Return whether a part starts as constructed."""

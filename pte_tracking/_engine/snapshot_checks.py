@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pte_tracking._engine.differences import AllowedDifferences, part_name
+from pte_tracking._engine.differences import AllowedDifferences, is_trigger, part_name
 
 
 def check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]], allowed: AllowedDifferences) -> None:
@@ -40,12 +40,17 @@ def check_classes(differences: Iterable[tuple[str, str]], allowed: AllowedDiffer
 
     Args:
         differences: Label and description of each object of another class.
-        allowed: Objects that may be of another class.
+        allowed: Objects that may be of another class. Triggers may be, and start as constructed.
 
     Raises:
-        ValueError: If the class of an object differs.
+        ValueError: If the class of another object differs.
     """
-    refused = [(label, text) for label, text in differences if label not in allowed]
+    refused = []
+    for label, text in differences:
+        if is_trigger(label):
+            allowed.skip(label, f"{text[0].upper()}{text[1:]}.")
+        elif label not in allowed:
+            refused.append((label, text))
     if refused:
         texts = "; ".join(text for _, text in refused)
         raise ValueError(f"state: {texts}.{_advice([part_name(label) for label, _ in refused])}")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
-from pte_tracking._engine.differences import AllowedDifferences
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parts import TrainingParts
@@ -141,6 +141,8 @@ class TrainingState:
         check_names(state, expected, allowed)
         stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
         stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
+        if not state["manager"]["stop_trigger"]:
+            stateless.add(STOP_TRIGGER)
         differences = self._given.class_differences(state.get("given", {}))
         check_classes((item for item in differences if item[0] not in stateless), allowed)
         self._parts.check(state, allowed)
