@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
 

@@ -19,12 +19,22 @@ and ``set_epoch``. Resuming is not exact for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, cast, runtime_checkable
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from pte_tracking._data.components import (
+    RandomStates,
+    StatefulLoader,
+    find_components,
+    find_generators,
+    get_random_states,
+    keeps_workers,
+    length_of,
+    set_random_states,
+)
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 
@@ -32,18 +42,6 @@ _Batch = TypeVar("_Batch")
 
 _logger = logging.getLogger("pte_tracking")
 _END: Any = object()
-
-
-class RandomStates(TypedDict):
-    """States of the random generators that a loader uses.
-
-    Attributes:
-        everywhere: States of the global generators.
-        own: States of the generators in the loader and its samplers.
-    """
-
-    everywhere: rng.RandomState
-    own: list[Tensor]
 
 
 class LoaderState(TypedDict):
@@ -92,7 +90,7 @@ class ResumableLoader(Generic[_Batch]):
     def __iter__(self) -> Iterator[_Batch]:
         saved, self._saved = self._saved, None
         batches = self._start_pass() if saved is None else self._resume_pass(saved)
-        length = _length(self.loader)
+        length = length_of(self.loader)
         batch = next(batches, _END)
         while batch is not _END:
             self._taken += 1
@@ -114,11 +112,11 @@ class ResumableLoader(Generic[_Batch]):
             passes=self._passes,
             taken=self._taken,
             start=self._start,
-            own=[generator.get_state() for generator in _generators(self.loader)],
+            own=[generator.get_state() for generator in find_generators(self.loader)],
             workers_live=self._workers_live,
             # Before the first pass, state_dict() of some loaders would start it.
-            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _StatefulLoader) else None,
-            length=_length(self.loader),
+            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, StatefulLoader) else None,
+            length=length_of(self.loader),
         )
 
     def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
@@ -133,12 +131,12 @@ class ResumableLoader(Generic[_Batch]):
             ValueError: If the position is of another kind of loader.
         """
         kind = type(self.loader).__name__
-        if state["loader"] is not None and not isinstance(self.loader, _StatefulLoader):
+        if state["loader"] is not None and not isinstance(self.loader, StatefulLoader):
             raise ValueError(
                 "loader: the snapshot is of a loader with state_dict() and load_state_dict(), which this "
                 f"{kind} does not have. Pass the same kind of loader."
             )
-        generators = _generators(self.loader)
+        generators = find_generators(self.loader)
         if len(generators) != len(state["own"]):
             raise ValueError(
                 f"loader: the snapshot is of a loader with {len(state['own'])} separate random generators, but this "
@@ -152,8 +150,8 @@ class ResumableLoader(Generic[_Batch]):
         self._set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        if not isinstance(self.loader, _StatefulLoader):
-            self._start = _get_random_states(self.loader)
+        if not isinstance(self.loader, StatefulLoader):
+            self._start = get_random_states(self.loader)
             return iter(self.loader)
         # A stateful loader draws more numbers from the global generator when it starts after a resume. Later numbers
         # must not depend on this. One number is drawn so that passes start from different states.
@@ -164,33 +162,33 @@ class ResumableLoader(Generic[_Batch]):
         return batches
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        current = _get_random_states(self.loader)
+        current = get_random_states(self.loader)
         self._passes = saved["passes"]
         self._workers_live = saved["workers_live"]
         self._taken = saved["taken"]
         if self._is_resized:
-            self._taken = _rescaled_position(saved["taken"], saved["length"], _length(self.loader))
+            self._taken = _rescaled_position(saved["taken"], saved["length"], length_of(self.loader))
         # The state of a stateful loader counts batches at the old world size.
         loader_state = None if self._is_resized else saved["loader"]
         if loader_state is not None:
-            cast(_StatefulLoader, self.loader).load_state_dict(loader_state)
+            cast(StatefulLoader, self.loader).load_state_dict(loader_state)
             if not saved["taken"]:
                 # Consume the end of the pass, so that the next pass draws the same numbers.
                 iter(self.loader)
-        elif saved["workers_live"] and _keeps_workers(self.loader):
+        elif saved["workers_live"] and keeps_workers(self.loader):
             self._start_workers()
         if not saved["taken"]:
-            _set_random_states(self.loader, current)
+            set_random_states(self.loader, current)
             return self._start_pass()
         if saved["start"] is not None:
             self._start = saved["start"]
-            _set_random_states(self.loader, saved["start"])
+            set_random_states(self.loader, saved["start"])
         if loader_state is None:
             self._set_epoch(self._passes - 1)
         batches = iter(self.loader)
         if loader_state is None:
             _skip(batches, self._taken)
-        _set_random_states(self.loader, current)
+        set_random_states(self.loader, current)
         return batches
 
     def _start_workers(self) -> None:
@@ -204,116 +202,18 @@ class ResumableLoader(Generic[_Batch]):
             )
 
     def _set_epoch(self, index: int) -> None:
-        for component in _components(self.loader):
+        for component in find_components(self.loader):
             if hasattr(component, "set_epoch"):
                 component.set_epoch(index)
 
     def _end_pass(self) -> None:
         self._taken, self._start = 0, None
-        self._workers_live = _keeps_workers(self.loader)
-
-
-class LoaderRegistry:
-    """Loaders of a training by name, with their positions."""
-
-    def __init__(self) -> None:
-        self._loaders: dict[str, ResumableLoader[Any]] = {}
-        self._saved: dict[str, LoaderState] = {}
-        self._is_resized = False
-        self._random_state: rng.RandomState | None = None
-
-    def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
-        """Return a resumable loader for a loader.
-
-        Args:
-            loader: The loader.
-            name: Its name in the state. If a position is restored under this name, the first pass continues there.
-        """
-        resumable = self._loaders.get(name)
-        if resumable is None or resumable.loader is not loader:
-            resumable = self._loaders[name] = ResumableLoader(loader)
-            if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), self._is_resized)
-        return resumable
-
-    def begin(self) -> None:
-        """Restore the random state again, so that draws between the resume and the first iteration have no effect."""
-        if self._random_state is not None:
-            rng.set_state(self._random_state)
-            self._random_state = None
-
-    def state_dict(self) -> dict[str, LoaderState]:
-        """Return the positions, including those restored for loaders that are not registered yet."""
-        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
-
-    def load_state_dict(
-        self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
-    ) -> None:
-        """Restore positions and the random state; see :meth:`ResumableLoader.load_state_dict`.
-
-        Args:
-            state: The positions by name.
-            random_state: States of the global generators.
-            is_resized: Whether the world size has changed.
-        """
-        self._saved, self._is_resized = dict(state), is_resized
-        self._random_state = random_state
-        rng.set_state(random_state)
-        for name, resumable in self._loaders.items():
-            if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), is_resized)
-
-
-@runtime_checkable
-class _StatefulLoader(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
-
-
-def _length(loader: object) -> int | None:
-    try:
-        return len(cast(Sized, loader))
-    except (TypeError, NotImplementedError):
-        return None
+        self._workers_live = keeps_workers(self.loader)
 
 
 def _rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
     """Return the number of batches that are the same fraction of a pass at another world size."""
     return taken if not old_length or not new_length else taken * new_length // old_length
-
-
-def _components(loader: object) -> list[object]:
-    """Return the dataset and samplers of a loader, which may have a generator or a method set_epoch."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    components = [
-        getattr(loader, "dataset", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-        getattr(loader, "sampler", None),
-    ]
-    return list({id(component): component for component in components if component is not None}.values())
-
-
-def _generators(loader: object) -> list[torch.Generator]:
-    generators = [getattr(component, "generator", None) for component in (loader, *_components(loader))]
-    return list(
-        {id(generator): generator for generator in generators if isinstance(generator, torch.Generator)}.values()
-    )
-
-
-def _keeps_workers(loader: object) -> bool:
-    return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
-
-
-def _get_random_states(loader: object) -> RandomStates:
-    return RandomStates(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
-
-
-def _set_random_states(loader: object, states: RandomStates) -> None:
-    rng.set_state(states["everywhere"])
-    for generator, own in zip(_generators(loader), states["own"], strict=True):
-        generator.set_state(own)
 
 
 def _skip(batches: Iterator[Any], count: int) -> None:

@@ -6,6 +6,7 @@ import enum
 from typing import Any, Protocol
 
 from pte_tracking._engine.entry import ObservedManager
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
@@ -70,6 +71,7 @@ class Lifecycle:
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
         options: Options of the optimizers that the script gives.
+        given: Arguments of other objects that the script gives.
 
     Attributes:
         options: The same options.
@@ -79,7 +81,12 @@ class Lifecycle:
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        given: GivenValues,
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -88,6 +95,7 @@ class Lifecycle:
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self._given = given
 
     @property
     def is_ended(self) -> bool:
@@ -169,6 +177,7 @@ class Lifecycle:
         self._check_ranks("the first iteration")
         owner.run.rewind()
         self.options.begin_training()
+        self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
 import msgspec
-from torch import nn
 
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import stateful_by_name
-from pte_tracking._snapshots.compatibility import check_compatible, check_format
+from pte_tracking._engine.differences import AllowedDifferences
+from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.selection import (
@@ -176,15 +178,16 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     state = selected.state
     check_format(state)
     states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}
-    models = {name: model for name, model in objects["models"].items() if isinstance(model, nn.Module)}
-    check_compatible(models, objects["optimizers"], states)
-    tensors = (tensor for model in models.values() for tensor in model.state_dict().values())
+    parts, allowed = TrainingParts(**objects), AllowedDifferences()
+    parts.check(states, allowed)
+    tensors = (tensor for model in objects["models"].values() for tensor in model.state_dict().values())
     world = World.current() if any(map(is_sharded, tensors)) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)
-    for part, by_name in objects.items():
-        for name, item in by_name.items():
-            item.load_state_dict(fitted[part][name])
+    with contextlib.ExitStack() as undo:
+        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo, allowed))
+        undo.pop_all()
+    parts.load_checked(fitted, allowed)
 
 
 def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:

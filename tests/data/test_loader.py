@@ -20,7 +20,8 @@ from torch.utils.data import (
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pte_tracking._data.loader import LoaderRegistry, ResumableLoader
+from pte_tracking._data.loader import ResumableLoader
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
 
