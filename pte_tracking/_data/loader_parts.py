@@ -91,6 +91,12 @@ class LoaderParts:
                 set_counters(part, {**self._constructed.get(path, {}), **state["counters"].get(path, {})})
         return problems + [f"{path or 'the loader'}: not found" for path in missing]
 
+    def restore_generators(self, state: PartsState) -> None:
+        """Restore the states of the generators that exist now."""
+        for path, part in walk(self._loader):
+            if path in state["generators"] and is_generator(part):
+                set_generator_state(part, state["generators"][path])
+
     def restore_unmoved(self, state: PartsState, start: PartsState) -> None:
         """Restore the state after the batches of an interrupted pass were read again.
 
@@ -107,10 +113,9 @@ class LoaderParts:
             before = start["counters"].get(path, {})
             moved = changed_names(before, current.get(path, {}))
             counters[path] = {name: item for name, item in values.items() if name in before and name not in moved}
+        self.restore_generators(state)
         for path, part in walk(self._loader):
-            if path in state["generators"] and is_generator(part):
-                set_generator_state(part, state["generators"][path])
-            elif path in counters:
+            if path in counters:
                 set_counters(part, counters[path])
 
     def set_epoch(self, epoch: int) -> None:

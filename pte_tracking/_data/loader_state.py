@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 from pte_tracking._data.loader_parts import PartsState
 from pte_tracking._snapshots import rng
@@ -40,12 +40,3 @@ class LoaderState(TypedDict):
     workers_live: bool
     loader: dict[str, Any] | None
     options: dict[str, int | None]
-
-
-@runtime_checkable
-class StatefulLoader(Protocol):
-    """Loader that saves and restores its own position."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...

@@ -109,7 +109,7 @@ def _function_children(function: types.FunctionType) -> list[tuple[str, Any]]:
     children: list[tuple[str, Any]] = [(".__defaults__", function.__defaults__)]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
-            children.append((f".{name}", cell.cell_contents))
+            children.append((f".__closure__.{name}", cell.cell_contents))
         except ValueError:
             continue  # the variable is not assigned yet
     return children

@@ -237,8 +237,8 @@ def test_resumable_loader_resumed_with_less_data_continues_with_next_pass(caplog
     shorter.load_state_dict(loader.state_dict())
     assert list(shorter) == [1, 2]
     assert [record.getMessage() for record in caplog.records] == [
-        "loader 'train': a pass now has 2 batches and had 5 at the snapshot, so the data or the batches differ. Training "
-        "continues with the next pass, and the order of the data is not that of the interrupted training."
+        "loader 'train': a pass now has 2 batches and had 5 at the snapshot, so the data or the batches differ. "
+        "Training continues with the next pass, and the order of the data is not that of the interrupted training."
     ]
 
 
