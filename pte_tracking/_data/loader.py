@@ -34,6 +34,7 @@ from pte_tracking._data.stateful_loader import (
     StatefulLoader,
     is_inexact,
     is_node_loader,
+    is_stateful,
     load_position,
     restores_exactly,
 )
@@ -68,7 +69,7 @@ class ResumableLoader(Generic[_Batch]):
         self._taken = 0
         self._start: DataState | None = None
         self._workers_live = False
-        self._is_stateful = isinstance(loader, StatefulLoader)
+        self._is_stateful = is_stateful(loader)
         self._is_probed = False
         self._expected_length: int | None = None
         self._saved: LoaderState | None = None

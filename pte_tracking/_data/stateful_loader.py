@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 from torch.utils.data import DataLoader
 
 from pte_tracking._data.loader_state import LoaderState
 
 
-@runtime_checkable
 class StatefulLoader(Protocol):
     """Loader that saves and restores its own position."""
 
@@ -19,6 +18,11 @@ class StatefulLoader(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
+
+
+def is_stateful(loader: object) -> TypeGuard[StatefulLoader]:
+    """Whether the class of a loader defines the methods; a wrapper that only passes attributes on does not."""
+    return hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict")
 
 
 def is_node_loader(loader: object) -> bool:
@@ -37,7 +41,7 @@ def restores_exactly(loader: object, state: LoaderState) -> bool:
     The loaders of accelerate read one batch ahead of their state. A StatefulDataLoader iterates twice over a sampler
     without state, which advances generators and counters of the sampler.
     """
-    if state["loader"] is None or not isinstance(loader, StatefulLoader) or _is_of_accelerate(loader):
+    if state["loader"] is None or not is_stateful(loader) or _is_of_accelerate(loader):
         return False
     generators = state["parts"]["generators"].values()
     has_own_parts = state["parts"]["counters"] or any("torch" not in generator for generator in generators)
