@@ -102,6 +102,7 @@ class DataLoop:
         if not loaders.is_position_lost:
             loaders.warn_about_new_loaders()
             return
+        progress.are_passes_aligned = False
         length = self._stop.trigger.training_length
         self._scope.outlasts_stop = length is not None and length[1] == "epoch"
         if self._owner.world.rank == 0:
