@@ -52,6 +52,12 @@ def differing_parts(earlier: BatchDigest, current: BatchDigest) -> list[str]:
     return [path for path in earlier if path in current and _differs(earlier[path], current[path])]
 
 
+def is_content_equal(earlier: BatchDigest, current: BatchDigest) -> bool:
+    """Return whether no part differs and the content of at least one part was compared."""
+    is_compared = any(None not in (earlier[path][1], current[path][1]) for path in earlier.keys() & current.keys())
+    return is_compared and not differing_parts(earlier, current)
+
+
 def _differs(earlier: tuple[str, int | None], current: tuple[str, int | None]) -> bool:
     return earlier[0] != current[0] or (earlier[1] != current[1] and None not in (earlier[1], current[1]))
 

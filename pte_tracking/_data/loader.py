@@ -25,6 +25,7 @@ from typing import Any, Generic, TypedDict, TypeVar, cast
 import torch
 from torch import Tensor
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.components import (
     RandomStates,
     StatefulLoader,
@@ -35,6 +36,7 @@ from pte_tracking._data.components import (
     length_of,
     set_random_states,
 )
+from pte_tracking._data.data_check import DataCheck
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 
@@ -55,6 +57,7 @@ class LoaderState(TypedDict):
         workers_live: Whether persistent workers were running before the current pass, or are running between passes.
         loader: State of a stateful loader, None for other loaders.
         length: Number of batches in a pass, None if unknown.
+        last: Digest of the last batch taken, if a resume loads it again. None otherwise.
     """
 
     passes: int
@@ -64,6 +67,7 @@ class LoaderState(TypedDict):
     workers_live: bool
     loader: dict[str, Any] | None
     length: int | None
+    last: BatchDigest | None
 
 
 class ResumableLoader(Generic[_Batch]):
@@ -73,10 +77,15 @@ class ResumableLoader(Generic[_Batch]):
 
     Args:
         loader: A DataLoader or any other iterable that supports repeated iteration.
+
+    Attributes:
+        loader: The loader.
+        check: Check of the data after a resume.
     """
 
     def __init__(self, loader: Iterable[_Batch]) -> None:
         self.loader = loader
+        self.check = DataCheck(loader)
         self._passes = 0
         self._taken = 0
         self._start: RandomStates | None = None
@@ -91,23 +100,34 @@ class ResumableLoader(Generic[_Batch]):
         saved, self._saved = self._saved, None
         batches = self._start_pass() if saved is None else self._resume_pass(saved)
         length = length_of(self.loader)
-        batch = next(batches, _END)
-        while batch is not _END:
-            self._taken += 1
-            # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
-            # it has no batches to load again, and includes numbers that a sampler draws at its end.
-            is_expected_last = self._taken == length
-            following = next(batches, _END) if is_expected_last else None
-            if following is _END:
-                self._end_pass()
-            yield batch
-            batch = following if is_expected_last else next(batches, _END)
+        check = self.check
+        check.begin_pass()
+        try:
+            batch = next(batches, _END)
+            while batch is not _END:
+                self._taken += 1
+                if check.is_due:
+                    check.check_first(batch, self._taken)
+                # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two
+                # passes: it has no batches to load again, and includes numbers that a sampler draws at its end.
+                is_expected_last = self._taken == length
+                following = next(batches, _END) if is_expected_last else None
+                if following is _END:
+                    self._end_pass()
+                check.batch = batch
+                yield batch
+                check.batch = None
+                batch = following if is_expected_last else next(batches, _END)
+        finally:
+            check.release_batch()
         self._end_pass()
 
     def state_dict(self) -> LoaderState:
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
+        self.check.is_due = self._passes > 0
+        is_stateful = isinstance(self.loader, StatefulLoader)
         return LoaderState(
             passes=self._passes,
             taken=self._taken,
@@ -115,8 +135,9 @@ class ResumableLoader(Generic[_Batch]):
             own=[generator.get_state() for generator in find_generators(self.loader)],
             workers_live=self._workers_live,
             # Before the first pass, state_dict() of some loaders would start it.
-            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, StatefulLoader) else None,
+            loader=cast(StatefulLoader, self.loader).state_dict() if self._passes and is_stateful else None,
             length=length_of(self.loader),
+            last=self.check.digest_last() if self._taken and not is_stateful else None,
         )
 
     def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
@@ -187,7 +208,7 @@ class ResumableLoader(Generic[_Batch]):
             self._set_epoch(self._passes - 1)
         batches = iter(self.loader)
         if loader_state is None:
-            _skip(batches, self._taken)
+            self.check.check_skipped(_skip(batches, self._taken), self._taken)
         set_random_states(self.loader, current)
         return batches
 
@@ -216,10 +237,13 @@ def _rescaled_position(taken: int, old_length: int | None, new_length: int | Non
     return taken if not old_length or not new_length else taken * new_length // old_length
 
 
-def _skip(batches: Iterator[Any], count: int) -> None:
+def _skip(batches: Iterator[Any], count: int) -> Any:
+    """Load a number of batches, and return the last one."""
+    batch = None
     for skipped in range(count):
-        if next(batches, _END) is _END:
+        if (batch := next(batches, _END)) is _END:
             raise ValueError(
                 f"loader: the snapshot was taken after {count} batches of a pass, but this pass has only {skipped}. "
                 "Resume with the same data."
             )
+    return batch

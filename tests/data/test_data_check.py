@@ -1,0 +1,345 @@
+"""A resume with other data than before reports the loader and the likely cause, in every front end."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import random
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking._store.events import FirstBatch
+from pte_tracking._store.journal_reader import read_effective
+from pte_tracking.sinks import find_events
+from pte_tracking.updaters import StandardUpdater
+
+SAMPLES, BATCH_SIZE = 12, 3
+MakeLoader = Callable[[], Iterable[Any]]
+
+
+class Stop(BaseException):
+    """Ends the training within an iteration, as a crash does."""
+
+
+class CountingSampler(Sampler[int]):
+    """Sampler that shuffles by the number of its passes, which no snapshot contains."""
+
+    def __init__(self) -> None:
+        self._drawn_epochs = itertools.count()
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(random.Random(100 + next(self._drawn_epochs)).sample(range(SAMPLES), SAMPLES))
+
+
+class TimeSeededNoise(torch.utils.data.Dataset[Tensor]):
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Tensor:
+        return index + torch.rand((), generator=torch.Generator().manual_seed(time.time_ns()))
+
+
+class Prefetching:
+    """Loader that draws each batch from the global generator one iteration ahead."""
+
+    def __len__(self) -> int:
+        return SAMPLES // BATCH_SIZE
+
+    def __iter__(self) -> Iterator[Tensor]:
+        following = torch.rand(BATCH_SIZE)
+        for _ in range(len(self)):
+            batch, following = following, torch.rand(BATCH_SIZE)
+            yield batch
+
+
+class Shuffled(IterableDataset[Tensor]):
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(torch.randperm(SAMPLES).split(1))
+
+
+def plain_loop(make_loader: MakeLoader, manager_options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
+    manager = pte.ExtensionsManager(**manager_options)
+    if resume:
+        manager.resume()
+    with manager:
+        for batch in manager.batches(make_loader()):
+            with manager.run_iteration():
+                step(manager, batch)
+
+
+def trainer_loop(make_loader: MakeLoader, options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
+    class Updater(StandardUpdater):
+        def update_core(self) -> None:
+            step(self, self.next_batch())
+
+    optimizer: Any = torch.optim.SGD(options["models"].parameters(), lr=0.1)
+    optimizer.target = options["models"]
+    updater = Updater(make_loader(), optimizer, loss_func=lambda: None)
+    trainer = pte.Trainer(updater, (options["max_epochs"], "epoch"), options["out_dir"], options["extensions"])
+    if resume:
+        trainer.resume()
+    trainer.run()
+
+
+def ignite_loop(make_loader: MakeLoader, options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
+    engine = Engine(lambda engine, batch: step(manager, batch))
+    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: (_ for _ in ()).throw(error))
+    manager = pte.IgniteExtensionsManager(engine, **options)
+    if resume:
+        manager.resume()
+    engine.run(make_loader(), max_epochs=options["max_epochs"])
+
+
+FRONT_ENDS = {"loop": plain_loop, "trainer": trainer_loop, "ignite": ignite_loop}
+
+
+@pytest.fixture(params=FRONT_ENDS)
+def front_end(request: pytest.FixtureRequest) -> Any:
+    return FRONT_ENDS[request.param]
+
+
+def train(
+    front_end: Callable[..., None],
+    folder: Path,
+    make_loader: MakeLoader,
+    stop: int | None = None,
+    *,
+    trigger: tuple[int, str] = (1, "epoch"),
+    resume: bool = False,
+    modify: Callable[[Any], object] = lambda batch: None,
+) -> list[Any]:
+    """Train three epochs, or until an iteration, and return the batches."""
+    torch.manual_seed(0)
+    seen = []
+
+    def step(counter: Any, batch: Any) -> None:
+        if len(seen) == stop:
+            raise Stop
+        seen.append(torch.as_tensor(batch).tolist())
+        torch.rand(())  # as dropout
+        modify(batch)
+
+    options = {
+        "models": nn.Linear(1, 1),
+        "max_epochs": 3,
+        "extensions": [extensions.snapshot(trigger=trigger)],
+        "out_dir": folder,
+    }
+    with contextlib.suppress(Stop):
+        front_end(make_loader, options, step, resume)
+    return seen
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if "the data after the resume differ" in record.message]
+
+
+def counting_loader() -> DataLoader[int]:
+    return DataLoader(list(range(SAMPLES)), BATCH_SIZE, sampler=CountingSampler())  # type: ignore[arg-type]
+
+
+def shuffling_loader() -> DataLoader[int]:
+    return DataLoader(list(range(SAMPLES)), BATCH_SIZE, shuffle=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stop", [5, 6])
+@pytest.mark.parametrize("trigger", [(1, "epoch"), (1, "iteration")], ids=["epoch", "iteration"])
+@pytest.mark.parametrize("make_loader", [shuffling_loader, lambda: DataLoader(Shuffled(), 3)], ids=["map", "stream"])
+def test_resume_with_equal_data_logs_no_warning(
+    front_end: Any,
+    make_loader: MakeLoader,
+    trigger: tuple[int, str],
+    stop: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    whole = train(front_end, tmp_path / "whole", make_loader)
+    train(front_end, tmp_path / "run", make_loader, stop, trigger=trigger)
+    rest = train(front_end, tmp_path / "run", make_loader, trigger=trigger, resume=True)
+    assert rest == whole[len(whole) - len(rest) :]
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize("trigger", [(1, "epoch"), (1, "iteration")], ids=["epoch", "iteration"])
+def test_resume_with_uncounted_passes_names_loader_once(
+    front_end: Any, trigger: tuple[int, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(front_end, tmp_path, counting_loader, 6, trigger=trigger)
+    train(front_end, tmp_path, counting_loader, trigger=trigger, resume=True)
+    (message,) = warnings_of(caplog)
+    assert message.startswith("loader 'main' (DataLoader): the data after the resume differ from those before.")
+    assert "other values" in message
+    assert "Likely cause: a generator that is not part of the snapshot" in message
+
+
+@pytest.mark.parametrize(
+    ("make_other_loader", "trigger", "cause"),
+    [
+        (lambda: DataLoader(list(range(SAMPLES))[::-1], BATCH_SIZE), (1, "epoch"), "changed data"),  # type: ignore[arg-type]
+        (lambda: DataLoader(list(range(SAMPLES))[::-1], BATCH_SIZE), (1, "iteration"), "changed data"),  # type: ignore[arg-type]
+        (lambda: DataLoader(torch.arange(SAMPLES) * 1.0, BATCH_SIZE), (1, "epoch"), "float32[3], and not int64[3]"),  # type: ignore[arg-type]
+    ],
+    ids=["sorted-epoch", "sorted-iteration", "type"],
+)
+def test_resume_with_other_dataset_names_the_difference(
+    front_end: Any,
+    make_other_loader: MakeLoader,
+    trigger: tuple[int, str],
+    cause: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train(front_end, tmp_path, lambda: DataLoader(list(range(SAMPLES)), BATCH_SIZE), 6, trigger=trigger)  # type: ignore[arg-type]
+    train(front_end, tmp_path, make_other_loader, trigger=trigger, resume=True)
+    (message,) = warnings_of(caplog)
+    assert cause in message
+
+
+@pytest.mark.parametrize("trigger", [(1, "epoch"), (1, "iteration")], ids=["epoch", "iteration"])
+def test_resume_with_time_seeded_data_names_generator(
+    front_end: Any, trigger: tuple[int, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make_loader() -> Iterable[Any]:
+        return DataLoader(TimeSeededNoise(), BATCH_SIZE)
+
+    train(front_end, tmp_path, make_loader, 6, trigger=trigger)
+    train(front_end, tmp_path, make_loader, trigger=trigger, resume=True)
+    (message,) = warnings_of(caplog)
+    assert "seeded by the time" in message
+
+
+def test_resume_with_other_batch_size_at_epoch_end_names_both(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make_loader(batch_size: int) -> Iterable[Any]:
+        # One pass has the same number of batches, so that only their size differs.
+        return DataLoader(list(range(4 * batch_size)), batch_size)  # type: ignore[arg-type]
+
+    train(front_end, tmp_path, lambda: make_loader(3), 6)
+    train(front_end, tmp_path, lambda: make_loader(2), resume=True)
+    (message,) = warnings_of(caplog)
+    assert "int64[2], and not int64[3]. Likely cause: the batch size was 3 and is 2." in message
+
+
+def test_resume_with_prefetching_loader_names_numbers_drawn_ahead(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(front_end, tmp_path, Prefetching, 7, trigger=(6, "iteration"))
+    train(front_end, tmp_path, Prefetching, trigger=(6, "iteration"), resume=True)
+    (message,) = warnings_of(caplog)
+    assert "Likely cause: random numbers that are drawn ahead of the training" in message
+
+
+def test_resume_with_counter_attribute_names_sampler(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OwnCounter(CountingSampler):
+        epoch_count = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.epoch_count += 1
+            return iter(random.Random(self.epoch_count).sample(range(SAMPLES), SAMPLES))
+
+    def make_loader() -> Iterable[Any]:
+        return DataLoader(list(range(SAMPLES)), BATCH_SIZE, sampler=OwnCounter())  # type: ignore[arg-type]
+
+    train(front_end, tmp_path, make_loader, 6)
+    train(front_end, tmp_path, make_loader, resume=True)
+    (message,) = warnings_of(caplog)
+    assert "OwnCounter counts its passes in 'epoch_count'" in message
+
+
+@pytest.mark.parametrize("modify", [lambda batch: batch.add_(1), lambda batch: batch.zero_()], ids=["added", "cleared"])
+def test_resume_with_batches_modified_in_place_logs_no_warning(
+    front_end: Any, modify: Callable[[Any], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: Any = {"trigger": (1, "iteration"), "modify": modify}
+    train(front_end, tmp_path, shuffling_loader, 6, **options)
+    train(front_end, tmp_path, shuffling_loader, resume=True, **options)
+    assert warnings_of(caplog) == []
+
+
+def test_data_check_records_one_batch_after_each_snapshot(front_end: Any, tmp_path: Path) -> None:
+    train(front_end, tmp_path, shuffling_loader)
+    recorded = [event for event, _ in find_events(tmp_path / "journal.jsonl", FirstBatch)]
+    assert [(event.step, event.loader) for event in recorded] == [(4, "main"), (8, "main")]
+    assert recorded[0].parts[""][0] == "int64[3]"
+
+
+def test_data_check_after_rewind_replaces_recorded_batch(front_end: Any, tmp_path: Path) -> None:
+    train(front_end, tmp_path, counting_loader, 6)
+    train(front_end, tmp_path, counting_loader, 2, resume=True)
+    journal = tmp_path / "journal.jsonl"
+    events = [event for event, _ in find_events(journal, FirstBatch)]
+    effective = [event for event, _ in read_effective(journal) if isinstance(event, FirstBatch)]
+    assert [event.step for event in events] == [4, 4]
+    assert effective == events[1:]
+
+
+def test_second_resume_after_a_difference_compares_with_the_new_data(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reverse = DataLoader(list(range(SAMPLES))[::-1], BATCH_SIZE)  # type: ignore[arg-type]
+    train(front_end, tmp_path, lambda: DataLoader(list(range(SAMPLES)), BATCH_SIZE), 6)  # type: ignore[arg-type]
+    train(front_end, tmp_path, lambda: reverse, 2, resume=True)
+    train(front_end, tmp_path, lambda: reverse, resume=True)
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_data_check_keeps_no_reference_to_a_batch(front_end: Any, tmp_path: Path) -> None:
+    references: list[weakref.ref[Any]] = []
+
+    def count_alive(batch: Any) -> None:
+        gc.collect()
+        assert sum(reference() is not None for reference in references) <= 1  # the batch before
+        references.append(weakref.ref(batch))
+
+    train(front_end, tmp_path, shuffling_loader, trigger=(1, "iteration"), modify=count_alive)
+    assert len(references) == 12
+
+
+def test_data_check_after_left_loop_keeps_digest_and_no_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), 3, [extensions.snapshot(trigger=(1, "iteration"))], out_dir=tmp_path
+    )
+    reference = None
+    for batch in manager.batches(counting_loader()):
+        with manager.run_iteration():
+            reference = weakref.ref(batch)
+        if manager.iteration == 6:
+            break
+    del batch
+    gc.collect()
+    assert reference is not None
+    assert reference() is None
+    manager.close()
+    train(plain_loop, tmp_path, counting_loader, trigger=(1, "iteration"), resume=True)
+    assert "Batch 2 of this pass, which was skipped" in warnings_of(caplog)[0]
+
+
+def test_fork_with_other_data_is_compared_with_the_snapshot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(plain_loop, tmp_path / "parent", counting_loader, 7, trigger=(6, "iteration"))
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), 3, [extensions.snapshot(trigger=(6, "iteration"))], out_dir=tmp_path / "fork"
+    )
+    manager.load_state_dict(torch.load(tmp_path / "parent/snapshot_iter_6"))
+    next(manager.batches(counting_loader()))
+    assert len(warnings_of(caplog)) == 1
