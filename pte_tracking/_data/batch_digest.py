@@ -7,6 +7,7 @@ against manipulation.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -18,6 +19,8 @@ from pte_tracking._data.batch_parts import find_parts
 
 #: Kind and checksum of each part by path. The checksum is None if the content was not read.
 BatchDigest: TypeAlias = dict[str, tuple[str, int | None]]
+
+_logger = logging.getLogger("pte_tracking")
 
 _MAX_BYTES = 1 << 16
 _MAX_PARTS = 16  # of a digest, which is a line of the journal
@@ -63,9 +66,13 @@ def _differs(earlier: tuple[str, int | None], current: tuple[str, int | None]) -
 
 
 def _digest(batch: object, is_readable: Callable[[object], bool]) -> BatchDigest:
-    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-        contents = {path: _find_content(part, is_readable) for path, part in find_parts(batch).items()}
-        checksums = _read(contents)
+    try:
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            contents = {path: _find_content(part, is_readable) for path, part in find_parts(batch).items()}
+            checksums = _read(contents)
+    except Exception as error:  # Objects of other libraries may raise anything, and the training continues.
+        _logger.debug("the data are not checked after a resume: %r", error)
+        return {}
     entries = {path: (content.kind, checksums.get(path)) for path, content in contents.items()}
     if len(entries) <= _MAX_PARTS:
         return entries
@@ -78,7 +85,7 @@ def _find_content(part: object, is_readable: Callable[[object], bool]) -> Conten
     try:
         content = content_of(part)
         return content if is_readable(part) else content._replace(size=None)
-    except Exception:  # an object of a library may raise anything, and the training continues
+    except Exception:
         return Content(type(part).__qualname__, None, lambda limit: b"")
 
 

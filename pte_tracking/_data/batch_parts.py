@@ -100,14 +100,14 @@ def _raw_items(value: object) -> Iterator[object]:
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
     try:
         attributes = dict(object.__getattribute__(value, "__dict__"))
-    except AttributeError:
+    except Exception:  # There is none, or the class computes it.
         attributes = {}
     for kind in type(value).__mro__:
         for name, descriptor in vars(kind).items():
             if isinstance(descriptor, MemberDescriptorType) and name not in attributes:
                 try:
                     attributes[name] = descriptor.__get__(value)
-                except AttributeError:  # the slot has no value
+                except AttributeError:  # The slot has no value.
                     continue
     for name, item in attributes.items():
         yield f".{name}"[:_MAX_NAME_LENGTH], item

@@ -8,7 +8,7 @@ import itertools
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +343,26 @@ def test_fork_with_other_data_is_compared_with_the_snapshot(tmp_path: Path, capl
     manager.load_state_dict(torch.load(tmp_path / "parent/snapshot_iter_6"))
     next(manager.batches(counting_loader()))
     assert len(warnings_of(caplog)) == 1
+
+
+def test_inline_sink_receives_no_first_batch(tmp_path: Path) -> None:
+    received: list[Any] = []
+
+    class Recorder:
+        def write(self, events: Sequence[Any]) -> None:
+            received.extend(events)
+
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def close(self, status: str | None) -> None:
+            pass
+
+    with pte.Run(tmp_path, sinks=["json"]) as run:
+        run.log_metrics({"a": 1}, 1)
+        run._writer._inline[0]._consumer._connection = Recorder()  # type: ignore[union-attr, assignment]
+        run.log_first_batch(1, "main", {"": ("int", 5)})
+        run.log_metrics({"a": 2}, 2)
+    run.log_first_batch(1, "main", {"": ("int", 5)})
+    assert [event.seq for event in received] == [4, 5]
+    assert len(list(find_events(tmp_path / "journal.jsonl", FirstBatch))) == 1
