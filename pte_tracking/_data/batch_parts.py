@@ -9,10 +9,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from types import FunctionType, MemberDescriptorType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+
+from pte_tracking._data.object_search import attributes_of
 
 _MAX_DEPTH = 16
 _MAX_VALUES = 1000
@@ -88,29 +90,14 @@ def _items(value: object) -> Iterator[tuple[str, object]]:
         for index, item in enumerate(_raw_items(value)):
             yield f".{fields[index]}" if isinstance(fields, tuple) else f"[{index}]", item
     else:
-        yield from _attributes(value)
+        for name, item in attributes_of(value).items():
+            yield f".{name}"[:_MAX_NAME_LENGTH], item
 
 
 def _raw_items(value: object) -> Iterator[object]:
     """Iterate over a list, tuple, or deque whose class may define another iteration."""
     kind = next(kind for kind in _SEQUENCES if isinstance(value, kind))
     return kind.__iter__(value)  # type: ignore[arg-type]
-
-
-def _attributes(value: object) -> Iterator[tuple[str, object]]:
-    try:
-        attributes = dict(object.__getattribute__(value, "__dict__"))
-    except Exception:  # There is none, or the class computes it.
-        attributes = {}
-    for kind in type(value).__mro__:
-        for name, descriptor in vars(kind).items():
-            if isinstance(descriptor, MemberDescriptorType) and name not in attributes:
-                try:
-                    attributes[name] = descriptor.__get__(value)
-                except AttributeError:  # The slot has no value.
-                    continue
-    for name, item in attributes.items():
-        yield f".{name}"[:_MAX_NAME_LENGTH], item
 
 
 def _describe_key(key: object) -> str:

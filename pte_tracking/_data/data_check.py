@@ -32,20 +32,19 @@ class DataCheck:
 
     Args:
         loader: The loader.
+        name: Name of the loader.
 
     Attributes:
-        name: Name of the loader.
         record: Records the first batch after a snapshot. None if nothing is recorded, as on ranks other than 0.
         batch: Batch that the loop has received last. None while it requests the next one.
         is_due: Whether the next batch is the first one after a snapshot or a resume.
     """
 
-    def __init__(self, loader: object) -> None:
-        self.name = "main"
+    def __init__(self, loader: object, name: str) -> None:
         self.record: Recorder | None = None
         self.batch: Any = None
         self.is_due = False
-        self._loader = loader
+        self._loader, self._name = loader, name
         self._expected_last: BatchDigest | None = None
         self._expected_first: BatchDigest | None = None
         self._is_last_equal = False
@@ -102,7 +101,7 @@ class DataCheck:
         if earlier is not None:
             self._report(Comparison(earlier, current, taken, False, self._is_last_equal))
         if self.record is not None:
-            self.record(self.name, current)
+            self.record(self._name, current)
 
     def _report(self, comparison: Comparison) -> None:
         difference = describe_difference(self._loader, comparison)
@@ -112,7 +111,7 @@ class DataCheck:
         rank = environment.rank()
         _logger.warning(
             "loader %r (%s)%s: the data after the resume differ from those before. %s",
-            self.name,
+            self._name,
             type(self._loader).__name__,
             f" on rank {rank}" if rank else "",
             difference,

@@ -6,7 +6,10 @@ import re
 from typing import NamedTuple
 
 from pte_tracking._data.batch_digest import BatchDigest, differing_parts
-from pte_tracking._data.components import StatefulLoader, find_components, keeps_workers
+from pte_tracking._data.counters import counters_of
+from pte_tracking._data.loader_state import StatefulLoader
+from pte_tracking._data.object_search import attributes_of, walk
+from pte_tracking._data.position import keeps_workers, options_of
 from pte_tracking._store.printable import escape_controls
 
 _SHAPE = re.compile(r"(.*)\[(\d+)(.*)\]|(.* of )(\d+)()", re.DOTALL)
@@ -76,7 +79,7 @@ def _find_cause(loader: object, comparison: Comparison, paths: list[str]) -> str
             "or other data from this batch on, because the batch before it is the same. Give the data a separate "
             "generator, and pass it in state_objects."
         )
-    return _find_component_cause(loader)
+    return _find_object_cause(loader)
 
 
 def _changed_size(earlier: str, current: str) -> tuple[int, int] | None:
@@ -88,19 +91,19 @@ def _changed_size(earlier: str, current: str) -> tuple[int, int] | None:
     return (int(first[1]), int(second[1])) if (first[0], first[2]) == (second[0], second[2]) else None
 
 
-def _find_component_cause(loader: object) -> str:
-    for component in find_components(loader):
-        if (counter := _find_counter(component)) and not hasattr(component, "set_epoch"):
+def _find_object_cause(loader: object) -> str:
+    for path, part in walk(loader):
+        counter = None if counters_of(path, part) else _find_counter(part)
+        if counter is not None and not hasattr(type(part), "set_epoch"):
             return (
-                f"{type(component).__name__} counts its passes in {counter!r}, which starts from its first value "
-                "again. Give it a method set_epoch(epoch) in place of the counter."
+                f"{type(part).__name__} counts its passes in {counter!r}, which starts from its first value again. "
+                "Give it a method set_epoch(epoch) in place of the counter, or pass it in state_objects."
             )
     if keeps_workers(loader):
         return (
             "random numbers of persistent workers, which depend on all earlier passes. Pass persistent_workers=False."
         )
-    num_workers: int = getattr(loader, "num_workers", 0)
-    if num_workers and isinstance(loader, StatefulLoader):
+    if isinstance(loader, StatefulLoader) and options_of(loader).workers:
         return "random numbers of the workers, which the loader restarts. Pass num_workers=0."
     return (
         "a generator that is not part of the snapshot, for example one that is seeded by the time, a count of the "
@@ -108,8 +111,7 @@ def _find_component_cause(loader: object) -> str:
     )
 
 
-def _find_counter(component: object) -> str | None:
+def _find_counter(part: object) -> str | None:
     """Return the name of an attribute that counts passes."""
-    attributes = getattr(component, "__dict__", {})
-    names = (name for name, value in attributes.items() if type(value) is int and "epoch" in name.lower())
+    names = (name for name, value in attributes_of(part).items() if type(value) is int and "epoch" in name.lower())
     return next(names, None)

@@ -52,6 +52,9 @@ class LifecycleOwner(ObservedManager, Protocol):
     def length_in_iterations(self) -> int | None:
         """Maximum length of the training in iterations."""
 
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration."""
+
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
 
@@ -167,6 +170,7 @@ class Lifecycle:
             owner.close()
             self.check_runnable()
         self._check_ranks("the first iteration")
+        owner.check_data()
         owner.run.rewind()
         self.options.begin_training()
         self._enter(Phase.RUNNING)

@@ -126,7 +126,7 @@ class TrainingState:
         manager_state = local_state["manager"]
         self._options.load_state_dict(manager_state["optimizer_options"])
         is_resized = manager_state["world_size"] != self._world.size
-        self._progress.load_state_dict(manager_state, is_resized)
+        self._progress.load_state_dict(manager_state)
         self._stop.load_state_dict(manager_state, self._progress)
         first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
         self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized, first_batches)

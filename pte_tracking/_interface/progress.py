@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TypedDict
+
+from pte_tracking._distributed import environment
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class ProgressState(TypedDict):
@@ -20,6 +25,10 @@ class ProgressState(TypedDict):
     iters_per_epoch: int | None
     elapsed_time: float
     shift: int
+
+
+class EpochLengthError(RuntimeError):
+    """Raised if epochs are counted, but the epoch length is not set."""
 
 
 class Progress:
@@ -68,7 +77,7 @@ class Progress:
 
     @property
     def is_epoch_length_set(self) -> bool:
-        """Whether the epoch length is fixed, by an argument or by a restored state of as many ranks."""
+        """Whether the epoch length is fixed by an argument. A restored length may be replaced."""
         return self._is_length_set
 
     def epoch_at(self, iteration: int) -> int:
@@ -92,7 +101,7 @@ class Progress:
         if iteration < self.iteration:
             raise ValueError(
                 f"iteration: expected at least {self.iteration}, the number of completed iterations, got {iteration}. "
-                "After a resume, start the loop at manager.iteration."
+                "After a resume, iterate over manager.batches(loader), or start the loop at manager.iteration."
             )
         if epoch is not None and self.has_epoch_length and epoch != self.epoch_at(iteration):
             raise ValueError(
@@ -103,7 +112,7 @@ class Progress:
 
     @property
     def has_epoch_length(self) -> bool:
-        """Whether the epoch length is known, also if it may still change after a resume on other ranks."""
+        """Whether the epoch length is known, also if it may still change after a resume."""
         return self._iters_per_epoch is not None
 
     @property
@@ -114,9 +123,10 @@ class Progress:
             RuntimeError: If the epoch length is not set.
         """
         if self._iters_per_epoch is None:
-            raise RuntimeError(
-                "The epoch length is not set. Pass iters_per_epoch=len(loader) to the manager, pass epoch_size= to "
-                "run_iteration(), or use manager.batches(loader)."
+            raise EpochLengthError(
+                "The epoch length is not set. Pass iters_per_epoch= to the manager: len(loader), or any number of "
+                "iterations for a stream without a length. Or count in iterations instead of epochs, as in "
+                "trigger=(1000, 'iteration')."
             )
         return self._iters_per_epoch
 
@@ -172,22 +182,36 @@ class Progress:
             "shift": self._shift,
         }
 
-    def load_state_dict(self, state: ProgressState, is_resized: bool = False) -> None:
+    def load_state_dict(self, state: ProgressState) -> None:
         """Restore the state returned by :meth:`state_dict`.
+
+        The saved epoch length applies until another one is set.
 
         Args:
             state: The state.
-            is_resized: Whether the number of ranks has changed, so that the epoch length may differ from the saved one.
         """
         self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
         length, self._shift = state["iters_per_epoch"], state["shift"]
         if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:
-            # If the number of ranks has changed, the saved length applies until another one is set.
-            self._iters_per_epoch, self._is_length_set = length, length is not None and not is_resized
+            self._iters_per_epoch = length
+
+    def align(self, position: int) -> None:
+        """Set the position in the epoch. The number of completed epochs is rounded.
+
+        Args:
+            position: Number of completed iterations of the current epoch.
+        """
+        length, previous = self.iters_per_epoch, self.rescaled_iteration
+        self._shift += round((previous - position) / length) * length + position - previous
 
     def _shift_for(self, length: int, previous_length: int | None) -> int:
-        if previous_length is None:
+        if previous_length is None or previous_length == length:
             return self._shift
+        if environment.rank() == 0:
+            _logger.info(
+                "An epoch has %d iterations and had %d at the snapshot. The number of completed epochs is kept.",
+                *(length, previous_length),
+            )
         return self.rescaled_iteration * length // previous_length - self.iteration

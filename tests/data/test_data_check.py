@@ -226,17 +226,22 @@ def test_resume_with_time_seeded_data_names_generator(
     assert "seeded by the time" in message
 
 
-def test_resume_with_other_batch_size_at_epoch_end_names_both(
+def test_resume_with_other_size_of_batches_names_both(
     front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def make_loader(batch_size: int) -> Iterable[Any]:
-        # One pass has the same number of batches, so that only their size differs.
-        return DataLoader(list(range(4 * batch_size)), batch_size)  # type: ignore[arg-type]
-
-    train(front_end, tmp_path, lambda: make_loader(3), 6)
-    train(front_end, tmp_path, lambda: make_loader(2), resume=True)
+    train(front_end, tmp_path, lambda: list(torch.arange(12).split(3)), 6)
+    train(front_end, tmp_path, lambda: list(torch.arange(8).split(2)), resume=True)
     (message,) = warnings_of(caplog)
     assert "int64[2], and not int64[3]. Likely cause: the batch size was 3 and is 2." in message
+
+
+def test_resume_with_reported_batch_size_is_not_compared(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(front_end, tmp_path, lambda: DataLoader(list(range(12)), 3), 6)  # type: ignore[arg-type]
+    train(front_end, tmp_path, lambda: DataLoader(list(range(12)), 4), resume=True)  # type: ignore[arg-type]
+    assert warnings_of(caplog) == []
+    assert "the batch size is 4 and was 3 at the snapshot" in caplog.text
 
 
 def test_resume_with_prefetching_loader_names_numbers_drawn_ahead(
@@ -248,23 +253,24 @@ def test_resume_with_prefetching_loader_names_numbers_drawn_ahead(
     assert "Likely cause: random numbers that are drawn ahead of the training" in message
 
 
-def test_resume_with_counter_attribute_names_sampler(
+def test_resume_with_counter_in_dataset_names_dataset(
     front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class OwnCounter(CountingSampler):
-        epoch_count = 0
+    class CountingDataset(TimeSeededNoise):
+        def __init__(self) -> None:
+            self.drawn_epochs = 0
 
-        def __iter__(self) -> Iterator[int]:
-            self.epoch_count += 1
-            return iter(random.Random(self.epoch_count).sample(range(SAMPLES), SAMPLES))
+        def __getitem__(self, index: int) -> Tensor:
+            self.drawn_epochs += index == 0
+            return torch.tensor([index, self.drawn_epochs])
 
     def make_loader() -> Iterable[Any]:
-        return DataLoader(list(range(SAMPLES)), BATCH_SIZE, sampler=OwnCounter())  # type: ignore[arg-type]
+        return DataLoader(CountingDataset(), BATCH_SIZE)
 
     train(front_end, tmp_path, make_loader, 6)
     train(front_end, tmp_path, make_loader, resume=True)
     (message,) = warnings_of(caplog)
-    assert "OwnCounter counts its passes in 'epoch_count'" in message
+    assert "CountingDataset counts its passes in 'drawn_epochs'" in message
 
 
 @pytest.mark.parametrize("modify", [lambda batch: batch.add_(1), lambda batch: batch.zero_()], ids=["added", "cleared"])

@@ -228,24 +228,29 @@ def test_resumable_loader_wrong_length_yields_every_batch() -> None:
     assert list(ResumableLoader(ShortList([1, 2, 3, 4]))) == [1, 2, 3, 4]
 
 
-def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
+def test_resumable_loader_resumed_with_less_data_continues_with_next_pass(caplog: pytest.LogCaptureFixture) -> None:
     loader = ResumableLoader(list(range(5)))
     batch_iterator = iter(loader)
     for _ in range(3):
         next(batch_iterator)
-    shorter = ResumableLoader([1, 2])
+    shorter = ResumableLoader([1, 2], "train")
     shorter.load_state_dict(loader.state_dict())
-    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass has only 2"):
-        next(iter(shorter))
+    assert list(shorter) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "loader 'train': a pass now has 2 batches and had 5 at the snapshot, so the data or the batches differ. Training "
+        "continues with the next pass, and the order of the data is not that of the interrupted training."
+    ]
 
 
-def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
+def test_resumable_loader_state_of_other_loader_warns_about_order(caplog: pytest.LogCaptureFixture) -> None:
     source = ResumableLoader(LOADERS["stateful"]())
     next(iter(source))
-    with pytest.raises(ValueError, match="DataLoader does not have"):
-        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
-    with pytest.raises(ValueError, match="1 separate random generators, but this DataLoader has 0"):
-        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
+    ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
+    assert "the snapshot contains the position of a loader with state_dict()" in caplog.text
+    caplog.clear()
+    ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
+    assert "objects that this loader does not refer to" in caplog.text
+    assert "generator: not found" in caplog.text
 
 
 def test_resumable_loader_resumed_persistent_workers_log_warning(caplog: pytest.LogCaptureFixture) -> None:
