@@ -12,6 +12,7 @@ from typing import Any
 
 from pte_tracking._data.batch_digest import (
     BatchDigest,
+    differing_parts,
     digest_new_batch,
     digest_used_batch,
     is_content_equal,
@@ -47,7 +48,7 @@ class DataCheck:
         self._loader, self._name = loader, name
         self._expected_last: BatchDigest | None = None
         self._expected_first: BatchDigest | None = None
-        self._is_last_equal = False
+        self._skipped: Comparison | None = None
         self._last: BatchDigest | None = None
 
     def begin_pass(self) -> None:
@@ -69,7 +70,7 @@ class DataCheck:
             last: Digest of the last batch before the snapshot. None if it is unknown.
             first: Digest of the first batch after the snapshot. None if it is unknown.
         """
-        self._expected_last, self._expected_first, self._is_last_equal = last, first, False
+        self._expected_last, self._expected_first, self._skipped = last, first, None
         self.is_due = True
 
     def check_skipped(self, batch: object, taken: int) -> None:
@@ -83,8 +84,9 @@ class DataCheck:
         if earlier is None:
             return
         current = digest_new_batch(batch)
-        self._is_last_equal = is_content_equal(earlier, current)
-        self._report(Comparison(earlier, current, taken, is_skipped=True))
+        self._skipped = Comparison(earlier, current, taken, is_skipped=True)
+        if self._expected_first is None:
+            self._report(self._skipped)
 
     def check_first(self, batch: object, taken: int) -> None:
         """Compare and record the first batch after a snapshot or a resume.
@@ -99,15 +101,25 @@ class DataCheck:
             return
         current = digest_new_batch(batch)
         if earlier is not None:
-            self._report(Comparison(earlier, current, taken, False, self._is_last_equal))
+            self._compare_first(Comparison(earlier, current, taken, is_skipped=False))
         if self.record is not None:
             self.record(self._name, current)
+
+    def _compare_first(self, first: Comparison) -> None:
+        skipped, self._skipped = self._skipped, None
+        # If the first new batch is equal, the training modified the last batch before the snapshot in place.
+        if not differing_parts(first.earlier, first.current):
+            return
+        if skipped is not None and differing_parts(skipped.earlier, skipped.current):
+            self._report(skipped)
+        else:
+            is_equal = skipped is not None and is_content_equal(skipped.earlier, skipped.current)
+            self._report(first._replace(is_predecessor_equal=is_equal))
 
     def _report(self, comparison: Comparison) -> None:
         difference = describe_difference(self._loader, comparison)
         if difference is None:
             return
-        self._expected_first = None  # The difference of the next batch has the same cause.
         rank = environment.rank()
         _logger.warning(
             "loader %r (%s)%s: the data after the resume differ from those before. %s",

@@ -110,7 +110,7 @@ def find_first_batches(
     journal = run.directory / JOURNAL if is_run_of(run, position) else path and _find_journal(path, run)
     if journal is None or not journal.is_file():
         return {}
-    return read_first_batches(journal, position["position"], position["step"])
+    return read_first_batches(journal, position["position"])
 
 
 def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:

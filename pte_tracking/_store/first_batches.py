@@ -8,20 +8,21 @@ from pte_tracking._store.events import FirstBatch
 from pte_tracking._store.journal_reader import effective_ranges, find_events
 
 
-def read_first_batches(journal: Path, position: int, step: int) -> dict[str, dict[str, tuple[str, int | None]]]:
+def read_first_batches(journal: Path, position: int) -> dict[str, dict[str, tuple[str, int | None]]]:
     """Read the digests of the first batches after a snapshot.
 
     Args:
         journal: Journal file.
         position: Journal position of the snapshot, in bytes.
-        step: Number of completed iterations at the snapshot.
 
     Returns:
-        The digests by the name of the loader. Empty if the training ended before it received another batch.
+        The digests by the name of the loader. Empty if the training ended before it received another batch, or if the
+        snapshot is superseded.
     """
+    ranges = effective_ranges(journal)
     digests: dict[str, dict[str, tuple[str, int | None]]] = {}
-    for start, end in effective_ranges(journal):
-        for event, _ in find_events(journal, FirstBatch, max(start, position), end):
-            if event.step == step:
+    if any(start <= position <= end for start, end in ranges):
+        for start, end in ranges:
+            for event, _ in find_events(journal, FirstBatch, max(start, position), end):
                 digests.setdefault(event.loader, event.parts)
     return digests

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import random
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
@@ -23,14 +21,9 @@ from pte_tracking import extensions
 from pte_tracking._store.events import FirstBatch
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking.sinks import find_events
-from pte_tracking.updaters import StandardUpdater
+from tests.data.front_ends import FRONT_ENDS, MakeLoader, plain_loop, train
 
 SAMPLES, BATCH_SIZE = 12, 3
-MakeLoader = Callable[[], Iterable[Any]]
-
-
-class Stop(BaseException):
-    """Ends the training within an iteration, as a crash does."""
 
 
 class CountingSampler(Sampler[int]):
@@ -75,77 +68,9 @@ class Shuffled(IterableDataset[Tensor]):
         return iter(torch.randperm(SAMPLES).split(1))
 
 
-def plain_loop(make_loader: MakeLoader, manager_options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
-    manager = pte.ExtensionsManager(**manager_options)
-    if resume:
-        manager.resume()
-    with manager:
-        for batch in manager.batches(make_loader()):
-            with manager.run_iteration():
-                step(manager, batch)
-
-
-def trainer_loop(make_loader: MakeLoader, options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
-    class Updater(StandardUpdater):
-        def update_core(self) -> None:
-            step(self, self.next_batch())
-
-    optimizer: Any = torch.optim.SGD(options["models"].parameters(), lr=0.1)
-    optimizer.target = options["models"]
-    updater = Updater(make_loader(), optimizer, loss_func=lambda: None)
-    trainer = pte.Trainer(updater, (options["max_epochs"], "epoch"), options["out_dir"], options["extensions"])
-    if resume:
-        trainer.resume()
-    trainer.run()
-
-
-def ignite_loop(make_loader: MakeLoader, options: Any, step: Callable[[Any, Any], None], resume: bool) -> None:
-    engine = Engine(lambda engine, batch: step(manager, batch))
-    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda engine, error: (_ for _ in ()).throw(error))
-    manager = pte.IgniteExtensionsManager(engine, **options)
-    if resume:
-        manager.resume()
-    engine.run(make_loader(), max_epochs=options["max_epochs"])
-
-
-FRONT_ENDS = {"loop": plain_loop, "trainer": trainer_loop, "ignite": ignite_loop}
-
-
 @pytest.fixture(params=FRONT_ENDS)
 def front_end(request: pytest.FixtureRequest) -> Any:
     return FRONT_ENDS[request.param]
-
-
-def train(
-    front_end: Callable[..., None],
-    folder: Path,
-    make_loader: MakeLoader,
-    stop: int | None = None,
-    *,
-    trigger: tuple[int, str] = (1, "epoch"),
-    resume: bool = False,
-    modify: Callable[[Any], object] = lambda batch: None,
-) -> list[Any]:
-    """Train three epochs, or until an iteration, and return the batches."""
-    torch.manual_seed(0)
-    seen = []
-
-    def step(counter: Any, batch: Any) -> None:
-        if len(seen) == stop:
-            raise Stop
-        seen.append(torch.as_tensor(batch).tolist())
-        torch.rand(())  # as dropout
-        modify(batch)
-
-    options = {
-        "models": nn.Linear(1, 1),
-        "max_epochs": 3,
-        "extensions": [extensions.snapshot(trigger=trigger)],
-        "out_dir": folder,
-    }
-    with contextlib.suppress(Stop):
-        front_end(make_loader, options, step, resume)
-    return seen
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -372,3 +297,24 @@ def test_inline_sink_receives_no_first_batch(tmp_path: Path) -> None:
     run.log_first_batch(1, "main", {"": ("int", 5)})
     assert [event.seq for event in received] == [4, 5]
     assert len(list(find_events(tmp_path / "journal.jsonl", FirstBatch))) == 1
+
+
+def test_snapshot_within_an_iteration_is_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def run(offset: int, iterations: int, *, resume: bool) -> None:
+        snapshot = extensions.snapshot(trigger=(100, "iteration"))
+        manager = pte.ExtensionsManager(nn.Linear(1, 1), 3, [snapshot], out_dir=tmp_path)
+        if resume:
+            manager.resume()
+        loader = [torch.arange(3) + offset + index for index in range(4)]
+        for _, _ in zip(range(iterations), manager.batches(loader), strict=False):
+            with manager.run_iteration():
+                if manager.iteration == 3 and not resume:
+                    snapshot(manager)
+        manager.close()
+
+    run(0, 6, resume=False)
+    run(0, 1, resume=True)
+    assert warnings_of(caplog) == []
+    run(7, 1, resume=True)
+    (message,) = warnings_of(caplog)
+    assert "Batch 1 of this pass, the first new one" in message
