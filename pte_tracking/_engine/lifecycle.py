@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pte_tracking._engine.entry import ObservedManager
@@ -76,6 +77,7 @@ class Lifecycle:
         phase: The current phase.
         due: Extensions that save the state when the current iteration ends.
         is_saving: Whether these extensions are running.
+        before_training: Called before the first iteration, after a restore.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Lifecycle:
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self.before_training: Callable[[], None] = lambda: None
 
     @property
     def is_ended(self) -> bool:
@@ -169,6 +172,7 @@ class Lifecycle:
         self._check_ranks("the first iteration")
         owner.run.rewind()
         self.options.begin_training()
+        self.before_training()
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

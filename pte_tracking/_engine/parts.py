@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import nn, optim
 
-from pte_tracking._snapshots.compatibility import check_compatible
+from pte_tracking._snapshots.compatibility import raise_differences
 from pte_tracking._snapshots.earlier_state import load_reversibly, loads_by_copy
+from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+from pte_tracking._snapshots.module_state import compare_module
+from pte_tracking._snapshots.object_state import load_object, save_object
+from pte_tracking._snapshots.optimizer_state import OptimizerStates, SavedOptimizer
 
 
 class StateObject(Protocol):
@@ -30,9 +34,11 @@ class TrainingParts:
         models: Models by name.
         optimizers: Optimizers by name.
         state_objects: Other objects with a state by name.
+        users: Returns objects by name that may have an optimizer, such as schedulers. It is part of the state even if
+            ``optimizers`` does not contain it. Defaults to none.
 
     Attributes:
-        by_kind: The objects by name, by kind: ``"models"``, ``"optimizers"``, ``"state_objects"``.
+        states: Names of the parameters, and states of the optimizers.
     """
 
     def __init__(
@@ -40,18 +46,31 @@ class TrainingParts:
         models: Mapping[str, nn.Module],
         optimizers: Mapping[str, optim.Optimizer],
         state_objects: Mapping[str, StateObject],
+        users: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        self._models, self._optimizers = models, optimizers
-        self.by_kind: dict[str, Mapping[str, Any]] = {
-            "models": models,
-            "optimizers": optimizers,
-            "state_objects": state_objects,
-        }
+        self._models, self._optimizers, self._state_objects = models, optimizers, state_objects
+        self._users = users
+        self.states = OptimizerStates(models)
+
+    @property
+    def by_kind(self) -> dict[str, Mapping[str, Any]]:
+        """The objects by name, by kind: ``"models"``, ``"optimizers"``, ``"state_objects"``."""
+        return {"models": self._models, "optimizers": self.optimizers, "state_objects": self._state_objects}
+
+    @property
+    def optimizers(self) -> dict[str, Any]:
+        """All optimizers by name, with those that only extensions or state objects refer to."""
+        used = {f"{name}.optimizer": getattr(user, "optimizer", None) for name, user in self._users().items()}
+        return {**self._optimizers, **dict(_unknown(used, self._optimizers.values()))}
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the state of each object."""
+        """Return the state of each object, and under ``"parameters"`` details of the optimizers."""
+        optimizers = {name: self.states.save(item) for name, item in self.optimizers.items()}
         return {
-            kind: {name: item.state_dict() for name, item in objects.items()} for kind, objects in self.by_kind.items()
+            "models": {name: save_object(item) for name, item in self._models.items()},
+            "optimizers": {name: saved.state for name, saved in optimizers.items()},
+            "state_objects": {name: save_object(item) for name, item in self._state_objects.items()},
+            "parameters": {"optimizers": {name: saved.details() for name, saved in optimizers.items()}},
         }
 
     def check(self, state: Mapping[str, Any]) -> None:
@@ -60,8 +79,31 @@ class TrainingParts:
         Raises:
             ValueError: If the names or shapes of tensors differ.
         """
-        models = {name: model for name, model in self._models.items() if isinstance(model, nn.Module)}
-        check_compatible(models, self._optimizers, state)
+        modules = {
+            f"{kind}/{name}": (item, state[kind][name])
+            for kind, name, item in self._items()
+            if isinstance(item, nn.Module)
+        }
+        differences = [text for path, pair in modules.items() for text in compare_module(path, *pair)]
+        for name, item in self.optimizers.items():
+            differences += self.states.compare(f"optimizers/{name}", item, _saved_optimizer(name, state))
+        raise_differences(differences)
+
+    def arrange(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a checked state with the parameters of each optimizer in their current order.
+
+        Args:
+            state: The state.
+        """
+        arranged = {
+            name: self.states.arrange(item, _saved_optimizer(name, state)) for name, item in self.optimizers.items()
+        }
+        details = {name: saved.details() for name, saved in arranged.items()}
+        return {
+            **state,
+            "optimizers": {name: saved.state for name, saved in arranged.items()},
+            "parameters": {**state["parameters"], "optimizers": details},
+        }
 
     def load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
         """Restore the objects that may refuse their state. Other objects first: their failure costs the least.
@@ -73,11 +115,15 @@ class TrainingParts:
         Raises:
             ValueError: If an object refuses its state.
         """
-        for kind in ("state_objects", "optimizers", "models"):
+        # Models before optimizers: a lazy module creates its parameters when it is loaded.
+        for kind in ("state_objects", "models"):
             for name, item in self.by_kind[kind].items():
-                # The construction reported an optimizer without this method.
-                if hasattr(item, "load_state_dict") and not _is_loaded_last(kind, item):
-                    load_reversibly(f"{_LABELS[kind]} {name!r}", item, state[kind][name], undo)
+                if not _is_loaded_last(kind, item):
+                    load_reversibly(f"{_LABELS[kind]} {name!r}", item, state[kind][name], undo, load_object)
+        for name, item in self.optimizers.items():
+            if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
+                saved = _saved_optimizer(name, state)
+                load_reversibly(f"{_LABELS['optimizers']} {name!r}", item, saved, undo, self.states.load)
 
     def load_checked(self, state: Mapping[str, Any]) -> None:
         """Restore the models whose state was checked, without a copy of the earlier one.
@@ -87,7 +133,7 @@ class TrainingParts:
         """
         for kind, name, item in self._items():
             if _is_loaded_last(kind, item):
-                item.load_state_dict(state[kind][name])
+                load_object(item, state[kind][name])
 
     def _items(self) -> Iterator[tuple[str, str, Any]]:
         return ((kind, name, item) for kind, objects in self.by_kind.items() for name, item in objects.items())
@@ -99,3 +145,15 @@ _LABELS = {"models": "the model", "optimizers": "the optimizer", "state_objects"
 
 def _is_loaded_last(kind: str, item: object) -> bool:
     return kind == "models" and loads_by_copy(item)
+
+
+def _saved_optimizer(name: str, state: Mapping[str, Any]) -> SavedOptimizer:
+    return SavedOptimizer(state["optimizers"][name], **state["parameters"]["optimizers"][name])
+
+
+def _unknown(used: Mapping[str, object], known: Iterable[object]) -> Iterator[tuple[str, optim.Optimizer]]:
+    seen = {id(item) for optimizer in known for item in (optimizer, *torch_optimizers(optimizer).values())}
+    for name, optimizer in used.items():
+        if isinstance(optimizer, optim.Optimizer) and id(optimizer) not in seen:
+            seen.add(id(optimizer))
+            yield name, optimizer

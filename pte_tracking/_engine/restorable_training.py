@@ -40,8 +40,11 @@ class RestorableTraining(TrainingProgress):
     _state: TrainingState
 
     def _make_state(self, state_objects: Mapping[str, StateObject], options: OptimizerOptions) -> TrainingState:
-        return TrainingState(
-            TrainingParts(self.models, self.optimizers, state_objects),
+        def find_users() -> dict[str, Any]:
+            return {**self._extensions.by_name(), **state_objects}
+
+        state = TrainingState(
+            TrainingParts(self.models, self.optimizers, state_objects, find_users),
             options=options,
             extensions=self._extensions,
             progress=self.updater,
@@ -50,6 +53,8 @@ class RestorableTraining(TrainingProgress):
             run=self.run,
             world=self.world,
         )
+        self._lifecycle.before_training = state.begin_training
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete training state: tensors and plain values only.

@@ -9,6 +9,7 @@ from typing import Any, cast
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parameter_state import ParameterState
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
@@ -52,6 +53,7 @@ class TrainingState:
         world: World,
     ) -> None:
         self._parts = parts
+        self._parameters = ParameterState(parts)
         self._options = options
         self._extensions = extensions
         self._progress = progress
@@ -60,6 +62,10 @@ class TrainingState:
         self._run = run
         self._world = world
 
+    def begin_training(self) -> None:
+        """Note the state that the script gives, before the first iteration."""
+        self._parameters.begin_training()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values only.
 
@@ -67,9 +73,12 @@ class TrainingState:
             TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0
+        parts, parameters = self._parts.state_dict(), self._parameters.state_dict()
         state = {
             "format": FORMAT,
-            **self._parts.state_dict(),
+            **parts,
+            "gradients": parameters["gradients"],
+            "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -96,7 +105,8 @@ class TrainingState:
         self._world.run_on_all_ranks("the checks of a snapshot", lambda: self._check(state))
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
-        local_state = reshard(state_for_rank(state, self._world), path, self._parts.by_kind, self._world)
+        objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
+        local_state = reshard(self._parts.arrange(state_for_rank(state, self._world)), path, objects, self._world)
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks("the restore of a snapshot", lambda: self._load_reversible(local_state, undo))
             checkpoint = open_on_rank_zero(
@@ -104,12 +114,14 @@ class TrainingState:
             )
             undo.pop_all()
         self._parts.load_checked(local_state)
+        self._parameters.load_state_dict(local_state, self._world.rank)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         return checkpoint
 
     def _check(self, state: Mapping[str, Any]) -> None:
         extensions = self._extensions.expected_names(state.get("extensions", {}))
-        _check_names(state, {**self._parts.by_kind, "extensions": extensions, "manager": self._manager_state()})
+        expected = {**self._parts.by_kind, "extensions": extensions, "manager": self._manager_state()}
+        _check_names(state, {**expected, **{part: state.get(part, ()) for part in ("gradients", "parameters")}})
         self._parts.check(state)
 
     def _load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
