@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,16 @@ from torch import Tensor
 
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._snapshots.frozen_parameters import FrozenParameters
-from pte_tracking._snapshots.gradients import SavedGradients, load_gradients, save_gradients, watch_steps
+from pte_tracking._snapshots.gradients import (
+    SavedGradients,
+    has_unsynchronized,
+    load_gradients,
+    save_gradients,
+    watch_steps,
+)
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class ParameterState:
@@ -23,6 +32,7 @@ class ParameterState:
     def __init__(self, parts: TrainingParts) -> None:
         self._parts = parts
         self._frozen = FrozenParameters(parts.states.names)
+        self._is_loss_logged = False
 
     def begin_training(self) -> None:
         """Note the parameters that the script froze, and which gradients each step uses from now on."""
@@ -32,6 +42,7 @@ class ParameterState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
+        self._log_lost_gradients()
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in self._parts.optimizers.items()
@@ -59,6 +70,17 @@ class ParameterState:
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
         if rank == 0:
             report_unrestored(self._parts.by_kind["models"], details["unsaved_buffers"])
+
+    def _log_lost_gradients(self) -> None:
+        models, optimizers = self._parts.by_kind["models"].values(), self._parts.optimizers.values()
+        if self._is_loss_logged or not any(has_unsynchronized(models, optimizer) for optimizer in optimizers):
+            return
+        self._is_loss_logged = True
+        _logger.warning(
+            "snapshot: gradients of a sharded model that are accumulated without synchronization (no_sync() or "
+            "set_requires_gradient_sync(False)) are not part of the snapshot. A resume is exact from snapshots of "
+            "iterations in which the optimizer steps."
+        )
 
     def by_optimizer(self) -> dict[str, NamedParameters]:
         """Return the parameters of each optimizer, which its gradients are sharded like."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pte_tracking._distributed.sharding import is_sharded
+from pte_tracking._distributed.sharding import has_unsharded_gradients, is_sharded
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
 
 #: Attribute of a gradient: its version after the last step of its optimizer.
@@ -53,8 +53,11 @@ def save_gradients(optimizer: object, names: Mapping[int, str]) -> SavedGradient
         optimizer: The optimizer, or an object that contains it.
         names: Names of the parameters by identity.
     """
-    gradients = {names[id(parameter)]: parameter.grad for parameter in _parameters(optimizer) if id(parameter) in names}
-    present = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+    present = {
+        names[id(parameter)]: parameter.grad
+        for parameter in _parameters(optimizer)
+        if id(parameter) in names and parameter.grad is not None and parameter.grad.shape == parameter.shape
+    }
     pending = {name: gradient for name, gradient in present.items() if not _is_used(gradient)}
     nonzero = dict(zip(pending, _are_nonzero(pending.values()), strict=True))
     return SavedGradients(
@@ -62,6 +65,22 @@ def save_gradients(optimizer: object, names: Mapping[int, str]) -> SavedGradient
         # An empty sparse gradient changes nothing.
         [name for name, item in present.items() if not nonzero.get(name) and item.layout is torch.strided],
     )
+
+
+def has_unsynchronized(models: Iterable[nn.Module], optimizer: object) -> bool:
+    """Return whether gradients of sharded models were accumulated without synchronization, as with ``no_sync()``.
+
+    The sharded parameters do not have these gradients, so that they cannot be saved.
+
+    Args:
+        models: The models.
+        optimizer: The optimizer, or an object that contains it.
+    """
+    return any(
+        # FullyShardedDataParallel keeps them in place of the gradients of the shard.
+        parameter.grad is not None and parameter.grad.shape != parameter.shape
+        for parameter in _parameters(optimizer)
+    ) or any(map(has_unsharded_gradients, models))
 
 
 def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGradients) -> None:
