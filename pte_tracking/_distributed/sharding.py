@@ -23,9 +23,13 @@ def has_unsharded_gradients(model: object) -> bool:
     if not isinstance(model, nn.Module):
         return False
     # torch has no public access to them.
-    groups = [getattr(getattr(part, "_fsdp_state", None), "_fsdp_param_group", None) for part in model.modules()]
-    parameters = (parameter for group in groups for parameter in getattr(group, "fsdp_params", ()))
-    return any(getattr(parameter, "unsharded_accumulated_grad", None) is not None for parameter in parameters)
+    states = [cast(Any, part)._get_fsdp_state() for part in model.modules() if hasattr(part, "_get_fsdp_state")]
+    groups = [getattr(state, "_fsdp_param_group", None) for state in states]
+    parameters = [parameter for group in groups for parameter in getattr(group, "fsdp_params", ())]
+    unsharded = [getattr(parameter, "_unsharded_param", None) for parameter in parameters]
+    return any(getattr(parameter, "grad", None) is not None for parameter in unsharded) or any(
+        getattr(parameter, "unsharded_accumulated_grad", None) is not None for parameter in parameters
+    )
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
