@@ -89,4 +89,5 @@ def _with_types(loaded: Any, saved: Any, saved_dtype: torch.dtype) -> Any:
         return {key: _with_types(value, saved.get(key), saved_dtype) for key, value in loaded.items()}
     if type(loaded) in (list, tuple) and isinstance(saved, list | tuple) and len(loaded) == len(saved):
         return type(loaded)(_with_types(*pair, saved_dtype) for pair in zip(loaded, saved, strict=True))
-    return loaded
+    # torch takes a string for a container of values.
+    return saved if isinstance(saved, str) else loaded
