@@ -40,8 +40,8 @@ class IgniteExtensionsManager(ExtensionsManager):
     Args:
         engine: Engine that trains.
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -51,7 +51,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
             Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.

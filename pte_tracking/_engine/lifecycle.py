@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pte_tracking._engine.entry import ObservedManager
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
@@ -71,6 +72,7 @@ class Lifecycle:
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
         options: Options of the optimizers that the script gives.
+        given: Arguments of other objects that the script gives.
 
     Attributes:
         options: The same options.
@@ -81,7 +83,12 @@ class Lifecycle:
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        given: GivenValues,
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[Extension] = []
@@ -91,6 +98,7 @@ class Lifecycle:
         self._stop = stop
         self.options = options
         self.before_training: Callable[[], None] = lambda: None
+        self._given = given
 
     @property
     def is_ended(self) -> bool:
@@ -173,6 +181,7 @@ class Lifecycle:
         owner.run.rewind()
         self.options.begin_training()
         self.before_training()
+        self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)

@@ -17,6 +17,7 @@ from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import stateful_by_name
+from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
@@ -182,17 +183,20 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
         for part, by_name in objects.items()
     }
     states: dict[str, Any] = {part: {name: state[part][name] for name in by_name} for part, by_name in objects.items()}
-    parts = TrainingParts(objects["models"], objects["optimizers"], objects["state_objects"])
     states["parameters"] = state["parameters"]
-    parts.check(states)
-    states = parts.arrange(states)
+    parts, allowed = (
+        TrainingParts(objects["models"], objects["optimizers"], objects["state_objects"]),
+        AllowedDifferences(),
+    )
+    parts.check(states, allowed)
+    states = parts.arrange(states, allowed)
     world = World.current() if any(map(_is_distributed, objects["models"].values())) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)
     with contextlib.ExitStack() as undo:
-        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo))
+        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo, allowed))
         undo.pop_all()
-    parts.load_checked(fitted)
+    parts.load_checked(fitted, allowed)
 
 
 def _is_distributed(model: Any) -> bool:

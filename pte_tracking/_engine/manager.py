@@ -17,10 +17,12 @@ from pte_tracking._engine.construction import (
     check_extensions,
     check_max_epochs,
     check_positions,
+    names_by_id,
     optimizers_by_name,
     stateful_by_name,
 )
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
@@ -51,8 +53,8 @@ class ExtensionsManager(RestorableTraining):
 
     Args:
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -63,7 +65,8 @@ class ExtensionsManager(RestorableTraining):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
             Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
@@ -139,10 +142,12 @@ class ExtensionsManager(RestorableTraining):
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
-        self._extensions = ExtensionRegistry(self.world.rank)
-        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
+        self._extensions = ExtensionRegistry(self._given, self.world.rank)
+        self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
+        self._stop.check_length(max_epochs)
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self.run = Run(
             out_dir,
@@ -156,6 +161,7 @@ class ExtensionsManager(RestorableTraining):
         )
         self.run.hold()
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
+        self._extensions.used.add_trigger(self._stop.trigger, "the training, as stop_trigger,")
         for extension in extensions:
             self.extend(extension)
         progress = self.updater

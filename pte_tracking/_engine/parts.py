@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn, optim
 
+from pte_tracking._engine.differences import AllowedDifferences, describe_part, part_name
 from pte_tracking._snapshots.compatibility import raise_differences
 from pte_tracking._snapshots.earlier_state import load_reversibly, loads_by_copy
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
@@ -73,30 +74,35 @@ class TrainingParts:
             "parameters": {"optimizers": {name: saved.details() for name, saved in optimizers.items()}},
         }
 
-    def check(self, state: Mapping[str, Any]) -> None:
+    def check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
         """Check that a state can be loaded, before anything is restored.
+
+        Args:
+            state: The state.
+            allowed: Parts that may differ. Those that do are skipped.
 
         Raises:
             ValueError: If the names or shapes of tensors differ.
         """
-        modules = {
-            f"{kind}/{name}": (item, state[kind][name])
-            for kind, name, item in self._items()
-            if isinstance(item, nn.Module)
-        }
-        differences = [text for path, pair in modules.items() for text in compare_module(path, *pair)]
-        for name, item in self.optimizers.items():
-            differences += self.states.compare(f"optimizers/{name}", item, _saved_optimizer(name, state))
-        raise_differences(differences)
+        refused = []
+        for label, differences in self._differences(state, allowed):
+            if differences and label in allowed:
+                allowed.skip(label, f"{'; '.join(differences)}.")
+            else:
+                refused += differences
+        raise_differences(refused)
 
-    def arrange(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def arrange(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> dict[str, Any]:
         """Return a checked state with the parameters of each optimizer in their current order.
 
         Args:
             state: The state.
+            allowed: Parts that are not restored.
         """
         arranged = {
-            name: self.states.arrange(item, _saved_optimizer(name, state)) for name, item in self.optimizers.items()
+            name: self.states.arrange(item, _saved_optimizer(name, state))
+            for name, item in self.optimizers.items()
+            if not allowed.is_skipped(f"optimizers/{name}")
         }
         details = {name: saved.details() for name, saved in arranged.items()}
         return {
@@ -105,12 +111,15 @@ class TrainingParts:
             "parameters": {**state["parameters"], "optimizers": details},
         }
 
-    def load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
+    def load_reversible(
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore the objects that may refuse their state. Other objects first: their failure costs the least.
 
         Args:
             state: The state.
             undo: Receives functions that return the objects to their earlier states.
+            allowed: Parts that may refuse their state, and those that are not restored.
 
         Raises:
             ValueError: If an object refuses its state.
@@ -119,28 +128,72 @@ class TrainingParts:
         for kind in ("state_objects", "models"):
             for name, item in self.by_kind[kind].items():
                 if not _is_loaded_last(kind, item):
-                    load_reversibly(f"{_LABELS[kind]} {name!r}", item, state[kind][name], undo, load_object)
+                    load_allowed(f"{kind}/{name}", item, state[kind].get(name), undo, allowed, load_object)
         for name, item in self.optimizers.items():
-            if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
+            # The construction reported an optimizer without this method.
+            if name in state["optimizers"] and hasattr(item, "load_state_dict"):
                 saved = _saved_optimizer(name, state)
-                load_reversibly(f"{_LABELS['optimizers']} {name!r}", item, saved, undo, self.states.load)
+                load_allowed(f"optimizers/{name}", item, saved, undo, allowed, self.states.load)
 
-    def load_checked(self, state: Mapping[str, Any]) -> None:
+    def load_checked(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
         """Restore the models whose state was checked, without a copy of the earlier one.
 
         Args:
             state: The state.
+            allowed: Parts that are not restored.
         """
         for kind, name, item in self._items():
-            if _is_loaded_last(kind, item):
+            if _is_loaded_last(kind, item) and not allowed.is_skipped(f"{kind}/{name}"):
                 load_object(item, state[kind][name])
+
+    def _differences(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> Iterator[tuple[str, list[str]]]:
+        """Yield the label and the differences of each part that is not skipped."""
+        for kind, name, item in self._items():
+            label = f"{kind}/{name}"
+            if allowed.is_skipped(label):
+                continue
+            if kind == "optimizers":
+                yield label, [*self.states.compare(label, item, _saved_optimizer(name, state))]
+            elif isinstance(item, nn.Module):
+                yield label, [*compare_module(label, item, state[kind][name])]
 
     def _items(self) -> Iterator[tuple[str, str, Any]]:
         return ((kind, name, item) for kind, objects in self.by_kind.items() for name, item in objects.items())
 
 
-#: Objects of each kind in messages.
-_LABELS = {"models": "the model", "optimizers": "the optimizer", "state_objects": "the state object"}
+def load_allowed(
+    label: str,
+    target: Any,
+    saved: Any,
+    undo: contextlib.ExitStack,
+    allowed: AllowedDifferences,
+    load: Callable[[Any, Any], object] = load_object,
+) -> None:
+    """Restore the state of an object that may refuse it, unless the object starts as constructed.
+
+    Args:
+        label: Label of the object.
+        target: The object.
+        saved: The state.
+        undo: Receives a function that returns the object to its earlier state.
+        allowed: Parts that may refuse their state, and those that are not restored.
+        load: Restores the state. Defaults to the method of the object.
+
+    Raises:
+        ValueError: If the object refuses its state, and is not allowed to.
+    """
+    if allowed.is_skipped(label):
+        return
+    if label not in allowed:
+        load_reversibly(describe_part(label), part_name(label), target, saved, undo, load)
+        return
+    with contextlib.ExitStack() as own_undo:
+        try:
+            load_reversibly(describe_part(label), part_name(label), target, saved, own_undo, load)
+        except ValueError as error:
+            allowed.skip(label, error.__cause__)
+        else:
+            undo.push(own_undo.pop_all())
 
 
 def _is_loaded_last(kind: str, item: object) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parameter_state import ParameterState
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.snapshot_checks import check_classes, check_names
+from pte_tracking._engine.state_matching import rename_extensions
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
@@ -32,6 +36,7 @@ class TrainingState:
     Args:
         parts: Models, optimizers, and state objects.
         options: Options of the optimizers that the script gives.
+        given: Arguments of the other objects that the script gives.
         extensions: The extensions and their triggers.
         progress: Progress of the training.
         stop: The stop condition.
@@ -45,6 +50,7 @@ class TrainingState:
         parts: TrainingParts,
         *,
         options: OptimizerOptions,
+        given: GivenValues,
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
@@ -55,6 +61,7 @@ class TrainingState:
         self._parts = parts
         self._parameters = ParameterState(parts)
         self._options = options
+        self._given = given
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
@@ -80,51 +87,81 @@ class TrainingState:
             "gradients": parameters["gradients"],
             "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
+            "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
             "run": self._run.position(self._progress.iteration) if is_written else None,
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def load_state_dict(self, state: Mapping[str, Any], selected: SelectedSnapshot | None = None) -> Checkpoint | None:
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        selected: SelectedSnapshot | None = None,
+        allowed: AllowedDifferences | None = None,
+    ) -> Checkpoint | None:
         """Restore a state and reopen its run.
 
         Args:
             state: The state.
             selected: Snapshot file that contains the state; None if unknown.
+            allowed: Parts that may differ. Defaults to none.
 
         Returns:
             The checkpoint of the snapshot; None if the run does not list it.
 
         Raises:
-            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
-                differences, and nothing is restored. Extensions without a state may differ.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ, or a part refuses its
+                state. Nothing is restored.
         """
         check_format(state)
+        allowed = AllowedDifferences() if allowed is None else allowed
+        names = self._extensions.match_state(state.get("extensions", {}), state.get("given", {}))
         self._world.join()
-        self._world.run_on_all_ranks("the checks of a snapshot", lambda: self._check(state))
+        self._world.run_on_all_ranks(
+            "the checks of a snapshot", lambda: self._check(rename_extensions(state, names), allowed)
+        )
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
         objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
-        local_state = reshard(self._parts.arrange(state_for_rank(state, self._world)), path, objects, self._world)
+        local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
+        local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
         with contextlib.ExitStack() as undo:
-            self._world.run_on_all_ranks("the restore of a snapshot", lambda: self._load_reversible(local_state, undo))
+            self._world.run_on_all_ranks(
+                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed)
+            )
             checkpoint = open_on_rank_zero(
                 self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
             )
             undo.pop_all()
-        self._parts.load_checked(local_state)
+        self._parts.load_checked(local_state, allowed)
         self._parameters.load_state_dict(local_state, self._world.rank)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
+        self._given.load_state_dict(local_state.get("given", {}), allowed)
         return checkpoint
 
-    def _check(self, state: Mapping[str, Any]) -> None:
-        extensions = self._extensions.expected_names(state.get("extensions", {}))
-        expected = {**self._parts.by_kind, "extensions": extensions, "manager": self._manager_state()}
-        _check_names(state, {**expected, **{part: state.get(part, ()) for part in ("gradients", "parameters")}})
-        self._parts.check(state)
+    def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
+        extensions = state.get("extensions", {})
+        expected = {
+            **self._parts.by_kind,
+            "extensions": self._extensions.expected_names(extensions),
+            "manager": self._manager_state(),
+        }
+        kinds = [kind for kind in expected if kind != "manager"]
+        allowed.check_names(name for kind in kinds for name in (*expected[kind], *state.get(kind, ())))
+        unnamed = {kind: state.get(kind, ()) for kind in ("gradients", "parameters")}
+        check_names(state, {**expected, **unnamed}, allowed)
+        stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
+        stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
+        if not state["manager"]["stop_trigger"]:
+            stateless.add(STOP_TRIGGER)
+        differences = self._given.class_differences(state.get("given", {}))
+        check_classes((item for item in differences if item[0] not in stateless), allowed)
+        self._parts.check(state, allowed)
 
-    def _load_reversible(self, state: Mapping[str, Any], undo: contextlib.ExitStack) -> None:
+    def _load_reversible(
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
         random_state = rng.get_state()
         undo.callback(rng.set_state, random_state)
@@ -133,10 +170,10 @@ class TrainingState:
         undo.callback(self._loaders.load_state_dict, self._loaders.state_dict(), random_state)
         manager_state = state["manager"]
         is_resized = manager_state["world_size"] != self._world.size
-        self._extensions.load_state_dict(state["extensions"], undo)
+        self._extensions.load_state_dict(state["extensions"], undo, allowed)
         self._progress.load_state_dict(manager_state, is_resized)
-        self._stop.load_state_dict(manager_state, self._progress, undo)
-        self._parts.load_reversible(state, undo)
+        self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
+        self._parts.load_reversible(state, undo, allowed)
         self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized)
 
     def _manager_state(self) -> dict[str, Any]:
@@ -147,16 +184,3 @@ class TrainingState:
             "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
-
-
-def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
-    """Check that a state has the expected parts and names, before anything is restored."""
-    mismatches = [f"{part!r} is missing" for part in expected if part not in state]
-    for part, names in expected.items():
-        saved_names, expected_names = list(state.get(part, names)), list(names)
-        if missing := [name for name in expected_names if name not in saved_names]:
-            mismatches.append(f"{part}: missing {', '.join(map(repr, missing))}")
-        if unexpected := [name for name in saved_names if name not in expected_names]:
-            mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
-    if mismatches:
-        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}")

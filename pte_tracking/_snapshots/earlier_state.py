@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+from pte_tracking._snapshots.object_state import load_object
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -29,15 +30,17 @@ def loads_by_copy(target: object) -> bool:
 
 def load_reversibly(
     label: str,
+    name: str,
     target: Any,
     saved: Any,
     undo: contextlib.ExitStack,
-    load: Callable[[Any, Any], object] = lambda target, saved: target.load_state_dict(saved),
+    load: Callable[[Any, Any], object] = load_object,
 ) -> None:
     """Restore the state of an object that may refuse it.
 
     Args:
-        label: The object, as named in messages.
+        label: The object, as described in messages.
+        name: Name of the object, by which the user allows that it differs.
         target: The object.
         saved: The state.
         undo: Receives a function that returns the object to its earlier state.
@@ -53,7 +56,7 @@ def load_reversibly(
         raise ValueError(
             f"state: {label}, of type {type(target).__name__}, cannot restore its saved state: "
             f"{type(error).__name__}: {error}. Nothing was restored. Check that the state was saved by the same type "
-            "with the same arguments."
+            f"with the same arguments, or pass allow=[{name!r}] to continue without it."
         ) from error
 
 

@@ -93,7 +93,7 @@ def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGrad
     """
     for parameter in _parameters(optimizer):
         name = names.get(id(parameter))
-        if name in saved.accumulated:
+        if name in saved.accumulated and saved.accumulated[name].shape == parameter.shape:
             gradient = saved.accumulated[name].to(parameter.device, copy=True)
             parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
         else:

@@ -109,10 +109,20 @@ class ExponentialShift(Extension):
         return [self._read_value(optimizer, group) for group in range(len(optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"inits": self._inits, "missed": self._start_shifts, "shifts": self._shifts}
+        return {
+            "attr": self._attr,
+            "inits": self._inits,
+            "missed": self._start_shifts,
+            "shifts": self._shifts,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (saved_attr := state.get("attr", self._attr)) != self._attr:
+            raise ValueError(f"the saved shifts are of the option {saved_attr!r}, but the option is {self._attr!r} now")
         self._inits, self._start_shifts, self._shifts = list(state["inits"]), list(state["missed"]), state["shifts"]
+        if self._init is not None:  # The rate and the initial value are those of the script.
+            starts = zip(self._inits, self._start_shifts, strict=True)
+            self._inits = [init if start else self._init for init, start in starts]
 
     def _read_value(self, optimizer: Optimizer, group: int) -> float:
         value = find_option("ExponentialShift", optimizer, group, self._attr)
