@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pte_tracking._engine.entry import ObservedManager
@@ -81,6 +82,7 @@ class Lifecycle:
         phase: The current phase.
         due: Extensions that save the state when the current iteration ends.
         is_saving: Whether these extensions are running.
+        before_training: Called before the first iteration, after a restore.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Lifecycle:
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self.before_training: Callable[[], None] = lambda: None
         self._given = given
 
     @property
@@ -181,6 +184,7 @@ class Lifecycle:
         owner.check_data()
         owner.run.rewind()
         self.options.begin_training()
+        self.before_training()
         self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.

@@ -12,6 +12,7 @@ from pte_tracking._distributed.world import World
 from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parameter_state import ParameterState
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.snapshot_checks import check_classes, check_names
@@ -59,6 +60,7 @@ class TrainingState:
         world: World,
     ) -> None:
         self._parts = parts
+        self._parameters = ParameterState(parts)
         self._options = options
         self._given = given
         self._extensions = extensions
@@ -68,6 +70,10 @@ class TrainingState:
         self._run = run
         self._world = world
 
+    def begin_training(self) -> None:
+        """Note the state that the script gives, before the first iteration."""
+        self._parameters.begin_training()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values only.
 
@@ -75,9 +81,12 @@ class TrainingState:
             TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0
+        parts, parameters = self._parts.state_dict(), self._parameters.state_dict()
         state = {
             "format": FORMAT,
-            **self._parts.state_dict(),
+            **parts,
+            "gradients": parameters["gradients"],
+            "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
@@ -115,8 +124,9 @@ class TrainingState:
         )
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
-        local_state = reshard(state_for_rank(state, self._world), path, self._parts.by_kind, self._world)
-        local_state = rename_extensions(local_state, names)
+        objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
+        local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
+        local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
         first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks(
@@ -128,6 +138,7 @@ class TrainingState:
             )
             undo.pop_all()
         self._parts.load_checked(local_state, allowed)
+        self._parameters.load_state_dict(local_state, self._world.rank)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
         return checkpoint
@@ -141,7 +152,8 @@ class TrainingState:
         }
         kinds = [kind for kind in expected if kind != "manager"]
         allowed.check_names(name for kind in kinds for name in (*expected[kind], *state.get(kind, ())))
-        check_names(state, expected, allowed)
+        unnamed = {kind: state.get(kind, ()) for kind in ("gradients", "parameters")}
+        check_names(state, {**expected, **unnamed}, allowed)
         stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
         stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
         if not state["manager"]["stop_trigger"]:
