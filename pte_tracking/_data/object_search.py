@@ -50,7 +50,7 @@ def walk(root: object) -> Iterator[tuple[str, Any]]:
     while queue:
         path, value, depth = queue.popleft()
         yield path, value
-        if depth == _MAX_DEPTH or is_generator(value):
+        if depth == _MAX_DEPTH or is_generator(value) or _is_data(value):
             continue
         for name, child in _children(value):
             if id(child) in seen or len(seen) == _MAX_OBJECTS or not _is_searched(child):
@@ -77,13 +77,17 @@ def attributes_of(value: object) -> dict[str, Any]:
     return attributes
 
 
+def _is_data(value: Any) -> bool:
+    return type(value) in _CONTAINERS and len(value) > _MAX_ITEMS
+
+
 def _is_searched(value: object) -> bool:
     if isinstance(value, (*_LEAVES, nn.Module, optim.Optimizer)):
         return False
     if is_generator(value):
         return True
     if type(value) in _CONTAINERS:
-        return len(value) <= _MAX_ITEMS  # type: ignore[arg-type]
+        return not _is_data(value)
     package, _, rest = type(value).__module__.partition(".")
     if package == "torch":
         return rest.startswith("utils.data")
