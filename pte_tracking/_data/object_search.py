@@ -22,7 +22,21 @@ _MAX_DEPTH = 10
 #: Longer containers are data.
 _MAX_ITEMS = 64
 _CONTAINERS = (dict, OrderedDict, list, tuple, deque)
-_LEAVES = (type(None), str, bytes, bytearray, int, float, complex, type, types.ModuleType, torch.Tensor, torch.dtype)
+#: Faster to check than ``isinstance()``.
+_LEAF_TYPES = frozenset((type(None), str, bytes, bool, int, float, complex, torch.Tensor))
+_LEAVES = (
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    type,
+    types.ModuleType,
+    torch.Tensor,
+    torch.dtype,
+    nn.Module,
+    optim.Optimizer,
+)
 #: Iterators of a DataLoader. They contain queues and prefetched batches.
 _SKIPPED_ATTRIBUTES = frozenset({"_iterator"})
 #: Packages whose objects refer to no loader or sampler, or to data.
@@ -50,7 +64,7 @@ def walk(root: object) -> Iterator[tuple[str, Any]]:
     while queue:
         path, value, depth = queue.popleft()
         yield path, value
-        if depth == _MAX_DEPTH or is_generator(value) or _is_data(value):
+        if depth == _MAX_DEPTH or is_generator(value):
             continue
         for name, child in _children(value):
             if id(child) in seen or len(seen) == _MAX_OBJECTS or not _is_searched(child):
@@ -63,7 +77,7 @@ def attributes_of(value: object) -> dict[str, Any]:
     """Return the attributes of an object from ``__dict__`` and slots, without evaluating properties."""
     try:
         attributes = dict(object.__getattribute__(value, "__dict__"))
-    except Exception:  # There are none, or the class computes them.
+    except (AttributeError, TypeError):
         attributes = {}
     for kind in type(value).__mro__:
         if "__slots__" not in vars(kind):
@@ -77,17 +91,11 @@ def attributes_of(value: object) -> dict[str, Any]:
     return attributes
 
 
-def _is_data(value: Any) -> bool:
-    return type(value) in _CONTAINERS and len(value) > _MAX_ITEMS
-
-
 def _is_searched(value: object) -> bool:
-    if isinstance(value, (*_LEAVES, nn.Module, optim.Optimizer)):
+    if type(value) in _LEAF_TYPES or isinstance(value, _LEAVES):
         return False
     if is_generator(value):
         return True
-    if type(value) in _CONTAINERS:
-        return not _is_data(value)
     package, _, rest = type(value).__module__.partition(".")
     if package == "torch":
         return rest.startswith("utils.data")
@@ -95,6 +103,8 @@ def _is_searched(value: object) -> bool:
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
+    if type(value) in _CONTAINERS and len(value) > _MAX_ITEMS:
+        return []
     if type(value) in (dict, OrderedDict):
         return [(f"[{key!r}]", item) for key, item in value.items() if isinstance(key, str | int)]
     if type(value) in _CONTAINERS:
