@@ -17,6 +17,7 @@ from pte_tracking._snapshots.gradients import (
     save_gradients,
     watch_steps,
 )
+from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
 
 _logger = logging.getLogger("pte_tracking")
@@ -27,22 +28,28 @@ class ParameterState:
 
     Args:
         parts: The models and optimizers.
+        rank: Rank of this process. Only rank 0 logs.
     """
 
-    def __init__(self, parts: TrainingParts) -> None:
+    def __init__(self, parts: TrainingParts, rank: int) -> None:
         self._parts = parts
+        self._rank = rank
+        self._stepped: SteppedOptimizers | None = None
         self._frozen = FrozenParameters(parts.states.names)
         self._is_loss_logged = False
 
     def begin_training(self) -> None:
         """Note the parameters that the script froze, and which gradients each step uses from now on."""
         self._frozen.begin_training()
+        self._stepped = SteppedOptimizers()
         for optimizer in self._parts.optimizers.values():
             watch_steps(optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
         self._log_lost_gradients()
+        if self._stepped is not None:
+            self._stepped.report_unknown(self._parts.optimizers.values(), self._parts.states.names, self._rank)
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in self._parts.optimizers.items()
@@ -56,19 +63,18 @@ class ParameterState:
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], rank: int) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state, after models and optimizers.
 
         Args:
             state: The complete state of a training.
-            rank: Rank of this process. Only rank 0 logs.
         """
         details = state["parameters"]
-        self._frozen.load_state_dict(details["frozen"], rank)
+        self._frozen.load_state_dict(details["frozen"], self._rank)
         for name, optimizer in self._parts.optimizers.items():
             saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
-        if rank == 0:
+        if self._rank == 0:
             report_unrestored(self._parts.by_kind["models"], details["unsaved_buffers"])
 
     def _log_lost_gradients(self) -> None:

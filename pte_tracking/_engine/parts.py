@@ -204,9 +204,10 @@ def _saved_optimizer(name: str, state: Mapping[str, Any]) -> SavedOptimizer:
     return SavedOptimizer(state["optimizers"][name], **state["parameters"]["optimizers"][name])
 
 
-def _unknown(used: Mapping[str, object], known: Iterable[object]) -> Iterator[tuple[str, optim.Optimizer]]:
+def _unknown(used: Mapping[str, object], known: Iterable[object]) -> Iterator[tuple[str, object]]:
     seen = {id(item) for optimizer in known for item in (optimizer, *torch_optimizers(optimizer).values())}
     for name, optimizer in used.items():
-        if isinstance(optimizer, optim.Optimizer) and id(optimizer) not in seen:
+        # Some objects, such as metrics of Ignite, return a function for any attribute.
+        if torch_optimizers(optimizer) and hasattr(optimizer, "load_state_dict") and id(optimizer) not in seen:
             seen.add(id(optimizer))
             yield name, optimizer

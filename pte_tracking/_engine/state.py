@@ -23,7 +23,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.compatibility import FORMAT, check_format
 from pte_tracking._snapshots.earlier_state import keep_attributes
-from pte_tracking._snapshots.plain_state import to_plain
+from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
 from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.selection import SelectedSnapshot
@@ -60,7 +60,7 @@ class TrainingState:
         world: World,
     ) -> None:
         self._parts = parts
-        self._parameters = ParameterState(parts)
+        self._parameters = ParameterState(parts, world.rank)
         self._options = options
         self._given = given
         self._extensions = extensions
@@ -116,6 +116,9 @@ class TrainingState:
                 state. Nothing is restored.
         """
         check_format(state)
+        if selected is None:
+            # Optimizers keep the tensors that they load. Those of the caller may belong to another training.
+            state = map_tensors(dict(state), lambda tensor, _: tensor.clone())
         allowed = AllowedDifferences() if allowed is None else allowed
         names = self._extensions.match_state(state.get("extensions", {}), state.get("given", {}))
         self._world.join()
@@ -138,7 +141,7 @@ class TrainingState:
             )
             undo.pop_all()
         self._parts.load_checked(local_state, allowed)
-        self._parameters.load_state_dict(local_state, self._world.rank)
+        self._parameters.load_state_dict(local_state)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
         return checkpoint

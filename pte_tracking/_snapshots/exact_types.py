@@ -35,7 +35,8 @@ def keep_types(
         loaded[id(optimizer)] = state
 
     def correct(optimizer: Optimizer) -> None:
-        saved = loaded.pop(id(optimizer))
+        if (saved := loaded.pop(id(optimizer), None)) is None:
+            return  # An own method loaded the state.
         numbers = [number for group in saved["param_groups"] for number in group["params"]]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, parameter in zip(numbers, parameters, strict=True):

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+
 
 class OptimizerSteps:
     """Steps of an optimizer since the last time that they were taken into account.
@@ -21,17 +23,17 @@ class OptimizerSteps:
     """
 
     def __init__(self, optimizer: Any) -> None:
-        self._optimizer = optimizer if isinstance(optimizer, Optimizer) else None
+        self._optimizers = list(torch_optimizers(optimizer).values())
         self.has_ever_stepped = False
         self._has_stepped = False
         #: Flags of fused steps, which read on the device whether to skip.
         self._skipped: list[Tensor] = []
-        if self._optimizer is not None:
-            self._optimizer.register_step_post_hook(self._note)
+        for item in self._optimizers:
+            item.register_step_post_hook(self._note)
 
     def take(self) -> bool:
         """Return whether the optimizer has stepped since the last call, or is not trained here."""
-        if self._optimizer is None:
+        if not self._optimizers:
             return True
         has_stepped = self._was_stepped()
         self.has_ever_stepped = self.has_ever_stepped or has_stepped
@@ -58,7 +60,5 @@ class OptimizerSteps:
         return self._has_stepped or not all(map(bool, self._skipped))
 
     def _has_gradients(self) -> bool:
-        assert self._optimizer is not None
-        return any(
-            parameter.grad is not None for group in self._optimizer.param_groups for parameter in group["params"]
-        )
+        groups = (group for optimizer in self._optimizers for group in optimizer.param_groups)
+        return any(parameter.grad is not None for group in groups for parameter in group["params"])

@@ -271,3 +271,64 @@ def test_optimizer_known_twice_is_saved_once(tmp_path: Path) -> None:
         out_dir=tmp_path,  # type: ignore[arg-type]
     )
     assert list(manager.state_dict()["optimizers"]) == ["main"]
+
+
+def test_optimizer_that_only_the_loop_knows_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def make() -> Objects:
+        objects = make_hidden()
+        return Objects(objects.model, None, objects.update)
+
+    train(tmp_path, make)
+    (message,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
+    assert "the loop steps Adam" in message
+
+
+@pytest.mark.parametrize("make", [make_lookahead, make_sharpness_aware, make_several, make_known_by_scheduler])
+def test_known_optimizer_is_not_named(
+    make: Callable[[], Objects], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path, make)
+    assert "does not know" not in caplog.text
+
+
+def test_wrapper_known_by_observer_only_is_restored(tmp_path: Path) -> None:
+    class Observing(pte.Extension):
+        def __init__(self, optimizer: Any) -> None:
+            self.optimizer = optimizer
+
+        def __call__(self, manager: pte.Manager) -> None:
+            pass
+
+    def make() -> Objects:
+        objects = make_lookahead()
+        lookahead = objects.optimizer
+
+        def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            objects.model(batch).float().square().mean().backward()
+            lookahead.step()
+
+        return Objects(objects.model, None, update, extensions=[Observing(lookahead)], compared=[lookahead])
+
+    check_exact_resume(tmp_path, make)
+
+
+def test_loaded_state_shares_no_memory_with_its_source(tmp_path: Path) -> None:
+    """Two trainings from one state do not change the moments of each other."""
+    managers = []
+    for name in ("first", "second"):
+        model = make_net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        manager = pte.ExtensionsManager(
+            model, 9, optimizers=optimizer, iters_per_epoch=1, out_dir=tmp_path / name, sinks=[]
+        )
+        if managers:
+            manager.load_state_dict(managers[0].state_dict())
+        managers.append(manager)
+        with manager.run_iteration(step_optimizers=["main"]):
+            model(torch.ones(1, 6)).sum().backward()
+    moments = [
+        [entry["exp_avg"].data_ptr() for entry in manager.optimizers["main"].state.values()] for manager in managers
+    ]
+    assert not set(moments[0]) & set(moments[1])
+    for manager in managers:
+        manager.close()
