@@ -150,6 +150,8 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self._iteration_scope.leave()
             if self._stop.should_stop:
                 self.close()
+            else:
+                self._iteration_scope.save_last()
             return state
 
         return run_and_close
