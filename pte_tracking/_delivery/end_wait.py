@@ -9,15 +9,19 @@ from pathlib import Path
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.supervisor import DeliverySupervisor
-from pte_tracking._store.layout import DELIVERY_LOG
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, PREVIOUS
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 _FIRST_REPORT_SECONDS, _REPORT_SECONDS = 2.0, 5.0  # until the first message while waiting for delivery, and the next
-_POLL_SECONDS = 0.02
-_MAX_START_SECONDS = 0.5  # for a process to begin with the delivery, before the report states whether one delivers
+_POLL_SECONDS, _CHECK_SECONDS = 0.02, 2.0
+#: For a process to begin with the delivery, before the report states whether one delivers.
+_MAX_START_SECONDS, _MAX_INTERRUPTED_START_SECONDS = 1.0, 0.2
 _MAX_REPEATED_WARNINGS = 5
+_IN_BACKGROUND = "Delivery continues in the background. If this machine shuts down first"
+_NOBODY = "No process delivers the rest. To deliver it"
 
 #: Whether the user interrupted the last wait. The waits of other runs end, too, until another run starts.
 _is_interrupted = False
@@ -28,13 +32,15 @@ class EndWait:
 
     Args:
         supervisor: Supervisor of the run.
+        run_id: ID of the run. Another run may be in the directory when the process ends.
     """
 
-    def __init__(self, supervisor: DeliverySupervisor) -> None:
+    def __init__(self, supervisor: DeliverySupervisor, run_id: str) -> None:
         global _is_interrupted
         _is_interrupted = False
         self._supervisor = supervisor
         self._directory = supervisor.directory
+        self._run_id = run_id
         self._log_start = _size(self._directory / DELIVERY_LOG)
 
     def wait(self, timeout: float) -> None:
@@ -46,7 +52,10 @@ class EndWait:
         if not self._supervisor.place.is_current():
             return
         try:
-            self._wait(0.0 if _is_interrupted else timeout)
+            if self._is_archived():
+                self._report_archived()
+            else:
+                self._wait(0.0 if _is_interrupted else timeout)
         except (OSError, RunNotFoundError) as error:
             raise_from_signal_handler(error)
             _logger.error("%s: cannot determine the pending events: %s", self._directory, error)
@@ -54,11 +63,25 @@ class EndWait:
     def is_over(self) -> bool:
         """Whether all events are delivered, or the directory was moved or deleted."""
         try:
-            return not (
-                self._supervisor.place.is_current() and backlog(self._directory, Manifest.load(self._directory))
-            )
+            if not self._supervisor.place.is_current():
+                return True
+            directory = self._archive if self._is_archived() else self._directory
+            return not backlog(directory, Manifest.load(directory))
         except (OSError, RunNotFoundError):
             return True
+
+    @property
+    def _archive(self) -> Path:
+        return self._directory / PREVIOUS / self._run_id
+
+    def _is_archived(self) -> bool:
+        return Manifest.load(self._directory).id != self._run_id
+
+    def _report_archived(self) -> None:
+        """Log the pending events of a run that a later run in its directory has archived."""
+        if pending := backlog(self._archive, Manifest.load(self._archive)):
+            is_delivered = lock.is_held(self._archive / DELIVERY_LOCK)
+            self._report(pending, _IN_BACKGROUND if is_delivered else _NOBODY, self._archive)
 
     def _wait(self, timeout: float) -> None:
         global _is_interrupted
@@ -67,15 +90,14 @@ class EndWait:
         manifest = Manifest.load(self._directory)
         pending = backlog(self._directory, manifest)
         start = time.monotonic()
-        next_report = start + _FIRST_REPORT_SECONDS
-        if pending:
-            self._supervisor.ensure_running_now()
+        next_report, next_check = start + _FIRST_REPORT_SECONDS, start
         try:
             while (now := time.monotonic()) < start + timeout and not have_closed_since(
                 self._directory, pending, request_time
             ):
-                if not self._supervisor.check_time <= time.time() <= self._supervisor.next_check_time:
-                    self._supervisor.ensure_running()
+                if now >= next_check:
+                    next_check = now + _CHECK_SECONDS
+                    self._supervisor.ensure_running_now()
                 if now >= next_report:
                     next_report = now + _REPORT_SECONDS
                     _logger.info(
@@ -89,27 +111,31 @@ class EndWait:
         finally:  # also after Ctrl-C
             self._supervisor.announcer.announce()
             if pending:
-                _logger.warning(
-                    "Not yet delivered: %s. %s, run: pte-tracking sync %s",
-                    "; ".join(map(str, pending)),
-                    self._describe_delivery(pending, manifest),
-                    self._directory,
-                )
+                self._report(pending, self._describe_delivery(pending, manifest), self._directory)
             self._repeat_warnings([sink.reason for sink in pending if sink.reason])
 
     def _describe_delivery(self, pending: list[SinkBacklog], manifest: Manifest) -> str:
         """Describe whether a process delivers the pending events."""
-        interruption = "The wait was interrupted. " if _is_interrupted else ""
         if not all(sink.is_closed for sink in pending):
             if self._begin_delivery(manifest):
-                return f"{interruption}Delivery continues in the background. If this machine shuts down first"
+                return _IN_BACKGROUND
             if self._supervisor.has_process and not self._supervisor.has_failed:
-                return f"{interruption}A delivery process is starting. If it does not deliver the rest"
-        return f"{interruption}No process delivers the rest. To deliver it"
+                return "A delivery process is starting. If it does not deliver the rest"
+        return _NOBODY
+
+    @staticmethod
+    def _report(pending: list[SinkBacklog], delivery: str, directory: Path) -> None:
+        _logger.warning(
+            "Not yet delivered: %s. %s%s, run: pte-tracking sync %s",
+            "; ".join(map(str, pending)),
+            "The wait was interrupted. " if _is_interrupted else "",
+            delivery,
+            directory,
+        )
 
     def _begin_delivery(self, manifest: Manifest) -> bool:
         """Start a process if none delivers the run. Return whether one delivers it, or has just delivered it."""
-        end = time.monotonic() + _MAX_START_SECONDS
+        end = time.monotonic() + (_MAX_INTERRUPTED_START_SECONDS if _is_interrupted else _MAX_START_SECONDS)
         if not self._supervisor.is_delivered:
             self._supervisor.ensure_running_now()
         while not (is_delivered := self._supervisor.is_delivered) and time.monotonic() < end:

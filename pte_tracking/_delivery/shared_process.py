@@ -16,6 +16,7 @@ from pte_tracking._delivery.delivery_environment import DONE_STATUS, DeliveryEnv
 from pte_tracking._store.layout import DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.owned_files import open_owned
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.status import read_status
 
 _logger = logging.getLogger("pte_tracking")
@@ -85,9 +86,11 @@ class SharedProcess:
         elif time.monotonic() >= self._next_start_time:
             self._start()
 
-    def remove(self, directory: Path) -> None:
-        """Forget a run that another process is going to deliver."""
+    def remove(self, directory: Path) -> bool:
+        """Forget a run that is moved, or that another process is going to deliver. Return whether it was known."""
+        is_known = directory in self._runs
         self._runs.pop(directory, None)
+        return is_known
 
     def check(self) -> None:
         """Restart the process with its unfinished runs if it died, after a pause that doubles with each death.
@@ -240,17 +243,31 @@ def check_processes() -> None:
                 _processes.remove(process)
 
 
-def spawn_delivery(directory: Path) -> None:
-    """Deliver a run with the environment of this process.
+def forget_run(directory: Path) -> bool:
+    """Forget a run whose directory is moved.
 
     Args:
         directory: The run directory.
 
-    Raises:
-        OSError: If the delivery process cannot be started.
-        RunNotFoundError: If the directory contains no run.
+    Returns:
+        Whether the run may be unfinished.
     """
-    hand_over(directory, DeliveryEnvironment.current(directory))
+    with _lock:
+        known = [process.remove(directory) for process in _processes]
+    return any(known)
+
+
+def spawn_delivery(directory: Path) -> None:
+    """Deliver a run with the environment of this process. A failure is logged.
+
+    Args:
+        directory: The run directory.
+    """
+    try:
+        hand_over(directory, DeliveryEnvironment.current(directory))
+    except (OSError, RunNotFoundError) as error:
+        raise_from_signal_handler(error)
+        _logger.error("%s: cannot start the delivery process: %s", directory, error)
 
 
 def leave_processes() -> None:

@@ -86,7 +86,6 @@ class DeliverySupervisor:
 
     def ensure_running_now(self) -> None:
         """Start a delivery process if none delivers the run, without a pause after the death of an earlier one."""
-        self._attempts = 0
         if self._process:
             self._process.end_pause()
         self.ensure_running()
@@ -114,8 +113,9 @@ class DeliverySupervisor:
         if self._process and self._process.is_running and self._attempts == _MAX_ATTEMPTS:
             self._process.replace()  # such as a process that was stopped, or that waits for a dead file system
         self._process = hand_over(self.directory, self._environment)
-        self.next_check_time = self.check_time + min(_CHECK_SECONDS * 2.0**self._attempts, _MAX_CHECK_SECONDS)
-        self._attempts += 1
+        if self._process.is_running:
+            self.next_check_time = self.check_time + min(_CHECK_SECONDS * 2.0**self._attempts, _MAX_CHECK_SECONDS)
+            self._attempts += 1
 
     def _request_handover(self) -> None:
         self.next_check_time = time.time() + _HANDOVER_CHECK_SECONDS

@@ -83,7 +83,7 @@ class RunWriter(SerialCalls):
         ]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory, self._place) if needs_delivery else None
-        self.end_wait = EndWait(self._supervisor) if self._supervisor else None
+        self.end_wait = EndWait(self._supervisor, manifest.id) if self._supervisor else None
         self._load_checkpoints()
 
     def _load_checkpoints(self) -> None:

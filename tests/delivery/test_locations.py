@@ -93,6 +93,10 @@ def test_location_of_run_that_is_opened_again_is_logged_once(tmp_path: Path, cap
     ]
 
 
+def end_wait_of(directory: Path) -> EndWait:
+    return EndWait(DeliverySupervisor(directory, Place(directory)), Manifest.load(directory).id)
+
+
 def test_end_reports_that_it_waits_for_delivery(
     tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +106,7 @@ def test_end_reports_that_it_waits_for_delivery(
     recording = Recording(tmp_path / "run", probe.sink())
     for step in range(1200):
         recording.row(step, {"a": 1.0})
-    EndWait(DeliverySupervisor(recording.directory, Place(recording.directory))).wait(0.5)
+    end_wait_of(recording.directory).wait(0.5)
     recording.journal.close()
     waiting = [message for message in caplog.messages if message.startswith("Waiting up to ")]
     assert 2 <= len(waiting) <= 12
@@ -121,6 +125,6 @@ def test_end_does_not_wait_for_sink_that_closed(
         recording.deliver()
 
     monkeypatch.setattr(DeliverySupervisor, "ensure_running", close)
-    EndWait(DeliverySupervisor(recording.directory, Place(recording.directory))).wait(600)
+    end_wait_of(recording.directory).wait(600)
     recording.journal.close()
     assert "Not yet delivered: 1 pending event for probe (the run was deleted)" in caplog.text

@@ -642,7 +642,7 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    delivery = EndWait(DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run")))
+    delivery = EndWait(DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run")), "an ID")
     shutil.rmtree(tmp_path / "run")
     delivery.wait(0.1)
 
