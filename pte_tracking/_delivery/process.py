@@ -45,8 +45,8 @@ class DeliveryService:
         self._max_failing_seconds = max_failing_seconds
         self._unread = b""
         self._threads: dict[Path, threading.Thread] = {}
-        #: Runs that were requested while their delivery was about to end.
-        self._again: set[Path] = set()
+        #: Runs whose delivery is to start, possibly after an earlier one that is about to end.
+        self._requested: dict[Path, None] = {}
 
     def run(self, directories: list[Path]) -> None:
         """Deliver runs until all are delivered, and no further run is requested for a while.
@@ -54,33 +54,26 @@ class DeliveryService:
         Args:
             directories: Run directories.
         """
-        for directory in directories:
-            self._start(directory)
+        self._requested.update(dict.fromkeys(directories))
+        self._start_requested()
         last_active = time.monotonic()
         while True:
-            for directory in self._read_requests():
-                self._start(directory)
-            self._restart_requested()
-            if self._threads:
+            self._requested.update(dict.fromkeys(self._read_requests()))
+            self._start_requested()
+            if self._threads or self._requested:
                 last_active = time.monotonic()
             elif self._requests is None or time.monotonic() - last_active > _IDLE_SECONDS:
                 return
 
-    def _start(self, directory: Path) -> None:
-        if directory in self._threads:
-            self._again.add(directory)
-            return
-        # A daemon thread, because a thread that waits for a response must not keep the process alive.
-        thread = threading.Thread(target=self._deliver, args=(directory,), name=str(directory), daemon=True)
-        self._threads[directory] = thread
-        thread.start()
-
-    def _restart_requested(self) -> None:
-        for directory in [directory for directory, thread in self._threads.items() if not thread.is_alive()]:
-            del self._threads[directory]
-            if directory in self._again:
-                self._again.remove(directory)
-                self._start(directory)
+    def _start_requested(self) -> None:
+        self._threads = {directory: thread for directory, thread in self._threads.items() if thread.is_alive()}
+        for directory in [directory for directory in self._requested if directory not in self._threads]:
+            # A daemon thread, because a thread that waits for a response must not keep the process alive.
+            thread = threading.Thread(target=self._deliver, args=(directory,), name=str(directory), daemon=True)
+            with contextlib.suppress(RuntimeError):  # too many threads; the next attempt follows
+                thread.start()
+                self._threads[directory] = thread
+                del self._requested[directory]
 
     def _read_requests(self) -> list[Path]:
         """Return the requested directories after a short wait. The end of the requests closes the descriptor."""

@@ -52,11 +52,6 @@ class SharedProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def pid(self) -> int | None:
-        """ID of the process, or None if it is not running."""
-        return self._process.pid if self._process else None
-
-    @property
     def has_failed(self) -> bool:
         """Whether the process has died, and possibly been restarted."""
         return self._failures > 0
@@ -169,7 +164,7 @@ class SharedProcess:
 
     def _send(self) -> None:
         if self._unsent and self._process and self._process.stdin:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):  # the next check tries again or restarts
+            with contextlib.suppress(OSError):  # full, or closed; the next check tries again or restarts
                 self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
 
 
@@ -183,7 +178,8 @@ def _open_log(directories: list[Path]) -> IO[bytes]:
 
 def _close_requests(process: subprocess.Popen[bytes]) -> None:
     if process.stdin:
-        process.stdin.close()
+        with contextlib.suppress(OSError):  # closed by the program, together with all descriptors
+            process.stdin.close()
 
 
 def _describe_end(process: subprocess.Popen[bytes]) -> str:

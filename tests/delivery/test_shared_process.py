@@ -241,3 +241,30 @@ def test_many_requests_at_once_are_all_delivered(tmp_path: Path, probes: Callabl
     runs = [train(folder / f"{number} " / ("c" * 200), probes(f"p{number}").sink()) for number in range(25)]
     wait_until(lambda: all(map(is_delivered, runs)), 60)
     assert len(processes()) <= 1
+
+
+def test_resumed_run_replaces_an_earlier_process_whose_credentials_are_refused(tmp_path: Path, probe: Probe) -> None:
+    probe.control(refuse="expired token")
+    script = """
+import sys, pte_tracking as pte
+from pte_probe import ProbeSink
+with pte.Run(sys.argv[1], sinks=[ProbeSink(folder=sys.argv[2])], close_timeout=0.5) as run:
+    run.log_metrics({"loss": 1.0}, 1)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "run", probe.folder], check=True, timeout=60)
+    earlier = lock.holder(tmp_path / "run" / DELIVERY_LOCK)
+    assert earlier is not None
+    with pte.Run(tmp_path / "run", sinks=[probe.sink()], resume=True, close_timeout=30) as run:
+        step = 1
+
+        def is_replaced() -> bool:
+            nonlocal step
+            step += 1
+            run.log_metrics({"loss": 1.0}, step)
+            request_retry(run.directory)
+            return holder(run) not in (None, earlier.pid)
+
+        wait_until(is_replaced)
+        probe.control()
+    assert is_delivered(run)
+    assert [point for _, point, _ in probe.points()] == list(range(1, step + 1))

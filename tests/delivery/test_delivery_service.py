@@ -1,4 +1,4 @@
-"""End of the delivery to a server that never returns, and of a process without runs."""
+"""Delivery of several runs in one process, also if a server never returns or no thread is free."""
 
 from __future__ import annotations
 
@@ -149,3 +149,39 @@ def _unread(descriptor: int) -> bool:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def test_run_waits_while_no_thread_can_be_started(run: pte.Run, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.close()
+    probe.control()
+    start, failures = threading.Thread.start, [RuntimeError("can't start new thread")] * 3
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if failures:
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    deliver(run.directory, 60.0)
+    assert not failures
+    assert backlog(run.directory, Manifest.load(run.directory)) == []
+
+
+def test_run_that_is_requested_again_at_its_end_is_delivered_again(run: pte.Run, probe: Probe) -> None:
+    """A resume may hand over a run while the thread of its earlier session ends."""
+    probe.control()
+    reading, writing = os.pipe()
+    thread = threading.Thread(target=DeliveryService(reading).run, args=([run.directory],))
+    thread.start()
+    request = os.fsencode(run.directory) + b"\0"
+    for step in range(2, 12):
+        run.close()
+        os.write(writing, request)
+        run.log_metrics({"loss": 1.0}, step)  # opens the run again
+        os.write(writing, request)
+        wait_until(lambda: probe.points()[-1:] == [("loss", step, 1.0)])  # noqa: B023
+    run.close()
+    os.close(writing)
+    thread.join(20.0)
+    os.close(reading)
+    assert backlog(run.directory, Manifest.load(run.directory)) == []
