@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.backlog import backlog, has_auth_error
+from pte_tracking._delivery.control import request_handover
 from pte_tracking._delivery.delivery_environment import DONE_STATUS, DeliveryEnvironment
 from pte_tracking._store.layout import DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
@@ -86,6 +87,23 @@ class SharedProcess:
         is_known = directory in self._runs
         self._runs.pop(directory, None)
         return is_known
+
+    def take_refused_runs(self, environment: DeliveryEnvironment) -> list[Path]:
+        """Release the runs whose backends refuse the credentials of this process.
+
+        Args:
+            environment: Environment with later credentials for the same servers. Others release nothing.
+
+        Returns:
+            Directories of the runs, which the process releases within seconds.
+        """
+        if environment.servers != self.environment.servers:
+            return []
+        refused = [run for run in self._runs if _is_refused(run)]
+        for run in refused:
+            self.remove(run)
+            request_handover(run)
+        return refused
 
     def check(self) -> None:
         """Restart the process with its unfinished runs if it died, after a pause that doubles with each death.
@@ -199,6 +217,13 @@ def _is_unfinished(directory: Path) -> bool:
         return False
 
 
+def _is_refused(directory: Path) -> bool:
+    try:
+        return has_auth_error(directory, start_time=0.0)
+    except (OSError, RunNotFoundError):  # moved or deleted
+        return False
+
+
 _processes: list[SharedProcess] = []
 #: Processes that did not react. Polling the ended ones removes zombies.
 _replaced: list[subprocess.Popen[bytes]] = []
@@ -224,7 +249,10 @@ def hand_over(directory: Path, environment: DeliveryEnvironment) -> SharedProces
         process = next((process for process in _processes if process.environment == environment), None)
         if process is None:
             process = SharedProcess(environment)
+            refused = [run for earlier in _processes for run in earlier.take_refused_runs(environment)]
             _processes.append(process)
+            for run in refused:
+                process.add(run)
         process.add(directory)
         return process
 

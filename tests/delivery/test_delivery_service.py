@@ -102,6 +102,7 @@ def test_delivery_that_ended_does_not_stop_other_runs(
     other = pte.Run(tmp_path / "other", sinks=[probes("other").sink()])
     other.log_metrics({"loss": 1.0}, 1)
     reading, writing = os.pipe()
+    os.write(writing, os.fsencode(run.directory) + b"\0")  # a repeated request
     thread = threading.Thread(target=DeliveryService(reading, 0.3).run, args=([run.directory],))
     thread.start()
     wait_until(lambda: "Delivery ended" in _read(run.directory / DELIVERY_LOG))
@@ -112,6 +113,7 @@ def test_delivery_that_ended_does_not_stop_other_runs(
     thread.join(20.0)
     os.close(reading)
     assert backlog(other.directory, Manifest.load(other.directory)) == []
+    assert _read(run.directory / DELIVERY_LOG).count("Delivery ended") == 1
 
 
 def test_run_that_cannot_be_read_does_not_stop_other_runs(tmp_path: Path, run: pte.Run, probe: Probe) -> None:

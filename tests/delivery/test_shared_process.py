@@ -170,6 +170,25 @@ def test_run_with_other_credentials_gets_its_own_process_and_the_earlier_one_end
     assert first.notes("open")[-1]["pid"] == process.pid
 
 
+def test_ended_run_whose_credentials_were_refused_is_delivered_with_new_ones(
+    tmp_path: Path, probes: Callable[[str], Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing, away = probes("refusing"), probes("away")
+    refusing.control(refuse="expired token")
+    away.control(fail="away")
+    monkeypatch.setenv("SERVICE_TOKEN", "expired")
+    ended, other = train(tmp_path / "ended", refusing.sink()), train(tmp_path / "other", away.sink())
+    (process,) = processes()
+    wait_until(lambda: "PermissionError" in (ended.directory / DELIVERY_LOG).read_text())
+    monkeypatch.setenv("SERVICE_TOKEN", "renewed")
+    train(tmp_path / "later", probes("later").sink())
+    wait_until(lambda: holder(ended) not in (None, process.pid))
+    refusing.control()
+    request_retry(ended.directory)
+    wait_until(lambda: is_delivered(ended))
+    assert holder(other) == process.pid
+
+
 def test_open_run_keeps_its_credentials_when_the_environment_names_another_server(
     tmp_path: Path, probes: Callable[[str], Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
