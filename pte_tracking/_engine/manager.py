@@ -164,6 +164,9 @@ class ExtensionsManager(RestorableTraining):
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
+        if self.world.rank == 0:
+            run = self.run
+            self.loaders.record_first_batch = lambda name, digest: run.log_first_batch(progress.iteration, name, digest)
         self._state = self._make_state(objects, options)
 
     @property

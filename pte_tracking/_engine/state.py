@@ -18,7 +18,7 @@ from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.compatibility import FORMAT, check_compatible, check_format
 from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
-from pte_tracking._snapshots.reopen import open_on_rank_zero, reopen_run
+from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.selection import SelectedSnapshot
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
@@ -128,7 +128,8 @@ class TrainingState:
         is_resized = manager_state["world_size"] != self._world.size
         self._progress.load_state_dict(manager_state)
         self._stop.load_state_dict(manager_state, self._progress)
-        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized)
+        first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
+        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized, first_batches)
         return checkpoint
 
     def _manager_state(self) -> dict[str, Any]:
