@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from pte_tracking._data.position import LoaderOptions
+from pte_tracking._data.position import LoaderOptions, counted
 from pte_tracking._distributed import environment
 
 _logger = logging.getLogger("pte_tracking")
@@ -26,8 +26,8 @@ class LoaderMessages:
         """Report that batches were read again to continue after them."""
         if environment.rank() == 0:
             _logger.info(
-                "loader %r: read the first %d batches of the pass again, which took %.1f s, to continue after them.",
-                *(self._name, count, seconds),
+                "loader %r: read the first %s of the pass again, which took %.1f s, to continue after that.",
+                *(self._name, counted(count, "batch"), seconds),
             )
 
     def changed_workers(self, saved: LoaderOptions, current: LoaderOptions) -> None:
@@ -70,7 +70,7 @@ class LoaderMessages:
     def short_pass(self, count: int, skipped: int) -> None:
         """Warn that the interrupted pass ends before the saved position."""
         self._warn(
-            f"the snapshot was saved after {count} batches of a pass, but this pass has only {skipped}. Training "
+            f"the snapshot was saved after {counted(count, 'batch')} of a pass, but this pass has only {skipped}. Training "
             "continues with the next pass. To continue exactly, resume with the same data."
         )
 
@@ -85,7 +85,7 @@ class LoaderMessages:
     def different_length(self, taken: int, expected: int) -> None:
         """Warn that passes have different lengths."""
         self._warn(
-            f"a pass had {taken} batches, and the length of the loader was {expected}. An epoch is a number of "
+            f"a pass had {counted(taken, 'batch')}, and the length of the loader was {expected}. An epoch is a number of "
             "iterations, so that epochs and passes no longer end together. Count in iterations, or return the same "
             "number of batches in each pass."
         )
