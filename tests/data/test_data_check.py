@@ -178,24 +178,24 @@ def test_resume_with_prefetching_loader_names_numbers_drawn_ahead(
     assert "Likely cause: random numbers that are drawn ahead of the training" in message
 
 
-def test_resume_with_counter_in_dataset_names_dataset(
+def test_resume_with_counter_in_collator_names_collator(
     front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class CountingDataset(TimeSeededNoise):
+    class CountingCollator:
         def __init__(self) -> None:
             self.drawn_epochs = 0
 
-        def __getitem__(self, index: int) -> Tensor:
-            self.drawn_epochs += index == 0
-            return torch.tensor([index, self.drawn_epochs])
+        def collate(self, indices: list[int]) -> Tensor:
+            self.drawn_epochs += indices[0] == 0
+            return torch.tensor([*indices, self.drawn_epochs])
 
     def make_loader() -> Iterable[Any]:
-        return DataLoader(CountingDataset(), BATCH_SIZE)
+        return DataLoader(list(range(12)), BATCH_SIZE, collate_fn=CountingCollator().collate)  # type: ignore[arg-type]
 
     train(front_end, tmp_path, make_loader, 6)
     train(front_end, tmp_path, make_loader, resume=True)
     (message,) = warnings_of(caplog)
-    assert "CountingDataset counts its passes in 'drawn_epochs'" in message
+    assert "CountingCollator counts its passes in 'drawn_epochs'" in message
 
 
 @pytest.mark.parametrize("modify", [lambda batch: batch.add_(1), lambda batch: batch.zero_()], ids=["added", "cleared"])
