@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Check the library on one GPU, unattended, on a machine without a network that has torch installed.
 #
-#   benchmarks/gpu_check.sh prepare [PYTHON_VERSION]   download the wheels, where there is a network (default: this Python)
+#   benchmarks/gpu_check.sh prepare [PYTHON_VERSION]   build and download the wheels, where there is a network
 #   benchmarks/gpu_check.sh run [--device cpu] [ITEM ...]   install them and run the checks, in 6 minutes at most
 #
-# Wheels are kept in benchmarks/gpu_check/wheels, without torch. The machine may differ from the one that prepared them,
-# but needs the same system, architecture, and Python version. Each check prints "pass" or "FAIL". The exit status is 0
-# if all checks pass, 1 if one fails, and 2 after wrong usage.
+# Wheels are kept in benchmarks/gpu_check/wheels, without torch. Run "prepare" again after each change of the package.
+# The machine needs the system, architecture, and Python version of the one that prepared the wheels.
+#
+# Each check prints "pass" or "FAIL". The exit status is 0 if all checks pass, 1 if one fails, 2 after wrong usage.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -35,8 +36,10 @@ run() {
     # torch may be installed in an environment of its own, which the new one does not see.
     "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" |
         tee "$("$folder/venv/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/torch.pth" >/dev/null
-    timeout 120 "$folder/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" \
-        "pte-tracking[tensorboard]"
+    # In any case the package of the wheel, because that environment may contain another version.
+    install=("$folder/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels")
+    timeout 60 "${install[@]}" --no-deps --ignore-installed "$wheels"/pte_tracking-*.whl
+    timeout 120 "${install[@]}" "pte-tracking[tensorboard]"
     echo "pass  installation without a network ($SECONDS s)"
     cd "$folder" # so that the installed package is checked, and not the source tree
     "$folder/venv/bin/python" "$root/benchmarks/gpu_check" --seconds $((350 - SECONDS)) "$@"
@@ -46,7 +49,7 @@ case ${1:-} in
 prepare) prepare "${@:2}" ;;
 run) run "${@:2}" ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
