@@ -6,25 +6,30 @@ batch size, are therefore never restored.
 
 from __future__ import annotations
 
+import functools
 import sys
+import types
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from pte_tracking._data.object_search import attributes_of
+from pte_tracking._snapshots.generator_state import is_generator
 
 #: Longer sequences are not saved.
 MAX_ITEMS = 2**17
 _MAX_PLAIN_ITEMS = 64
 _SCALARS = frozenset((int, float, bool, type(None)))
 _UNSUPPORTED: Any = object()
+_WITHOUT_COUNTERS = (dict, list, tuple, deque, types.FunctionType, types.MethodType, functools.partial)
 
 
 def counters_of(path: str, value: Any) -> dict[str, Any]:
-    """Return the numbers in the attributes of an object: none, unless it is a sampler, a loader, or iterable data.
+    """Return the numbers in the attributes of an object: all of a sampler, and the integers of any other object.
 
     Args:
         path: Path of the object from the loader.
@@ -33,17 +38,23 @@ def counters_of(path: str, value: Any) -> dict[str, Any]:
     Returns:
         Copies of the values by attribute name: plain values, and sequences of numbers as a dictionary of their kind.
     """
+    # A function may refer to any object of the program.
+    if isinstance(value, _WITHOUT_COUNTERS) or "__closure__" in path or "__self__" in path or is_generator(value):
+        return {}
+    attributes = attributes_of(value)
+    for kind in type(value).__mro__[:-1]:  # A counter may be an attribute of the class before it is first changed.
+        for name, item in vars(kind).items():
+            if type(item) is int and not name.startswith("__"):
+                attributes.setdefault(name, item)
     if is_sampler(path, value):
-        supported = {name: _copy(item) for name, item in attributes_of(value).items()}
+        supported = {name: _copy(item) for name, item in attributes.items()}
         return {name: item for name, item in supported.items() if item is not _UNSUPPORTED}
-    if not hasattr(type(value), "__iter__") or isinstance(value, list | tuple | dict):
-        return {}
-    attributes = attributes_of(value).items()
-    if isinstance(value, DataLoader):  # Its private attributes are those of torch.
-        return {name: item for name, item in attributes if type(item) is int and not name.startswith("_")}
-    if isinstance(value, Dataset) and not isinstance(value, IterableDataset):
-        return {}
-    return {name: item for name, item in attributes if type(item) is int}
+    is_loader = isinstance(value, DataLoader)  # Its private attributes are those of torch.
+    return {
+        name: item
+        for name, item in attributes.items()
+        if type(item) is int and not (is_loader and name.startswith("_"))
+    }
 
 
 def is_sampler(path: str, value: object) -> bool:
@@ -57,7 +68,7 @@ def changed_names(initial: Mapping[str, Any], *later: Mapping[str, Any]) -> set[
         name
         for values in later
         for name, item in values.items()
-        if name not in initial or not _is_equal(initial[name], item)
+        if name not in initial or not is_equal(initial[name], item)
     }
 
 
@@ -69,8 +80,8 @@ def set_counters(value: Any, counters: Mapping[str, Any]) -> None:
     """
     attributes = attributes_of(value)
     for name, saved in counters.items():
-        current = _copy(attributes.get(name))
-        if current is _UNSUPPORTED or name.startswith("__") or _is_equal(current, saved):
+        current = _copy(attributes.get(name, getattr(type(value), name, None)))
+        if current is _UNSUPPORTED or name.startswith("__") or is_equal(current, saved):
             continue
         if type(saved) in _SCALARS and not isinstance(current, dict):
             _set_attribute(value, name, saved)
@@ -104,9 +115,12 @@ def _copy(value: Any) -> Any:
     return _UNSUPPORTED
 
 
-def _is_equal(first: Any, second: Any) -> bool:
+def is_equal(first: Any, second: Any) -> bool:
+    """Whether two plain values are equal, also in their types."""
     if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_is_equal(first[key], second[key]) for key in first)
+        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(is_equal(*pair) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return first.dtype == second.dtype and torch.equal(first, second)
     return type(first) is type(second) and bool(first == second)

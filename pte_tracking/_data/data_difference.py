@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from pte_tracking._data.batch_digest import BatchDigest, differing_parts
 from pte_tracking._data.counters import counters_of
-from pte_tracking._data.loader_state import StatefulLoader
 from pte_tracking._data.object_search import attributes_of, walk
 from pte_tracking._data.position import keeps_workers, options_of
+from pte_tracking._data.stateful_loader import is_stateful
 from pte_tracking._store.printable import escape_controls
 
 _SHAPE = re.compile(r"(.*)\[(\d+)(.*)\]|(.* of )(\d+)()", re.DOTALL)
@@ -103,7 +103,7 @@ def _find_object_cause(loader: object) -> str:
         return (
             "random numbers of persistent workers, which depend on all earlier passes. Pass persistent_workers=False."
         )
-    if isinstance(loader, StatefulLoader) and options_of(loader).workers:
+    if is_stateful(loader) and options_of(loader).workers:
         return "random numbers of the workers, which the loader restarts. Pass num_workers=0."
     return (
         "a generator that is not part of the snapshot, for example one that is seeded by the time, a count of the "

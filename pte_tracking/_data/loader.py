@@ -25,11 +25,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch.utils.data import DataLoader
 
 from pte_tracking._data.data_check import DataCheck
 from pte_tracking._data.loader_parts import LoaderParts
-from pte_tracking._data.loader_state import DataState, LoaderState, StatefulLoader
+from pte_tracking._data.loader_state import DataState, LoaderState
 from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
+from pte_tracking._data.stateful_loader import (
+    StatefulLoader,
+    is_inexact,
+    is_node_loader,
+    is_stateful,
+    load_position,
+    restores_exactly,
+)
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
@@ -66,7 +75,8 @@ class ResumableLoader(Generic[_Batch]):
         self._taken = 0
         self._start: DataState | None = None
         self._workers_live = False
-        self._is_stateful = isinstance(loader, StatefulLoader)
+        self._keeps_workers = keeps_workers(loader)
+        self._is_stateful = is_stateful(loader)
         self._is_probed = False
         self._expected_length: int | None = None
         self._saved: LoaderState | None = None
@@ -157,7 +167,7 @@ class ResumableLoader(Generic[_Batch]):
             self._parts.set_epoch(state["passes"] - 1)  # The length may depend on it.
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
         is_same = not is_resized and saved.batch_size == current.batch_size
-        self._restores_own_state = state["loader"] is not None and self._is_stateful and is_same
+        self._restores_own_state = is_same and restores_exactly(self.loader, state)
         if self._restores_own_state and state["taken"] and saved.workers != current.workers:
             raise ValueError(
                 f"loader {self._name!r}: this {type(self.loader).__name__} has num_workers={current.workers}, but the "
@@ -165,22 +175,25 @@ class ResumableLoader(Generic[_Batch]):
                 f"restored only with the same number of workers. Resume with num_workers={saved.workers}, or from a "
                 "snapshot of the end of an epoch."
             )
-        if state["loader"] is not None and not self._is_stateful:
-            self._warn(
-                "the snapshot contains the position of a loader with state_dict(), which this "
-                f"{type(self.loader).__name__} cannot restore. It reads the batches again, and their order may differ. "
-                "To resume exactly, pass the same kind of loader."
-            )
-        else:
-            self._restore_parts(state)
+        self._restore_parts(state)
         self._saved = state
         self._resumed_taken = resumed_position(self._name, state["taken"], saved, current, is_resized)
 
     def _restore_parts(self, state: LoaderState) -> None:
         start = state["start"]
-        problems = self._parts.restore(state["parts"] if start is None else start["parts"])
-        self._parts.restore(state["parts"])
-        if problems:
+        problems = [] if self._restores_own_state else self._parts.restore(start["parts"] if start else state["parts"])
+        if is_inexact(self.loader):
+            self._warn(
+                "accelerate reads its StatefulDataLoader before training starts, so that the order of the data is not "
+                "restored. To resume exactly, prepare it with use_stateful_dataloader=False."
+            )
+        elif state["loader"] is not None and not self._is_stateful:
+            self._warn(
+                "the snapshot contains the position of a loader with state_dict(), which this "
+                f"{type(self.loader).__name__} cannot restore. It reads the batches again, and their order may differ. "
+                "To resume exactly, pass the same kind of loader."
+            )
+        elif problems:
             self._warn(
                 "the snapshot contains the state of objects that this loader does not refer to before its first pass: "
                 f"{'; '.join(problems)}. The order of the data may differ. Construct the loader as before, with all "
@@ -206,7 +219,7 @@ class ResumableLoader(Generic[_Batch]):
         self._parts.set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        self._start = self._data_state()
+        self._start = DataState(everywhere=rng.get_state(), parts=self._parts.start_state())
         return self._open()
 
     def _open(self) -> Iterator[_Batch]:
@@ -236,43 +249,46 @@ class ResumableLoader(Generic[_Batch]):
         return True
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        current = self._data_state()
+        current = rng.get_state()
         self._passes, self._taken = saved["passes"], self._resumed_taken
         self._workers_live = saved["workers_live"]
-        start = saved["start"]
+        self._start = start = saved["start"]
         if self._restores_own_state:
-            self._load_own_state(saved, start)
-        elif saved["workers_live"] and keeps_workers(self.loader):
+            return self._resume_own_state(saved, current)
+        if saved["workers_live"] and self._keeps_workers:
             self._start_workers()
-        if start is None or not saved["taken"]:
-            self._restore(current)
+        if start is None:
+            self._restore(DataState(everywhere=current, parts=saved["parts"]))
             return self._start_pass()
-        self._start = start
         self._restore(start)
         self._parts.set_epoch(self._passes - 1)
-        if self._restores_own_state:
-            batches = iter(self.loader)
-        else:
-            batches = self._open()
-            self._skip(batches, self._taken)
-        rng.set_state(current["everywhere"])
+        batches = self._open()
+        self._skip(batches, self._taken)
+        rng.set_state(current)
         self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches
 
-    def _load_own_state(self, saved: LoaderState, start: DataState | None) -> None:
-        """Load the state of a stateful loader, which its next iteration continues from."""
-        loader = cast(StatefulLoader, self.loader)
+    def _resume_own_state(self, saved: LoaderState, current: rng.RandomState) -> Iterator[_Batch]:
+        """Continue a pass of a stateful loader, or start the next one if the pass has ended."""
+        start = saved["start"]
         self._is_probed = True
+        reads_again = isinstance(self.loader, DataLoader) or is_node_loader(self.loader)
+        if start is not None and reads_again:  # It reads the indices of its sampler again.
+            rng.set_state(start["everywhere"])
+            self._parts.restore_generators(start["parts"])
         try:
-            loader.load_state_dict(cast(dict[str, Any], saved["loader"]))
-            if not saved["taken"]:
-                # Consume the end of the pass, so that the next pass draws the same numbers.
-                iter(self.loader)
+            # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+            batches = load_position(cast(StatefulLoader, self.loader), cast(dict[str, Any], saved["loader"]))
         except Exception as error:
             raise ValueError(
-                f"loader {self._name!r}: {type(loader).__name__}.load_state_dict() failed with "
+                f"loader {self._name!r}: {type(self.loader).__name__}.load_state_dict() failed with "
                 f"{type(error).__name__}: {error}. Resume with the same loader, data, and number of workers."
             ) from error
+        rng.set_state(current)
+        # Nodes read indices in the next batch or in a thread. This advances the generators to their saved states.
+        if start is None or not is_node_loader(self.loader):
+            self._parts.restore_generators(saved["parts"])
+        return self._start_pass() if start is None else batches
 
     def _skip(self, batches: Iterator[Any], count: int) -> None:
         """Read and discard the batches that were taken before the snapshot."""
@@ -311,7 +327,7 @@ class ResumableLoader(Generic[_Batch]):
             )
             self._expected_length = 0  # reported once
         self._taken, self._start = 0, None
-        self._workers_live = keeps_workers(self.loader)
+        self._workers_live = self._keeps_workers
 
     def _data_state(self) -> DataState:
         return DataState(everywhere=rng.get_state(), parts=self._parts.state())

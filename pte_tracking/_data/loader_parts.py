@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
@@ -31,7 +32,8 @@ class PartsState(TypedDict):
 class LoaderParts:
     """Objects that a loader refers to and whose state belongs to the position in the data.
 
-    The objects are searched each time, because they may be created or replaced during a pass.
+    The objects are searched at the start of each pass and for each snapshot, because they may be created or replaced
+    during a pass.
 
     Args:
         loader: The loader.
@@ -40,13 +42,19 @@ class LoaderParts:
 
     def __init__(self, loader: object, constructed: Mapping[int, dict[str, Any]]) -> None:
         self._loader = loader
-        self._initial = {path: counters for path, part in walk(loader) if (counters := counters_of(path, part))}
-        self._constructed = {path: constructed[id(part)] for path, part in walk(loader) if id(part) in constructed}
+        self._found = list(walk(loader))
+        self._initial = {path: counters for path, part in self._found if (counters := counters_of(path, part))}
+        self._constructed = {path: constructed[id(part)] for path, part in self._found if id(part) in constructed}
 
     def state(self) -> PartsState:
         """Return copies of the current states."""
+        self._found = list(walk(self._loader))
+        return self.start_state()
+
+    def start_state(self) -> PartsState:
+        """Return copies of the current states, just after :meth:`set_epoch`."""
         state = PartsState(generators={}, counters={})
-        for path, part in walk(self._loader):
+        for path, part in self._found:
             if is_generator(part):
                 state["generators"][path] = get_generator_state(part)
             elif counters := counters_of(path, part):
@@ -91,6 +99,12 @@ class LoaderParts:
                 set_counters(part, {**self._constructed.get(path, {}), **state["counters"].get(path, {})})
         return problems + [f"{path or 'the loader'}: not found" for path in missing]
 
+    def restore_generators(self, state: PartsState) -> None:
+        """Restore the states of the generators that exist now."""
+        for path, part in walk(self._loader):
+            if path in state["generators"] and is_generator(part):
+                set_generator_state(part, state["generators"][path])
+
     def restore_unmoved(self, state: PartsState, start: PartsState) -> None:
         """Restore the state after the batches of an interrupted pass were read again.
 
@@ -107,10 +121,9 @@ class LoaderParts:
             before = start["counters"].get(path, {})
             moved = changed_names(before, current.get(path, {}))
             counters[path] = {name: item for name, item in values.items() if name in before and name not in moved}
+        self.restore_generators(state)
         for path, part in walk(self._loader):
-            if path in state["generators"] and is_generator(part):
-                set_generator_state(part, state["generators"][path])
-            elif path in counters:
+            if path in counters:
                 set_counters(part, counters[path])
 
     def set_epoch(self, epoch: int) -> None:
@@ -119,12 +132,14 @@ class LoaderParts:
         Args:
             epoch: The number of the pass, from 0.
         """
-        for _, part in walk(self._loader):
+        self._found = list(walk(self._loader))
+        for _, part in self._found:
             set_epoch = getattr(type(part), "set_epoch", None)
             if callable(set_epoch) and _takes_one_argument(set_epoch):
                 part.set_epoch(epoch)
 
 
+@functools.cache
 def _takes_one_argument(method: Callable[..., Any]) -> bool:
     try:
         inspect.signature(method).bind(None, 0)

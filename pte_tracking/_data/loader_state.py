@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.loader_parts import PartsState
@@ -43,12 +43,3 @@ class LoaderState(TypedDict):
     loader: dict[str, Any] | None
     options: dict[str, int | None]
     last: BatchDigest | None
-
-
-@runtime_checkable
-class StatefulLoader(Protocol):
-    """Loader that saves and restores its own position."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...

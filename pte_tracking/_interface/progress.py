@@ -39,10 +39,13 @@ class Progress:
 
     Attributes:
         iteration: Number of completed iterations.
+        are_passes_aligned: Whether epochs begin with passes over the data. False if a loop over a loader started again
+            within an epoch.
     """
 
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
+        self.are_passes_aligned = True
         self._iters_per_epoch: int | None = None
         self._is_length_set = False
         # Difference between the number of iterations at the current epoch length and the actual number.
@@ -103,7 +106,8 @@ class Progress:
                 f"iteration: expected at least {self.iteration}, the number of completed iterations, got {iteration}. "
                 "After a resume, iterate over manager.batches(loader), or start the loop at manager.iteration."
             )
-        if epoch is not None and self.has_epoch_length and epoch != self.epoch_at(iteration):
+        is_checked = epoch is not None and self.has_epoch_length and self.are_passes_aligned
+        if is_checked and epoch != self.epoch_at(iteration):
             raise ValueError(
                 f"iteration: {iteration} is in epoch {self.epoch_at(iteration)}, not {epoch}. The epoch length is "
                 f"{self.iters_per_epoch}. Count iterations over all epochs: epoch * epoch_size + i."
