@@ -16,12 +16,15 @@ python=${PYTHON:-python3}
 export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 prepare() {
-    rm -rf "$wheels"
-    mkdir -p "$wheels"
-    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" "$root"
-    "$python" "$root/benchmarks/gpu_check/list_requirements.py" "$wheels"/pte_tracking-*.whl >"$wheels/requirements.txt"
-    "$python" -m pip download --quiet --only-binary=:all: --dest "$wheels" --requirement "$wheels/requirements.txt" \
+    local new=$wheels.new
+    rm -rf "$new"
+    mkdir -p "$new"
+    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$new" "$root"
+    "$python" "$root/benchmarks/gpu_check/list_requirements.py" "$new"/pte_tracking-*.whl >"$new/requirements.txt"
+    "$python" -m pip download --quiet --only-binary=:all: --dest "$new" --requirement "$new/requirements.txt" \
         ${1:+--python-version "$1"}
+    rm -rf "$wheels"
+    mv "$new" "$wheels"
     echo "$(find "$wheels" -name '*.whl' | wc -l) wheels, $(du -sh "$wheels" | cut -f1), in $wheels"
 }
 
@@ -32,17 +35,24 @@ run() {
     fi
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
-    "$python" -m venv --system-site-packages "$folder/venv"
-    # torch may be installed in an environment of its own, which the new one does not see.
-    "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" |
-        tee "$("$folder/venv/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/torch.pth" >/dev/null
-    # In any case the package of the wheel, because that environment may contain another version.
-    install=("$folder/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels")
-    timeout 60 "${install[@]}" --no-deps --ignore-installed "$wheels"/pte_tracking-*.whl
-    timeout 120 "${install[@]}" "pte-tracking[tensorboard]"
+    install "$folder" || { echo "FAIL  installation without a network ($SECONDS s)" && exit 1; }
     echo "pass  installation without a network ($SECONDS s)"
     cd "$folder" # so that the installed package is checked, and not the source tree
     "$folder/venv/bin/python" "$root/benchmarks/gpu_check" --seconds $((350 - SECONDS)) "$@"
+}
+
+# Install the package and its dependencies in a virtual environment in a folder.
+install() {
+    local environment=$1/venv
+    "$python" -m venv --system-site-packages "$environment" || return
+    # torch may be installed in an environment of its own, which the new one does not see.
+    local packages
+    packages=$("$environment/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))") || return
+    "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" >"$packages/torch.pth" || return
+    # In any case the package of the wheel, because that environment may contain another version.
+    local pip=(timeout 120 "$environment/bin/python" -m pip install --quiet --no-index --find-links "$wheels")
+    "${pip[@]}" --no-deps --ignore-installed "$wheels"/pte_tracking-*.whl || return
+    "${pip[@]}" "pte-tracking[tensorboard]"
 }
 
 case ${1:-} in

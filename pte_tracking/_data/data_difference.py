@@ -6,6 +6,8 @@ import re
 from typing import NamedTuple
 
 from pte_tracking._data.batch_digest import BatchDigest, differing_parts
+from pte_tracking._data.counters import counters_of
+from pte_tracking._data.object_search import attributes_of, walk
 from pte_tracking._data.position import keeps_workers, options_of
 from pte_tracking._data.stateful_loader import is_stateful
 from pte_tracking._store.printable import escape_controls
@@ -90,6 +92,13 @@ def _changed_size(earlier: str, current: str) -> tuple[int, int] | None:
 
 
 def _find_object_cause(loader: object) -> str:
+    for path, part in walk(loader):
+        counter = None if counters_of(path, part) else _find_counter(part)
+        if counter is not None and not hasattr(type(part), "set_epoch"):
+            return (
+                f"{type(part).__name__} counts its passes in {counter!r}, which starts from its first value again. "
+                "Give it a method set_epoch(epoch) in place of the counter, or pass it in state_objects."
+            )
     if keeps_workers(loader):
         return (
             "random numbers of persistent workers, which depend on all earlier passes. Pass persistent_workers=False."
@@ -101,3 +110,9 @@ def _find_object_cause(loader: object) -> str:
         "epochs in a global variable, an iterator, or a worker process; or changed data. Pass the object that "
         "determines the order in state_objects, or give it a method set_epoch(epoch)."
     )
+
+
+def _find_counter(part: object) -> str | None:
+    """Return the name of an attribute that counts passes."""
+    names = (name for name, value in attributes_of(part).items() if type(value) is int and "epoch" in name.lower())
+    return next(names, None)

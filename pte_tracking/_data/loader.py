@@ -1,11 +1,9 @@
 """Data loaders that resume at the exact batch.
 
-The position of a loader is the state at the start of a pass and the number of batches taken since. The state contains
-the random generators, those that the loader and its samplers refer to, and the counters of samplers and loaders. To
-resume, the pass is started again from that state, and the batches already taken are loaded and discarded, so that
-workers draw the same random numbers as before. This takes at most the time to load one pass without training. A loader
-with ``state_dict`` and ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead,
-which is fast.
+The position of a loader is the state at the start of a pass, with all objects that the loader refers to, and the number
+of batches taken since. To resume, the pass is started again from that state, and the batches already taken are loaded
+and discarded, so that workers draw the same random numbers as before. A loader with ``state_dict`` and
+``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
 Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
 torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
@@ -28,11 +26,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from pte_tracking._data.data_check import DataCheck
-from pte_tracking._data.loader_parts import LoaderParts
+from pte_tracking._data.loader_parts import LoaderParts, PartsState
 from pte_tracking._data.loader_state import DataState, LoaderState
 from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
 from pte_tracking._data.stateful_loader import (
     StatefulLoader,
+    check_workers,
     is_inexact,
     is_node_loader,
     is_stateful,
@@ -82,6 +81,7 @@ class ResumableLoader(Generic[_Batch]):
         self._saved: LoaderState | None = None
         self._resumed_taken = 0
         self._restores_own_state = False
+        self._unrestored: list[str] = []
 
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
@@ -95,6 +95,7 @@ class ResumableLoader(Generic[_Batch]):
             self._end_pass()
             batches = self._start_pass()
             batch = next(batches, _END)
+        self._check_unrestored(None)
         length = length_of(self.loader)
         if self._expected_length is None:
             self._expected_length = length
@@ -168,20 +169,22 @@ class ResumableLoader(Generic[_Batch]):
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
         is_same = not is_resized and saved.batch_size == current.batch_size
         self._restores_own_state = is_same and restores_exactly(self.loader, state)
-        if self._restores_own_state and state["taken"] and saved.workers != current.workers:
-            raise ValueError(
-                f"loader {self._name!r}: this {type(self.loader).__name__} has num_workers={current.workers}, but the "
-                f"snapshot was saved in the middle of a pass with num_workers={saved.workers}. Its position can be "
-                f"restored only with the same number of workers. Resume with num_workers={saved.workers}, or from a "
-                "snapshot of the end of an epoch."
+        if self._restores_own_state and saved.workers != current.workers:
+            check_workers(self._name, self.loader, saved, current, state["taken"])
+            self._restores_own_state = False
+            self._warn(
+                f"num_workers is {current.workers} and was {saved.workers} at the snapshot. The order of the data may "
+                f"differ. To resume exactly, pass num_workers={saved.workers}."
             )
+            saved = saved._replace(workers=current.workers)  # reported
         self._restore_parts(state)
         self._saved = state
         self._resumed_taken = resumed_position(self._name, state["taken"], saved, current, is_resized)
 
     def _restore_parts(self, state: LoaderState) -> None:
-        start = state["start"]
-        problems = [] if self._restores_own_state else self._parts.restore(start["parts"] if start else state["parts"])
+        if not self._restores_own_state:
+            start = state["start"]
+            self._unrestored = self._parts.restore(start["parts"] if start else state["parts"])
         if is_inexact(self.loader):
             self._warn(
                 "accelerate reads its StatefulDataLoader before training starts, so that the order of the data is not "
@@ -193,12 +196,16 @@ class ResumableLoader(Generic[_Batch]):
                 f"{type(self.loader).__name__} cannot restore. It reads the batches again, and their order may differ. "
                 "To resume exactly, pass the same kind of loader."
             )
-        elif problems:
+
+    def _check_unrestored(self, parts: PartsState | None) -> None:
+        """Warn about objects whose state was not restored and which were not created again with an equal state."""
+        if self._unrestored and (paths := self._parts.differing(self._unrestored, parts)):
             self._warn(
-                "the snapshot contains the state of objects that this loader does not refer to before its first pass: "
-                f"{'; '.join(problems)}. The order of the data may differ. Construct the loader as before, with all "
-                "random generators."
+                f"the snapshot contains the state of {', '.join(path or 'the loader' for path in paths)}, which this "
+                "loader does not refer to before its first pass, or which is of another kind. The order of the data "
+                "may differ. Construct the loader as before, with all random generators."
             )
+        self._unrestored = []
 
     def _own_state(self) -> dict[str, Any] | None:
         """Return the state of a stateful loader; None for other loaders, or if it cannot be saved."""
@@ -264,6 +271,7 @@ class ResumableLoader(Generic[_Batch]):
         self._parts.set_epoch(self._passes - 1)
         batches = self._open()
         self._skip(batches, self._taken)
+        self._check_unrestored(saved["parts"])
         rng.set_state(current)
         self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches

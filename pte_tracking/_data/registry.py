@@ -18,6 +18,8 @@ from pte_tracking._snapshots import rng
 
 _Batch = TypeVar("_Batch")
 
+#: Key of the state of metrics. No loader has this name.
+_METRICS = "metrics of the pass"
 _logger = logging.getLogger("pte_tracking")
 
 
@@ -31,6 +33,8 @@ class LoaderRegistry:
     Attributes:
         record_first_batch: Records the first batch of a loader after a snapshot. None if nothing is recorded, as on
             ranks other than 0.
+        metrics: Metrics that accumulate values over a pass, with ``state_dict()`` and ``load_state_dict()``; None if
+            there are none.
     """
 
     def __init__(self, state_objects: Iterable[object] = ()) -> None:
@@ -38,6 +42,7 @@ class LoaderRegistry:
         self._saved: dict[str, LoaderState] = {}
         self._first_batches: Mapping[str, BatchDigest] = {}
         self.record_first_batch: Recorder | None = None
+        self.metrics: Any = None
         self._is_restored = False
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
@@ -90,13 +95,14 @@ class LoaderRegistry:
                 *(", ".join(map(repr, new)), saved),
             )
 
-    def state_dict(self) -> dict[str, LoaderState]:
-        """Return the positions, including those restored for loaders that are not registered yet."""
-        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions, including those restored for loaders that are not registered yet, and the metrics."""
+        positions = {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
+        return positions if self.metrics is None else {**positions, _METRICS: self.metrics.state_dict()}
 
     def load_state_dict(
         self,
-        state: Mapping[str, LoaderState],
+        state: Mapping[str, Any],
         random_state: rng.RandomState,
         is_resized: bool = False,
         first_batches: Mapping[str, BatchDigest] | None = None,
@@ -104,12 +110,15 @@ class LoaderRegistry:
         """Restore positions and the random state; see :meth:`ResumableLoader.load_state_dict`.
 
         Args:
-            state: The positions by name.
+            state: The state returned by :meth:`state_dict`.
             random_state: States of the global generators.
             is_resized: Whether the world size has changed.
             first_batches: Digests of the first batches after the snapshot. Defaults to none.
         """
         self._saved, self._is_resized = dict(state), is_resized
+        metrics: Any = self._saved.pop(_METRICS, None)
+        if self.metrics is not None and not is_resized:
+            self.metrics.load_state_dict(metrics or {})
         self._first_batches = first_batches or {}
         self._is_restored = True
         self._random_state = random_state

@@ -178,7 +178,31 @@ def test_resume_with_prefetching_loader_names_numbers_drawn_ahead(
     assert "Likely cause: random numbers that are drawn ahead of the training" in message
 
 
-@pytest.mark.parametrize("modify", [lambda batch: batch.add_(1), lambda batch: batch.zero_()], ids=["added", "cleared"])
+def test_resume_with_counter_in_collator_names_collator(
+    front_end: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class CountingCollator:
+        def __init__(self) -> None:
+            self.drawn_epochs = 0
+
+        def collate(self, indices: list[int]) -> Tensor:
+            self.drawn_epochs += indices[0] == 0
+            return torch.tensor([*indices, self.drawn_epochs])
+
+    def make_loader() -> Iterable[Any]:
+        return DataLoader(list(range(12)), BATCH_SIZE, collate_fn=CountingCollator().collate)  # type: ignore[arg-type]
+
+    train(front_end, tmp_path, make_loader, 6)
+    train(front_end, tmp_path, make_loader, resume=True)
+    (message,) = warnings_of(caplog)
+    assert "CountingCollator counts its passes in 'drawn_epochs'" in message
+
+
+@pytest.mark.parametrize(
+    "modify",
+    [lambda batch: batch.add_(1), lambda batch: batch.data.zero_(), lambda batch: batch.numpy().fill(0)],
+    ids=["counted", "not-counted", "array"],
+)
 def test_resume_with_batches_modified_in_place_logs_no_warning(
     front_end: Any, modify: Callable[[Any], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
