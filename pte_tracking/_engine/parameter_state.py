@@ -49,7 +49,7 @@ class ParameterState:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
         self._log_lost_gradients()
         if self._stepped is not None:
-            self._stepped.report_unknown(self._parts.optimizers.values(), self._parts.states.names, self._rank)
+            self._stepped.report_missing(self._parts.optimizers.values(), self._parts.states.names, self._rank)
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in self._parts.optimizers.items()
