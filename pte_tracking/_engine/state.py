@@ -159,7 +159,7 @@ class TrainingState:
         manager_state = state["manager"]
         is_resized = manager_state["world_size"] != self._world.size
         self._extensions.load_state_dict(state["extensions"], undo, allowed)
-        self._progress.load_state_dict(manager_state, is_resized)
+        self._progress.load_state_dict(manager_state)
         self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
         self._parts.load_reversible(state, undo, allowed)
         self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized)
