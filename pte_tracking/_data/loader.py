@@ -69,6 +69,7 @@ class ResumableLoader(Generic[_Batch]):
         self._taken = 0
         self._start: DataState | None = None
         self._workers_live = False
+        self._keeps_workers = keeps_workers(loader)
         self._is_stateful = is_stateful(loader)
         self._is_probed = False
         self._expected_length: int | None = None
@@ -200,7 +201,7 @@ class ResumableLoader(Generic[_Batch]):
         self._parts.set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        self._start = self._data_state()
+        self._start = DataState(everywhere=rng.get_state(), parts=self._parts.start_state())
         return self._open()
 
     def _open(self) -> Iterator[_Batch]:
@@ -236,7 +237,7 @@ class ResumableLoader(Generic[_Batch]):
         self._start = start = saved["start"]
         if self._restores_own_state:
             return self._resume_own_state(saved, current)
-        if saved["workers_live"] and keeps_workers(self.loader):
+        if saved["workers_live"] and self._keeps_workers:
             self._start_workers()
         if start is None:
             self._restore(DataState(everywhere=current, parts=saved["parts"]))
@@ -307,7 +308,7 @@ class ResumableLoader(Generic[_Batch]):
             )
             self._expected_length = 0  # reported once
         self._taken, self._start = 0, None
-        self._workers_live = keeps_workers(self.loader)
+        self._workers_live = self._keeps_workers
 
     def _data_state(self) -> DataState:
         return DataState(everywhere=rng.get_state(), parts=self._parts.state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
@@ -31,7 +32,8 @@ class PartsState(TypedDict):
 class LoaderParts:
     """Objects that a loader refers to and whose state belongs to the position in the data.
 
-    The objects are searched each time, because they may be created or replaced during a pass.
+    The objects are searched at the start of each pass and for each snapshot, because they may be created or replaced
+    during a pass.
 
     Args:
         loader: The loader.
@@ -40,13 +42,19 @@ class LoaderParts:
 
     def __init__(self, loader: object, constructed: Mapping[int, dict[str, Any]]) -> None:
         self._loader = loader
-        self._initial = {path: counters for path, part in walk(loader) if (counters := counters_of(path, part))}
-        self._constructed = {path: constructed[id(part)] for path, part in walk(loader) if id(part) in constructed}
+        self._found = list(walk(loader))
+        self._initial = {path: counters for path, part in self._found if (counters := counters_of(path, part))}
+        self._constructed = {path: constructed[id(part)] for path, part in self._found if id(part) in constructed}
 
     def state(self) -> PartsState:
         """Return copies of the current states."""
+        self._found = list(walk(self._loader))
+        return self.start_state()
+
+    def start_state(self) -> PartsState:
+        """Return copies of the current states, just after :meth:`set_epoch`."""
         state = PartsState(generators={}, counters={})
-        for path, part in walk(self._loader):
+        for path, part in self._found:
             if is_generator(part):
                 state["generators"][path] = get_generator_state(part)
             elif counters := counters_of(path, part):
@@ -124,12 +132,14 @@ class LoaderParts:
         Args:
             epoch: The number of the pass, from 0.
         """
-        for _, part in walk(self._loader):
+        self._found = list(walk(self._loader))
+        for _, part in self._found:
             set_epoch = getattr(type(part), "set_epoch", None)
             if callable(set_epoch) and _takes_one_argument(set_epoch):
                 part.set_epoch(epoch)
 
 
+@functools.cache
 def _takes_one_argument(method: Callable[..., Any]) -> bool:
     try:
         inspect.signature(method).bind(None, 0)

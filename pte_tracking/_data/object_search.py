@@ -22,7 +22,21 @@ _MAX_DEPTH = 10
 #: Longer containers are data.
 _MAX_ITEMS = 64
 _CONTAINERS = (dict, OrderedDict, list, tuple, deque)
-_LEAVES = (type(None), str, bytes, bytearray, int, float, complex, type, types.ModuleType, torch.Tensor, torch.dtype)
+#: Faster to check than ``isinstance()``.
+_LEAF_TYPES = frozenset((type(None), str, bytes, bool, int, float, complex, torch.Tensor))
+_LEAVES = (
+    str,
+    bytes,
+    bytearray,
+    int,
+    float,
+    type,
+    types.ModuleType,
+    torch.Tensor,
+    torch.dtype,
+    nn.Module,
+    optim.Optimizer,
+)
 #: Iterators of a DataLoader. They contain queues and prefetched batches.
 _SKIPPED_ATTRIBUTES = frozenset({"_iterator"})
 #: Packages whose objects refer to no loader or sampler, or to data.
@@ -78,12 +92,10 @@ def attributes_of(value: object) -> dict[str, Any]:
 
 
 def _is_searched(value: object) -> bool:
-    if isinstance(value, (*_LEAVES, nn.Module, optim.Optimizer)):
+    if type(value) in _LEAF_TYPES or isinstance(value, _LEAVES):
         return False
     if is_generator(value):
         return True
-    if type(value) in _CONTAINERS:
-        return len(value) <= _MAX_ITEMS  # type: ignore[arg-type]
     package, _, rest = type(value).__module__.partition(".")
     if package == "torch":
         return rest.startswith("utils.data")
@@ -91,6 +103,8 @@ def _is_searched(value: object) -> bool:
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
+    if type(value) in _CONTAINERS and len(value) > _MAX_ITEMS:
+        return []
     if type(value) in (dict, OrderedDict):
         return [(f"[{key!r}]", item) for key, item in value.items() if isinstance(key, str | int)]
     if type(value) in _CONTAINERS:

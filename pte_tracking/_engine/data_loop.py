@@ -34,6 +34,21 @@ class LoopOwner(Protocol):
         """End the training."""
 
 
+class _Loop:
+    """State of a loop over a loader.
+
+    Attributes:
+        iteration: Number of completed iterations at the last batch.
+        is_replaced: Whether a later loop has the same name.
+    """
+
+    __slots__ = ("is_replaced", "iteration")
+
+    def __init__(self) -> None:
+        self.iteration = -1
+        self.is_replaced = False
+
+
 class DataLoop:
     """Loops over the batches of data loaders.
 
@@ -47,8 +62,8 @@ class DataLoop:
         self._owner = owner
         self._scope = scope
         self._stop = stop
-        #: The newest loop of each name, and the number of completed iterations at its last batch.
-        self._loops: dict[str, tuple[object, int]] = {}
+        #: The newest loop of each name.
+        self._loops: dict[str, _Loop] = {}
 
     def batches(self, loader: Any, name: str) -> Iterator[Any]:
         """Yield the batches of a loader until the training stops; see :meth:`ExtensionsManager.batches`."""
@@ -59,10 +74,13 @@ class DataLoop:
         return self._iterate(combine(loader), name)
 
     def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
-        owner, progress, token = self._owner, self._owner.updater, object()
-        if name in self._loops and self._loops[name][1] == progress.iteration:
-            raise _two_loops_error(name)
-        self._loops[name] = token, progress.iteration
+        owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
+        previous = self._loops.get(name)
+        if previous is not None:
+            if previous.iteration == progress.iteration:
+                raise _two_loops_error(name)
+            previous.is_replaced = True
+        self._loops[name] = loop
         try:
             length = length_of(loader)
             if not progress.is_epoch_length_set and length is not None:
@@ -72,11 +90,11 @@ class DataLoop:
             while not self._stop.should_stop:
                 before = progress.iteration
                 for batch in owner.loaders.register(loader, name):
-                    self._loops[name] = token, progress.iteration
+                    loop.iteration = progress.iteration
                     yield batch
-                    if self._loops[name][0] is not token:
+                    if loop.is_replaced:
                         raise _two_loops_error(name)
-                    self._scope.complete()
+                    scope.complete()
                     if self._stop.should_stop:
                         break
                 if progress.iteration == before:
@@ -88,7 +106,7 @@ class DataLoop:
             owner.fail(error)
             raise
         finally:
-            if self._loops.get(name, (None,))[0] is token:
+            if self._loops.get(name) is loop:
                 del self._loops[name]
         owner.close()
 
