@@ -1,14 +1,15 @@
 """Data loaders that resume at the exact batch.
 
-The position of a loader is the random state at the start of a pass and the number of batches taken since. To resume,
-the pass is started again from that random state, and the batches already taken are loaded and discarded, so that
+The position of a loader is the state at the start of a pass and the number of batches taken since. The state contains
+the random generators, those that the loader and its samplers refer to, and the counters of samplers and loaders. To
+resume, the pass is started again from that state, and the batches already taken are loaded and discarded, so that
 workers draw the same random numbers as before. This takes at most the time to load one pass without training. A loader
 with ``state_dict`` and ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead,
 which is fast.
 
-Resuming is exact for all loaders whose order and content follow from the random state at the start of the pass. This
-includes samplers and datasets of torch, random augmentation in the training process or in workers, separate generators,
-and ``set_epoch``. Resuming is not exact for
+Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
+torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
+``set_epoch``. Resuming is not exact for
 
 - random numbers drawn in *persistent* workers after their first pass, because they depend on all earlier passes, and
   those drawn in the workers of a StatefulDataLoader, which restarts them. The order is exact in both cases.
@@ -19,51 +20,32 @@ and ``set_epoch``. Resuming is not exact for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Generic, TypedDict, TypeVar, cast
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch.utils.data import DataLoader
 
-from pte_tracking._data.components import (
-    RandomStates,
+from pte_tracking._data.loader_parts import LoaderParts
+from pte_tracking._data.loader_state import DataState, LoaderState
+from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
+from pte_tracking._data.stateful_loader import (
     StatefulLoader,
-    find_components,
-    find_generators,
-    get_random_states,
-    keeps_workers,
-    length_of,
-    set_random_states,
+    is_inexact,
+    is_node_loader,
+    is_stateful,
+    load_position,
+    restores_exactly,
 )
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.plain_state import to_plain
 
 _Batch = TypeVar("_Batch")
 
 _logger = logging.getLogger("pte_tracking")
 _END: Any = object()
-
-
-class LoaderState(TypedDict):
-    """Position in the data.
-
-    Attributes:
-        passes: Number of started passes.
-        taken: Number of batches taken in the current pass; 0 between two passes.
-        start: Random states at the start of the current pass. None between two passes and for stateful loaders.
-        own: Current states of the generators in the loader.
-        workers_live: Whether persistent workers were running before the current pass, or are running between passes.
-        loader: State of a stateful loader, None for other loaders.
-        length: Number of batches in a pass, None if unknown.
-    """
-
-    passes: int
-    taken: int
-    start: RandomStates | None
-    own: list[Tensor]
-    workers_live: bool
-    loader: dict[str, Any] | None
-    length: int | None
 
 
 class ResumableLoader(Generic[_Batch]):
@@ -73,16 +55,27 @@ class ResumableLoader(Generic[_Batch]):
 
     Args:
         loader: A DataLoader or any other iterable that supports repeated iteration.
+        name: Name of the loader, for messages.
+        constructed: Counters of state objects at their construction, by object identity.
     """
 
-    def __init__(self, loader: Iterable[_Batch]) -> None:
+    def __init__(
+        self, loader: Iterable[_Batch], name: str = "main", constructed: Mapping[int, dict[str, Any]] | None = None
+    ) -> None:
         self.loader = loader
+        self._name = name
+        self._parts = LoaderParts(loader, constructed or {})
         self._passes = 0
         self._taken = 0
-        self._start: RandomStates | None = None
+        self._start: DataState | None = None
         self._workers_live = False
+        self._keeps_workers = keeps_workers(loader)
+        self._is_stateful = is_stateful(loader)
+        self._is_probed = False
+        self._expected_length: int | None = None
         self._saved: LoaderState | None = None
-        self._is_resized = False
+        self._resumed_taken = 0
+        self._restores_own_state = False
 
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
@@ -90,8 +83,15 @@ class ResumableLoader(Generic[_Batch]):
     def __iter__(self) -> Iterator[_Batch]:
         saved, self._saved = self._saved, None
         batches = self._start_pass() if saved is None else self._resume_pass(saved)
-        length = length_of(self.loader)
         batch = next(batches, _END)
+        if batch is _END and saved is not None and saved["taken"]:
+            # The snapshot was saved after the last batch of a pass whose length was unknown.
+            self._end_pass()
+            batches = self._start_pass()
+            batch = next(batches, _END)
+        length = length_of(self.loader)
+        if self._expected_length is None:
+            self._expected_length = length
         while batch is not _END:
             self._taken += 1
             # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
@@ -104,19 +104,34 @@ class ResumableLoader(Generic[_Batch]):
             batch = following if is_expected_last else next(batches, _END)
         self._end_pass()
 
+    @property
+    def resumed_taken(self) -> int | None:
+        """Number of batches of the interrupted pass that are not yielded again; None if no position is restored."""
+        return None if self._saved is None else self._resumed_taken
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Whether the restored position is another number of batches than the saved one."""
+        return self._saved is not None and self._resumed_taken != self._saved["taken"]
+
     def state_dict(self) -> LoaderState:
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
+        current, start = self._parts.state(), self._start
+        if start is not None:
+            start = DataState(everywhere=start["everywhere"], parts=self._parts.changed(start["parts"], current))
+            current = self._parts.changed(current, start["parts"])
+        else:
+            current = self._parts.changed(current)
         return LoaderState(
             passes=self._passes,
             taken=self._taken,
-            start=self._start,
-            own=[generator.get_state() for generator in find_generators(self.loader)],
+            start=start,
+            parts=current,
             workers_live=self._workers_live,
-            # Before the first pass, state_dict() of some loaders would start it.
-            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, StatefulLoader) else None,
-            length=length_of(self.loader),
+            loader=self._own_state(),
+            options=options_of(self.loader)._asdict(),
         )
 
     def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
@@ -128,98 +143,180 @@ class ResumableLoader(Generic[_Batch]):
                 pass.
 
         Raises:
-            ValueError: If the position is of another kind of loader.
+            ValueError: If the loader restores its own state, and cannot do so with another number of workers.
         """
-        kind = type(self.loader).__name__
-        if state["loader"] is not None and not isinstance(self.loader, StatefulLoader):
+        if state["passes"]:
+            self._parts.set_epoch(state["passes"] - 1)  # The length may depend on it.
+        saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
+        is_same = not is_resized and saved.batch_size == current.batch_size
+        self._restores_own_state = is_same and restores_exactly(self.loader, state)
+        if self._restores_own_state and state["taken"] and saved.workers != current.workers:
             raise ValueError(
-                "loader: the snapshot is of a loader with state_dict() and load_state_dict(), which this "
-                f"{kind} does not have. Pass the same kind of loader."
+                f"loader {self._name!r}: this {type(self.loader).__name__} has num_workers={current.workers}, but the "
+                f"snapshot was saved in the middle of a pass with num_workers={saved.workers}. Its position can be "
+                f"restored only with the same number of workers. Resume with num_workers={saved.workers}, or from a "
+                "snapshot of the end of an epoch."
             )
-        generators = find_generators(self.loader)
-        if len(generators) != len(state["own"]):
-            raise ValueError(
-                f"loader: the snapshot is of a loader with {len(state['own'])} separate random generators, but this "
-                f"{kind} has {len(generators)}. Pass the same generator= arguments."
+        self._restore_parts(state)
+        self._saved = state
+        self._resumed_taken = resumed_position(self._name, state["taken"], saved, current, is_resized)
+
+    def _restore_parts(self, state: LoaderState) -> None:
+        start = state["start"]
+        problems = [] if self._restores_own_state else self._parts.restore(start["parts"] if start else state["parts"])
+        if is_inexact(self.loader):
+            self._warn(
+                "accelerate reads its StatefulDataLoader before training starts, so that the order of the data is not "
+                "restored. To resume exactly, prepare it with use_stateful_dataloader=False."
             )
-        for generator, own in zip(generators, state["own"], strict=True):
-            generator.set_state(own)
-        self._saved, self._is_resized = state, is_resized
+        elif state["loader"] is not None and not self._is_stateful:
+            self._warn(
+                "the snapshot contains the position of a loader with state_dict(), which this "
+                f"{type(self.loader).__name__} cannot restore. It reads the batches again, and their order may differ. "
+                "To resume exactly, pass the same kind of loader."
+            )
+        elif problems:
+            self._warn(
+                "the snapshot contains the state of objects that this loader does not refer to before its first pass: "
+                f"{'; '.join(problems)}. The order of the data may differ. Construct the loader as before, with all "
+                "random generators."
+            )
+
+    def _own_state(self) -> dict[str, Any] | None:
+        """Return the state of a stateful loader; None for other loaders, or if it cannot be saved."""
+        # Before the first pass, state_dict() of some loaders would start it.
+        if not self._passes or not self._is_stateful:
+            return None
+        try:
+            return cast(dict[str, Any], to_plain(cast(StatefulLoader, self.loader).state_dict(), "state_dict()"))
+        except Exception as error:
+            self._is_stateful = False
+            self._warn(
+                f"its state_dict() cannot be saved: {error} A resume in the middle of a pass starts the pass again and "
+                "skips the batches that were taken."
+            )
+            return None
 
     def _start_pass(self) -> Iterator[_Batch]:
-        self._set_epoch(self._passes)
+        self._parts.set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        if not isinstance(self.loader, StatefulLoader):
-            self._start = get_random_states(self.loader)
+        self._start = DataState(everywhere=rng.get_state(), parts=self._parts.start_state())
+        return self._open()
+
+    def _open(self) -> Iterator[_Batch]:
+        """Start to iterate over the loader."""
+        if not self._is_stateful:
             return iter(self.loader)
+        start = self._data_state()
         # A stateful loader draws more numbers from the global generator when it starts after a resume. Later numbers
         # must not depend on this. One number is drawn so that passes start from different states.
         torch.empty((), dtype=torch.int64).random_()
         current = rng.get_state()
         batches = iter(self.loader)
         rng.set_state(current)
-        return batches
+        if self._is_probed or self._reports_state():
+            return batches
+        self._is_stateful = False
+        self._restore(start)
+        return iter(self.loader)
+
+    def _reports_state(self) -> bool:
+        """Whether state_dict() works. Some loaders have this method, but support it only for some datasets."""
+        self._is_probed = True
+        try:
+            cast(StatefulLoader, self.loader).state_dict()
+        except Exception:
+            return False
+        return True
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        current = get_random_states(self.loader)
-        self._passes = saved["passes"]
+        current = rng.get_state()
+        self._passes, self._taken = saved["passes"], self._resumed_taken
         self._workers_live = saved["workers_live"]
-        self._taken = saved["taken"]
-        if self._is_resized:
-            self._taken = _rescaled_position(saved["taken"], saved["length"], length_of(self.loader))
-        # The state of a stateful loader counts batches at the old world size.
-        loader_state = None if self._is_resized else saved["loader"]
-        if loader_state is not None:
-            cast(StatefulLoader, self.loader).load_state_dict(loader_state)
-            if not saved["taken"]:
-                # Consume the end of the pass, so that the next pass draws the same numbers.
-                iter(self.loader)
-        elif saved["workers_live"] and keeps_workers(self.loader):
+        self._start = start = saved["start"]
+        if self._restores_own_state:
+            return self._resume_own_state(saved, current)
+        if saved["workers_live"] and self._keeps_workers:
             self._start_workers()
-        if not saved["taken"]:
-            set_random_states(self.loader, current)
+        if start is None:
+            self._restore(DataState(everywhere=current, parts=saved["parts"]))
             return self._start_pass()
-        if saved["start"] is not None:
-            self._start = saved["start"]
-            set_random_states(self.loader, saved["start"])
-        if loader_state is None:
-            self._set_epoch(self._passes - 1)
-        batches = iter(self.loader)
-        if loader_state is None:
-            _skip(batches, self._taken)
-        set_random_states(self.loader, current)
+        self._restore(start)
+        self._parts.set_epoch(self._passes - 1)
+        batches = self._open()
+        self._skip(batches, self._taken)
+        rng.set_state(current)
+        self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches
+
+    def _resume_own_state(self, saved: LoaderState, current: rng.RandomState) -> Iterator[_Batch]:
+        """Continue a pass of a stateful loader, or start the next one if the pass has ended."""
+        start = saved["start"]
+        self._is_probed = True
+        reads_again = isinstance(self.loader, DataLoader) or is_node_loader(self.loader)
+        if start is not None and reads_again:  # It reads the indices of its sampler again.
+            rng.set_state(start["everywhere"])
+            self._parts.restore_generators(start["parts"])
+        try:
+            # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+            batches = load_position(cast(StatefulLoader, self.loader), cast(dict[str, Any], saved["loader"]))
+        except Exception as error:
+            raise ValueError(
+                f"loader {self._name!r}: {type(self.loader).__name__}.load_state_dict() failed with "
+                f"{type(error).__name__}: {error}. Resume with the same loader, data, and number of workers."
+            ) from error
+        rng.set_state(current)
+        # Nodes read indices in the next batch or in a thread. This advances the generators to their saved states.
+        if start is None or not is_node_loader(self.loader):
+            self._parts.restore_generators(saved["parts"])
+        return self._start_pass() if start is None else batches
+
+    def _skip(self, batches: Iterator[Any], count: int) -> None:
+        """Read and discard the batches that were taken before the snapshot."""
+        begin = time.perf_counter()
+        for skipped in range(count):
+            if next(batches, _END) is _END:
+                if skipped != length_of(self.loader):  # else resumed_position() has reported it
+                    self._warn(
+                        f"the snapshot was saved after {count} batches of a pass, but this pass has only {skipped}. "
+                        "Training continues with the next pass. To continue exactly, resume with the same data."
+                    )
+                self._taken = skipped
+                return
+        if environment.rank() == 0:
+            _logger.info(
+                "loader %r: read the first %d batches of the pass again, which took %.1f s, to continue after them.",
+                *(self._name, count, time.perf_counter() - begin),
+            )
 
     def _start_workers(self) -> None:
         """Start persistent workers before the interrupted pass. Starting them draws a random number."""
         iter(self.loader)
-        if environment.rank() == 0:
-            _logger.warning(
-                "loader: the persistent workers were restarted. The order of the data is exact. Random numbers that a "
-                "dataset draws in the workers differ, because they depend on all earlier passes. Pass "
-                "persistent_workers=False to reproduce them."
-            )
-
-    def _set_epoch(self, index: int) -> None:
-        for component in find_components(self.loader):
-            if hasattr(component, "set_epoch"):
-                component.set_epoch(index)
+        self._warn(
+            "the persistent workers were restarted. The order of the data is exact. Random numbers that a dataset "
+            "draws in the workers differ, because they depend on all earlier passes. Pass persistent_workers=False to "
+            "reproduce them."
+        )
 
     def _end_pass(self) -> None:
-        self._taken, self._start = 0, None
-        self._workers_live = keeps_workers(self.loader)
-
-
-def _rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
-    """Return the number of batches that are the same fraction of a pass at another world size."""
-    return taken if not old_length or not new_length else taken * new_length // old_length
-
-
-def _skip(batches: Iterator[Any], count: int) -> None:
-    for skipped in range(count):
-        if next(batches, _END) is _END:
-            raise ValueError(
-                f"loader: the snapshot was taken after {count} batches of a pass, but this pass has only {skipped}. "
-                "Resume with the same data."
+        if self._expected_length and 0 < self._taken != self._expected_length:
+            self._warn(
+                f"a pass had {self._taken} batches, and the length of the loader was {self._expected_length}. An epoch "
+                "is a number of iterations, so that epochs and passes no longer end together. Count in iterations, or "
+                "return the same number of batches in each pass."
             )
+            self._expected_length = 0  # reported once
+        self._taken, self._start = 0, None
+        self._workers_live = self._keeps_workers
+
+    def _data_state(self) -> DataState:
+        return DataState(everywhere=rng.get_state(), parts=self._parts.state())
+
+    def _restore(self, state: DataState) -> None:
+        rng.set_state(state["everywhere"])
+        self._parts.restore(state["parts"])
+
+    def _warn(self, text: str) -> None:
+        if environment.rank() == 0:
+            _logger.warning("loader %r: %s", self._name, text)

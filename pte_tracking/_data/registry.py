@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pte_tracking._data.loader import LoaderState, ResumableLoader
+from pte_tracking._data.combined import is_same_loader
+from pte_tracking._data.counters import counters_of
+from pte_tracking._data.loader import ResumableLoader
+from pte_tracking._data.loader_state import LoaderState
+from pte_tracking._data.position import length_of
+from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 
 _Batch = TypeVar("_Batch")
 
+_logger = logging.getLogger("pte_tracking")
+
 
 class LoaderRegistry:
-    """Loaders of a training by name, with their positions."""
+    """Loaders of a training by name, with their positions.
 
-    def __init__(self) -> None:
+    Args:
+        state_objects: State objects of the training, before any state is restored. A loader may refer to them. Defaults
+            to none.
+    """
+
+    def __init__(self, state_objects: Iterable[object] = ()) -> None:
         self._loaders: dict[str, ResumableLoader[Any]] = {}
         self._saved: dict[str, LoaderState] = {}
+        self._is_restored = False
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
+        self._state_objects = list(state_objects)  # references, so that the identities stay unique
+        self._constructed = {
+            id(item): counters for item in self._state_objects if (counters := counters_of("sampler", item))
+        }
 
     def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
         """Return a resumable loader for a loader.
@@ -28,8 +46,8 @@ class LoaderRegistry:
             name: Its name in the state. If a position is restored under this name, the first pass continues there.
         """
         resumable = self._loaders.get(name)
-        if resumable is None or resumable.loader is not loader:
-            resumable = self._loaders[name] = ResumableLoader(loader)
+        if resumable is None or not (resumable is loader or is_same_loader(resumable.loader, loader)):
+            resumable = self._loaders[name] = ResumableLoader(loader, name, self._constructed)
             if name in self._saved:
                 resumable.load_state_dict(self._saved.pop(name), self._is_resized)
         return resumable
@@ -39,6 +57,29 @@ class LoaderRegistry:
         if self._random_state is not None:
             rng.set_state(self._random_state)
             self._random_state = None
+
+    @property
+    def is_position_lost(self) -> bool:
+        """Whether a state was restored, but no loader is registered that continues at its position."""
+        return self._is_restored and not self._loaders
+
+    def rescaled_position(self, name: str, length: int) -> int | None:
+        """Return the restored position of a loader, if it is not the saved one and a pass has the given length."""
+        resumable = self._loaders.get(name)
+        if resumable is None or not resumable.is_rescaled or length_of(resumable.loader) != length:
+            return None
+        return resumable.resumed_taken
+
+    def warn_about_new_loaders(self) -> None:
+        """Warn about the loaders that a restored state has no position of."""
+        new = [name for name, resumable in self._loaders.items() if resumable.resumed_taken is None]
+        if self._is_restored and new and environment.rank() == 0:
+            saved = ", ".join(map(repr, self._saved)) or "no loader"
+            _logger.warning(
+                "loader %s: the snapshot contains no position of this name, only of: %s. The data start with the first "
+                "batch of a pass. Pass the same name= as before.",
+                *(", ".join(map(repr, new)), saved),
+            )
 
     def state_dict(self) -> dict[str, LoaderState]:
         """Return the positions, including those restored for loaders that are not registered yet."""
@@ -55,6 +96,7 @@ class LoaderRegistry:
             is_resized: Whether the world size has changed.
         """
         self._saved, self._is_resized = dict(state), is_resized
+        self._is_restored = True
         self._random_state = random_state
         rng.set_state(random_state)
         for name, resumable in self._loaders.items():

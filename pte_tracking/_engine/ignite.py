@@ -53,8 +53,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
             ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
@@ -150,6 +150,8 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self._iteration_scope.leave()
             if self._stop.should_stop:
                 self.close()
+            else:
+                self._iteration_scope.save_last()
             return state
 
         return run_and_close
@@ -164,6 +166,9 @@ class IgniteExtensionsManager(ExtensionsManager):
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
+        if state.dataloader is not None:
+            state.dataloader = self.loaders.register(state.dataloader)
+        self._data_loop.align_epochs()
         # The manager was restored, but the engine was not.
         if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
@@ -171,8 +176,6 @@ class IgniteExtensionsManager(ExtensionsManager):
         else:
             self._iteration_offset = max(0, self.iteration - state.iteration)
         self.start()
-        if state.dataloader is not None:
-            state.dataloader = self.loaders.register(state.dataloader)
         if self._stop.should_stop:
             engine.terminate()
 
@@ -225,6 +228,11 @@ class IgniteExtensionsManager(ExtensionsManager):
         ):
             self.engine.remove_event_handler(handler, event)
             self.engine.add_event_handler(event, handler)
+
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration, unless the engine trains without data."""
+        if self.engine.state.dataloader is not None:
+            super().check_data()
 
     def _on_stop(self) -> None:
         """Leave the run open: the engine is terminated, and :meth:`_run_and_close` ends the run."""

@@ -16,7 +16,7 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
-from pte_tracking._engine.construction import stateful_by_name
+from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
 from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._snapshots.compatibility import check_format
@@ -173,7 +173,7 @@ def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], cal
 
 def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     """Load the state of objects, after all of them were checked."""
-    objects = {part: {} if value is None else stateful_by_name(part, value) for part, value in given.items()}
+    objects = {part: {} if value is None else _by_name(part, value) for part, value in given.items()}
     objects["models"] = {name: unwrap(model) for name, model in objects["models"].items()}
     single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     state = selected.state
@@ -197,6 +197,10 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
         world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo, allowed))
         undo.pop_all()
     parts.load_checked(fitted, allowed)
+
+
+def _by_name(part: str, value: Any) -> dict[str, Any]:
+    return state_objects_by_name(value) if part == "state_objects" else stateful_by_name(part, value)
 
 
 def _is_distributed(model: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,8 +19,10 @@ from pte_tracking._engine.construction import (
     check_positions,
     names_by_id,
     optimizers_by_name,
+    state_objects_by_name,
     stateful_by_name,
 )
+from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
@@ -67,8 +69,8 @@ class ExtensionsManager(RestorableTraining):
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
             ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
@@ -138,7 +140,8 @@ class ExtensionsManager(RestorableTraining):
         self.max_epochs = max_epochs
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
-        self.loaders = LoaderRegistry()
+        objects = state_objects_by_name({} if state_objects is None else state_objects)
+        self.loaders = LoaderRegistry(objects.values())
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
@@ -149,6 +152,7 @@ class ExtensionsManager(RestorableTraining):
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
+        self._data_loop = DataLoop(self, self._iteration_scope, self._stop)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -166,7 +170,7 @@ class ExtensionsManager(RestorableTraining):
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
-        self._state = self._make_state(stateful_by_name("state_objects", state_objects or {}), options)
+        self._state = self._make_state(objects, options)
 
     @property
     def stop_trigger(self) -> bool:
@@ -270,34 +274,23 @@ class ExtensionsManager(RestorableTraining):
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
-    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+    def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]:
         """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
 
         Args:
-            loader: A DataLoader or another iterable that can be iterated repeatedly.
+            loader: A DataLoader or another iterable that can be iterated repeatedly. A dictionary of loaders, or a list
+                or tuple of DataLoaders, yields dictionaries or tuples of batches; a pass ends with the shortest loader.
+            name: Name of the loader in snapshots. Required for a second loop at the same time. Defaults to
+                ``"main"``.
 
-        Yields:
-            The batches. After a resume, they start at the batch that followed the snapshot.
+        Returns:
+            Iterator over the batches. After a resume, they start at the batch that followed the snapshot.
 
         Raises:
-            RuntimeError: If a whole epoch passes without an iteration.
+            RuntimeError: If a whole epoch passes without an iteration, or another loop has the same name.
+            TypeError: If the loader cannot be iterated.
         """
-        if not self.updater.is_epoch_length_set and isinstance(loader, Sized):
-            self.updater.set_iters_per_epoch("len(loader)", len(loader))
-        self.start()
-        while not self._stop.should_stop:
-            before = self.updater.iteration
-            for batch in self.loaders.register(loader):
-                yield batch
-                self._iteration_scope.complete()
-                if self._stop.should_stop:
-                    break
-            if self.updater.iteration == before:
-                raise RuntimeError(
-                    "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and can "
-                    "be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
-                )
-        self.close()
+        return self._data_loop.batches(loader, name)
 
     def close(self, status: Status | None = None) -> None:
         """End the training and its run. Has no effect if the training has ended.
@@ -329,9 +322,19 @@ class ExtensionsManager(RestorableTraining):
         lifecycle = self._lifecycle
         if not lifecycle.is_ended:
             lifecycle.open()
+            self._data_loop.align_epochs()
             if lifecycle.phase is Phase.OPEN and not self.stop_trigger:
                 lifecycle.start()
         self.loaders.begin()
+
+    def fail(self, error: Exception) -> None:
+        """End a training that has started after an exception in its loader."""
+        if self._lifecycle.is_started:
+            self._lifecycle.fail(error)
+
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration."""
+        self._data_loop.check_position()
 
     def _on_stop(self) -> None:
         """Handle the end of the iteration after which the training should stop."""

@@ -18,6 +18,7 @@ from pte_tracking._engine.log_reports import (
 )
 from pte_tracking._engine.parts import load_allowed
 from pte_tracking._engine.shared_objects import UsedObjects
+from pte_tracking._engine.snapshot_files import check_snapshot_files
 from pte_tracking._engine.state_matching import NumberedName, match_names
 from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
@@ -87,6 +88,7 @@ class ExtensionRegistry:
         Args:
             entry: The extension and its settings.
         """
+        check_snapshot_files(entry.extension, self)
         if isinstance(entry.extension, LogReport):
             earlier = [other for other in self._registered if isinstance(other.extension, LogReport)]
             check_filename(entry.extension, find_log_reports(other.extension for other in earlier))

@@ -34,8 +34,8 @@ class Trainer:
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
