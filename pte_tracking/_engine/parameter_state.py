@@ -70,6 +70,9 @@ class ParameterState:
             state: The complete state of a training.
         """
         details = state["parameters"]
+        for name, optimizer in self._parts.optimizers.items():
+            if name in details["optimizers"]:
+                self._parts.states.load_parameters(optimizer, details["optimizers"][name]["parameters"])
         self._frozen.load_state_dict(details["frozen"], self._rank)
         for name, optimizer in self._parts.optimizers.items():
             saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))

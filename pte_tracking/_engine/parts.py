@@ -51,7 +51,8 @@ class TrainingParts:
     ) -> None:
         self._models, self._optimizers, self._state_objects = models, optimizers, state_objects
         self._users = users
-        self.states = OptimizerStates(models)
+        # The modules among the other objects, such as a loss with weights, have parameters, too.
+        self.states = OptimizerStates({**state_objects, **models})
 
     @property
     def by_kind(self) -> dict[str, Mapping[str, Any]]:

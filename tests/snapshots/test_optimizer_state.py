@@ -334,3 +334,41 @@ def test_loaded_state_shares_no_memory_with_its_source(tmp_path: Path) -> None:
     assert not set(moments[0]) & set(moments[1])
     for manager in managers:
         manager.close()
+
+
+def make_master_weights() -> Objects:
+    """Model in half precision whose optimizer steps copies of the weights in single precision."""
+    model = make_net().half()
+    master = [parameter.detach().clone().float() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(master, lr=0.1, momentum=0.9)
+
+    def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+        model.zero_grad()
+        model(batch).float().square().mean().backward()
+        for copied, parameter in zip(master, model.parameters(), strict=True):
+            assert parameter.grad is not None
+            copied.grad = parameter.grad.float()
+        optimizer.step()
+        with torch.no_grad():
+            for copied, parameter in zip(master, model.parameters(), strict=True):
+                parameter.copy_(copied)
+
+    return Objects(model, optimizer, update)
+
+
+def make_trained_loss() -> Objects:
+    """Loss with a weight, which is another object of the state."""
+    model, scale = make_net(), nn.Linear(3, 1)
+    optimizer = torch.optim.Adam([*model.parameters(), *scale.parameters()], lr=0.05)
+
+    def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+        optimizer.zero_grad()
+        scale(model(batch)).square().mean().backward()
+        optimizer.step()
+
+    return Objects(model, optimizer, update, {"scale": scale})
+
+
+@pytest.mark.parametrize("make", [make_master_weights, make_trained_loss])
+def test_parameters_outside_models_are_restored(make: Callable[[], Objects], tmp_path: Path) -> None:
+    check_exact_resume(tmp_path, make)
