@@ -330,6 +330,11 @@ class ExtensionsManager(RestorableTraining):
                 lifecycle.start()
         self.loaders.begin()
 
+    def fail(self, error: Exception) -> None:
+        """End a training that has started after an exception in its loader."""
+        if self._lifecycle.is_started:
+            self._lifecycle.fail(error)
+
     def check_data(self) -> None:
         """Check the position in the data before the first iteration."""
         self._data_loop.check_position()

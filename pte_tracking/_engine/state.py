@@ -10,6 +10,7 @@ from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.environment import describe_environment, report_differences
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parameter_state import ParameterState
@@ -88,6 +89,7 @@ class TrainingState:
             "gradients": parameters["gradients"],
             "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
+            "environment": describe_environment(self._parts.by_kind["models"].values(), self._world),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -144,6 +146,9 @@ class TrainingState:
         self._parameters.load_state_dict(local_state)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
+        if self._world.rank == 0:
+            environment = describe_environment(self._parts.by_kind["models"].values(), self._world)
+            report_differences(state.get("environment", {}), environment)
         return checkpoint
 
     def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
