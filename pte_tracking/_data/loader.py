@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader
 
+from pte_tracking._data.data_check import DataCheck
 from pte_tracking._data.loader_parts import LoaderParts
 from pte_tracking._data.loader_state import DataState, LoaderState
 from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
@@ -57,12 +58,17 @@ class ResumableLoader(Generic[_Batch]):
         loader: A DataLoader or any other iterable that supports repeated iteration.
         name: Name of the loader, for messages.
         constructed: Counters of state objects at their construction, by object identity.
+
+    Attributes:
+        loader: The loader.
+        check: Check of the data after a resume.
     """
 
     def __init__(
         self, loader: Iterable[_Batch], name: str = "main", constructed: Mapping[int, dict[str, Any]] | None = None
     ) -> None:
         self.loader = loader
+        self.check = DataCheck(loader, name)
         self._name = name
         self._parts = LoaderParts(loader, constructed or {})
         self._passes = 0
@@ -92,16 +98,25 @@ class ResumableLoader(Generic[_Batch]):
         length = length_of(self.loader)
         if self._expected_length is None:
             self._expected_length = length
-        while batch is not _END:
-            self._taken += 1
-            # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
-            # it has no batches to load again, and includes numbers that a sampler draws at its end.
-            is_expected_last = self._taken == length
-            following = next(batches, _END) if is_expected_last else None
-            if following is _END:
-                self._end_pass()
-            yield batch
-            batch = following if is_expected_last else next(batches, _END)
+        check = self.check
+        check.begin_pass()
+        try:
+            while batch is not _END:
+                self._taken += 1
+                if check.is_due:
+                    check.check_first(batch, self._taken)
+                # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two
+                # passes: it has no batches to load again, and includes numbers that a sampler draws at its end.
+                is_expected_last = self._taken == length
+                following = next(batches, _END) if is_expected_last else None
+                if following is _END:
+                    self._end_pass()
+                check.batch = batch
+                yield batch
+                check.batch = None
+                batch = following if is_expected_last else next(batches, _END)
+        finally:
+            check.release_batch()
         self._end_pass()
 
     @property
@@ -118,19 +133,22 @@ class ResumableLoader(Generic[_Batch]):
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
+        self.check.is_due = self._passes > 0
         current, start = self._parts.state(), self._start
         if start is not None:
             start = DataState(everywhere=start["everywhere"], parts=self._parts.changed(start["parts"], current))
             current = self._parts.changed(current, start["parts"])
         else:
             current = self._parts.changed(current)
+        own_state = self._own_state()
         return LoaderState(
             passes=self._passes,
             taken=self._taken,
             start=start,
             parts=current,
             workers_live=self._workers_live,
-            loader=self._own_state(),
+            loader=own_state,
+            last=self.check.digest_last() if self._taken and own_state is None else None,
             options=options_of(self.loader)._asdict(),
         )
 
@@ -274,9 +292,9 @@ class ResumableLoader(Generic[_Batch]):
 
     def _skip(self, batches: Iterator[Any], count: int) -> None:
         """Read and discard the batches that were taken before the snapshot."""
-        begin = time.perf_counter()
+        begin, batch = time.perf_counter(), None
         for skipped in range(count):
-            if next(batches, _END) is _END:
+            if (batch := next(batches, _END)) is _END:
                 if skipped != length_of(self.loader):  # else resumed_position() has reported it
                     self._warn(
                         f"the snapshot was saved after {count} batches of a pass, but this pass has only {skipped}. "
@@ -289,6 +307,7 @@ class ResumableLoader(Generic[_Batch]):
                 "loader %r: read the first %d batches of the pass again, which took %.1f s, to continue after them.",
                 *(self._name, count, time.perf_counter() - begin),
             )
+        self.check.check_skipped(batch, count)
 
     def _start_workers(self) -> None:
         """Start persistent workers before the interrupted pass. Starting them draws a random number."""
