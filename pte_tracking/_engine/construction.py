@@ -136,6 +136,15 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     return by_name
 
 
+def names_by_id(objects: Mapping[str, Mapping[str, object]]) -> dict[int, str]:
+    """Return the labels of objects, such as ``"optimizers/main"``, by ``id()``.
+
+    Args:
+        objects: The objects by kind and name.
+    """
+    return {id(item): f"{kind}/{name}" for kind, by_name in objects.items() for name, item in by_name.items()}
+
+
 def build_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:
     """Return a reporter whose observers are the models and their submodules, as ``main`` and ``main/encoder/0``.
 

@@ -14,7 +14,7 @@ from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.ignite_metrics import IgniteMetrics
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.state import StateObject
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking.sinks import Sink
@@ -41,8 +41,8 @@ class IgniteExtensionsManager(ExtensionsManager):
     Args:
         engine: Engine that trains.
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -52,7 +52,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
             or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
@@ -151,6 +152,8 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self._iteration_scope.leave()
             if self._stop.should_stop:
                 self.close()
+            else:
+                self._iteration_scope.save_last()
             return state
 
         return run_and_close

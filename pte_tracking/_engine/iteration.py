@@ -139,6 +139,16 @@ class IterationScope:
         if may_stop and self._stop.should_stop:
             self._on_stop()
 
+    def save_last(self) -> None:
+        """Save the state of the last iteration of a loop that ended before the stop trigger fired.
+
+        Has no effect if the state is saved, or before the first iteration.
+        """
+        if self._lifecycle.phase is _RUNNING:
+            self._lifecycle.add_last_calls()
+            self._is_pending = True
+            self.complete()
+
     def complete_in_own_thread(self) -> None:
         """End the last iteration if a snapshot is due, in a single process only and in the thread that trains.
 
@@ -180,9 +190,11 @@ class IterationScope:
                 continue
             # What runs after a snapshot at the end of the block also runs after it at the end of the iteration.
             if entry.extension.saves_state or lifecycle.due:
-                lifecycle.due.append(entry.extension)
+                lifecycle.due.append((entry, entry.extension))
             else:
                 entry.call(owner)
+        if self._stop.should_stop:
+            lifecycle.add_last_calls()
         self._is_pending = self._stop.should_stop or bool(lifecycle.due)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from pte_tracking._engine.entry import ObservedManager
+from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Extension
+from pte_tracking._interface.extension import Manager
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
@@ -73,24 +75,35 @@ class Lifecycle:
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
         options: Options of the optimizers that the script gives.
+        given: Arguments of other objects that the script gives.
 
     Attributes:
         options: The same options.
         phase: The current phase.
-        due: Extensions that save the state when the current iteration ends.
+        due: Entries that save the state when the current iteration ends, and the functions that save it.
         is_saving: Whether these extensions are running.
+        before_training: Called before the first iteration, after a restore.
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        given: GivenValues,
     ) -> None:
         self.phase = Phase.NEW
-        self.due: list[Extension] = []
+        self.due: list[tuple[ExtensionEntry, Callable[[Manager], object]]] = []
+        #: Iteration of the last saved states, and the entries that saved them.
+        self._saved: tuple[int, list[ExtensionEntry]] = (-1, [])
         self.is_saving = False
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self.before_training: Callable[[], None] = lambda: None
+        self._given = given
 
     @property
     def is_ended(self) -> bool:
@@ -173,6 +186,8 @@ class Lifecycle:
         owner.check_data()
         owner.run.rewind()
         self.options.begin_training()
+        self.before_training()
+        self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
@@ -250,10 +265,21 @@ class Lifecycle:
         due, self.due = self.due, []
         self.is_saving = True
         try:
-            for extension in due:
-                extension(self._owner)
+            for entry, save in due:
+                save(self._owner)
+                iteration, entries = self._saved
+                self._saved = self._owner.iteration, [*(entries if iteration == self._owner.iteration else ()), entry]
         finally:
             self.is_saving = False
+
+    def add_last_calls(self) -> None:
+        """Add the snapshots of the last iteration before the training stops, unless they are due or saved."""
+        iteration, entries = self._saved
+        present = [entry for entry, _ in self.due] + (entries if iteration == self._owner.iteration else [])
+        for entry in self._extensions.saving:
+            last_call = entry.extension.last_call(entry.trigger)
+            if last_call is not None and entry.runs_here and entry not in present:
+                self.due.append((entry, last_call))
 
     def _describe_progress(self) -> str:
         length = self._owner.length_in_iterations

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
@@ -17,18 +18,20 @@ from pte_tracking._engine.construction import (
     check_extensions,
     check_max_epochs,
     check_positions,
+    names_by_id,
     optimizers_by_name,
     state_objects_by_name,
     stateful_by_name,
 )
 from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.restorable_training import RestorableTraining
-from pte_tracking._engine.state import StateObject
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
@@ -53,8 +56,8 @@ class ExtensionsManager(RestorableTraining):
 
     Args:
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -65,7 +68,8 @@ class ExtensionsManager(RestorableTraining):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
             or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
@@ -142,10 +146,12 @@ class ExtensionsManager(RestorableTraining):
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
-        self._extensions = ExtensionRegistry(self.world.rank)
-        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
+        self._extensions = ExtensionRegistry(self._given, self.world.rank)
+        self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
+        self._stop.check_length(max_epochs)
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
         self._data_loop = DataLoop(self, self._iteration_scope, self._stop)
         self.run = Run(
@@ -160,13 +166,13 @@ class ExtensionsManager(RestorableTraining):
         )
         self.run.hold()
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
+        self._extensions.used.add_trigger(self._stop.trigger, "the training, as stop_trigger,")
         for extension in extensions:
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
         if self.world.rank == 0:
-            run = self.run
-            self.loaders.record_first_batch = lambda name, digest: run.log_first_batch(progress.iteration, name, digest)
+            self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)
 
     @property
@@ -331,3 +337,6 @@ class ExtensionsManager(RestorableTraining):
     def _on_stop(self) -> None:
         """Handle the end of the iteration after which the training should stop."""
         self.close()
+
+    def _record_first_batch(self, loader: str, digest: BatchDigest) -> None:
+        self.run.log_first_batch(self.iteration, loader, digest)

@@ -288,8 +288,8 @@ class RunBase(RunReader):
             if isinstance(writer, RunWriter):
                 self._manifest, self._writer = writer.manifest, None
             writer.close(status)
-            if is_collected:
-                await_at_exit(writer.wait, self._close_timeout)
+            if is_collected and isinstance(writer, RunWriter) and writer.end_wait:
+                await_at_exit(writer.end_wait, self._close_timeout)
             else:
                 writer.wait(self._close_timeout)
 

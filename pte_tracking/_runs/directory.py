@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import glob
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.shared_process import spawn_delivery
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
+from pte_tracking._delivery.stopping import delivery_stopped
+from pte_tracking._delivery.supervisor import is_delivery_enabled
 from pte_tracking._runs.foreign_files import ForeignFiles
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.imported_journal import check_named_files
@@ -303,24 +306,25 @@ def archive_run(directory: Path) -> None:
     manifest = existing_manifest(directory)
     if manifest is None:
         return
-    try:
-        was_delivering = supervisor.stop_delivery(directory)
-    except lock.LockedError as error:
-        raise DirectoryInUseError(
-            f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
-            "process or choose another run directory."
-        ) from None
-    target = directory / PREVIOUS / manifest.id
-    number = 1
-    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
-        number += 1  # the archived run was created again from one of its snapshots
-        target = target.with_name(f"{manifest.id}-{number}")
-    make_owned_directory(target, directory)
-    for name in sorted(_run_files(directory, manifest), key=_archive_order):
-        os.replace(directory / name, target / name)
+    with contextlib.ExitStack() as stack:
+        try:
+            was_delivering = stack.enter_context(delivery_stopped(directory))
+        except lock.LockedError as error:
+            raise DirectoryInUseError(
+                f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
+                "process or choose another run directory."
+            ) from None
+        target = directory / PREVIOUS / manifest.id
+        number = 1
+        while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
+            number += 1  # the archived run was created again from one of its snapshots
+            target = target.with_name(f"{manifest.id}-{number}")
+        make_owned_directory(target, directory)
+        for name in sorted(_run_files(directory, manifest), key=_archive_order):
+            os.replace(directory / name, target / name)
     _logger.info("archived the earlier run %s to %s", manifest.name, target)
-    if was_delivering and supervisor.is_delivery_enabled():
-        supervisor.spawn_delivery(target)
+    if was_delivering and is_delivery_enabled():
+        spawn_delivery(target)
 
 
 def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:

@@ -24,6 +24,7 @@ def test_snapshot_default_saves_complete_state_each_epoch(tmp_path: Path) -> Non
     assert list_files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_4"]
     state = torch.load(tmp_path / "snapshot_iter_4")
     parts = {"format", "models", "optimizers", "extensions", "state_objects", "manager", "rng", "run", "values"}
+    parts |= {"given", "gradients", "parameters"}
     assert set(state) == parts
     fresh = nn.Linear(3, 2)
     fresh.load_state_dict(state["models"]["main"])
