@@ -16,8 +16,8 @@ import pte_tracking
 PUBLIC = ["pte_tracking", "pte_tracking.extensions", "pte_tracking.sinks", "pte_tracking.triggers"]
 
 
-#: Raised within the package only; callers get DirectoryInUseError instead.
-INTERNAL_ERRORS = {"LockedError"}
+#: Callers catch DirectoryInUseError or RuntimeError instead.
+INTERNAL_ERRORS = {"EpochLengthError", "LockedError"}
 
 
 def modules_after(statements: str) -> set[str]:

@@ -121,6 +121,8 @@ class ProgressBar(Extension):
         period = exact_fraction("training_length", length[0])
         if length[1] == "iteration":
             return math.ceil(period)
+        if self._training_length is None and not manager.updater.has_epoch_length:
+            return None  # A training that counts in iterations does not need to know the epoch length.
         return math.ceil(period * manager.iters_per_epoch) - _epoch_shift(manager)
 
     def _format_epoch(self, manager: Manager) -> str:

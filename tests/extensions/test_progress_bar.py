@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -87,7 +88,8 @@ def test_progress_bar_terminal_output_is_throttled(tmp_path: Path, terminal: Any
         ({}, {"epochs": 1.75}, "epoch 2/2  100%  7/7 "),
         ({"training_length": (3.5, "epoch")}, {}, "epoch 2/4   50%  7/14 "),
         ({"training_length": (70, "iteration")}, {"stop_trigger": lambda manager: False}, "epoch 2/18   10%  7/70 "),
-        ({}, {"stop_trigger": lambda manager: False}, "epoch 2  7 "),
+        ({}, {"stop_trigger": lambda manager: False}, "epoch 2/3   58%  7/12 "),
+        ({}, {"stop_trigger": lambda manager: False, "epochs": math.inf}, "epoch 2  7 "),
         ({}, {"stop_trigger": lambda manager: False, "iters_per_epoch": None}, "7 "),
         ({"training_length": (0.1, "epoch")}, {"iters_per_epoch": 30, "epochs": 1}, "epoch 1/1  100%  7/7 "),
     ],
