@@ -17,7 +17,7 @@ PUBLIC = ["pte_tracking", "pte_tracking.extensions", "pte_tracking.sinks", "pte_
 
 
 #: Raised within the package only; callers get DirectoryInUseError instead.
-INTERNAL_ERRORS = {"LockedError"}
+INTERNAL_ERRORS = {"EpochLengthError", "LockedError"}
 
 
 def modules_after(statements: str) -> set[str]:
