@@ -6,6 +6,7 @@ so, and a script that trains longer sets new ones in ``os.environ``.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -22,7 +23,12 @@ _DESTINATION_NAME = re.compile(_DESTINATION)
 
 def read_credentials() -> dict[str, str]:
     """Return the variables that a connection depends on. Their values are compared, and never stored."""
-    return {name: value for name, value in os.environ.items() if _NAME.search(name)}
+    return {name: value for name, value in os.environ.items() if _is_setting(name)}
+
+
+@functools.lru_cache(maxsize=4096)  # the training process calls this function every two seconds
+def _is_setting(name: str) -> bool:
+    return _NAME.search(name) is not None
 
 
 def are_renewed(earlier: Mapping[str, str]) -> bool:

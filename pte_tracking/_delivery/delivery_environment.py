@@ -56,8 +56,16 @@ class DeliveryEnvironment:
 def _read_servers(directory: Path) -> frozenset[str]:
     """Return the servers that the sinks of a run name."""
     options = [value for entry in Manifest.load(directory).sinks for value in entry.options.values()]
-    urls = [urlsplit(value) for value in options if isinstance(value, str) and "://" in value]
-    return frozenset(f"{url.scheme}://{url.netloc}" for url in urls if url.netloc)
+    return frozenset(filter(None, (_server(value) for value in options if isinstance(value, str))))
+
+
+def _server(url: str) -> str | None:
+    """Return the scheme and the host of a URL, None for another text."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the backend reports it
+        return url
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
 
 
 def _child_variables() -> dict[str, str]:

@@ -23,12 +23,16 @@ class GiveUpTimer:
     Args:
         directory: The run directory.
         max_seconds: Time after which the delivery ends.
+
+    Attributes:
+        has_ended: Whether the time is over.
     """
 
     def __init__(self, directory: Path, max_seconds: float) -> None:
         self._directory = directory
         self._max_seconds = max_seconds
         self._check_time = self._running_time = time.monotonic()
+        self.has_ended = False
 
     def is_over(self, idle_seconds: float) -> bool:
         """Whether the time is over, which is logged.
@@ -43,6 +47,7 @@ class GiveUpTimer:
                 self._running_time = now
         if min(idle_seconds, now - self._running_time) <= self._max_seconds:
             return False
+        self.has_ended = True
         _logger.error(
             "Delivery ended, because it did not succeed for %.3g hours. To deliver the pending events, run: "
             "pte-tracking sync %s",

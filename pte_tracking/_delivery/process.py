@@ -29,6 +29,7 @@ from pte_tracking._store.manifest import RunNotFoundError
 _logger = logging.getLogger("pte_tracking")
 _POLL_SECONDS = 0.2
 _IDLE_SECONDS = 2.0  # without runs, after which the process ends; the next run of a sweep starts earlier
+_MAX_LOCK_SECONDS = 5.0  # for another process to release a run
 _READ_BYTES = 65536
 
 
@@ -45,8 +46,9 @@ class DeliveryService:
         self._max_failing_seconds = max_failing_seconds
         self._unread = b""
         self._threads: dict[Path, threading.Thread] = {}
-        #: Runs that were requested while their delivery was about to end.
-        self._again: set[Path] = set()
+        #: Runs whose delivery is to start, possibly after an earlier one that is about to end. A handover that is
+        #: requested meanwhile revokes the request.
+        self._requested: dict[Path, ControlReader] = {}
 
     def run(self, directories: list[Path]) -> None:
         """Deliver runs until all are delivered, and no further run is requested for a while.
@@ -54,33 +56,31 @@ class DeliveryService:
         Args:
             directories: Run directories.
         """
-        for directory in directories:
-            self._start(directory)
+        self._request(directories)
         last_active = time.monotonic()
         while True:
-            for directory in self._read_requests():
-                self._start(directory)
-            self._restart_requested()
-            if self._threads:
+            self._request(self._read_requests())
+            if self._threads or self._requested:
                 last_active = time.monotonic()
             elif self._requests is None or time.monotonic() - last_active > _IDLE_SECONDS:
                 return
 
-    def _start(self, directory: Path) -> None:
-        if directory in self._threads:
-            self._again.add(directory)
-            return
-        # A daemon thread, because a thread that waits for a response must not keep the process alive.
-        thread = threading.Thread(target=self._deliver, args=(directory,), name=str(directory), daemon=True)
-        self._threads[directory] = thread
-        thread.start()
-
-    def _restart_requested(self) -> None:
-        for directory in [directory for directory, thread in self._threads.items() if not thread.is_alive()]:
-            del self._threads[directory]
-            if directory in self._again:
-                self._again.remove(directory)
-                self._start(directory)
+    def _request(self, directories: list[Path]) -> None:
+        """Start the delivery of runs as soon as their earlier deliveries have ended."""
+        self._requested |= {directory: ControlReader(directory) for directory in directories}
+        self._threads = {directory: thread for directory, thread in self._threads.items() if thread.is_alive()}
+        for directory, control in list(self._requested.items()):
+            if control.is_handover_requested():
+                self._requested.pop(directory, None)
+                continue
+            if directory in self._threads:
+                continue
+            # A daemon thread, because a thread that waits for a response must not keep the process alive.
+            thread = threading.Thread(target=self._deliver, args=(directory, control), name=str(directory), daemon=True)
+            with contextlib.suppress(RuntimeError):  # too many threads; the next attempt follows
+                thread.start()
+                self._threads[directory] = thread
+                self._requested.pop(directory, None)
 
     def _read_requests(self) -> list[Path]:
         """Return the requested directories after a short wait. The end of the requests closes the descriptor."""
@@ -95,8 +95,7 @@ class DeliveryService:
         *complete, self._unread = (self._unread + received).split(b"\0")
         return [Path(os.fsdecode(name)) for name in complete]
 
-    def _deliver(self, directory: Path) -> None:
-        control = ControlReader(directory)  # a request that arrives before the lock is acquired counts
+    def _deliver(self, directory: Path, control: ControlReader) -> None:
         backoff = Backoff()
         while not control.is_handover_requested():
             try:
@@ -111,12 +110,18 @@ class DeliveryService:
 
     def _deliver_once(self, directory: Path, control: ControlReader) -> None:
         timer = GiveUpTimer(directory, self._max_failing_seconds)
-        try:
-            deliver(directory, lambda idle: control.is_handover_requested() or timer.is_over(idle))
-        except LockedError:  # another process delivers the run
+        deadline = time.monotonic() + _MAX_LOCK_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                deliver(directory, lambda idle: control.is_handover_requested() or timer.is_over(idle))
+            except LockedError:  # another process delivers the run, and may be about to release it
+                time.sleep(_POLL_SECONDS)
+                continue
+            except RunNotFoundError as error:
+                _logger.error("%s", error)
+            if timer.has_ended:  # an earlier request must not start the delivery again
+                self._requested.pop(directory, None)
             return
-        except RunNotFoundError as error:
-            _logger.error("%s", error)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-from pte_tracking._delivery.backlog import backlog
+from pte_tracking._delivery.backlog import backlog, has_auth_error
+from pte_tracking._delivery.control import request_handover
 from pte_tracking._delivery.delivery_environment import DONE_STATUS, DeliveryEnvironment
 from pte_tracking._store.layout import DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
@@ -52,11 +53,6 @@ class SharedProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def pid(self) -> int | None:
-        """ID of the process, or None if it is not running."""
-        return self._process.pid if self._process else None
-
-    @property
     def has_failed(self) -> bool:
         """Whether the process has died, and possibly been restarted."""
         return self._failures > 0
@@ -91,6 +87,23 @@ class SharedProcess:
         is_known = directory in self._runs
         self._runs.pop(directory, None)
         return is_known
+
+    def take_refused_runs(self, environment: DeliveryEnvironment) -> list[Path]:
+        """Release the runs whose backends refuse the credentials of this process.
+
+        Args:
+            environment: Environment with later credentials for the same servers. Others release nothing.
+
+        Returns:
+            Directories of the runs, which the process releases within seconds.
+        """
+        if environment.servers != self.environment.servers:
+            return []
+        refused = [run for run in self._runs if _is_refused(run)]
+        for run in refused:
+            self.remove(run)
+            request_handover(run)
+        return refused
 
     def check(self) -> None:
         """Restart the process with its unfinished runs if it died, after a pause that doubles with each death.
@@ -169,7 +182,7 @@ class SharedProcess:
 
     def _send(self) -> None:
         if self._unsent and self._process and self._process.stdin:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):  # the next check tries again or restarts
+            with contextlib.suppress(OSError):  # full, or closed; the next check tries again or restarts
                 self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
 
 
@@ -183,7 +196,8 @@ def _open_log(directories: list[Path]) -> IO[bytes]:
 
 def _close_requests(process: subprocess.Popen[bytes]) -> None:
     if process.stdin:
-        process.stdin.close()
+        with contextlib.suppress(OSError):  # closed by the program, together with all descriptors
+            process.stdin.close()
 
 
 def _describe_end(process: subprocess.Popen[bytes]) -> str:
@@ -199,6 +213,13 @@ def _is_unfinished(directory: Path) -> bool:
         if read_status(directory) == "RUNNING":
             return True
         return not all(sink.is_closed for sink in backlog(directory, Manifest.load(directory)))
+    except (OSError, RunNotFoundError):  # moved or deleted
+        return False
+
+
+def _is_refused(directory: Path) -> bool:
+    try:
+        return has_auth_error(directory, start_time=0.0)
     except (OSError, RunNotFoundError):  # moved or deleted
         return False
 
@@ -228,7 +249,10 @@ def hand_over(directory: Path, environment: DeliveryEnvironment) -> SharedProces
         process = next((process for process in _processes if process.environment == environment), None)
         if process is None:
             process = SharedProcess(environment)
+            refused = [run for earlier in _processes for run in earlier.take_refused_runs(environment)]
             _processes.append(process)
+            for run in refused:
+                process.add(run)
         process.add(directory)
         return process
 

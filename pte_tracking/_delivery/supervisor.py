@@ -101,12 +101,10 @@ class DeliverySupervisor:
                 self._process.remove(self.directory)
             self._request_handover()
             return
-        holder = lock.holder(self.directory / DELIVERY_LOCK)
-        if holder is not None:
+        if self.is_delivered:
             self._attempts = 0
             # A delivery process of an earlier training process continues with this one, unless its credentials expired.
-            is_own = self._process is not None and holder.pid == self._process.pid
-            if not is_own and has_auth_error(self.directory, self._start_time):
+            if self._process is None and has_auth_error(self.directory, self._start_time):
                 self._start_time = self.check_time
                 self._request_handover()
             return

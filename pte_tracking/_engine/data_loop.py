@@ -27,6 +27,9 @@ class LoopOwner(Protocol):
     def start(self) -> None:
         """Start the training before the first batch."""
 
+    def fail(self, error: Exception) -> None:
+        """End the training after an exception."""
+
     def close(self) -> None:
         """End the training."""
 
@@ -99,6 +102,9 @@ class DataLoop:
                         "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and "
                         "can be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
                     )
+        except Exception as error:
+            owner.fail(error)
+            raise
         finally:
             if self._loops.get(name) is loop:
                 del self._loops[name]
@@ -121,7 +127,7 @@ class DataLoop:
             loaders.warn_about_new_loaders()
             return
         progress.are_passes_aligned = False
-        length = self._stop.trigger.training_length
+        length = min(self._stop.training_lengths, default=None)
         self._scope.outlasts_stop = length is not None and length[1] == "epoch"
         if self._owner.world.rank == 0:
             _logger.warning(

@@ -193,8 +193,6 @@ class IterationScope:
                 lifecycle.due.append((entry, entry.extension))
             else:
                 entry.call(owner)
-        if self._stop.should_stop:
-            lifecycle.add_last_calls()
         self._is_pending = self._stop.should_stop or bool(lifecycle.due)
 
 

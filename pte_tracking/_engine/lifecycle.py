@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
 from pte_tracking._engine.given_values import GivenValues
@@ -13,10 +14,11 @@ from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Manager
-from pte_tracking._runs.outcome import outcome_of
+from pte_tracking._runs.outcome import ErrorId, error_id, outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
+from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 from pte_tracking.triggers.description import describe_trigger
 
 
@@ -98,12 +100,19 @@ class Lifecycle:
         #: Iteration of the last saved states, and the entries that saved them.
         self._saved: tuple[int, list[ExtensionEntry]] = (-1, [])
         self.is_saving = False
+        #: Exception that was handled when the training started.
+        self._error_before: ErrorId | None = None
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
         self.options = options
         self.before_training: Callable[[], None] = lambda: None
         self._given = given
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the extensions are initialized and not finalized."""
+        return self.phase in _STARTED
 
     @property
     def is_ended(self) -> bool:
@@ -189,6 +198,7 @@ class Lifecycle:
         self.before_training()
         self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
+        self._error_before = error_id(sys.exc_info()[1])
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
         owner.run.is_complete = lambda: self._stop.should_stop
@@ -231,6 +241,8 @@ class Lifecycle:
         if self.phase is Phase.ENDED:
             self._owner.run.close()  # it may have been opened again
             return
+        if error is None and self._stop.should_stop and self.phase is Phase.RUNNING:
+            self.add_last_calls()
         first = self.finalize(error)
         run = self._owner.run
         if first is None and status is not None:
@@ -277,9 +289,11 @@ class Lifecycle:
         iteration, entries = self._saved
         present = [entry for entry, _ in self.due] + (entries if iteration == self._owner.iteration else [])
         for entry in self._extensions.saving:
-            last_call = entry.extension.last_call(entry.trigger)
-            if last_call is not None and entry.runs_here and entry not in present:
-                self.due.append((entry, last_call))
+            extension = entry.extension
+            if not isinstance(extension, TrainingSnapshot) or entry in present:
+                continue
+            if extension.saves_last_state(entry.trigger):
+                self.due.append((entry, extension.save_if_allowed))
 
     def _describe_progress(self) -> str:
         length = self._owner.length_in_iterations
@@ -287,8 +301,13 @@ class Lifecycle:
 
     def _finalize_with_run(self) -> None:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
-        if error := self.finalize():
-            raise error
+        error = sys.exc_info()[1] or self._owner.run.uncaught_error
+        is_own_error = isinstance(error, Exception) and error_id(error) != self._error_before
+        if is_own_error and self.phase in _STARTED:
+            self._extensions.on_error(self._owner, cast(Exception, error))
+        finalize_error = self.finalize(error if is_own_error else None)
+        if finalize_error not in (None, error):
+            raise finalize_error
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

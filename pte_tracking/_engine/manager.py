@@ -147,9 +147,8 @@ class ExtensionsManager(RestorableTraining):
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
         self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
-        self._extensions = ExtensionRegistry(self._given, self.world.rank)
         self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
-        self._stop.check_length(max_epochs)
+        self._extensions = ExtensionRegistry(self._given, self._stop.trigger, self.world.rank)
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
@@ -166,7 +165,6 @@ class ExtensionsManager(RestorableTraining):
         )
         self.run.hold()
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
-        self._extensions.used.add_trigger(self._stop.trigger, "the training, as stop_trigger,")
         for extension in extensions:
             self.extend(extension)
         progress = self.updater
@@ -329,6 +327,11 @@ class ExtensionsManager(RestorableTraining):
             if lifecycle.phase is Phase.OPEN and not self.stop_trigger:
                 lifecycle.start()
         self.loaders.begin()
+
+    def fail(self, error: Exception) -> None:
+        """End a training that has started after an exception in its loader."""
+        if self._lifecycle.is_started:
+            self._lifecycle.fail(error)
 
     def check_data(self) -> None:
         """Check the position in the data before the first iteration."""

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from pte_tracking._engine.parts import TrainingParts
-from pte_tracking._snapshots.frozen_parameters import FrozenParameters
 from pte_tracking._snapshots.gradients import (
     SavedGradients,
     has_unsynchronized,
@@ -17,6 +16,7 @@ from pte_tracking._snapshots.gradients import (
     save_gradients,
     watch_steps,
 )
+from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
 from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger("pte_tracking")
 
 
 class ParameterState:
-    """Gradients, frozen parameters, and the content of buffers that are not persistent.
+    """Gradients, flags of parameters and modules, and the content of buffers that are not persistent.
 
     Args:
         parts: The models and optimizers.
@@ -35,12 +35,14 @@ class ParameterState:
         self._parts = parts
         self._rank = rank
         self._stepped: SteppedOptimizers | None = None
-        self._frozen = FrozenParameters(parts.states.names)
+        self._flags = {
+            "frozen": frozen_parameters(parts.states.names),
+            "evaluating": module_modes(parts.by_kind["models"]),
+        }
         self._is_loss_logged = False
 
     def begin_training(self) -> None:
-        """Note the parameters that the script froze, and which gradients each step uses from now on."""
-        self._frozen.begin_training()
+        """Note from now on which gradients each step uses, and which optimizers step."""
         self._stepped = SteppedOptimizers()
         for optimizer in self._parts.optimizers.values():
             watch_steps(optimizer)
@@ -49,7 +51,7 @@ class ParameterState:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
         self._log_lost_gradients()
         if self._stepped is not None:
-            self._stepped.report_unknown(self._parts.optimizers.values(), self._parts.states.names, self._rank)
+            self._stepped.report_missing(self._parts.optimizers.values(), self._parts.states.names, self._rank)
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in self._parts.optimizers.items()
@@ -58,7 +60,7 @@ class ParameterState:
             "gradients": {name: saved.accumulated for name, saved in gradients.items() if saved.accumulated},
             "parameters": {
                 "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
-                "frozen": self._frozen.state_dict(),
+                **{name: flags.state_dict() for name, flags in self._flags.items()},
                 "unsaved_buffers": sum_unsaved(self._parts.by_kind["models"]),
             },
         }
@@ -70,7 +72,11 @@ class ParameterState:
             state: The complete state of a training.
         """
         details = state["parameters"]
-        self._frozen.load_state_dict(details["frozen"], self._rank)
+        for name, optimizer in self._parts.optimizers.items():
+            if name in details["optimizers"]:
+                self._parts.states.load_parameters(optimizer, details["optimizers"][name]["parameters"])
+        for name, flags in self._flags.items():
+            flags.load_state_dict(details[name], self._rank)
         for name, optimizer in self._parts.optimizers.items():
             saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)

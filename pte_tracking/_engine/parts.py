@@ -51,7 +51,8 @@ class TrainingParts:
     ) -> None:
         self._models, self._optimizers, self._state_objects = models, optimizers, state_objects
         self._users = users
-        self.states = OptimizerStates(models)
+        # The modules among the other objects, such as a loss with weights, have parameters, too.
+        self.states = OptimizerStates({**state_objects, **models})
 
     @property
     def by_kind(self) -> dict[str, Mapping[str, Any]]:
@@ -62,7 +63,7 @@ class TrainingParts:
     def optimizers(self) -> dict[str, Any]:
         """All optimizers by name, with those that only extensions or state objects refer to."""
         used = {f"{name}.optimizer": getattr(user, "optimizer", None) for name, user in self._users().items()}
-        return {**self._optimizers, **dict(_unknown(used, self._optimizers.values()))}
+        return {**self._optimizers, **dict(_additional(used, self._optimizers.values()))}
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Return the state of each object, and under ``"parameters"`` details of the optimizers."""
@@ -204,8 +205,8 @@ def _saved_optimizer(name: str, state: Mapping[str, Any]) -> SavedOptimizer:
     return SavedOptimizer(state["optimizers"][name], **state["parameters"]["optimizers"][name])
 
 
-def _unknown(used: Mapping[str, object], known: Iterable[object]) -> Iterator[tuple[str, object]]:
-    seen = {id(item) for optimizer in known for item in (optimizer, *torch_optimizers(optimizer).values())}
+def _additional(used: Mapping[str, object], given: Iterable[object]) -> Iterator[tuple[str, object]]:
+    seen = {id(item) for optimizer in given for item in (optimizer, *torch_optimizers(optimizer).values())}
     for name, optimizer in used.items():
         # Some objects, such as metrics of Ignite, return a function for any attribute.
         if torch_optimizers(optimizer) and hasattr(optimizer, "load_state_dict") and id(optimizer) not in seen:

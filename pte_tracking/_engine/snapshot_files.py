@@ -25,6 +25,6 @@ def check_snapshot_files(extension: Extension, earlier: Iterable[Extension]) -> 
         if isinstance(other, TrainingSnapshot | ObjectSnapshot) and extension.template.overlaps(other.template):
             raise ValueError(
                 f"filename: the files {extension.template.glob!r} are also those of the extension {other.name!r}. Each "
-                "would overwrite and prune those of the other. Pass another filename, or combine n_retains=, keep_best=, and the "
-                "other options in one snapshot extension."
+                "would overwrite and prune those of the other. Pass another filename, or combine n_retains=, "
+                "keep_best=, and the other options in one snapshot extension."
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
-from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.environment import describe_environment, report_differences
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parameter_state import ParameterState
@@ -88,6 +89,7 @@ class TrainingState:
             "gradients": parameters["gradients"],
             "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
+            "environment": describe_environment(self._parts.by_kind["models"].values(), self._world),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -130,11 +132,9 @@ class TrainingState:
         objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
         local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
         local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
-        first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks(
-                "the restore of a snapshot",
-                lambda: self._load_reversible(local_state, first_batches, undo, allowed),
+                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed, path)
             )
             checkpoint = open_on_rank_zero(
                 self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
@@ -144,6 +144,9 @@ class TrainingState:
         self._parameters.load_state_dict(local_state)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
+        if self._world.rank == 0:
+            environment = describe_environment(self._parts.by_kind["models"].values(), self._world)
+            report_differences(state.get("environment", {}), environment)
         return checkpoint
 
     def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
@@ -166,11 +169,7 @@ class TrainingState:
         self._parts.check(state, allowed)
 
     def _load_reversible(
-        self,
-        state: Mapping[str, Any],
-        first_batches: Mapping[str, BatchDigest],
-        undo: contextlib.ExitStack,
-        allowed: AllowedDifferences,
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences, path: Path | None
     ) -> None:
         """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
         random_state = rng.get_state()
@@ -184,6 +183,7 @@ class TrainingState:
         self._progress.load_state_dict(manager_state)
         self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
         self._parts.load_reversible(state, undo, allowed)
+        first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
         self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized, first_batches)
 
     def _manager_state(self) -> dict[str, Any]:

@@ -186,19 +186,6 @@ class Extension:
         """
         return False
 
-    def last_call(self, trigger: Callable[[Manager], bool]) -> Callable[[Manager], object] | None:
-        """Return the function to call when the training stops in an iteration in which the extension did not run.
-
-        For extensions with ``PRIORITY_SNAPSHOT`` or a lower priority.
-
-        Args:
-            trigger: Trigger of the extension.
-
-        Returns:
-            The function. None by default.
-        """
-        return None
-
     @property
     def reports_each_iteration(self) -> bool:
         """Whether the extension reports in each iteration in which it runs, and not only at the end of an interval."""

@@ -103,6 +103,8 @@ class RunWriter(SerialCalls):
         manifest, resumed = self.manifest, self._start_position.seq > 0
         if not is_started:
             self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+        if not resumed:
+            self._journal.make_durable()
         if params:
             self.add(events.Params, params)
         if tags:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pte_tracking._distributed.flat_sharding import find_flat_model, full_optimizer_state, local_optimizer_state
+from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.zero_redundancy import gather_state, is_zero_redundancy
 from pte_tracking._snapshots.exact_types import HostKeys, find_host_keys, keep_types
 from pte_tracking._snapshots.flat_optimizer import name_parameters, number_parameters
 from pte_tracking._snapshots.inner_optimizers import save_unsaved, torch_optimizers
 from pte_tracking._snapshots.parameter_groups import GroupMatch, arrange_groups, arrange_state, match_groups
-from pte_tracking._snapshots.parameter_names import GroupRecord, ParameterNames, parameter_groups
+from pte_tracking._snapshots.parameter_names import GroupRecord, ParameterNames, is_position, parameter_groups
 from pte_tracking._snapshots.plain_state import map_tensors
 
 #: Keys that schedulers and torch itself add to the parameter groups of an optimizer.
@@ -29,27 +30,34 @@ class SavedOptimizer(NamedTuple):
         groups: The parameters of each group.
         host_keys: States on the host, although their parameters are on a device.
         inner: States of inner optimizers that the state does not contain, by path.
+        parameters: Parameters that belong to no model, such as copies of the weights in single precision, by position.
     """
 
     state: dict[str, Any]
     groups: list[GroupRecord]
     host_keys: HostKeys
     inner: dict[str, dict[str, Any]]
+    parameters: dict[str, Tensor]
 
     def details(self) -> dict[str, Any]:
         """Return the entries of a snapshot other than the state."""
-        return {"groups": self.groups, "host_keys": self.host_keys, "inner": self.inner}
+        return {
+            "groups": self.groups,
+            "host_keys": self.host_keys,
+            "inner": self.inner,
+            "parameters": self.parameters,
+        }
 
 
 class OptimizerStates:
     """Saving, comparing, and restoring of the optimizers of some models.
 
     Args:
-        models: Models by name.
+        models: Models by name. Objects that are not modules are ignored.
     """
 
-    def __init__(self, models: Mapping[str, nn.Module]) -> None:
-        self._models = models
+    def __init__(self, models: Mapping[str, Any]) -> None:
+        self._models = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
         self.names = ParameterNames(models)
 
     def save(self, optimizer: Any) -> SavedOptimizer:
@@ -57,10 +65,15 @@ class OptimizerStates:
         self.names.refresh()
         if flat := find_flat_model(optimizer, self._models):
             state, groups = number_parameters(full_optimizer_state(optimizer, flat[1]), flat[0])
-            return SavedOptimizer(state, groups, {}, {})
+            return SavedOptimizer(state, groups, {}, {}, {})
         state = gather_state(optimizer) if is_zero_redundancy(optimizer) else optimizer.state_dict()
-        groups = self._describe(optimizer)
-        return SavedOptimizer(state, groups, find_host_keys(state, optimizer), save_unsaved(optimizer, state))
+        return SavedOptimizer(
+            state,
+            self._describe(optimizer),
+            find_host_keys(state, optimizer),
+            save_unsaved(optimizer, state),
+            self._unnamed_parameters(optimizer),
+        )
 
     def compare(self, path: str, optimizer: Any, saved: SavedOptimizer) -> Iterator[str]:
         """Compare an optimizer with a saved one.
@@ -108,8 +121,8 @@ class OptimizerStates:
             return saved
         order = self._match(optimizer, saved).order
         host_keys = _reorder(saved.host_keys, saved.state, order)
-        return SavedOptimizer(
-            arrange_state(saved.state, order), arrange_groups(saved.groups, order), host_keys, saved.inner
+        return saved._replace(
+            state=arrange_state(saved.state, order), groups=arrange_groups(saved.groups, order), host_keys=host_keys
         )
 
     def load(self, optimizer: Any, saved: SavedOptimizer) -> None:
@@ -137,6 +150,18 @@ class OptimizerStates:
         for inner in shared:
             inner.param_groups = optimizer.param_groups
 
+    def load_parameters(self, optimizer: Any, saved: Mapping[str, Tensor]) -> None:
+        """Restore the parameters that belong to no model.
+
+        Args:
+            optimizer: The restored optimizer.
+            saved: The parameters by position.
+        """
+        with torch.no_grad():
+            for name, parameter in self._unnamed_parameters(optimizer).items():
+                if name in saved and saved[name].shape == parameter.shape:
+                    parameter.copy_(saved[name])
+
     def parameters_by_name(self, optimizer: Any) -> dict[str, Tensor]:
         """Return the parameters of an optimizer by name."""
         names = (name for group in self._describe(optimizer) for name in group["names"])
@@ -148,6 +173,15 @@ class OptimizerStates:
 
     def _describe(self, optimizer: Any) -> list[GroupRecord]:
         return [record for item in _with_groups(optimizer) for record in self.names.describe_groups(item)]
+
+    def _unnamed_parameters(self, optimizer: Any) -> dict[str, Tensor]:
+        """Return the parameters that belong to no model, by position."""
+        parameters = self.parameters_by_name(optimizer).items()
+        return {
+            name: parameter.detach()
+            for name, parameter in parameters
+            if is_position(name) and not is_sharded(parameter)
+        }
 
     def _match(self, optimizer: Any, saved: SavedOptimizer) -> GroupMatch:
         available = self.names.parameters().keys() if hasattr(optimizer, "add_param_group") else ()

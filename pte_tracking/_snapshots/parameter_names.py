@@ -53,8 +53,8 @@ class ParameterNames:
 
     def name_of(self, parameter: Tensor) -> str | None:
         """Return the name of a parameter; None if it belongs to no model."""
-        known = self._names.get(id(parameter))
-        return None if known is None else known[1]
+        entry = self._names.get(id(parameter))
+        return None if entry is None else entry[1]
 
     def describe_groups(self, optimizer: Any) -> list[GroupRecord]:
         """Describe the parameter groups of an optimizer; empty if it has none.

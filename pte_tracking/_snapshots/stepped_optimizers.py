@@ -25,29 +25,29 @@ class SteppedOptimizers:
         handle = register_optimizer_step_post_hook(lambda optimizer, *_: stepped.add(optimizer))
         self._stop = weakref.finalize(self, handle.remove)
 
-    def report_unknown(self, known: Iterable[object], names: ParameterNames, rank: int) -> None:
+    def report_missing(self, saved: Iterable[object], names: ParameterNames, rank: int) -> None:
         """Log optimizers that are not in the snapshot, at the first snapshot after a step.
 
         Args:
-            known: The optimizers in the snapshot.
+            saved: The optimizers in the snapshot.
             names: Names of the parameters of the models.
             rank: Rank of this process. Only rank 0 logs.
         """
         if not self._stepped or not self._stop.alive:
             return
         self._stop()
-        seen = {id(item) for optimizer in known for item in torch_optimizers(optimizer).values()}
+        seen = {id(item) for optimizer in saved for item in torch_optimizers(optimizer).values()}
         inner = {id(item) for optimizer in self._stepped for path, item in torch_optimizers(optimizer).items() if path}
-        unknown = [
+        missing = [
             type(optimizer).__name__
             for optimizer in self._stepped
             if id(optimizer) not in seen | inner and _steps_named(optimizer, names)
         ]
-        if unknown and rank == 0:
+        if missing and rank == 0:
             _logger.warning(
-                "snapshot: the loop steps %s, which the manager does not know, so that a resume does not restore its "
-                "state. Pass optimizers=optimizer to the manager.",
-                ", ".join(sorted(unknown)),
+                "snapshot: the loop steps %s, which was not passed to the manager, so that a resume does not restore "
+                "its state. Pass optimizers=optimizer to the manager.",
+                ", ".join(sorted(missing)),
             )
 
 

@@ -48,6 +48,14 @@ class SnapshotExtension(Extension):
             delete_checkpoint(stale_path)
 
     def __call__(self, manager: Manager) -> None:
+        self.save_if_allowed(manager)
+
+    def save_if_allowed(self, manager: Manager) -> None:
+        """Save the state if the condition is true on rank 0. Call this on every rank.
+
+        Args:
+            manager: The manager.
+        """
         # All ranks save together, so rank 0 decides about the condition.
         if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_condition_met):
             self.save(manager)

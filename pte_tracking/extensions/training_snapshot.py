@@ -48,7 +48,7 @@ def snapshot(
 
     A snapshot is taken after all other extensions. It becomes a checkpoint of the run, with the values reported in its
     iteration, from which ``resume()`` continues exactly. ``torch.load`` reads it without this package. The training
-    waits while the state is copied, and until the previous snapshot is written. Failed writes are logged.
+    waits until the state is copied and the previous snapshot is written. Failed writes are logged.
 
     Args:
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
@@ -62,10 +62,9 @@ def snapshot(
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
         asynchronous: Whether to write in a separate thread, which needs memory for one more state.
-        at_end: Whether to save the last state of a training that stops between two snapshots, for example by early
-            stopping or a time limit. Only for a periodic trigger. ``break`` and ``close()`` save nothing.
-        on_signal: Signal after which the process finishes the iteration, saves, and exits with the status 128 + signal,
-            such as ``signal.SIGTERM``. The run is marked KILLED.
+        at_end: Whether to save the last state of a training that stops between two periodic snapshots, for example
+            after a time limit. ``break`` and ``close()`` save nothing.
+        on_signal: Signal after which the process finishes the iteration, saves, and exits, such as ``signal.SIGTERM``.
 
     Returns:
         The extension.
@@ -146,10 +145,14 @@ class TrainingSnapshot(SnapshotExtension):
         manager.world.all_gather("exit after a signal", None)
         raise SystemExit(self._signal.exit_status)
 
-    def last_call(self, trigger: Callable[[Manager], bool]) -> Callable[[Manager], object] | None:
+    def saves_last_state(self, trigger: Callable[[Manager], bool]) -> bool:
+        """Return whether to save the last state of a training that stops between two snapshots.
+
+        Args:
+            trigger: Trigger of the extension in the training.
+        """
         # Another trigger may choose a state, such as the best one, in whose place the last one must not be saved.
-        is_periodic = isinstance(trigger, IntervalTrigger | TimeTrigger)
-        return super().__call__ if self.policy.at_end and is_periodic else None
+        return self.policy.at_end and isinstance(trigger, IntervalTrigger | TimeTrigger)
 
     def finalize(self, manager: Manager) -> None:
         super().finalize(manager)

@@ -170,6 +170,25 @@ def test_run_with_other_credentials_gets_its_own_process_and_the_earlier_one_end
     assert first.notes("open")[-1]["pid"] == process.pid
 
 
+def test_ended_run_whose_credentials_were_refused_is_delivered_with_new_ones(
+    tmp_path: Path, probes: Callable[[str], Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing, away = probes("refusing"), probes("away")
+    refusing.control(refuse="expired token")
+    away.control(fail="away")
+    monkeypatch.setenv("SERVICE_TOKEN", "expired")
+    ended, other = train(tmp_path / "ended", refusing.sink()), train(tmp_path / "other", away.sink())
+    (process,) = processes()
+    wait_until(lambda: "PermissionError" in (ended.directory / DELIVERY_LOG).read_text())
+    monkeypatch.setenv("SERVICE_TOKEN", "renewed")
+    train(tmp_path / "later", probes("later").sink())
+    wait_until(lambda: holder(ended) not in (None, process.pid))
+    refusing.control()
+    request_retry(ended.directory)
+    wait_until(lambda: is_delivered(ended))
+    assert holder(other) == process.pid
+
+
 def test_open_run_keeps_its_credentials_when_the_environment_names_another_server(
     tmp_path: Path, probes: Callable[[str], Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,3 +260,30 @@ def test_many_requests_at_once_are_all_delivered(tmp_path: Path, probes: Callabl
     runs = [train(folder / f"{number} " / ("c" * 200), probes(f"p{number}").sink()) for number in range(25)]
     wait_until(lambda: all(map(is_delivered, runs)), 60)
     assert len(processes()) <= 1
+
+
+def test_resumed_run_replaces_an_earlier_process_whose_credentials_are_refused(tmp_path: Path, probe: Probe) -> None:
+    probe.control(refuse="expired token")
+    script = """
+import sys, pte_tracking as pte
+from pte_probe import ProbeSink
+with pte.Run(sys.argv[1], sinks=[ProbeSink(folder=sys.argv[2])], close_timeout=0.5) as run:
+    run.log_metrics({"loss": 1.0}, 1)
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "run", probe.folder], check=True, timeout=60)
+    earlier = lock.holder(tmp_path / "run" / DELIVERY_LOCK)
+    assert earlier is not None
+    with pte.Run(tmp_path / "run", sinks=[probe.sink()], resume=True, close_timeout=30) as run:
+        step = 1
+
+        def is_replaced() -> bool:
+            nonlocal step
+            step += 1
+            run.log_metrics({"loss": 1.0}, step)
+            request_retry(run.directory)
+            return holder(run) not in (None, earlier.pid)
+
+        wait_until(is_replaced)
+        probe.control()
+    assert is_delivered(run)
+    assert [point for _, point, _ in probe.points()] == list(range(1, step + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -234,51 +234,51 @@ def test_autoload_with_a_refusing_part_leaves_the_log(tmp_path: Path) -> None:
     assert read_files(tmp_path) == before
 
 
-class SeededLoader:
-    """Loader with a random generator of its own, and with a state that another version refuses."""
+class StatefulLoader:
+    """Loader with a state that depends on its number of workers."""
 
-    def __init__(self, version: int) -> None:
-        self.generator, self.version = torch.Generator(), version
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers, self.batch_size, self.position = num_workers, 2, 0
 
     def __len__(self) -> int:
         return 4
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (torch.rand(2, 1, generator=self.generator) for _ in range(4))
+        while self.position < 4:
+            self.position += 1
+            yield torch.full((2, 1), 0.1 * self.position)
+        self.position = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
 
-class OtherLoader(SeededLoader):
-    """The same loader without a generator, which cannot return to its position."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        del self.generator
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.rand(4, 2, 1))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
 
 
 def test_resume_with_a_refusing_loader_changes_nothing(tmp_path: Path) -> None:
-    def make(make_loader: Callable[[], Any]) -> tuple[nn.Module, pte.Trainer]:
+    def make(num_workers: int) -> tuple[nn.Module, pte.Trainer]:
         torch.manual_seed(0)
         model = nn.Linear(1, 1)
         optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
         optimizer.target = model
-        updater = updaters.StandardUpdater(make_loader(), optimizer, loss_func=lambda x: model(x).square().mean())
-        entries = [extensions.snapshot(trigger=(3, "iteration")), extensions.MaxValue("x", ITERATION)]
+        updater = updaters.StandardUpdater(
+            StatefulLoader(num_workers), optimizer, loss_func=lambda x: model(x).square().mean()
+        )
+        entries = [extensions.snapshot(trigger=(3, "iteration"), at_end=False), extensions.LogReport()]
         return model, pte.Trainer(updater, (2, "epoch"), tmp_path, entries)
 
-    make(lambda: SeededLoader(1))[1].run()
+    make(0)[1].run()
     files = read_files(tmp_path)
-    model, trainer = make(OtherLoader)
+    model, trainer = make(2)
     before, random_state = model.weight.tolist(), torch.get_rng_state()
-    with pytest.raises(ValueError, match="generator"):
+    with pytest.raises(ValueError, match="num_workers=2"):
         trainer.resume()
     assert (model.weight.tolist(), trainer.manager.iteration) == (before, 0)
     assert torch.get_rng_state().equal(random_state)
     torch.manual_seed(5)
     assert read_files(tmp_path) == files
-    trainer = make(lambda: SeededLoader(1))[1]
+    trainer = make(0)[1]
     assert trainer.resume() is not None
     trainer.run()
 

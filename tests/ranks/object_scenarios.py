@@ -44,6 +44,13 @@ def make_flat() -> tuple[Any, torch.optim.Optimizer]:
     return model, torch.optim.Adam(model.parameters(), lr=0.05)
 
 
+def make_flat_with_original_parameters() -> tuple[Any, torch.optim.Optimizer]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FullyShardedDataParallel(make_net(), device_id=torch.device("cpu"), use_orig_params=True)
+    return model, torch.optim.NAdam(model.parameters(), lr=0.05)
+
+
 def make_sharded() -> tuple[Any, torch.optim.Optimizer]:
     model = fully_shard(make_net())
     return model, torch.optim.Adam(model.parameters(), lr=0.05)
@@ -139,6 +146,10 @@ def compare_zero(folder: Path) -> Any:
 
 def compare_flat(folder: Path) -> Any:
     return compare(folder, make_flat)
+
+
+def compare_flat_with_original_parameters(folder: Path) -> Any:
+    return compare(folder, make_flat_with_original_parameters, steps_every=3)
 
 
 def compare_hybrid(folder: Path) -> Any:

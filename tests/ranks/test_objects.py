@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
     [
         (object_scenarios.compare_zero, 2),
         (object_scenarios.compare_flat, 2),
+        (object_scenarios.compare_flat_with_original_parameters, 2),
         (object_scenarios.compare_hybrid, 4),
         (object_scenarios.compare_accumulating_data_parallel, 2),
         (object_scenarios.compare_accumulating_sharded, 2),

@@ -25,7 +25,7 @@ from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._runs.confusion_matrix import confusion_figure
-from pte_tracking._runs.directory import DirectoryInUseError
+from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events

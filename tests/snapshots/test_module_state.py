@@ -366,6 +366,47 @@ def test_layer_that_training_froze_stays_frozen(tmp_path: Path) -> None:
     check_exact_resume(tmp_path, make)
 
 
+def test_module_that_training_evaluates_stays_in_that_mode(tmp_path: Path) -> None:
+    """Fine-tuning often stops the running means of a BatchNorm."""
+
+    def make(wrap: Callable[[Any], Any] = lambda model: model) -> Objects:
+        model = Net()
+        model.head = nn.Sequential(model.head, nn.Dropout(0.5))
+        wrap(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            if manager.iteration == 3:
+                model.body[1].eval()
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            optimizer.step()
+
+        return Objects(model, optimizer, update)
+
+    check_exact_resume(tmp_path, make)
+    assert torch.load(tmp_path / "run" / "snapshot_iter_5")["parameters"]["evaluating"]["current"] == ["main/body.1"]
+
+
+def test_mode_that_script_sets_after_resume_is_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pretrained model may be constructed in evaluation mode."""
+
+    def make() -> Objects:
+        model = Net().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            model.train()
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            optimizer.step()
+
+        return Objects(model, optimizer, update)
+
+    check_exact_resume(tmp_path, make)
+    assert "training mode" not in caplog.text
+
+
 def test_parameters_that_script_freezes_newly_stay_frozen_and_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -384,7 +425,7 @@ def test_parameters_that_script_freezes_newly_stay_frozen_and_are_named(
     assert not objects.model.head.weight.requires_grad
     assert objects.model.body[0].weight.requires_grad
     (message,) = [record.getMessage() for record in caplog.records if "requires_grad" in record.getMessage()]
-    assert "'main/head.bias' is frozen now, 'main/head.weight' is frozen now" in message
+    assert "'main/head.bias' is False, 'main/head.weight' is False" in message
     assert "body" not in message
 
 

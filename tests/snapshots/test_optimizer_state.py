@@ -208,7 +208,7 @@ def test_object_without_load_state_dict_is_named_and_weights_continue(
 # -- optimizers that the manager does not receive ----------------------------------------------------------------------
 
 
-def make_known_by_scheduler() -> Objects:
+def make_used_by_scheduler() -> Objects:
     objects = make_hidden()
     scheduler = torch.optim.lr_scheduler.StepLR(objects.compared[0], 1, 0.5)
     return Objects(
@@ -216,19 +216,19 @@ def make_known_by_scheduler() -> Objects:
     )
 
 
-def make_known_by_observer() -> Objects:
+def make_used_by_observer() -> Objects:
     objects = make_hidden()
     observer = extensions.observe_lr(objects.compared[0])
     return Objects(objects.model, None, objects.update, extensions=[observer], compared=objects.compared)
 
 
-def make_known_by_shift() -> Objects:
+def make_used_by_shift() -> Objects:
     objects = make_hidden()
     shift = extensions.ExponentialShift("lr", 0.9, optimizer=objects.compared[0])
     return Objects(objects.model, None, objects.update, extensions=[shift], compared=objects.compared)
 
 
-def make_known_by_state_object() -> Objects:
+def make_used_by_state_object() -> Objects:
     objects = make_hidden()
     scheduler = torch.optim.lr_scheduler.StepLR(objects.compared[0], 4, 0.5)
 
@@ -253,13 +253,13 @@ def make_hidden() -> Objects:
 
 
 @pytest.mark.parametrize(
-    "make", [make_known_by_scheduler, make_known_by_observer, make_known_by_shift, make_known_by_state_object]
+    "make", [make_used_by_scheduler, make_used_by_observer, make_used_by_shift, make_used_by_state_object]
 )
-def test_optimizer_known_by_another_object_only_is_restored(make: Callable[[], Objects], tmp_path: Path) -> None:
+def test_optimizer_of_another_object_is_restored(make: Callable[[], Objects], tmp_path: Path) -> None:
     check_exact_resume(tmp_path, make)
 
 
-def test_optimizer_known_twice_is_saved_once(tmp_path: Path) -> None:
+def test_optimizer_of_two_objects_is_saved_once(tmp_path: Path) -> None:
     model = make_net()
     lookahead = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1))
     scheduler = torch.optim.lr_scheduler.StepLR(lookahead.inner, 1)
@@ -273,25 +273,27 @@ def test_optimizer_known_twice_is_saved_once(tmp_path: Path) -> None:
     assert list(manager.state_dict()["optimizers"]) == ["main"]
 
 
-def test_optimizer_that_only_the_loop_knows_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_optimizer_that_is_not_passed_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def make() -> Objects:
         objects = make_hidden()
         return Objects(objects.model, None, objects.update)
 
     train(tmp_path, make)
-    (message,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
+    (message,) = [
+        record.getMessage() for record in caplog.records if "was not passed to the manager" in record.getMessage()
+    ]
     assert "the loop steps Adam" in message
 
 
-@pytest.mark.parametrize("make", [make_lookahead, make_sharpness_aware, make_several, make_known_by_scheduler])
-def test_known_optimizer_is_not_named(
+@pytest.mark.parametrize("make", [make_lookahead, make_sharpness_aware, make_several, make_used_by_scheduler])
+def test_passed_optimizer_is_not_named(
     make: Callable[[], Objects], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(tmp_path, make)
-    assert "does not know" not in caplog.text
+    assert "was not passed to the manager" not in caplog.text
 
 
-def test_wrapper_known_by_observer_only_is_restored(tmp_path: Path) -> None:
+def test_wrapper_of_an_extension_is_restored(tmp_path: Path) -> None:
     class Observing(pte.Extension):
         def __init__(self, optimizer: Any) -> None:
             self.optimizer = optimizer
@@ -332,3 +334,41 @@ def test_loaded_state_shares_no_memory_with_its_source(tmp_path: Path) -> None:
     assert not set(moments[0]) & set(moments[1])
     for manager in managers:
         manager.close()
+
+
+def make_master_weights() -> Objects:
+    """Model in half precision whose optimizer steps copies of the weights in single precision."""
+    model = make_net().half()
+    master = [parameter.detach().clone().float() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(master, lr=0.1, momentum=0.9)
+
+    def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+        model.zero_grad()
+        model(batch).float().square().mean().backward()
+        for copied, parameter in zip(master, model.parameters(), strict=True):
+            assert parameter.grad is not None
+            copied.grad = parameter.grad.float()
+        optimizer.step()
+        with torch.no_grad():
+            for copied, parameter in zip(master, model.parameters(), strict=True):
+                parameter.copy_(copied)
+
+    return Objects(model, optimizer, update)
+
+
+def make_trained_loss() -> Objects:
+    """Loss with a weight, which is another object of the state."""
+    model, scale = make_net(), nn.Linear(3, 1)
+    optimizer = torch.optim.Adam([*model.parameters(), *scale.parameters()], lr=0.05)
+
+    def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+        optimizer.zero_grad()
+        scale(model(batch)).square().mean().backward()
+        optimizer.step()
+
+    return Objects(model, optimizer, update, {"scale": scale})
+
+
+@pytest.mark.parametrize("make", [make_master_weights, make_trained_loss])
+def test_parameters_outside_models_are_restored(make: Callable[[], Objects], tmp_path: Path) -> None:
+    check_exact_resume(tmp_path, make)
