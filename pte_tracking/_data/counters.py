@@ -7,10 +7,11 @@ batch size, are therefore never restored.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -98,23 +99,29 @@ def _copy(value: Any) -> Any:
     kind = type(value)
     if kind in _SCALARS:
         return value
-    if isinstance(value, Tensor):
-        is_copied = value.device.type == "cpu" and value.layout is torch.strided and value.numel() <= MAX_ITEMS
-        return {"tensor": value.detach().clone()} if is_copied and kind is Tensor else _UNSUPPORTED
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        is_copied = value.dtype.kind in "iufb" and value.size <= MAX_ITEMS
-        return {"array": torch.from_numpy(value.copy())} if is_copied and value.itemsize <= 8 else _UNSUPPORTED
-    if numpy is not None and isinstance(value, numpy.integer | numpy.floating):
-        return value.item()
-    if kind in (list, tuple) and 0 < len(value) <= MAX_ITEMS and type(value[0]) in _SCALARS:
-        kinds = set(map(type, value))
-        if kinds == {int} and len(value) > _MAX_PLAIN_ITEMS:
-            return {kind.__name__: torch.tensor(value)}
-        return {kind.__name__: list(value)} if kinds <= _SCALARS else _UNSUPPORTED
+    if kind in (list, tuple):
+        return _copy_sequence(value)
     if kind is dict and len(value) <= _MAX_PLAIN_ITEMS and all(type(item) in _SCALARS for item in value.values()):
         return {"dict": dict(value)} if all(type(key) in (str, int) for key in value) else _UNSUPPORTED
+    if kind is Tensor:
+        is_copied = value.device.type == "cpu" and value.layout is torch.strided and value.numel() <= MAX_ITEMS
+        return {"tensor": value.detach().clone()} if is_copied else _UNSUPPORTED
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is numpy.ndarray:
+        is_copied = value.dtype.kind in "iufb" and value.size <= MAX_ITEMS and value.itemsize <= 8
+        return {"array": torch.from_numpy(value.copy())} if is_copied else _UNSUPPORTED
+    if numpy is not None and isinstance(value, numpy.integer | numpy.floating):
+        return value.item()
     return _UNSUPPORTED
+
+
+def _copy_sequence(value: list[Any] | tuple[Any, ...]) -> Any:
+    if not 0 < len(value) <= MAX_ITEMS or type(value[0]) not in _SCALARS:
+        return _UNSUPPORTED
+    kinds = set(map(type, value))
+    if kinds == {int} and len(value) > _MAX_PLAIN_ITEMS and -(2**63) <= min(value) <= max(value) < 2**63:
+        return {type(value).__name__: torch.tensor(value)}
+    return {type(value).__name__: list(value)} if kinds <= _SCALARS else _UNSUPPORTED
 
 
 def is_equal(first: Any, second: Any) -> bool:
@@ -161,13 +168,9 @@ def _assign(target: Any, saved: Mapping[str, Any], owner: Any, name: str) -> Non
 
 
 def _set_attribute(owner: Any, name: str, value: Any) -> None:
-    """Set an attribute without running code of the object: in ``__dict__``, or else in a slot."""
-    try:
-        attributes: MutableMapping[str, Any] = object.__getattribute__(owner, "__dict__")
-    except AttributeError:
-        object.__setattr__(owner, name, value)
-        return
-    if name in attributes or not hasattr(getattr(type(owner), name, None), "__set__"):
-        attributes[name] = value
-    else:
-        object.__setattr__(owner, name, value)
+    """Set an attribute in a slot or in ``__dict__``, without running code of the object."""
+    descriptor = inspect.getattr_static(type(owner), name, None)
+    if isinstance(descriptor, types.MemberDescriptorType):
+        descriptor.__set__(owner, value)
+    elif not hasattr(type(descriptor), "__set__"):
+        object.__getattribute__(owner, "__dict__")[name] = value

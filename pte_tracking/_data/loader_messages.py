@@ -70,8 +70,8 @@ class LoaderMessages:
     def short_pass(self, count: int, skipped: int) -> None:
         """Warn that the interrupted pass ends before the saved position."""
         self._warn(
-            f"the snapshot was saved after {counted(count, 'batch')} of a pass, but this pass has only {skipped}. Training "
-            "continues with the next pass. To continue exactly, resume with the same data."
+            f"the snapshot was saved after {counted(count, 'batch')} of a pass, but this pass has only {skipped}. "
+            "Training continues with the next pass. To continue exactly, resume with the same data."
         )
 
     def restarted_workers(self) -> None:
@@ -85,8 +85,8 @@ class LoaderMessages:
     def different_length(self, taken: int, expected: int) -> None:
         """Warn that passes have different lengths."""
         self._warn(
-            f"a pass had {counted(taken, 'batch')}, and the length of the loader was {expected}. An epoch is a number of "
-            "iterations, so that epochs and passes no longer end together. Count in iterations, or return the same "
+            f"a pass had {counted(taken, 'batch')}, and the length of the loader was {expected}. An epoch is a number "
+            "of iterations, so that epochs and passes no longer end together. Count in iterations, or return the same "
             "number of batches in each pass."
         )
 

@@ -92,11 +92,16 @@ def attributes_of(value: object) -> dict[str, Any]:
 
 
 def _is_searched(value: object) -> bool:
-    if type(value) in _LEAF_TYPES or isinstance(value, _LEAVES):
+    if type(value) in _LEAF_TYPES:
         return False
-    if is_generator(value):
-        return True
-    package, _, rest = type(value).__module__.partition(".")
+    try:
+        if isinstance(value, _LEAVES):
+            return False
+        if is_generator(value):
+            return True
+    except Exception:
+        return False  # A proxy may fail to determine its class.
+    package, _, rest = str(type(value).__module__).partition(".")
     if package == "torch":
         return rest.startswith("utils.data")
     return package not in _SKIPPED_PACKAGES

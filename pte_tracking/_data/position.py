@@ -31,21 +31,22 @@ class LoaderOptions(NamedTuple):
 def options_of(loader: object) -> LoaderOptions:
     """Return the options of a loader, or of the first DataLoader that it wraps."""
     wrapped = _wrapped_loader(loader)
-    return LoaderOptions(length_of(loader), _batch_size(wrapped), int(getattr(wrapped, "num_workers", 0) or 0))
+    workers = wrapped.num_workers if isinstance(wrapped, DataLoader) else 0
+    return LoaderOptions(length_of(loader), _batch_size(wrapped), workers)
 
 
 def length_of(loader: object) -> int | None:
     """Return the number of batches in a pass; None if unknown."""
     try:
         return len(cast(Sized, loader))
-    except (TypeError, NotImplementedError):
-        return None
+    except (TypeError, NotImplementedError, AttributeError, RuntimeError, ValueError):
+        return None  # Wrappers and streams refuse in different ways.
 
 
 def keeps_workers(loader: object) -> bool:
     """Whether the worker processes of a loader live longer than a pass."""
     wrapped = _wrapped_loader(loader)
-    return bool(getattr(wrapped, "persistent_workers", False) and getattr(wrapped, "num_workers", 0))
+    return isinstance(wrapped, DataLoader) and wrapped.persistent_workers and wrapped.num_workers > 0
 
 
 def resumed_position(name: str, taken: int, saved: LoaderOptions, current: LoaderOptions, is_resized: bool) -> int:
