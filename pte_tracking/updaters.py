@@ -14,6 +14,7 @@ from pte_tracking._data.combined import combine
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
+from pte_tracking._snapshots.gradients import mark_used
 
 
 class Updater(Protocol):
@@ -257,6 +258,7 @@ class StandardUpdater:
                 optimizer.step()
             else:
                 self._scaler.step(optimizer)
+                mark_used(optimizer)  # Also if the scaler skipped the step.
         if self._scaler is not None:
             self._scaler.update()
 

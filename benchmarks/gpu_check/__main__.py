@@ -69,8 +69,10 @@ def run_item(name: str, device: str, limit: float) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a check: deterministic kernels, and one thread for each operation on the CPU."""
-    return {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    """Return the environment of a check: deterministic kernels, one thread on the CPU, and no network."""
+    interfaces = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
+    deterministic = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **interfaces, **deterministic, "PYTHONWARNINGS": "ignore"}
 
 
 def main() -> int:
@@ -80,11 +82,13 @@ def main() -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("items", nargs="*", choices=[[], *ITEMS], metavar="ITEM", help=f"one of {', '.join(ITEMS)}")
+    parser.add_argument("items", nargs="*", metavar="ITEM", help=f"of {', '.join(ITEMS)}; all by default")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--seconds", type=float, default=350, help="time limit of all checks together")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if unknown := set(args.items) - ITEMS.keys():
+        parser.error(f"unknown items: {', '.join(sorted(unknown))}. Expected items of {', '.join(ITEMS)}.")
     if args.device == "cuda" and not torch.cuda.is_available():
         print("FAIL  device: torch finds no GPU. Pass --device cpu to test the checks without one.")
         return 1

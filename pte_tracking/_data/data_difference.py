@@ -106,8 +106,9 @@ def _find_object_cause(loader: object) -> str:
     if is_stateful(loader) and options_of(loader).workers:
         return "random numbers of the workers, which the loader restarts. Pass num_workers=0."
     return (
-        "a generator that is not part of the snapshot, for example one that is seeded by the time, a count of the "
-        "passes in a sampler or dataset, or changed data. Pass the object that determines the order in state_objects."
+        "a random generator that is not part of the snapshot, such as one that is seeded by the time; a count of the "
+        "epochs in a global variable, an iterator, or a worker process; or changed data. Pass the object that "
+        "determines the order in state_objects, or give it a method set_epoch(epoch)."
     )
 
 

@@ -77,7 +77,7 @@ def attributes_of(value: object) -> dict[str, Any]:
     """Return the attributes of an object from ``__dict__`` and slots, without evaluating properties."""
     try:
         attributes = dict(object.__getattribute__(value, "__dict__"))
-    except Exception:  # There are none, or the class computes them.
+    except (AttributeError, TypeError):
         attributes = {}
     for kind in type(value).__mro__:
         if "__slots__" not in vars(kind):

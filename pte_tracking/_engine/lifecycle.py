@@ -84,6 +84,7 @@ class Lifecycle:
         phase: The current phase.
         due: Entries that save the state when the current iteration ends, and the functions that save it.
         is_saving: Whether these extensions are running.
+        before_training: Called before the first iteration, after a restore.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Lifecycle:
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self.before_training: Callable[[], None] = lambda: None
         self._given = given
 
     @property
@@ -193,6 +195,7 @@ class Lifecycle:
         owner.check_data()
         owner.run.rewind()
         self.options.begin_training()
+        self.before_training()
         self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
         self._error_before = error_id(sys.exc_info()[1])

@@ -12,6 +12,7 @@ from typing import Any, SupportsIndex, cast
 import msgspec
 
 from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
@@ -145,9 +146,8 @@ def _select(
 
 def _select_path(directory: Path, path: Path) -> tuple[SelectedSnapshot, Checkpoint | None]:
     whole = directory / path if (directory / path).exists() else Path(os.path.abspath(path))
-    matching = [item for item in list_checkpoints(directory) if directory / item.path == whole]
-    checkpoint = matching[-1] if matching else None
-    return load_candidate(Candidate(whole, None if checkpoint is None else checkpoint.sha256)), checkpoint
+    candidate = Candidate.at_path(whole)
+    return load_candidate(candidate), candidate.recorded
 
 
 def _at_step(checkpoints: Sequence[Checkpoint], source: object, call: str) -> Checkpoint:
@@ -177,11 +177,19 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     state = selected.state
     check_format(state)
-    states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}
-    parts, allowed = TrainingParts(**objects), AllowedDifferences()
+    objects = {
+        part: _by_saved_name(part, by_name, state.get(part, {}), part in single_parts)
+        for part, by_name in objects.items()
+    }
+    states: dict[str, Any] = {part: {name: state[part][name] for name in by_name} for part, by_name in objects.items()}
+    states["parameters"] = state["parameters"]
+    parts, allowed = (
+        TrainingParts(objects["models"], objects["optimizers"], objects["state_objects"]),
+        AllowedDifferences(),
+    )
     parts.check(states, allowed)
-    tensors = (tensor for model in objects["models"].values() for tensor in model.state_dict().values())
-    world = World.current() if any(map(is_sharded, tensors)) else SINGLE_PROCESS
+    states = parts.arrange(states, allowed)
+    world = World.current() if any(map(_is_distributed, objects["models"].values())) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)
     with contextlib.ExitStack() as undo:
@@ -194,8 +202,12 @@ def _by_name(part: str, value: Any) -> dict[str, Any]:
     return state_objects_by_name(value) if part == "state_objects" else stateful_by_name(part, value)
 
 
-def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
-    """Return the saved state of each object by its name."""
+def _is_distributed(model: Any) -> bool:
+    return is_flat(model) or any(map(is_sharded, model.state_dict().values()))
+
+
+def _by_saved_name(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
+    """Return the objects by their names in the snapshot."""
     names = {name: name for name in objects}
     if is_single and "main" not in saved and len(saved) == 1:
         names = dict(zip(objects, saved, strict=True))
@@ -206,7 +218,7 @@ def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any],
             f"{', '.join(map(repr, saved)) or 'none'}, and {', '.join(map(repr, objects))} was passed. Pass the "
             "objects by these names."
         )
-    return {name: saved[saved_name] for name, saved_name in names.items()}
+    return {names[name]: item for name, item in objects.items()}
 
 
 def _as_loaded(selected: SelectedSnapshot, checkpoint: Checkpoint | None) -> LoadedCheckpoint:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
@@ -169,8 +170,7 @@ class ExtensionsManager(RestorableTraining):
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
         if self.world.rank == 0:
-            run = self.run
-            self.loaders.record_first_batch = lambda name, digest: run.log_first_batch(progress.iteration, name, digest)
+            self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)
 
     @property
@@ -340,3 +340,6 @@ class ExtensionsManager(RestorableTraining):
     def _on_stop(self) -> None:
         """Handle the end of the iteration after which the training should stop."""
         self.close()
+
+    def _record_first_batch(self, loader: str, digest: BatchDigest) -> None:
+        self.run.log_first_batch(self.iteration, loader, digest)

@@ -75,6 +75,10 @@ class ExtensionRegistry:
             for entry in self._entries
         ]
 
+    def by_name(self) -> dict[str, Extension]:
+        """Return the extensions by name."""
+        return {entry.name: entry.extension for entry in self._entries}
+
     def names(self) -> list[str]:
         """Return the names of the extensions."""
         return [entry.name for entry in self._entries]

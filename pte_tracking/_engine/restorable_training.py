@@ -46,8 +46,12 @@ class RestorableTraining(TrainingProgress):
         for name, item in state_objects.items():
             self._given.add(f"state_objects/{name}", item)
         self._given.add(STOP_TRIGGER, self._stop.trigger)
-        return TrainingState(
-            TrainingParts(self.models, self.optimizers, state_objects),
+
+        def find_users() -> dict[str, Any]:
+            return {**self._extensions.by_name(), **state_objects}
+
+        state = TrainingState(
+            TrainingParts(self.models, self.optimizers, state_objects, find_users),
             options=options,
             given=self._given,
             extensions=self._extensions,
@@ -57,6 +61,8 @@ class RestorableTraining(TrainingProgress):
             run=self.run,
             world=self.world,
         )
+        self._lifecycle.before_training = state.begin_training
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete training state: tensors and plain values only.

@@ -13,6 +13,7 @@ from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
 from pte_tracking._engine.environment import describe_environment, report_differences
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parameter_state import ParameterState
 from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.snapshot_checks import check_classes, check_names
@@ -23,7 +24,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.compatibility import FORMAT, check_format
 from pte_tracking._snapshots.earlier_state import keep_attributes
-from pte_tracking._snapshots.plain_state import to_plain
+from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
 from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.selection import SelectedSnapshot
@@ -60,6 +61,7 @@ class TrainingState:
         world: World,
     ) -> None:
         self._parts = parts
+        self._parameters = ParameterState(parts, world.rank)
         self._options = options
         self._given = given
         self._extensions = extensions
@@ -69,6 +71,10 @@ class TrainingState:
         self._run = run
         self._world = world
 
+    def begin_training(self) -> None:
+        """Note the state that the script gives, before the first iteration."""
+        self._parameters.begin_training()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values only.
 
@@ -76,9 +82,12 @@ class TrainingState:
             TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0
+        parts, parameters = self._parts.state_dict(), self._parameters.state_dict()
         state = {
             "format": FORMAT,
-            **self._parts.state_dict(),
+            **parts,
+            "gradients": parameters["gradients"],
+            "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
             "environment": describe_environment(self._parts.by_kind["models"].values(), self._world),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
@@ -109,6 +118,9 @@ class TrainingState:
                 state. Nothing is restored.
         """
         check_format(state)
+        if selected is None:
+            # Optimizers keep the tensors that they load. Those of the caller may belong to another training.
+            state = map_tensors(dict(state), lambda tensor, _: tensor.clone())
         allowed = AllowedDifferences() if allowed is None else allowed
         names = self._extensions.match_state(state.get("extensions", {}), state.get("given", {}))
         self._world.join()
@@ -117,8 +129,9 @@ class TrainingState:
         )
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
-        local_state = reshard(state_for_rank(state, self._world), path, self._parts.by_kind, self._world)
-        local_state = rename_extensions(local_state, names)
+        objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
+        local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
+        local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks(
                 "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed, path)
@@ -128,6 +141,7 @@ class TrainingState:
             )
             undo.pop_all()
         self._parts.load_checked(local_state, allowed)
+        self._parameters.load_state_dict(local_state)
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
         if self._world.rank == 0:
@@ -144,7 +158,8 @@ class TrainingState:
         }
         kinds = [kind for kind in expected if kind != "manager"]
         allowed.check_names(name for kind in kinds for name in (*expected[kind], *state.get(kind, ())))
-        check_names(state, expected, allowed)
+        unnamed = {kind: state.get(kind, ()) for kind in ("gradients", "parameters")}
+        check_names(state, {**expected, **unnamed}, allowed)
         stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
         stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
         if not state["manager"]["stop_trigger"]:

@@ -19,7 +19,7 @@ import msgspec
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
-from pte_tracking._store.files import create_temporary
+from pte_tracking._store.files import create_temporary, sync_directory, sync_file
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
 from pte_tracking._store.layout import ARTIFACTS, JOURNAL, PREVIOUS, RESERVED_NAMES
 from pte_tracking._store.manifest import Manifest, ParentRun
@@ -109,7 +109,9 @@ class Fork:
                     file.write(event_encoding.encode(msgspec.structs.replace(event, seq=seq)))
                     if isinstance(event, events.Metrics) and event.log is not None:
                         logs.add(event.log)
+            sync_file(temporary)
             os.replace(temporary, target / JOURNAL)
+            sync_directory(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -13,6 +13,9 @@ from torch import Tensor, nn, optim
 from torch.nn.parameter import is_lazy
 
 from pte_tracking._distributed.sharding import is_sharded
+from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
+from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+from pte_tracking._snapshots.object_state import load_object
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -25,7 +28,14 @@ def loads_by_copy(target: object) -> bool:
     return isinstance(target, nn.Module) and not any(map(_has_own_loading, target.modules()))
 
 
-def load_reversibly(label: str, name: str, target: Any, saved: Any, undo: contextlib.ExitStack) -> None:
+def load_reversibly(
+    label: str,
+    name: str,
+    target: Any,
+    saved: Any,
+    undo: contextlib.ExitStack,
+    load: Callable[[Any, Any], object] = load_object,
+) -> None:
     """Restore the state of an object that may refuse it.
 
     Args:
@@ -34,13 +44,14 @@ def load_reversibly(label: str, name: str, target: Any, saved: Any, undo: contex
         target: The object.
         saved: The state.
         undo: Receives a function that returns the object to its earlier state.
+        load: Restores the state. Defaults to the method of the object.
 
     Raises:
         ValueError: If the object raises.
     """
     undo.callback(_restore_earlier, label, _remember(target))
     try:
-        target.load_state_dict(saved)
+        load(target, saved)
     except Exception as error:
         raise ValueError(
             f"state: {label}, of type {type(target).__name__}, cannot restore its saved state: "
@@ -69,12 +80,39 @@ def _restore_earlier(label: str, restore: Callable[[], object]) -> None:
 def _remember(target: Any) -> Callable[[], object]:
     if isinstance(target, nn.Module):
         return _remember_module(target)
+    restore_optimizers = _remember_optimizers(target)
     if isinstance(target, optim.Optimizer) and type(target).load_state_dict is optim.Optimizer.load_state_dict:
-        # Without a copy: an optimizer of torch replaces its containers and does not change their tensors.
-        attributes = {"state": target.state, "param_groups": target.param_groups}
-        return lambda: vars(target).update(attributes)
+        return restore_optimizers
+    if is_zero_redundancy(target):
+        return restore_optimizers
     earlier = copy.deepcopy(target.state_dict())
-    return lambda: target.load_state_dict(earlier)
+
+    def restore() -> None:
+        target.load_state_dict(earlier)
+        restore_optimizers()
+
+    return restore
+
+
+def _remember_optimizers(target: Any) -> Callable[[], None]:
+    """Keep the attributes of the optimizers of torch that an object is or contains.
+
+    Without a copy of the tensors: an optimizer of torch replaces its containers and does not change their tensors.
+    """
+    earlier: list[tuple[Any, dict[str, Any]]] = []
+    for optimizer in torch_optimizers(target).values():
+        attributes = {"state": optimizer.state, "param_groups": optimizer.param_groups}
+        if is_zero_redundancy(target):
+            # It changes the containers of its local optimizer.
+            attributes["state"] = copy.copy(optimizer.state)
+            attributes["param_groups"] = [dict(group) for group in optimizer.param_groups]
+        earlier.append((optimizer, attributes))
+
+    def restore() -> None:
+        for optimizer, attributes in earlier:
+            vars(optimizer).update(attributes)
+
+    return restore
 
 
 def _remember_module(root: nn.Module) -> Callable[[], object]:

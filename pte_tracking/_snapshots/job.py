@@ -14,9 +14,11 @@ from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import file, shards
 from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.plain_state import map_tensors
+from pte_tracking._snapshots.rank_agreement import report_differing_ranks
 from pte_tracking._snapshots.rank_state import other_rank_states
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._store.checkpoint_files import FileDigest
+from pte_tracking._store.files import make_durable_directory
 from pte_tracking._store.values import to_numbers
 
 StateSource = Callable[[], dict[str, Any]]
@@ -85,7 +87,7 @@ class StateJob:
             OSError: If the disk is full or a file cannot be written.
             RuntimeError: If another rank failed to write its shards.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_durable_directory(self.path.parent)
         if self.has_shards:
             return shards.write(self.path, self.state, self.world.snapshot_world, self._complete)
         self._complete()
@@ -157,6 +159,8 @@ class SnapshotJob(StateJob):
 
     def _collect(self, get_state: StateSource) -> dict[str, Any]:
         state = self.world.run_on_all_ranks("snapshot capture", get_state)
+        if self.world.is_first("comparison of the ranks"):
+            report_differing_ranks(state, self._models, self.world)
         others = other_rank_states(state, self._models, self.world)
         return {**state, "ranks": others} if others else state
 

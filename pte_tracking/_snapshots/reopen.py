@@ -19,6 +19,7 @@ from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, i
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.files import sync_directory, sync_tree
 from pte_tracking._store.first_batches import read_first_batches
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -218,14 +219,15 @@ def _copy_into_run(adopted: _AdoptedSnapshot, directory: Path) -> str:
     delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
     if adopted.fetched_to is not None:
-        os.replace(adopted.path, directory / name)
+        os.replace(adopted.path, temporary)
         adopted.clean_up()
-        return name
-    if adopted.path.is_dir():
+    elif adopted.path.is_dir():
         shutil.copytree(adopted.path, temporary)
     else:
         shutil.copyfile(adopted.path, temporary)
+    sync_tree(temporary)  # the copy is registered, so it has to survive a loss of power
     os.replace(temporary, directory / name)
+    sync_directory(directory)
     return name
 
 

@@ -72,18 +72,19 @@ class ExponentialShift(Extension):
         self._rate = rate
         self._init = init
         self._target = target
-        self._optimizer: Optimizer | str = "main" if optimizer is None else optimizer
-        check_optimizer("optimizer", self._optimizer)
+        #: An optimizer that only this extension refers to is part of snapshots, too.
+        self.optimizer: Optimizer | str = "main" if optimizer is None else optimizer
+        check_optimizer("optimizer", self.optimizer)
         self._inits: list[float] = []
         # Number of shifts before each parameter group was added.
         self._start_shifts: list[int] = []
         self._shifts = 0
 
     def check(self, manager: Manager) -> None:
-        self._read_values(find_optimizer("ExponentialShift", manager, self._optimizer))
+        self._read_values(find_optimizer("ExponentialShift", manager, self.optimizer))
 
     def initialize(self, manager: Manager) -> None:
-        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        optimizer = find_optimizer("ExponentialShift", manager, self.optimizer)
         if not self._inits and self._init is not None:
             self._inits = [self._init] * len(optimizer.param_groups)
             self._start_shifts = [0] * len(self._inits)
@@ -93,7 +94,7 @@ class ExponentialShift(Extension):
         self._apply(optimizer)
 
     def __call__(self, manager: Manager) -> None:
-        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        optimizer = find_optimizer("ExponentialShift", manager, self.optimizer)
         self._add_new_groups(optimizer)
         self._shifts += 1
         self._apply(optimizer)

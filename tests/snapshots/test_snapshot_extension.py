@@ -24,7 +24,7 @@ def test_snapshot_default_saves_complete_state_each_epoch(tmp_path: Path) -> Non
     assert list_files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_4"]
     state = torch.load(tmp_path / "snapshot_iter_4")
     parts = {"models", "optimizers", "extensions", "state_objects", "manager", "rng", "run", "values"}
-    assert set(state) == {"format", "environment", "given", *parts}
+    assert set(state) == {"format", "environment", "given", "gradients", "parameters", *parts}
     fresh = nn.Linear(3, 2)
     fresh.load_state_dict(state["models"]["main"])
     assert fresh.bias.tolist() == [4, 4]
