@@ -96,6 +96,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def power_loss(session: nox.Session) -> None:
+    """Resume from each state that a loss of power may leave. Requires strace. Arguments after -- limit the states."""
+    install(session, "test")
+    session.run("python", "tests/crash/power_loss/trials.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run all benchmarks, or only those named after --."""
     install(session, "bench")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pte_tracking._interface.extension import Extension as Extension
     from pte_tracking._interface.extension import Manager as Manager
     from pte_tracking._interface.extension import make_extension as make_extension
-    from pte_tracking._runs.directory import DirectoryInUseError as DirectoryInUseError
+    from pte_tracking._runs.directory_lock import DirectoryInUseError as DirectoryInUseError
     from pte_tracking._runs.outcome import register_stop_exception as register_stop_exception
     from pte_tracking._runs.run import Run as Run
     from pte_tracking._snapshots.errors import SnapshotError as SnapshotError
@@ -60,7 +60,7 @@ else:
             "Manager",
             "make_extension",
         ),
-        "_runs.directory": ("DirectoryInUseError",),
+        "_runs.directory_lock": ("DirectoryInUseError",),
         "_runs.outcome": ("register_stop_exception",),
         "_runs.run": ("Run",),
         "_snapshots.errors": ("SnapshotError",),

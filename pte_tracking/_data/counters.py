@@ -41,6 +41,8 @@ def counters_of(path: str, value: Any) -> dict[str, Any]:
     # A function may refer to any object of the program.
     if isinstance(value, _WITHOUT_COUNTERS) or "__closure__" in path or "__self__" in path or is_generator(value):
         return {}
+    if hasattr(type(value), "__next__") and type(value).__module__.startswith("torch"):
+        return {}  # An iterator over a DataLoader counts its batches.
     attributes = attributes_of(value)
     for kind in type(value).__mro__[:-1]:  # A counter may be an attribute of the class before it is first changed.
         for name, item in vars(kind).items():

@@ -1,11 +1,9 @@
 """Data loaders that resume at the exact batch.
 
-The position of a loader is the state at the start of a pass and the number of batches taken since. The state contains
-the random generators, those that the loader and its samplers refer to, and the counters of samplers and loaders. To
-resume, the pass is started again from that state, and the batches already taken are loaded and discarded, so that
-workers draw the same random numbers as before. This takes at most the time to load one pass without training. A loader
-with ``state_dict`` and ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead,
-which is fast.
+The position of a loader is the state at the start of a pass, with all objects that the loader refers to, and the number
+of batches taken since. To resume, the pass is started again from that state, and the batches already taken are loaded
+and discarded, so that workers draw the same random numbers as before. A loader with ``state_dict`` and
+``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
 Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
 torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
@@ -19,7 +17,6 @@ torch, random augmentation in the training process or in workers, separate gener
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar, cast
@@ -27,24 +24,25 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader
 
-from pte_tracking._data.loader_parts import LoaderParts
+from pte_tracking._data.data_check import DataCheck
+from pte_tracking._data.loader_messages import LoaderMessages
+from pte_tracking._data.loader_parts import LoaderParts, PartsState
 from pte_tracking._data.loader_state import DataState, LoaderState
 from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
 from pte_tracking._data.stateful_loader import (
     StatefulLoader,
+    check_workers,
     is_inexact,
     is_node_loader,
     is_stateful,
     load_position,
     restores_exactly,
 )
-from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.plain_state import to_plain
 
 _Batch = TypeVar("_Batch")
 
-_logger = logging.getLogger("pte_tracking")
 _END: Any = object()
 
 
@@ -57,13 +55,19 @@ class ResumableLoader(Generic[_Batch]):
         loader: A DataLoader or any other iterable that supports repeated iteration.
         name: Name of the loader, for messages.
         constructed: Counters of state objects at their construction, by object identity.
+
+    Attributes:
+        loader: The loader.
+        check: Check of the data after a resume.
     """
 
     def __init__(
         self, loader: Iterable[_Batch], name: str = "main", constructed: Mapping[int, dict[str, Any]] | None = None
     ) -> None:
         self.loader = loader
+        self.check = DataCheck(loader, name)
         self._name = name
+        self._messages = LoaderMessages(name, type(loader).__name__)
         self._parts = LoaderParts(loader, constructed or {})
         self._passes = 0
         self._taken = 0
@@ -76,6 +80,7 @@ class ResumableLoader(Generic[_Batch]):
         self._saved: LoaderState | None = None
         self._resumed_taken = 0
         self._restores_own_state = False
+        self._unrestored: list[str] = []
 
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
@@ -89,19 +94,29 @@ class ResumableLoader(Generic[_Batch]):
             self._end_pass()
             batches = self._start_pass()
             batch = next(batches, _END)
+        self._check_unrestored(None)
         length = length_of(self.loader)
         if self._expected_length is None:
             self._expected_length = length
-        while batch is not _END:
-            self._taken += 1
-            # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
-            # it has no batches to load again, and includes numbers that a sampler draws at its end.
-            is_expected_last = self._taken == length
-            following = next(batches, _END) if is_expected_last else None
-            if following is _END:
-                self._end_pass()
-            yield batch
-            batch = following if is_expected_last else next(batches, _END)
+        check = self.check
+        check.begin_pass()
+        try:
+            while batch is not _END:
+                self._taken += 1
+                if check.is_due:
+                    check.check_first(batch, self._taken)
+                # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two
+                # passes: it has no batches to load again, and includes numbers that a sampler draws at its end.
+                is_expected_last = self._taken == length
+                following = next(batches, _END) if is_expected_last else None
+                if following is _END:
+                    self._end_pass()
+                check.batch = batch
+                yield batch
+                check.batch = None
+                batch = following if is_expected_last else next(batches, _END)
+        finally:
+            check.release_batch()
         self._end_pass()
 
     @property
@@ -118,19 +133,22 @@ class ResumableLoader(Generic[_Batch]):
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
+        self.check.is_due = self._passes > 0
         current, start = self._parts.state(), self._start
         if start is not None:
             start = DataState(everywhere=start["everywhere"], parts=self._parts.changed(start["parts"], current))
             current = self._parts.changed(current, start["parts"])
         else:
             current = self._parts.changed(current)
+        own_state = self._own_state()
         return LoaderState(
             passes=self._passes,
             taken=self._taken,
             start=start,
             parts=current,
             workers_live=self._workers_live,
-            loader=self._own_state(),
+            loader=own_state,
+            last=self.check.digest_last() if self._taken and own_state is None else None,
             options=options_of(self.loader)._asdict(),
         )
 
@@ -150,37 +168,29 @@ class ResumableLoader(Generic[_Batch]):
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
         is_same = not is_resized and saved.batch_size == current.batch_size
         self._restores_own_state = is_same and restores_exactly(self.loader, state)
-        if self._restores_own_state and state["taken"] and saved.workers != current.workers:
-            raise ValueError(
-                f"loader {self._name!r}: this {type(self.loader).__name__} has num_workers={current.workers}, but the "
-                f"snapshot was saved in the middle of a pass with num_workers={saved.workers}. Its position can be "
-                f"restored only with the same number of workers. Resume with num_workers={saved.workers}, or from a "
-                "snapshot of the end of an epoch."
-            )
+        if self._restores_own_state and saved.workers != current.workers:
+            check_workers(self._name, self.loader, saved, current, state["taken"])
+            self._restores_own_state = False
+            self._messages.changed_workers(saved, current)
+            saved = saved._replace(workers=current.workers)  # reported
         self._restore_parts(state)
         self._saved = state
         self._resumed_taken = resumed_position(self._name, state["taken"], saved, current, is_resized)
 
     def _restore_parts(self, state: LoaderState) -> None:
-        start = state["start"]
-        problems = [] if self._restores_own_state else self._parts.restore(start["parts"] if start else state["parts"])
+        if not self._restores_own_state:
+            start = state["start"]
+            self._unrestored = self._parts.restore(start["parts"] if start else state["parts"])
         if is_inexact(self.loader):
-            self._warn(
-                "accelerate reads its StatefulDataLoader before training starts, so that the order of the data is not "
-                "restored. To resume exactly, prepare it with use_stateful_dataloader=False."
-            )
+            self._messages.unsupported()
         elif state["loader"] is not None and not self._is_stateful:
-            self._warn(
-                "the snapshot contains the position of a loader with state_dict(), which this "
-                f"{type(self.loader).__name__} cannot restore. It reads the batches again, and their order may differ. "
-                "To resume exactly, pass the same kind of loader."
-            )
-        elif problems:
-            self._warn(
-                "the snapshot contains the state of objects that this loader does not refer to before its first pass: "
-                f"{'; '.join(problems)}. The order of the data may differ. Construct the loader as before, with all "
-                "random generators."
-            )
+            self._messages.not_stateful()
+
+    def _check_unrestored(self, parts: PartsState | None) -> None:
+        """Warn about objects whose state was not restored and which were not created again with an equal state."""
+        if self._unrestored and (paths := self._parts.differing(self._unrestored, parts)):
+            self._messages.unrestored(paths)
+        self._unrestored = []
 
     def _own_state(self) -> dict[str, Any] | None:
         """Return the state of a stateful loader; None for other loaders, or if it cannot be saved."""
@@ -191,10 +201,7 @@ class ResumableLoader(Generic[_Batch]):
             return cast(dict[str, Any], to_plain(cast(StatefulLoader, self.loader).state_dict(), "state_dict()"))
         except Exception as error:
             self._is_stateful = False
-            self._warn(
-                f"its state_dict() cannot be saved: {error} A resume in the middle of a pass starts the pass again and "
-                "skips the batches that were taken."
-            )
+            self._messages.unsaved(error)
             return None
 
     def _start_pass(self) -> Iterator[_Batch]:
@@ -246,6 +253,7 @@ class ResumableLoader(Generic[_Batch]):
         self._parts.set_epoch(self._passes - 1)
         batches = self._open()
         self._skip(batches, self._taken)
+        self._check_unrestored(saved["parts"])
         rng.set_state(current)
         self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches
@@ -274,38 +282,24 @@ class ResumableLoader(Generic[_Batch]):
 
     def _skip(self, batches: Iterator[Any], count: int) -> None:
         """Read and discard the batches that were taken before the snapshot."""
-        begin = time.perf_counter()
+        begin, batch = time.perf_counter(), None
         for skipped in range(count):
-            if next(batches, _END) is _END:
+            if (batch := next(batches, _END)) is _END:
                 if skipped != length_of(self.loader):  # else resumed_position() has reported it
-                    self._warn(
-                        f"the snapshot was saved after {count} batches of a pass, but this pass has only {skipped}. "
-                        "Training continues with the next pass. To continue exactly, resume with the same data."
-                    )
+                    self._messages.short_pass(count, skipped)
                 self._taken = skipped
                 return
-        if environment.rank() == 0:
-            _logger.info(
-                "loader %r: read the first %d batches of the pass again, which took %.1f s, to continue after them.",
-                *(self._name, count, time.perf_counter() - begin),
-            )
+        self._messages.read_again(count, time.perf_counter() - begin)
+        self.check.check_skipped(batch, count)
 
     def _start_workers(self) -> None:
         """Start persistent workers before the interrupted pass. Starting them draws a random number."""
         iter(self.loader)
-        self._warn(
-            "the persistent workers were restarted. The order of the data is exact. Random numbers that a dataset "
-            "draws in the workers differ, because they depend on all earlier passes. Pass persistent_workers=False to "
-            "reproduce them."
-        )
+        self._messages.restarted_workers()
 
     def _end_pass(self) -> None:
         if self._expected_length and 0 < self._taken != self._expected_length:
-            self._warn(
-                f"a pass had {self._taken} batches, and the length of the loader was {self._expected_length}. An epoch "
-                "is a number of iterations, so that epochs and passes no longer end together. Count in iterations, or "
-                "return the same number of batches in each pass."
-            )
+            self._messages.different_length(self._taken, self._expected_length)
             self._expected_length = 0  # reported once
         self._taken, self._start = 0, None
         self._workers_live = self._keeps_workers
@@ -316,7 +310,3 @@ class ResumableLoader(Generic[_Batch]):
     def _restore(self, state: DataState) -> None:
         rng.set_state(state["everywhere"])
         self._parts.restore(state["parts"])
-
-    def _warn(self, text: str) -> None:
-        if environment.rank() == 0:
-            _logger.warning("loader %r: %s", self._name, text)

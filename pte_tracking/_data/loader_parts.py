@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from pte_tracking._data.counters import changed_names, counters_of, set_counters
+from pte_tracking._data.counters import changed_names, counters_of, is_equal, set_counters
 from pte_tracking._data.object_search import walk
 from pte_tracking._snapshots.generator_state import (
     GeneratorState,
@@ -77,33 +77,45 @@ class LoaderParts:
         return PartsState(generators=state["generators"], counters=counters)
 
     def restore(self, state: PartsState) -> list[str]:
-        """Restore the states of generators and counters.
+        """Restore the states of generators and counters. Those of generators of another kind are skipped.
 
         Args:
             state: The state.
 
         Returns:
-            Descriptions of the states that could not be restored.
+            Paths of the objects whose state was not restored. An object may be created later, in a pass.
         """
-        problems = []
-        missing = dict.fromkeys([*state["generators"], *state["counters"]])
+        unrestored = dict.fromkeys([*state["generators"], *state["counters"]])
         for path, part in walk(self._loader):
-            missing.pop(path, None)
             if path in state["generators"] and is_generator(part):
-                try:
-                    set_generator_state(part, state["generators"][path])
-                except ValueError as error:
-                    problems.append(f"{path}: {error}")
+                if _set_if_same_kind(part, state["generators"][path]):
+                    del unrestored[path]
             elif path in self._constructed or path in state["counters"]:
                 # A state object was restored before. Attributes that only its load_state_dict() sets are reset.
                 set_counters(part, {**self._constructed.get(path, {}), **state["counters"].get(path, {})})
-        return problems + [f"{path or 'the loader'}: not found" for path in missing]
+                unrestored.pop(path, None)
+        return list(unrestored)
+
+    def differing(self, paths: Iterable[str], state: PartsState | None) -> list[str]:
+        """Return the paths of objects that do not exist, or of generators whose state differs.
+
+        Args:
+            paths: The paths to check.
+            state: The expected states of generators; None to check only whether the objects exist.
+        """
+        current = self.state()
+        return [
+            path
+            for path in paths
+            if (path not in current["generators"] and path not in current["counters"])
+            or (state is not None and not is_equal(current["generators"].get(path), state["generators"].get(path)))
+        ]
 
     def restore_generators(self, state: PartsState) -> None:
         """Restore the states of the generators that exist now."""
         for path, part in walk(self._loader):
             if path in state["generators"] and is_generator(part):
-                set_generator_state(part, state["generators"][path])
+                _set_if_same_kind(part, state["generators"][path])
 
     def restore_unmoved(self, state: PartsState, start: PartsState) -> None:
         """Restore the state after the batches of an interrupted pass were read again.
@@ -137,6 +149,14 @@ class LoaderParts:
             set_epoch = getattr(type(part), "set_epoch", None)
             if callable(set_epoch) and _takes_one_argument(set_epoch):
                 part.set_epoch(epoch)
+
+
+def _set_if_same_kind(generator: object, state: GeneratorState) -> bool:
+    try:
+        set_generator_state(generator, state)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.cache

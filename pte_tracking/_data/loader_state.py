@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.loader_parts import PartsState
 from pte_tracking._snapshots import rng
 
@@ -31,6 +32,7 @@ class LoaderState(TypedDict):
         workers_live: Whether persistent workers were running before the current pass, or are running between passes.
         loader: State of a stateful loader, None for other loaders.
         options: Length, batch size, and number of workers of the loader.
+        last: Digest of the last batch taken, if a resume reads it again. None otherwise.
     """
 
     passes: int
@@ -40,3 +42,4 @@ class LoaderState(TypedDict):
     workers_live: bool
     loader: dict[str, Any] | None
     options: dict[str, int | None]
+    last: BatchDigest | None

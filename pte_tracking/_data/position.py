@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sized
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from torch.utils.data import DataLoader, Sampler
 
@@ -69,10 +69,10 @@ def resumed_position(name: str, taken: int, saved: LoaderOptions, current: Loade
         return samples // current.batch_size
     if saved.length is not None and current.length is not None and saved.length != current.length:
         _warn(
-            "loader %r: a pass now has %d batches and had %d at the snapshot, so the data or the batches differ. "
+            "loader %r: a pass now has %s and had %d at the snapshot, so the data or the batches differ. "
             "Training continues %s, and the order of the data is not that of the interrupted training.",
-            *(name, current.length, saved.length),
-            f"after {taken} batches of the pass" if taken < current.length else "with the next pass",
+            *(name, counted(current.length, "batch"), saved.length),
+            f"after {counted(taken, 'batch')} of the pass" if taken < current.length else "with the next pass",
         )
     elif saved.workers != current.workers:
         _warn(
@@ -83,23 +83,28 @@ def resumed_position(name: str, taken: int, saved: LoaderOptions, current: Loade
     return taken
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``"1 batch"`` or ``"2 batches"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
 def rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
     """Return the number of batches that are the same fraction of a pass of another length."""
     return taken if not old_length or not new_length else taken * new_length // old_length
 
 
 def _report_batch_size(name: str, samples: int, saved: LoaderOptions, current: LoaderOptions) -> None:
-    assert current.batch_size is not None
+    if current.batch_size is None or environment.rank() != 0:
+        return
+    text = f"the batch size is {current.batch_size} and was {saved.batch_size} at the snapshot"
+    if current.length is not None and saved.length is not None:
+        text += f", so a pass has {counted(current.length, 'batch')} and had {saved.length}"
     again = samples % current.batch_size
-    text = "loader %r: the batch size is %d and was %d at the snapshot, so a pass has %s batches and had %s."
-    args: list[Any] = [name, current.batch_size, saved.batch_size, current.length or "?", saved.length or "?"]
+    if samples:
+        text += f". Training continues after {counted(samples, 'sample')} of the pass"
     if again:
-        text += " Training continues after %d samples of the pass, of which the last %d are used again."
-        args += [samples, again]
-    elif samples:
-        text += " Training continues after %d samples of the pass."
-        args.append(samples)
-    _logger.log(logging.WARNING if again else logging.INFO, text, *args) if environment.rank() == 0 else None
+        text += f", of which the last {again} are used again" if again > 1 else ", of which the last is used again"
+    _logger.log(logging.WARNING if again else logging.INFO, "loader %r: %s.", name, text)
 
 
 def _warn(text: str, *args: object) -> None:

@@ -6,16 +6,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.combined import is_same_loader
 from pte_tracking._data.counters import counters_of
+from pte_tracking._data.data_check import Recorder
 from pte_tracking._data.loader import ResumableLoader
 from pte_tracking._data.loader_state import LoaderState
-from pte_tracking._data.position import length_of
+from pte_tracking._data.position import length_of, options_of
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 
 _Batch = TypeVar("_Batch")
 
+#: Key of the state of metrics. No loader has this name.
+_METRICS = "metrics of the pass"
 _logger = logging.getLogger("pte_tracking")
 
 
@@ -25,11 +29,20 @@ class LoaderRegistry:
     Args:
         state_objects: State objects of the training, before any state is restored. A loader may refer to them. Defaults
             to none.
+
+    Attributes:
+        record_first_batch: Records the first batch of a loader after a snapshot. None if nothing is recorded, as on
+            ranks other than 0.
+        metrics: Metrics that accumulate values over a pass, with ``state_dict()`` and ``load_state_dict()``; None if
+            there are none.
     """
 
     def __init__(self, state_objects: Iterable[object] = ()) -> None:
         self._loaders: dict[str, ResumableLoader[Any]] = {}
         self._saved: dict[str, LoaderState] = {}
+        self._first_batches: Mapping[str, BatchDigest] = {}
+        self.record_first_batch: Recorder | None = None
+        self.metrics: Any = None
         self._is_restored = False
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
@@ -48,8 +61,9 @@ class LoaderRegistry:
         resumable = self._loaders.get(name)
         if resumable is None or not (resumable is loader or is_same_loader(resumable.loader, loader)):
             resumable = self._loaders[name] = ResumableLoader(loader, name, self._constructed)
+            resumable.check.record = self.record_first_batch
             if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), self._is_resized)
+                self._restore(name, resumable)
         return resumable
 
     def begin(self) -> None:
@@ -81,24 +95,42 @@ class LoaderRegistry:
                 *(", ".join(map(repr, new)), saved),
             )
 
-    def state_dict(self) -> dict[str, LoaderState]:
-        """Return the positions, including those restored for loaders that are not registered yet."""
-        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions, including those restored for loaders that are not registered yet, and the metrics."""
+        positions = {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
+        return positions if self.metrics is None else {**positions, _METRICS: self.metrics.state_dict()}
 
     def load_state_dict(
-        self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
+        self,
+        state: Mapping[str, Any],
+        random_state: rng.RandomState,
+        is_resized: bool = False,
+        first_batches: Mapping[str, BatchDigest] | None = None,
     ) -> None:
         """Restore positions and the random state; see :meth:`ResumableLoader.load_state_dict`.
 
         Args:
-            state: The positions by name.
+            state: The state returned by :meth:`state_dict`.
             random_state: States of the global generators.
             is_resized: Whether the world size has changed.
+            first_batches: Digests of the first batches after the snapshot. Defaults to none.
         """
         self._saved, self._is_resized = dict(state), is_resized
+        metrics: Any = self._saved.pop(_METRICS, None)
+        if self.metrics is not None and not is_resized:
+            self.metrics.load_state_dict(metrics or {})
+        self._first_batches = first_batches or {}
         self._is_restored = True
         self._random_state = random_state
         rng.set_state(random_state)
         for name, resumable in self._loaders.items():
             if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), is_resized)
+                self._restore(name, resumable)
+
+    def _restore(self, name: str, resumable: ResumableLoader[Any]) -> None:
+        state = self._saved.pop(name)
+        resumable.load_state_dict(state, self._is_resized)
+        saved, current = state["options"], options_of(resumable.loader)
+        is_same = (saved["length"], saved["batch_size"]) == (current.length, current.batch_size)
+        if is_same and not self._is_resized:  # Otherwise, other batches are expected, and this was logged.
+            resumable.check.expect(state["last"], self._first_batches.get(name))

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeGuard
 from torch.utils.data import DataLoader
 
 from pte_tracking._data.loader_state import LoaderState
+from pte_tracking._data.position import LoaderOptions
 
 
 class StatefulLoader(Protocol):
@@ -46,6 +47,28 @@ def restores_exactly(loader: object, state: LoaderState) -> bool:
     generators = state["parts"]["generators"].values()
     has_own_parts = state["parts"]["counters"] or any("torch" not in generator for generator in generators)
     return not (isinstance(loader, DataLoader) and has_own_parts)
+
+
+def check_workers(name: str, loader: object, saved: LoaderOptions, current: LoaderOptions, taken: int) -> None:
+    """Check that a loader can restore its position with its number of workers.
+
+    Args:
+        name: Name of the loader, for the message.
+        loader: The loader.
+        saved: Options at the snapshot.
+        current: Options now.
+        taken: Number of batches taken in the interrupted pass.
+
+    Raises:
+        ValueError: If the number of workers has changed in the middle of a pass.
+    """
+    if taken and saved.workers != current.workers:
+        raise ValueError(
+            f"loader {name!r}: this {type(loader).__name__} has num_workers={current.workers}, but the snapshot was "
+            f"saved in the middle of a pass with num_workers={saved.workers}. Its position can be restored only with "
+            f"the same number of workers. Resume with num_workers={saved.workers}, or from a snapshot of the end of an "
+            "epoch."
+        )
 
 
 def load_position(loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:

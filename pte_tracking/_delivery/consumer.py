@@ -46,7 +46,7 @@ class SinkConsumer:
         self.key = entry.key
         self._sink = build_sink(entry)
         self.uses_shared_server = self._sink.uses_shared_server
-        self._store = CursorStore(directory, self.key)
+        self._store = CursorStore(directory, self.key, is_durable=self._sink.inline)
         self._journal = directory / JOURNAL
         self._filter = EventFilter(self.key, entry.name, self._sink.limits)
         self._view = JournalRunView(directory, manifest, self._filter)
@@ -280,13 +280,8 @@ class SinkConsumer:
         self._store.save(self.cursor)
 
     def _restore(self) -> None:
-        """Load the saved cursor, and check that it belongs to this journal."""
-        cursor = self._store.load()
-        if cursor.position and journal_reader.seq_at(self._journal, cursor.position) != cursor.seq:
-            _logger.warning("%s: the journal was replaced or truncated, delivering all events again", self.key)
-            cursor = Cursor()
-        self.cursor = cursor
-        self._filter.restore(cursor.filter)
+        self.cursor = self._store.load()
+        self._filter.restore(self.cursor.filter)
         self._suppress_superseded()
 
     def _suppress_superseded(self) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from pte_tracking._store.events import Status
-from pte_tracking._store.files import safe_file_name, write_atomically
-from pte_tracking._store.layout import DELIVERY
+from pte_tracking._store.files import safe_file_name, sync_file, write_atomically
+from pte_tracking._store.journal_reader import seq_at
+from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.secrets import mask_secrets
 
 #: Kind of a failed delivery.
@@ -95,21 +96,33 @@ class CursorStore:
     Args:
         directory: The run directory.
         key: Key of the sink in the run.
+        is_durable: Whether a saved cursor survives a loss of power. Otherwise, an earlier one may remain.
     """
 
-    def __init__(self, directory: Path, key: str) -> None:
+    def __init__(self, directory: Path, key: str, *, is_durable: bool = False) -> None:
         self._directory = directory
         self._key = key
+        self._is_durable = is_durable
         self._is_revoked = False
 
     def load(self) -> Cursor:
-        """Read the cursor; see :meth:`Cursor.load`."""
-        return Cursor.load(self._directory, self._key)
+        """Read the cursor, and check that it belongs to the journal; see :meth:`Cursor.load`."""
+        cursor, journal = Cursor.load(self._directory, self._key), self._directory / JOURNAL
+        if cursor.position and seq_at(journal, cursor.position) != cursor.seq:
+            _logger.warning("%s: the journal was replaced or truncated, delivering all events again", self._key)
+            return Cursor()
+        if cursor.batch_end > cursor.position and seq_at(journal, cursor.batch_end) is None:
+            cursor.batch_end = cursor.position  # a loss of power took the end of the batch
+        return cursor
 
     def save(self, cursor: Cursor) -> None:
         """Replace the file atomically. Do nothing after :meth:`revoke`."""
-        if not self._is_revoked:
-            write_atomically(cursor_path(self._directory, self._key), msgspec.json.encode(cursor))
+        if self._is_revoked:
+            return
+        if self._is_durable:
+            sync_file(self._directory / JOURNAL)  # the events before the position must not be lost either
+        path = cursor_path(self._directory, self._key)
+        write_atomically(path, msgspec.json.encode(cursor), is_durable=self._is_durable)
 
     def revoke(self) -> None:
         """Make every later :meth:`save` do nothing."""

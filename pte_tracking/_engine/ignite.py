@@ -11,6 +11,7 @@ from torch import nn, optim
 
 from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.ignite_metrics import IgniteMetrics
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObject
@@ -121,6 +122,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             transform_model=transform_model,
         )
         self.engine = engine
+        self.loaders.metrics = self._metrics = IgniteMetrics(engine)
         # Difference between the manager's and the engine's number of iterations: after max_epochs, the engine starts
         # to count again.
         self._iteration_offset = 0
@@ -184,6 +186,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             self._started_epoch = engine.state.epoch
             self._move_handlers_last()
         self._end_iteration()
+        self._metrics.restore()
         self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
         # The previous iteration has not been left if a handler suppressed its exception.
         self._iteration_scope.leave()

@@ -146,9 +146,8 @@ def _select(
 
 def _select_path(directory: Path, path: Path) -> tuple[SelectedSnapshot, Checkpoint | None]:
     whole = directory / path if (directory / path).exists() else Path(os.path.abspath(path))
-    matching = [item for item in list_checkpoints(directory) if directory / item.path == whole]
-    checkpoint = matching[-1] if matching else None
-    return load_candidate(Candidate(whole, None if checkpoint is None else checkpoint.sha256)), checkpoint
+    candidate = Candidate.at_path(whole)
+    return load_candidate(candidate), candidate.recorded
 
 
 def _at_step(checkpoints: Sequence[Checkpoint], source: object, call: str) -> Checkpoint:

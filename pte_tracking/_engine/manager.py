@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn, optim
 
+from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
@@ -146,9 +147,8 @@ class ExtensionsManager(RestorableTraining):
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
         self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
-        self._extensions = ExtensionRegistry(self._given, self.world.rank)
         self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
-        self._stop.check_length(max_epochs)
+        self._extensions = ExtensionRegistry(self._given, self._stop.trigger, self.world.rank)
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
@@ -165,11 +165,12 @@ class ExtensionsManager(RestorableTraining):
         )
         self.run.hold()
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
-        self._extensions.used.add_trigger(self._stop.trigger, "the training, as stop_trigger,")
         for extension in extensions:
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
+        if self.world.rank == 0:
+            self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)
 
     @property
@@ -339,3 +340,6 @@ class ExtensionsManager(RestorableTraining):
     def _on_stop(self) -> None:
         """Handle the end of the iteration after which the training should stop."""
         self.close()
+
+    def _record_first_batch(self, loader: str, digest: BatchDigest) -> None:
+        self.run.log_first_batch(self.iteration, loader, digest)

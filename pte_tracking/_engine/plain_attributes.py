@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from torch import nn, optim
 
 _MAX_DEPTH = 4
 _MAX_ITEMS = 100
+_WITHOUT_ARGUMENTS = (optim.Optimizer, nn.Module, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _ATOMS = (type(None), bool, int, float, str)
 #: Position of the class of an object.
 CLASS = "__class__"
@@ -42,7 +45,7 @@ class PlainAttribute(NamedTuple):
 
 
 def plain_attributes(target: object, references: Mapping[int, str]) -> dict[str, PlainAttribute]:
-    """Return the plain attributes of an object and of the objects with a state in it.
+    """Return the plain attributes of an object, and of the objects with a state or arguments in it.
 
     Args:
         target: The object. No property of it is read, and no method is called.
@@ -64,16 +67,22 @@ def _find(target: object, path: str, references: Mapping[int, str], depth: int) 
             yield position, PlainAttribute(target, name, references[id(value)])
         elif name not in _OPTIMIZER_OPTIONS and _is_plain(value):
             yield position, PlainAttribute(target, name, value)
-        elif depth and _has_state(value):
+        elif depth and _has_arguments(value):
             yield from _find(value, position, references, depth - 1)
         elif depth and isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS:
             for index, item in enumerate(value):
-                if _has_state(item):
+                if _has_arguments(item):
                     yield from _find(item, f"{position}[{index}]", references, depth - 1)
 
 
-def _has_state(value: object) -> bool:
-    return hasattr(type(value), "state_dict") and not isinstance(value, optim.Optimizer | nn.Module)
+def _has_arguments(value: object) -> bool:
+    """Return whether an object may keep arguments that are part of the state of the object that refers to it.
+
+    For example, the state of a LambdaLR contains the attributes of a callable object, but not those of a function.
+    """
+    if isinstance(value, (type, *_WITHOUT_ARGUMENTS)):
+        return False
+    return hasattr(type(value), "state_dict") or callable(value) or dataclasses.is_dataclass(value)
 
 
 def _is_plain(value: object, depth: int = 3) -> bool:

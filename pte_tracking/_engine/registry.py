@@ -38,17 +38,18 @@ class ExtensionRegistry:
 
     Args:
         given: Receives the arguments of the extensions and triggers.
+        stop_trigger: Stop trigger of the training, which no extension may use if it has a state.
         rank: Rank of this process. Defaults to 0.
 
     Attributes:
-        used: Extensions and triggers that are used in one place only.
         running: Entries with a priority above ``PRIORITY_SNAPSHOT``, by priority, then in order of registration.
         saving: The other entries. They run last, after all triggers were evaluated.
     """
 
-    def __init__(self, given: GivenValues, rank: int = 0) -> None:
+    def __init__(self, given: GivenValues, stop_trigger: Trigger, rank: int = 0) -> None:
         self._given = given
-        self.used = UsedObjects()
+        self._used = UsedObjects()
+        self._used.add_trigger(stop_trigger, "the training, as stop_trigger,")
         self._rank = rank
         #: Names without the numbers that were added to make them unique, by name.
         self._base_names: dict[str, str] = {}
@@ -99,7 +100,7 @@ class ExtensionRegistry:
         while entry.name in existing:
             suffix += 1
             entry.name = f"{base_name}_{suffix}"
-        self.used.add_extension(entry.extension, entry.trigger, entry.name)
+        self._used.add_extension(entry.extension, entry.trigger, entry.name)
         entry.extension.name = entry.name
         self._base_names[entry.name] = base_name
         self._given.add(f"extensions/{entry.name}", entry.extension)

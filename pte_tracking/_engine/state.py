@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pte_tracking._data.registry import LoaderRegistry
@@ -25,7 +26,7 @@ from pte_tracking._snapshots.compatibility import FORMAT, check_format
 from pte_tracking._snapshots.earlier_state import keep_attributes
 from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
-from pte_tracking._snapshots.reopen import open_on_rank_zero, reopen_run
+from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.selection import SelectedSnapshot
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
@@ -133,7 +134,7 @@ class TrainingState:
         local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks(
-                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed)
+                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed, path)
             )
             checkpoint = open_on_rank_zero(
                 self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
@@ -168,7 +169,7 @@ class TrainingState:
         self._parts.check(state, allowed)
 
     def _load_reversible(
-        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences, path: Path | None
     ) -> None:
         """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
         random_state = rng.get_state()
@@ -182,7 +183,8 @@ class TrainingState:
         self._progress.load_state_dict(manager_state)
         self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
         self._parts.load_reversible(state, undo, allowed)
-        self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized)
+        first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
+        self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized, first_batches)
 
     def _manager_state(self) -> dict[str, Any]:
         return {

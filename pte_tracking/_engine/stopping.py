@@ -39,6 +39,7 @@ class StopCondition:
         #: Whether the trigger fired, and not the limit.
         self._has_fired = False
         self.should_stop = False
+        self._check_length(max_epochs)
 
     @property
     def training_lengths(self) -> list[tuple[float, str]]:
@@ -46,7 +47,7 @@ class StopCondition:
         limit = None if self._limit is None else self._limit.training_length
         return [length for length in (self.trigger.training_length, limit) if length is not None]
 
-    def check_length(self, max_epochs: float) -> None:
+    def _check_length(self, max_epochs: float) -> None:
         """Log a warning if the stop trigger is a longer length than ``max_epochs``, which then has no effect."""
         trigger = self.trigger
         if isinstance(trigger, IntervalTrigger) and trigger.unit == "epoch" and trigger.period > max_epochs:

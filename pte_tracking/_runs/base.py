@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from pte_tracking._runs.directory import Claim, DirectoryInUseError, claim_directory
+from pte_tracking._runs.directory import Claim, claim_directory
+from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.exit_status import is_interpreter_ending
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.held_writer import HeldWriter, Interim
@@ -29,7 +30,6 @@ from pte_tracking._store.values import to_text
 
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
-
 
 _R = TypeVar("_R", bound="RunBase")
 
@@ -275,7 +275,7 @@ class RunBase(RunReader):
         claim, writer = self._claim, self._writer
         if claim is not None:
             self._manifest, self._claim = claim.manifest, None
-            claim.lock.release()
+            claim.release()
         self._is_closed = True
         if writer is None or isinstance(writer, HeldWriter):
             return
@@ -288,8 +288,8 @@ class RunBase(RunReader):
             if isinstance(writer, RunWriter):
                 self._manifest, self._writer = writer.manifest, None
             writer.close(status)
-            if is_collected:
-                await_at_exit(writer.wait, self._close_timeout)
+            if is_collected and isinstance(writer, RunWriter) and writer.end_wait:
+                await_at_exit(writer.end_wait, self._close_timeout)
             else:
                 writer.wait(self._close_timeout)
 

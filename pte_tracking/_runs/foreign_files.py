@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from pte_tracking._store.files import make_durable_directory, sync_directory
 from pte_tracking._store.layout import PREVIOUS, WRITER_LOCK
 
 _logger = logging.getLogger("pte_tracking")
@@ -48,8 +49,11 @@ class ForeignFiles:
         if self._target is None:
             self._target = _free_directory(self._directory)
         target = self._target / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_durable_directory(target.parent)
         os.replace(path, target)
+        # A new file of this name must not become durable before the move.
+        sync_directory(target.parent)
+        sync_directory(path.parent)
         self._names.discard(name.as_posix())
         _logger.info("%s was not written by this run and was moved to %s.", path, target)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._distributed import environment
-from pte_tracking._runs.directory import Claim, current_manifest, read_start_position
+from pte_tracking._runs.directory import Claim
+from pte_tracking._runs.existing_run import current_manifest, read_start_position
 from pte_tracking._runs.held_writer import HeldWriter, Interim
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._snapshots.content_size import find_excess
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import (
     SNAPSHOT_INDEX,
@@ -163,7 +164,14 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
         raise SnapshotError(path, problem)
     if not isinstance(state, dict):
         raise SnapshotError(path, f"not a snapshot: it contains a {type(state).__name__} instead of a dictionary")
+    if excess := find_excess(state, _total_size(path)):
+        raise SnapshotError(path, excess)
     return state
+
+
+def _total_size(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _find_problem(path: Path) -> str | None:

@@ -18,6 +18,7 @@ from pte_tracking._snapshots.rank_agreement import report_differing_ranks
 from pte_tracking._snapshots.rank_state import other_rank_states
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._store.checkpoint_files import FileDigest
+from pte_tracking._store.files import make_durable_directory
 from pte_tracking._store.values import to_numbers
 
 StateSource = Callable[[], dict[str, Any]]
@@ -86,7 +87,7 @@ class StateJob:
             OSError: If the disk is full or a file cannot be written.
             RuntimeError: If another rank failed to write its shards.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_durable_directory(self.path.parent)
         if self.has_shards:
             return shards.write(self.path, self.state, self.world.snapshot_world, self._complete)
         self._complete()

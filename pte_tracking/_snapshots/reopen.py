@@ -19,6 +19,8 @@ from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, i
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.files import sync_directory, sync_tree
+from pte_tracking._store.first_batches import read_first_batches
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 
@@ -88,6 +90,28 @@ def _restore_checkpoints(run: Run, before: Iterable[Checkpoint], step: int) -> N
             )
     for path in after.keys() - paths:
         run.remove_checkpoint(path, after[path].step)
+
+
+def find_first_batches(
+    run: Run, state: Mapping[str, Any], path: Path | None
+) -> dict[str, dict[str, tuple[str, int | None]]]:
+    """Read the digests of the first batches after a snapshot, before the run is rewound.
+
+    Args:
+        run: The run.
+        state: The state of the snapshot.
+        path: Path of the snapshot. None if the state was passed to ``load_state_dict``.
+
+    Returns:
+        The digests by the name of the loader. Empty if the journal of the snapshot is not available, as in a fork.
+    """
+    position: RunPosition | None = state.get("run")
+    if position is None:
+        return {}
+    journal = run.directory / JOURNAL if is_run_of(run, position) else path and _find_journal(path, run)
+    if journal is None or not journal.is_file():
+        return {}
+    return read_first_batches(journal, position["position"])
 
 
 def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:
@@ -195,14 +219,15 @@ def _copy_into_run(adopted: _AdoptedSnapshot, directory: Path) -> str:
     delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
     if adopted.fetched_to is not None:
-        os.replace(adopted.path, directory / name)
+        os.replace(adopted.path, temporary)
         adopted.clean_up()
-        return name
-    if adopted.path.is_dir():
+    elif adopted.path.is_dir():
         shutil.copytree(adopted.path, temporary)
     else:
         shutil.copyfile(adopted.path, temporary)
+    sync_tree(temporary)  # the copy is registered, so it has to survive a loss of power
     os.replace(temporary, directory / name)
+    sync_directory(directory)
     return name
 
 

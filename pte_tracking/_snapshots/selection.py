@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, peek
+from pte_tracking._snapshots.recorded import explain_difference, find_recorded
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.events import Checkpoint
@@ -58,11 +59,24 @@ class Candidate(NamedTuple):
         path: Path of the snapshot.
         sha256: Digest against which it is verified. None if its digest is unknown.
         fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
+        recorded: Record of a snapshot that was chosen by its path. None if no run recorded it.
     """
 
     path: Path
     sha256: str | None = None
     fetched_to: Path | None = None
+    recorded: Checkpoint | None = None
+
+    @classmethod
+    def at_path(cls, path: Path, unlisted: Collection[Path] = ()) -> Candidate:
+        """Return the snapshot at a path, which has to be the one that its run recorded.
+
+        Args:
+            path: Path of the snapshot.
+            unlisted: Snapshots that were published just before a crash and are newer than their records.
+        """
+        recorded = None if path in unlisted else find_recorded(path)
+        return cls(path, None if recorded is None else recorded.sha256, recorded=recorded)
 
 
 def select_snapshot(
@@ -122,7 +136,7 @@ def _candidates(
             path,
             f"a run directory, not a snapshot. Pass one of its snapshots, or continue the run with out_dir={source!r}",
         )
-    return [Candidate(path)]
+    return [Candidate.at_path(path, find_unlisted(run, templates))]
 
 
 def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> SelectedSnapshot:
@@ -131,7 +145,10 @@ def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> Selec
     Raises:
         SnapshotError: If it is damaged or not a snapshot.
     """
-    state = load(candidate.path, candidate.sha256, world)
+    try:
+        state = load(candidate.path, candidate.sha256, world)
+    except SnapshotError as error:
+        raise explain_difference(error, candidate.recorded) from error.__cause__
     return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 

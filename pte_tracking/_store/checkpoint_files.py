@@ -170,13 +170,14 @@ def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) 
         ...     path = pathlib.Path(directory, "snapshot")
         ...     _ = path.write_bytes(b"weights")
         ...     verify_digest(path, hashlib.sha256(b"weights").hexdigest())
-        ...     verify_digest(path, hashlib.sha256(b"other").hexdigest())
-        'damaged or replaced: the SHA-256 differs from the recorded one'
+        ...     print((verify_digest(path, "0" * 64) or "")[:45])
+        damaged or replaced: its SHA-256 is 9a1a2d34
     """
     is_directory = path.is_dir()
     try:
-        if sha256 and files.file_sha256(path / SNAPSHOT_INDEX if is_directory else path) != sha256:
-            return "damaged or replaced: the SHA-256 differs from the recorded one"
+        hashed = path / SNAPSHOT_INDEX if is_directory else path
+        if sha256 and (actual := files.file_sha256(hashed)) != sha256:
+            return f"damaged or replaced: its SHA-256 is {actual}, but {sha256} was recorded"
         return _verify_directory(path, rank, size) if is_directory else None
     except FileNotFoundError as error:
         return f"incomplete: {Path(error.filename).name} is missing" if is_directory else "file not found"

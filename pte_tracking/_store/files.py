@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -95,8 +96,37 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory
+            raise
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Flush a file, or a directory and all files in it, to disk."""
+    if not path.is_dir():
+        sync_file(path)
+        return
+    for entry in path.iterdir():
+        sync_tree(entry)
+    sync_directory(path)
+
+
+def make_durable_directory(directory: Path) -> None:
+    """Create a directory and its missing parents, so that they survive a loss of power. It may exist.
+
+    Args:
+        directory: Directory to create.
+
+    Raises:
+        OSError: If the directory cannot be created.
+    """
+    if directory.is_dir():
+        return
+    make_durable_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def safe_file_name(key: str) -> str:

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
+from pte_tracking._store.files import sync_directory
 from pte_tracking._store.journal_end import find_end
 from pte_tracking._store.journal_reader import effective_ranges, read_effective, seq_at
 from pte_tracking._store.owned_files import open_owned
@@ -101,7 +102,7 @@ class Journal:
     def append_locked(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
         """Append an event as :meth:`append` does, for a caller that holds the lock."""
         event = kind(self._seq + 1, time.time() if at is None else at, *fields)
-        line = events.encode(event)
+        line = event_encoding.encode(event)
         length = len(line)
         if self._pending and not self._has_room_for(length):
             self.dropped += 1
@@ -173,6 +174,18 @@ class Journal:
             end = JournalPosition(self._seq, self.position)
         os.fsync(self._fd)  # without the lock, so that training can append while the disk is busy
         return end
+
+    def make_durable(self) -> None:
+        """Flush a new journal and its directory entry to disk. A failure is logged.
+
+        A resume needs the first event, which identifies the run, also if later events are lost.
+        """
+        try:
+            self.sync()
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise_from_signal_handler(error)
+            _logger.error("%s: not flushed to disk, so a loss of power may lose it: %s", self._path, error)
 
     def close(self) -> None:
         """Write pending events and close the file without flushing it to disk. Call :meth:`sync` first if needed."""

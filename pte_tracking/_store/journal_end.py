@@ -20,6 +20,8 @@ from pte_tracking._store.manifest import RunNotFoundError
 _logger = logging.getLogger("pte_tracking")
 _CHUNK_BYTES = 1 << 20
 _LINE_START = b'{"kind":"'
+#: Left by a loss of power. No encoding of text contains as many zeros.
+_ZEROS = bytes(4)
 
 
 class _AnyLine(msgspec.Struct):
@@ -108,7 +110,7 @@ def find_damage(path: Path, start: int, end: int) -> int | None:
 
 def _last_line(fd: int, path: Path, size: int, target: tuple[int, int] | None) -> tuple[int, int]:
     """Return the sequence number of the last readable line, and the position after the last line with a newline."""
-    last_end = None
+    last_end, has_content = None, False
     for line, end in read_lines_reversed(fd, size):
         last_end = end if last_end is None else last_end
         if target is not None and end <= target[1]:
@@ -116,9 +118,11 @@ def _last_line(fd: int, path: Path, size: int, target: tuple[int, int] | None) -
         seq = _seq_of(line)
         if seq is not None:
             return seq, last_end
-        if target is None and line.strip():
+        if target is None and line.strip() and _ZEROS not in line:
             raise _unreadable(path, end - len(line) - 1, "is the last one")
-    if size and target is None and last_end is None and not _is_torn_line(os.pread(fd, _CHUNK_BYTES, 0)):
+        has_content |= bool(line.strip())
+    has_content |= size > 0 and last_end is None
+    if has_content and target is None and not _is_torn_line(os.pread(fd, _CHUNK_BYTES, 0)):
         raise _unreadable(path, 0, "is the only one")
     return 0, last_end or 0
 
@@ -132,7 +136,8 @@ def _unreadable(path: Path, position: int, where: str) -> RunNotFoundError:
 
 def _seq_of(line: bytes) -> int | None:
     try:
-        return _decode(line).seq
+        # A loss of power leaves zeros in place of lost events, without a newline. JSON contains no zeros.
+        return _decode(line.rpartition(b"\0")[2]).seq
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         return None
 

@@ -23,6 +23,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from pte_tracking._store import lock_file
+
 _PROC = Path("/proc")
 _MAX_RECORD_BYTES = 4096
 _MAX_READS = 100  # of a lock file, until its holder has written its record
@@ -128,21 +130,28 @@ class Lock:
         with _table_lock:
             if self._path in _own_locks:
                 return LockHolder.current()
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            self._fd = lock_file.open_lock_file(self._path, _is_locked)
             _locked_fds.add(self._fd)
             try:
-                if other := self._lock_or_find_holder():
+                other = self._lock_or_find_holder()
+                if other is None and not lock_file.is_current(self._fd, self._path):
+                    other = LockHolder()  # a process replaced the file before this one locked it
+                if other is not None:
                     self._close()
                     return other
-                # Overwriting before truncating keeps the block of the file, which may be the last one on a full disk.
-                record = msgspec.json.encode(LockHolder.current()) + b"\n"
-                os.pwrite(self._fd, record, 0)
-                os.ftruncate(self._fd, len(record))
+                self._write_record()
             except OSError:
                 self._close()
                 raise
             _own_locks[self._path] = self
             return None
+
+    def _write_record(self) -> None:
+        content = msgspec.structs.asdict(LockHolder.current()) | {"directory": lock_file.directory_number(self._path)}
+        record = msgspec.json.encode(content) + b"\n"
+        # Overwriting before truncating keeps the block of the file, which may be the last one on a full disk.
+        os.pwrite(self._fd, record, 0)
+        os.ftruncate(self._fd, len(record))
 
     def _lock_or_find_holder(self) -> LockHolder | None:
         try:
@@ -199,7 +208,7 @@ def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Resu
         except FileNotFoundError:
             return None
         try:
-            return query(fd)
+            return None if lock_file.belongs_elsewhere(fd, path) else query(fd)
         except OSError as error:
             if error.errno in _UNSUPPORTED_ERRORS:  # no process holds a lock
                 return None
@@ -255,6 +264,15 @@ def _start_time(pid: int) -> int | None:
         return int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        return _holding_pid(fd) is not None
+    except OSError as error:
+        if error.errno in _UNSUPPORTED_ERRORS:
+            return False
+        raise
 
 
 def _try_lock(fd: int) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from pte_tracking._store.files import create_temporary
+from pte_tracking._store.files import create_temporary, make_durable_directory, sync_file
 
 
 def open_owned(path: Path, directory: Path, flags: int = 0) -> int:
@@ -75,7 +75,7 @@ def make_owned_directory(path: Path, directory: Path) -> None:
         directory = directory / part
         if directory.is_symlink():
             raise _link_error(directory)
-        directory.mkdir(exist_ok=True)
+        make_durable_directory(directory)
 
 
 def owned_path(directory: Path, name: str) -> Path | None:
@@ -155,6 +155,7 @@ def _replace_by_copy(path: Path) -> None:
     temporary = create_temporary(path)
     try:
         shutil.copyfile(path, temporary, follow_symlinks=False)
+        sync_file(temporary)  # the old file may be durable
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

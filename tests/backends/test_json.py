@@ -272,7 +272,7 @@ def test_sigkill_between_rows_leaves_valid_and_complete_log(tmp_path: Path) -> N
         recorded = [event.step for event, _ in read_effective(directory / JOURNAL) if isinstance(event, Metrics)]
         assert recorded == list(range(len(recorded)))
         assert len(rows) <= len(recorded) <= len(rows) + 1
-    with Run(directory, resume=True):
-        pass
+    with Run(directory, resume=True) as run:
+        run.log_metrics({"a": 1.0}, len(recorded))
     rows = log(directory)
-    assert [row["iteration"] for row in rows] == list(range(len(recorded)))
+    assert [row["iteration"] for row in rows] == list(range(len(recorded) + 1))

@@ -329,6 +329,35 @@ WITH_WORKERS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stateful_loader_with_other_workers_within_a_pass_is_refused(workers: int) -> None:
+    registry = LoaderRegistry()
+    list(itertools.islice(registry.register(stateful(num_workers=1)), 2))
+    resumed = LoaderRegistry()
+    resumed.load_state_dict(registry.state_dict(), rng.get_state())
+    with pytest.raises(ValueError, match=rf"has num_workers={workers}, .* Resume with num_workers=1, or from"):
+        resumed.register(stateful(num_workers=workers))
+
+
+def test_stateful_loader_with_other_workers_between_passes_warns(caplog: pytest.LogCaptureFixture) -> None:
+    registry = LoaderRegistry()
+    assert len(list(registry.register(stateful(num_workers=1)))) == BATCHES
+    resumed = LoaderRegistry()
+    resumed.load_state_dict(registry.state_dict(), rng.get_state())
+    assert len(list(resumed.register(stateful()))) == BATCHES
+    assert "num_workers is 0 and was 1 at the snapshot. The order of the data may differ." in caplog.text
+
+
+def test_generator_of_another_kind_warns(caplog: pytest.LogCaptureFixture) -> None:
+    registry = LoaderRegistry()
+    list(itertools.islice(registry.register(loader(NumpyOrder(np.random.default_rng(3)))), 2))
+    resumed = LoaderRegistry()
+    resumed.load_state_dict(registry.state_dict(), rng.get_state())
+    next(iter(resumed.register(loader(NumpyOrder(np.random.RandomState(3))))))
+    assert "the snapshot contains the state of sampler.generator" in caplog.text
+    assert "which is of another kind" in caplog.text
+
+
 def check_passes_differ(make: Callable[[], Any]) -> None:
     registry = LoaderRegistry()
     seen = [batch for batch, _ in train(registry.register(make()), 3 * BATCHES)]
@@ -336,10 +365,13 @@ def check_passes_differ(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_order_from_objects_below_the_loader_is_restored_after_any_batch(kind: str) -> None:
+def test_order_from_objects_below_the_loader_is_restored_after_any_batch(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     seed_everything(1)
     check_passes_differ(LOADERS[kind])
     check_resume(LOADERS[kind], [1, 3, BATCHES, BATCHES + 2, 2 * BATCHES, 2 * BATCHES + 4])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor, cursor_path
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events, journal_reader
 from pte_tracking._store.events import Metrics, Status
@@ -414,6 +415,21 @@ def test_journal_truncated_and_regrown_is_redelivered(recording: Recording, prob
     recording.row(4, {"a": 4.0})
     recording.finish()
     assert probe.points() == [("a", 1, 1.0), ("a longer key", 3, 3.0), ("a", 4, 4.0)]
+
+
+def test_batch_whose_end_was_lost_with_the_power_is_delivered_up_to_the_new_events(
+    recording: Recording, probe: Probe
+) -> None:
+    recording.row(1, {"a": 1.0})
+    recording.deliver()
+    size = recording.path.stat().st_size
+    cursor = Cursor.load(recording.directory, recording.consumer.key)
+    cursor.batch_end = size + 10  # in the middle of the next line
+    cursor_path(recording.directory, recording.consumer.key).write_bytes(msgspec.json.encode(cursor))
+    recording._consumer = None
+    recording.row(2, {"a": 2.0})
+    recording.finish()
+    assert probe.points() == [("a", 1, 1.0), ("a", 2, 2.0)]
 
 
 def test_torn_last_line_is_not_a_pending_event(recording: Recording, probe: Probe) -> None:

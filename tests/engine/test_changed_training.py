@@ -36,6 +36,16 @@ class Averager:
             self.inner.load_state_dict(state["inner"])
 
 
+class Decay:
+    """Callable object whose attributes are part of the state of a LambdaLR."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, step: int) -> float:
+        return 1 - step / self.steps
+
+
 def make(directory: Path, item: Any, optimizer: Any, epochs: int = 1, *more: Any) -> pte.ExtensionsManager:
     return pte.ExtensionsManager(
         nn.Linear(1, 1),
@@ -123,6 +133,11 @@ def resume(directory: Path, change: Callable[[Any], Any], epochs: int = 2, **opt
                 optimizer, [lr_scheduler.ConstantLR(optimizer), lr_scheduler.ExponentialLR(optimizer, 0.9)], [3]
             ),
             "schedulers[1].gamma of the state object 'item' (ExponentialLR) is 0.5, not 0.9",
+        ),
+        (
+            lambda optimizer: lr_scheduler.LambdaLR(optimizer, Decay(4)),
+            lambda optimizer: lr_scheduler.LambdaLR(optimizer, Decay(8)),
+            "lr_lambdas[0].steps of the state object 'item' (Decay) is 4, not 8",
         ),
         (
             lambda optimizer: torch.amp.GradScaler("cpu", growth_interval=100),

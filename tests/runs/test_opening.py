@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pte_tracking._runs.directory import DirectoryInUseError
+from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events

@@ -147,7 +147,41 @@ def write_evil_zip(path: Path) -> None:
             archive.writestr(name, pickle.dumps({"x": Evil()}) if name.endswith("data.pkl") else content)
 
 
+def doubled(levels: int) -> list[Any]:
+    """Return a list that contains one element ``2 ** levels`` times."""
+    value = [1]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def cyclic() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+EXPANDED = torch.zeros(1).expand(10**9)
+
 FOREIGN_FILES = {
+    "tensor of shared elements": (
+        lambda path: torch.save({"x": EXPANDED}, path),
+        "its content claims 40000000.. bytes in a snapshot of",
+    ),
+    "tensors of shared elements": (
+        lambda path: torch.save({str(number): EXPANDED[: 10**7] for number in range(10)}, path),
+        "its content claims",
+    ),
+    "doubled lists": (lambda path: torch.save({"x": doubled(40)}, path), "its content claims"),
+    "nested lists": (lambda path: torch.save({"x": nested(300)}, path), "nested more than 200 levels deep"),
+    "cyclic list": (lambda path: torch.save({"x": cyclic()}, path), "nested more than 200 levels deep"),
     "missing file": (lambda path: None, "file not found"),
     "directory": (Path.mkdir, "incomplete: snapshot.json is missing"),
     "empty file": (Path.touch, r"damaged or not a snapshot \(0 bytes\)"),
@@ -188,3 +222,10 @@ def test_load_torchscript_program_raises_snapshot_error(path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
     with pytest.raises(SnapshotError, match="a TorchScript program"):
         file.load(path)
+
+
+def test_load_tied_and_expanded_tensors_of_usual_size_is_accepted(path: Path) -> None:
+    weight = torch.randn(1000, 1000)
+    state = {"models": {str(number): weight for number in range(8)}, "mask": torch.zeros(1).expand(1000, 1000)}
+    torch.save(state, path)
+    assert set(file.load(path)) == {"models", "mask"}

@@ -95,7 +95,9 @@ def test_unterminated_bytes_that_are_no_event_are_copied_and_cut(path: Path, cap
     assert "journal.damaged-1" in caplog.text
 
 
-@pytest.mark.parametrize("tail", [b"garbage\n", b"garbage\nmore", b"\0" * 100 + b"\n", gzip.compress(b"x" * 1000)])
+@pytest.mark.parametrize(
+    "tail", [b"garbage\n", b"garbage\nmore", b"\0" * 100 + b"\n", gzip.compress(b"x" * 1000, mtime=0)]
+)
 def test_damage_after_target_is_copied_and_rewound(path: Path, marks: list[JournalPosition], tail: bytes) -> None:
     append(path, tail)
     check_journal(path, marks[1])
@@ -164,3 +166,39 @@ def test_repeated_lines_are_read_once(path: Path, marks: list[JournalPosition]) 
     journal.close()
     assert steps(path) == [1, 2, 30]
     assert len(list(find_events(path, Rewound))) == 1
+
+
+ROW = b'{"kind":"metrics","seq":4,"time":1.5,"step":4,"values":{"a":1.0}}\n'
+
+
+@pytest.mark.parametrize(
+    ("tail", "seq"),
+    [
+        pytest.param(bytes(40) + ROW, 4, id="zeros before an event"),
+        pytest.param(ROW[:20] + bytes(40) + ROW, 4, id="torn event before an event"),
+        pytest.param(ROW[:-1] + b"\0" + ROW, 4, id="lost newline"),
+        pytest.param(bytes(40) + ROW[40:], 3, id="lost beginning of the last event"),
+        pytest.param(bytes(40), 3, id="zeros at the end"),
+        pytest.param(ROW[:20] + bytes(40), 3, id="torn event and zeros at the end"),
+        pytest.param(bytes(40) + ROW[40:] + bytes(40) + ROW[:20], 3, id="zeros and a torn event"),
+    ],
+)
+@pytest.mark.usefixtures("marks")
+def test_continue_journal_after_loss_of_power_appends_after_the_zeros(path: Path, tail: bytes, seq: int) -> None:
+    before = path.read_bytes()
+    append(path, tail)
+    check_journal(path, None)
+    journal = Journal(path)
+    assert journal.end.seq == seq
+    journal.append(Metrics, 9, {"a": 9.0})
+    journal.close()
+    assert path.read_bytes().startswith(before)
+    assert steps(path)[:3] == [1, 2, 3]
+    assert steps(path)[-1] == 9
+
+
+def test_continue_file_of_zeros_and_foreign_lines_is_refused(path: Path) -> None:
+    path.write_bytes(b"\x1f\x8b" + bytes(8) + b"\n" + bytes(8) + b"x\n")
+    with pytest.raises(RunNotFoundError, match="cannot be read"):
+        Journal(path)
+    assert path.stat().st_size == 21

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
-
+from pte_backends.json._log_file import LogFile
 from pte_tracking.sinks import (
     UNLIMITED,
     AnyEvent,
@@ -21,13 +18,7 @@ from pte_tracking.sinks import (
     Sink,
     Status,
     check_file_name,
-    open_owned,
 )
-
-_CLOSING = b"\n]\n"
-_EMPTY = b"[]\n"
-_CHUNK = 1 << 20
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +75,7 @@ class JsonConnection:
     def __init__(self, run: RunView, sizes: Mapping[str, int], seq: int) -> None:
         self._run = run
         self._seq = seq
-        self._logs = {name: _LogFile(run.directory, check_file_name(name, "log")) for name in sizes}
+        self._logs = {name: LogFile(run.directory, check_file_name(name, "log")) for name in sizes}
         if not all(self._logs[name].truncate(size) for name, size in sizes.items()):
             self._rebuild()
 
@@ -110,11 +101,18 @@ class JsonConnection:
         self._seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:
-        """Return the sizes of the logs and the last event.
+        """Flush the logs to disk, and return their sizes and the last event.
+
+        The rows up to these sizes are not delivered again, so they have to survive a loss of power.
 
         Returns:
             The state as plain JSON.
+
+        Raises:
+            OSError: If the disk fails.
         """
+        for log in self._logs.values():
+            log.flush()
         return {"sizes": {name: log.size for name, log in self._logs.items()}, "seq": self._seq}
 
     def close(self, status: Status | None) -> None:
@@ -129,17 +127,19 @@ class JsonConnection:
     def _rebuild(self) -> None:
         """Write all logs again, if one is too short: it was lost, or a crash interrupted a rewind before its save."""
         for log in self._logs.values():
-            log.truncate(0)
+            log.start_replacement(0)
         for event in self._run.history(self._seq):
             if isinstance(event, Metrics) and event.log is not None and event.log in self._logs:
                 self._logs[event.log].append(event)
+        for log in self._logs.values():
+            log.finish_replacement()
 
-    def _create_log(self, row: Metrics, log: str) -> _LogFile:
+    def _create_log(self, row: Metrics, log: str) -> LogFile:
         try:
             name = check_file_name(log, "log")
         except ValueError as error:  # A journal from an unknown source may contain any name.
             raise RejectedEventError(row.seq, str(error)) from error
-        file = _LogFile(self._run.directory, name)
+        file = LogFile(self._run.directory, name)
         file.truncate(0)  # No state refers to existing rows, so they are delivered again.
         return file
 
@@ -151,64 +151,3 @@ class JsonConnection:
         for name, rows in superseded_rows.items():
             if name in self._logs:
                 self._logs[name].drop_rows(rows)
-
-
-class _LogFile:
-    """JSON log: ``[``, one row per line, separated by commas, and ``]``.
-
-    Attributes:
-        size: Number of bytes up to the end of the last row; 0 for an empty log.
-    """
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._fd = open_owned(directory / name, directory)
-        self.size = 0
-
-    def append(self, row: Metrics) -> None:
-        values: dict[str, Any] = {**row.values}
-        if row.epoch is not None:
-            values["epoch"] = row.epoch
-        values["iteration"] = row.step
-        if row.elapsed_time is not None:
-            values["elapsed_time"] = row.elapsed_time
-        # The encoder writes non-finite numbers as null.
-        data = b"%b%b%b" % (b",\n" if self.size else b"[\n", _encode(values), _CLOSING)
-        written = 0
-        try:
-            written = os.pwrite(self._fd, data, self.size)
-        finally:
-            if written < len(data):
-                self._write_end()
-        if written < len(data):
-            raise OSError(f"Only {written} of {len(data)} bytes were written.")
-        self.size += len(data) - len(_CLOSING)
-
-    def truncate(self, size: int) -> bool:
-        """Keep the first ``size`` bytes, and return whether the file was long enough."""
-        is_long_enough = os.fstat(self._fd).st_size >= size
-        if is_long_enough:
-            self.size = size
-            self._write_end()
-        return is_long_enough
-
-    def drop_rows(self, rows: int) -> None:
-        """Remove the last rows."""
-        end = start = self.size
-        while rows and start:
-            start = max(end - _CHUNK, 0)
-            chunk = os.pread(self._fd, end - start, start)
-            # A row contains no newline, so each row starts after one.
-            while rows and (newline := chunk.rfind(b"\n")) >= 0:
-                chunk, rows = chunk[:newline], rows - 1
-            end = start if rows else start + len(chunk)
-        size = max(end - len(b","), 0)
-        self.truncate(size if size > len(b"[") else 0)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-    def _write_end(self) -> None:
-        # Overwrite existing bytes before truncating. A full disk may have no other space.
-        end = _CLOSING if self.size else _EMPTY
-        os.pwrite(self._fd, end, self.size)
-        os.ftruncate(self._fd, self.size + len(end))

@@ -105,6 +105,7 @@ class TensorBoardConnection:
             if self._builder.release_tags(events):
                 self._replace(self._read_kept(), dict(self._state.summaries.cleared_tags))
             self._extend(events)
+        os.fsync(self._fd)  # delivered events are not delivered again after a loss of power
         self._last_written_seq = events[-1].seq
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Archive of earlier runs of a directory, in ``previous/``."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pte_tracking._delivery.shared_process import spawn_delivery
+from pte_tracking._delivery.stopping import delivery_stopped
+from pte_tracking._delivery.supervisor import is_delivery_enabled
+from pte_tracking._runs.directory_lock import DirectoryInUseError
+from pte_tracking._runs.existing_run import existing_manifest
+from pte_tracking._store import lock
+from pte_tracking._store.files import sync_directory
+from pte_tracking._store.layout import (
+    ARTIFACTS,
+    CHECKPOINTS,
+    DELIVERY,
+    FIGURES,
+    IMAGES,
+    JOURNAL,
+    MANIFEST,
+    PREVIOUS,
+    WRITER_LOCK,
+)
+from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.owned_files import make_owned_directory
+
+#: Files that every run creates at the top level of its directory.
+RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
+
+_logger = logging.getLogger("pte_tracking")
+
+
+def archive_run(directory: Path) -> None:
+    """Move the run in a directory to ``previous/<run id>/``. Other files stay.
+
+    An archiving that a crash interrupted is completed.
+
+    Raises:
+        DirectoryInUseError: If a process on another machine delivers the run and does not release it.
+        RunNotFoundError: If the run is unreadable.
+    """
+    manifest = existing_manifest(directory)
+    if manifest is None:
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            was_delivering = stack.enter_context(delivery_stopped(directory))
+        except lock.LockedError as error:
+            raise DirectoryInUseError(
+                f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
+                "process or choose another run directory."
+            ) from None
+        target = directory / PREVIOUS / manifest.id
+        number = 1
+        while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
+            number += 1  # the archived run was created again from one of its snapshots
+            target = target.with_name(f"{manifest.id}-{number}")
+        make_owned_directory(target, directory)
+        names = set(_run_files(directory, manifest))
+        # The journal is moved first, so that a partly archived run cannot be resumed. The manifest is moved last,
+        # because it identifies the directory as a run. A loss of power must not change this order.
+        for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
+            _move(sorted(group & names), directory, target)
+    _logger.info("archived the earlier run %s to %s", manifest.name, target)
+    if was_delivering and is_delivery_enabled():
+        spawn_delivery(target)
+
+
+def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """Iterate over the names at the top level of a directory that belong to its run."""
+    for name in os.listdir(directory):
+        matches_pattern = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
+        if name in RUN_FILES or (matches_pattern and name not in (PREVIOUS, WRITER_LOCK)):
+            yield name
+
+
+def own_names(directory: Path) -> set[str]:
+    """Return the names at the top level of a directory that belong to its run, which is archived."""
+    manifest = existing_manifest(directory)
+    return set() if manifest is None else {*_run_files(directory, manifest), PREVIOUS}
+
+
+def _move(names: Iterable[str], source: Path, target: Path) -> None:
+    """Move files between two directories, so that the moves survive a loss of power."""
+    for name in names:
+        os.replace(source / name, target / name)
+    sync_directory(target)
+    sync_directory(source)
