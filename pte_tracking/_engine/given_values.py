@@ -33,8 +33,8 @@ class GivenValues:
         self._references = references
         self._targets: dict[str, Any] = {}
         self._given: dict[str, dict[str, PlainAttribute]] = {}
-        #: Digests in the place of those given now, where the restored values decide.
-        self._restored: GivenState = {}
+        #: Digests of the given arguments; of the restored ones where these decide.
+        self._digests: GivenState = {}
         self._changes: list[_Change] = []
 
     def add(self, label: str, target: object) -> None:
@@ -46,14 +46,11 @@ class GivenValues:
         """
         self._targets[label] = target
         self._given[label] = plain_attributes(target, self._references)
-
-    def digests(self, label: str) -> dict[str, str]:
-        """Return digests of the arguments of one object, by position."""
-        return {position: attribute.digest for position, attribute in self._given[label].items()}
+        self._digests[label] = {position: attribute.digest for position, attribute in self._given[label].items()}
 
     def state_dict(self) -> GivenState:
         """Return digests of the arguments that decided, by object and position."""
-        return {label: {**self.digests(label), **self._restored.get(label, {})} for label in self._given}
+        return self._digests
 
     def class_differences(self, state: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
         """Yield the label and a description of each object whose class, or that of an object in it, has changed.
@@ -89,7 +86,7 @@ class GivenValues:
                 if label in allowed:
                     setattr(restored.owner, restored.name, given[position].value)
                     continue
-                self._restored.setdefault(label, {})[position] = digest
+                self._digests[label][position] = digest
                 self._changes.append(_Change(label, position, restored, given[position].value))
 
     def begin_training(self, rank: int) -> None:

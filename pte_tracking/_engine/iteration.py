@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
@@ -179,12 +178,17 @@ class IterationScope:
             if isinstance(error, EpochLengthError) and entry is not None:
                 raise RuntimeError(f"extension {entry.name!r}: {error}") from error
             raise
-        saving = self._extensions.saving
-        due = saving and [entry for entry in saving if _is_due(entry, owner)]
+        due, entry = [], None
         try:
+            for entry in self._extensions.saving:
+                # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
+                if any([entry.extension.is_urgent(owner), entry.trigger.evaluate(owner)]):
+                    due.append(entry)
+            entry = None
             self._stop.evaluate(owner)
         except EpochLengthError as error:
-            raise RuntimeError(f"max_epochs, or stop_trigger: {error}") from error
+            name = "max_epochs, or stop_trigger" if entry is None else f"extension {entry.name!r}"
+            raise RuntimeError(f"{name}: {error}") from error
         for entry in due:
             if not entry.runs_here:
                 continue
@@ -194,15 +198,6 @@ class IterationScope:
             else:
                 entry.call(owner)
         self._is_pending = self._stop.should_stop or bool(lifecycle.due)
-
-
-def _is_due(entry: ExtensionEntry, owner: LifecycleOwner) -> bool:
-    """Whether an extension that saves the state is due."""
-    try:
-        # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
-        return any([entry.extension.is_urgent(owner), entry.trigger.evaluate(owner)])
-    except EpochLengthError as error:
-        raise RuntimeError(f"extension {entry.name!r}: {error}") from error
 
 
 def _clear_gradients(owner: LifecycleOwner, name: str) -> None:

@@ -13,17 +13,23 @@ from pte_tracking._snapshots.inner_optimizers import torch_optimizers
 from pte_tracking._snapshots.parameter_names import ParameterNames
 
 _logger = logging.getLogger("pte_tracking")
+_MAX_STEPS = 1000  # A loop steps all of its optimizers earlier, and a training may have no snapshots.
 
 
 class SteppedOptimizers:
-    """Optimizers that step the parameters of some models, noted until the first snapshot."""
+    """Optimizers that step the parameters of some models, noted until the first snapshot or for 1000 steps."""
 
     def __init__(self) -> None:
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        stepped = self._stepped
-        # torch keeps the function, which must not keep this object.
-        handle = register_optimizer_step_post_hook(lambda optimizer, *_: stepped.add(optimizer))
-        self._stop = weakref.finalize(self, handle.remove)
+        self._remaining_steps = _MAX_STEPS
+        _watch(self)
+
+    def add(self, optimizer: Optimizer) -> None:
+        """Note an optimizer that has stepped."""
+        self._stepped.add(optimizer)
+        self._remaining_steps -= 1
+        if not self._remaining_steps:
+            _watching.discard(self)
 
     def report_missing(self, saved: Iterable[object], names: ParameterNames, rank: int) -> None:
         """Log optimizers that are not in the snapshot, at the first snapshot after a step.
@@ -33,14 +39,15 @@ class SteppedOptimizers:
             names: Names of the parameters of the models.
             rank: Rank of this process. Only rank 0 logs.
         """
-        if not self._stepped or not self._stop.alive:
+        if not self._stepped:
             return
-        self._stop()
+        _watching.discard(self)
+        stepped, self._stepped = self._stepped, weakref.WeakSet()
         seen = {id(item) for optimizer in saved for item in torch_optimizers(optimizer).values()}
-        inner = {id(item) for optimizer in self._stepped for path, item in torch_optimizers(optimizer).items() if path}
+        inner = {id(item) for optimizer in stepped for path, item in torch_optimizers(optimizer).items() if path}
         missing = [
             type(optimizer).__name__
-            for optimizer in self._stepped
+            for optimizer in stepped
             if id(optimizer) not in seen | inner and _steps_named(optimizer, names)
         ]
         if missing and rank == 0:
@@ -49,6 +56,25 @@ class SteppedOptimizers:
                 "its state. Pass optimizers=optimizer to the manager.",
                 ", ".join(sorted(missing)),
             )
+
+
+_watching: weakref.WeakSet[SteppedOptimizers] = weakref.WeakSet()
+_is_hooked = False
+
+
+def _watch(optimizers: SteppedOptimizers) -> None:
+    global _is_hooked
+    _watching.add(optimizers)
+    if not _is_hooked:
+        _is_hooked = True
+        # One hook for the process, which stays: a hook that is removed while an optimizer steps breaks the step.
+        register_optimizer_step_post_hook(_note)
+
+
+def _note(optimizer: Optimizer, *_: object) -> None:
+    if _watching:
+        for optimizers in list(_watching):
+            optimizers.add(optimizer)
 
 
 def _steps_named(optimizer: Optimizer, names: ParameterNames) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import pte_tracking as pte
 from pte_tracking import extensions
@@ -372,3 +373,11 @@ def make_trained_loss() -> Objects:
 @pytest.mark.parametrize("make", [make_master_weights, make_trained_loss])
 def test_parameters_outside_models_are_restored(make: Callable[[], Objects], tmp_path: Path) -> None:
     check_exact_resume(tmp_path, make)
+
+
+def test_trainings_leave_one_hook_for_the_process(tmp_path: Path) -> None:
+    """A hook that is removed while an optimizer steps breaks the step."""
+    for number in range(3):
+        train(tmp_path / str(number), make_used_by_scheduler, stop=2)
+    hooks = _global_optimizer_post_hooks.values()
+    assert len([hook for hook in hooks if str(hook.__module__).startswith("pte_tracking")]) == 1
