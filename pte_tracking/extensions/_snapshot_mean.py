@@ -56,10 +56,13 @@ class SnapshotMean:
         """Return the sums of an incomplete interval, and whether the metric was ever reported."""
         if not self._is_reported:
             return {}
-        return {"mean": {} if self._is_complete else self._summary.state_dict(), "is_reported": True}
+        sums = {} if self._is_complete else self._summary.state_dict()
+        return {"key": self._key, "mean": sums, "is_reported": True}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state returned by :meth:`state_dict`."""
+        """Restore the state returned by :meth:`state_dict`. The sums of another metric are dropped."""
         self._summary, self._is_complete = DictSummary(), False
+        if state.get("key", self._key) != self._key:
+            return
         self._summary.load_state_dict(state.get("mean", {}))
         self._is_reported = bool(state.get("is_reported"))

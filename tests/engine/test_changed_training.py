@@ -418,3 +418,60 @@ def test_resume_with_schedulers_of_two_optimizers_in_another_order_restores_each
 
     assert run(False, 1) == {"a": 52, "b": 2}
     assert run(True, 2, True) == {"a": 54, "b": 4}
+
+
+# -- metrics and options that belong to a state ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "match"),
+    [
+        (
+            lambda: extensions.MinValue("a"),
+            lambda: extensions.MinValue("b"),
+            "the extension 'min_value', .*is of the metric 'a', but the metric is 'b' now",
+        ),
+        (
+            lambda: extensions.MicroAverage("a", "b", "c"),
+            lambda: extensions.MicroAverage("b", "a", "c"),
+            r"are of the metrics \['a', 'b'\], but the metrics are \['b', 'a'\] now",
+        ),
+        (
+            lambda: extensions.ExponentialShift("lr", 0.5),
+            lambda: extensions.ExponentialShift("momentum", 0.5),
+            "are of the option 'lr', but the option is 'momentum' now",
+        ),
+    ],
+)
+def test_resume_with_another_metric_or_option_is_refused_and_names_both(
+    tmp_path: Path, first: Any, second: Any, match: str
+) -> None:
+    train(make(tmp_path, None, make_optimizer(), 1, first()), lambda: pte.report({"a": 1.0, "b": 2.0}))
+    with pytest.raises(ValueError, match=match):
+        make(tmp_path, None, make_optimizer(), 2, second()).resume()
+    manager = make(tmp_path, None, make_optimizer(), 2, second())
+    assert manager.resume(allow=[str(manager._extensions.names()[0])])
+
+
+def test_resume_of_a_shift_uses_its_new_rate_and_initial_value(tmp_path: Path) -> None:
+    train(make(tmp_path, None, make_optimizer(), 1, extensions.ExponentialShift("lr", 0.5, init=1.0)), lambda: None)
+    optimizer = make_optimizer()
+    manager = make(tmp_path, None, optimizer, 2, extensions.ExponentialShift("lr", 0.1, init=10.0))
+    manager.resume()
+    with manager.run_iteration():
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(10.0 * 0.1**4)
+
+
+def test_resume_with_another_ranking_of_snapshots_ranks_by_the_new_metric(tmp_path: Path) -> None:
+    def run(key: str, epochs: int) -> pte.ExtensionsManager:
+        saved = extensions.snapshot(trigger=(3, "iteration"), keep_best=(key, "min", 1), at_end=False)
+        options: Any = {"iters_per_epoch": 4, "out_dir": tmp_path, "sinks": []}
+        manager = pte.ExtensionsManager(nn.Linear(1, 1), epochs, [saved], **options)
+        manager.resume()
+        while not manager.stop_trigger:
+            with manager.run_iteration():
+                pte.report({"a": 1.0 + manager.iteration, "b": 20.0 - manager.iteration})
+        return manager
+
+    run("a", 1)
+    assert [checkpoint.values["b"] for checkpoint in run("b", 3).run.checkpoints()] == [10.0]
