@@ -25,6 +25,7 @@ from _measure import Figure, format_spread, interleave
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
+from pte_tracking._delivery import shared_process
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
@@ -38,6 +39,7 @@ VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
 
 
 def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, float, float]:
+    wait_for_end()
     with pte.Run(folder / uuid.uuid4().hex, sinks=sinks) as run:
         start = time.perf_counter()
         run.log_metrics(VALUES, 0)
@@ -66,6 +68,16 @@ def wait_for_delivery(directory: Path) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"Not delivered within 60 s: {'; '.join(map(str, pending))}")
         time.sleep(0.02)
+
+
+def wait_for_end() -> None:
+    """Wait for the end of the process of the last measurement, which waits for further runs."""
+    deadline = time.monotonic() + 60
+    while any("pte_tracking._delivery" in " ".join(child.cmdline()) for child in psutil.Process().children()):
+        if time.monotonic() > deadline:
+            raise SystemExit("The delivery process of the last measurement has not ended.")
+        time.sleep(0.1)
+        shared_process.check_processes()
 
 
 def main() -> None:

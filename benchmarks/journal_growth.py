@@ -20,7 +20,7 @@ from _measure import Figure
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._runs.summary import summarize
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking._store.journal_reader import seq_at
 from pte_tracking._store.layout import JOURNAL
 
@@ -34,7 +34,7 @@ def fill(path: Path, first: int, num_events: int) -> None:
         for start in range(first, first + num_events, 10_000):
             file.write(
                 b"".join(
-                    events.encode(events.Metrics(seq, now, seq, VALUES, seq // 1000, seq / 10))
+                    event_encoding.encode(events.Metrics(seq, now, seq, VALUES, seq // 1000, seq / 10))
                     for seq in range(start, min(start + 10_000, first + num_events))
                 )
             )

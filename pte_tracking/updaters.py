@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn, optim
 
 from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.combined import combine
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
+from pte_tracking._snapshots.gradients import mark_used
 
 
 class Updater(Protocol):
@@ -61,7 +63,7 @@ class StandardUpdater:
 
     Args:
         iterator: A ``DataLoader`` or another iterable of batches, or several by name. A pass over ``"main"``, or over
-            the single one, is an epoch.
+            the single one, is an epoch. A tuple of DataLoaders yields tuples of batches.
         optimizer: An optimizer, or an object that wraps one and has ``step`` and ``state_dict``, or several by name.
             The attribute ``target`` of each has to be the model that it trains: ``optimizer.target = model``.
         converter: Function of a batch and the device that returns the batch for the loss function. Defaults to moving
@@ -111,7 +113,8 @@ class StandardUpdater:
         autocast: torch.autocast | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        self._loaders: dict[str, Iterable[Any]] = _by_name("iterator", iterator)
+        loaders = _by_name("iterator", iterator)
+        self._loaders: dict[str, Iterable[Any]] = {name: combine(loader) for name, loader in loaders.items()}
         self.optimizers: dict[str, optim.Optimizer] = _by_name("optimizer", optimizer)
         self.models = {name: _target_of(name, optimizer) for name, optimizer in self.optimizers.items()}
         self.loss_func: Callable[..., Tensor] | None = loss_func or self.models.get("main")
@@ -255,6 +258,7 @@ class StandardUpdater:
                 optimizer.step()
             else:
                 self._scaler.step(optimizer)
+                mark_used(optimizer)  # Also if the scaler skipped the step.
         if self._scaler is not None:
             self._scaler.update()
 

@@ -163,6 +163,13 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_resume_page_names_existing_tests() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    names = re.findall(r"`(test_\w+)`", (DOCS / "resume.md").read_text())
+    assert len(names) > 5
+    assert [name for name in names if f"def {name}(" not in tests] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_document_links_resolve(document: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", strip_code(document.read_text())):

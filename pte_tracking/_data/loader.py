@@ -1,14 +1,13 @@
 """Data loaders that resume at the exact batch.
 
-The position of a loader is the random state at the start of a pass and the number of batches taken since. To resume,
-the pass is started again from that random state, and the batches already taken are loaded and discarded, so that
-workers draw the same random numbers as before. This takes at most the time to load one pass without training. A loader
-with ``state_dict`` and ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead,
-which is fast.
+The position of a loader is the state at the start of a pass, with all objects that the loader refers to, and the number
+of batches taken since. To resume, the pass is started again from that state, and the batches already taken are loaded
+and discarded, so that workers draw the same random numbers as before. A loader with ``state_dict`` and
+``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
-Resuming is exact for all loaders whose order and content follow from the random state at the start of the pass. This
-includes samplers and datasets of torch, random augmentation in the training process or in workers, separate generators,
-and ``set_epoch``. Resuming is not exact for
+Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
+torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
+``set_epoch``. Resuming is not exact for
 
 - random numbers drawn in *persistent* workers after their first pass, because they depend on all earlier passes, and
   those drawn in the workers of a StatefulDataLoader, which restarts them. The order is exact in both cases.
@@ -18,54 +17,33 @@ and ``set_epoch``. Resuming is not exact for
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch.utils.data import DataLoader
 
-from pte_tracking._distributed import environment
+from pte_tracking._data.data_check import DataCheck
+from pte_tracking._data.loader_messages import LoaderMessages
+from pte_tracking._data.loader_parts import LoaderParts, PartsState
+from pte_tracking._data.loader_state import DataState, LoaderState
+from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
+from pte_tracking._data.stateful_loader import (
+    StatefulLoader,
+    check_workers,
+    is_inexact,
+    is_node_loader,
+    is_stateful,
+    load_position,
+    restores_exactly,
+)
 from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.plain_state import to_plain
 
 _Batch = TypeVar("_Batch")
 
-_logger = logging.getLogger("pte_tracking")
 _END: Any = object()
-
-
-class RandomStates(TypedDict):
-    """States of the random generators that a loader uses.
-
-    Attributes:
-        everywhere: States of the global generators.
-        own: States of the generators in the loader and its samplers.
-    """
-
-    everywhere: rng.RandomState
-    own: list[Tensor]
-
-
-class LoaderState(TypedDict):
-    """Position in the data.
-
-    Attributes:
-        passes: Number of started passes.
-        taken: Number of batches taken in the current pass; 0 between two passes.
-        start: Random states at the start of the current pass. None between two passes and for stateful loaders.
-        own: Current states of the generators in the loader.
-        workers_live: Whether persistent workers were running before the current pass, or are running between passes.
-        loader: State of a stateful loader, None for other loaders.
-        length: Number of batches in a pass, None if unknown.
-    """
-
-    passes: int
-    taken: int
-    start: RandomStates | None
-    own: list[Tensor]
-    workers_live: bool
-    loader: dict[str, Any] | None
-    length: int | None
 
 
 class ResumableLoader(Generic[_Batch]):
@@ -75,16 +53,34 @@ class ResumableLoader(Generic[_Batch]):
 
     Args:
         loader: A DataLoader or any other iterable that supports repeated iteration.
+        name: Name of the loader, for messages.
+        constructed: Counters of state objects at their construction, by object identity.
+
+    Attributes:
+        loader: The loader.
+        check: Check of the data after a resume.
     """
 
-    def __init__(self, loader: Iterable[_Batch]) -> None:
+    def __init__(
+        self, loader: Iterable[_Batch], name: str = "main", constructed: Mapping[int, dict[str, Any]] | None = None
+    ) -> None:
         self.loader = loader
+        self.check = DataCheck(loader, name)
+        self._name = name
+        self._messages = LoaderMessages(name, type(loader).__name__)
+        self._parts = LoaderParts(loader, constructed or {})
         self._passes = 0
         self._taken = 0
-        self._start: RandomStates | None = None
+        self._start: DataState | None = None
         self._workers_live = False
+        self._keeps_workers = keeps_workers(loader)
+        self._is_stateful = is_stateful(loader)
+        self._is_probed = False
+        self._expected_length: int | None = None
         self._saved: LoaderState | None = None
-        self._is_resized = False
+        self._resumed_taken = 0
+        self._restores_own_state = False
+        self._unrestored: list[str] = []
 
     def __len__(self) -> int:
         return len(cast(Sized, self.loader))
@@ -92,33 +88,68 @@ class ResumableLoader(Generic[_Batch]):
     def __iter__(self) -> Iterator[_Batch]:
         saved, self._saved = self._saved, None
         batches = self._start_pass() if saved is None else self._resume_pass(saved)
-        length = _length(self.loader)
         batch = next(batches, _END)
-        while batch is not _END:
-            self._taken += 1
-            # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two passes:
-            # it has no batches to load again, and includes numbers that a sampler draws at its end.
-            is_expected_last = self._taken == length
-            following = next(batches, _END) if is_expected_last else None
-            if following is _END:
-                self._end_pass()
-            yield batch
-            batch = following if is_expected_last else next(batches, _END)
+        if batch is _END and saved is not None and saved["taken"]:
+            # The snapshot was saved after the last batch of a pass whose length was unknown.
+            self._end_pass()
+            batches = self._start_pass()
+            batch = next(batches, _END)
+        self._check_unrestored(None)
+        length = length_of(self.loader)
+        if self._expected_length is None:
+            self._expected_length = length
+        check = self.check
+        check.begin_pass()
+        try:
+            while batch is not _END:
+                self._taken += 1
+                if check.is_due:
+                    check.check_first(batch, self._taken)
+                # The pass ends before its last batch is yielded. A snapshot of that iteration is then between two
+                # passes: it has no batches to load again, and includes numbers that a sampler draws at its end.
+                is_expected_last = self._taken == length
+                following = next(batches, _END) if is_expected_last else None
+                if following is _END:
+                    self._end_pass()
+                check.batch = batch
+                yield batch
+                check.batch = None
+                batch = following if is_expected_last else next(batches, _END)
+        finally:
+            check.release_batch()
         self._end_pass()
+
+    @property
+    def resumed_taken(self) -> int | None:
+        """Number of batches of the interrupted pass that are not yielded again; None if no position is restored."""
+        return None if self._saved is None else self._resumed_taken
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Whether the restored position is another number of batches than the saved one."""
+        return self._saved is not None and self._resumed_taken != self._saved["taken"]
 
     def state_dict(self) -> LoaderState:
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
+        self.check.is_due = self._passes > 0
+        current, start = self._parts.state(), self._start
+        if start is not None:
+            start = DataState(everywhere=start["everywhere"], parts=self._parts.changed(start["parts"], current))
+            current = self._parts.changed(current, start["parts"])
+        else:
+            current = self._parts.changed(current)
+        own_state = self._own_state()
         return LoaderState(
             passes=self._passes,
             taken=self._taken,
-            start=self._start,
-            own=[generator.get_state() for generator in _generators(self.loader)],
+            start=start,
+            parts=current,
             workers_live=self._workers_live,
-            # Before the first pass, state_dict() of some loaders would start it.
-            loader=self.loader.state_dict() if self._passes and isinstance(self.loader, _StatefulLoader) else None,
-            length=_length(self.loader),
+            loader=own_state,
+            last=self.check.digest_last() if self._taken and own_state is None else None,
+            options=options_of(self.loader)._asdict(),
         )
 
     def load_state_dict(self, state: LoaderState, is_resized: bool = False) -> None:
@@ -130,196 +161,152 @@ class ResumableLoader(Generic[_Batch]):
                 pass.
 
         Raises:
-            ValueError: If the position is of another kind of loader.
+            ValueError: If the loader restores its own state, and cannot do so with another number of workers.
         """
-        kind = type(self.loader).__name__
-        if state["loader"] is not None and not isinstance(self.loader, _StatefulLoader):
-            raise ValueError(
-                "loader: the snapshot is of a loader with state_dict() and load_state_dict(), which this "
-                f"{kind} does not have. Pass the same kind of loader."
-            )
-        generators = _generators(self.loader)
-        if len(generators) != len(state["own"]):
-            raise ValueError(
-                f"loader: the snapshot is of a loader with {len(state['own'])} separate random generators, but this "
-                f"{kind} has {len(generators)}. Pass the same generator= arguments."
-            )
-        for generator, own in zip(generators, state["own"], strict=True):
-            generator.set_state(own)
-        self._saved, self._is_resized = state, is_resized
+        if state["passes"]:
+            self._parts.set_epoch(state["passes"] - 1)  # The length may depend on it.
+        saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
+        is_same = not is_resized and saved.batch_size == current.batch_size
+        self._restores_own_state = is_same and restores_exactly(self.loader, state)
+        if self._restores_own_state and saved.workers != current.workers:
+            check_workers(self._name, self.loader, saved, current, state["taken"])
+            self._restores_own_state = False
+            self._messages.changed_workers(saved, current)
+            saved = saved._replace(workers=current.workers)  # reported
+        self._restore_parts(state)
+        self._saved = state
+        self._resumed_taken = resumed_position(self._name, state["taken"], saved, current, is_resized)
+
+    def _restore_parts(self, state: LoaderState) -> None:
+        if not self._restores_own_state:
+            start = state["start"]
+            self._unrestored = self._parts.restore(start["parts"] if start else state["parts"])
+        if is_inexact(self.loader):
+            self._messages.unsupported()
+        elif state["loader"] is not None and not self._is_stateful:
+            self._messages.not_stateful()
+
+    def _check_unrestored(self, parts: PartsState | None) -> None:
+        """Warn about objects whose state was not restored and which were not created again with an equal state."""
+        if self._unrestored and (paths := self._parts.differing(self._unrestored, parts)):
+            self._messages.unrestored(paths)
+        self._unrestored = []
+
+    def _own_state(self) -> dict[str, Any] | None:
+        """Return the state of a stateful loader; None for other loaders, or if it cannot be saved."""
+        # Before the first pass, state_dict() of some loaders would start it.
+        if not self._passes or not self._is_stateful:
+            return None
+        try:
+            return cast(dict[str, Any], to_plain(cast(StatefulLoader, self.loader).state_dict(), "state_dict()"))
+        except Exception as error:
+            self._is_stateful = False
+            self._messages.unsaved(error)
+            return None
 
     def _start_pass(self) -> Iterator[_Batch]:
-        self._set_epoch(self._passes)
+        self._parts.set_epoch(self._passes)
         self._passes += 1
         self._taken = 0
-        if not isinstance(self.loader, _StatefulLoader):
-            self._start = _get_random_states(self.loader)
+        self._start = DataState(everywhere=rng.get_state(), parts=self._parts.start_state())
+        return self._open()
+
+    def _open(self) -> Iterator[_Batch]:
+        """Start to iterate over the loader."""
+        if not self._is_stateful:
             return iter(self.loader)
+        start = self._data_state()
         # A stateful loader draws more numbers from the global generator when it starts after a resume. Later numbers
         # must not depend on this. One number is drawn so that passes start from different states.
         torch.empty((), dtype=torch.int64).random_()
         current = rng.get_state()
         batches = iter(self.loader)
         rng.set_state(current)
-        return batches
+        if self._is_probed or self._reports_state():
+            return batches
+        self._is_stateful = False
+        self._restore(start)
+        return iter(self.loader)
+
+    def _reports_state(self) -> bool:
+        """Whether state_dict() works. Some loaders have this method, but support it only for some datasets."""
+        self._is_probed = True
+        try:
+            cast(StatefulLoader, self.loader).state_dict()
+        except Exception:
+            return False
+        return True
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
-        current = _get_random_states(self.loader)
-        self._passes = saved["passes"]
+        current = rng.get_state()
+        self._passes, self._taken = saved["passes"], self._resumed_taken
         self._workers_live = saved["workers_live"]
-        self._taken = saved["taken"]
-        if self._is_resized:
-            self._taken = _rescaled_position(saved["taken"], saved["length"], _length(self.loader))
-        # The state of a stateful loader counts batches at the old world size.
-        loader_state = None if self._is_resized else saved["loader"]
-        if loader_state is not None:
-            cast(_StatefulLoader, self.loader).load_state_dict(loader_state)
-            if not saved["taken"]:
-                # Consume the end of the pass, so that the next pass draws the same numbers.
-                iter(self.loader)
-        elif saved["workers_live"] and _keeps_workers(self.loader):
+        self._start = start = saved["start"]
+        if self._restores_own_state:
+            return self._resume_own_state(saved, current)
+        if saved["workers_live"] and self._keeps_workers:
             self._start_workers()
-        if not saved["taken"]:
-            _set_random_states(self.loader, current)
+        if start is None:
+            self._restore(DataState(everywhere=current, parts=saved["parts"]))
             return self._start_pass()
-        if saved["start"] is not None:
-            self._start = saved["start"]
-            _set_random_states(self.loader, saved["start"])
-        if loader_state is None:
-            self._set_epoch(self._passes - 1)
-        batches = iter(self.loader)
-        if loader_state is None:
-            _skip(batches, self._taken)
-        _set_random_states(self.loader, current)
+        self._restore(start)
+        self._parts.set_epoch(self._passes - 1)
+        batches = self._open()
+        self._skip(batches, self._taken)
+        self._check_unrestored(saved["parts"])
+        rng.set_state(current)
+        self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches
+
+    def _resume_own_state(self, saved: LoaderState, current: rng.RandomState) -> Iterator[_Batch]:
+        """Continue a pass of a stateful loader, or start the next one if the pass has ended."""
+        start = saved["start"]
+        self._is_probed = True
+        reads_again = isinstance(self.loader, DataLoader) or is_node_loader(self.loader)
+        if start is not None and reads_again:  # It reads the indices of its sampler again.
+            rng.set_state(start["everywhere"])
+            self._parts.restore_generators(start["parts"])
+        try:
+            # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+            batches = load_position(cast(StatefulLoader, self.loader), cast(dict[str, Any], saved["loader"]))
+        except Exception as error:
+            raise ValueError(
+                f"loader {self._name!r}: {type(self.loader).__name__}.load_state_dict() failed with "
+                f"{type(error).__name__}: {error}. Resume with the same loader, data, and number of workers."
+            ) from error
+        rng.set_state(current)
+        # Nodes read indices in the next batch or in a thread. This advances the generators to their saved states.
+        if start is None or not is_node_loader(self.loader):
+            self._parts.restore_generators(saved["parts"])
+        return self._start_pass() if start is None else batches
+
+    def _skip(self, batches: Iterator[Any], count: int) -> None:
+        """Read and discard the batches that were taken before the snapshot."""
+        begin, batch = time.perf_counter(), None
+        for skipped in range(count):
+            if (batch := next(batches, _END)) is _END:
+                if skipped != length_of(self.loader):  # else resumed_position() has reported it
+                    self._messages.short_pass(count, skipped)
+                self._taken = skipped
+                return
+        self._messages.read_again(count, time.perf_counter() - begin)
+        self.check.check_skipped(batch, count)
 
     def _start_workers(self) -> None:
         """Start persistent workers before the interrupted pass. Starting them draws a random number."""
         iter(self.loader)
-        if environment.rank() == 0:
-            _logger.warning(
-                "loader: the persistent workers were restarted. The order of the data is exact. Random numbers that a "
-                "dataset draws in the workers differ, because they depend on all earlier passes. Pass "
-                "persistent_workers=False to reproduce them."
-            )
-
-    def _set_epoch(self, index: int) -> None:
-        for component in _components(self.loader):
-            if hasattr(component, "set_epoch"):
-                component.set_epoch(index)
+        self._messages.restarted_workers()
 
     def _end_pass(self) -> None:
+        if self._expected_length and 0 < self._taken != self._expected_length:
+            self._messages.different_length(self._taken, self._expected_length)
+            self._expected_length = 0  # reported once
         self._taken, self._start = 0, None
-        self._workers_live = _keeps_workers(self.loader)
+        self._workers_live = self._keeps_workers
 
+    def _data_state(self) -> DataState:
+        return DataState(everywhere=rng.get_state(), parts=self._parts.state())
 
-class LoaderRegistry:
-    """Loaders of a training by name, with their positions."""
-
-    def __init__(self) -> None:
-        self._loaders: dict[str, ResumableLoader[Any]] = {}
-        self._saved: dict[str, LoaderState] = {}
-        self._is_resized = False
-        self._random_state: rng.RandomState | None = None
-
-    def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
-        """Return a resumable loader for a loader.
-
-        Args:
-            loader: The loader.
-            name: Its name in the state. If a position is restored under this name, the first pass continues there.
-        """
-        resumable = self._loaders.get(name)
-        if resumable is None or resumable.loader is not loader:
-            resumable = self._loaders[name] = ResumableLoader(loader)
-            if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), self._is_resized)
-        return resumable
-
-    def begin(self) -> None:
-        """Restore the random state again, so that draws between the resume and the first iteration have no effect."""
-        if self._random_state is not None:
-            rng.set_state(self._random_state)
-            self._random_state = None
-
-    def state_dict(self) -> dict[str, LoaderState]:
-        """Return the positions, including those restored for loaders that are not registered yet."""
-        return {**self._saved, **{name: resumable.state_dict() for name, resumable in self._loaders.items()}}
-
-    def load_state_dict(
-        self, state: Mapping[str, LoaderState], random_state: rng.RandomState, is_resized: bool = False
-    ) -> None:
-        """Restore positions and the random state; see :meth:`ResumableLoader.load_state_dict`.
-
-        Args:
-            state: The positions by name.
-            random_state: States of the global generators.
-            is_resized: Whether the world size has changed.
-        """
-        self._saved, self._is_resized = dict(state), is_resized
-        self._random_state = random_state
-        rng.set_state(random_state)
-        for name, resumable in self._loaders.items():
-            if name in self._saved:
-                resumable.load_state_dict(self._saved.pop(name), is_resized)
-
-
-@runtime_checkable
-class _StatefulLoader(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
-
-
-def _length(loader: object) -> int | None:
-    try:
-        return len(cast(Sized, loader))
-    except (TypeError, NotImplementedError):
-        return None
-
-
-def _rescaled_position(taken: int, old_length: int | None, new_length: int | None) -> int:
-    """Return the number of batches that are the same fraction of a pass at another world size."""
-    return taken if not old_length or not new_length else taken * new_length // old_length
-
-
-def _components(loader: object) -> list[object]:
-    """Return the dataset and samplers of a loader, which may have a generator or a method set_epoch."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    components = [
-        getattr(loader, "dataset", None),
-        batch_sampler,
-        getattr(batch_sampler, "sampler", None),
-        getattr(loader, "sampler", None),
-    ]
-    return list({id(component): component for component in components if component is not None}.values())
-
-
-def _generators(loader: object) -> list[torch.Generator]:
-    generators = [getattr(component, "generator", None) for component in (loader, *_components(loader))]
-    return list(
-        {id(generator): generator for generator in generators if isinstance(generator, torch.Generator)}.values()
-    )
-
-
-def _keeps_workers(loader: object) -> bool:
-    return bool(getattr(loader, "persistent_workers", False) and getattr(loader, "num_workers", 0))
-
-
-def _get_random_states(loader: object) -> RandomStates:
-    return RandomStates(everywhere=rng.get_state(), own=[generator.get_state() for generator in _generators(loader)])
-
-
-def _set_random_states(loader: object, states: RandomStates) -> None:
-    rng.set_state(states["everywhere"])
-    for generator, own in zip(_generators(loader), states["own"], strict=True):
-        generator.set_state(own)
-
-
-def _skip(batches: Iterator[Any], count: int) -> None:
-    for skipped in range(count):
-        if next(batches, _END) is _END:
-            raise ValueError(
-                f"loader: the snapshot was taken after {count} batches of a pass, but this pass has only {skipped}. "
-                "Resume with the same data."
-            )
+    def _restore(self, state: DataState) -> None:
+        rng.set_state(state["everywhere"])
+        self._parts.restore(state["parts"])

@@ -81,6 +81,17 @@ def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: f
     return all(sink.is_closed and (Cursor.load(directory, sink.key).error_time or 0) > start_time for sink in pending)
 
 
+def has_auth_error(directory: Path, start_time: float) -> bool:
+    """Whether a backend has refused the credentials of the process that delivers the run after a time.
+
+    Args:
+        directory: The run directory.
+        start_time: Time in seconds since the Unix epoch.
+    """
+    cursors = (Cursor.load(directory, entry.key) for entry in Manifest.load(directory).sinks)
+    return any(cursor.error_kind == "auth" and (cursor.error_time or 0) > start_time for cursor in cursors)
+
+
 def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}..."
 

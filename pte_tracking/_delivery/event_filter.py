@@ -10,7 +10,7 @@ import msgspec
 from pte_tracking._delivery.event_names import EventNames
 from pte_tracking._delivery.mapped_keys import MappedKeys
 from pte_tracking._delivery.superseded_points import SupersededPoints
-from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Params, Tags
+from pte_tracking._store.events import AnyEvent, Checkpoint, FirstBatch, Metrics, Params, Tags
 from pte_tracking.sinks import Limits
 
 #: Keys of figures, images, texts and histograms, which backends may store below one directory.
@@ -93,6 +93,8 @@ class EventFilter:
             if isinstance(event, Metrics):
                 if self._accepts(event):
                     yield from self._metrics(event)
+            elif isinstance(event, FirstBatch):
+                continue  # read by a resume only
             elif isinstance(event, Params | Tags):
                 yield self._with_values(event, self._mapped_keys.map_values(type(event).__name__, event.values))
             elif isinstance(event, Checkpoint):

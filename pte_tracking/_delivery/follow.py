@@ -17,8 +17,8 @@ from types import FrameType
 
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.control import ControlReader
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.ownership import check_owner
-from pte_tracking._delivery.process import deliver
 from pte_tracking._store.discovery import find_runs
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY_LOCK, JOURNAL, MANIFEST

@@ -1,239 +1,140 @@
-"""Delivery of a run to its sinks, in the delivery process and in ``pte-tracking sync``.
+"""The delivery process, which delivers the runs of the process that started it.
 
-Each sink has its own thread and its own cursor, so that an unavailable server does not delay other sinks. The process
-that delivers a run holds the lock ``delivery/lock``. This module does not import torch.
+The directories of the runs arrive on standard input, each followed by a null byte. Each run has its own threads, lock,
+cursors, and log, so an unavailable server of one run does not delay the others. This module does not import torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
+import select
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from pte_tracking._delivery.backoff import Backoff, RetrySchedule
-from pte_tracking._delivery.batch import Delivered
-from pte_tracking._delivery.consumer import SinkConsumer
+from pte_tracking._delivery.backoff import Backoff
 from pte_tracking._delivery.control import ControlReader
 from pte_tracking._delivery.cursor import describe_error
-from pte_tracking._delivery.throttle import Throttle, request_interval
-from pte_tracking._store.files import mtime_ns
-from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
-from pte_tracking._store.lock import Lock, LockedError
-from pte_tracking._store.manifest import Manifest, RunNotFoundError
-from pte_tracking._store.messages import configure_logging
-from pte_tracking._store.place import Place
-from pte_tracking._store.status import read_status
+from pte_tracking._delivery.delivery_environment import DONE_STATUS
+from pte_tracking._delivery.delivery_loop import deliver
+from pte_tracking._delivery.give_up import MAX_FAILING_SECONDS, GiveUpTimer
+from pte_tracking._delivery.run_log import configure_run_logs, logging_to_run
+from pte_tracking._store.lock import LockedError
+from pte_tracking._store.manifest import RunNotFoundError
 
 _logger = logging.getLogger("pte_tracking")
-_POLL_SECONDS = 0.2  # between two checks of the journal, each of which is a stat and a lock call
-_MAX_POSTPONED_SECONDS = 5.0  # for postponed files, before new events are delivered
+_POLL_SECONDS = 0.2
+_IDLE_SECONDS = 2.0  # without runs, after which the process ends; the next run of a sweep starts earlier
+_MAX_LOCK_SECONDS = 5.0  # for another process to release a run
+_READ_BYTES = 65536
 
 
-class DeliveryLoop:
-    """Delivers one run to all its sinks.
+class DeliveryService:
+    """Delivers runs until there are none.
 
     Args:
-        directory: Absolute path of the run directory.
+        requests: Descriptor from which the directories of further runs are read.
+        max_failing_seconds: Time without success after the end of a run, after which its delivery ends.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._place = Place(directory)
-        self._control = ControlReader(directory)
-        self._stop = threading.Event()
-        self._threads: dict[str, threading.Thread] = {}
-        self._consumers: dict[str, SinkConsumer] = {}
-        self._last_delivery = time.monotonic()
-        self._throttle = Throttle()
+    def __init__(self, requests: int, max_failing_seconds: float = MAX_FAILING_SECONDS) -> None:
+        self._requests: int | None = requests
+        self._max_failing_seconds = max_failing_seconds
+        self._unread = b""
+        self._threads: dict[Path, threading.Thread] = {}
+        #: Runs whose delivery is to start, possibly after an earlier one that is about to end. A handover that is
+        #: requested meanwhile revokes the request.
+        self._requested: dict[Path, ControlReader] = {}
 
-    def run(self, should_stop: Callable[[float], bool] = lambda _: False) -> None:
-        """Deliver until the run has ended and all events are delivered, or until ``should_stop`` returns true.
+    def run(self, directories: list[Path]) -> None:
+        """Deliver runs until all are delivered, and no further run is requested for a while.
 
         Args:
-            should_stop: Called several times per second with the number of seconds since the last delivered batch.
-
-        Raises:
-            RunNotFoundError: If the directory was moved, replaced, or deleted.
+            directories: Run directories.
         """
-        started_for = None
-        try:
-            while not should_stop(time.monotonic() - self._last_delivery):
-                if not self._place.is_current():  # another run may be in the directory now
-                    for consumer in self._consumers.values():
-                        consumer.abandon()
-                    raise RunNotFoundError(f"{self._directory}: moved, replaced or deleted while it was delivered")
-                # A new sink and a request for a retry start the threads of sinks that were closed, too.
-                current = mtime_ns(self._directory / MANIFEST), self._control.read().retry
-                if current != started_for or self._needs_restart():
-                    self._start_threads()
-                    started_for = current
-                if not any(thread.is_alive() for thread in self._threads.values()) and not self._waits_for_retry():
-                    return
-                time.sleep(_POLL_SECONDS / 2)
-        finally:  # also if the run was removed, so that no thread retries indefinitely
-            self._stop.set()
-            for key, thread in self._threads.items():
-                thread.join(_POLL_SECONDS * 2)
-                if thread.is_alive():  # the thread still waits for a response
-                    self._consumers[key].abandon()
-
-    def _needs_restart(self) -> bool:
-        """Whether a thread ended although the run continues: a new training process started at that moment."""
-        ended_keys = [key for key, thread in self._threads.items() if not thread.is_alive()]
-        return (
-            not all(self._consumers[key].is_closed for key in ended_keys) and read_status(self._directory) == "RUNNING"
-        )
-
-    def _waits_for_retry(self) -> bool:
-        """Whether the run continues although a sink is closed. The end of this process would only be a new start."""
-        is_closed = any(consumer.is_closed for consumer in self._consumers.values())
-        return is_closed and read_status(self._directory) == "RUNNING"
-
-    def _start_threads(self) -> None:
-        manifest = Manifest.load(self._directory)
-        for entry in manifest.sinks:
-            thread = self._threads.get(entry.key)
-            if thread is not None and thread.is_alive():
-                continue
-            try:
-                consumer = SinkConsumer(self._directory, manifest, entry)
-            except (ValueError, TypeError) as error:
-                _logger.error("%s: %s", entry.key, error)
-                continue
-            if consumer.is_inline:
-                continue
-            self._consumers[entry.key] = consumer
-            # A daemon thread, because a thread that waits for a response must not keep the process alive.
-            self._threads[entry.key] = threading.Thread(
-                target=self._deliver_sink, args=(consumer,), name=f"deliver-{entry.key}", daemon=True
-            )
-            self._threads[entry.key].start()
-
-    def _deliver_sink(self, consumer: SinkConsumer) -> None:
-        backoff, schedule = Backoff(), RetrySchedule()
-        while not self._stop.is_set() and not consumer.is_closed:
-            retries = self._control.read().retry
-            try:
-                # Read before the journal: a training process that ended by now writes nothing more.
-                status = read_status(self._directory)
-                start_time = time.monotonic()
-                delivered = consumer.deliver_next()
-                self._retry_postponed(consumer, schedule, retries)
-                if delivered is not None:
-                    self._last_delivery = time.monotonic()
-                    backoff.reset()
-                    if status == "RUNNING":
-                        throttle_seconds = self._throttle.pause_seconds(self._last_delivery - start_time)
-                        self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
-                elif status != "RUNNING":
-                    consumer.finish(status)
-                    # Files may still be postponed, or the backend may have lost the run and needs all events again.
-                    if consumer.cursor.end_status == status and not consumer.has_postponed:
-                        return
-                    self._pause(_POLL_SECONDS, retries)
-                else:
-                    time.sleep(_POLL_SECONDS)
-            except Exception as error:
-                consumer.record_failure(error)
-                self._pause(backoff.next_pause_seconds(), retries)
-        try:
-            consumer.finish(None)
-        except Exception as error:
-            consumer.record_failure(error)
-
-    def _retry_postponed(self, consumer: SinkConsumer, schedule: RetrySchedule, retries: int) -> None:
-        if not consumer.has_postponed or not schedule.is_due(retries):
-            return
-        count = len(consumer.cursor.postponed)
-        has_succeeded = consumer.retry_postponed(_MAX_POSTPONED_SECONDS)
-        schedule.record(retries, has_succeeded=has_succeeded)
-        if has_succeeded or len(consumer.cursor.postponed) < count:
-            self._last_delivery = time.monotonic()
-
-    def _pause(self, seconds: float, retries: int) -> None:
-        """Wait until the time is over, or until the number of retry requests is not ``retries``."""
-        deadline = time.monotonic() + seconds
-        while (remaining := deadline - time.monotonic()) > 0 and not self._stop.is_set():
-            if self._control.read().retry != retries:
+        self._request(directories)
+        last_active = time.monotonic()
+        while True:
+            self._request(self._read_requests())
+            if self._threads or self._requested:
+                last_active = time.monotonic()
+            elif self._requests is None or time.monotonic() - last_active > _IDLE_SECONDS:
                 return
-            time.sleep(min(_POLL_SECONDS, remaining))
 
+    def _request(self, directories: list[Path]) -> None:
+        """Start the delivery of runs as soon as their earlier deliveries have ended."""
+        self._requested |= {directory: ControlReader(directory) for directory in directories}
+        self._threads = {directory: thread for directory, thread in self._threads.items() if thread.is_alive()}
+        for directory, control in list(self._requested.items()):
+            if control.is_handover_requested():
+                self._requested.pop(directory, None)
+                continue
+            if directory in self._threads:
+                continue
+            # A daemon thread, because a thread that waits for a response must not keep the process alive.
+            thread = threading.Thread(target=self._deliver, args=(directory, control), name=str(directory), daemon=True)
+            with contextlib.suppress(RuntimeError):  # too many threads; the next attempt follows
+                thread.start()
+                self._threads[directory] = thread
+                self._requested.pop(directory, None)
 
-def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
-    """Return the seconds to wait after a batch, so that other runs can use the server of the sink."""
-    if not consumer.uses_shared_server or delivered.batch.is_full:
-        return 0.0
-    return request_interval(delivered.seconds, is_metrics_only=delivered.batch.is_metrics_only)
+    def _read_requests(self) -> list[Path]:
+        """Return the requested directories after a short wait. The end of the requests closes the descriptor."""
+        if self._requests is None:
+            time.sleep(_POLL_SECONDS)
+            return []
+        if not select.select([self._requests], [], [], _POLL_SECONDS)[0]:
+            return []
+        received = os.read(self._requests, _READ_BYTES)
+        if not received:
+            self._requests = None
+        *complete, self._unread = (self._unread + received).split(b"\0")
+        return [Path(os.fsdecode(name)) for name in complete]
 
-
-def deliver(directory: Path, should_stop: Callable[[float], bool] = lambda _: False) -> None:
-    """Deliver a run while holding its delivery lock.
-
-    Args:
-        directory: The run directory.
-        should_stop: See :meth:`DeliveryLoop.run`.
-
-    Raises:
-        LockedError: If another process delivers the run.
-        RunNotFoundError: If the directory contains no run, or was moved or deleted.
-    """
-    directory = directory.absolute()
-    if not (directory / DELIVERY).is_dir():
-        raise RunNotFoundError(f"{directory}: not a run directory (it contains no {DELIVERY}/)")
-    lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
-    try:
-        DeliveryLoop(directory).run(should_stop)
-    except FileNotFoundError as error:  # the directory was removed between two checks
-        raise RunNotFoundError(f"{directory}: {error}") from error
-    finally:
-        lock.release()
-
-
-def verify(directory: Path) -> None:
-    """Open the backend of each sink once, to detect that it lost or deleted the run. Skip a run that is delivered now.
-
-    Args:
-        directory: The run directory.
-
-    Raises:
-        RunNotFoundError: If the directory contains no run.
-    """
-    manifest = Manifest.load(directory)
-    try:
-        lock = Lock(directory / DELIVERY_LOCK, timeout=0.1)
-    except LockedError:
-        return
-    try:
-        for entry in manifest.sinks:
+    def _deliver(self, directory: Path, control: ControlReader) -> None:
+        backoff = Backoff()
+        while not control.is_handover_requested():
             try:
-                consumer = SinkConsumer(directory, manifest, entry)
-                if not consumer.is_inline:
-                    consumer.verify()
-            except Exception as error:  # the sink is not installed, or its backend is not available
-                _logger.warning("%s: not verified: %s", entry.key, describe_error(error))
-    finally:
-        lock.release()
+                with logging_to_run(directory):
+                    self._deliver_once(directory, control)
+                return
+            except Exception as error:  # such as too many open files
+                _logger.error("%s: %s", directory, describe_error(error))
+                if not directory.exists():
+                    return
+                time.sleep(backoff.next_pause_seconds())
+
+    def _deliver_once(self, directory: Path, control: ControlReader) -> None:
+        timer = GiveUpTimer(directory, self._max_failing_seconds)
+        deadline = time.monotonic() + _MAX_LOCK_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                deliver(directory, lambda idle: control.is_handover_requested() or timer.is_over(idle))
+            except LockedError:  # another process delivers the run, and may be about to release it
+                time.sleep(_POLL_SECONDS)
+                continue
+            except RunNotFoundError as error:
+                _logger.error("%s", error)
+            if timer.has_ended:  # an earlier request must not start the delivery again
+                self._requested.pop(directory, None)
+            return
 
 
-def main() -> int:
-    """Run the delivery process."""
+def main() -> None:
+    """Run the delivery process. Its arguments are the directories of the first runs."""
     os.nice(10)  # the training has priority
-    configure_logging("%(asctime)s %(levelname)s %(message)s")
-    directory = Path(sys.argv[1])
-    control = ControlReader(directory)  # a request that arrives before the lock is acquired counts
-    try:
-        deliver(directory, lambda _: control.is_handover_requested())
-    except LockedError:
-        return 0
-    except (RunNotFoundError, FileNotFoundError) as error:  # the run was moved or deleted
-        _logger.error("%s", error)
-        return 1
-    return 0
+    with contextlib.suppress(OSError, ValueError):  # each run holds a few files open
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    configure_run_logs()
+    DeliveryService(sys.stdin.fileno()).run([Path(name) for name in sys.argv[1:]])
+    sys.stdin.close()  # before the interpreter ends, so that the training process starts another process at once
+    sys.exit(DONE_STATUS)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
+from pte_tracking._delivery.backlog import SinkBacklog, backlog, has_auth_error, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
-from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.process import deliver, verify
+from pte_tracking._delivery.delivery_loop import deliver, verify
+from pte_tracking._delivery.shared_process import spawn_delivery
 from pte_tracking._delivery.sink_entries import merge_sink_entries
-from pte_tracking._delivery.supervisor import spawn_delivery
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.lock import LockedError
-from pte_tracking._store.manifest import Manifest, update_manifest
+from pte_tracking._store.manifest import update_manifest
 from pte_tracking._store.status import read_status
 from pte_tracking.sinks import Sink
 
@@ -59,16 +58,14 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     if not pending():
         return []
     request_retry(directory)
-    was_handover_requested = _deliver_or_wait(directory, manifest, timeout, pending)
+    was_handover_requested = _deliver_or_wait(directory, timeout, pending)
     remaining = pending()
     if was_handover_requested and (remaining or read_status(directory) == "RUNNING"):
         spawn_delivery(directory)
     return remaining
 
 
-def _deliver_or_wait(
-    directory: Path, manifest: Manifest, timeout: float, pending: Callable[[], list[SinkBacklog]]
-) -> bool:
+def _deliver_or_wait(directory: Path, timeout: float, pending: Callable[[], list[SinkBacklog]]) -> bool:
     """Deliver as soon as no other process delivers. Return whether a handover was requested for that."""
     start_time = time.time()
 
@@ -82,7 +79,7 @@ def _deliver_or_wait(
             deliver(directory, should_stop)
             break
         except LockedError:
-            if _has_auth_error(directory, manifest, request_time):
+            if has_auth_error(directory, request_time):
                 request_handover(directory)
                 request_time, was_handover_requested = time.time(), True
             time.sleep(_POLL_SECONDS)
@@ -93,9 +90,3 @@ def _deliver_or_wait(
 
 def _counts(pending: list[SinkBacklog]) -> list[int]:
     return [sink.events for sink in pending]
-
-
-def _has_auth_error(directory: Path, manifest: Manifest, since: float) -> bool:
-    """Whether a backend has refused the credentials of the delivery process since a time."""
-    cursors = (Cursor.load(directory, entry.key) for entry in manifest.sinks)
-    return any(cursor.error_kind == "auth" and (cursor.error_time or 0) > since for cursor in cursors)

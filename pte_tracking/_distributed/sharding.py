@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -16,6 +16,20 @@ def is_sharded(tensor: Tensor) -> bool:
 def full_tensor(tensor: Tensor) -> Tensor:
     """Gather a sharded tensor; all ranks have to call this. Other tensors are returned unchanged."""
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
+
+
+def has_unsharded_gradients(model: object) -> bool:
+    """Return whether a model of ``fully_shard`` has gradients that are not reduced to its shards yet."""
+    if not isinstance(model, nn.Module):
+        return False
+    # torch has no public access to them.
+    states = [cast(Any, part)._get_fsdp_state() for part in model.modules() if hasattr(part, "_get_fsdp_state")]
+    groups = [getattr(state, "_fsdp_param_group", None) for state in states]
+    parameters = [parameter for group in groups for parameter in getattr(group, "fsdp_params", ())]
+    unsharded = [getattr(parameter, "_unsharded_param", None) for parameter in parameters]
+    return any(getattr(parameter, "grad", None) is not None for parameter in unsharded) or any(
+        getattr(parameter, "unsharded_accumulated_grad", None) is not None for parameter in parameters
+    )
 
 
 def local_tensor(tensor: Tensor) -> Tensor:

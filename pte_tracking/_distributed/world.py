@@ -43,6 +43,7 @@ class World:
         self.size = size
         self._group: dist.ProcessGroup | None = None
         self._snapshots: World | None = None
+        self._topics: set[str] = set()
 
     @classmethod
     def current(cls) -> World:
@@ -89,6 +90,16 @@ class World:
     def group(self) -> dist.ProcessGroup | None:
         """Process group for calls of torch. None if ``torch.distributed`` is not initialized."""
         return self._group
+
+    def is_first(self, topic: str) -> bool:
+        """Return whether this is the first call for an operation that is necessary only once.
+
+        Args:
+            topic: Name of the operation.
+        """
+        is_first = topic not in self._topics
+        self._topics.add(topic)
+        return is_first
 
     def all_gather(self, topic: str, value: _T) -> list[_T]:
         """Gather a value of each rank on every rank.

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 from torch import nn
 
 from pte_tracking._distributed.wrappers import named_submodules
+from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
 from pte_tracking.reporter import Reporter
 
 _logger = logging.getLogger("pte_tracking")
@@ -95,6 +96,22 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     return _by_name(argument, value, ("state_dict", "load_state_dict"), expected)
 
 
+def state_objects_by_name(value: Any) -> dict[str, Any]:
+    """Return state objects by name. A random generator of torch, NumPy, or Python gets the methods of a state object.
+
+    Args:
+        value: An object with ``state_dict()`` and ``load_state_dict()``, a generator, or a mapping of such objects.
+
+    Raises:
+        TypeError: If a name is not a string, or an object has no state.
+    """
+    if isinstance(value, Mapping):
+        adapted: Any = {name: StatefulGenerator(item) if is_generator(item) else item for name, item in value.items()}
+    else:
+        adapted = StatefulGenerator(value) if is_generator(value) else value
+    return stateful_by_name("state_objects", adapted)
+
+
 def optimizers_by_name(value: Any) -> dict[str, Any]:
     """Return optimizers by name. A single optimizer gets the name ``"main"``.
 
@@ -117,6 +134,15 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
                 type(item).__name__,
             )
     return by_name
+
+
+def names_by_id(objects: Mapping[str, Mapping[str, object]]) -> dict[int, str]:
+    """Return the labels of objects, such as ``"optimizers/main"``, by ``id()``.
+
+    Args:
+        objects: The objects by kind and name.
+    """
+    return {id(item): f"{kind}/{name}" for kind, by_name in objects.items() for name, item in by_name.items()}
 
 
 def build_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.Module]) -> Reporter:

@@ -11,9 +11,10 @@ from torch import nn, optim
 
 from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.ignite_metrics import IgniteMetrics
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.state import StateObject
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking.sinks import Sink
@@ -40,8 +41,8 @@ class IgniteExtensionsManager(ExtensionsManager):
     Args:
         engine: Engine that trains.
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -51,9 +52,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
@@ -120,6 +122,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             transform_model=transform_model,
         )
         self.engine = engine
+        self.loaders.metrics = self._metrics = IgniteMetrics(engine)
         # Difference between the manager's and the engine's number of iterations: after max_epochs, the engine starts
         # to count again.
         self._iteration_offset = 0
@@ -149,6 +152,8 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self._iteration_scope.leave()
             if self._stop.should_stop:
                 self.close()
+            else:
+                self._iteration_scope.save_last()
             return state
 
         return run_and_close
@@ -163,6 +168,9 @@ class IgniteExtensionsManager(ExtensionsManager):
         state = engine.state
         if state.epoch_length is not None:
             self.updater.set_iters_per_epoch("epoch_length", state.epoch_length)
+        if state.dataloader is not None:
+            state.dataloader = self.loaders.register(state.dataloader)
+        self._data_loop.align_epochs()
         # The manager was restored, but the engine was not.
         if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
@@ -170,8 +178,6 @@ class IgniteExtensionsManager(ExtensionsManager):
         else:
             self._iteration_offset = max(0, self.iteration - state.iteration)
         self.start()
-        if state.dataloader is not None:
-            state.dataloader = self.loaders.register(state.dataloader)
         if self._stop.should_stop:
             engine.terminate()
 
@@ -180,6 +186,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             self._started_epoch = engine.state.epoch
             self._move_handlers_last()
         self._end_iteration()
+        self._metrics.restore()
         self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
         # The previous iteration has not been left if a handler suppressed its exception.
         self._iteration_scope.leave()
@@ -224,6 +231,11 @@ class IgniteExtensionsManager(ExtensionsManager):
         ):
             self.engine.remove_event_handler(handler, event)
             self.engine.add_event_handler(event, handler)
+
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration, unless the engine trains without data."""
+        if self.engine.state.dataloader is not None:
+            super().check_data()
 
     def _on_stop(self) -> None:
         """Leave the run open: the engine is terminated, and :meth:`_run_and_close` ends the run."""

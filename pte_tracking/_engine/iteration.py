@@ -11,9 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.progress import EpochLengthError
 
 # A global is faster to look up than a member of an enum, and each iteration needs these.
 _RUNNING, _IN_ITERATION, _ENDED = Phase.RUNNING, Phase.IN_ITERATION, Phase.ENDED
@@ -32,6 +34,8 @@ class IterationScope:
 
     Attributes:
         step_optimizers: Names of the optimizers to step in the next iteration.
+        outlasts_stop: Whether iterations may follow after the training should stop, until the loop reads
+            ``stop_trigger``.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class IterationScope:
         on_stop: Callable[[], None],
     ) -> None:
         self.step_optimizers: Sequence[str] = ()
+        self.outlasts_stop = False
         self._owner = owner
         self._lifecycle = lifecycle
         self._extensions = extensions
@@ -60,7 +65,7 @@ class IterationScope:
 
     def __enter__(self) -> None:
         if self._is_pending:
-            self.complete()
+            self.complete(may_stop=not self.outlasts_stop)
         lifecycle = self._lifecycle
         if lifecycle.phase is not _RUNNING:
             lifecycle.start()
@@ -114,10 +119,13 @@ class IterationScope:
             if self._lifecycle.phase is _IN_ITERATION:
                 self._lifecycle.phase = _RUNNING
 
-    def complete(self) -> None:
+    def complete(self, *, may_stop: bool = True) -> None:
         """End the last iteration: save the state where a snapshot is due, and stop the training if it should stop.
 
         Has no effect within an iteration, or if nothing waits.
+
+        Args:
+            may_stop: Whether to stop the training if it should stop.
         """
         lifecycle = self._lifecycle
         if not self._is_pending or lifecycle.is_saving or lifecycle.phase is not _RUNNING:
@@ -128,8 +136,18 @@ class IterationScope:
         except BaseException as error:
             lifecycle.fail(error)
             raise
-        if self._stop.should_stop:
+        if may_stop and self._stop.should_stop:
             self._on_stop()
+
+    def save_last(self) -> None:
+        """Save the state of the last iteration of a loop that ended before the stop trigger fired.
+
+        Has no effect if the state is saved, or before the first iteration.
+        """
+        if self._lifecycle.phase is _RUNNING:
+            self._lifecycle.add_last_calls()
+            self._is_pending = True
+            self.complete()
 
     def complete_in_own_thread(self) -> None:
         """End the last iteration if a snapshot is due, in a single process only and in the thread that trains.
@@ -156,24 +174,35 @@ class IterationScope:
                         entry.call(owner)
                     else:
                         entry.extension(owner)
-        except BaseException:
+        except BaseException as error:
             self._extensions.collect_after(entry, owner)
+            if isinstance(error, EpochLengthError) and entry is not None:
+                raise RuntimeError(f"extension {entry.name!r}: {error}") from error
             raise
         saving = self._extensions.saving
-        # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
-        due = saving and [
-            entry for entry in saving if any([entry.extension.is_urgent(owner), entry.trigger.evaluate(owner)])
-        ]
-        self._stop.evaluate(owner)
+        due = saving and [entry for entry in saving if _is_due(entry, owner)]
+        try:
+            self._stop.evaluate(owner)
+        except EpochLengthError as error:
+            raise RuntimeError(f"max_epochs, or stop_trigger: {error}") from error
         for entry in due:
             if not entry.runs_here:
                 continue
             # What runs after a snapshot at the end of the block also runs after it at the end of the iteration.
             if entry.extension.saves_state or lifecycle.due:
-                lifecycle.due.append(entry.extension)
+                lifecycle.due.append((entry, entry.extension))
             else:
                 entry.call(owner)
         self._is_pending = self._stop.should_stop or bool(lifecycle.due)
+
+
+def _is_due(entry: ExtensionEntry, owner: LifecycleOwner) -> bool:
+    """Whether an extension that saves the state is due."""
+    try:
+        # Both conditions are always evaluated: all ranks may have to take part, and a trigger may keep a state.
+        return any([entry.extension.is_urgent(owner), entry.trigger.evaluate(owner)])
+    except EpochLengthError as error:
+        raise RuntimeError(f"extension {entry.name!r}: {error}") from error
 
 
 def _clear_gradients(owner: LifecycleOwner, name: str) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
-from pte_tracking._engine.entry import ObservedManager
+from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import training_snapshots
 from pte_tracking._engine.stopping import StopCondition
-from pte_tracking._interface.extension import Extension
-from pte_tracking._runs.outcome import outcome_of
+from pte_tracking._interface.extension import Manager
+from pte_tracking._runs.outcome import ErrorId, error_id, outcome_of
 from pte_tracking._snapshots import rng
 from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
+from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 from pte_tracking.triggers.description import describe_trigger
 
 
@@ -52,6 +56,9 @@ class LifecycleOwner(ObservedManager, Protocol):
     def length_in_iterations(self) -> int | None:
         """Maximum length of the training in iterations."""
 
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration."""
+
     def resume(self) -> Any:
         """Resume from the latest snapshot."""
 
@@ -70,24 +77,42 @@ class Lifecycle:
         extensions: The extensions to initialize and to finalize.
         stop: The stop condition.
         options: Options of the optimizers that the script gives.
+        given: Arguments of other objects that the script gives.
 
     Attributes:
         options: The same options.
         phase: The current phase.
-        due: Extensions that save the state when the current iteration ends.
+        due: Entries that save the state when the current iteration ends, and the functions that save it.
         is_saving: Whether these extensions are running.
+        before_training: Called before the first iteration, after a restore.
     """
 
     def __init__(
-        self, owner: LifecycleOwner, extensions: ExtensionRegistry, stop: StopCondition, options: OptimizerOptions
+        self,
+        owner: LifecycleOwner,
+        extensions: ExtensionRegistry,
+        stop: StopCondition,
+        options: OptimizerOptions,
+        given: GivenValues,
     ) -> None:
         self.phase = Phase.NEW
-        self.due: list[Extension] = []
+        self.due: list[tuple[ExtensionEntry, Callable[[Manager], object]]] = []
+        #: Iteration of the last saved states, and the entries that saved them.
+        self._saved: tuple[int, list[ExtensionEntry]] = (-1, [])
         self.is_saving = False
+        #: Exception that was handled when the training started.
+        self._error_before: ErrorId | None = None
         self._owner = owner
         self._extensions = extensions
         self._stop = stop
         self.options = options
+        self.before_training: Callable[[], None] = lambda: None
+        self._given = given
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the extensions are initialized and not finalized."""
+        return self.phase in _STARTED
 
     @property
     def is_ended(self) -> bool:
@@ -167,9 +192,13 @@ class Lifecycle:
             owner.close()
             self.check_runnable()
         self._check_ranks("the first iteration")
+        owner.check_data()
         owner.run.rewind()
         self.options.begin_training()
+        self.before_training()
+        self._given.begin_training(owner.world.rank)
         self._enter(Phase.RUNNING)
+        self._error_before = error_id(sys.exc_info()[1])
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
         owner.run.is_complete = lambda: self._stop.should_stop
@@ -212,6 +241,8 @@ class Lifecycle:
         if self.phase is Phase.ENDED:
             self._owner.run.close()  # it may have been opened again
             return
+        if error is None and self._stop.should_stop and self.phase is Phase.RUNNING:
+            self.add_last_calls()
         first = self.finalize(error)
         run = self._owner.run
         if first is None and status is not None:
@@ -246,10 +277,23 @@ class Lifecycle:
         due, self.due = self.due, []
         self.is_saving = True
         try:
-            for extension in due:
-                extension(self._owner)
+            for entry, save in due:
+                save(self._owner)
+                iteration, entries = self._saved
+                self._saved = self._owner.iteration, [*(entries if iteration == self._owner.iteration else ()), entry]
         finally:
             self.is_saving = False
+
+    def add_last_calls(self) -> None:
+        """Add the snapshots of the last iteration before the training stops, unless they are due or saved."""
+        iteration, entries = self._saved
+        present = [entry for entry, _ in self.due] + (entries if iteration == self._owner.iteration else [])
+        for entry in self._extensions.saving:
+            extension = entry.extension
+            if not isinstance(extension, TrainingSnapshot) or entry in present:
+                continue
+            if extension.saves_last_state(entry.trigger):
+                self.due.append((entry, extension.save_if_allowed))
 
     def _describe_progress(self) -> str:
         length = self._owner.length_in_iterations
@@ -257,8 +301,13 @@ class Lifecycle:
 
     def _finalize_with_run(self) -> None:
         """Finalize the extensions of a training whose run ends first, for example with the interpreter."""
-        if error := self.finalize():
-            raise error
+        error = sys.exc_info()[1] or self._owner.run.uncaught_error
+        is_own_error = isinstance(error, Exception) and error_id(error) != self._error_before
+        if is_own_error and self.phase in _STARTED:
+            self._extensions.on_error(self._owner, cast(Exception, error))
+        finalize_error = self.finalize(error if is_own_error else None)
+        if finalize_error not in (None, error):
+            raise finalize_error
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self.phase]:

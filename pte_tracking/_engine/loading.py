@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
 import msgspec
-from torch import nn
 
 from pte_tracking._delivery.sink_entries import build_sink
+from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
-from pte_tracking._engine.construction import stateful_by_name
-from pte_tracking._snapshots.compatibility import check_compatible, check_format
+from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
+from pte_tracking._engine.differences import AllowedDifferences
+from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.selection import (
@@ -169,25 +172,42 @@ def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], cal
 
 def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     """Load the state of objects, after all of them were checked."""
-    objects = {part: {} if value is None else stateful_by_name(part, value) for part, value in given.items()}
+    objects = {part: {} if value is None else _by_name(part, value) for part, value in given.items()}
     objects["models"] = {name: unwrap(model) for name, model in objects["models"].items()}
     single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     state = selected.state
     check_format(state)
-    states = {part: _states_for(part, objects[part], state.get(part, {}), part in single_parts) for part in objects}
-    models = {name: model for name, model in objects["models"].items() if isinstance(model, nn.Module)}
-    check_compatible(models, objects["optimizers"], states)
-    tensors = (tensor for model in models.values() for tensor in model.state_dict().values())
-    world = World.current() if any(map(is_sharded, tensors)) else SINGLE_PROCESS
+    objects = {
+        part: _by_saved_name(part, by_name, state.get(part, {}), part in single_parts)
+        for part, by_name in objects.items()
+    }
+    states: dict[str, Any] = {part: {name: state[part][name] for name in by_name} for part, by_name in objects.items()}
+    states["parameters"] = state["parameters"]
+    parts, allowed = (
+        TrainingParts(objects["models"], objects["optimizers"], objects["state_objects"]),
+        AllowedDifferences(),
+    )
+    parts.check(states, allowed)
+    states = parts.arrange(states, allowed)
+    world = World.current() if any(map(_is_distributed, objects["models"].values())) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)
-    for part, by_name in objects.items():
-        for name, item in by_name.items():
-            item.load_state_dict(fitted[part][name])
+    with contextlib.ExitStack() as undo:
+        world.run_on_all_ranks("load()", lambda: parts.load_reversible(fitted, undo, allowed))
+        undo.pop_all()
+    parts.load_checked(fitted, allowed)
 
 
-def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
-    """Return the saved state of each object by its name."""
+def _by_name(part: str, value: Any) -> dict[str, Any]:
+    return state_objects_by_name(value) if part == "state_objects" else stateful_by_name(part, value)
+
+
+def _is_distributed(model: Any) -> bool:
+    return is_flat(model) or any(map(is_sharded, model.state_dict().values()))
+
+
+def _by_saved_name(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
+    """Return the objects by their names in the snapshot."""
     names = {name: name for name in objects}
     if is_single and "main" not in saved and len(saved) == 1:
         names = dict(zip(objects, saved, strict=True))
@@ -198,7 +218,7 @@ def _states_for(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any],
             f"{', '.join(map(repr, saved)) or 'none'}, and {', '.join(map(repr, objects))} was passed. Pass the "
             "objects by these names."
         )
-    return {name: saved[saved_name] for name, saved_name in names.items()}
+    return {names[name]: item for name, item in objects.items()}
 
 
 def _as_loaded(selected: SelectedSnapshot, checkpoint: Checkpoint | None) -> LoadedCheckpoint:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from pte_tracking._interface.extension import Extension
 from pte_tracking.extensions.log_report import LogReport
@@ -76,21 +75,3 @@ def assign_filenames(log_reports: Iterable[LogReport]) -> None:
             name = f"log_{suffix}"
         used.add(name)
         log_report.set_default_filename(name)
-
-
-def match_states(extensions: Iterable[Extension], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the saved states of the LogReports by name, also if the LogReports are registered in another order.
-
-    Args:
-        extensions: The registered extensions.
-        state: Saved state of the extensions by name.
-    """
-    log_reports = {str(extension.name): extension for extension in extensions if isinstance(extension, LogReport)}
-    saved = {name: state[name] for name in log_reports if name in state}
-    unclaimed, matched = dict(saved), {}
-    for name, log_report in log_reports.items():
-        for saved_name in (name, *unclaimed):
-            if saved_name in unclaimed and unclaimed[saved_name]["extension"].get("identity") == log_report.identity:
-                matched[name] = unclaimed.pop(saved_name)
-                break
-    return matched if len(matched) == len(log_reports) else saved

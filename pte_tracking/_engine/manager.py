@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from torch import nn, optim
 
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.batch_digest import BatchDigest
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import (
@@ -17,16 +18,20 @@ from pte_tracking._engine.construction import (
     check_extensions,
     check_max_epochs,
     check_positions,
+    names_by_id,
     optimizers_by_name,
+    state_objects_by_name,
     stateful_by_name,
 )
+from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
 from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.restorable_training import RestorableTraining
-from pte_tracking._engine.state import StateObject
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
@@ -51,8 +56,8 @@ class ExtensionsManager(RestorableTraining):
 
     Args:
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops if ``stop_trigger`` is None. Positive; may be
-            fractional.
+        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
+            ``(1000, "iteration")``. Positive; may be fractional.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
@@ -63,9 +68,10 @@ class ExtensionsManager(RestorableTraining):
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        stop_trigger: Trigger that stops the training. Defaults to ``(max_epochs, "epoch")``.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
+            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
@@ -135,15 +141,18 @@ class ExtensionsManager(RestorableTraining):
         self.max_epochs = max_epochs
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
-        self.loaders = LoaderRegistry()
+        objects = state_objects_by_name({} if state_objects is None else state_objects)
+        self.loaders = LoaderRegistry(objects.values())
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
-        self._extensions = ExtensionRegistry(self.world.rank)
-        self._stop = StopCondition(get_trigger((max_epochs, "epoch") if stop_trigger is None else stop_trigger))
+        self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
+        self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
+        self._extensions = ExtensionRegistry(self._given, self._stop.trigger, self.world.rank)
         options = OptimizerOptions(self.optimizers)
-        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options)
+        self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
         self._iteration_scope = IterationScope(self, self._lifecycle, self._extensions, self._stop, self._on_stop)
+        self._data_loop = DataLoop(self, self._iteration_scope, self._stop)
         self.run = Run(
             out_dir,
             sinks=("json",) if sinks is None else sinks,
@@ -160,7 +169,9 @@ class ExtensionsManager(RestorableTraining):
             self.extend(extension)
         progress = self.updater
         self.run.current_step = lambda: progress.iteration
-        self._state = self._make_state(stateful_by_name("state_objects", state_objects or {}), options)
+        if self.world.rank == 0:
+            self.loaders.record_first_batch = self._record_first_batch
+        self._state = self._make_state(objects, options)
 
     @property
     def stop_trigger(self) -> bool:
@@ -264,34 +275,23 @@ class ExtensionsManager(RestorableTraining):
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
-    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+    def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]:
         """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
 
         Args:
-            loader: A DataLoader or another iterable that can be iterated repeatedly.
+            loader: A DataLoader or another iterable that can be iterated repeatedly. A dictionary of loaders, or a list
+                or tuple of DataLoaders, yields dictionaries or tuples of batches; a pass ends with the shortest loader.
+            name: Name of the loader in snapshots. Required for a second loop at the same time. Defaults to
+                ``"main"``.
 
-        Yields:
-            The batches. After a resume, they start at the batch that followed the snapshot.
+        Returns:
+            Iterator over the batches. After a resume, they start at the batch that followed the snapshot.
 
         Raises:
-            RuntimeError: If a whole epoch passes without an iteration.
+            RuntimeError: If a whole epoch passes without an iteration, or another loop has the same name.
+            TypeError: If the loader cannot be iterated.
         """
-        if not self.updater.is_epoch_length_set and isinstance(loader, Sized):
-            self.updater.set_iters_per_epoch("len(loader)", len(loader))
-        self.start()
-        while not self._stop.should_stop:
-            before = self.updater.iteration
-            for batch in self.loaders.register(loader):
-                yield batch
-                self._iteration_scope.complete()
-                if self._stop.should_stop:
-                    break
-            if self.updater.iteration == before:
-                raise RuntimeError(
-                    "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and can "
-                    "be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
-                )
-        self.close()
+        return self._data_loop.batches(loader, name)
 
     def close(self, status: Status | None = None) -> None:
         """End the training and its run. Has no effect if the training has ended.
@@ -323,10 +323,23 @@ class ExtensionsManager(RestorableTraining):
         lifecycle = self._lifecycle
         if not lifecycle.is_ended:
             lifecycle.open()
+            self._data_loop.align_epochs()
             if lifecycle.phase is Phase.OPEN and not self.stop_trigger:
                 lifecycle.start()
         self.loaders.begin()
 
+    def fail(self, error: Exception) -> None:
+        """End a training that has started after an exception in its loader."""
+        if self._lifecycle.is_started:
+            self._lifecycle.fail(error)
+
+    def check_data(self) -> None:
+        """Check the position in the data before the first iteration."""
+        self._data_loop.check_position()
+
     def _on_stop(self) -> None:
         """Handle the end of the iteration after which the training should stop."""
         self.close()
+
+    def _record_first_batch(self, loader: str, digest: BatchDigest) -> None:
+        self.run.log_first_batch(self.iteration, loader, digest)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
+from pte_tracking._engine.given_values import GivenState, GivenValues
 from pte_tracking._engine.log_reports import (
     assign_filenames,
     check_filename,
     find_log_reports,
     log_reports_run_by,
-    match_states,
 )
+from pte_tracking._engine.parts import load_allowed
+from pte_tracking._engine.shared_objects import UsedObjects
+from pte_tracking._engine.snapshot_files import check_snapshot_files
+from pte_tracking._engine.state_matching import NumberedName, match_names
 from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
 from pte_tracking.extensions.log_report import LogReport
@@ -23,10 +29,16 @@ from pte_tracking.triggers.description import describe_trigger
 _logger = logging.getLogger("pte_tracking")
 
 
+#: Entry of the saved arguments with the name of each extension without the number that made it unique.
+_BASE_NAMES = "base_names"
+
+
 class ExtensionRegistry:
     """Extensions of a training, in the order in which they run.
 
     Args:
+        given: Receives the arguments of the extensions and triggers.
+        stop_trigger: Stop trigger of the training, which no extension may use if it has a state.
         rank: Rank of this process. Defaults to 0.
 
     Attributes:
@@ -34,8 +46,13 @@ class ExtensionRegistry:
         saving: The other entries. They run last, after all triggers were evaluated.
     """
 
-    def __init__(self, rank: int = 0) -> None:
+    def __init__(self, given: GivenValues, stop_trigger: Trigger, rank: int = 0) -> None:
+        self._given = given
+        self._used = UsedObjects()
+        self._used.add_trigger(stop_trigger, "the training, as stop_trigger,")
         self._rank = rank
+        #: Names without the numbers that were added to make them unique, by name.
+        self._base_names: dict[str, str] = {}
         self._registered: list[ExtensionEntry] = []
         self._entries: list[ExtensionEntry] = []
         self.running: list[ExtensionEntry] = []
@@ -58,6 +75,10 @@ class ExtensionRegistry:
             for entry in self._entries
         ]
 
+    def by_name(self) -> dict[str, Extension]:
+        """Return the extensions by name."""
+        return {entry.name: entry.extension for entry in self._entries}
+
     def names(self) -> list[str]:
         """Return the names of the extensions."""
         return [entry.name for entry in self._entries]
@@ -68,19 +89,24 @@ class ExtensionRegistry:
         Args:
             entry: The extension and its settings.
         """
+        check_snapshot_files(entry.extension, self)
         if isinstance(entry.extension, LogReport):
             earlier = [other for other in self._registered if isinstance(other.extension, LogReport)]
             check_filename(entry.extension, find_log_reports(other.extension for other in earlier))
             # At a common step, the value of the first LogReport counts. It must not be logged after the others.
             entry.priority = min(entry.priority, *(other.priority for other in earlier), entry.priority)
-        self._registered.append(entry)
-        assign_filenames(self._log_reports())
         existing = self.names()
         base_name, suffix = entry.name, 0
         while entry.name in existing:
             suffix += 1
             entry.name = f"{base_name}_{suffix}"
+        self._used.add_extension(entry.extension, entry.trigger, entry.name)
         entry.extension.name = entry.name
+        self._base_names[entry.name] = base_name
+        self._given.add(f"extensions/{entry.name}", entry.extension)
+        self._given.add(f"triggers/{entry.name}", entry.trigger)
+        self._registered.append(entry)
+        assign_filenames(self._log_reports())
         entry.runs_here = self._rank == 0 or not entry.extension.rank_zero_only
         self._entries.append(entry)
         self._entries.sort(key=lambda entry: -entry.priority)
@@ -191,6 +217,30 @@ class ExtensionRegistry:
         """Return the state of each extension and of its trigger, by name."""
         return {entry.name: _entry_state(entry) for entry in self._entries}
 
+    def base_names(self) -> GivenState:
+        """Return the names without the numbers that make them unique, which snapshots contain for a later match."""
+        return {_BASE_NAMES: dict(self._base_names)}
+
+    def match_state(self, state: Mapping[str, Any], given: GivenState) -> dict[str, str]:
+        """Return the saved name of each extension, also if extensions of one class are registered in another order.
+
+        Args:
+            state: Saved state of the extensions.
+            given: Saved digests of their arguments.
+        """
+
+        def numbered(name: str, base: str, digests: GivenState) -> NumberedName:
+            own, trigger = digests.get(f"extensions/{name}", {}), digests.get(f"triggers/{name}", {})
+            # The attribute "name" of an extension is the name that depends on the order.
+            own = {key: digest for key, digest in own.items() if key != "name"}
+            return NumberedName(name, base, {**own, **{f"trigger {key}": digest for key, digest in trigger.items()}})
+
+        current, bases = self._given.state_dict(), given.get(_BASE_NAMES, {})
+        return match_names(
+            [numbered(name, base, current) for name, base in self._base_names.items()],
+            [numbered(name, bases.get(name, name), given) for name in state],
+        )
+
     def expected_names(self, state: Mapping[str, Any]) -> list[str]:
         """Return the names that a state has to contain. Extensions without a state may be added or removed.
 
@@ -200,36 +250,37 @@ class ExtensionRegistry:
         entries = {entry.name: entry for entry in self._entries}
         return [
             *(name for name, entry in entries.items() if name in state or any(_entry_state(entry).values())),
-            *(name for name, saved in state.items() if name not in entries and not any(saved.values())),
+            *(name for name, saved in state.items() if name not in entries and not has_state(saved)),
         ]
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore the state returned by :meth:`state_dict`.
 
         Extensions that are not in the state keep their current state, and so do triggers whose saved state is empty.
 
         Args:
             state: The state.
+            undo: Receives functions that return the extensions and triggers to their earlier states.
+            allowed: Extensions that may refuse their state, and those that are not restored.
 
         Raises:
-            ValueError: If an extension or a trigger raises while it restores its state.
+            ValueError: If an extension or a trigger refuses its state.
         """
-        state = {**state, **match_states(self, state)}
+        undo.callback(lambda: assign_filenames(self._log_reports()))
         for entry in self._entries:
             if not (saved := state.get(entry.name)):
                 continue
-            part: Extension | Trigger
-            for part, kind in ((entry.extension, "extension"), (entry.trigger, "trigger")):
-                if kind == "trigger" and not saved[kind]:
-                    continue
-                try:
-                    part.load_state_dict(saved[kind])
-                except Exception as error:
-                    raise ValueError(
-                        f"state: the {kind} of {entry.name!r}, of type {type(part).__name__}, cannot restore its saved "
-                        f"state: {type(error).__name__}: {error}. Check that the state was saved by the same type."
-                    ) from error
+            load_allowed(f"extensions/{entry.name}", entry.extension, saved["extension"], undo, allowed)
+            if saved["trigger"]:
+                load_allowed(f"triggers/{entry.name}", entry.trigger, saved["trigger"], undo, allowed)
         assign_filenames(self._log_reports())
+
+
+def has_state(saved: Mapping[str, Any]) -> bool:
+    """Return whether the saved state of an extension or its trigger is not empty."""
+    return bool(saved["extension"] or saved["trigger"])
 
 
 def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.resume_message import log_restart
 from pte_tracking._engine.state import TrainingState
 from pte_tracking._interface.extension import Extension
@@ -22,7 +23,12 @@ def training_snapshots(extensions: Iterable[Extension]) -> list[TrainingSnapshot
 
 
 def resume_training(
-    source: str | os.PathLike[str], extensions: Iterable[Extension], state: TrainingState, run: Run, world: World
+    source: str | os.PathLike[str],
+    extensions: Iterable[Extension],
+    state: TrainingState,
+    run: Run,
+    world: World,
+    allowed: AllowedDifferences,
 ) -> Checkpoint | None:
     """Restore the snapshot of a source and rewind the run to it, or return the run to its start.
 
@@ -32,6 +38,7 @@ def resume_training(
         state: The state to restore.
         run: The run to open.
         world: The ranks.
+        allowed: Parts that may differ from the snapshot.
 
     Returns:
         The checkpoint that was restored; None if there is no snapshot.
@@ -43,7 +50,7 @@ def resume_training(
         open_on_rank_zero(world, run, lambda: _restart(run))
         return None
     try:
-        return state.load_state_dict(selected.state, selected)
+        return state.load_state_dict(selected.state, selected, allowed)
     except BaseException:
         if world.rank == 0:
             selected.clean_up()

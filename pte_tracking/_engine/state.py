@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
 
-from torch import nn, optim
-
-from pte_tracking._data.loader import LoaderRegistry
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.environment import describe_environment, report_differences
+from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.parameter_state import ParameterState
+from pte_tracking._engine.parts import TrainingParts
 from pte_tracking._engine.registry import ExtensionRegistry
+from pte_tracking._engine.snapshot_checks import check_classes, check_names
+from pte_tracking._engine.state_matching import rename_extensions
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.compatibility import FORMAT, check_compatible, check_format
-from pte_tracking._snapshots.plain_state import to_plain
+from pte_tracking._snapshots.compatibility import FORMAT, check_format
+from pte_tracking._snapshots.earlier_state import keep_attributes
+from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
-from pte_tracking._snapshots.reopen import open_on_rank_zero, reopen_run
+from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.selection import SelectedSnapshot
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
-
-
-class StateObject(Protocol):
-    """Object whose state is part of snapshots, such as a scheduler, a GradScaler, or an average of weights."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class TrainingState:
     """State of all parts of a training.
 
     Args:
-        models: Models by name.
-        optimizers: Optimizers by name.
-        state_objects: Other objects with a state by name.
+        parts: Models, optimizers, and state objects.
         options: Options of the optimizers that the script gives.
+        given: Arguments of the other objects that the script gives.
         extensions: The extensions and their triggers.
         progress: Progress of the training.
         stop: The stop condition.
@@ -50,11 +49,10 @@ class TrainingState:
 
     def __init__(
         self,
-        models: Mapping[str, nn.Module],
-        optimizers: Mapping[str, optim.Optimizer],
-        state_objects: Mapping[str, StateObject],
+        parts: TrainingParts,
         *,
         options: OptimizerOptions,
+        given: GivenValues,
         extensions: ExtensionRegistry,
         progress: Progress,
         stop: StopCondition,
@@ -62,19 +60,20 @@ class TrainingState:
         run: Run,
         world: World,
     ) -> None:
-        self._models, self._optimizers = models, optimizers
-        self._parts: dict[str, Mapping[str, Any]] = {
-            "models": models,
-            "optimizers": optimizers,
-            "state_objects": state_objects,
-        }
+        self._parts = parts
+        self._parameters = ParameterState(parts, world.rank)
         self._options = options
+        self._given = given
         self._extensions = extensions
         self._progress = progress
         self._stop = stop
         self._loaders = loaders
         self._run = run
         self._world = world
+
+    def begin_training(self) -> None:
+        """Note the state that the script gives, before the first iteration."""
+        self._parameters.begin_training()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values only.
@@ -83,53 +82,109 @@ class TrainingState:
             TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0
+        parts, parameters = self._parts.state_dict(), self._parameters.state_dict()
         state = {
             "format": FORMAT,
-            **{part: _states(objects) for part, objects in self._parts.items()},
+            **parts,
+            "gradients": parameters["gradients"],
+            "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
+            "environment": describe_environment(self._parts.by_kind["models"].values(), self._world),
+            "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
             "run": self._run.position(self._progress.iteration) if is_written else None,
         }
         return cast(dict[str, Any], to_plain(state))
 
-    def load_state_dict(self, state: Mapping[str, Any], selected: SelectedSnapshot | None = None) -> Checkpoint | None:
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        selected: SelectedSnapshot | None = None,
+        allowed: AllowedDifferences | None = None,
+    ) -> Checkpoint | None:
         """Restore a state and reopen its run.
 
         Args:
             state: The state.
             selected: Snapshot file that contains the state; None if unknown.
+            allowed: Parts that may differ. Defaults to none.
 
         Returns:
             The checkpoint of the snapshot; None if the run does not list it.
 
         Raises:
-            ValueError: If the names of models, optimizers, extensions, or state objects differ. The message lists all
-                differences, and nothing is restored. Extensions without a state may differ.
+            ValueError: If the names of models, optimizers, extensions, or state objects differ, or a part refuses its
+                state. Nothing is restored.
         """
         check_format(state)
-        extensions = self._extensions.expected_names(state.get("extensions", {}))
-        _check_names(state, {**self._parts, "extensions": extensions, "manager": self._manager_state()})
-        check_compatible(self._models, self._optimizers, state)
+        if selected is None:
+            # Optimizers keep the tensors that they load. Those of the caller may belong to another training.
+            state = map_tensors(dict(state), lambda tensor, _: tensor.clone())
+        allowed = AllowedDifferences() if allowed is None else allowed
+        names = self._extensions.match_state(state.get("extensions", {}), state.get("given", {}))
         self._world.join()
+        self._world.run_on_all_ranks(
+            "the checks of a snapshot", lambda: self._check(rename_extensions(state, names), allowed)
+        )
         # Before the run is opened, which moves a fetched snapshot into the run directory.
         path = None if selected is None else selected.path
-        local_state = reshard(state_for_rank(state, self._world), path, self._parts, self._world)
-        checkpoint = open_on_rank_zero(
-            self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
-        )
-        for part, objects in self._parts.items():
-            for name, item in objects.items():
-                if hasattr(item, "load_state_dict"):  # The construction reported an optimizer without this method.
-                    item.load_state_dict(local_state[part][name])
-        self._extensions.load_state_dict(local_state["extensions"])
-        manager_state = local_state["manager"]
-        self._options.load_state_dict(manager_state["optimizer_options"])
-        is_resized = manager_state["world_size"] != self._world.size
-        self._progress.load_state_dict(manager_state, is_resized)
-        self._stop.load_state_dict(manager_state, self._progress)
-        self._loaders.load_state_dict(manager_state["data"], local_state["rng"], is_resized)
+        objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
+        local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
+        local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
+        with contextlib.ExitStack() as undo:
+            self._world.run_on_all_ranks(
+                "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed, path)
+            )
+            checkpoint = open_on_rank_zero(
+                self._world, self._run, lambda: None if self._run.is_open else reopen_run(self._run, state, selected)
+            )
+            undo.pop_all()
+        self._parts.load_checked(local_state, allowed)
+        self._parameters.load_state_dict(local_state)
+        self._options.load_state_dict(local_state["manager"]["optimizer_options"])
+        self._given.load_state_dict(local_state.get("given", {}), allowed)
+        if self._world.rank == 0:
+            environment = describe_environment(self._parts.by_kind["models"].values(), self._world)
+            report_differences(state.get("environment", {}), environment)
         return checkpoint
+
+    def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
+        extensions = state.get("extensions", {})
+        expected = {
+            **self._parts.by_kind,
+            "extensions": self._extensions.expected_names(extensions),
+            "manager": self._manager_state(),
+        }
+        kinds = [kind for kind in expected if kind != "manager"]
+        allowed.check_names(name for kind in kinds for name in (*expected[kind], *state.get(kind, ())))
+        unnamed = {kind: state.get(kind, ()) for kind in ("gradients", "parameters")}
+        check_names(state, {**expected, **unnamed}, allowed)
+        stateless = {f"extensions/{name}" for name, saved in extensions.items() if not saved["extension"]}
+        stateless |= {f"triggers/{name}" for name, saved in extensions.items() if not saved["trigger"]}
+        if not state["manager"]["stop_trigger"]:
+            stateless.add(STOP_TRIGGER)
+        differences = self._given.class_differences(state.get("given", {}))
+        check_classes((item for item in differences if item[0] not in stateless), allowed)
+        self._parts.check(state, allowed)
+
+    def _load_reversible(
+        self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences, path: Path | None
+    ) -> None:
+        """Restore all parts that may refuse their state, or that do not take a copy to return to the earlier one."""
+        random_state = rng.get_state()
+        undo.callback(rng.set_state, random_state)
+        for item in (self._progress, self._stop, self._loaders):
+            keep_attributes(item, undo)
+        undo.callback(self._loaders.load_state_dict, self._loaders.state_dict(), random_state)
+        manager_state = state["manager"]
+        is_resized = manager_state["world_size"] != self._world.size
+        self._extensions.load_state_dict(state["extensions"], undo, allowed)
+        self._progress.load_state_dict(manager_state)
+        self._stop.load_state_dict(manager_state, self._progress, undo, allowed)
+        self._parts.load_reversible(state, undo, allowed)
+        first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
+        self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized, first_batches)
 
     def _manager_state(self) -> dict[str, Any]:
         return {
@@ -139,20 +194,3 @@ class TrainingState:
             "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
-
-
-def _states(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: item.state_dict() for name, item in objects.items()}
-
-
-def _check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]]) -> None:
-    """Check that a state has the expected parts and names, before anything is restored."""
-    mismatches = [f"{part!r} is missing" for part in expected if part not in state]
-    for part, names in expected.items():
-        saved_names, expected_names = list(state.get(part, names)), list(names)
-        if missing := [name for name in expected_names if name not in saved_names]:
-            mismatches.append(f"{part}: missing {', '.join(map(repr, missing))}")
-        if unexpected := [name for name in saved_names if name not in expected_names]:
-            mismatches.append(f"{part}: unexpected {', '.join(map(repr, unexpected))}")
-    if mismatches:
-        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}")

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.parts import load_allowed
 from pte_tracking._interface.extension import Manager
 from pte_tracking._interface.progress import Progress
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class StopCondition:
     """Stop trigger and its result after the last iteration.
 
+    A stop trigger that is not a length, such as early stopping, ends the training at the latest after ``max_epochs``.
+
     Args:
-        trigger: The stop trigger.
+        trigger: The stop trigger. None for ``max_epochs``.
+        max_epochs: Number of epochs that the training is planned for. May be infinite.
 
     Attributes:
         trigger: The stop trigger.
         should_stop: Whether the training should stop.
     """
 
-    def __init__(self, trigger: Trigger) -> None:
-        self.trigger = trigger
+    def __init__(self, trigger: Trigger | None, max_epochs: float) -> None:
+        limit = None if trigger is not None and math.isinf(max_epochs) else IntervalTrigger(max_epochs, "epoch")
+        self.trigger: Trigger = trigger or cast(Trigger, limit)
+        #: Length of a training whose trigger is not a length.
+        self._limit = None if isinstance(self.trigger, IntervalTrigger) else limit
+        #: Whether the trigger fired, and not the limit.
+        self._has_fired = False
         self.should_stop = False
+        self._check_length(max_epochs)
+
+    @property
+    def training_lengths(self) -> list[tuple[float, str]]:
+        """Maximum lengths of the training, such as ``(20, "epoch")``, of which the shortest decides."""
+        limit = None if self._limit is None else self._limit.training_length
+        return [length for length in (self.trigger.training_length, limit) if length is not None]
+
+    def _check_length(self, max_epochs: float) -> None:
+        """Log a warning if the stop trigger is a longer length than ``max_epochs``, which then has no effect."""
+        trigger = self.trigger
+        if isinstance(trigger, IntervalTrigger) and trigger.unit == "epoch" and trigger.period > max_epochs:
+            _logger.warning(
+                "max_epochs=%s has no effect, because stop_trigger=(%s, 'epoch') sets the length of the training. Pass "
+                "the same number of epochs.",
+                max_epochs,
+                trigger.period,
+            )
 
     def evaluate(self, manager: Manager) -> None:
         """Evaluate the stop trigger after an iteration.
@@ -35,13 +68,19 @@ class StopCondition:
             # Not evaluate(): an explicit iteration number can skip the exact end.
             self.should_stop = self.trigger.is_reached(manager.updater)
         else:
-            self.should_stop = self.trigger.evaluate(manager)
+            self._has_fired = self.trigger.evaluate(manager)
+            self.should_stop = self._has_fired or self._is_limit_reached(manager.updater)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
-        return {"is_over": self.should_stop, "stop_trigger": self.trigger.state_dict()}
+        return {
+            "is_over": self._has_fired if self._limit else self.should_stop,
+            "stop_trigger": self.trigger.state_dict(),
+        }
 
-    def load_state_dict(self, state: Mapping[str, Any], progress: Progress) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], progress: Progress, undo: contextlib.ExitStack, allowed: AllowedDifferences
+    ) -> None:
         """Restore the state returned by :meth:`state_dict`.
 
         The progress is compared with the length or the patience of the current trigger, not of the saved one. If the
@@ -50,10 +89,19 @@ class StopCondition:
         Args:
             state: The state.
             progress: Restored progress of the training.
+            undo: Receives a function that returns the trigger to its earlier state.
+            allowed: Whether the trigger may refuse its state, or is not restored.
+
+        Raises:
+            ValueError: If the trigger refuses its state.
         """
         if state["stop_trigger"]:
-            self.trigger.load_state_dict(state["stop_trigger"])
+            load_allowed(STOP_TRIGGER, self.trigger, state["stop_trigger"], undo, allowed)
         if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
-            self.should_stop = self.trigger.is_reached(progress)
+            self._has_fired = self.trigger.is_reached(progress)
         else:
-            self.should_stop = state["is_over"]
+            self._has_fired = state["is_over"]
+        self.should_stop = self._has_fired or self._is_limit_reached(progress)
+
+    def _is_limit_reached(self, progress: Progress) -> bool:
+        return self._limit is not None and progress.has_epoch_length and self._limit.is_reached(progress)

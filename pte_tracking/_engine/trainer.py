@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.state import StateObject
+from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.events import Checkpoint
@@ -34,8 +34,8 @@ class Trainer:
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
-        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``.
-            Defaults to none.
+        state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
+            or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
@@ -194,11 +194,12 @@ class Trainer:
                 with manager.run_iteration():
                     self.updater.update()
 
-    def resume(self, source: str | os.PathLike[str] = "latest") -> Checkpoint | None:
+    def resume(self, source: str | os.PathLike[str] = "latest", *, allow: Collection[str] = ()) -> Checkpoint | None:
         """Restore a snapshot and continue its run; see :meth:`ExtensionsManager.resume`.
 
         Args:
             source: ``"latest"``, ``"best"``, a path, or the URI of a tracked checkpoint. Defaults to ``"latest"``.
+            allow: Names of parts that may differ from the snapshot. Defaults to none.
 
         Returns:
             The checkpoint that was restored; None if there is no snapshot.
@@ -209,20 +210,21 @@ class Trainer:
             RuntimeError: If the training has already started or ended.
             ValueError: If the snapshot belongs to another training.
         """
-        return self.manager.resume(source)
+        return self.manager.resume(source, allow=allow)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete training state; see :meth:`ExtensionsManager.state_dict`."""
         return self.manager.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, allow: Collection[str] = ()) -> None:
         """Restore a state and continue its run; see :meth:`ExtensionsManager.load_state_dict`.
 
         Args:
             state: The state, as returned by :meth:`state_dict` or loaded from a snapshot.
+            allow: Names of parts that may differ from the snapshot. Defaults to none.
 
         Raises:
             RuntimeError: If the training has already started or ended.
             ValueError: If the names of models, optimizers, extensions, or state objects differ.
         """
-        self.manager.load_state_dict(state)
+        self.manager.load_state_dict(state, allow=allow)

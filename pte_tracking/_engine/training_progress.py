@@ -45,10 +45,14 @@ class TrainingProgress:
     @property
     def length_in_iterations(self) -> int | None:
         """Maximum length of the training in iterations; None if it is unknown or infinite."""
-        length, unit = self._stop.trigger.training_length or (math.inf, "iteration")
-        if unit == "epoch":
-            length *= self.updater.iters_per_epoch if self.updater.has_epoch_length else math.inf
+        length = min(map(self._in_iterations, self._stop.training_lengths), default=math.inf)
         return None if math.isinf(length) else math.ceil(length)
+
+    def _in_iterations(self, length: tuple[float, str]) -> float:
+        number, unit = length
+        if unit == "iteration":
+            return number
+        return number * self.updater.iters_per_epoch if self.updater.has_epoch_length else math.inf
 
     @property
     def elapsed_time(self) -> float:
@@ -68,4 +72,4 @@ class TrainingProgress:
     @property
     def training_length(self) -> tuple[float, str] | None:
         """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
-        return self._stop.trigger.training_length
+        return min(self._stop.training_lengths, key=self._in_iterations, default=None)

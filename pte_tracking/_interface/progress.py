@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TypedDict
+
+from pte_tracking._distributed import environment
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class ProgressState(TypedDict):
@@ -22,6 +27,10 @@ class ProgressState(TypedDict):
     shift: int
 
 
+class EpochLengthError(RuntimeError):
+    """Raised if epochs are counted, but the epoch length is not set."""
+
+
 class Progress:
     """Counter of iterations and training time.
 
@@ -30,10 +39,13 @@ class Progress:
 
     Attributes:
         iteration: Number of completed iterations.
+        are_passes_aligned: Whether epochs begin with passes over the data. False if a loop over a loader started again
+            within an epoch.
     """
 
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
+        self.are_passes_aligned = True
         self._iters_per_epoch: int | None = None
         self._is_length_set = False
         # Difference between the number of iterations at the current epoch length and the actual number.
@@ -68,7 +80,7 @@ class Progress:
 
     @property
     def is_epoch_length_set(self) -> bool:
-        """Whether the epoch length is fixed, by an argument or by a restored state of as many ranks."""
+        """Whether the epoch length is fixed by an argument. A restored length may be replaced."""
         return self._is_length_set
 
     def epoch_at(self, iteration: int) -> int:
@@ -92,9 +104,10 @@ class Progress:
         if iteration < self.iteration:
             raise ValueError(
                 f"iteration: expected at least {self.iteration}, the number of completed iterations, got {iteration}. "
-                "After a resume, start the loop at manager.iteration."
+                "After a resume, iterate over manager.batches(loader), or start the loop at manager.iteration."
             )
-        if epoch is not None and self.has_epoch_length and epoch != self.epoch_at(iteration):
+        is_checked = epoch is not None and self.has_epoch_length and self.are_passes_aligned
+        if is_checked and epoch != self.epoch_at(iteration):
             raise ValueError(
                 f"iteration: {iteration} is in epoch {self.epoch_at(iteration)}, not {epoch}. The epoch length is "
                 f"{self.iters_per_epoch}. Count iterations over all epochs: epoch * epoch_size + i."
@@ -103,7 +116,7 @@ class Progress:
 
     @property
     def has_epoch_length(self) -> bool:
-        """Whether the epoch length is known, also if it may still change after a resume on other ranks."""
+        """Whether the epoch length is known, also if it may still change after a resume."""
         return self._iters_per_epoch is not None
 
     @property
@@ -114,9 +127,10 @@ class Progress:
             RuntimeError: If the epoch length is not set.
         """
         if self._iters_per_epoch is None:
-            raise RuntimeError(
-                "The epoch length is not set. Pass iters_per_epoch=len(loader) to the manager, pass epoch_size= to "
-                "run_iteration(), or use manager.batches(loader)."
+            raise EpochLengthError(
+                "The epoch length is not set. Pass iters_per_epoch= to the manager: len(loader), or any number of "
+                "iterations for a stream without a length. Or count in iterations instead of epochs, as in "
+                "trigger=(1000, 'iteration')."
             )
         return self._iters_per_epoch
 
@@ -172,22 +186,36 @@ class Progress:
             "shift": self._shift,
         }
 
-    def load_state_dict(self, state: ProgressState, is_resized: bool = False) -> None:
+    def load_state_dict(self, state: ProgressState) -> None:
         """Restore the state returned by :meth:`state_dict`.
+
+        The saved epoch length applies until another one is set.
 
         Args:
             state: The state.
-            is_resized: Whether the number of ranks has changed, so that the epoch length may differ from the saved one.
         """
         self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
         length, self._shift = state["iters_per_epoch"], state["shift"]
         if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:
-            # If the number of ranks has changed, the saved length applies until another one is set.
-            self._iters_per_epoch, self._is_length_set = length, length is not None and not is_resized
+            self._iters_per_epoch = length
+
+    def align(self, position: int) -> None:
+        """Set the position in the epoch. The number of completed epochs is rounded.
+
+        Args:
+            position: Number of completed iterations of the current epoch.
+        """
+        length, previous = self.iters_per_epoch, self.rescaled_iteration
+        self._shift += round((previous - position) / length) * length + position - previous
 
     def _shift_for(self, length: int, previous_length: int | None) -> int:
-        if previous_length is None:
+        if previous_length is None or previous_length == length:
             return self._shift
+        if environment.rank() == 0:
+            _logger.info(
+                "An epoch has %d iterations and had %d at the snapshot. The number of completed epochs is kept.",
+                *(length, previous_length),
+            )
         return self.rescaled_iteration * length // previous_length - self.iteration

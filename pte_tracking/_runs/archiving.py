@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery.shared_process import spawn_delivery
+from pte_tracking._delivery.stopping import delivery_stopped
+from pte_tracking._delivery.supervisor import is_delivery_enabled
 from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.existing_run import existing_manifest
 from pte_tracking._store import lock
@@ -45,27 +48,28 @@ def archive_run(directory: Path) -> None:
     manifest = existing_manifest(directory)
     if manifest is None:
         return
-    try:
-        was_delivering = supervisor.stop_delivery(directory)
-    except lock.LockedError as error:
-        raise DirectoryInUseError(
-            f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
-            "process or choose another run directory."
-        ) from None
-    target = directory / PREVIOUS / manifest.id
-    number = 1
-    while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
-        number += 1  # the archived run was created again from one of its snapshots
-        target = target.with_name(f"{manifest.id}-{number}")
-    make_owned_directory(target, directory)
-    names = set(_run_files(directory, manifest))
-    # The journal is moved first, so that a partly archived run cannot be resumed. The manifest is moved last, because
-    # it identifies the directory as a run. A loss of power must not change this order.
-    for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
-        _move(sorted(group & names), directory, target)
+    with contextlib.ExitStack() as stack:
+        try:
+            was_delivering = stack.enter_context(delivery_stopped(directory))
+        except lock.LockedError as error:
+            raise DirectoryInUseError(
+                f"The earlier run in run directory {str(directory)!r} is still delivered by {error.holder}. Stop that "
+                "process or choose another run directory."
+            ) from None
+        target = directory / PREVIOUS / manifest.id
+        number = 1
+        while (directory / JOURNAL).exists() and (target / JOURNAL).exists():
+            number += 1  # the archived run was created again from one of its snapshots
+            target = target.with_name(f"{manifest.id}-{number}")
+        make_owned_directory(target, directory)
+        names = set(_run_files(directory, manifest))
+        # The journal is moved first, so that a partly archived run cannot be resumed. The manifest is moved last,
+        # because it identifies the directory as a run. A loss of power must not change this order.
+        for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
+            _move(sorted(group & names), directory, target)
     _logger.info("archived the earlier run %s to %s", manifest.name, target)
-    if was_delivering and supervisor.is_delivery_enabled():
-        supervisor.spawn_delivery(target)
+    if was_delivering and is_delivery_enabled():
+        spawn_delivery(target)
 
 
 def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:

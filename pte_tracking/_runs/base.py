@@ -18,7 +18,7 @@ from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.held_writer import HeldWriter, Interim
 from pte_tracking._runs.live_runs import add_run, await_at_exit, close_completed, collect_others
 from pte_tracking._runs.null_writer import ForkedRun, NullWriter
-from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_at_exit, outcome_of
+from pte_tracking._runs.outcome import ErrorId, Outcome, last_error_id, outcome_at_exit, outcome_of, uncaught_error
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.reader import RunReader
 from pte_tracking._runs.writer import RunWriter
@@ -39,6 +39,7 @@ class RunBase(RunReader):
 
     #: Last uncaught exception when the run was opened.
     error_before: ErrorId | None = None
+    uncaught_error: BaseException | None = None  #: exception that ends the process
     #: Outcome of the run if it is collected now. None if it depends on the exception that is being handled.
     outcome_if_collected: Outcome | None = None
 
@@ -106,7 +107,7 @@ class RunBase(RunReader):
         claim.check_id(self._read_id)
         claim.is_reopened = self._is_closed and ended is not None
         self._writer, self._claim, self._is_closed = None, claim, False
-        self.error_before = error_id(last_uncaught_error())
+        self.error_before = last_error_id()
         if fork:
             fork.log_start(self.directory)
         if claim.is_new and at is None:
@@ -228,6 +229,7 @@ class RunBase(RunReader):
 
     def end_with_process(self) -> None:
         """End the run when the process ends, with the status of the process."""
+        self.uncaught_error = uncaught_error(self.error_before)
         self._end(outcome_at_exit(self.error_before))
 
     def detach_in_child(self) -> None:
@@ -244,10 +246,8 @@ class RunBase(RunReader):
 
     def __del__(self) -> None:
         # Python ignores exceptions here, and prints them.
-        if not hasattr(self, "_pid"):
-            return  # the constructor raised
-        if sys is None or sys.is_finalizing():
-            return  # modules are being cleared; the runs ended before
+        if not hasattr(self, "_pid") or sys is None or sys.is_finalizing():
+            return  # the constructor raised, or modules are being cleared and the runs ended before
         is_exiting = is_interpreter_ending()
         outcome = self.outcome_if_collected or (
             outcome_at_exit(self.error_before) if is_exiting else outcome_of(sys.exc_info()[1])
@@ -288,8 +288,8 @@ class RunBase(RunReader):
             if isinstance(writer, RunWriter):
                 self._manifest, self._writer = writer.manifest, None
             writer.close(status)
-            if is_collected:
-                await_at_exit(writer.wait, self._close_timeout)
+            if is_collected and isinstance(writer, RunWriter) and writer.end_wait:
+                await_at_exit(writer.end_wait, self._close_timeout)
             else:
                 writer.wait(self._close_timeout)
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from pte_tracking._runs.position import RunPosition
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
 from pte_tracking._store.files import create_temporary, sync_directory, sync_file
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
@@ -29,7 +29,14 @@ from pte_tracking._store.values import to_text
 _logger = logging.getLogger("pte_tracking")
 
 #: Events that describe the process or the files of the parent.
-_OWN_EVENTS = (RunStarted, events.RunEnded, events.Rewound, events.Checkpoint, events.CheckpointRemoved)
+_OWN_EVENTS = (
+    RunStarted,
+    events.RunEnded,
+    events.Rewound,
+    events.Checkpoint,
+    events.CheckpointRemoved,
+    events.FirstBatch,
+)
 
 
 class Fork:
@@ -97,9 +104,9 @@ class Fork:
         try:
             with open(temporary, "wb") as file:
                 start = RunStarted(1, time.time(), manifest.id, manifest.name, os.getpid(), os.uname().nodename)
-                file.write(events.encode(start))
+                file.write(event_encoding.encode(start))
                 for seq, event in enumerate(self._history(target), 2):
-                    file.write(events.encode(msgspec.structs.replace(event, seq=seq)))
+                    file.write(event_encoding.encode(msgspec.structs.replace(event, seq=seq)))
                     if isinstance(event, events.Metrics) and event.log is not None:
                         logs.add(event.log)
             sync_file(temporary)

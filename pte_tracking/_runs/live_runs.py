@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import collections
+import contextlib
 import gc
 import os
 import sys
@@ -14,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from pte_tracking._delivery.end_wait import EndWait
+from pte_tracking._delivery.shared_process import leave_processes
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
 
 
@@ -39,8 +43,9 @@ class LiveRun(Protocol):
 _runs: weakref.WeakSet[LiveRun] = weakref.WeakSet()
 #: Threads that write to a run directory, and therefore refer to its run, with the paths that they write.
 _writing_threads: weakref.WeakKeyDictionary[threading.Thread, Path] = weakref.WeakKeyDictionary()
-#: Function that waits for the delivery of a run that was collected, and the number of seconds to wait.
-_deliveries: list[tuple[Callable[[float], object], float]] = []
+#: Deliveries of runs that were collected, and the number of seconds to wait for each.
+_deliveries: collections.deque[tuple[EndWait, float]] = collections.deque()
+_CHECKED_DELIVERIES = 2  # whenever one is added, so that the list of unfinished ones stays short
 #: Processes whose end closes their runs.
 _watched_processes: set[int] = set()
 
@@ -61,14 +66,18 @@ def add_writing_thread(thread: threading.Thread, path: Path) -> None:
     _writing_threads[thread] = path
 
 
-def await_at_exit(wait: Callable[[float], object], timeout: float) -> None:
+def await_at_exit(end_wait: EndWait, timeout: float) -> None:
     """Wait for the delivery of a run when the interpreter ends.
 
     Args:
-        wait: Called with a number of seconds.
+        end_wait: The wait.
         timeout: Maximum number of seconds.
     """
-    _deliveries.append((wait, timeout))
+    _deliveries.append((end_wait, timeout))
+    for _ in range(min(_CHECKED_DELIVERIES, len(_deliveries) - 1)):
+        earlier, seconds = _deliveries.popleft()
+        if not earlier.is_over():
+            _deliveries.append((earlier, seconds))
 
 
 def close_completed(run: LiveRun) -> None:
@@ -132,12 +141,16 @@ def _end_all() -> None:
     for run in list(_runs):
         try:
             run.end_with_process()
+        except KeyboardInterrupt:  # ends the wait for the delivery, which is logged
+            continue
         except BaseException as error:
             first = first or error
     start = time.monotonic()
     while _deliveries:
-        wait, timeout = _deliveries.pop()
-        wait(max(0.0, timeout - (time.monotonic() - start)))
+        end_wait, timeout = _deliveries.popleft()
+        with contextlib.suppress(KeyboardInterrupt):
+            end_wait.wait(max(0.0, timeout - (time.monotonic() - start)))
+    leave_processes()
     if first is not None:
         raise first
 

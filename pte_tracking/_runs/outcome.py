@@ -110,11 +110,7 @@ def outcome_at_exit(error_before: ErrorId | None) -> Outcome:
     Args:
         error_before: ID of the last uncaught exception when the run was opened.
     """
-    if error := sys.exc_info()[1]:  # a child of multiprocessing ends while it handles the exception
-        return outcome_of(error)
-    # In an interactive session, an uncaught exception does not end the interpreter.
-    error = None if hasattr(sys, "ps1") else last_uncaught_error()
-    if error is not None and error_id(error) != error_before:
+    if error := uncaught_error(error_before):
         return outcome_of(error)
     end = script_exit()
     if end is None:
@@ -125,10 +121,28 @@ def outcome_at_exit(error_before: ErrorId | None) -> Outcome:
     return Outcome("KILLED", outcome.error or "SystemExit in a signal handler") if end.is_by_signal else outcome
 
 
+def uncaught_error(error_before: ErrorId | None) -> BaseException | None:
+    """Return the exception that ends the interpreter, or None.
+
+    Args:
+        error_before: ID of the last uncaught exception when the run was opened.
+    """
+    if error := sys.exc_info()[1]:  # a child of multiprocessing ends while it handles the exception
+        return error
+    # In an interactive session, an uncaught exception does not end the interpreter.
+    error = None if hasattr(sys, "ps1") else last_uncaught_error()
+    return error if error_id(error) != error_before else None
+
+
 def last_uncaught_error() -> BaseException | None:
     """Return the last uncaught exception, or None."""
     error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error
+
+
+def last_error_id() -> ErrorId | None:
+    """Return the ID of the last uncaught exception, or None."""
+    return error_id(last_uncaught_error())
 
 
 def error_id(error: BaseException | None) -> ErrorId | None:

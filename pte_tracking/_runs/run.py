@@ -17,7 +17,7 @@ from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import check_file_name
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.secrets import mask_secrets
-from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_texts
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
 
 
 class Run(RunMedia):
@@ -247,6 +247,17 @@ class Run(RunMedia):
         writer.add_files(glob.escape(name), is_written=True)
         writer.add(Checkpoint, name, *fields)
         writer.write_checkpoint_list()
+
+    def log_first_batch(self, step: int, loader: str, parts: Mapping[str, tuple[str, int | None]]) -> None:
+        """Log the digest of the first batch that a loader delivers after a snapshot. Do nothing if the run has ended.
+
+        Args:
+            step: Number of completed iterations.
+            loader: Name of the loader.
+            parts: Type and checksum of each part of the batch by its path.
+        """
+        if self.is_open:
+            self._opened().add(events.FirstBatch, step, to_text(loader), dict(parts))
 
     def remove_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
         """Log that a snapshot was pruned. Backends delete it.

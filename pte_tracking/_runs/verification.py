@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._store import checkpoint_files, events
+from pte_tracking._store import checkpoint_files, event_encoding
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL
@@ -60,7 +60,7 @@ def _find_journal_problems(path: Path) -> Iterator[str]:
             if not line.endswith(b"\n"):
                 return  # still being written, or incomplete after a crash and truncated at the next resume
             try:
-                event = events.decode(line)
+                event = event_encoding.decode(line)
             except (msgspec.MsgspecError, ValueError) as error:
                 yield f"{path}: line {number} is not an event: {error}"
                 seq += 1

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
@@ -32,9 +33,7 @@ from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.values import to_text
 
 _logger = logging.getLogger("pte_tracking")
-
 _MAX_ENDS = 3  # attempts to append the end of the run as the last event
-
 _T = TypeVar("_T")
 
 
@@ -49,6 +48,7 @@ class RunWriter(SerialCalls):
 
     Attributes:
         manifest: Manifest of the run, including files added since.
+        end_wait: Waits for the delivery process after :meth:`close`. None if all sinks are inline.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -83,6 +83,7 @@ class RunWriter(SerialCalls):
         ]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory, self._place) if needs_delivery else None
+        self.end_wait = EndWait(self._supervisor, manifest.id) if self._supervisor else None
         self._load_checkpoints()
 
     def _load_checkpoints(self) -> None:
@@ -308,8 +309,8 @@ class RunWriter(SerialCalls):
         """
         if self._is_nested():
             self._defer(functools.partial(self.wait, timeout))
-        elif self._supervisor:
-            self._supervisor.wait(timeout)
+        elif self.end_wait:
+            self.end_wait.wait(timeout)
 
     def _has_moved(self) -> bool:
         """Whether the path of the directory refers to another one, so that no file is written by path."""

@@ -14,6 +14,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import file, shards
 from pte_tracking._snapshots.buffers import Buffers
 from pte_tracking._snapshots.plain_state import map_tensors
+from pte_tracking._snapshots.rank_agreement import report_differing_ranks
 from pte_tracking._snapshots.rank_state import other_rank_states
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._store.checkpoint_files import FileDigest
@@ -158,6 +159,8 @@ class SnapshotJob(StateJob):
 
     def _collect(self, get_state: StateSource) -> dict[str, Any]:
         state = self.world.run_on_all_ranks("snapshot capture", get_state)
+        if self.world.is_first("comparison of the ranks"):
+            report_differing_ranks(state, self._models, self.world)
         others = other_rank_states(state, self._models, self.world)
         return {**state, "ranks": others} if others else state
 

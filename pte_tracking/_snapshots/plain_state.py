@@ -56,7 +56,8 @@ def to_plain(value: Any, path: str = "") -> Any:
 def _tensor(tensor: Tensor, path: str) -> Tensor:
     if is_lazy(tensor):
         raise TypeError(f"{path}: the parameter is not initialized. Run the model once on an example before training.")
-    tensor = tensor.detach()
+    # A conjugate or negated view has the memory of another tensor.
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     if type(tensor) is not Tensor and not is_sharded(tensor):
         raise TypeError(f"{path}: {_type_name(type(tensor))} cannot be saved in a snapshot. Return plain tensors.")
     if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import World
+from pte_tracking._distributed.wrappers import bare_name
 from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.rank_gradients import local_gradients
 from pte_tracking._snapshots.summaries import merge_sums, reset_sums
 
 
@@ -29,6 +31,8 @@ class RankState(TypedDict):
         stop_trigger: State of the stop trigger.
         data: States of the data loaders.
         buffers: Buffers that differ from those of rank 0, by model name and buffer name.
+        gradients: Accumulated gradients that differ from those of rank 0, by the names of the optimizer and the
+            parameter. None if only rank 0 has a gradient.
     """
 
     rng: rng.RandomState
@@ -36,6 +40,7 @@ class RankState(TypedDict):
     stop_trigger: dict[str, Any]
     data: dict[str, Any]
     buffers: dict[str, dict[str, Tensor]]
+    gradients: dict[str, dict[str, Tensor | None]]
 
 
 def other_rank_states(state: Mapping[str, Any], models: Mapping[str, nn.Module], world: World) -> list[RankState]:
@@ -51,14 +56,15 @@ def other_rank_states(state: Mapping[str, Any], models: Mapping[str, nn.Module],
     """
     if world.is_single_process:
         return []
-    buffers = dict(_buffers(state, models))
-    digests = {key: _digest(tensor) for key, tensor in buffers.items()}
+    tensors = dict([*_buffers(state, models), *_gradients(state)])
+    digests = {key: _digest(tensor) for key, tensor in tensors.items()}
     rank_zero_digests = world.run_on_rank_zero("snapshot buffers", lambda: digests)
-    differing: dict[str, dict[str, Tensor]] = {}
-    for (name, key), tensor in buffers.items():
-        if digests[name, key] != rank_zero_digests.get((name, key)):
-            differing.setdefault(name, {})[key] = tensor
-    return world.all_gather("snapshot capture", _rank_state(state, differing))[1:]
+    differing: dict[str, dict[str, dict[str, Any]]] = {"buffers": {}, "gradients": {}}
+    for part, name, key in dict.fromkeys([*digests, *rank_zero_digests]):
+        if digests.get((part, name, key)) != rank_zero_digests.get((part, name, key)):
+            differing[part].setdefault(name, {})[key] = tensors.get((part, name, key))
+    own = _rank_state(state, differing["buffers"], differing["gradients"])
+    return world.all_gather("snapshot capture", own)[1:]
 
 
 def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -73,7 +79,7 @@ def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     """
     others: list[RankState] = state.get("ranks", [])
     manager = state["manager"]
-    rank_zero = _rank_state(state, {})
+    rank_zero = _rank_state(state, {}, {})
     own = rank_zero.copy()
     if 0 < world.rank <= len(others):
         own = others[world.rank - 1].copy()
@@ -87,13 +93,16 @@ def state_for_rank(state: Mapping[str, Any], world: World) -> Mapping[str, Any]:
     return {
         **state,
         "models": {name: _with_buffers(model, own["buffers"].get(name)) for name, model in state["models"].items()},
+        "gradients": local_gradients(state, world),
         "rng": own["rng"],
         "extensions": own["extensions"],
         "manager": {**manager, "data": own["data"], "stop_trigger": own["stop_trigger"]},
     }
 
 
-def _rank_state(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]]) -> RankState:
+def _rank_state(
+    state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]], gradients: dict[str, dict[str, Tensor | None]]
+) -> RankState:
     manager = state["manager"]
     return RankState(
         rng=state["rng"],
@@ -101,16 +110,29 @@ def _rank_state(state: Mapping[str, Any], buffers: dict[str, dict[str, Tensor]])
         stop_trigger=manager["stop_trigger"],
         data=manager["data"],
         buffers=buffers,
+        gradients=gradients,
     )
 
 
-def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Iterator[tuple[tuple[str, str], Tensor]]:
+#: Part of the state (``"buffers"`` or ``"gradients"``), name of the model or optimizer, and name of the tensor.
+_Key = tuple[str, str, str]
+
+
+def _buffers(state: Mapping[str, Any], models: Mapping[str, nn.Module]) -> Iterator[tuple[_Key, Tensor]]:
     for name, model in models.items():
         saved = state["models"][name]
-        for key, _ in model.named_buffers():
+        for path, _ in model.named_buffers():
+            key = bare_name(model, path)
             # Buffers that are not persistent are not in the state, and a model may use other names in its state.
             if isinstance(tensor := saved.get(key), Tensor) and not is_sharded(tensor):
-                yield (name, key), tensor.cpu()
+                yield ("buffers", name, key), tensor.cpu()
+
+
+def _gradients(state: Mapping[str, Any]) -> Iterator[tuple[_Key, Tensor]]:
+    for name, gradients in state["gradients"].items():
+        for key, tensor in gradients.items():
+            if not is_sharded(tensor):
+                yield ("gradients", name, key), tensor.cpu()
 
 
 def _redistribute_sums(state: dict[str, Any], others: list[dict[str, Any]], world: World) -> dict[str, Any]:

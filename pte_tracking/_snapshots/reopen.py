@@ -20,6 +20,7 @@ from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number
 from pte_tracking._store.files import sync_directory, sync_tree
+from pte_tracking._store.first_batches import read_first_batches
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 
@@ -89,6 +90,28 @@ def _restore_checkpoints(run: Run, before: Iterable[Checkpoint], step: int) -> N
             )
     for path in after.keys() - paths:
         run.remove_checkpoint(path, after[path].step)
+
+
+def find_first_batches(
+    run: Run, state: Mapping[str, Any], path: Path | None
+) -> dict[str, dict[str, tuple[str, int | None]]]:
+    """Read the digests of the first batches after a snapshot, before the run is rewound.
+
+    Args:
+        run: The run.
+        state: The state of the snapshot.
+        path: Path of the snapshot. None if the state was passed to ``load_state_dict``.
+
+    Returns:
+        The digests by the name of the loader. Empty if the journal of the snapshot is not available, as in a fork.
+    """
+    position: RunPosition | None = state.get("run")
+    if position is None:
+        return {}
+    journal = run.directory / JOURNAL if is_run_of(run, position) else path and _find_journal(path, run)
+    if journal is None or not journal.is_file():
+        return {}
+    return read_first_batches(journal, position["position"])
 
 
 def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:

@@ -47,14 +47,10 @@ class RandomState(TypedDict, total=False):
 
 def get_state() -> RandomState:
     """Return the current states of all global generators, without advancing them."""
-    version, internal, gauss_next = random.getstate()
-    state = RandomState(
-        python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
-        torch=torch.get_rng_state(),
-    )
+    state = RandomState(python=python_state(random), torch=torch.get_rng_state())
     # NumPy imports this module on first use, before any seeding or drawing.
     if numpy_random := sys.modules.get("numpy.random"):
-        state["numpy"] = _without_arrays(numpy_random.get_state(legacy=False))
+        state["numpy"] = without_arrays(numpy_random.get_state(legacy=False))
     if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -64,8 +60,7 @@ def get_state() -> RandomState:
 
 def set_state(state: RandomState) -> None:
     """Restore the states of all global generators. States of missing devices are skipped with a warning."""
-    python = state["python"]
-    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss_next"]))
+    random.setstate(python_tuple(state["python"]))
     torch.set_rng_state(state["torch"])
     if "numpy" in state:
         _set_numpy(state["numpy"])
@@ -80,16 +75,39 @@ def derive_for_rank(state: RandomState, rank: int) -> RandomState:
     generator = torch.Generator()
     generator.set_state(state["torch"])
     seed = int(torch.randint(2**31, (rank,), generator=generator)[-1])
-    version, internal, gauss_next = random.Random(seed).getstate()
-    derived = RandomState(
-        python=PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next),
-        torch=generator.manual_seed(seed).get_state(),
-    )
+    derived = RandomState(python=python_state(random.Random(seed)), torch=generator.manual_seed(seed).get_state())
     if "numpy" in state:
         import numpy
 
-        derived["numpy"] = _without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
+        derived["numpy"] = without_arrays(numpy.random.RandomState(seed).get_state(legacy=False))
     return derived
+
+
+def python_state(source: Any) -> PythonState:
+    """Return the state of a ``random.Random``, or of the module :mod:`random`."""
+    version, internal, gauss_next = source.getstate()
+    return PythonState(version=version, internal=torch.tensor(internal), gauss_next=gauss_next)
+
+
+def python_tuple(state: PythonState) -> tuple[int, tuple[int, ...], float | None]:
+    """Return the argument of ``random.setstate()`` for a state."""
+    return state["version"], tuple(state["internal"].tolist()), state["gauss_next"]
+
+
+def without_arrays(value: Any) -> Any:
+    """Return a state of NumPy with tensors and lists in place of arrays."""
+    if isinstance(value, dict):
+        return {key: without_arrays(item) for key, item in value.items()}
+    if not hasattr(value, "tolist"):
+        return value
+    return torch.from_numpy(value.astype("int64")) if value.itemsize <= 4 else value.tolist()
+
+
+def with_lists(value: Any) -> Any:
+    """Return a state of NumPy, from the value that :func:`without_arrays` returned."""
+    if isinstance(value, dict):
+        return {key: with_lists(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, Tensor) else value
 
 
 def _set_numpy(state: dict[str, Any]) -> None:
@@ -97,7 +115,7 @@ def _set_numpy(state: dict[str, Any]) -> None:
         import numpy  # Without NumPy, nothing draws from its generator.
     except ImportError:
         return
-    numpy.random.set_state(_with_lists(state))
+    numpy.random.set_state(with_lists(state))
 
 
 def _set_cuda(states: list[Tensor]) -> None:
@@ -111,17 +129,3 @@ def _set_cuda(states: list[Tensor]) -> None:
         )
     for device, state in enumerate(states[:device_count]):
         torch.cuda.set_rng_state(state, device)
-
-
-def _without_arrays(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_arrays(item) for key, item in value.items()}
-    if not hasattr(value, "tolist"):
-        return value
-    return torch.from_numpy(value.astype("int64")) if value.itemsize <= 4 else value.tolist()
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return value.tolist() if isinstance(value, Tensor) else value

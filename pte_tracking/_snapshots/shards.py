@@ -20,10 +20,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
+from pte_tracking._snapshots.object_state import save_object
+from pte_tracking._snapshots.parameter_names import parameter_groups
 from pte_tracking._snapshots.plain_state import map_tensors
 from pte_tracking._store.checkpoint_files import (
     STATE_FILE,
@@ -203,13 +207,11 @@ def _current_tensors(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Tens
 
     for kind, named_objects in objects.items():
         for name, target in named_objects.items():
-            map_tensors(target.state_dict(), collect, f"{kind}/{name}")
-            groups = getattr(target, "param_groups", ())
-            if not isinstance(
-                groups, list
-            ):  # Some objects, such as metrics of Ignite, return a function for any attribute.
+            if is_flat(target) or is_zero_redundancy(target):
                 continue
-            for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
+            map_tensors(save_object(target), collect, f"{kind}/{name}")
+            parameters = (parameter for group in parameter_groups(target) for parameter in group["params"])
+            for number, parameter in enumerate(parameters):
                 collect(parameter, f"{kind}/{name}/state/{number}")
     return sharded
 

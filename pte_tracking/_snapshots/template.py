@@ -68,6 +68,10 @@ class Template:
         """Return whether a path, relative to the run directory, has this format."""
         return self._pattern.fullmatch(name) is not None
 
+    def overlaps(self, other: Template) -> bool:
+        """Return whether a name may have both formats, whatever the attributes of the manager are."""
+        return self._pattern == other._pattern or self.matches(other.glob) or other.matches(self.glob)
+
     def order(self, name: str) -> tuple[float, ...]:
         """Return the numbers in a name, by which names are sorted."""
         match = self._pattern.fullmatch(name)

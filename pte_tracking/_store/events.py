@@ -1,13 +1,10 @@
-"""Events of the journal and their encoding.
+"""Events of the journal.
 
-An event is one line of JSON. The field ``"kind"`` contains the snake-case name of the class. JSON has no NaN and no
-infinities, so non-finite values of :class:`Metrics` and :class:`Checkpoint` are stored as the strings ``"NaN"``,
-``"Infinity"`` and ``"-Infinity"`` and decoded to floats.
+An event is one line of JSON. The field ``"kind"`` contains the snake-case name of the class.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Literal, TypeAlias
 
@@ -21,7 +18,7 @@ Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 #: Number as stored in the journal. Non-finite numbers are strings.
-_StoredNumber: TypeAlias = _Int64 | float | str
+StoredNumber: TypeAlias = _Int64 | float | str
 
 #: Path relative to the run directory. The pattern keeps paths of a foreign journal within that directory.
 _RelativePath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
@@ -106,7 +103,7 @@ class Metrics(Event, frozen=True):
     """
 
     step: _Int64
-    values: dict[str, _StoredNumber]
+    values: dict[str, StoredNumber]
     epoch: Number | None = None
     elapsed_time: float | None = None
     log: _RelativePath | None = "log"
@@ -115,7 +112,7 @@ class Metrics(Event, frozen=True):
     explicit: bool = False
 
     @property
-    def points(self) -> dict[str, _StoredNumber]:
+    def points(self) -> dict[str, StoredNumber]:
         """Values that are data points of this event."""
         measured = self.measured
         return {key: value for key, value in self.values.items() if key not in measured} if measured else self.values
@@ -245,7 +242,7 @@ class Checkpoint(Event, frozen=True):
     sha256: str
     size: int
     epoch: Number | None = None
-    values: dict[str, _StoredNumber] = {}
+    values: dict[str, StoredNumber] = {}
 
 
 class CheckpointRemoved(Event, frozen=True):
@@ -258,6 +255,28 @@ class CheckpointRemoved(Event, frozen=True):
 
     path: _RelativePath
     step: _Int64
+
+
+class FirstBatch(Event, frozen=True):
+    """A loader delivered its first batch after a snapshot, by which a resume from this snapshot checks the data.
+
+    No sink receives the event.
+
+    Attributes:
+        step: Number of completed iterations.
+        loader: Name of the loader.
+        parts: Type and checksum of each part of the batch by its path, such as ``"['image']"``. The type includes the
+            data type and the shape. The checksum is None if the content was not read.
+    """
+
+    step: _Int64
+    loader: str
+    parts: dict[str, tuple[str, int | None]]
+
+    @property
+    def sinks(self) -> list[str]:
+        """Names of the sinks that receive the event: none."""
+        return []
 
 
 class Rewound(Event, frozen=True):
@@ -299,42 +318,7 @@ AnyEvent: TypeAlias = (
     | Artifact
     | Checkpoint
     | CheckpointRemoved
+    | FirstBatch
     | Rewound
     | RunEnded
 )
-
-_encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AnyEvent)
-
-
-def encode(event: Event) -> bytes:
-    """Return an event as one line of JSON, including the newline."""
-    line = _encode(event)
-    # msgspec writes non-finite numbers as null. The search is cheap, and rows with null are rare.
-    if line.find(b"null") >= 0 and isinstance(event, Metrics | Checkpoint):
-        encoded = {key: _encode_number(value) for key, value in event.values.items()}
-        line = _encode(msgspec.structs.replace(event, values=encoded))
-    return line + b"\n"
-
-
-def decode(line: bytes) -> AnyEvent:
-    """Return the event of one line.
-
-    Raises:
-        msgspec.DecodeError: If the line is not JSON or not an event of this version.
-        ValueError: If a number is malformed or the JSON is nested too deeply.
-    """
-    try:
-        event: AnyEvent = _decoder.decode(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if isinstance(event, Metrics | Checkpoint) and str in map(type, event.values.values()):
-        numbers = {key: float(value) if type(value) is str else value for key, value in event.values.items()}
-        return msgspec.structs.replace(event, values=numbers)
-    return event
-
-
-def _encode_number(value: _StoredNumber) -> _StoredNumber:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

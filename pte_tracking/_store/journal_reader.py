@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding
 from pte_tracking._store.events import AnyEvent, Rewound
 
 _logger = logging.getLogger("pte_tracking")
@@ -229,7 +229,7 @@ def last_event(path: Path) -> tuple[AnyEvent | None, int]:
 def _last_event(fd: int, end: int) -> tuple[AnyEvent | None, int]:
     for line, line_end in read_lines_reversed(fd, end):
         with contextlib.suppress(msgspec.MsgspecError, ValueError):
-            return events.decode(line), line_end
+            return event_encoding.decode(line), line_end
     return None, 0
 
 
@@ -241,7 +241,7 @@ def _last_seq(fd: int, position: int) -> int:
 
 def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
     try:
-        return events.decode(line)
+        return event_encoding.decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
         _logger.warning("%s: skipping the damaged line before byte %d: %s", path, position, error)
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
 from pte_tracking._snapshots.file import temporary_path
 from pte_tracking._snapshots.job import StateJob
+from pte_tracking._snapshots.object_state import needs_all_ranks
 from pte_tracking._snapshots.shards import has_shards
 from pte_tracking._snapshots.template import Template
 from pte_tracking._snapshots.writer import SnapshotWriter
@@ -38,6 +39,8 @@ class SnapshotExtension(Extension):
         self.template.format(manager)
         if has_shards(self.get_state(manager)):
             self._check_shards()
+        elif needs_all_ranks(manager.models, manager.optimizers, manager.world):
+            self._check_on_error()
         if manager.world.rank:
             return
         manager.run.register_files(self.template.glob, is_written=self.policy.autoload)
@@ -45,6 +48,14 @@ class SnapshotExtension(Extension):
             delete_checkpoint(stale_path)
 
     def __call__(self, manager: Manager) -> None:
+        self.save_if_allowed(manager)
+
+    def save_if_allowed(self, manager: Manager) -> None:
+        """Save the state if the condition is true on rank 0. Call this on every rank.
+
+        Args:
+            manager: The manager.
+        """
         # All ranks save together, so rank 0 decides about the condition.
         if self.policy.condition is None or manager.world.broadcast_flag(self.policy.is_condition_met):
             self.save(manager)
@@ -60,10 +71,13 @@ class SnapshotExtension(Extension):
         self._writer.wait()
 
     def _check_shards(self) -> None:
+        self._check_on_error()
+
+    def _check_on_error(self) -> None:
         if self.policy.on_error:
             raise ValueError(
-                "snapshot_on_error: not supported with sharded models, because the rank with the error cannot save the "
-                "shards of other ranks. Take snapshots more often instead."
+                "snapshot_on_error: not supported with sharded models and optimizers, because the rank with the error "
+                "cannot save the shards of other ranks. Take snapshots more often instead."
             )
 
     def get_state(self, manager: Manager) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class SnapshotPolicy:
         autoload: Whether to load the newest file when the training starts.
         on_error: Whether to save the state after an error.
         asynchronous: Whether to write files in a separate thread.
+        at_end: Whether to take a snapshot when the training stops between two snapshots.
 
     Raises:
         TypeError: If ``condition`` is not callable or ``n_retains`` is not an integer.
@@ -30,6 +31,7 @@ class SnapshotPolicy:
     autoload: bool
     on_error: bool
     asynchronous: bool
+    at_end: bool = False
 
     def __post_init__(self) -> None:
         if self.condition is not None and not callable(self.condition):

@@ -72,18 +72,19 @@ class ExponentialShift(Extension):
         self._rate = rate
         self._init = init
         self._target = target
-        self._optimizer: Optimizer | str = "main" if optimizer is None else optimizer
-        check_optimizer("optimizer", self._optimizer)
+        #: An optimizer that only this extension refers to is part of snapshots, too.
+        self.optimizer: Optimizer | str = "main" if optimizer is None else optimizer
+        check_optimizer("optimizer", self.optimizer)
         self._inits: list[float] = []
         # Number of shifts before each parameter group was added.
         self._start_shifts: list[int] = []
         self._shifts = 0
 
     def check(self, manager: Manager) -> None:
-        self._read_values(find_optimizer("ExponentialShift", manager, self._optimizer))
+        self._read_values(find_optimizer("ExponentialShift", manager, self.optimizer))
 
     def initialize(self, manager: Manager) -> None:
-        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        optimizer = find_optimizer("ExponentialShift", manager, self.optimizer)
         if not self._inits and self._init is not None:
             self._inits = [self._init] * len(optimizer.param_groups)
             self._start_shifts = [0] * len(self._inits)
@@ -93,7 +94,7 @@ class ExponentialShift(Extension):
         self._apply(optimizer)
 
     def __call__(self, manager: Manager) -> None:
-        optimizer = find_optimizer("ExponentialShift", manager, self._optimizer)
+        optimizer = find_optimizer("ExponentialShift", manager, self.optimizer)
         self._add_new_groups(optimizer)
         self._shifts += 1
         self._apply(optimizer)
@@ -108,10 +109,20 @@ class ExponentialShift(Extension):
         return [self._read_value(optimizer, group) for group in range(len(optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"inits": self._inits, "missed": self._start_shifts, "shifts": self._shifts}
+        return {
+            "attr": self._attr,
+            "inits": self._inits,
+            "missed": self._start_shifts,
+            "shifts": self._shifts,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (saved_attr := state.get("attr", self._attr)) != self._attr:
+            raise ValueError(f"the saved shifts are of the option {saved_attr!r}, but the option is {self._attr!r} now")
         self._inits, self._start_shifts, self._shifts = list(state["inits"]), list(state["missed"]), state["shifts"]
+        if self._init is not None:  # The rate and the initial value are those of the script.
+            starts = zip(self._inits, self._start_shifts, strict=True)
+            self._inits = [init if start else self._init for init, start in starts]
 
     def _read_value(self, optimizer: Optimizer, group: int) -> float:
         value = find_option("ExponentialShift", optimizer, group, self._attr)

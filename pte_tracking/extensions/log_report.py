@@ -18,7 +18,6 @@ from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_ep
 from pte_tracking.extensions._log_arguments import check_filename, check_sinks, read_keys
 from pte_tracking.extensions._log_group import LogReportGroup, group_of
 from pte_tracking.reporter import DictSummary, Observation
-from pte_tracking.triggers.description import describe_trigger
 
 if TYPE_CHECKING:
     import pandas
@@ -144,12 +143,6 @@ class LogReport(IntervalExtension):
         self._filename = filename
 
     @property
-    def identity(self) -> list[Any]:
-        """Arguments by which a resume finds the state of a LogReport that is registered in another order."""
-        filename = None if self._has_default_filename else self._filename
-        return [filename, self._keys, describe_trigger(self._trigger)]
-
-    @property
     def log(self) -> list[Row]:
         """All effective rows of the log file, read from the journal of the run.
 
@@ -264,7 +257,6 @@ class LogReport(IntervalExtension):
             "trigger": self._trigger.state_dict(),
             "points": sorted(self._points),
             "filename": self._filename if self._has_default_filename else None,
-            "identity": self.identity,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._store.values import check_key, to_number
+from pte_tracking.extensions._optimizer_steps import OptimizerSteps
 from pte_tracking.triggers import get_trigger
 
 _logger = logging.getLogger("pte_tracking")
@@ -31,10 +32,12 @@ class LRScheduler(Extension):
     """Extension that steps a learning rate scheduler.
 
     The extension runs at the end of each epoch, or according to ``trigger``, and calls the ``step()`` method of the
-    scheduler. A ``ReduceLROnPlateau`` scheduler receives the value reported as ``val/loss``.
+    scheduler. A ``ReduceLROnPlateau`` scheduler receives the value reported as ``val/loss``. If the optimizer has not
+    stepped since the last run, because a gradient scaler skipped its steps or gradients are being accumulated, the
+    scheduler is not stepped either.
 
     The extension reports no values. To report the learning rate, use :func:`~pte_tracking.extensions.observe_lr`.
-    Snapshots contain the state of the scheduler.
+    Snapshots contain the states of the scheduler and of its optimizer.
 
     Args:
         scheduler: Scheduler of ``torch.optim.lr_scheduler``, or an object with the methods ``step`` and ``state_dict``.
@@ -101,17 +104,22 @@ class LRScheduler(Extension):
         self.scheduler = scheduler
         self.trigger = get_trigger(trigger)
         self._stepper = stepper
-        self._is_waiting = wait_for_first_optimizer_step
-        if self._is_waiting:
-            if not isinstance(getattr(scheduler, "optimizer", None), Optimizer):
-                raise TypeError(
-                    f"wait_for_first_optimizer_step: expected a scheduler with the attribute 'optimizer', "
-                    f"got {type(scheduler).__name__}"
-                )
-            self._wait_for_step(scheduler.optimizer)
+        self._steps = OptimizerSteps(self.optimizer)
+        self._waits_for_first_step = wait_for_first_optimizer_step
+        if wait_for_first_optimizer_step and not isinstance(self.optimizer, Optimizer):
+            raise TypeError(
+                f"wait_for_first_optimizer_step: expected a scheduler with the attribute 'optimizer', "
+                f"got {type(scheduler).__name__}"
+            )
+
+    @property
+    def optimizer(self) -> Any:
+        """Optimizer of the scheduler; None if the scheduler has no such attribute."""
+        return getattr(self.scheduler, "optimizer", None)
 
     def __call__(self, manager: Manager) -> None:
-        if not self._is_waiting:
+        is_due = self._steps.take()
+        if is_due and (self._steps.has_ever_stepped or not self._waits_for_first_step):
             self._stepper(manager, self.scheduler)
 
     @staticmethod
@@ -149,16 +157,9 @@ class LRScheduler(Extension):
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scheduler": self.scheduler.state_dict(), "is_waiting": self._is_waiting}
+        return {"scheduler": self.scheduler.state_dict(), "steps": self._steps.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if hasattr(self.scheduler, "load_state_dict"):
             self.scheduler.load_state_dict(state["scheduler"])
-        self._is_waiting = state["is_waiting"]
-
-    def _wait_for_step(self, optimizer: Optimizer) -> None:
-        def stop_waiting(*_: object) -> None:
-            self._is_waiting = False
-            handle.remove()
-
-        handle = optimizer.register_step_post_hook(stop_waiting)
+        self._steps.load_state_dict(state["steps"])

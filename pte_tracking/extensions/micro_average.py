@@ -89,21 +89,27 @@ class MicroAverage(IntervalExtension):
             self._has_warned = True
             self._warn(manager)
 
+    @property
+    def _keys(self) -> list[str]:
+        return [self._numerator_key, self._denominator_key]
+
     def state_dict(self) -> dict[str, Any]:
         # The format of a summary, which is merged if the run is resumed with another number of ranks.
         sums = {
             key: SummaryState(n=1, x=to_number("sum", value), x2=0, large_x=0, large_x2=0)
             for key, value in zip(("numerator", "denominator"), self._sums or (), strict=False)
         }
-        return {"sums": sums, "trigger": self._trigger.state_dict()}
+        return {"keys": self._keys, "sums": sums, "trigger": self._trigger.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (saved_keys := state.get("keys", self._keys)) != self._keys:
+            raise ValueError(f"the saved sums are of the metrics {saved_keys}, but the metrics are {self._keys} now")
         sums = state["sums"]
         self._sums = (sums["numerator"]["x"], sums["denominator"]["x"]) if sums else None
         self._trigger.load_state_dict(state["trigger"])
 
     def _warn(self, manager: Manager) -> None:
-        keys = (self._numerator_key, self._denominator_key)
+        keys = self._keys
         missing = next((key for key in keys if key not in manager.observation), keys[0])
         _logger.warning(
             "MicroAverage: no iteration of the interval that ended at iteration %d reported %r and %r, and such an "

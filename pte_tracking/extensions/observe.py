@@ -105,13 +105,17 @@ def observe_lr(
         optimizer = find_optimizer("observe_lr", manager, optimizer_name)
         return find_option("observe_lr", optimizer, param_group, "lr")
 
-    return _Observer("observe_lr", observation_key, learning_rate, trigger, run_on_check=True)
+    observer = _Observer("observe_lr", observation_key, learning_rate, trigger, run_on_check=True)
+    observer.optimizer = None if isinstance(optimizer_name, str) else optimizer_name
+    return observer
 
 
 class _Observer(Extension):
     """Extension that reports the result of a function of the manager."""
 
     priority = PRIORITY_WRITER
+    #: Optimizer that a snapshot contains, too.
+    optimizer: Optimizer | None = None
     default_name = ""  # An instance attribute replaces the property of the base class.
 
     def __init__(

@@ -19,6 +19,7 @@ from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
 from pte_tracking.extensions.object_snapshot import ObjectSnapshot, Stateful
 from pte_tracking.reporter import DeferredValue
+from pte_tracking.triggers import IntervalTrigger, TimeTrigger
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -40,13 +41,14 @@ def snapshot(
     autoload: bool = False,
     snapshot_on_error: bool = False,
     asynchronous: bool = True,
+    at_end: bool = True,
     on_signal: int | None = None,
 ) -> Extension:
     """Save the complete training: models, optimizers, extensions, random state, and position in the data.
 
     A snapshot is taken after all other extensions. It becomes a checkpoint of the run, with the values reported in its
     iteration, from which ``resume()`` continues exactly. ``torch.load`` reads it without this package. The training
-    waits while the state is copied, and until the previous snapshot is written. Failed writes are logged.
+    waits until the state is copied and the previous snapshot is written. Failed writes are logged.
 
     Args:
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
@@ -60,8 +62,9 @@ def snapshot(
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
         asynchronous: Whether to write in a separate thread, which needs memory for one more state.
-        on_signal: Signal after which the process finishes the iteration, saves, and exits with the status 128 + signal,
-            such as ``signal.SIGTERM``. The run is marked KILLED.
+        at_end: Whether to save the last state of a training that stops between two periodic snapshots, for example
+            after a time limit. ``break`` and ``close()`` save nothing.
+        on_signal: Signal after which the process finishes the iteration, saves, and exits, such as ``signal.SIGTERM``.
 
     Returns:
         The extension.
@@ -82,7 +85,7 @@ def snapshot(
         >>> [checkpoint.path for checkpoint in manager.run.checkpoints()]
         ['snapshot_iter_4', 'snapshot_iter_6']
     """
-    policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous)
+    policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous, at_end)
     if target is None:
         return TrainingSnapshot(filename, policy, keep_best, on_signal)
     _check_absent(keep_best=keep_best, on_signal=on_signal)
@@ -141,6 +144,15 @@ class TrainingSnapshot(SnapshotExtension):
         # The launcher stops all ranks when one exits. Wait until rank 0 has written the snapshot.
         manager.world.all_gather("exit after a signal", None)
         raise SystemExit(self._signal.exit_status)
+
+    def saves_last_state(self, trigger: Callable[[Manager], bool]) -> bool:
+        """Return whether to save the last state of a training that stops between two snapshots.
+
+        Args:
+            trigger: Trigger of the extension in the training.
+        """
+        # Another trigger may choose a state, such as the best one, in whose place the last one must not be saved.
+        return self.policy.at_end and isinstance(trigger, IntervalTrigger | TimeTrigger)
 
     def finalize(self, manager: Manager) -> None:
         super().finalize(manager)

@@ -53,20 +53,27 @@ def get_trigger(trigger: TriggerLike) -> Trigger:
 
 
 class CallableTrigger(Trigger):
-    """Trigger that calls a function of the manager and saves the state of the function, if it has one."""
+    """Trigger that calls a function of the manager and saves the state of the function, if it has one.
+
+    Args:
+        function: The function.
+
+    Attributes:
+        function: The function.
+    """
 
     def __init__(self, function: Callable[[Manager], bool]) -> None:
-        self._function = function
+        self.function = function
 
     def __call__(self, manager: Manager) -> bool:
-        return bool(self._function(manager))
+        return bool(self.function(manager))
 
     def state_dict(self) -> dict[str, Any]:
-        save = getattr(self._function, "state_dict", dict)
+        save = getattr(self.function, "state_dict", dict)
         return dict(save())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load = getattr(self._function, "load_state_dict", None)
+        load = getattr(self.function, "load_state_dict", None)
         if load is not None:
             load(state)
 

@@ -111,8 +111,12 @@ class EarlyStoppingTrigger(Trigger):
         return self._bad_intervals >= self._patience or self._max_trigger.is_reached(progress)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mean": self._mean.state_dict(), "best": self._best, "in_vain": self._bad_intervals}
+        mode = "max" if self._sign > 0 else "min"
+        return {"mode": mode, "mean": self._mean.state_dict(), "best": self._best, "in_vain": self._bad_intervals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        mode = self.state_dict()["mode"]
+        if (saved_mode := state.get("mode", mode)) != mode:
+            raise ValueError(f"the saved best mean is of the mode {saved_mode!r}, but the mode is {mode!r} now")
         self._mean.load_state_dict(state["mean"])
         self._best, self._bad_intervals = state["best"], state["in_vain"]

@@ -60,8 +60,10 @@ class IntervalMean:
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trigger": self._trigger.state_dict(), "summary": self._summary.state_dict()}
+        return {"key": self.key, "trigger": self._trigger.state_dict(), "summary": self._summary.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (saved_key := state.get("key", self.key)) != self.key:
+            raise ValueError(f"the saved state is of the metric {saved_key!r}, but the metric is {self.key!r} now")
         self._trigger.load_state_dict(state["trigger"])
         self._summary.load_state_dict(state["summary"])

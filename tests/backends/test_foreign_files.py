@@ -15,7 +15,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_backends.wandb import WandbSink
 from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._delivery.sync import sync
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking.sinks import Sink
 from tests.pictures import PNG
 
@@ -89,6 +89,6 @@ def test_state_that_names_another_file_changes_nothing(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("path", ["../up", "/etc", "a/../../b"])
 def test_artifact_event_with_path_outside_is_not_decoded(path: str) -> None:
-    line = events.encode(events.Artifact(1, 0.0, "artifacts/a", "sub"))
+    line = event_encoding.encode(events.Artifact(1, 0.0, "artifacts/a", "sub"))
     with pytest.raises(ValueError, match="artifact_path"):
-        events.decode(line.replace(b'"sub"', f'"{path}"'.encode()))
+        event_encoding.decode(line.replace(b'"sub"', f'"{path}"'.encode()))

@@ -13,7 +13,7 @@ from mlflow.entities import Run, ViewType
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.consumer import SinkConsumer
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking.testing import Points, RecordedRun
 
 pytestmark = [
@@ -78,7 +78,7 @@ def test_run_has_name_status_times_and_origin(mlflow_store: str, recorded: Recor
 
 def read_events(recorded: RecordedRun) -> list[events.AnyEvent]:
     lines = (recorded.directory / "journal.jsonl").read_bytes().splitlines()
-    return [events.decode(line) for line in lines]
+    return [event_encoding.decode(line) for line in lines]
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])

@@ -222,7 +222,8 @@ def test_new_store_keeps_artifacts_where_run_starts(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     recorded = RecordedRun(tmp_path / "run", MLflowSink())
     recorded.journal.append(events.Text, "note", 1, "a text")
-    code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; deliver(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from pte_tracking._delivery.delivery_loop import deliver; "
+    code += "deliver(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(recorded.directory)]
     completed = subprocess.run(command, check=True, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
     assert (tmp_path / "mlflow.db").exists()
@@ -239,7 +240,7 @@ def test_stores_delivered_by_one_process_keep_separate_artifacts(tmp_path: Path)
         os.chdir(tmp_path / name)
         recorded = RecordedRun(tmp_path / "runs" / name, MLflowSink())
         recorded.journal.append(events.Text, "note", 1, name)
-    code = "import sys, pathlib; from pte_tracking._delivery.process import deliver; "
+    code = "import sys, pathlib; from pte_tracking._delivery.delivery_loop import deliver; "
     code += "[deliver(pathlib.Path(argument)) for argument in sys.argv[1:]]"
     folders = [str(tmp_path / "runs" / name) for name in ("a", "b")]
     subprocess.run([sys.executable, "-c", code, *folders], check=True, cwd=tmp_path)

@@ -1,6 +1,5 @@
 """A training that is resumed after any batch receives the same data as an uninterrupted one."""
 
-import io
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +19,10 @@ from torch.utils.data import (
 )
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from pte_tracking._data.loader import LoaderRegistry, ResumableLoader
+from pte_tracking._data.loader import ResumableLoader
+from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._snapshots import rng
-from pte_tracking._snapshots.plain_state import to_plain
-
-BATCHES = 5  # per pass, with 4 samples each
-Seen = list[tuple[Any, float]]
+from tests.data.passes import BATCHES, check_resume, save_and_load, seed_everything, train
 
 
 class Noisy(Dataset[tuple[int, float, float, float]]):
@@ -117,48 +114,6 @@ WITH_WORKERS: dict[str, Callable[[], Iterable[Any]]] = {
 }
 
 
-def train(loader: ResumableLoader[Any], batches: int) -> Iterator[tuple[Any, float]]:
-    """Yield pairs of a batch and a random number that the training draws."""
-    while True:
-        for batch in loader:
-            drawn = torch.rand(()).item() + random.random() + np.random.rand()
-            yield [part.tolist() if isinstance(part, torch.Tensor) else part for part in batch], drawn
-            batches -= 1
-            if not batches:
-                return
-
-
-def seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-
-
-def save_and_load(state: Any) -> Any:
-    buffer = io.BytesIO()
-    torch.save(to_plain(state), buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
-def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> None:
-    seed_everything(1)
-    registry = LoaderRegistry()
-    uninterrupted: Seen = []
-    saved = {}
-    for batch_and_draw in train(registry.register(make()), 3 * BATCHES):
-        uninterrupted.append(batch_and_draw)
-        saved[len(uninterrupted)] = save_and_load([registry.state_dict(), rng.get_state()])
-    for stop in stops:
-        seed_everything(99)
-        registry = LoaderRegistry()
-        registry.load_state_dict(*saved[stop])
-        loader = registry.register(make())
-        torch.rand(7), random.random(), np.random.rand()  # draws between the resume and the first iteration
-        registry.begin()
-        assert list(train(loader, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
-
-
 @pytest.mark.parametrize("kind", LOADERS)
 def test_resumable_loader_resumes_exactly_after_any_batch(kind: str) -> None:
     stops = [2, BATCHES, BATCHES + 1] if kind == "workers" else range(1, 3 * BATCHES)
@@ -227,24 +182,32 @@ def test_resumable_loader_wrong_length_yields_every_batch() -> None:
     assert list(ResumableLoader(ShortList([1, 2, 3, 4]))) == [1, 2, 3, 4]
 
 
-def test_resumable_loader_resumed_with_less_data_raises_value_error() -> None:
+def test_resumable_loader_resumed_with_less_data_continues_with_next_pass(caplog: pytest.LogCaptureFixture) -> None:
     loader = ResumableLoader(list(range(5)))
     batch_iterator = iter(loader)
     for _ in range(3):
         next(batch_iterator)
-    shorter = ResumableLoader([1, 2])
+    shorter = ResumableLoader([1, 2], "train")
     shorter.load_state_dict(loader.state_dict())
-    with pytest.raises(ValueError, match="after 3 batches of a pass, but this pass has only 2"):
-        next(iter(shorter))
+    assert list(shorter) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "loader 'train': a pass now has 2 batches and had 5 at the snapshot, so the data or the batches differ. "
+        "Training continues with the next pass, and the order of the data is not that of the interrupted training."
+    ]
 
 
-def test_resumable_loader_state_of_other_loader_raises_value_error() -> None:
+def test_resumable_loader_state_of_other_loader_warns_about_order(caplog: pytest.LogCaptureFixture) -> None:
     source = ResumableLoader(LOADERS["stateful"]())
     next(iter(source))
-    with pytest.raises(ValueError, match="DataLoader does not have"):
-        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
-    with pytest.raises(ValueError, match="1 separate random generators, but this DataLoader has 0"):
-        ResumableLoader(LOADERS["shuffled"]()).load_state_dict(ResumableLoader(LOADERS["own generator"]()).state_dict())
+    ResumableLoader(LOADERS["shuffled"]()).load_state_dict(source.state_dict())
+    assert "the snapshot contains the position of a loader with state_dict()" in caplog.text
+    caplog.clear()
+    source = ResumableLoader(LOADERS["own generator"]())
+    next(iter(source))
+    resumed = ResumableLoader(LOADERS["shuffled"]())
+    resumed.load_state_dict(source.state_dict())
+    next(iter(resumed))
+    assert "the snapshot contains the state of generator, which this loader does not refer to" in caplog.text
 
 
 def test_resumable_loader_resumed_persistent_workers_log_warning(caplog: pytest.LogCaptureFixture) -> None:

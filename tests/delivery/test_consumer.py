@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor, cursor_path
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._store import events, journal_reader
 from pte_tracking._store.events import Metrics, Status

@@ -49,6 +49,11 @@ def test_event_filter_selects_each_key_of_step_once_for_its_sink(history: list[M
         assert len(points(batch)) <= max_values
 
 
+def test_event_filter_selects_no_first_batch() -> None:
+    history: list[AnyEvent] = [events.FirstBatch(1, 0.0, 3, "main", {"": ("int", 5)}), events.Text(2, 0.0, "a", 3, "b")]
+    assert list(EventFilter("mine", "mine", Limits()).select(history)) == history[1:]
+
+
 @given(st.lists(rows), st.integers(1, 3))
 def test_event_filter_separate_logs_are_kept_whole(history: list[Metrics], max_values: int) -> None:
     event_filter = EventFilter("mine", "mine", Limits(separate_logs=True, batch_values=max_values))

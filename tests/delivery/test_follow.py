@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking._store.lock import Lock, is_held
 from pte_tracking._store.manifest import RunNotFoundError

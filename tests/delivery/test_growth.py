@@ -16,7 +16,7 @@ from pte_tracking._delivery import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.testing import RecordedRun
@@ -29,7 +29,7 @@ REWOUND_ROWS = 100  # rows that a rewind supersedes
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Number of decoded journal lines, and of bytes read backwards."""
     counted: Counter[str] = Counter()
-    decode, pread = events.decode, os.pread
+    decode, pread = event_encoding.decode, os.pread
 
     def counting_decode(line: bytes) -> Any:
         counted["decoded"] += 1
@@ -39,7 +39,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["read"] += size
         return pread(fd, size, offset)
 
-    monkeypatch.setattr(events, "decode", counting_decode)
+    monkeypatch.setattr(event_encoding, "decode", counting_decode)
     monkeypatch.setattr(os, "pread", counting_pread)
     return counted
 

@@ -12,8 +12,9 @@ import pytest
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_backends.tensorboard import TensorBoardSink
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery import end_wait
 from pte_tracking._delivery.cursor import Cursor, CursorStore
+from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.locations import Announcer, find_location
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
@@ -92,16 +93,20 @@ def test_location_of_run_that_is_opened_again_is_logged_once(tmp_path: Path, cap
     ]
 
 
+def end_wait_of(directory: Path) -> EndWait:
+    return EndWait(DeliverySupervisor(directory, Place(directory)), Manifest.load(directory).id)
+
+
 def test_end_reports_that_it_waits_for_delivery(
     tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_FIRST_REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(supervisor, "_REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(end_wait, "_FIRST_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(end_wait, "_REPORT_SECONDS", 0.05)
     monkeypatch.setattr(DeliverySupervisor, "ensure_running", lambda self: None)
     recording = Recording(tmp_path / "run", probe.sink())
     for step in range(1200):
         recording.row(step, {"a": 1.0})
-    DeliverySupervisor(recording.directory, Place(recording.directory)).wait(0.5)
+    end_wait_of(recording.directory).wait(0.5)
     recording.journal.close()
     waiting = [message for message in caplog.messages if message.startswith("Waiting up to ")]
     assert 2 <= len(waiting) <= 12
@@ -120,6 +125,6 @@ def test_end_does_not_wait_for_sink_that_closed(
         recording.deliver()
 
     monkeypatch.setattr(DeliverySupervisor, "ensure_running", close)
-    DeliverySupervisor(recording.directory, Place(recording.directory)).wait(600)
+    end_wait_of(recording.directory).wait(600)
     recording.journal.close()
     assert "Not yet delivered: 1 pending event for probe (the run was deleted)" in caplog.text

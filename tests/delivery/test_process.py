@@ -21,7 +21,7 @@ import pytest
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.cursor import Cursor, cursor_path
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
 from pte_tracking._store import lock

@@ -10,7 +10,7 @@ import pytest
 
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.process import deliver
+from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._store import events
 from tests.delivery.test_consumer import Recording
 

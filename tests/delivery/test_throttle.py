@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pte_tracking._delivery import process, throttle
+from pte_tracking._delivery import delivery_loop, throttle
 from pte_tracking._delivery.batch import Batch, Delivered
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -76,4 +76,4 @@ def test_request_pause_depends_on_sink_and_batch(
 ) -> None:
     delivered = Delivered(Batch((), 0, is_full, is_metrics_only), 0.2)
     consumer: Any = FakeConsumer(uses_shared_server)
-    assert process._request_pause(consumer, delivered) == pytest.approx(expected_seconds)
+    assert delivery_loop._request_pause(consumer, delivered) == pytest.approx(expected_seconds)

@@ -597,10 +597,10 @@ def test_load_state_dict_name_mismatch_lists_names_and_changes_nothing(make_mana
     manager.extend(Counter(), name="new")
     with pytest.raises(ValueError, match="does not match this run") as caught:
         manager.load_state_dict(state)
-    assert str(caught.value).endswith(
-        "models: unexpected 'old'; optimizers: missing 'sgd'; "
-        "extensions: missing 'new'; extensions: unexpected 'Counter'"
-    )
+    assert (
+        "models: unexpected 'old'; optimizers: missing 'sgd'; extensions: missing 'new'; extensions: unexpected "
+        "'Counter'. Nothing was restored. To continue anyway, pass allow=['old', 'sgd', 'new', 'Counter']"
+    ) in str(caught.value)
     assert model.weight.equal(before)
 
 

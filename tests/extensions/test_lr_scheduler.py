@@ -120,7 +120,7 @@ def test_lr_scheduler_waits_for_first_optimizer_step(tmp_path: Path, save_and_lo
     for _ in range(2):
         with resumed.run_iteration():
             pass
-    assert record_rates(resumed, 8) == [0.0625]
+    assert record_rates(resumed, 9) == [0.25, 0.125]
 
 
 @pytest.mark.parametrize("scheduler", [lr_scheduler.StepLR, 0.1, make_sgd()])

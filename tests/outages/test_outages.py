@@ -22,7 +22,7 @@ from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.supervisor import stop_delivery
+from pte_tracking._delivery.stopping import stop_delivery
 from pte_tracking._delivery.sync import sync
 from pte_tracking._runs.run import Run
 from pte_tracking._store import lock

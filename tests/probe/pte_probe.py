@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_tracking._store import event_encoding
 from pte_tracking._store import events as kinds
 from pte_tracking._store.events import AnyEvent, Rewound, Status
 from pte_tracking.sinks import Limits, PostponedEventsError, RejectedEventError, RunView, Sink, SinkClosedError
@@ -100,7 +101,7 @@ class ProbeConnection:
         if isinstance(events[0], Rewound):
             self._rewind(events[0])
             return
-        lines = [kinds.encode(event) for event in events]
+        lines = [event_encoding.encode(event) for event in events]
         if not self._can_rewind:
             stored_lines = set(self._path.read_bytes().splitlines(keepends=True))
             lines = [line for line in lines if line not in stored_lines]
@@ -130,8 +131,8 @@ class ProbeConnection:
 
     def _rewind(self, rewound: Rewound) -> None:
         lines = self._path.read_bytes()[: self._size].splitlines(keepends=True)
-        kept = [line for line in lines if kinds.decode(line).seq <= rewound.to_seq]
-        removed = [kinds.decode(line) for line in lines[len(kept) :]]
+        kept = [line for line in lines if event_encoding.decode(line).seq <= rewound.to_seq]
+        removed = [event_encoding.decode(line) for line in lines[len(kept) :]]
         superseded = list(self._run.superseded(rewound))
         self._note("rewound", removed=[event.seq for event in removed], superseded=[event.seq for event in superseded])
         self._version += 1
@@ -193,7 +194,7 @@ class Probe:
     def events(self) -> list[AnyEvent]:
         """Return the stored events."""
         files = sorted(self.folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem))
-        return [kinds.decode(line) for line in files[-1].read_bytes().splitlines()] if files else []
+        return [event_encoding.decode(line) for line in files[-1].read_bytes().splitlines()] if files else []
 
     def points(self) -> list[tuple[str, int, Any]]:
         """Return all stored data points in order of delivery."""

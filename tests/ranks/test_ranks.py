@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
-from pte_tracking._data.loader import _rescaled_position
+from pte_tracking._data.position import rescaled_position
 from pte_tracking._interface.progress import Progress
 from tests.ranks import scenarios, snapshot_scenarios
 from tests.ranks.components import read_rows
@@ -168,8 +168,8 @@ def test_progress_and_data_position_agree_on_other_world_size(before: int, after
     saved = Progress(before)
     saved.iteration = completed
     resized = Progress(after)
-    resized.load_state_dict(saved.state_dict(), is_resized=True)
-    assert resized.rescaled_iteration % after == _rescaled_position(completed % before, before, after)
+    resized.load_state_dict(saved.state_dict())
+    assert resized.rescaled_iteration % after == rescaled_position(completed % before, before, after)
     assert resized.epoch == saved.epoch
 
 

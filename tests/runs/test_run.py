@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery import stopping
+from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._runs.confusion_matrix import confusion_figure
@@ -331,7 +332,7 @@ def test_open_directory_of_other_process_raises_with_its_id(tmp_path: Path) -> N
 def test_open_earlier_run_delivered_by_other_host_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "_REMOTE_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "_REMOTE_STOP_SECONDS", 0.1)
     with Run(tmp_path):
         pass
     path = tmp_path / DELIVERY_LOCK
@@ -641,7 +642,7 @@ def test_logging_into_deleted_directory_does_not_raise(tmp_path: Path) -> None:
 
 def test_supervisor_wait_in_deleted_directory_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    delivery = DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run"))
+    delivery = EndWait(DeliverySupervisor(tmp_path / "run", Place(tmp_path / "run")), "an ID")
     shutil.rmtree(tmp_path / "run")
     delivery.wait(0.1)
 

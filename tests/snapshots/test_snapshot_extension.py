@@ -23,8 +23,8 @@ def test_snapshot_default_saves_complete_state_each_epoch(tmp_path: Path) -> Non
     run(make_manager(tmp_path, extensions.snapshot()), 5)
     assert list_files(tmp_path) == ["snapshot_iter_2", "snapshot_iter_4"]
     state = torch.load(tmp_path / "snapshot_iter_4")
-    parts = {"format", "models", "optimizers", "extensions", "state_objects", "manager", "rng", "run", "values"}
-    assert set(state) == parts
+    parts = {"models", "optimizers", "extensions", "state_objects", "manager", "rng", "run", "values"}
+    assert set(state) == {"format", "environment", "given", "gradients", "parameters", *parts}
     fresh = nn.Linear(3, 2)
     fresh.load_state_dict(state["models"]["main"])
     assert fresh.bias.tolist() == [4, 4]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pte_tracking._store import events
-from pte_tracking._store.events import AnyEvent, decode, encode
+from pte_tracking._store.event_encoding import decode, encode
+from pte_tracking._store.events import AnyEvent
 
 texts = st.text()
 keys = st.text(min_size=1)
@@ -28,7 +29,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "Status": st.sampled_from(get_args(events.Status)),
     "bool": st.booleans(),
     "dict[str, Scalar]": st.dictionaries(keys, st.none() | st.booleans() | finite | integers | texts),
-    "dict[str, _StoredNumber]": st.dictionaries(keys, numbers),
+    "dict[str, StoredNumber]": st.dictionaries(keys, numbers),
+    "dict[str, tuple[str, int | None]]": st.dictionaries(keys, st.tuples(texts, st.none() | integers)),
     "dict[str, str]": st.dictionaries(keys, texts),
     "float": finite,
     "float | None": st.none() | finite,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_tracking._delivery.history_reader import HistoryReader
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Metrics, Rewound
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import effective_ranges, find_events, next_range, read, read_effective, seq_at
@@ -156,7 +156,7 @@ def test_half_written_rewind_is_applied_when_complete(tmp_path: Path) -> None:
     model = JournalModel(tmp_path / "journal.jsonl")
     model.append(3)
     model.read(1, 9, 9)
-    line = events.encode(Rewound(4, 0.0, 1, model.points[0][0].position, 1))
+    line = event_encoding.encode(Rewound(4, 0.0, 1, model.points[0][0].position, 1))
     with open(model.path, "ab", buffering=0) as file:
         file.write(line[:50])
         model.read(1, 9, 9)
@@ -262,7 +262,7 @@ def test_damaged_line_between_events_is_skipped_and_logged(tmp_path: Path, caplo
 def test_read_torn_last_line_is_ignored_until_complete(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 2)
-    line = events.encode(Metrics(3, 0.0, 3, {"a": 1.0}))
+    line = event_encoding.encode(Metrics(3, 0.0, 3, {"a": 1.0}))
     for length in range(len(line)):
         with open(path, "ab") as file:
             assert steps(read(path)) == [1, 2]

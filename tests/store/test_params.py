@@ -30,7 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pte_tracking as pte
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking._store.params import flatten_params
 
 plain_params: st.SearchStrategy[Any] = st.recursive(
@@ -120,7 +120,7 @@ def test_flatten_any_params_become_encodable_values(params: dict[str, Any]) -> N
     except ValueError:  # joined names can collide
         return
     event = events.Params(1, 0.0, flat)
-    assert events.decode(events.encode(event)) == event
+    assert event_encoding.decode(event_encoding.encode(event)) == event
 
 
 def test_flatten_joins_nested_keys_and_keeps_other_values_as_text() -> None:

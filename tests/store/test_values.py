@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
-from pte_tracking._store import events
+from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import Number
 from pte_tracking._store.values import check_key, check_step, to_number, to_numbers, to_texts
 
@@ -54,7 +54,7 @@ def same(candidate: Number, other: float) -> bool:
 
 def is_plain(number: Number) -> bool:
     """Whether the number round-trips through a line of the journal."""
-    result = events.decode(events.encode(events.Metrics(1, 0.0, 1, {"a": number})))
+    result = event_encoding.decode(event_encoding.encode(events.Metrics(1, 0.0, 1, {"a": number})))
     assert isinstance(result, events.Metrics)
     restored = result.values["a"]
     return type(number) in (int, float) and type(restored) is type(number) and (restored == number or number != number)

@@ -298,7 +298,7 @@ def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest
 
 def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
     manager = pte.ExtensionsManager(
-        {}, 1, iters_per_epoch=1, out_dir=tmp_path, stop_trigger=triggers.EarlyStoppingTrigger(monitor="accuracy")
+        {}, 9, iters_per_epoch=1, out_dir=tmp_path, stop_trigger=triggers.EarlyStoppingTrigger(monitor="accuracy")
     )
     for value in (0.1, 0.2, 0.1, 0.1, 0.1):
         assert not manager.stop_trigger

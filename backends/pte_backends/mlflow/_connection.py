@@ -92,18 +92,24 @@ class MLflowConnection:
         self._state = msgspec.convert(dict(state), MLflowState)
         uri = _tracking_uri.restore_credentials(_tracking_uri.resolve(target.tracking_uri))
         _tracking_uri.check_credentials(uri)
+        self._lock = _store_lock.one_thread_at_a_time(uri)
+        with self._lock:
+            self._open(uri)
+        self._skipped: set[str] = set()
+
+    def _open(self, uri: str) -> None:
+        target = self._target
         with (
             artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.open_store(uri) as store_uri,
         ):
             self._client = MlflowClient(store_uri)
         with _errors.translate_auth_errors(self._client.tracking_uri):
-            mlflow_run = _find_run.find_or_create_run(self._client, target, run, self._state.run_id)
+            mlflow_run = _find_run.find_or_create_run(self._client, target, self._run, self._state.run_id)
             self._apply_name(mlflow_run)
         if not self._state.run_id:
             self._state.has_foreign_metrics = bool(mlflow_run.data.metrics)
         self._attach(mlflow_run)
-        self._skipped: set[str] = set()
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Store metrics, parameters and tags in one request, then each file.
@@ -118,7 +124,7 @@ class MLflowConnection:
             PermissionError: If the server denies access to this user.
         """
         self._state.last_time = max(self._state.last_time, events[-1].time)
-        with self._detect_deletion():
+        with self._lock, self._detect_deletion():
             if isinstance(events[0], Rewound):
                 self._fork(events[0])
             else:
@@ -149,7 +155,7 @@ class MLflowConnection:
         if status is None or (self._is_joined and status != "KILLED"):
             return
         end = int(self._state.last_time * 1000) or None
-        with self._detect_deletion():
+        with self._lock, self._detect_deletion():
             self._client.set_terminated(self._state.run_id, status, end)
 
     @property

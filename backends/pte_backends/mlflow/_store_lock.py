@@ -1,4 +1,4 @@
-"""Creation and replacement of a local SQLite store."""
+"""Creation, replacement, and concurrent use of a local SQLite store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from urllib.parse import unquote
 #: Device and inode of each file that a store had in this process. None while MLflow opens it.
 _files: dict[str, list[tuple[int, int] | None]] = {}
 _files_lock = threading.Lock()
+#: Locks of the SQLite stores of this process, by path.
+_thread_locks: dict[Path, threading.RLock] = {}
+
+
+def one_thread_at_a_time(uri: str) -> contextlib.AbstractContextManager[object]:
+    """Return a lock for the threads of this process that use a SQLite store.
+
+    A process delivers several runs, each in its own thread. Threads that write at the same time would wait for the lock
+    of SQLite, which serves them in no order, until some of them fail, and would occupy all connections of the store.
+
+    Args:
+        uri: Tracking URI. Other stores are not locked.
+
+    Returns:
+        A context manager that may be used repeatedly.
+    """
+    path = _store_path(uri)
+    if path is None:
+        return contextlib.nullcontext()
+    with _files_lock:
+        return _thread_locks.setdefault(path, threading.RLock())
 
 
 @contextlib.contextmanager

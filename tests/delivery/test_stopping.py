@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pte_tracking._delivery import supervisor
+from pte_tracking._delivery import stopping
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK
 from pte_tracking._store.lock import LockedError, LockHolder
@@ -29,8 +29,8 @@ sys.stdin.read()
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / DELIVERY).mkdir()
-    monkeypatch.setattr(supervisor, "_LOCAL_STOP_SECONDS", 0.2)
-    monkeypatch.setattr(supervisor, "_REMOTE_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "_LOCAL_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(stopping, "_REMOTE_STOP_SECONDS", 0.1)
     return tmp_path
 
 
@@ -66,13 +66,13 @@ def unreadable(holder: LockHolder) -> LockHolder:
 
 
 def test_stop_delivery_without_process_returns_false(directory: Path) -> None:
-    assert not supervisor.stop_delivery(directory)
+    assert not stopping.stop_delivery(directory)
 
 
 def test_stop_delivery_terminates_local_process_that_keeps_lock(
     directory: Path, other: subprocess.Popen[bytes]
 ) -> None:
-    assert supervisor.stop_delivery(directory)
+    assert stopping.stop_delivery(directory)
     assert other.wait(10) == -15
     assert not lock.is_held(directory / DELIVERY_LOCK)
 
@@ -93,7 +93,7 @@ def test_stop_delivery_never_signals_process_that_it_cannot_identify(
     changed = change(holder)
     path.write_bytes(msgspec.json.encode(changed))
     with pytest.raises(LockedError) as info:
-        supervisor.stop_delivery(directory)
+        stopping.stop_delivery(directory)
     # The holder of an open file description lock is known only from its record, which seems to be an old one here.
     reported = info.value.holder
     assert reported == (LockHolder() if change is other_start_time and sys.platform == "linux" else changed)

@@ -1,0 +1,60 @@
+"""Several data loaders that are iterated together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from pte_tracking._data.position import length_of
+
+
+class CombinedLoader:
+    """Loader of dictionaries or tuples with one batch of each loader. A pass ends with the shortest loader.
+
+    Args:
+        loaders: The loaders by name, or a sequence of loaders.
+
+    Raises:
+        ValueError: If there is no loader.
+        TypeError: If an item cannot be iterated.
+    """
+
+    def __init__(self, loaders: Mapping[Any, Iterable[Any]] | Iterable[Iterable[Any]]) -> None:
+        self.names = list(loaders) if isinstance(loaders, Mapping) else None
+        self.loaders = list(loaders.values() if isinstance(loaders, Mapping) else loaders)
+        if not self.loaders:
+            raise ValueError("batches(): expected a loader, got an empty dictionary")
+        for name, loader in zip(self.names or range(len(self.loaders)), self.loaders, strict=True):
+            if not hasattr(loader, "__iter__"):
+                raise TypeError(f"batches(): expected loaders by name, got {loader!r} as {name!r}")
+
+    def __len__(self) -> int:
+        lengths = [length for loader in self.loaders if (length := length_of(loader)) is not None]
+        if not lengths:
+            raise TypeError("none of the loaders has a length")
+        return min(lengths)
+
+    def __iter__(self) -> Iterator[Any]:
+        names = self.names
+        for batches in zip(*self.loaders, strict=False):
+            yield batches if names is None else dict(zip(names, batches, strict=True))
+
+
+def combine(loader: Any) -> Any:
+    """Return a loader of a dictionary of loaders, or of a sequence of DataLoaders; any other loader unchanged."""
+    if isinstance(loader, Mapping):
+        return CombinedLoader(loader)
+    if isinstance(loader, list | tuple) and loader and all(isinstance(item, DataLoader) for item in loader):
+        return CombinedLoader(loader)
+    return loader
+
+
+def is_same_loader(first: object, second: object) -> bool:
+    """Whether two loaders are one object, or combine the same loaders."""
+    if isinstance(first, CombinedLoader) and isinstance(second, CombinedLoader):
+        loaders = zip(first.loaders, second.loaders, strict=False)
+        is_equal = first.names == second.names and len(first.loaders) == len(second.loaders)
+        return is_equal and all(one is other for one, other in loaders)
+    return first is second

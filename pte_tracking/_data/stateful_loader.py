@@ -1,0 +1,89 @@
+"""Loaders that save and restore their own position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeGuard
+
+from torch.utils.data import DataLoader
+
+from pte_tracking._data.loader_state import LoaderState
+from pte_tracking._data.position import LoaderOptions
+
+
+class StatefulLoader(Protocol):
+    """Loader that saves and restores its own position."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
+
+
+def is_stateful(loader: object) -> TypeGuard[StatefulLoader]:
+    """Whether the class of a loader defines the methods; a wrapper that only passes attributes on does not."""
+    return hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict")
+
+
+def is_node_loader(loader: object) -> bool:
+    """Whether a loader is a ``torchdata.nodes.Loader``."""
+    return type(loader).__module__.startswith("torchdata.nodes")
+
+
+def is_inexact(loader: object) -> bool:
+    """Whether the order of the data of a loader cannot be restored."""
+    return _is_of_accelerate(loader) and bool(getattr(loader, "use_stateful_dataloader", False))
+
+
+def restores_exactly(loader: object, state: LoaderState) -> bool:
+    """Whether a loader restores a position exactly from its own state.
+
+    The loaders of accelerate read one batch ahead of their state. A StatefulDataLoader iterates twice over a sampler
+    without state, which advances generators and counters of the sampler.
+    """
+    if state["loader"] is None or not is_stateful(loader) or _is_of_accelerate(loader):
+        return False
+    generators = state["parts"]["generators"].values()
+    has_own_parts = state["parts"]["counters"] or any("torch" not in generator for generator in generators)
+    return not (isinstance(loader, DataLoader) and has_own_parts)
+
+
+def check_workers(name: str, loader: object, saved: LoaderOptions, current: LoaderOptions, taken: int) -> None:
+    """Check that a loader can restore its position with its number of workers.
+
+    Args:
+        name: Name of the loader, for the message.
+        loader: The loader.
+        saved: Options at the snapshot.
+        current: Options now.
+        taken: Number of batches taken in the interrupted pass.
+
+    Raises:
+        ValueError: If the number of workers has changed in the middle of a pass.
+    """
+    if taken and saved.workers != current.workers:
+        raise ValueError(
+            f"loader {name!r}: this {type(loader).__name__} has num_workers={current.workers}, but the snapshot was "
+            f"saved in the middle of a pass with num_workers={saved.workers}. Its position can be restored only with "
+            f"the same number of workers. Resume with num_workers={saved.workers}, or from a snapshot of the end of an "
+            "epoch."
+        )
+
+
+def load_position(loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:
+    """Load the state of a loader, and return an iterator over the rest of the pass, also if the pass has ended."""
+    loader.load_state_dict(own_state)
+    if not getattr(loader, "restart_on_stop_iteration", False):
+        return iter(loader)
+    # A loader of torchdata.nodes would start the next pass.
+    nodes: Any = loader
+    nodes.restart_on_stop_iteration = False
+    try:
+        return iter(loader)
+    finally:
+        nodes.restart_on_stop_iteration = True
+
+
+def _is_of_accelerate(loader: object) -> bool:
+    return type(loader).__module__.partition(".")[0] == "accelerate"

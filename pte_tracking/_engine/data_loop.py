@@ -1,0 +1,147 @@
+"""Iteration over data loaders in a training, and the checks of their positions after a resume."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from pte_tracking._data.combined import combine
+from pte_tracking._data.position import length_of
+from pte_tracking._data.registry import LoaderRegistry
+from pte_tracking._distributed.world import World
+from pte_tracking._engine.iteration import IterationScope
+from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.progress import Progress
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class LoopOwner(Protocol):
+    """Manager that a :class:`DataLoop` belongs to."""
+
+    updater: Progress
+    loaders: LoaderRegistry
+    world: World
+
+    def start(self) -> None:
+        """Start the training before the first batch."""
+
+    def fail(self, error: Exception) -> None:
+        """End the training after an exception."""
+
+    def close(self) -> None:
+        """End the training."""
+
+
+class _Loop:
+    """State of a loop over a loader.
+
+    Attributes:
+        iteration: Number of completed iterations at the last batch.
+        is_replaced: Whether a later loop has the same name.
+    """
+
+    __slots__ = ("is_replaced", "iteration")
+
+    def __init__(self) -> None:
+        self.iteration = -1
+        self.is_replaced = False
+
+
+class DataLoop:
+    """Loops over the batches of data loaders.
+
+    Args:
+        owner: The manager.
+        scope: The iterations of the training.
+        stop: The stop condition.
+    """
+
+    def __init__(self, owner: LoopOwner, scope: IterationScope, stop: StopCondition) -> None:
+        self._owner = owner
+        self._scope = scope
+        self._stop = stop
+        #: The newest loop of each name.
+        self._loops: dict[str, _Loop] = {}
+
+    def batches(self, loader: Any, name: str) -> Iterator[Any]:
+        """Yield the batches of a loader until the training stops; see :meth:`ExtensionsManager.batches`."""
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
+        if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
+            raise TypeError(f"batches(): expected a DataLoader or another iterable of batches, got {loader!r}")
+        return self._iterate(combine(loader), name)
+
+    def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
+        owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
+        previous = self._loops.get(name)
+        if previous is not None:
+            if previous.iteration == progress.iteration:
+                raise _two_loops_error(name)
+            previous.is_replaced = True
+        self._loops[name] = loop
+        try:
+            length = length_of(loader)
+            if not progress.is_epoch_length_set and length is not None:
+                progress.set_iters_per_epoch("len(loader)", length)
+            owner.loaders.register(loader, name)
+            owner.start()
+            while not self._stop.should_stop:
+                before = progress.iteration
+                for batch in owner.loaders.register(loader, name):
+                    loop.iteration = progress.iteration
+                    yield batch
+                    if loop.is_replaced:
+                        raise _two_loops_error(name)
+                    scope.complete()
+                    if self._stop.should_stop:
+                        break
+                if progress.iteration == before:
+                    raise RuntimeError(
+                        "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and "
+                        "can be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
+                    )
+        except Exception as error:
+            owner.fail(error)
+            raise
+        finally:
+            if self._loops.get(name) is loop:
+                del self._loops[name]
+        owner.close()
+
+    def align_epochs(self) -> None:
+        """Let the epoch end with the pass over the main loader, if its position was rescaled at a resume."""
+        progress = self._owner.updater
+        if progress.has_epoch_length:
+            taken = self._owner.loaders.rescaled_position("main", progress.iters_per_epoch)
+            if taken is not None:
+                progress.align(taken)
+
+    def check_position(self) -> None:
+        """Warn if the training was resumed within an epoch and its loop does not continue there."""
+        progress, loaders = self._owner.updater, self._owner.loaders
+        if not progress.has_epoch_length or not progress.rescaled_iteration % progress.iters_per_epoch:
+            return
+        if not loaders.is_position_lost:
+            loaders.warn_about_new_loaders()
+            return
+        progress.are_passes_aligned = False
+        length = min(self._stop.training_lengths, default=None)
+        self._scope.outlasts_stop = length is not None and length[1] == "epoch"
+        if self._owner.world.rank == 0:
+            _logger.warning(
+                "The training was resumed after iteration %d of %d of an epoch, and the loop does not use "
+                "manager.batches(loader). The order of the data and the position in the epoch are not restored: a "
+                "loop over a loader starts with its first batch, and the training ends with the pass in which the last "
+                "epoch ends. To resume exactly, write: for batch in manager.batches(loader).",
+                *(progress.rescaled_iteration % progress.iters_per_epoch, progress.iters_per_epoch),
+            )
+
+
+def _two_loops_error(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"batches(): another loop over the loader {name!r} is in progress. Give each loader a name, as in "
+        "zip(manager.batches(a), manager.batches(b, name='b')), or pass several loaders together, as in "
+        "manager.batches({'a': a, 'b': b})."
+    )

@@ -1,0 +1,88 @@
+"""Differences between a training and the snapshot that it resumes, and those that the user allows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+
+_logger = logging.getLogger("pte_tracking")
+
+#: Texts of the kinds of parts in messages. A label is a kind and a name, such as ``"state_objects/scheduler"``.
+_TEXTS = {
+    "models": "the model",
+    "optimizers": "the optimizer",
+    "state_objects": "the state object",
+    "extensions": "the extension",
+    "triggers": "the trigger of",
+}
+#: Label of the stop trigger, which has no name.
+STOP_TRIGGER = "stop_trigger"
+
+
+def describe_part(label: str) -> str:
+    """Return the description of a part in messages, such as ``"the state object 'scheduler'"``."""
+    kind, _, name = label.partition("/")
+    return f"{_TEXTS[kind]} {name!r}" if name else "the stop trigger"
+
+
+def part_name(label: str) -> str:
+    """Return the name of a part, by which the user allows that it differs."""
+    return label.partition("/")[2] or label
+
+
+def is_trigger(label: str) -> bool:
+    """Return whether a part is a trigger."""
+    return label == STOP_TRIGGER or label.startswith("triggers/")
+
+
+class AllowedDifferences:
+    """Parts that may differ from the snapshot, and those that start as constructed because they do.
+
+    Args:
+        names: Names of the parts, as the argument ``allow`` of a resume.
+        rank: Rank of this process. Only rank 0 logs. Defaults to 0.
+
+    Raises:
+        TypeError: If the names are not a list of strings.
+    """
+
+    def __init__(self, names: Collection[str] = (), rank: int = 0) -> None:
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"allow: expected a list of names, such as ['scheduler'], got {names!r}")
+        self._names = frozenset(names)
+        self._rank = rank
+        self._skipped: set[str] = set()
+
+    def __contains__(self, label: str) -> bool:
+        return part_name(label) in self._names
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Check that all names exist.
+
+        Args:
+            known: Names of the parts of the training and of the snapshot.
+
+        Raises:
+            ValueError: If a name does not exist.
+        """
+        known = sorted({*known, STOP_TRIGGER})
+        if unknown := sorted(self._names.difference(known)):
+            raise ValueError(
+                f"allow: nothing is named {', '.join(map(repr, unknown))}. Names in the training and the snapshot: "
+                f"{', '.join(map(repr, known))}."
+            )
+
+    def skip(self, label: str, reason: object) -> None:
+        """Do not restore a part, and log why.
+
+        Args:
+            label: Label of the part.
+            reason: The difference.
+        """
+        self._skipped.add(label)
+        if self._rank == 0:
+            _logger.warning("resume: %s starts as constructed. %s", describe_part(label), reason)
+
+    def is_skipped(self, label: str) -> bool:
+        """Return whether a part starts as constructed."""
+        return label in self._skipped

@@ -1,0 +1,54 @@
+"""Software and hardware with which a training runs, on which the exactness of a resume depends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from pte_tracking import __version__
+from pte_tracking._distributed.world import World
+
+_logger = logging.getLogger("pte_tracking")
+
+
+def describe_environment(models: Iterable[nn.Module], world: World) -> dict[str, str]:
+    """Return the versions and devices of a training by name.
+
+    Args:
+        models: Models of the training, whose parameters show the devices.
+        world: The ranks.
+    """
+    return {
+        "torch": str(torch.__version__),
+        "pte-tracking": __version__,
+        "device": ", ".join(sorted(set(map(_device_name, models)))) or "CPU",
+        "ranks": str(world.size),
+    }
+
+
+def report_differences(saved: Mapping[str, str], current: Mapping[str, str]) -> None:
+    """Log in one line the differences that may make a resume inexact.
+
+    Args:
+        saved: Environment in the snapshot.
+        current: Environment of this training.
+    """
+    differing = [name for name in current if saved.get(name, current[name]) != current[name]]
+    if not differing:
+        return
+    texts = [f"{name} {saved[name]}, now {current[name]}" for name in differing]
+    _logger.warning(
+        "The snapshot was saved with %s. The training continues, but possibly not bit for bit as there.%s",
+        "; ".join(texts),
+        " The current epoch continues at the same fraction of its data." if "ranks" in differing else "",
+    )
+
+
+def _device_name(model: nn.Module) -> str:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if device.type == "cuda":
+        return f"{device.type.upper()} ({torch.cuda.get_device_name(device)})"
+    return device.type.upper()

@@ -1,0 +1,139 @@
+"""Comparison of the arguments of objects with a state with those in the run that a script resumes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pte_tracking._engine.differences import AllowedDifferences, describe_part, part_name
+from pte_tracking._engine.plain_attributes import CLASS, PlainAttribute, plain_attributes
+from pte_tracking.triggers import Trigger
+
+_logger = logging.getLogger("pte_tracking")
+_MAX_CHANGES = 5
+_MAX_LENGTH = 80
+
+#: Digests of attributes by position, by label of the object.
+GivenState = dict[str, dict[str, str]]
+
+
+class GivenValues:
+    """Arguments of schedulers, extensions, triggers, and other objects with a state, as the script gives them.
+
+    A restored object has the arguments of the snapshot if its state contains them, as that of a scheduler. If the
+    script was changed, its new arguments then have no effect, which is reported once. Attributes that change during the
+    training are not compared: snapshots therefore contain digests of the values that the script gave.
+
+    Args:
+        references: Names of the models and optimizers by ``id()``.
+    """
+
+    def __init__(self, references: Mapping[int, str]) -> None:
+        self._references = references
+        self._targets: dict[str, Any] = {}
+        self._given: dict[str, dict[str, PlainAttribute]] = {}
+        #: Digests in the place of those given now, where the restored values decide.
+        self._restored: GivenState = {}
+        self._changes: list[_Change] = []
+
+    def add(self, label: str, target: object) -> None:
+        """Read the arguments of an object that was just constructed.
+
+        Args:
+            label: Label of the object, such as ``"state_objects/scheduler"``.
+            target: The object.
+        """
+        self._targets[label] = target
+        self._given[label] = plain_attributes(target, self._references)
+
+    def digests(self, label: str) -> dict[str, str]:
+        """Return digests of the arguments of one object, by position."""
+        return {position: attribute.digest for position, attribute in self._given[label].items()}
+
+    def state_dict(self) -> GivenState:
+        """Return digests of the arguments that decided, by object and position."""
+        return {label: {**self.digests(label), **self._restored.get(label, {})} for label in self._given}
+
+    def class_differences(self, state: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield the label and a description of each object whose class, or that of an object in it, has changed.
+
+        Args:
+            state: The state, with labels of this training.
+        """
+        for label, given in self._given.items():
+            for position, attribute in given.items():
+                saved, current = state.get(label, {}).get(position), attribute.value
+                # A trigger without a state may be replaced by another one, and checks the state that it gets.
+                is_inner_trigger = position != CLASS and isinstance(attribute.owner, Trigger)
+                if attribute.name == CLASS and saved not in (None, current) and not is_inner_trigger:
+                    where = position.removesuffix(CLASS).rstrip(".")
+                    part = describe_part(label) if not where else f"{where} of {describe_part(label)}"
+                    yield label, f"{part} is of type {saved} in the snapshot and of type {current} now"
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, str]], allowed: AllowedDifferences) -> None:
+        """Compare the arguments with those of a snapshot, after the objects are restored.
+
+        Args:
+            state: The state, with labels of this training.
+            allowed: Objects for which the arguments of the script decide.
+        """
+        self._changes = []
+        for label, given in self._given.items():
+            saved = state.get(label, {})
+            current = plain_attributes(self._targets[label], self._references)
+            for position in [position for position in saved if position in given and position in current]:
+                restored, digest = current[position], saved[position]
+                if digest == given[position].digest or digest != restored.digest or restored.name == CLASS:
+                    continue
+                if label in allowed:
+                    setattr(restored.owner, restored.name, given[position].value)
+                    continue
+                self._restored.setdefault(label, {})[position] = digest
+                self._changes.append(_Change(label, position, restored, given[position].value))
+
+    def begin_training(self, rank: int) -> None:
+        """Log the arguments that have no effect, before the first iteration.
+
+        Args:
+            rank: Rank of this process. Only rank 0 logs.
+        """
+        ignored = [change for change in self._changes if change.is_effective]
+        self._changes = []
+        if not ignored or rank:
+            return
+        texts = [str(change) for change in ignored[:_MAX_CHANGES]]
+        more = f" and {len(ignored) - _MAX_CHANGES} more" if len(ignored) > _MAX_CHANGES else ""
+        names = list(dict.fromkeys(part_name(change.label) for change in ignored))
+        _logger.warning(
+            "The restored state decides, not the arguments that the script gives now: %s%s. To use those of the script "
+            "from here on, call resume(allow=%r).",
+            "; ".join(texts),
+            more,
+            names,
+        )
+
+
+class _Change(NamedTuple):
+    """Argument that the script gives differently, without effect."""
+
+    label: str
+    position: str
+    restored: PlainAttribute
+    given: Any
+
+    @property
+    def is_effective(self) -> bool:
+        """Whether the restored value still decides, because the script has not set the attribute since."""
+        return bool(vars(self.restored.owner).get(self.restored.name) == self.restored.value)
+
+    def __str__(self) -> str:
+        kind = type(self.restored.owner).__name__
+        position = self.position.replace("._", ".").removeprefix("_")
+        restored, given = _shorten(self.restored.value), _shorten(self.given)
+        return f"{position} of {describe_part(self.label)} ({kind}) is {restored}, not {given}"
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."

@@ -1,0 +1,117 @@
+"""State of the parameters that neither models nor optimizers save: gradients, ``requires_grad``, and some buffers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._snapshots.gradients import (
+    SavedGradients,
+    has_unsynchronized,
+    load_gradients,
+    save_gradients,
+    watch_steps,
+)
+from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
+from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers
+from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class ParameterState:
+    """Gradients, flags of parameters and modules, and the content of buffers that are not persistent.
+
+    Args:
+        parts: The models and optimizers.
+        rank: Rank of this process. Only rank 0 logs.
+    """
+
+    def __init__(self, parts: TrainingParts, rank: int) -> None:
+        self._parts = parts
+        self._rank = rank
+        self._stepped: SteppedOptimizers | None = None
+        self._flags = {
+            "frozen": frozen_parameters(parts.states.names),
+            "evaluating": module_modes(parts.by_kind["models"]),
+        }
+        self._is_loss_logged = False
+
+    def begin_training(self) -> None:
+        """Note from now on which gradients each step uses, and which optimizers step."""
+        self._stepped = SteppedOptimizers()
+        for optimizer in self._parts.optimizers.values():
+            watch_steps(optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
+        self._log_lost_gradients()
+        if self._stepped is not None:
+            self._stepped.report_missing(self._parts.optimizers.values(), self._parts.states.names, self._rank)
+        gradients = {
+            name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
+            for name, optimizer in self._parts.optimizers.items()
+        }
+        return {
+            "gradients": {name: saved.accumulated for name, saved in gradients.items() if saved.accumulated},
+            "parameters": {
+                "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
+                **{name: flags.state_dict() for name, flags in self._flags.items()},
+                "unsaved_buffers": sum_unsaved(self._parts.by_kind["models"]),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state, after models and optimizers.
+
+        Args:
+            state: The complete state of a training.
+        """
+        details = state["parameters"]
+        for name, optimizer in self._parts.optimizers.items():
+            if name in details["optimizers"]:
+                self._parts.states.load_parameters(optimizer, details["optimizers"][name]["parameters"])
+        for name, flags in self._flags.items():
+            flags.load_state_dict(details[name], self._rank)
+        for name, optimizer in self._parts.optimizers.items():
+            saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
+            load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
+        if self._rank == 0:
+            report_unrestored(self._parts.by_kind["models"], details["unsaved_buffers"])
+
+    def _log_lost_gradients(self) -> None:
+        models, optimizers = self._parts.by_kind["models"].values(), self._parts.optimizers.values()
+        if self._is_loss_logged or not any(has_unsynchronized(models, optimizer) for optimizer in optimizers):
+            return
+        self._is_loss_logged = True
+        _logger.warning(
+            "snapshot: gradients of a sharded model that are accumulated without synchronization (no_sync() or "
+            "set_requires_gradient_sync(False)) are not part of the snapshot. A resume is exact from snapshots of "
+            "iterations in which the optimizer steps."
+        )
+
+    def by_optimizer(self) -> dict[str, NamedParameters]:
+        """Return the parameters of each optimizer, which its gradients are sharded like."""
+        return {
+            name: NamedParameters(self._parts.states.parameters_by_name(optimizer))
+            for name, optimizer in self._parts.optimizers.items()
+        }
+
+
+class NamedParameters:
+    """Parameters as an object with a state.
+
+    Args:
+        parameters: The parameters by name.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = parameters
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parameters by name."""
+        return dict(self._parameters)

@@ -1,0 +1,238 @@
+"""Resumed trainings with models and optimizers whose states are distributed over the ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.parallel import DistributedDataParallel
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking._distributed.sharding import full_tensor
+
+#: Makes a wrapped model and its optimizer.
+Maker = Callable[[], tuple[Any, torch.optim.Optimizer]]
+
+ITERATIONS_PER_EPOCH = 4
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+
+
+def make_zero() -> tuple[Any, torch.optim.Optimizer]:
+    model = DistributedDataParallel(make_net())
+    return model, ZeroRedundancyOptimizer(model.parameters(), torch.optim.Adam, lr=0.05)
+
+
+def make_flat() -> tuple[Any, torch.optim.Optimizer]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FullyShardedDataParallel(make_net(), device_id=torch.device("cpu"))
+    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def make_flat_with_original_parameters() -> tuple[Any, torch.optim.Optimizer]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FullyShardedDataParallel(make_net(), device_id=torch.device("cpu"), use_orig_params=True)
+    return model, torch.optim.NAdam(model.parameters(), lr=0.05)
+
+
+def make_sharded() -> tuple[Any, torch.optim.Optimizer]:
+    model = fully_shard(make_net())
+    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def make_hybrid() -> tuple[Any, torch.optim.Optimizer]:
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("replicate", "shard"))
+    model = fully_shard(make_net(), mesh=mesh)
+    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def make_data_parallel() -> tuple[Any, torch.optim.Optimizer]:
+    model = DistributedDataParallel(make_net())
+    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def make_single() -> tuple[Any, torch.optim.Optimizer]:
+    model = make_net()
+    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def train(
+    folder: Path,
+    make: Maker,
+    *,
+    stop: int | None = None,
+    resume: bool = False,
+    steps_every: int = 1,
+    synchronizes_late: bool = False,
+) -> dict[str, Any]:
+    """Train for 12 iterations or until ``stop``. Gradients are accumulated over ``steps_every`` iterations."""
+    model, optimizer = make()
+    manager = pte.ExtensionsManager(model, 3, [extensions.snapshot()], optimizers=optimizer, out_dir=folder)
+    if resume:
+        manager.resume()
+    start = manager.iteration
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    for batch in manager.batches([torch.full((4, 8), 0.1 * index) for index in range(ITERATIONS_PER_EPOCH)]):
+        with manager.run_iteration():
+            is_step = (manager.iteration + 1) % steps_every == 0
+            with contextlib.nullcontext() if is_step or not synchronizes_late else without_synchronization(model):
+                (model(batch + rank) ** 2).mean().backward()
+            if is_step:
+                optimizer.step()
+                optimizer.zero_grad()
+        if manager.iteration == stop:
+            break
+    manager.close()
+    return {"start": start, "weights": read_weights(model)}
+
+
+def read_weights(model: Any) -> list[Any]:
+    parameters: list[Tensor] = list(model.parameters())
+    return [full_tensor(parameter.detach()).tolist() for parameter in parameters]
+
+
+@contextlib.contextmanager
+def without_synchronization(model: Any) -> Iterator[None]:
+    if hasattr(model, "no_sync"):
+        with model.no_sync():
+            yield
+        return
+    model.set_requires_gradient_sync(False)
+    yield
+    model.set_requires_gradient_sync(True)
+
+
+def compare(folder: Path, make: Maker, **options: Any) -> Any:
+    """Return whether a resumed training equals an uninterrupted one, and the messages."""
+    messages = collect_messages()
+    whole = train(folder / "whole", make, **options)
+    messages.clear()
+    train(folder / "run", make, stop=6, **options)
+    resumed = train(folder / "run", make, resume=True, **options)
+    return {"start": resumed["start"], "is_equal": resumed["weights"] == whole["weights"], "messages": messages}
+
+
+def collect_messages() -> list[str]:
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                messages.append(record.getMessage())
+
+    logging.getLogger("pte_tracking").addHandler(Collector())
+    return messages
+
+
+def compare_zero(folder: Path) -> Any:
+    return compare(folder, make_zero)
+
+
+def compare_flat(folder: Path) -> Any:
+    return compare(folder, make_flat)
+
+
+def compare_flat_with_original_parameters(folder: Path) -> Any:
+    return compare(folder, make_flat_with_original_parameters, steps_every=3)
+
+
+def compare_hybrid(folder: Path) -> Any:
+    return compare(folder, make_hybrid)
+
+
+def compare_accumulating_data_parallel(folder: Path) -> Any:
+    return compare(folder, make_data_parallel, steps_every=3, synchronizes_late=True)
+
+
+def compare_accumulating_sharded(folder: Path) -> Any:
+    return compare(folder, make_sharded, steps_every=3)
+
+
+def compare_accumulating_flat(folder: Path) -> Any:
+    return compare(folder, make_flat, steps_every=3)
+
+
+def lose_gradients_sharded(folder: Path) -> Any:
+    return compare(folder, make_sharded, steps_every=3, synchronizes_late=True)
+
+
+def lose_gradients_flat(folder: Path) -> Any:
+    return compare(folder, make_flat, steps_every=3, synchronizes_late=True)
+
+
+def train_zero(folder: Path) -> Any:
+    return train(folder / "run", make_zero, stop=6)
+
+
+def train_flat(folder: Path) -> Any:
+    return train(folder / "run", make_flat, stop=6)
+
+
+def train_accumulating(folder: Path) -> Any:
+    return train(folder / "run", make_data_parallel, stop=6, steps_every=3, synchronizes_late=True)
+
+
+def inspect_single(folder: Path) -> Any:
+    """Resume in one process, and return the weights, the first moments, and the gradients."""
+    model, optimizer = make_single()
+    manager = pte.ExtensionsManager(model, 3, [extensions.snapshot()], optimizers=optimizer, out_dir=folder / "run")
+    manager.resume()
+    manager.close()
+    return {
+        "start": manager.iteration,
+        "moments": [state["exp_avg"].tolist() for state in optimizer.state.values()],
+        "gradients": [parameter.grad is not None and parameter.grad.tolist() for parameter in model.parameters()],
+    }
+
+
+def inspect_flat(folder: Path) -> Any:
+    """Resume with flat parameters, and return the full first moments."""
+    model, optimizer = make_flat()
+    manager = pte.ExtensionsManager(model, 3, [extensions.snapshot()], optimizers=optimizer, out_dir=folder / "run")
+    manager.resume()
+    state = manager.state_dict()["optimizers"]["main"]
+    manager.close()
+    return {
+        "start": manager.iteration,
+        "moments": [entry["exp_avg"].tolist() for entry in state.get("state", {}).values()],
+    }
+
+
+def save_different_ranks(folder: Path) -> Any:
+    """Train models that no wrapper keeps equal, and return the messages."""
+    messages = collect_messages()
+
+    def make() -> tuple[Any, torch.optim.Optimizer]:
+        model = make_net()
+        return model, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    train(folder / "run", make)
+    return messages
+
+
+def snapshot_on_error(folder: Path) -> Any:
+    """Return the error of a snapshot that a rank with an error would have to save by itself."""
+    model, optimizer = make_zero()
+    snapshot = extensions.snapshot(snapshot_on_error=True)
+    manager = pte.ExtensionsManager(model, 1, [snapshot], optimizers=optimizer, out_dir=folder / "run")
+    try:
+        for _ in manager.batches([1]):
+            pass
+    except ValueError as error:
+        return str(error)

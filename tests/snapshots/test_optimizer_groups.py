@@ -1,0 +1,174 @@
+"""Resume of optimizers with other parameter groups, or with parameters in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from tests.snapshots.object_training import Objects, check_exact_resume, make_net, train
+from tests.snapshots.wrapping_optimizers import Lookahead
+
+
+class Net(nn.Module):
+    order: tuple[str, ...] = ("first", "second")
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = {"first": nn.Linear(6, 6), "second": nn.Linear(6, 6)}
+        for name in self.order:
+            self.add_module(name, layers[name])
+
+    def forward(self, batch: Tensor) -> Tensor:
+        output: Tensor = self.second(torch.relu(self.first(batch)))
+        return output
+
+
+class ReorderedNet(Net):
+    order = ("second", "first")
+
+
+def make_ordered(kind: type[Net], groups: tuple[str, ...] = ()) -> Objects:
+    model = kind()
+    by_name = {name: {"params": model.get_submodule(name).parameters(), "lr": lr} for name, lr in RATES.items()}
+    parameters: Any = [by_name[name] for name in groups] or model.parameters()
+    return Objects(model, torch.optim.Adam(parameters, lr=0.05))
+
+
+RATES = {"first": 0.05, "second": 0.01}
+
+
+def weights_of(objects_state: Any) -> Any:
+    return dict(sorted(objects_state[0].items()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lambda: make_ordered(Net), lambda: make_ordered(ReorderedNet)),
+        (lambda: make_ordered(Net, ("first", "second")), lambda: make_ordered(Net, ("second", "first"))),
+        (lambda: make_ordered(Net, ("first", "second")), lambda: make_ordered(ReorderedNet, ("second", "first"))),
+    ],
+    ids=["layers", "groups", "both"],
+)
+def test_resume_of_reordered_parameters_matches_names(
+    before: Callable[[], Objects], after: Callable[[], Objects], tmp_path: Path
+) -> None:
+    _, whole = train(tmp_path / "whole", before)
+    train(tmp_path / "run", before, stop=7)
+    start, state = train(tmp_path / "run", after, resume=True)
+    assert start == 5
+    assert weights_of(state) == weights_of(whole)
+
+
+def test_resume_of_reordered_parameters_in_wrapper_is_refused_with_names(tmp_path: Path) -> None:
+    def make(kind: type[Net]) -> Objects:
+        model = kind()
+        return Objects(model, Lookahead(torch.optim.Adam(model.parameters(), lr=0.05)))
+
+    train(tmp_path, lambda: make(Net), stop=7)
+    with pytest.raises(ValueError, match=r"Lookahead restores its state by position.*main/first\.weight.*main/second"):
+        train(tmp_path, lambda: make(ReorderedNet), resume=True)
+
+
+def test_resume_of_moved_parameter_names_both_groups(tmp_path: Path) -> None:
+    def make(decayed: str) -> Objects:
+        model = Net()
+        other = "second" if decayed == "first" else "first"
+        groups = [{"params": model.get_submodule(decayed).weight, "weight_decay": 0.1}]
+        groups.append({"params": [model.get_submodule(decayed).bias, *model.get_submodule(other).parameters()]})
+        return Objects(model, torch.optim.SGD(groups, lr=0.1))
+
+    train(tmp_path, lambda: make("first"), stop=7)
+    with pytest.raises(ValueError, match=r"'main/first.weight' is in group 0 of the snapshot, in group 1 of the optim"):
+        train(tmp_path, lambda: make("second"), resume=True)
+
+
+def test_resume_with_additional_parameter_names_it(tmp_path: Path) -> None:
+    def make(names: tuple[str, ...]) -> Objects:
+        model = Net()
+        groups = [{"params": model.get_submodule(name).parameters()} for name in names]
+        return Objects(model, torch.optim.SGD(groups, lr=0.1))
+
+    train(tmp_path, lambda: make(("second",)), stop=7)
+    with pytest.raises(ValueError, match=r"(?s)'main/first.weight' is in group 1 of the optimizer but not in the snap"):
+        train(tmp_path, lambda: make(("second", "first")), resume=True)
+
+
+class Unfreeze(pte.Extension):
+    """Extension that trains another layer after the first epoch."""
+
+    trigger = (1, "epoch")
+
+    def __init__(self, optimizer: Optimizer, layer: nn.Module, is_restored: bool) -> None:
+        self.optimizer, self.layer, self.is_restored = optimizer, layer, is_restored
+        self.is_done = False
+
+    def __call__(self, manager: Any) -> None:
+        if not self.is_done and (manager is None or manager.epoch == 1):
+            self.optimizer.add_param_group({"params": self.layer.parameters(), "lr": 0.01})
+            self.is_done = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"is_done": self.is_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["is_done"] and self.is_restored:
+            self(None)
+
+
+@pytest.mark.parametrize("is_restored", [True, False], ids=["by the extension", "by nobody"])
+def test_parameter_group_added_while_training_is_restored(is_restored: bool, tmp_path: Path) -> None:
+    def make() -> Objects:
+        model = make_net()
+        optimizer = torch.optim.SGD(model.get_submodule("1").parameters(), lr=0.1, momentum=0.9)
+        return Objects(model, optimizer, extensions=[Unfreeze(optimizer, model.get_submodule("0"), is_restored)])
+
+    check_exact_resume(tmp_path, make)
+
+
+def test_failed_resume_removes_added_parameter_group(tmp_path: Path) -> None:
+    class Refusing(nn.Linear):
+        def _load_from_state_dict(self, *_: Any) -> None:
+            raise RuntimeError("refused")
+
+    def make(second: type[nn.Linear]) -> Objects:
+        model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+        optimizer = torch.optim.SGD(model[1].parameters(), lr=0.1)
+        head = second(1, 1)
+        return Objects(
+            model, optimizer, extensions=[Unfreeze(optimizer, model[0], False)], state_objects={"head": head}
+        )
+
+    train(tmp_path, lambda: make(nn.Linear), stop=7)
+    objects = make(Refusing)
+    manager = pte.ExtensionsManager(
+        objects.model,
+        3,
+        [*objects.extensions, extensions.snapshot(trigger=(5, "iteration"))],
+        optimizers=objects.optimizer,
+        state_objects=objects.state_objects,
+        out_dir=tmp_path,
+    )
+    with pytest.raises(ValueError, match="the state object 'head'"):
+        manager.resume()
+    assert len(objects.optimizer.param_groups) == 1
+
+
+def test_loaded_optimizer_of_model_with_another_name_matches_names(tmp_path: Path) -> None:
+    train(tmp_path, lambda: make_ordered(Net), stop=7)
+    saved = torch.load(tmp_path / "snapshot_iter_5")
+    objects = make_ordered(ReorderedNet)
+    pte.load(tmp_path, models=objects.model, optimizers=objects.optimizer)
+    moments = [entry["exp_avg"] for entry in saved["optimizers"]["main"]["state"].values()]
+    loaded = [
+        objects.optimizer.state[parameter]["exp_avg"] for parameter in objects.model.get_submodule("first").parameters()
+    ]
+    assert all(map(torch.equal, loaded, moments[:2]))
