@@ -76,14 +76,13 @@ class RunWriter(SerialCalls):
             raise
 
     def _open_sinks(self) -> None:
-        manifest = self.manifest
-        sinks = [(entry, build_sink(entry)) for entry in manifest.sinks]
+        sinks = [(entry, build_sink(entry)) for entry in self.manifest.sinks]
         self._inline = [
-            InlineConsumer(self._directory, manifest, entry, self._place) for entry, sink in sinks if sink.inline
+            InlineConsumer(self._directory, self.manifest, entry, self._place) for entry, sink in sinks if sink.inline
         ]
         needs_delivery = not all(sink.inline for _, sink in sinks) and is_delivery_enabled()
         self._supervisor = DeliverySupervisor(self._directory, self._place) if needs_delivery else None
-        self.end_wait = EndWait(self._supervisor, manifest.id) if self._supervisor else None
+        self.end_wait = EndWait(self._supervisor, self.manifest.id) if self._supervisor else None
         self._load_checkpoints()
 
     def _load_checkpoints(self) -> None:

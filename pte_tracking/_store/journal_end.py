@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from itertools import repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from pte_tracking._store.manifest import RunNotFoundError
 _logger = logging.getLogger("pte_tracking")
 _CHUNK_BYTES = 1 << 20
 _LINE_START = b'{"kind":"'
+_LINE_BOUNDARY = b"}\n" + _LINE_START
 #: Left by a loss of power. No encoding of text contains as many zeros.
 _ZEROS = bytes(4)
 
@@ -96,16 +96,26 @@ def find_damage(path: Path, start: int, end: int) -> int | None:
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         while chunk := file.read(min(_CHUNK_BYTES, end - start - len(rest))):
-            *lines, rest = (rest + chunk).split(b"\n")
-            is_intact = all(map(bytes.startswith, lines, repeat(_LINE_START))) and all(
-                map(bytes.endswith, lines, repeat(b"}"))
-            )
-            for line in lines if not is_intact else ():
+            block = rest + chunk
+            length = block.rfind(b"\n") + 1
+            rest = block[length:]
+            if _is_intact(block, length):
+                start += length
+                continue
+            for line in block[:length].split(b"\n")[:-1]:
                 if line.strip() and _seq_of(line) is None:
                     return start
                 start += len(line) + 1
-            start += sum(map(len, lines)) + len(lines) if is_intact else 0
     return start if rest else None
+
+
+def _is_intact(block: bytes, length: int) -> bool:
+    """Whether the lines in the first ``length`` bytes all look like events. This is fast, because no line is split."""
+    return (
+        block.startswith(_LINE_START)
+        and block.endswith(b"}\n", 0, length)
+        and block.count(_LINE_BOUNDARY, 0, length) == block.count(b"\n", 0, length) - 1
+    )
 
 
 def _last_line(fd: int, path: Path, size: int, target: tuple[int, int] | None) -> tuple[int, int]:
