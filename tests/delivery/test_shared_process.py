@@ -43,7 +43,7 @@ def processes() -> list[psutil.Process]:
 def have_ended() -> bool:
     """Whether all delivery processes have ended, after the ended ones were noticed."""
     shared_process.check_processes()
-    return not psutil.Process().children()
+    return not shared_process._processes and not processes()
 
 
 def holder(run: pte.Run) -> int | None:
