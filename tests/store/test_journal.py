@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +126,25 @@ operations = st.one_of(
 )
 
 
+@contextlib.contextmanager
+def no_messages() -> Iterator[None]:
+    """Suppress messages. Hypothesis calls a test many times."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 @settings(max_examples=150)
 @given(st.lists(operations, min_size=5, max_size=30))
 def test_journal_and_readers_match_model(program: list[tuple[Any, ...]]) -> None:
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
+    with no_messages(), tempfile.TemporaryDirectory() as folder:
         model = JournalModel(Path(folder, "journal.jsonl"))
         for name, *arguments in program:
             getattr(model, name)(*arguments)
             model.check()
         model.finish()
-    logging.disable(logging.NOTSET)
 
 
 def test_rewind_to_superseded_position_restores_its_history(tmp_path: Path) -> None:
@@ -218,8 +227,7 @@ def test_open_truncated_journal_is_repaired_to_last_whole_event(tmp_path: Path, 
 @settings(max_examples=100)
 @given(st.integers(0, 10_000), st.integers(0, 7), st.integers(0, 10_000))
 def test_flipped_bit_damages_only_its_line(offset: int, bit: int, cut: int) -> None:
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
+    with no_messages(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "journal.jsonl")
         marks = write(path, 6)
         data = bytearray(path.read_bytes())
@@ -244,7 +252,6 @@ def test_flipped_bit_damages_only_its_line(offset: int, bit: int, cut: int) -> N
             step for step in items if step in intact
         ]
         assert items[:hit] == list(range(1, hit + 1))[: len(items[:hit])]
-    logging.disable(logging.NOTSET)
 
 
 def test_damaged_line_between_events_is_skipped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
