@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +37,7 @@ class ParameterState:
         self._stepped: SteppedOptimizers | None = None
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
-            "evaluating": module_modes(parts.by_kind["models"]),
+            "evaluating": module_modes(parts.models),
         }
         self._is_loss_logged = False
 
@@ -49,19 +49,20 @@ class ParameterState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
-        self._log_lost_gradients()
+        optimizers = self._parts.optimizers
+        self._log_lost_gradients(optimizers.values())
         if self._stepped is not None:
-            self._stepped.report_missing(self._parts.optimizers.values(), self._parts.states.names, self._rank)
+            self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
-            for name, optimizer in self._parts.optimizers.items()
+            for name, optimizer in optimizers.items()
         }
         return {
             "gradients": {name: saved.accumulated for name, saved in gradients.items() if saved.accumulated},
             "parameters": {
                 "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
                 **{name: flags.state_dict() for name, flags in self._flags.items()},
-                "unsaved_buffers": sum_unsaved(self._parts.by_kind["models"]),
+                "unsaved_buffers": sum_unsaved(self._parts.models),
             },
         }
 
@@ -81,10 +82,10 @@ class ParameterState:
             saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
         if self._rank == 0:
-            report_unrestored(self._parts.by_kind["models"], details["unsaved_buffers"])
+            report_unrestored(self._parts.models, details["unsaved_buffers"])
 
-    def _log_lost_gradients(self) -> None:
-        models, optimizers = self._parts.by_kind["models"].values(), self._parts.optimizers.values()
+    def _log_lost_gradients(self, optimizers: Iterable[Any]) -> None:
+        models = self._parts.models.values()
         if self._is_loss_logged or not any(has_unsynchronized(models, optimizer) for optimizer in optimizers):
             return
         self._is_loss_logged = True

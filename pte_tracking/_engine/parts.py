@@ -39,6 +39,7 @@ class TrainingParts:
             ``optimizers`` does not contain it. Defaults to none.
 
     Attributes:
+        models: Models by name.
         states: Names of the parameters, and states of the optimizers.
     """
 
@@ -49,7 +50,7 @@ class TrainingParts:
         state_objects: Mapping[str, StateObject],
         users: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        self._models, self._optimizers, self._state_objects = models, optimizers, state_objects
+        self.models, self._optimizers, self._state_objects = models, optimizers, state_objects
         self._users = users
         # The modules among the other objects, such as a loss with weights, have parameters, too.
         self.states = OptimizerStates({**state_objects, **models})
@@ -57,7 +58,7 @@ class TrainingParts:
     @property
     def by_kind(self) -> dict[str, Mapping[str, Any]]:
         """The objects by name, by kind: ``"models"``, ``"optimizers"``, ``"state_objects"``."""
-        return {"models": self._models, "optimizers": self.optimizers, "state_objects": self._state_objects}
+        return {"models": self.models, "optimizers": self.optimizers, "state_objects": self._state_objects}
 
     @property
     def optimizers(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class TrainingParts:
         """Return the state of each object, and under ``"parameters"`` details of the optimizers."""
         optimizers = {name: self.states.save(item) for name, item in self.optimizers.items()}
         return {
-            "models": {name: save_object(item) for name, item in self._models.items()},
+            "models": {name: save_object(item) for name, item in self.models.items()},
             "optimizers": {name: saved.state for name, saved in optimizers.items()},
             "state_objects": {name: save_object(item) for name, item in self._state_objects.items()},
             "parameters": {"optimizers": {name: saved.details() for name, saved in optimizers.items()}},

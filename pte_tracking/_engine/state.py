@@ -89,7 +89,7 @@ class TrainingState:
             "gradients": parameters["gradients"],
             "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
-            "environment": describe_environment(self._parts.by_kind["models"].values(), self._world),
+            "environment": describe_environment(self._parts.models.values(), self._world),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -145,7 +145,7 @@ class TrainingState:
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
         if self._world.rank == 0:
-            environment = describe_environment(self._parts.by_kind["models"].values(), self._world)
+            environment = describe_environment(self._parts.models.values(), self._world)
             report_differences(state.get("environment", {}), environment)
         return checkpoint
 

@@ -46,6 +46,8 @@ def to_plain(value: Any, path: str = "") -> Any:
     if kind in _MAPPINGS:
         return _mapping(value, path)
     if kind in _SEQUENCES:
+        if _ATOMS.issuperset(map(type, value)):
+            return kind(value)  # such as the 625 numbers of Python's random state
         return kind(to_plain(item, f"{path}/{index}") for index, item in enumerate(value))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
