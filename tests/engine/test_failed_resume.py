@@ -234,6 +234,7 @@ def test_autoload_with_a_refusing_part_leaves_the_log(tmp_path: Path) -> None:
     assert read_files(tmp_path) == before
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
 def test_resume_with_a_refusing_loader_changes_nothing(tmp_path: Path) -> None:
     def make(num_workers: int) -> tuple[nn.Module, pte.Trainer]:
         torch.manual_seed(0)
