@@ -57,7 +57,7 @@ class LoaderParts:
         for path, part in self._found:
             if is_generator(part):
                 state["generators"][path] = get_generator_state(part)
-            elif counters := counters_of(path, part):
+            elif counters := counters_of(path, part, self._initial.get(path)):
                 state["counters"][path] = counters
         return state
 
