@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from pte_tracking._data.combined import CombinedLoader
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._snapshots import rng
 from tests.data.passes import BATCHES, check_resume, train
@@ -90,3 +91,24 @@ def test_count_in_an_attribute_of_a_class_is_not_restored_on_one_object_and_warn
     next(train(resumed.register(loader), 1))
     assert "the data after the resume differ from those before" in caplog.text
     assert "passes" not in vars(loader)
+
+
+def test_loaders_in_another_order_of_their_dictionary_continue_by_their_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = itertools.cycle(["ab", "ba"])  # the uninterrupted training, then the resumed one
+
+    def make() -> Any:
+        loaders = {
+            "a": DataLoader(DATA, 4, shuffle=True, generator=torch.Generator().manual_seed(1)),
+            "b": DataLoader(DATA, 4, shuffle=True),
+        }
+        return CombinedLoader({name: loaders[name] for name in next(names)})
+
+    check_resume(make, [2])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_dictionary_of_loaders_yields_batches_in_the_order_of_the_dictionary() -> None:
+    (batch,) = CombinedLoader({"b": [1], "a": [2]})
+    assert list(batch.items()) == [("b", 1), ("a", 2)]
