@@ -96,6 +96,18 @@ class LoaderParts:
                 unrestored.pop(path, None)
         return list(unrestored)
 
+    def restore_integers(self, state: PartsState, start: PartsState | None) -> None:
+        """Restore the integers that the length or the batch size of a sampler may depend on, until :meth:`restore`.
+
+        Args:
+            state: The state.
+            start: The state that is restored next. Only integers that it contains are set. None if it is the same.
+        """
+        for path, part in walk(self._loader):
+            integers = {name: item for name, item in state["counters"].get(path, {}).items() if type(item) is int}
+            known = integers if start is None else start["counters"].get(path, {})
+            set_counters(part, {name: item for name, item in integers.items() if name in known})
+
     def differing(self, paths: Iterable[str], state: PartsState | None) -> list[str]:
         """Return the paths of objects that do not exist, or of generators whose state differs.
 
