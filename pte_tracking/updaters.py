@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 
 from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
 from pte_tracking._data.combined import combine
+from pte_tracking._data.position import length_of
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
@@ -139,11 +140,8 @@ class StandardUpdater:
 
     @property
     def iters_per_epoch(self) -> int | None:
-        """Number of batches in one pass over ``"main"``; None if unknown."""
-        try:
-            return len(self._loaders["main"])  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        """Number of batches in one pass over ``"main"``; None if unknown. A subclass may return another number."""
+        return length_of(self._loaders["main"])
 
     @property
     def iteration(self) -> int:

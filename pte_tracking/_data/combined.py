@@ -13,6 +13,9 @@ from pte_tracking._data.position import length_of
 class CombinedLoader:
     """Loader of dictionaries or tuples with one batch of each loader. A pass ends with the shortest loader.
 
+    Loaders of a dictionary are read in the order of their names, so that their states and the random numbers that they
+    draw do not depend on the order of the dictionary.
+
     Args:
         loaders: The loaders by name, or a sequence of loaders.
 
@@ -22,8 +25,10 @@ class CombinedLoader:
     """
 
     def __init__(self, loaders: Mapping[Any, Iterable[Any]] | Iterable[Iterable[Any]]) -> None:
-        self.names = list(loaders) if isinstance(loaders, Mapping) else None
-        self.loaders = list(loaders.values() if isinstance(loaders, Mapping) else loaders)
+        by_name = loaders if isinstance(loaders, Mapping) else None
+        self.names = None if by_name is None else sorted(by_name, key=str)
+        self.loaders = list(loaders) if by_name is None else [by_name[name] for name in sorted(by_name, key=str)]
+        self._given_names = [] if by_name is None else list(by_name)
         if not self.loaders:
             raise ValueError("batches(): expected a loader, got an empty dictionary")
         for name, loader in zip(self.names or range(len(self.loaders)), self.loaders, strict=True):
@@ -38,8 +43,12 @@ class CombinedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         names = self.names
+        if names is None:
+            yield from zip(*self.loaders, strict=False)
+            return
+        places = [(name, names.index(name)) for name in self._given_names]
         for batches in zip(*self.loaders, strict=False):
-            yield batches if names is None else dict(zip(names, batches, strict=True))
+            yield {name: batches[place] for name, place in places}
 
 
 def combine(loader: Any) -> Any:

@@ -29,12 +29,14 @@ _UNSUPPORTED: Any = object()
 _WITHOUT_COUNTERS = (dict, list, tuple, deque, types.FunctionType, types.MethodType, functools.partial)
 
 
-def counters_of(path: str, value: Any) -> dict[str, Any]:
+def counters_of(path: str, value: Any, initial: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the numbers in the attributes of an object: all of a sampler, and the integers of any other object.
 
     Args:
         path: Path of the object from the loader.
         value: The object.
+        initial: Its numbers at the construction. An attribute of the class that has changed since is left out: it
+            belongs to all objects of the class, and cannot be restored as an attribute of one. Defaults to none.
 
     Returns:
         Copies of the values by attribute name: plain values, and sequences of numbers as a dictionary of their kind.
@@ -47,7 +49,7 @@ def counters_of(path: str, value: Any) -> dict[str, Any]:
     attributes = attributes_of(value)
     for kind in type(value).__mro__[:-1]:  # A counter may be an attribute of the class before it is first changed.
         for name, item in vars(kind).items():
-            if type(item) is int and not name.startswith("__"):
+            if type(item) is int and not name.startswith("__") and (initial or {}).get(name, item) == item:
                 attributes.setdefault(name, item)
     if is_sampler(path, value):
         supported = {name: _copy(item) for name, item in attributes.items()}

@@ -165,6 +165,8 @@ class ResumableLoader(Generic[_Batch]):
         """
         if state["passes"]:
             self._parts.set_epoch(state["passes"] - 1)  # The length may depend on it.
+        if not restores_exactly(self.loader, state):
+            self._parts.restore_integers(state["parts"], state["start"]["parts"] if state["start"] else None)
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
         is_same = not is_resized and saved.batch_size == current.batch_size
         self._restores_own_state = is_same and restores_exactly(self.loader, state)

@@ -57,7 +57,7 @@ class LoaderParts:
         for path, part in self._found:
             if is_generator(part):
                 state["generators"][path] = get_generator_state(part)
-            elif counters := counters_of(path, part):
+            elif counters := counters_of(path, part, self._initial.get(path)):
                 state["counters"][path] = counters
         return state
 
@@ -95,6 +95,18 @@ class LoaderParts:
                 set_counters(part, {**self._constructed.get(path, {}), **state["counters"].get(path, {})})
                 unrestored.pop(path, None)
         return list(unrestored)
+
+    def restore_integers(self, state: PartsState, start: PartsState | None) -> None:
+        """Restore the integers that the length or the batch size of a sampler may depend on, until :meth:`restore`.
+
+        Args:
+            state: The state.
+            start: The state that is restored next. Only integers that it contains are set. None if it is the same.
+        """
+        for path, part in walk(self._loader):
+            integers = {name: item for name, item in state["counters"].get(path, {}).items() if type(item) is int}
+            known = integers if start is None else start["counters"].get(path, {})
+            set_counters(part, {name: item for name, item in integers.items() if name in known})
 
     def differing(self, paths: Iterable[str], state: PartsState | None) -> list[str]:
         """Return the paths of objects that do not exist, or of generators whose state differs.

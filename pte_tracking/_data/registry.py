@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import torch
+
 from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.combined import is_same_loader
 from pte_tracking._data.counters import counters_of
@@ -76,6 +78,15 @@ class LoaderRegistry:
     def is_position_lost(self) -> bool:
         """Whether a state was restored, but no loader is registered that continues at its position."""
         return self._is_restored and not self._loaders
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether numbers were drawn from the global generator of torch since a state was restored.
+
+        Every iterator over a DataLoader draws one.
+        """
+        restored = self._random_state
+        return restored is not None and not torch.equal(restored["torch"], torch.get_rng_state())
 
     def rescaled_position(self, name: str, length: int) -> int | None:
         """Return the restored position of a loader, if it is not the saved one and a pass has the given length."""

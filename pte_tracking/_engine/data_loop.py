@@ -56,12 +56,17 @@ class DataLoop:
         owner: The manager.
         scope: The iterations of the training.
         stop: The stop condition.
+
+    Attributes:
+        ends_iterations: Whether the loop has read ``manager.stop_trigger``, which saves the state where a snapshot is
+            due.
     """
 
     def __init__(self, owner: LoopOwner, scope: IterationScope, stop: StopCondition) -> None:
         self._owner = owner
         self._scope = scope
         self._stop = stop
+        self.ends_iterations = False
         #: The newest loop of each name.
         self._loops: dict[str, _Loop] = {}
 
@@ -121,7 +126,10 @@ class DataLoop:
     def check_position(self) -> None:
         """Warn if the training was resumed within an epoch and its loop does not continue there."""
         progress, loaders = self._owner.updater, self._owner.loaders
-        if not progress.has_epoch_length or not progress.rescaled_iteration % progress.iters_per_epoch:
+        if not progress.has_epoch_length:
+            return
+        if not progress.rescaled_iteration % progress.iters_per_epoch:
+            self._check_end_of_epoch()
             return
         if not loaders.is_position_lost:
             loaders.warn_about_new_loaders()
@@ -136,6 +144,18 @@ class DataLoop:
                 "loop over a loader starts with its first batch, and the training ends with the pass in which the last "
                 "epoch ends. To resume exactly, write: for batch in manager.batches(loader).",
                 *(progress.rescaled_iteration % progress.iters_per_epoch, progress.iters_per_epoch),
+            )
+
+    def _check_end_of_epoch(self) -> None:
+        """Warn if the snapshot of the end of an epoch was saved after the next pass over a loader had begun."""
+        loaders = self._owner.loaders
+        is_late = loaders.is_position_lost and loaders.has_drawn and not self.ends_iterations
+        if is_late and self._owner.world.rank == 0:
+            _logger.warning(
+                "The loop does not use manager.batches(loader), and begins the next pass over its loader before the "
+                "snapshot of the end of an epoch is saved. A shuffled loader therefore has another order than without "
+                "the interruption. To resume exactly, write: for batch in manager.batches(loader), or read "
+                "manager.stop_trigger after each epoch."
             )
 
 

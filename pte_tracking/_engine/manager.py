@@ -183,6 +183,7 @@ class ExtensionsManager(RestorableTraining):
             self._iteration_scope.complete()
         else:
             self._iteration_scope.complete_in_own_thread()
+        self._data_loop.ends_iterations = True
         return self._stop.should_stop
 
     @property

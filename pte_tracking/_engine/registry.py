@@ -49,7 +49,7 @@ class ExtensionRegistry:
     def __init__(self, given: GivenValues, stop_trigger: Trigger, rank: int = 0) -> None:
         self._given = given
         self._used = UsedObjects()
-        self._used.add_trigger(stop_trigger, "the training, as stop_trigger,")
+        self._used.add_trigger(stop_trigger, "the training, as stop_trigger")
         self._rank = rank
         #: Names without the numbers that were added to make them unique, by name.
         self._base_names: dict[str, str] = {}

@@ -45,6 +45,13 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: b
             training.iteration,
             "" if length is None else f" of {length}",
         )
+        if checkpoint.path.endswith("_on_error"):
+            _logger.warning(
+                "%s: %s was saved after an exception. If the exception occurred in an iteration, the batch of this "
+                "iteration is not used again, and the models may contain a part of its update. To repeat the "
+                "iteration, resume from an earlier snapshot.",
+                *(run.directory, checkpoint.path),
+            )
         return
     differences = _differing_params(run)
     if not differences:

@@ -129,7 +129,8 @@ class Progress:
         if self._iters_per_epoch is None:
             raise EpochLengthError(
                 "The epoch length is not set. Pass iters_per_epoch= to the manager: len(loader), or any number of "
-                "iterations for a stream without a length. Or count in iterations instead of epochs, as in "
+                "iterations for a stream without a length. For a Trainer, define the property iters_per_epoch in a "
+                "subclass of the updater. Or count in iterations instead of epochs, as in "
                 "trigger=(1000, 'iteration')."
             )
         return self._iters_per_epoch

@@ -96,16 +96,32 @@ def test_bare_loop_resumed_within_an_epoch_warns_once_and_ends_with_its_pass(
     assert message.startswith("The training was resumed after iteration 2 of 4 of an epoch")
 
 
-@pytest.mark.parametrize("loop", [until_stop, over_epochs, with_positions])
+@pytest.mark.parametrize(
+    ("loop", "loader"),
+    [(until_stop, DataLoader(DATA, 3)), (over_epochs, [DATA] * 4), (with_positions, [DATA] * 4)],
+)
 def test_bare_loop_resumed_at_the_end_of_an_epoch_does_not_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, loop: Loop, loader: Any
+) -> None:
+    stop_after(tmp_path, 6, every=(1, "epoch"))
+    manager = make_manager(tmp_path)
+    manager.resume()
+    loop(manager, loader)
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (manager.iteration, manager.is_ended, warnings) == (12, True, [])
+
+
+@pytest.mark.parametrize("loop", [over_epochs, with_positions])
+def test_bare_loop_that_begins_a_pass_before_the_snapshot_warns_at_the_end_of_an_epoch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, loop: Loop
 ) -> None:
     stop_after(tmp_path, 6, every=(1, "epoch"))
     manager = make_manager(tmp_path)
     manager.resume()
-    loop(manager, DataLoader(DATA, 3))
-    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert (manager.iteration, manager.is_ended, warnings) == (12, True, [])
+    loop(manager, DataLoader(DATA, 3, shuffle=True))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "begins the next pass over its loader before the snapshot" in warning
+    assert (manager.iteration, manager.is_ended) == (12, True)
 
 
 def test_bare_loop_with_a_stop_trigger_in_iterations_still_refuses_more(tmp_path: Path) -> None:

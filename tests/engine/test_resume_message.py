@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,23 @@ def test_resume_of_snapshot_logs_file_and_iteration(tmp_path: Path, caplog: pyte
     train(make_manager(tmp_path), stop_at=4)
     make_manager(tmp_path).resume()
     assert caplog.messages == [f"{tmp_path}: resumed from snapshot_iter_3 at iteration 3 of 6."]
+
+
+def test_resume_of_snapshot_after_an_error_warns_that_its_iteration_is_not_repeated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"iters_per_epoch": 3, "out_dir": tmp_path}
+    manager = pte.ExtensionsManager({}, 2, [extensions.snapshot(snapshot_on_error=True)], **options)
+    for batch in manager.batches(range(3)):
+        with contextlib.suppress(ZeroDivisionError), manager.run_iteration():
+            1 / (1 - batch)
+        if batch == 1:
+            break
+    pte.ExtensionsManager({}, 2, [extensions.snapshot()], **options).resume(tmp_path / "snapshot_iter_1_on_error")
+    resumed, warning = caplog.records
+    assert resumed.getMessage() == f"{tmp_path}: resumed from snapshot_iter_1_on_error at iteration 1 of 6."
+    assert warning.levelname == "WARNING"
+    assert "the batch of this iteration is not used again" in warning.getMessage()
 
 
 def test_resume_of_run_without_snapshot_logs_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
