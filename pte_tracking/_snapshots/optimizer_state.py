@@ -125,6 +125,17 @@ class OptimizerStates:
             state=arrange_state(saved.state, order), groups=arrange_groups(saved.groups, order), host_keys=host_keys
         )
 
+    def group_order(self, optimizer: Any, saved: SavedOptimizer) -> list[int]:
+        """Return for each current parameter group its number in a saved optimizer; empty if it does not matter.
+
+        Args:
+            optimizer: The current optimizer.
+            saved: A saved optimizer without differences.
+        """
+        if find_flat_model(optimizer, self._models) or not _has_groups(optimizer, saved.state):
+            return []
+        return [number for number, _ in self._match(optimizer, saved).order]
+
     def load(self, optimizer: Any, saved: SavedOptimizer) -> None:
         """Restore an optimizer. Groups that were added to it while it was trained are added.
 
