@@ -94,17 +94,15 @@ class OptimizerStates:
         current, records = self._describe(optimizer), saved.groups
         if not _has_groups(optimizer, saved.state):
             # An object that wraps an optimizer restores its state by position.
-            names = [[name for group in groups for name in group["names"]] for groups in (records, current)]
-            if records and names[0] != names[1] and not match_groups(records, current).differences:
-                yield (
-                    f"{path}: {type(optimizer).__name__} restores its state by position, but the order of the "
-                    f"parameters is {', '.join(names[0])} in the snapshot, {', '.join(names[1])} in the optimizer"
-                )
+            if records and _order(records) != _order(current) and not match_groups(records, current).differences:
+                yield _describe_order(path, optimizer, records, current)
             return
         match = self._match(optimizer, saved)
         if match.differences:
             yield from (f"{path}: {difference}" for difference in match.differences)
             return
+        if _order(records) != _order(current) and _joins_parameters(saved.state, optimizer):
+            yield _describe_order(path, optimizer, records, current)
         arranged = arrange_state(saved.state, match.order)
         if difference := _class_difference(optimizer, arranged["param_groups"]):
             yield f"{path}: {difference}"
@@ -226,6 +224,30 @@ def _parameters(optimizer: Any) -> Iterator[Tensor]:
 def _has_groups(optimizer: Any, state: Mapping[str, Any]) -> bool:
     """Return whether the state has the format of torch. An object that wraps an optimizer may have its own."""
     return bool(parameter_groups(optimizer)) and "param_groups" in state and "state" in state
+
+
+def _order(groups: list[GroupRecord]) -> list[str]:
+    return [name for group in groups for name in group["names"]]
+
+
+def _describe_order(path: str, optimizer: Any, saved: list[GroupRecord], current: list[GroupRecord]) -> str:
+    return (
+        f"{path}: {type(optimizer).__name__} restores its state by position, but the order of the parameters is "
+        f"{', '.join(_order(saved))} in the snapshot, {', '.join(_order(current))} in the optimizer"
+    )
+
+
+def _joins_parameters(state: Mapping[str, Any], optimizer: Any) -> bool:
+    """Return whether a state has vectors of the elements of all parameters, one after the other, as that of LBFGS."""
+    sizes = [parameter.numel() for parameter in _parameters(optimizer)]
+    found: set[int] = set()
+
+    def collect(tensor: Tensor, path: str) -> Tensor:
+        found.add(tensor.numel())
+        return tensor
+
+    map_tensors(state["state"], collect)
+    return len(sizes) > 1 and sum(sizes) in found
 
 
 def _class_difference(optimizer: Any, saved_groups: list[dict[str, Any]]) -> str | None:

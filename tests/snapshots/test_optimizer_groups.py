@@ -130,6 +130,16 @@ def test_resume_of_reordered_parameters_in_wrapper_is_refused_with_names(tmp_pat
         train(tmp_path, lambda: make(ReorderedNet), resume=True)
 
 
+def test_resume_of_reordered_parameters_in_joined_state_is_refused_with_names(tmp_path: Path) -> None:
+    def make(kind: type[Net]) -> Objects:
+        model = kind()
+        return Objects(model, torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2, history_size=2))
+
+    train(tmp_path, lambda: make(Net), stop=7)
+    with pytest.raises(ValueError, match=r"(?s)LBFGS restores its state by position.*main/first.*main/second"):
+        train(tmp_path, lambda: make(ReorderedNet), resume=True)
+
+
 def test_resume_of_moved_parameter_names_both_groups(tmp_path: Path) -> None:
     def make(decayed: str) -> Objects:
         model = Net()
