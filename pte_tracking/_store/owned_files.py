@@ -8,7 +8,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from pte_tracking._store.files import create_temporary, make_durable_directory, sync_file
+from pte_tracking._store.files import create_temporary, sync_directory, sync_file
 
 
 def open_owned(path: Path, directory: Path, flags: int = 0) -> int:
@@ -75,7 +75,9 @@ def make_owned_directory(path: Path, directory: Path) -> None:
         directory = directory / part
         if directory.is_symlink():
             raise _link_error(directory)
-        make_durable_directory(directory)
+        if not directory.is_dir():
+            directory.mkdir(exist_ok=True)  # without its parents: a run directory that was removed stays removed
+            sync_directory(directory.parent)
 
 
 def owned_path(directory: Path, name: str) -> Path | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 import pte_tracking as pte
 from pte_tracking import extensions, updaters
@@ -234,37 +234,15 @@ def test_autoload_with_a_refusing_part_leaves_the_log(tmp_path: Path) -> None:
     assert read_files(tmp_path) == before
 
 
-class StatefulLoader:
-    """Loader with a state that depends on its number of workers."""
-
-    def __init__(self, num_workers: int) -> None:
-        self.num_workers, self.batch_size, self.position = num_workers, 2, 0
-
-    def __len__(self) -> int:
-        return 4
-
-    def __iter__(self) -> Iterator[Tensor]:
-        while self.position < 4:
-            self.position += 1
-            yield torch.full((2, 1), 0.1 * self.position)
-        self.position = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.position = state["position"]
-
-
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
 def test_resume_with_a_refusing_loader_changes_nothing(tmp_path: Path) -> None:
     def make(num_workers: int) -> tuple[nn.Module, pte.Trainer]:
         torch.manual_seed(0)
         model = nn.Linear(1, 1)
         optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
         optimizer.target = model
-        updater = updaters.StandardUpdater(
-            StatefulLoader(num_workers), optimizer, loss_func=lambda x: model(x).square().mean()
-        )
+        loader = StatefulDataLoader(torch.ones(8, 1), batch_size=2, num_workers=num_workers)  # type: ignore[arg-type]
+        updater = updaters.StandardUpdater(loader, optimizer, loss_func=lambda x: model(x).square().mean())
         entries = [extensions.snapshot(trigger=(3, "iteration"), at_end=False), extensions.LogReport()]
         return model, pte.Trainer(updater, (2, "epoch"), tmp_path, entries)
 

@@ -57,7 +57,11 @@ SCRIPTS: dict[str, tuple[str, str]] = {
     "finally 1": ("FAILED", "try:\n    end(1)\nfinally:\n    print()"),
     "exit in a thread": ("FINISHED", "thread = threading.Thread(target=end, args=(1,))\nthread.start()\nthread.join()"),
     "interrupt": ("KILLED", "raise KeyboardInterrupt"),
-    "own interrupt": ("KILLED", "os.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)"),
+    "own interrupt": (
+        "KILLED",
+        # A shell without job control ignores SIGINT in its background processes.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)",
+    ),
     "terminated": ("KILLED", "os.kill(os.getpid(), signal.SIGTERM)"),
     "handler exits 0": (
         "KILLED",
