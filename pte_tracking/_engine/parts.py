@@ -87,13 +87,13 @@ class TrainingParts:
         Raises:
             ValueError: If the names or shapes of tensors differ.
         """
-        refused = []
+        refused: dict[str, list[str]] = {}
         for label, differences in self._differences(state, allowed):
             if differences and label in allowed:
                 allowed.skip(label, f"{'; '.join(differences)}.")
-            else:
-                refused += differences
-        raise_differences(refused)
+            elif differences:
+                refused[label] = differences
+        raise_differences([text for texts in refused.values() for text in texts], map(part_name, refused))
 
     def arrange(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> dict[str, Any]:
         """Return a checked state with the parameters of each optimizer in their current order.
