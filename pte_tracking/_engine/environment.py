@@ -15,16 +15,19 @@ _logger = logging.getLogger("pte_tracking")
 
 
 def describe_environment(models: Iterable[nn.Module], world: World) -> dict[str, str]:
-    """Return the versions and devices of a training by name.
+    """Return the versions, devices, and data types of a training by name.
 
     Args:
-        models: Models of the training, whose parameters show the devices.
+        models: Models of the training, whose parameters show the devices and data types.
         world: The ranks.
     """
+    models = list(models)
+    types = {str(parameter.dtype).removeprefix("torch.") for model in models for parameter in model.parameters()}
     return {
         "torch": str(torch.__version__),
         "pte-tracking": __version__,
         "device": ", ".join(sorted(set(map(_device_name, models)))) or "CPU",
+        "weights": ", ".join(sorted(types)) or "none",
         "ranks": str(world.size),
     }
 

@@ -188,7 +188,7 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
         AllowedDifferences(),
     )
     parts.check(states, allowed)
-    states = parts.arrange(states, allowed)
+    states = parts.arrange_users(parts.arrange(states, allowed), states, allowed)
     world = World.current() if any(map(_is_distributed, objects["models"].values())) else SINGLE_PROCESS
     world.join()
     fitted = reshard(states, selected.path, objects, world)

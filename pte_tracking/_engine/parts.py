@@ -15,6 +15,7 @@ from pte_tracking._snapshots.inner_optimizers import torch_optimizers
 from pte_tracking._snapshots.module_state import compare_module
 from pte_tracking._snapshots.object_state import load_object, save_object
 from pte_tracking._snapshots.optimizer_state import OptimizerStates, SavedOptimizer
+from pte_tracking._snapshots.scheduler_groups import arrange_scheduler
 
 
 class StateObject(Protocol):
@@ -86,13 +87,13 @@ class TrainingParts:
         Raises:
             ValueError: If the names or shapes of tensors differ.
         """
-        refused = []
+        refused: dict[str, list[str]] = {}
         for label, differences in self._differences(state, allowed):
             if differences and label in allowed:
                 allowed.skip(label, f"{'; '.join(differences)}.")
-            else:
-                refused += differences
-        raise_differences(refused)
+            elif differences:
+                refused[label] = differences
+        raise_differences([text for texts in refused.values() for text in texts], map(part_name, refused))
 
     def arrange(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> dict[str, Any]:
         """Return a checked state with the parameters of each optimizer in their current order.
@@ -112,6 +113,31 @@ class TrainingParts:
             "optimizers": {name: saved.state for name, saved in arranged.items()},
             "parameters": {**state["parameters"], "optimizers": details},
         }
+
+    def arrange_users(
+        self, state: Mapping[str, Any], saved: Mapping[str, Any], allowed: AllowedDifferences
+    ) -> dict[str, Any]:
+        """Return a state in which schedulers have the values for the parameter groups in their current order.
+
+        Args:
+            state: The state, with the names of this training.
+            saved: The state before :meth:`arrange`.
+            allowed: Parts that are not restored.
+        """
+        orders = {
+            id(item): self.states.group_order(item, _saved_optimizer(name, saved))
+            for name, item in self.optimizers.items()
+            if name in saved["optimizers"] and not allowed.is_skipped(f"optimizers/{name}")
+        }
+        arranged = dict(state)
+        for name, user in {**self._users(), **self._state_objects}.items():
+            order = orders.get(id(getattr(user, "optimizer", None)), [])
+            if order == sorted(order):
+                continue
+            for kind in ("extensions", "state_objects"):
+                if name in arranged.get(kind, ()):
+                    arranged[kind] = {**arranged[kind], name: arrange_scheduler(arranged[kind][name], order)}
+        return arranged
 
     def load_reversible(
         self, state: Mapping[str, Any], undo: contextlib.ExitStack, allowed: AllowedDifferences

@@ -132,6 +132,7 @@ class TrainingState:
         objects = {**self._parts.by_kind, "gradients": self._parameters.by_optimizer()}
         local_state = self._parts.arrange(state_for_rank(state, self._world), allowed)
         local_state = rename_extensions(reshard(local_state, path, objects, self._world), names)
+        local_state = self._parts.arrange_users(local_state, state, allowed)
         with contextlib.ExitStack() as undo:
             self._world.run_on_all_ranks(
                 "the restore of a snapshot", lambda: self._load_reversible(local_state, undo, allowed, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 #: Format number of the states that this version writes.
 FORMAT = 1
@@ -26,11 +26,12 @@ def check_format(state: object) -> None:
         )
 
 
-def raise_differences(differences: Sequence[str]) -> None:
+def raise_differences(differences: Sequence[str], names: Iterable[str]) -> None:
     """Refuse a state that differs from the current models and optimizers.
 
     Args:
         differences: The differences.
+        names: Names of the models and optimizers that differ.
 
     Raises:
         ValueError: If there are differences. The message lists up to 20.
@@ -42,4 +43,5 @@ def raise_differences(differences: Sequence[str]) -> None:
         "state: the snapshot does not match the models or optimizers. Nothing was restored. Differences:\n  "
         + "\n  ".join(differences[:_MAX_DIFFERENCES])
         + more
+        + f"\nTo continue without the state of these parts, call resume(allow={list(dict.fromkeys(names))!r})."
     )

@@ -18,9 +18,6 @@ from pte_tracking._snapshots.parameter_groups import GroupMatch, arrange_groups,
 from pte_tracking._snapshots.parameter_names import GroupRecord, ParameterNames, is_position, parameter_groups
 from pte_tracking._snapshots.plain_state import map_tensors
 
-#: Keys that schedulers and torch itself add to the parameter groups of an optimizer.
-_SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "swa_lr", "max_momentum", "base_momentum", "param_names")
-
 
 class SavedOptimizer(NamedTuple):
     """State of an optimizer, and what it does not contain.
@@ -31,6 +28,7 @@ class SavedOptimizer(NamedTuple):
         host_keys: States on the host, although their parameters are on a device.
         inner: States of inner optimizers that the state does not contain, by path.
         parameters: Parameters that belong to no model, such as copies of the weights in single precision, by position.
+        classes: Names of the classes of the optimizer and of those in it.
     """
 
     state: dict[str, Any]
@@ -38,6 +36,7 @@ class SavedOptimizer(NamedTuple):
     host_keys: HostKeys
     inner: dict[str, dict[str, Any]]
     parameters: dict[str, Tensor]
+    classes: list[str]
 
     def details(self) -> dict[str, Any]:
         """Return the entries of a snapshot other than the state."""
@@ -46,6 +45,7 @@ class SavedOptimizer(NamedTuple):
             "host_keys": self.host_keys,
             "inner": self.inner,
             "parameters": self.parameters,
+            "classes": self.classes,
         }
 
 
@@ -65,7 +65,7 @@ class OptimizerStates:
         self.names.refresh()
         if flat := find_flat_model(optimizer, self._models):
             state, groups = number_parameters(full_optimizer_state(optimizer, flat[1]), flat[0])
-            return SavedOptimizer(state, groups, {}, {}, {})
+            return SavedOptimizer(state, groups, {}, {}, {}, _class_names(optimizer))
         state = gather_state(optimizer) if is_zero_redundancy(optimizer) else optimizer.state_dict()
         return SavedOptimizer(
             state,
@@ -73,6 +73,7 @@ class OptimizerStates:
             find_host_keys(state, optimizer),
             save_unsaved(optimizer, state),
             self._unnamed_parameters(optimizer),
+            _class_names(optimizer),
         )
 
     def compare(self, path: str, optimizer: Any, saved: SavedOptimizer) -> Iterator[str]:
@@ -87,6 +88,11 @@ class OptimizerStates:
             The differences.
         """
         self.names.refresh()
+        classes = _class_names(optimizer)
+        # An optimizer may gain or lose a wrapper.
+        if classes and saved.classes and not set(classes) & set(saved.classes):
+            yield f"{path}: the optimizer is of class {saved.classes[0]} in the snapshot, of class {classes[0]} now"
+            return
         if find_flat_model(optimizer, self._models):
             return  # torch finds the parameters by name.
         if inner := [name for name in saved.inner if name not in torch_optimizers(optimizer)]:
@@ -94,20 +100,15 @@ class OptimizerStates:
         current, records = self._describe(optimizer), saved.groups
         if not _has_groups(optimizer, saved.state):
             # An object that wraps an optimizer restores its state by position.
-            names = [[name for group in groups for name in group["names"]] for groups in (records, current)]
-            if records and names[0] != names[1] and not match_groups(records, current).differences:
-                yield (
-                    f"{path}: {type(optimizer).__name__} restores its state by position, but the order of the "
-                    f"parameters is {', '.join(names[0])} in the snapshot, {', '.join(names[1])} in the optimizer"
-                )
+            if records and _order(records) != _order(current) and not match_groups(records, current).differences:
+                yield _describe_order(path, optimizer, records, current)
             return
         match = self._match(optimizer, saved)
         if match.differences:
             yield from (f"{path}: {difference}" for difference in match.differences)
             return
-        arranged = arrange_state(saved.state, match.order)
-        if difference := _class_difference(optimizer, arranged["param_groups"]):
-            yield f"{path}: {difference}"
+        if _order(records) != _order(current) and _joins_parameters(saved.state, optimizer):
+            yield _describe_order(path, optimizer, records, current)
 
     def arrange(self, optimizer: Any, saved: SavedOptimizer) -> SavedOptimizer:
         """Return a saved optimizer with its parameters in the order of the current one.
@@ -124,6 +125,17 @@ class OptimizerStates:
         return saved._replace(
             state=arrange_state(saved.state, order), groups=arrange_groups(saved.groups, order), host_keys=host_keys
         )
+
+    def group_order(self, optimizer: Any, saved: SavedOptimizer) -> list[int]:
+        """Return for each current parameter group its number in a saved optimizer; empty if it does not matter.
+
+        Args:
+            optimizer: The current optimizer.
+            saved: A saved optimizer without differences.
+        """
+        if find_flat_model(optimizer, self._models) or not _has_groups(optimizer, saved.state):
+            return []
+        return [number for number, _ in self._match(optimizer, saved).order]
 
     def load(self, optimizer: Any, saved: SavedOptimizer) -> None:
         """Restore an optimizer. Groups that were added to it while it was trained are added.
@@ -217,17 +229,32 @@ def _has_groups(optimizer: Any, state: Mapping[str, Any]) -> bool:
     return bool(parameter_groups(optimizer)) and "param_groups" in state and "state" in state
 
 
-def _class_difference(optimizer: Any, saved_groups: list[dict[str, Any]]) -> str | None:
-    for group, saved_group in zip(optimizer.param_groups, saved_groups, strict=False):
-        # A newer torch may have added keys. Only another optimizer class replaces keys by others.
-        missing = [name for name in getattr(optimizer, "defaults", ()) if name not in saved_group]
-        unexpected = [name for name in saved_group if name not in group and name not in _SCHEDULER_KEYS]
-        if missing and unexpected:
-            return (
-                f"the snapshot is of another optimizer class. Its parameter groups have {', '.join(unexpected)}, those "
-                f"of {type(optimizer).__name__} have {', '.join(missing)}"
-            )
-    return None
+def _order(groups: list[GroupRecord]) -> list[str]:
+    return [name for group in groups for name in group["names"]]
+
+
+def _describe_order(path: str, optimizer: Any, saved: list[GroupRecord], current: list[GroupRecord]) -> str:
+    return (
+        f"{path}: {type(optimizer).__name__} restores its state by position, but the order of the parameters is "
+        f"{', '.join(_order(saved))} in the snapshot, {', '.join(_order(current))} in the optimizer"
+    )
+
+
+def _joins_parameters(state: Mapping[str, Any], optimizer: Any) -> bool:
+    """Return whether a state has vectors of the elements of all parameters, one after the other, as that of LBFGS."""
+    sizes = [parameter.numel() for parameter in _parameters(optimizer)]
+    found: set[int] = set()
+
+    def collect(tensor: Tensor, path: str) -> Tensor:
+        found.add(tensor.numel())
+        return tensor
+
+    map_tensors(state["state"], collect)
+    return len(sizes) > 1 and sum(sizes) in found
+
+
+def _class_names(optimizer: object) -> list[str]:
+    return [type(item).__name__ for item in torch_optimizers(optimizer).values()]
 
 
 def _copy_containers(state: dict[str, Any]) -> dict[str, Any]:

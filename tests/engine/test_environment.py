@@ -36,6 +36,7 @@ def test_snapshot_contains_versions_and_devices(tmp_path: Path) -> None:
         "torch": str(torch.__version__),
         "pte-tracking": pte.__version__,
         "device": "CPU",
+        "weights": "float32",
         "ranks": "1",
     }
 
@@ -45,6 +46,7 @@ def test_snapshot_contains_versions_and_devices(tmp_path: Path) -> None:
     [
         ("torch", "1.0.0", f"torch 1.0.0, now {torch.__version__}"),
         ("device", "CUDA (NVIDIA H200)", "device CUDA (NVIDIA H200), now CPU"),
+        ("weights", "bfloat16", "weights bfloat16, now float32"),
         ("ranks", "4", "ranks 4, now 1"),
     ],
 )

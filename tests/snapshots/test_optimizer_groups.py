@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from tests.snapshots.object_training import Objects, check_exact_resume, make_net, train
+from tests.snapshots.object_training import Objects, check_exact_resume, make_net, train, update
 from tests.snapshots.wrapping_optimizers import Lookahead
 
 
@@ -68,6 +68,58 @@ def test_resume_of_reordered_parameters_matches_names(
     assert weights_of(state) == weights_of(whole)
 
 
+def multiply(rate: float) -> Callable[[int], float]:
+    return lambda step: rate**step
+
+
+SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {
+    "lambda": lambda optimizer: lr_scheduler.LambdaLR(optimizer, multiply(0.9)),
+    "cyclic": lambda optimizer: lr_scheduler.CyclicLR(
+        optimizer, base_lr=0.01, max_lr=[10 * group["lr"] for group in optimizer.param_groups], cycle_momentum=False
+    ),
+    "plateau": lambda optimizer: lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.1, patience=0, min_lr=[group["lr"] / 2 for group in optimizer.param_groups]
+    ),
+    "sequential": lambda optimizer: lr_scheduler.SequentialLR(
+        optimizer,
+        [lr_scheduler.ConstantLR(optimizer, 0.5, 3), lr_scheduler.LambdaLR(optimizer, multiply(0.9))],
+        milestones=[3],
+    ),
+}
+
+
+@pytest.mark.parametrize("is_extension", [True, False])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_resume_of_reordered_groups_keeps_values_of_scheduler_by_group(
+    name: str, is_extension: bool, tmp_path: Path
+) -> None:
+    def make(groups: tuple[str, ...]) -> Objects:
+        objects = make_ordered(Net, groups)
+        scheduler = SCHEDULERS[name](objects.optimizer)
+        arguments = [1.0] if name == "plateau" else []
+        if is_extension:
+            stepped = extensions.LRScheduler(
+                scheduler, stepper=lambda _, item: item.step(*arguments), trigger=(1, "iteration")
+            )
+            objects.extensions.append(stepped)
+            return objects
+        objects.state_objects["scheduler"] = scheduler
+        minimize = update(objects)
+
+        def step(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            minimize(manager, batch)
+            scheduler.step(*arguments)
+
+        objects.update = step
+        return objects
+
+    _, whole = train(tmp_path / "whole", lambda: make(("first", "second")))
+    train(tmp_path / "run", lambda: make(("first", "second")), stop=7)
+    start, state = train(tmp_path / "run", lambda: make(("second", "first")), resume=True)
+    assert start == 5
+    assert weights_of(state) == weights_of(whole)
+
+
 def test_resume_of_reordered_parameters_in_wrapper_is_refused_with_names(tmp_path: Path) -> None:
     def make(kind: type[Net]) -> Objects:
         model = kind()
@@ -75,6 +127,16 @@ def test_resume_of_reordered_parameters_in_wrapper_is_refused_with_names(tmp_pat
 
     train(tmp_path, lambda: make(Net), stop=7)
     with pytest.raises(ValueError, match=r"Lookahead restores its state by position.*main/first\.weight.*main/second"):
+        train(tmp_path, lambda: make(ReorderedNet), resume=True)
+
+
+def test_resume_of_reordered_parameters_in_joined_state_is_refused_with_names(tmp_path: Path) -> None:
+    def make(kind: type[Net]) -> Objects:
+        model = kind()
+        return Objects(model, torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2, history_size=2))
+
+    train(tmp_path, lambda: make(Net), stop=7)
+    with pytest.raises(ValueError, match=r"(?s)LBFGS restores its state by position.*main/first.*main/second"):
         train(tmp_path, lambda: make(ReorderedNet), resume=True)
 
 

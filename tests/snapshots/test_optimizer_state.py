@@ -381,3 +381,15 @@ def test_trainings_leave_one_hook_for_the_process(tmp_path: Path) -> None:
         train(tmp_path / str(number), make_used_by_scheduler, stop=2)
     hooks = _global_optimizer_post_hooks.values()
     assert len([hook for hook in hooks if str(hook.__module__).startswith("pte_tracking")]) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RAdam, torch.optim.Adamax, torch.optim.AdamW, torch.optim.SGD])
+def test_resume_with_another_class_of_optimizer_is_refused_with_both_names(kind: Any, tmp_path: Path) -> None:
+    def make(kind: Any) -> Objects:
+        model = make_net()
+        return Objects(model, kind(model.parameters(), lr=0.01))
+
+    train(tmp_path, lambda: make(torch.optim.Adam), stop=7)
+    message = rf"class Adam in the snapshot, of class {kind.__name__} now(?s:.*)resume\(allow=\['main'\]\)"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, lambda: make(kind), resume=True)
