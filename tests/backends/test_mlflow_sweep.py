@@ -6,18 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery import shared_process
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest
 from tests import servers
+from tests.deliveries import end_deliveries, living_deliveries
 from tests.probe.fixtures import wait_until
 
 pytestmark = pytest.mark.slow
@@ -35,28 +34,22 @@ def sweep(directory: Path, *sinks: str | MLflowSink) -> list[pte.Run]:
     return runs
 
 
-def deliveries() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
 def is_delivered(run: pte.Run) -> bool:
     return backlog(run.directory, Manifest.load(run.directory)) == []
 
 
 @pytest.fixture(autouse=True)
 def _no_processes() -> Iterator[None]:
+    end_deliveries()  # of earlier tests
     yield
-    shared_process.leave_processes()
-    for process in deliveries():
-        process.kill()
-        process.wait()
+    end_deliveries()
 
 
 def test_runs_to_one_local_store_do_not_exhaust_its_connections(tmp_path: Path) -> None:
     servers.make_store(tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     runs = sweep(tmp_path / "runs", MLflowSink(uri))
-    (process,) = deliveries()
+    (process,) = living_deliveries()
     peak = 0
 
     def are_delivered() -> bool:
@@ -79,9 +72,9 @@ def test_unfinished_runs_of_an_unavailable_server_need_little_memory(
     away = MLflowSink(f"http://127.0.0.1:{servers.free_port()}")
     runs = sweep(tmp_path, "tensorboard", away)
     wait_until(lambda: all("delivery failed" in (run.directory / DELIVERY_LOG).read_text() for run in runs), 60.0)
-    assert sum(process.memory_full_info().pss for process in deliveries()) < MAX_BYTES
+    assert sum(process.memory_full_info().pss for process in living_deliveries()) < MAX_BYTES
     holders = [lock.holder(run.directory / DELIVERY_LOCK) for run in runs]
-    assert {holder and holder.pid for holder in holders} == {process.pid for process in deliveries()}
+    assert {holder and holder.pid for holder in holders} == {process.pid for process in living_deliveries()}
 
 
 def test_runs_of_two_servers_do_not_share_a_process_with_credentials(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pte_tracking._delivery.sync import sync
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest
+from tests.deliveries import end_deliveries, living_deliveries
 from tests.probe.fixtures import wait_until
 
 if TYPE_CHECKING:
@@ -30,20 +31,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def processes() -> list[psutil.Process]:
-    """Return the living delivery processes of this process."""
-    children = psutil.Process().children()
-    return [
-        child
-        for child in children
-        if child.status() != psutil.STATUS_ZOMBIE and "pte_tracking._delivery.process" in " ".join(child.cmdline())
-    ]
-
-
 def have_ended() -> bool:
     """Whether all delivery processes have ended, after the ended ones were noticed."""
     shared_process.check_processes()
-    return not shared_process._processes and not processes()
+    return not shared_process._processes and not living_deliveries()
 
 
 def holder(run: pte.Run) -> int | None:
@@ -68,10 +59,7 @@ def train(directory: Path, *sinks: Any, **options: Any) -> pte.Run:
 def _no_processes() -> Iterator[None]:
     wait_until(have_ended)
     yield
-    shared_process.leave_processes()
-    for process in processes():
-        process.kill()
-        process.wait()
+    end_deliveries()
 
 
 def test_runs_of_a_sweep_share_one_process_and_are_all_delivered(
@@ -80,7 +68,7 @@ def test_runs_of_a_sweep_share_one_process_and_are_all_delivered(
     probe.control(fail="away")
     runs = [train(tmp_path / str(number), probes(f"p{number}").sink()) for number in range(8)]
     runs += [train(tmp_path / f"away {number}", probe.sink()) for number in range(4)]
-    (process,) = processes()
+    (process,) = living_deliveries()
     assert {holder(run) for run in runs[8:]} == {process.pid}
     wait_until(lambda: all(map(is_delivered, runs[:8])))
     assert not any(map(is_delivered, runs[8:]))
@@ -101,11 +89,11 @@ def test_killed_process_is_restarted_with_all_unfinished_runs(
     for name in names:
         probes(name).control(fail="away")
     ended = [train(tmp_path / f"run {name}", probes(name).sink()) for name in names]
-    (killed,) = processes()
+    (killed,) = living_deliveries()
     killed.kill()
     killed.wait()
     last = train(tmp_path / "last", probes("last").sink())
-    (process,) = processes()
+    (process,) = living_deliveries()
     assert process.pid != killed.pid
     for name, run in zip(names, ended, strict=True):
         probes(name).control()
@@ -124,14 +112,14 @@ def test_messages_of_each_run_are_in_its_own_log(tmp_path: Path, probes: Callabl
         wait_until(lambda: "server is away" in log.read_text())  # noqa: B023
         (line,) = log.read_text().splitlines()
         assert f"{name} server is away" in line
-    assert len(processes()) == 1
+    assert len(living_deliveries()) == 1
 
 
 def test_handover_of_one_run_leaves_the_others_with_the_process(tmp_path: Path, probes: Callable[[str], Probe]) -> None:
     for name in ("first", "second"):
         probes(name).control(refuse="wrong password")
     first, second = (train(tmp_path / f"run {name}", probes(name).sink()) for name in ("first", "second"))
-    (process,) = processes()
+    (process,) = living_deliveries()
     wait_until(lambda: holder(second) == process.pid)
     probes("first").control()
     script = "import sys, pathlib; from pte_tracking._delivery.sync import sync; print(sync(pathlib.Path(sys.argv[1])))"
@@ -144,7 +132,7 @@ def test_handover_of_one_run_leaves_the_others_with_the_process(tmp_path: Path, 
 def test_sync_wakes_the_shared_process(tmp_path: Path, probe: Probe) -> None:
     probe.control(fail="away")
     runs = [train(tmp_path / str(number), probe.sink()) for number in range(2)]
-    (process,) = processes()
+    (process,) = living_deliveries()
     wait_until(lambda: holder(runs[1]) == process.pid)
     probe.control()
     assert sync(runs[1].directory, timeout=20) == []
@@ -158,7 +146,7 @@ def test_run_with_other_credentials_gets_its_own_process_and_the_earlier_one_end
     first.control(fail="away")
     monkeypatch.setenv("SERVICE_TOKEN", "first")
     earlier = train(tmp_path / "earlier", first.sink())
-    (process,) = processes()
+    (process,) = living_deliveries()
     monkeypatch.setenv("SERVICE_TOKEN", "second")
     later = train(tmp_path / "later", second.sink(), close_timeout=30)
     assert is_delivered(later)
@@ -166,7 +154,7 @@ def test_run_with_other_credentials_gets_its_own_process_and_the_earlier_one_end
     first.control()
     request_retry(earlier.directory)
     wait_until(lambda: is_delivered(earlier))
-    wait_until(lambda: not processes())
+    wait_until(lambda: not living_deliveries())
     assert first.notes("open")[-1]["pid"] == process.pid
 
 
@@ -178,7 +166,7 @@ def test_ended_run_whose_credentials_were_refused_is_delivered_with_new_ones(
     away.control(fail="away")
     monkeypatch.setenv("SERVICE_TOKEN", "expired")
     ended, other = train(tmp_path / "ended", refusing.sink()), train(tmp_path / "other", away.sink())
-    (process,) = processes()
+    (process,) = living_deliveries()
     wait_until(lambda: "PermissionError" in (ended.directory / DELIVERY_LOG).read_text())
     monkeypatch.setenv("SERVICE_TOKEN", "renewed")
     train(tmp_path / "later", probes("later").sink())
@@ -216,10 +204,10 @@ def test_changed_sys_path_applies_to_the_next_run(
     tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "first", probe.sink(), close_timeout=30)
-    (process,) = processes()
+    (process,) = living_deliveries()
     monkeypatch.syspath_prepend(tmp_path)
     train(tmp_path / "second", probe.sink(), close_timeout=30)
-    (other,) = (found for found in processes() if found.pid != process.pid)
+    (other,) = (found for found in living_deliveries() if found.pid != process.pid)
     assert str(tmp_path) in " ".join(other.cmdline()[:-1])
 
 
@@ -228,13 +216,13 @@ def test_hanging_sink_does_not_delay_other_runs(tmp_path: Path, probes: Callable
     train(tmp_path / "hanging", probes("hanging").sink())
     run = train(tmp_path / "run", probes("other").sink(), close_timeout=30)
     assert is_delivered(run)
-    assert len(processes()) == 1
+    assert len(living_deliveries()) == 1
 
 
 def test_stopped_process_is_replaced_for_later_runs(tmp_path: Path, probes: Callable[[str], Probe]) -> None:
     """A process that reads no requests must not block the runs that start after it hung."""
     train(tmp_path / "first", probes("first").sink(), close_timeout=30)
-    (process,) = processes()
+    (process,) = living_deliveries()
     process.suspend()
     run = train(tmp_path / "second", probes("second").sink(), close_timeout=60)
     assert is_delivered(run)
@@ -259,7 +247,7 @@ def test_many_requests_at_once_are_all_delivered(tmp_path: Path, probes: Callabl
     folder = tmp_path / ("a" * 200) / ("b" * 200)
     runs = [train(folder / f"{number} " / ("c" * 200), probes(f"p{number}").sink()) for number in range(25)]
     wait_until(lambda: all(map(is_delivered, runs)), 60)
-    assert len(processes()) <= 1
+    assert len(living_deliveries()) <= 1
 
 
 def test_resumed_run_replaces_an_earlier_process_whose_credentials_are_refused(tmp_path: Path, probe: Probe) -> None:
