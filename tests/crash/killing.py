@@ -17,7 +17,7 @@ from typing import Any
 #: Kill points of the training process: before, within and after every step that writes to disk.
 TRAINING_KILL_POINTS = [
     "pte_tracking._store.journal:Journal.append:{n}:before",
-    "pte_tracking._store.journal:Journal._write:{n}:after",
+    "pte_tracking._store.journal:Journal.append_locked:{n}:after",
     "pte_tracking._store.journal:os.write:{n}:middle",
     "pte_tracking._delivery.inline:InlineConsumer.deliver_event:{n}:after",
     "pte_backends.json._sink:JsonConnection.write:{n}:before",
@@ -36,8 +36,8 @@ TRAINING_KILL_POINTS = [
 
 #: Kill points of the delivery process: before and after each batch and each update of the cursor.
 DELIVERY_KILL_POINTS = [
-    "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:before",
-    "pte_tracking._delivery.consumer:SinkConsumer._write:{few}:after",
+    "pte_tracking._delivery.consumer:SinkConsumer._deliver:{few}:before",
+    "pte_tracking._delivery.consumer:SinkConsumer._deliver:{few}:after",
     "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:before",
     "pte_tracking._delivery.consumer:SinkConsumer.save:{few}:after",
     "pte_tracking._delivery.consumer:SinkConsumer.finish:1:before",
@@ -52,13 +52,24 @@ DELIVERY_KILL_POINTS = [
 ]
 
 
-def arm(kill_point: str) -> None:
-    """Kill the current process when it reaches a kill point."""
-    module, path, count, timing = kill_point.split(":")
+def find_function(module: str, path: str) -> tuple[Any, str]:
+    """Return the owner and the name of the function of a kill point.
+
+    Raises:
+        AttributeError: If it does not exist.
+    """
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
+    getattr(owner, name)
+    return owner, name
+
+
+def arm(kill_point: str) -> None:
+    """Kill the current process when it reaches a kill point."""
+    module, path, count, timing = kill_point.split(":")
+    owner, name = find_function(module, path)
     original = getattr(owner, name)
     remaining_calls = int(count)
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.killing import DELIVERY_KILL_POINTS, TRAINING_KILL_POINTS, find_function
+
 KILLS = 36
+
+
+@pytest.mark.parametrize("kill_point", [*TRAINING_KILL_POINTS, *DELIVERY_KILL_POINTS])
+def test_function_of_kill_point_exists(kill_point: str) -> None:
+    module, path, *_ = kill_point.split(":")
+    assert find_function(module, path)
 
 
 @pytest.mark.slow

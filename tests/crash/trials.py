@@ -83,12 +83,14 @@ class Trial:
         folder: New directory for the run and its MLflow database.
         store: Empty MLflow database to copy, because creating one takes seconds.
         seed: Random seed for the kill points and the times of the kills.
-        on_rewind: Rewind mode of the MLflow sink.
+        kind: Kind of the training.
+        on_rewind: Rewind mode of the MLflow sink. Defaults to ``"keep"``.
     """
 
-    def __init__(self, folder: Path, store: Path, seed: int, on_rewind: OnRewind = "keep") -> None:
+    def __init__(self, folder: Path, store: Path, seed: int, kind: training.Kind, on_rewind: OnRewind = "keep") -> None:
         folder.mkdir(parents=True)
         shutil.copy(store, folder / "mlflow.db")
+        self._kind: training.Kind = kind
         self._on_rewind = on_rewind
         self.folder = folder
         self.kills: list[str] = []
@@ -144,7 +146,7 @@ class Trial:
             os.environ["PYTHONPATH"] = os.pathsep.join([str(CRASH_TESTS), os.environ.get("PYTHONPATH", "")])
             os.chdir(self.folder)
             arm()
-            training.train(self.folder, self._on_rewind)
+            training.train(self.folder, self._on_rewind, self._kind)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -214,16 +216,17 @@ def main() -> int:
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="pte-crash-"))
     store = make_store(root / "store.db")
-    expected = Trial(root / "reference", store, 0).run(0)
+    expected = {kind: Trial(root / f"reference-{kind}", store, 0, kind).run(0) for kind in training.KINDS}
     kill_count, failed_runs, kills_by_target = 0, 0, collections.Counter[str]()
     started = time.monotonic()
     number = 0
     while kill_count < args.kills:
         number += 1
         on_rewind: OnRewind = "keep" if number % 2 else "fork"
-        trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number, on_rewind)
+        kind = training.KINDS[number % len(training.KINDS)]
+        trial = Trial(root / f"run-{number}", store, args.seed * 1_000_000 + number, kind, on_rewind)
         try:
-            problems = find_differences(expected, trial.run(args.kills_per_run))
+            problems = find_differences(expected[kind], trial.run(args.kills_per_run))
         except Exception as error:
             problems = [f"{type(error).__name__}: {error}"]
         kill_count += len(trial.kills)
@@ -231,7 +234,7 @@ def main() -> int:
         if problems:
             failed_runs += 1
             print(
-                f"Run {number} in {trial.folder} (on_rewind={on_rewind!r}) differs. Kills: {trial.kills}",
+                f"Run {number} in {trial.folder} ({kind}, on_rewind={on_rewind!r}) differs. Kills: {trial.kills}",
                 *problems,
                 sep="\n  ",
                 flush=True,
