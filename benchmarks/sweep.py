@@ -19,15 +19,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-import psutil
 from _measure import Figure, format_spread, interleave
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
-from pte_tracking._delivery import shared_process
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._store.manifest import Manifest
 from tests import servers
+from tests.deliveries import end_deliveries, living_deliveries
 
 ROUNDS = 3
 RUNS, ROWS = 30, 50
@@ -56,15 +55,12 @@ def measure(folder: Path, sink: MLflowSink, seconds: float) -> tuple[float, floa
     directories = sweep(folder, sink)
     deadline, peak, num_processes, cpu_seconds = time.monotonic() + seconds, 0.0, 0, 0.0
     while count_unfinished(directories) and time.monotonic() < deadline:
-        processes = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+        processes = living_deliveries()
         peak = max(peak, sum(process.memory_full_info().pss for process in processes) / 2**20)
         cpu_seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
         num_processes = max(num_processes, len(processes))
         time.sleep(0.2)
-    shared_process.leave_processes()
-    for process in psutil.Process().children():
-        process.kill()
-        process.wait()
+    end_deliveries()
     return peak, cpu_seconds / seconds * 100, num_processes
 
 

@@ -25,10 +25,12 @@ class CombinedLoader:
     """
 
     def __init__(self, loaders: Mapping[Any, Iterable[Any]] | Iterable[Iterable[Any]]) -> None:
-        by_name = loaders if isinstance(loaders, Mapping) else None
-        self.names = None if by_name is None else sorted(by_name, key=str)
-        self.loaders = list(loaders) if by_name is None else [by_name[name] for name in sorted(by_name, key=str)]
-        self._given_names = [] if by_name is None else list(by_name)
+        self.names: list[Any] | None = None
+        self._given_names: list[Any] = []
+        if isinstance(loaders, Mapping):
+            self.names, self._given_names = sorted(loaders, key=str), list(loaders)
+            loaders = [loaders[name] for name in self.names]
+        self.loaders = list(loaders)
         if not self.loaders:
             raise ValueError("batches(): expected a loader, got an empty dictionary")
         for name, loader in zip(self.names or range(len(self.loaders)), self.loaders, strict=True):

@@ -36,6 +36,18 @@ class Objects:
     compared: list[Any] = field(default_factory=list)
 
 
+class Lookup(nn.Module):
+    """Model with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 3, sparse=True)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        rows: Tensor = self.embedding(batch.abs().long() % 10)
+        return rows
+
+
 def make_net() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
 

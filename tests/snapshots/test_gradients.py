@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import pte_tracking as pte
 from pte_tracking import extensions, updaters
-from tests.snapshots.object_training import Objects, check_exact_resume, make_net
+from tests.snapshots.object_training import Lookup, Objects, check_exact_resume, make_net
 
 SNAPSHOT = "snapshot_iter_5"
 
@@ -144,16 +144,6 @@ def test_used_gradients_of_rarely_stepped_optimizer_stay_out(tmp_path: Path) -> 
                     item.step()
     assert saved_gradients(tmp_path) == {}
     assert next(critic.parameters()).grad is not None
-
-
-class Lookup(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 3, sparse=True)
-
-    def forward(self, batch: Tensor) -> Tensor:
-        rows: Tensor = self.embedding(batch.abs().long() % 10)
-        return rows
 
 
 def test_accumulated_sparse_gradients_are_restored(tmp_path: Path) -> None:

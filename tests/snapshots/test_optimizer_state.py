@@ -14,7 +14,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from tests.snapshots.object_training import Objects, check_exact_resume, make_net, train
+from tests.snapshots.object_training import Lookup, Objects, check_exact_resume, make_net, train
 from tests.snapshots.wrapping_optimizers import Lookahead, Several, SharpnessAware
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
@@ -64,18 +64,6 @@ def test_resumed_muon_equals_uninterrupted_one(tmp_path: Path) -> None:
         return Objects(model, torch.optim.Muon(model.parameters(), lr=0.02))
 
     check_exact_resume(tmp_path, make)
-
-
-class Lookup(nn.Module):
-    """Model with sparse gradients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 3, sparse=True)
-
-    def forward(self, batch: Tensor) -> Tensor:
-        rows: Tensor = self.embedding(batch.abs().long() % 10)
-        return rows
 
 
 def test_resumed_sparse_adam_equals_uninterrupted_one(tmp_path: Path) -> None:
