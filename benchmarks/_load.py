@@ -19,5 +19,5 @@ def find_server(port: int) -> psutil.Process:
 
 
 def core_seconds(process: psutil.Process) -> float:
-    """Return the CPU time of a process and its children, in seconds."""
-    return sum(sum(member.cpu_times()[:2]) for member in (process, *process.children(recursive=True)))
+    """Return the CPU time of a process and its children, including those that ended, in seconds."""
+    return sum(sum(member.cpu_times()[:4]) for member in (process, *process.children(recursive=True)))

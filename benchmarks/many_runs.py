@@ -1,8 +1,9 @@
-"""Fifty runs that log to one MLflow server with PostgreSQL at the same time.
+"""Fifty and 200 runs that log to one MLflow server with PostgreSQL at the same time.
 
 ``python benchmarks/many_runs.py`` (requires PostgreSQL)
 
-Three loads, one after the other:
+Three loads, one after the other, then 200 simulated runs at a second server (see ``_simulated_runs.py``, and
+``python benchmarks/many_runs.py simulated``, which needs three minutes and runs only these):
 
 - pte_tracking: 50 runs of 2,000 iterations, with a row of three values every 50 ms. Each run is a process with a
   delivery process.
@@ -21,7 +22,6 @@ the runs that call ``mlflow.log_metrics`` fail.
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -33,8 +33,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from _counts import SETTINGS, read_access_log
 from _load import ENVIRONMENT, WORKERS, core_seconds, find_server
 from _measure import Figure
+from _simulated_runs import measure_simulated_runs, train
 
 from tests import servers
 from tests.postgres import Postgres, find_missing_requirement, postgres
@@ -175,9 +177,7 @@ class LoadMonitor:
         return self._database.query(query.format(join), "mlflow")
 
     def _requests(self) -> Counter[str]:
-        with open(self._log) as file:
-            file.seek(self._size)
-            return Counter(re.findall(r'"\w+ /api/[\d.]+/mlflow/([\w/-]+)', file.read()))
+        return read_access_log(self._log, self._size).requests
 
     def _cpu_seconds(self) -> tuple[float, float]:
         """Return the CPU time of the server and of PostgreSQL, in seconds."""
@@ -235,16 +235,26 @@ def measure(folder: Path, database: Postgres) -> None:
     Figure("50 runs at one server: longest delay of a last row", "s", [max(load.delays)], "<= 30").publish()
 
 
+def measure_simulated(folder: Path, database: Postgres) -> None:
+    store, port = database.create("mlflow"), servers.free_port()
+    with servers.serve(folder, store, str(folder / "artifacts"), ENVIRONMENT, workers=WORKERS, port=port):
+        measure_simulated_runs(folder, database, port, __file__)
+
+
 def main() -> None:
-    if len(sys.argv) > 1:
-        mode, *arguments = sys.argv[1:]
-        train_run(*arguments[:3], float(arguments[3])) if mode == "train" else train_bare(*arguments)
-        return
+    mode, *arguments = sys.argv[1:] or ["all"]
+    if mode == "train":
+        return train_run(*arguments[:3], float(arguments[3]))
+    if mode == "train_bare":
+        return train_bare(*arguments)
+    if mode == "train_simulated":
+        return train(*arguments)
     if reason := find_missing_requirement():
         raise SystemExit(reason)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
-    with tempfile.TemporaryDirectory() as name, postgres(max_connections=200) as database:
-        measure(Path(name), database)
+    for measurement in (measure_simulated,) if mode == "simulated" else (measure, measure_simulated):
+        with tempfile.TemporaryDirectory() as name, postgres(max_connections=200, **SETTINGS) as database:
+            measurement(Path(name), database)
 
 
 if __name__ == "__main__":

@@ -90,11 +90,13 @@ def test_failed_response_causes_no_loss_or_duplicates(
     proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path, request_line: str, fate: str
 ) -> None:
     recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
-    for step in range(3):
+    proxy.once(request_line, fate)  # type: ignore[arg-type]
+    recorded.log(0, {"a": 0.0}, epoch=0)
+    deliver_with_retries(recorded)  # creates the MLflow run
+    for step in (1, 2):
         recorded.log(step, {"a": float(step)}, epoch=step)
     recorded.journal.append(events.RunEnded, "FINISHED", None)
-    proxy.once(request_line, fate)  # type: ignore[arg-type]
-    deliver_with_retries(recorded)
+    deliver_with_retries(recorded)  # finds it
     assert any(request_line in line for line in proxy.requests)
     expected = [(step, float(step)) for step in range(3)]
     assert read_experiment_points(mlflow_server, experiment) == {"a": expected, "epoch": expected}
@@ -186,3 +188,21 @@ def test_metrics_logged_during_outage_are_delivered(
     with Proxy(urlsplit(mlflow_server).port or 0, listen_on=port):
         deliver_with_retries(recorded)
     assert read_experiment_points(mlflow_server, experiment)["a"] == [(step, float(step)) for step in range(50)]
+
+
+def test_new_run_in_existing_experiment_needs_six_requests(
+    proxy: Proxy, mlflow_server: str, experiment: str, tmp_path: Path
+) -> None:
+    MlflowClient(mlflow_server).create_experiment(experiment, tags={"mlflow.experimentKind": "custom"})
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
+    recorded.journal.append(events.Params, {"rate": 0.1})
+    recorded.log(1, {"a": 1.0})
+    recorded.deliver()
+    endpoints = [line.split()[1].partition("mlflow/")[2].partition("?")[0] for line in proxy.requests]
+    assert endpoints == ["experiments/get-by-name", "runs/search", "runs/search", "runs/create"] + [
+        "runs/search",  # finds the run of a repeated request
+        "runs/log-batch",
+    ]
+    (run,) = find_runs(mlflow_server, experiment)
+    assert run.info.status == "RUNNING"
+    assert run.data.params == {"rate": "0.1"}

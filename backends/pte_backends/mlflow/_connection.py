@@ -178,6 +178,9 @@ class MLflowConnection:
         self._checkpoints = Checkpoints(self._client, self._run, mlflow_run, self._metric_cache)
         self._entity_builder = EntityBuilder()
         self._is_builder_current = False
+        #: Parameters and status of the MLflow run when it was found, which spare the first batch two requests.
+        self._found_params: dict[str, str] | None = mlflow_run.data.params
+        self._is_running = mlflow_run.info.status == "RUNNING"
 
     @contextlib.contextmanager
     def _detect_deletion(self) -> Iterator[None]:
@@ -238,10 +241,12 @@ class MLflowConnection:
     def _log_batch(self, events: Sequence[AnyEvent]) -> dict[int, Mapping[str, str]]:
         """Store metrics, parameters and tags. Return the texts to store as artifacts by sequence number."""
         if not self._is_builder_current:
-            stored_params = _runs.get_run(self._client, self._state.run_id).data.params
+            stored_params = self._found_params
+            if stored_params is None:
+                stored_params = _runs.get_run(self._client, self._state.run_id).data.params
             self._entity_builder.reset(stored_params, self._state.epoch_step)
         # If the request fails, the stored parameters are unknown and must be read again.
-        self._is_builder_current = False
+        self._is_builder_current, self._found_params = False, None
         batch = [(event.seq, self._entity_builder.build(event)) for event in events]
         self._log_entities(batch)
         self._state.epoch_step = self._entity_builder.epoch_step
@@ -292,7 +297,7 @@ class MLflowConnection:
 
     def _store_separately(self, event: AnyEvent) -> None:
         if isinstance(event, RunStarted):
-            if not self._is_joined:
+            if not self._is_joined and not self._is_running:
                 self._client.update_run(self._state.run_id, status="RUNNING")
             if event.resumed and self._state.journal_end:
                 # The stored journal must contain the rewind, for a resume that starts from MLflow only. If it cannot be

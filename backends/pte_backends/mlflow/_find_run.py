@@ -29,12 +29,15 @@ def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known
     Raises:
         SinkClosedError: If the MLflow run or its experiment was deleted.
     """
-    if known_run_id:
-        mlflow_run = _runs.get_run(client, known_run_id)
+    mlflow_run = _runs.get_run(client, known_run_id) if known_run_id else None
+    if mlflow_run is None and target.run_id:
+        mlflow_run = _joining.join_run(client, target, run)
+    if mlflow_run is None:
+        tagged_runs = _find_or_create_in_experiment(client, target, run)
+        mlflow_run = min(tagged_runs, key=_runs.sort_key)
     else:
-        joined_run = _joining.join_run(client, target, run) if target.run_id else None
-        mlflow_run = joined_run or _find_or_create_in_experiment(client, target, run)
-    for other in _runs.search_runs(client, mlflow_run.info.experiment_id, run, target):
+        tagged_runs = _runs.search_runs(client, mlflow_run.info.experiment_id, run, target)
+    for other in tagged_runs:
         if _runs.get_part(other) == _runs.get_part(mlflow_run) and other.info.run_id not in (
             mlflow_run.info.run_id,
             target.run_id,
@@ -43,7 +46,8 @@ def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known
     return mlflow_run
 
 
-def _find_or_create_in_experiment(client: MlflowClient, target: Target, run: RunView) -> Run:
+def _find_or_create_in_experiment(client: MlflowClient, target: Target, run: RunView) -> list[Run]:
+    """Return all MLflow runs that store a run, at least one."""
     experiment = _experiments.find_or_create(client, target)
     tagged_runs = _runs.search_runs(client, experiment.experiment_id, run, target) or _runs.search_runs(
         client, experiment.experiment_id, run, target
@@ -53,4 +57,4 @@ def _find_or_create_in_experiment(client: MlflowClient, target: Target, run: Run
         mlflow_run = _runs.create_run(client, experiment.experiment_id, run, target.run_name or run.name, tags)
         _experiments.set_kind(client, experiment)
         tagged_runs = [mlflow_run, *_runs.search_runs(client, experiment.experiment_id, run, target)]
-    return min(tagged_runs, key=_runs.sort_key)
+    return tagged_runs
