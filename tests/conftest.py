@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pte_tracking._runs.live_runs import _runs
+from pte_tracking._store.lock import Lock
 from tests import servers
 from tests.needs import check_requirement
 from tests.object_store import BUCKET, ObjectStore, object_store
@@ -20,6 +22,12 @@ from tests.postgres import Postgres, find_missing_requirement, postgres
 # The speed and load of the machine must not fail property tests.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the imported modules and the collected tests from garbage collection, which they make slow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +42,16 @@ def end_runs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Empty MLflow store. Tests copy it, because creating one takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow-template") / "mlflow.db"
-    servers.make_store(path)
+    # The processes of pytest-xdist share the parent of their directories.
+    is_distributed = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent if is_distributed else tmp_path_factory.mktemp("mlflow-template")
+    path, lock = folder / "mlflow-template.db", Lock(folder / "mlflow-template.lock", timeout=120)
+    try:
+        if not path.exists():
+            servers.make_store(folder / "mlflow-incomplete.db")
+            (folder / "mlflow-incomplete.db").rename(path)
+    finally:
+        lock.release()
     return path
 
 

@@ -24,7 +24,7 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-_START_SECONDS = 60
+_START_SECONDS = 180  # on a machine with many other processes
 
 
 def make_store(path: Path) -> None:

@@ -1,10 +1,13 @@
 """Run scenarios on several ranks.
 
-``python -m tests.ranks.forked MODULE:FUNCTION RANKS FOLDER`` imports torch once and forks one child per rank.
+``python -m tests.ranks.forked`` imports torch once for all tests of a pytest process. It forks a process for each
+scenario, which forks one child per rank.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import json
 import os
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _SECONDS = 120
+_OUTPUT = "output.txt"
 _rounds = 0
 
 
@@ -33,17 +37,63 @@ def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[
     Returns:
         Return value of each rank, in order.
     """
-    name = f"{scenario.__module__}:{scenario.__name__}"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked", name, str(ranks), str(folder)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS + 30,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-6000:]
+    request = {
+        "scenario": f"{scenario.__module__}:{scenario.__name__}",
+        "ranks": ranks,
+        "folder": str(folder),
+        "environment": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
+    server = _start_server()
+    assert server.stdin
+    assert server.stdout
+    print(json.dumps(request), file=server.stdin, flush=True)
+    exit_code = server.stdout.readline().strip()
+    assert exit_code == "0", (exit_code, (folder / _OUTPUT).read_text()[-6000:])
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+@functools.cache
+def _start_server() -> subprocess.Popen[str]:
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.ranks.forked"],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(server.communicate)  # the end of its standard input ends it
+    return server
+
+
+def serve() -> None:
+    """Run a scenario for each line of standard input, and write its exit code to standard output."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        module, _, name = request["scenario"].partition(":")
+        # Import before the fork, once for all ranks and for later scenarios of the module.
+        function = getattr(importlib.import_module(module), name)
+        child = os.fork()
+        if not child:
+            _run_scenario(function, request["ranks"], Path(request["folder"]), request["environment"])
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _run_scenario(function: Any, ranks: int, folder: Path, environment: dict[str, str]) -> None:
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        with open(os.devnull) as empty, open(folder / _OUTPUT, "w") as output:
+            for file, descriptor in ((empty, 0), (output, 1), (output, 2)):
+                os.dup2(file.fileno(), descriptor)
+        failed = fork(function, ranks, folder)
+        if failed:
+            print(f"Ranks failed (rank: exit code, None if killed after {_SECONDS} s): {failed}", file=sys.stderr)
+        code = len(failed)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int, int | None]:
@@ -77,16 +127,6 @@ def fork(function: Callable[[Path], Any], ranks: int, folder: Path) -> dict[int,
     return failed
 
 
-def main(scenario: str, ranks: int, folder: Path) -> int:
-    module, _, name = scenario.partition(":")
-    # Import before the fork, once for all ranks.
-    function = getattr(importlib.import_module(module), name)
-    failed = fork(function, ranks, folder)
-    if failed:
-        print(f"Ranks failed (rank: exit code, None if killed after {_SECONDS} s): {failed}", file=sys.stderr)
-    return len(failed)
-
-
 def _run_rank(rank: int, ranks: int, function: Any, folder: Path) -> None:
     import torch.distributed as dist
 
@@ -107,4 +147,4 @@ def _run_rank(rank: int, ranks: int, function: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
+    serve()
