@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 from _counts import Statements, count_connections, count_statements, read_access_log
 from _load import core_seconds, find_server
@@ -258,6 +259,17 @@ def measure_simulated_runs(folder: Path, database: Postgres, port: int, script: 
     _print_loads(loads)
 
 
+def _print_coefficients(loads: dict[Rate, Load]) -> None:
+    """Print the CPU time of each request, of each key in a request, and of each data point."""
+    amounts = [
+        (load.num_requests, load.num_requests * rate.keys, load.statements.points) for rate, load in loads.items()
+    ]
+    for name in ("server", "database"):
+        costs = np.linalg.solve(amounts, [getattr(load, name) * 1000 for load in loads.values()])
+        request, key, point = (f"{milliseconds:.3f} ms" for milliseconds in costs)
+        print(f"{name}: {request} per request, {key} per key of a request, {point} per data point")
+
+
 def _print_loads(loads: dict[str, Load]) -> None:
     print()
     for name, load in loads.items():
@@ -288,6 +300,7 @@ def _print_loads(loads: dict[str, Load]) -> None:
         )
         table.add_row(name, *(f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in numbers))
     Console(width=200).print(table)
+    _print_coefficients({rate: loads[name] for name, rate in RATES.items()})
     idle = loads["idle"]
     print(
         f"idle: delivery processes use {idle.delivery / idle.seconds / RUNS * 1000:.2f} ms of a core per second and run"

@@ -199,8 +199,12 @@ def test_new_run_in_existing_experiment_needs_six_requests(
     recorded.log(1, {"a": 1.0})
     recorded.deliver()
     endpoints = [line.split()[1].partition("mlflow/")[2].partition("?")[0] for line in proxy.requests]
-    assert endpoints == ["experiments/get-by-name", "runs/search", "runs/search", "runs/create"] + [
-        "runs/search",  # finds the run of a repeated request
+    assert endpoints == [
+        "experiments/get-by-name",
+        "runs/search",
+        "runs/search",  # An empty response may be truncated.
+        "runs/create",
+        "runs/search",  # A repeated request may have created two runs.
         "runs/log-batch",
     ]
     (run,) = find_runs(mlflow_server, experiment)
