@@ -33,11 +33,11 @@ class ObjectStore:
             "AWS_SECRET_ACCESS_KEY": "anything",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        urllib.request.urlopen(urllib.request.Request(f"{uri}/{BUCKET}", method="PUT"), timeout=10).close()
+        urllib.request.urlopen(urllib.request.Request(f"{uri}/{BUCKET}", method="PUT"), timeout=60).close()
 
     def objects(self, prefix: str = "") -> dict[str, int]:
         """Return the sizes in bytes of the objects with a prefix, by name. The server lists at most 1,000."""
-        with urllib.request.urlopen(f"{self._uri}/{BUCKET}?list-type=2&prefix={prefix}", timeout=10) as response:
+        with urllib.request.urlopen(f"{self._uri}/{BUCKET}?list-type=2&prefix={prefix}", timeout=60) as response:
             matches = re.findall(r"<Key>(.*?)</Key>.*?<Size>(\d+)</Size>", response.read().decode(), re.DOTALL)
         return {unescape(key): int(size) for key, size in matches}
 

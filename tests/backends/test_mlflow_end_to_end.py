@@ -113,7 +113,7 @@ run._close_timeout = 1
         int(line.split()[0]) for line in completed.stdout.splitlines() if str(tmp_path) in line and "delivery" in line
     )
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while lock.is_held(Path("result", DELIVERY_LOCK)):  # The delivery process is still running.
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -57,7 +57,7 @@ class Server:
         url = f"{self.url}/data/plugin/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def points(self) -> dict[str, list[Any]]:

@@ -64,7 +64,7 @@ def test_delivery_ends_when_server_never_returns_and_names_the_command(run: pte.
     assert not lock.is_held(run.directory / DELIVERY_LOCK)
     assert f"run: pte-tracking sync {run.directory}" in invoke("show", run.directory).output
     probe.control()
-    assert sync(run.directory, timeout=20) == []
+    assert sync(run.directory, timeout=60) == []
 
 
 def test_delivery_continues_while_the_training_runs(run: pte.Run, probe: Probe) -> None:

@@ -109,12 +109,12 @@ def test_follow_delivers_runs_that_start_and_end_without_network(
         assert train(runs / "c", uri, 1, 50).wait(60) == 0
         wait_for(uri, {"a": ("FINISHED", 300), "b": ("FINISHED", 300), "c": ("FINISHED", 50)})
         follower.send_signal(signal.SIGTERM)
-        output, _ = follower.communicate(timeout=20)
+        output, _ = follower.communicate(timeout=60)
         assert follower.returncode == 0
         assert f"{runs / 'a'}: FINISHED, all events delivered" in output
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -137,7 +137,7 @@ def test_follow_new_run_in_same_directory_delivers_both_runs(
     wait_until(lambda: is_held(earlier / DELIVERY_LOCK) and is_held(run / DELIVERY_LOCK))
     assert not (earlier / "delivery" / "log.txt").exists()  # delivery processes are disabled
     follower.send_signal(signal.SIGTERM)
-    output, _ = follower.communicate(timeout=20)
+    output, _ = follower.communicate(timeout=60)
     assert follower.returncode == 0
     assert f"{earlier}: delivering" in output
 
@@ -156,7 +156,7 @@ def test_follow_skips_unreadable_and_locked_runs_with_one_message(
     assert readable.wait(60) == 0
     assert is_held(runs / "readable" / DELIVERY_LOCK)
     follower.send_signal(signal.SIGTERM)
-    output, _ = follower.communicate(timeout=20)
+    output, _ = follower.communicate(timeout=60)
     held_lock.release()
     assert follower.returncode == 0
     assert output.count(f"{runs / 'theirs'}: another process delivers this run\n") == 1

@@ -108,7 +108,7 @@ def test_interrupt_ends_the_wait_and_the_delivery_continues(
     script, is_script_interrupted = ENDS[end]
     process = wait_for_end(script, tmp_path, probe, trainings)
     (os.killpg if is_group else os.kill)(process.pid, signal.SIGINT)
-    _, error_output = process.communicate(timeout=10)  # instead of the 600 seconds of the wait
+    _, error_output = process.communicate(timeout=60)  # instead of the 600 seconds of the wait
     assert process.returncode == (-signal.SIGINT if is_script_interrupted else 0)
     assert ("KeyboardInterrupt" in error_output) is is_script_interrupted
     lines = [line for line in error_output.splitlines() if "Not yet delivered" in line]
@@ -120,7 +120,7 @@ def test_interrupt_ends_the_wait_and_the_delivery_continues(
     assert all(lock.is_held(directory / DELIVERY_LOCK) for directory in directories)
     probe.control()
     for directory in directories:
-        assert sync(directory, timeout=20) == []
+        assert sync(directory, timeout=60) == []
     assert {status for status in probe.statuses if status} == statuses_after(end)
 
 
@@ -132,10 +132,10 @@ def test_repeated_interrupts_do_no_harm(
     for _ in range(5):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     probe.control()
     for path in tmp_path.glob("*/run.json"):
-        assert sync(path.parent, timeout=20) == []
+        assert sync(path.parent, timeout=60) == []
     assert {status for status in probe.statuses if status} == statuses_after(end)
 
 

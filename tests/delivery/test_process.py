@@ -146,7 +146,7 @@ def recorded(directory: Path) -> list[tuple[str, int, Any]]:
     return [(key, row.step, value) for row in rows for key, value in row.values.items()]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
@@ -261,7 +261,7 @@ def test_delivery_process_after_sigterm_loses_nothing(stage: Stage) -> None:
     os.kill(stage.delivery or 0, signal.SIGTERM)
     trainer.kill()
     trainer.wait()
-    assert sync(stage.directory, timeout=20) == []
+    assert sync(stage.directory, timeout=60) == []
     stage.check(0, 100)
     assert stage.probe.statuses[-1] == "KILLED"
 
@@ -276,10 +276,10 @@ def test_sync_after_both_processes_are_killed_delivers_rest(stage: Stage) -> Non
     trainer.wait()
     assert [sink.key for sink in sync(stage.directory, timeout=0.5)] == ["probe"]
     stage.probe.control()
-    assert sync(stage.directory, timeout=20) == []
+    assert sync(stage.directory, timeout=60) == []
     stage.check(0, 300)
     assert stage.probe.statuses[-1] == "KILLED"
-    assert sync(stage.directory, timeout=20) == []
+    assert sync(stage.directory, timeout=60) == []
 
 
 # -- outages -----------------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_sync_after_other_error_keeps_delivery_process(stage: Stage) -> None:
         "the environment of sync may lack a password that the environment of the training has"
     )
     stage.probe.control()
-    assert sync(stage.directory, timeout=20) == []
+    assert sync(stage.directory, timeout=60) == []
 
 
 def test_close_with_hanging_sink_returns_after_timeout(stage: Stage) -> None:
@@ -399,6 +399,7 @@ def test_unavailable_sinks_do_not_delay_other_sinks(stage: Stage) -> None:
     manifest["sinks"].insert(0, {"key": "unfit", "name": "probe", "options": {"colour": "blue"}})
     second = {"key": "probe-two", "name": "probe-two", "options": {"folder": str(stage.probe.folder / "two")}}
     path.write_text(json.dumps({**manifest, "sinks": [*manifest["sinks"], second]}))
+    wait_until(lambda: "probe-two" not in {sink.key for sink in sync(stage.directory, timeout=1)})
     pending = sync(stage.directory, timeout=1)
     assert sorted(sink.key for sink in pending) == ["gone", "lost", "module", "needy", "odd", "unfit"]
     assert all(sink.reason for sink in pending)

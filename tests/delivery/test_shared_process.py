@@ -135,7 +135,7 @@ def test_sync_wakes_the_shared_process(tmp_path: Path, probe: Probe) -> None:
     (process,) = living_deliveries()
     wait_until(lambda: holder(runs[1]) == process.pid)
     probe.control()
-    assert sync(runs[1].directory, timeout=20) == []
+    assert sync(runs[1].directory, timeout=60) == []
     assert probe.notes("open")[-1]["pid"] == process.pid
 
 

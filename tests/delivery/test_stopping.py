@@ -73,7 +73,7 @@ def test_stop_delivery_terminates_local_process_that_keeps_lock(
     directory: Path, other: subprocess.Popen[bytes]
 ) -> None:
     assert stopping.stop_delivery(directory)
-    assert other.wait(10) == -15
+    assert other.wait(60) == -15
     assert not lock.is_held(directory / DELIVERY_LOCK)
 
 

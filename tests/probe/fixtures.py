@@ -58,7 +58,7 @@ def probe(probes: Callable[[str], Probe]) -> Probe:
     return probes("probe")
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():

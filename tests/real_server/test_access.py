@@ -194,6 +194,6 @@ def test_user_without_write_permission_raises_permission_error(
     request.add_header("Content-Type", "application/json")
     credentials = b64encode(f"{auth_server.user}:{auth_server.password}".encode()).decode()
     request.add_header("Authorization", f"Basic {credentials}")
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=60).close()
     with pytest.raises(PermissionError, match="denied write access"):
         deliver("guest", guest, "a long password")
