@@ -61,12 +61,19 @@ def _start_server() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    atexit.register(server.communicate)  # the end of its standard input ends it
+    atexit.register(server.kill)
     return server
+
+
+def import_for_ranks() -> None:
+    """Import what torch imports on first use, which takes each rank more than a second after a fork."""
+    for name in ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"):
+        importlib.import_module(name)
 
 
 def serve() -> None:
     """Run a scenario for each line of standard input, and write its exit code to standard output."""
+    import_for_ranks()
     for line in sys.stdin:
         request = json.loads(line)
         module, _, name = request["scenario"].partition(":")

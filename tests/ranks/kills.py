@@ -15,7 +15,7 @@ from pte_tracking import extensions
 from pte_tracking._snapshots.shards import gather_shards
 from tests.crash import killing
 from tests.ranks.components import make_net, make_training_manager, read_rows, shard_layers, train_net
-from tests.ranks.forked import fork
+from tests.ranks.forked import fork, import_for_ranks
 
 #: Rank to kill and its kill point.
 KILL_POINTS = [
@@ -56,6 +56,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
+    import_for_ranks()
     (folder / "uninterrupted").mkdir()
     assert fork(train, 2, folder / "uninterrupted") == {}
     for number, (rank, kill_point) in enumerate(KILL_POINTS):
