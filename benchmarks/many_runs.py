@@ -3,7 +3,7 @@
 ``python benchmarks/many_runs.py`` (requires PostgreSQL)
 
 Three loads, one after the other, then 200 simulated runs at a second server (see ``_simulated_runs.py``, and
-``python benchmarks/many_runs.py simulated``, which needs three minutes and runs only these):
+``python benchmarks/many_runs.py simulated``, which needs five minutes and runs only these):
 
 - pte_tracking: 50 runs of 2,000 iterations, with a row of three values every 50 ms. Each run is a process with a
   delivery process.
