@@ -49,9 +49,7 @@ class LoaderRegistry:
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
         self._state_objects = list(state_objects)  # references, so that the identities stay unique
-        self._constructed = {
-            id(item): counters for item in self._state_objects if (counters := counters_of("sampler", item))
-        }
+        self._constructed = {id(item): counters_of("sampler", item) for item in self._state_objects}
 
     def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
         """Return a resumable loader for a loader.
