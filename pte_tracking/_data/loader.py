@@ -340,5 +340,5 @@ class ResumableLoader(Generic[_Batch]):
         return DataState(everywhere=rng.get_state(), parts=self._parts.state())
 
     def _restore(self, state: DataState, *, loads_objects: bool = True) -> None:
-        rng.set_state(state["everywhere"])
         self._parts.restore(state["parts"], loads_objects=loads_objects)
+        rng.set_state(state["everywhere"])  # Objects may draw numbers when they load their state.

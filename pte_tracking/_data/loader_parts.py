@@ -71,6 +71,7 @@ class LoaderParts:
             if counters := counters_of(path, part, self._initial.get(path)):
                 state["counters"][path] = counters
             if is_state_object(path, part):
+                self._unsaved.pop(path, None)
                 try:
                     state["objects"][path] = save_state(part)
                 except Exception as error:
@@ -122,8 +123,9 @@ class LoaderParts:
                 # A state object was restored before. Attributes that only its load_state_dict() sets are reset.
                 constructed = {**(self._initial.get(path, {}) if is_loaded else {}), **self._constructed.get(path, {})}
                 set_counters(part, {**constructed, **state["counters"].get(path, {})})
-            if path not in state["objects"] or is_state_object(path, part):
-                unrestored.pop(path, None)
+            if path in state["objects"] and not is_state_object(path, part):
+                self._messages.refused_object(path, part, TypeError("it has no load_state_dict()"))
+            unrestored.pop(path, None)
         return list(unrestored)
 
     def restore_integers(self, state: PartsState, start: PartsState | None) -> None:

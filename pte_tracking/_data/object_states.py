@@ -31,7 +31,7 @@ def is_state_object(path: str, value: object) -> bool:
         path: Path of the object from the loader. The state of the loader itself, with an empty path, is its position.
         value: The object.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if not path or not _has_methods(kind) or isinstance(value, DataLoader):
         return False
     if kind.__module__.partition(".")[0] in _POSITION_PACKAGES:
@@ -90,7 +90,8 @@ def takes_arguments(method: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def _has_methods(kind: type) -> bool:
+@functools.cache
+def _has_methods(kind: type[Any]) -> bool:
     save, load = getattr(kind, "state_dict", None), getattr(kind, "load_state_dict", None)
     return callable(save) and callable(load) and takes_arguments(save, 0) and takes_arguments(load, 1)
 
