@@ -105,8 +105,8 @@ def _find_object_cause(loader: object) -> str:
             )
     if (name := _find_kept_iterator(loader)) is not None:
         return (
-            f"{name} is an iterator, which continues from the pass before. Begin an iterator in each pass, in __iter__(), "
-            "or pass the position in state_objects."
+            f"{name} is an iterator, which continues from the pass before. Begin an iterator in each pass, in "
+            "__iter__(), or pass the position in state_objects."
         )
     if is_stateful(loader) and not isinstance(loader, DataLoader):
         return (

@@ -6,8 +6,8 @@ and discarded, so that workers draw the same random numbers as before. A loader 
 ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
 Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
-torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
-``set_epoch``. Resuming is not exact for
+torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python,
+``set_epoch``, and objects with ``state_dict`` and ``load_state_dict``. Resuming is not exact for
 
 - random numbers drawn in *persistent* workers after their first pass, because they depend on all earlier passes, and
   those drawn in the workers of a StatefulDataLoader, which restarts them. The order is exact in both cases.
@@ -62,6 +62,7 @@ class ResumableLoader(Generic[_Batch]):
     Attributes:
         loader: The loader.
         check: Check of the data after a resume.
+        expects_same_batches: Whether a restored position is that of the same batches, as far as is known.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ResumableLoader(Generic[_Batch]):
     ) -> None:
         self.loader = loader
         self.check = DataCheck(loader, name)
+        self.expects_same_batches = False
         self._name = name
         self._messages = LoaderMessages(name, type(loader).__name__)
         self._parts = LoaderParts(loader, constructed or {}, self._messages)
@@ -182,7 +184,10 @@ class ResumableLoader(Generic[_Batch]):
         if not restores_exactly(self.loader, state):
             self._parts.restore_integers(state["parts"], state["start"]["parts"] if state["start"] else None)
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
+        if state["parts"]["objects"]:  # The length may depend on a state that is not restored yet.
+            saved = saved._replace(length=current.length)
         is_same = not is_resized and saved.batch_size == current.batch_size
+        self.expects_same_batches = is_same and saved.length == current.length
         self._restores_own_state = is_same and restores_exactly(self.loader, state)
         if self._restores_own_state and saved.workers != current.workers:
             check_workers(self._name, self.loader, saved, current, state["taken"])
@@ -290,14 +295,9 @@ class ResumableLoader(Generic[_Batch]):
         if start is not None and reads_again:  # It reads the indices of its sampler again.
             rng.set_state(start["everywhere"])
             self._parts.restore_generators(start["parts"])
-        try:
-            # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
-            batches = load_position(cast(StatefulLoader, self.loader), cast(dict[str, Any], saved["loader"]))
-        except Exception as error:
-            raise ValueError(
-                f"loader {self._name!r}: {type(self.loader).__name__}.load_state_dict() failed with "
-                f"{type(error).__name__}: {error}. Resume with the same loader, data, and number of workers."
-            ) from error
+        # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+        own_state = cast(dict[str, Any], saved["loader"])
+        batches = load_position(self._name, cast(StatefulLoader, self.loader), own_state)
         rng.set_state(current)
         # Nodes read indices in the next batch or in a thread. This advances the generators to their saved states.
         if start is None or not is_node_loader(self.loader):
@@ -320,7 +320,7 @@ class ResumableLoader(Generic[_Batch]):
             self.check.check_skipped(rereading.last, count)
         elif not is_last_try:
             return False
-        elif rereading.number != length_of(self.loader):  # else resumed_position() has reported it
+        elif self.expects_same_batches or rereading.number != length_of(self.loader):  # else it was reported
             self._messages.short_pass(count, rereading.number)
         self._taken = rereading.number
         return True

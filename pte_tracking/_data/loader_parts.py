@@ -165,7 +165,7 @@ class LoaderParts:
         """Restore the state after the batches of an interrupted pass were read again.
 
         Generators are set to the state. Of the counters, only those are set that reading did not change: the training
-        changed them. The state of an object is loaded if it differs.
+        changed them. If the state of an object differs, it is loaded, and all of its counters are set.
 
         Args:
             state: The state after the last batch.
@@ -175,16 +175,15 @@ class LoaderParts:
         self.restore_generators(state)
         for path, part in walk(self._loader):
             before, counters = start["counters"].get(path, {}), current["counters"].get(path, {})
-            moved = changed_names(before, counters)
             saved = state["counters"].get(path, {})
-            unmoved = {name: item for name, item in saved.items() if name in before and name not in moved}
             if path in state["objects"] and not is_equal(current["objects"].get(path), state["objects"][path]):
                 if self._load(path, part, state["objects"][path]):
-                    set_counters(part, {**counters, **unmoved})
+                    set_counters(part, {**counters, **saved})
                     if not has_state(part, state["objects"][path]):
                         self._messages.differing_object(path, part)
-            elif unmoved:
-                set_counters(part, unmoved)
+                continue
+            moved = changed_names(before, counters)
+            set_counters(part, {name: item for name, item in saved.items() if name in before and name not in moved})
 
     def _load(self, path: str, part: object, state: Any) -> bool:
         """Load the state of an object. Return whether the object has accepted it.

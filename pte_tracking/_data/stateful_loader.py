@@ -93,15 +93,30 @@ def check_workers(name: str, loader: object, saved: LoaderOptions, current: Load
         )
 
 
-def load_position(loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:
-    """Load the state of a loader, and return an iterator over the rest of the pass, also if the pass has ended."""
-    loader.load_state_dict(own_state)
-    if not getattr(loader, "restart_on_stop_iteration", False):
-        return iter(loader)
-    # A loader of torchdata.nodes would start the next pass.
-    nodes: Any = loader
-    nodes.restart_on_stop_iteration = False
+def load_position(name: str, loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:
+    """Load the state of a loader, and return an iterator over the rest of the pass, also if the pass has ended.
+
+    Args:
+        name: Name of the loader, for the message.
+        loader: The loader.
+        own_state: The state.
+
+    Raises:
+        ValueError: If the loader refuses the state.
+    """
     try:
-        return iter(loader)
-    finally:
-        nodes.restart_on_stop_iteration = True
+        loader.load_state_dict(own_state)
+        if not getattr(loader, "restart_on_stop_iteration", False):
+            return iter(loader)
+        # A loader of torchdata.nodes would start the next pass.
+        nodes: Any = loader
+        nodes.restart_on_stop_iteration = False
+        try:
+            return iter(loader)
+        finally:
+            nodes.restart_on_stop_iteration = True
+    except Exception as error:
+        raise ValueError(
+            f"loader {name!r}: {type(loader).__name__}.load_state_dict() failed with {type(error).__name__}: {error}. "
+            "Resume with the same loader, data, and number of workers."
+        ) from error

@@ -3,174 +3,36 @@
 from __future__ import annotations
 
 import io
-import itertools
 import random
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 from tqdm import tqdm
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking._data import object_states
 from pte_tracking._data.combined import CombinedLoader
-from pte_tracking._data.registry import LoaderRegistry
-from pte_tracking._snapshots import rng
-from tests.data.passes import BATCHES, check_resume, train
-
-SAMPLES = 4 * BATCHES
-DATA: Any = list(range(SAMPLES))
-
-
-class Order(Sampler[int]):
-    """Sampler whose state is no number, list of numbers, or generator."""
-
-    def __init__(self) -> None:
-        self.order = deque(DATA)
-
-    def __len__(self) -> int:
-        return SAMPLES
-
-    def __iter__(self) -> Iterator[int]:
-        self.order.rotate(3)
-        self.order.append(self.order.popleft())
-        return iter(list(self.order))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"order": list(self.order)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.order = deque(state["order"])
-
-
-class PositionOrder(Order):
-    """Sampler that continues after a position, and keeps the position of the end of a pass.
-
-    The loaded state applies from the next pass on.
-    """
-
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {"epoch": [0, {}], "samples": {"taken": 0}}
-        self.pending: dict[str, Any] | None = None
-
-    def __iter__(self) -> Iterator[int]:
-        self.state, self.pending = (
-            self.pending or {"epoch": [self.state["epoch"][0] + 1, {}], "samples": {"taken": 0}},
-            None,
-        )
-        order = random.Random(self.state["epoch"][0]).sample(DATA, SAMPLES)
-        for index in order[self.state["samples"]["taken"] :]:
-            self.state["samples"]["taken"] += 1
-            yield index
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.pending = state
-
-
-class NumberedPositionOrder(Order):
-    """Sampler whose position is a number."""
-
-    def __init__(self) -> None:
-        self.order, self.taken, self.next_taken = deque(DATA), 0, None
-
-    def __iter__(self) -> Iterator[int]:
-        self.taken, self.next_taken = self.next_taken or 0, None
-        if not self.taken:
-            list(super().__iter__())
-        for index in list(self.order)[self.taken :]:
-            self.taken += 1
-            yield index
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "taken": self.taken}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.next_taken = state["taken"]
-
-
-class WeightedBatches:
-    """Batch sampler with ``set_epoch()``, whose weights change with each batch."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.weights = {"values": np.ones(SAMPLES) / SAMPLES}
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return BATCHES
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(BATCHES):
-            weights = self.weights["values"]
-            indices = np.random.RandomState([self.epoch, batch]).choice(SAMPLES, 4, p=weights)
-            weights[indices] *= 1.5
-            weights /= weights.sum()
-            yield indices.tolist()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, **self.weights}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.weights = state["epoch"], {"values": state["values"]}
-
-
-class TensorBatches(WeightedBatches):
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "values": torch.from_numpy(self.weights["values"])}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.weights = state["epoch"], {"values": state["values"].numpy()}
-
-
-class Stream(IterableDataset[int]):
-    def __init__(self) -> None:
-        self.seen: set[int] = set()
-
-    def __iter__(self) -> Iterator[int]:
-        self.seen.add(len(self.seen))
-        return iter([index + 100 * len(self.seen) for index in DATA])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seen = state["seen"]
-
-
-class Collator:
-    """Collate object that normalizes with the mean of all batches before."""
-
-    def __init__(self) -> None:
-        self.mean = {"value": [0.0, {"count": 0}]}
-
-    def __call__(self, items: list[Any]) -> list[float]:
-        self.mean["value"][1]["count"] += 1  # type: ignore[index]
-        self.mean["value"][0] += 0.1 * float(items[0])  # type: ignore[operator]
-        return [float(item) - self.mean["value"][0] for item in items]  # type: ignore[operator]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"mean": self.mean}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.mean = state["mean"]
-
-    def collate(self, items: list[Any]) -> list[float]:
-        return self(items)
+from tests.data.passes import BATCHES, check_resume, resume_after
+from tests.data.state_objects import (
+    DATA,
+    SAMPLES,
+    Collator,
+    NumberedPositionOrder,
+    Order,
+    PositionOrder,
+    Stream,
+    TensorBatches,
+    WeightedBatches,
+    loader,
+    shuffled,
+)
 
 
 class Mixture:
@@ -194,14 +56,6 @@ class Mixture:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.counts = state["counts"]
-
-
-def loader(sampler: Any, **options: Any) -> DataLoader[int]:
-    return DataLoader(DATA, batch_size=4, sampler=sampler, **options)
-
-
-def shuffled(**options: Any) -> DataLoader[int]:
-    return DataLoader(DATA, 4, shuffle=True, **options)
 
 
 def with_captured_collator() -> DataLoader[int]:
@@ -278,27 +132,6 @@ def test_sampler_that_is_a_state_object_is_not_advanced_twice(make: Any, stop: i
     assert run(tmp_path / "run", 3 * BATCHES, resume=True) == whole[stop:]
 
 
-def resume_after(
-    make: Callable[[], Any], stop: int, change: Callable[[Any], object] = lambda source: None
-) -> tuple[list[Any], list[Any]]:
-    """Return the batches after a stop without and with a resume. The training changes the source after two batches."""
-    torch.manual_seed(0)
-    registry, source, first_batches = LoaderRegistry(), make(), dict[str, Any]()
-    registry.record_first_batch = first_batches.__setitem__
-    batches = train(registry.register(source), 3 * BATCHES)
-    for number in range(stop):
-        next(batches)
-        if number == 1:
-            change(source)
-    state = registry.state_dict(), rng.get_state()
-    uninterrupted = [batch for batch, _ in batches]
-    resumed = LoaderRegistry()
-    resumed.load_state_dict(*state, first_batches=first_batches)
-    again = resumed.register(make())
-    resumed.begin()
-    return uninterrupted, [batch for batch, _ in train(again, 3 * BATCHES - stop)]
-
-
 @pytest.mark.parametrize("stop", [3, BATCHES + 2])
 def test_state_that_the_training_changes_within_a_pass_is_restored(stop: int, caplog: pytest.LogCaptureFixture) -> None:
     def emphasize(source: Any) -> None:
@@ -310,107 +143,59 @@ def test_state_that_the_training_changes_within_a_pass_is_restored(stop: int, ca
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_state_that_cannot_be_loaded_within_a_pass_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    def skip_to_later_epoch(source: Any) -> None:
-        source.sampler.state["epoch"][1]["later"] = 7
+class PrioritizedOrder(Order):
+    """Sampler whose weights follow from the drawn indices and from the training."""
 
-    resume_after(LOADERS["sampler with a position"], 3, skip_to_later_epoch)
-    assert "loader 'main': sampler (PositionOrder) has another state than at the snapshot" in caplog.text
+    def __init__(self) -> None:
+        self.weights = torch.ones(SAMPLES)
+        self.generator = torch.Generator().manual_seed(3)
 
+    def __iter__(self) -> Iterator[int]:
+        for _ in range(SAMPLES):
+            index = int(torch.multinomial(self.weights, 1, generator=self.generator))
+            self.weights[index] *= 0.9
+            yield index
 
-class Unsavable(Order):
-    def state_dict(self) -> dict[str, Any]:
-        return {"order": [self.order]}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"weights": self.weights}
 
-
-class Unready(Order):
-    """Sampler without a state before its first pass."""
-
-    def state_dict(self) -> dict[str, Any]:
-        if self.order[0] == 0:
-            raise RuntimeError("not started")
-        return super().state_dict()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.weights = state["weights"]
 
 
-class Failing(Order):
-    def state_dict(self) -> dict[str, Any]:
-        raise RuntimeError("not supported here")
+@pytest.mark.parametrize("stop", [2, BATCHES + 2])
+def test_state_that_reading_and_the_training_change_is_restored(stop: int, caplog: pytest.LogCaptureFixture) -> None:
+    def prioritize(source: Any) -> None:
+        source.sampler.weights[:3] *= 5
 
-
-class Refusing(Order):
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        raise KeyError("epoch")
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (Unsavable, "the state of sampler (Unsavable) is not part of the snapshot: state_dict()/order/0: a value of "),
-        (Failing, "the state of sampler (Failing) is not part of the snapshot: RuntimeError: not supported here."),
-        (Refusing, "sampler (Refusing) refused its state: KeyError: 'epoch'."),
-    ],
-)
-def test_state_that_is_not_saved_or_refused_is_named_once(
-    make: Any, expected: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    resume_after(lambda: loader(make()), BATCHES + 2)
-    names = {record.getMessage() for record in caplog.records if "sampler (" in record.getMessage()}
-    assert len(names) == 1
-    assert expected in names.pop()
-
-
-def test_state_that_is_larger_than_the_limit_is_named(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(object_states, "MAX_BYTES", 100)
-    resume_after(lambda: loader(Order()), BATCHES + 2)
-    assert "the state of sampler (Order) is not part of the snapshot: state_dict(): the state has" in caplog.text
-
-
-def test_object_without_a_state_before_its_first_pass_is_restored(caplog: pytest.LogCaptureFixture) -> None:
-    uninterrupted, resumed = resume_after(lambda: loader(Unready()), 2)
-    assert resumed == uninterrupted
-    uninterrupted, resumed = resume_after(lambda: loader(Unready()), BATCHES + 2)
+    uninterrupted, resumed = resume_after(lambda: loader(PrioritizedOrder()), stop, prioritize)
     assert resumed == uninterrupted
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-@pytest.mark.parametrize(
-    ("make_other", "expected"),
-    [
-        (shuffled, "sampler (RandomSampler) refused its state: TypeError: it has no load_state_dict()."),
-        (lambda: [[0]] * BATCHES, "the snapshot contains the state of sampler, which this loader does not refer to"),
-    ],
-)
-def test_object_that_is_missing_after_the_resume_is_named(
-    make_other: Any, expected: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    loaders = itertools.cycle([lambda: loader(Order()), make_other])
-    resume_after(lambda: next(loaders)(), BATCHES + 2)
-    assert expected in caplog.text
+class GrowingOrder(Order):
+    """Sampler whose length is part of its state."""
+
+    def __init__(self) -> None:
+        self.options = {"samples": [4]}
+
+    def __len__(self) -> int:
+        return self.options["samples"][0]
+
+    def __iter__(self) -> Iterator[int]:
+        order = random.Random(len(self)).sample(DATA, len(self))
+        self.options["samples"][0] = min(SAMPLES, len(self) + 4)
+        return iter(order)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.options
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.options = state
 
 
-def test_object_that_trains_a_model_is_not_restored_by_a_function_of_the_loader() -> None:
-    class Training:
-        def __init__(self) -> None:
-            self.model, self.loads = nn.Linear(1, 1), 0
-
-        def collate(self, items: list[int]) -> list[int]:
-            return items
-
-        def state_dict(self) -> dict[str, Any]:
-            raise AssertionError("called")
-
-        def load_state_dict(self, state: dict[str, Any]) -> None:
-            raise AssertionError("called")
-
-    uninterrupted, resumed = resume_after(lambda: shuffled(collate_fn=Training().collate), 2)
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_length_that_is_part_of_a_state_is_no_change_of_the_data(stop: int, caplog: pytest.LogCaptureFixture) -> None:
+    uninterrupted, resumed = resume_after(lambda: loader(GrowingOrder()), stop)
     assert resumed == uninterrupted
-
-
-def test_methods_with_other_arguments_are_not_called() -> None:
-    class Versioned(Order):
-        def state_dict(self, version: int) -> dict[str, Any]:  # type: ignore[override]
-            raise AssertionError("called")
-
-    resume_after(lambda: loader(Versioned()), 2)
+    assert "at the snapshot" not in caplog.text
