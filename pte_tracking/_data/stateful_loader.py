@@ -43,9 +43,10 @@ def forget_iterators(loader: object) -> None:
     A loader of accelerate begins one when it is prepared, whose order follows from the random state at that time.
     """
     for path, part in walk(loader):
-        if path and any(kind.__module__.startswith("torchdata.stateful_dataloader") for kind in type(part).__mro__):
-            if isinstance(part, DataLoader):
-                cast(StatefulLoader, part).load_state_dict({})
+        modules = [kind.__module__ for kind in type(part).__mro__]
+        is_stateful_loader = any(module.startswith("torchdata.stateful_dataloader") for module in modules)
+        if path and is_stateful_loader and isinstance(part, DataLoader):
+            cast(StatefulLoader, part).load_state_dict({})
 
 
 def reports_state(loader: StatefulLoader) -> bool:

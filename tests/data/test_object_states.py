@@ -143,6 +143,14 @@ def test_state_that_the_training_changes_within_a_pass_is_restored(stop: int, ca
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_position_that_is_loaded_within_a_pass_does_not_apply_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    uninterrupted, resumed = resume_after(
+        lambda: loader(NumberedPositionOrder()), 3, lambda source: source.sampler.order.rotate(2)
+    )
+    assert resumed == uninterrupted
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 class PrioritizedOrder(Order):
     """Sampler whose weights follow from the drawn indices and from the training."""
 
