@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from pte_tracking._data.equality import is_equal
 from pte_tracking._data.object_search import attributes_of
+from pte_tracking._data.object_states import is_state_object
 from pte_tracking._snapshots.generator_state import is_generator
 
 #: Longer sequences are not saved.
@@ -30,7 +32,9 @@ _WITHOUT_COUNTERS = (dict, list, tuple, deque, types.FunctionType, types.MethodT
 
 
 def counters_of(path: str, value: Any, initial: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the numbers in the attributes of an object: all of a sampler, and the integers of any other object.
+    """Return the numbers in the attributes of an object.
+
+    These are all numbers of a sampler or an object with a state, and the integers of any other object.
 
     Args:
         path: Path of the object from the loader.
@@ -41,8 +45,11 @@ def counters_of(path: str, value: Any, initial: Mapping[str, Any] | None = None)
     Returns:
         Copies of the values by attribute name: plain values, and sequences of numbers as a dictionary of their kind.
     """
+    if isinstance(value, _WITHOUT_COUNTERS) or is_generator(value):
+        return {}
+    has_state = is_state_object(path, value)
     # A function may refer to any object of the program.
-    if isinstance(value, _WITHOUT_COUNTERS) or "__closure__" in path or "__self__" in path or is_generator(value):
+    if not has_state and ("__closure__" in path or "__self__" in path):
         return {}
     if hasattr(type(value), "__next__") and type(value).__module__.startswith("torch"):
         return {}  # An iterator over a DataLoader counts its batches.
@@ -51,7 +58,7 @@ def counters_of(path: str, value: Any, initial: Mapping[str, Any] | None = None)
         for name, item in vars(kind).items():
             if type(item) is int and not name.startswith("__") and (initial or {}).get(name, item) == item:
                 attributes.setdefault(name, item)
-    if is_sampler(path, value):
+    if has_state or is_sampler(path, value):
         supported = {name: _copy(item) for name, item in attributes.items()}
         return {name: item for name, item in supported.items() if item is not _UNSUPPORTED}
     is_loader = isinstance(value, DataLoader)  # Its private attributes are those of torch.
@@ -124,17 +131,6 @@ def _copy_sequence(value: list[Any] | tuple[Any, ...]) -> Any:
     if kinds == {int} and len(value) > _MAX_PLAIN_ITEMS and -(2**63) <= min(value) <= max(value) < 2**63:
         return {type(value).__name__: torch.tensor(value)}
     return {type(value).__name__: list(value)} if kinds <= _SCALARS else _UNSUPPORTED
-
-
-def is_equal(first: Any, second: Any) -> bool:
-    """Whether two plain values are equal, also in their types."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(is_equal(*pair) for pair in zip(first, second, strict=True))
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    return type(first) is type(second) and bool(first == second)
 
 
 def _kind_and_length(copied: Any) -> Any:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from types import GeneratorType
 from typing import NamedTuple
+
+from torch.utils.data import DataLoader
 
 from pte_tracking._data.batch_digest import BatchDigest, differing_parts
 from pte_tracking._data.counters import counters_of
@@ -99,6 +103,16 @@ def _find_object_cause(loader: object) -> str:
                 f"{type(part).__name__} counts its passes in {counter!r}, which starts from its first value again. "
                 "Give it a method set_epoch(epoch) in place of the counter, or pass it in state_objects."
             )
+    if (name := _find_kept_iterator(loader)) is not None:
+        return (
+            f"{name} is an iterator, which continues from the pass before. Begin an iterator in each pass, in "
+            "__iter__(), or pass the position in state_objects."
+        )
+    if is_stateful(loader) and not isinstance(loader, DataLoader):
+        return (
+            f"load_state_dict() of {type(loader).__name__} does not continue after the batch at which state_dict() was "
+            "called. Restore the position in the pass. Without these two methods, the batches are read again."
+        )
     if keeps_workers(loader):
         return (
             "random numbers of persistent workers, which depend on all earlier passes. Pass persistent_workers=False."
@@ -110,6 +124,17 @@ def _find_object_cause(loader: object) -> str:
         "epochs in a global variable, an iterator, or a worker process; or changed data. Pass the object that "
         "determines the order in state_objects, or give it a method set_epoch(epoch)."
     )
+
+
+def _find_kept_iterator(loader: object) -> str | None:
+    """Return the class and the name of an attribute that is an iterator."""
+    for _, part in walk(loader):
+        if isinstance(part, DataLoader):  # It keeps its iterator for its workers.
+            continue
+        for name, value in attributes_of(part).items():
+            if isinstance(value, Iterator) and (isinstance(value, GeneratorType) or not hasattr(value, "close")):
+                return f"{type(part).__name__}.{name}"  # A file is an iterator, too.
+    return None
 
 
 def _find_counter(part: object) -> str | None:

@@ -6,8 +6,8 @@ and discarded, so that workers draw the same random numbers as before. A loader 
 ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
 Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
-torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python, and
-``set_epoch``. Resuming is not exact for
+torch, random augmentation in the training process or in workers, separate generators of torch, NumPy, and Python,
+``set_epoch``, and objects with ``state_dict`` and ``load_state_dict``. Resuming is not exact for
 
 - random numbers drawn in *persistent* workers after their first pass, because they depend on all earlier passes, and
   those drawn in the workers of a StatefulDataLoader, which restarts them. The order is exact in both cases.
@@ -17,7 +17,8 @@ torch, random augmentation in the training process or in workers, separate gener
 
 from __future__ import annotations
 
-import time
+import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar, cast
 
@@ -29,13 +30,15 @@ from pte_tracking._data.loader_messages import LoaderMessages
 from pte_tracking._data.loader_parts import LoaderParts, PartsState
 from pte_tracking._data.loader_state import DataState, LoaderState
 from pte_tracking._data.position import LoaderOptions, keeps_workers, length_of, options_of, resumed_position
+from pte_tracking._data.rereading import is_read_ahead, read_again
 from pte_tracking._data.stateful_loader import (
     StatefulLoader,
     check_workers,
-    is_inexact,
+    forget_iterators,
     is_node_loader,
     is_stateful,
     load_position,
+    reports_state,
     restores_exactly,
 )
 from pte_tracking._snapshots import rng
@@ -59,6 +62,7 @@ class ResumableLoader(Generic[_Batch]):
     Attributes:
         loader: The loader.
         check: Check of the data after a resume.
+        expects_same_batches: Whether a restored position is that of the same batches, as far as is known.
     """
 
     def __init__(
@@ -66,9 +70,10 @@ class ResumableLoader(Generic[_Batch]):
     ) -> None:
         self.loader = loader
         self.check = DataCheck(loader, name)
+        self.expects_same_batches = False
         self._name = name
         self._messages = LoaderMessages(name, type(loader).__name__)
-        self._parts = LoaderParts(loader, constructed or {})
+        self._parts = LoaderParts(loader, constructed or {}, self._messages)
         self._passes = 0
         self._taken = 0
         self._start: DataState | None = None
@@ -76,6 +81,7 @@ class ResumableLoader(Generic[_Batch]):
         self._keeps_workers = keeps_workers(loader)
         self._is_stateful = is_stateful(loader)
         self._is_probed = False
+        self._has_begun = False
         self._expected_length: int | None = None
         self._saved: LoaderState | None = None
         self._resumed_taken = 0
@@ -86,6 +92,9 @@ class ResumableLoader(Generic[_Batch]):
         return len(cast(Sized, self.loader))
 
     def __iter__(self) -> Iterator[_Batch]:
+        if not self._has_begun:
+            self._has_begun = True
+            forget_iterators(self.loader)
         saved, self._saved = self._saved, None
         batches = self._start_pass() if saved is None else self._resume_pass(saved)
         batch = next(batches, _END)
@@ -129,12 +138,19 @@ class ResumableLoader(Generic[_Batch]):
         """Whether the restored position is another number of batches than the saved one."""
         return self._saved is not None and self._resumed_taken != self._saved["taken"]
 
+    def leave_pass(self) -> None:
+        """End the current pass early. The next iteration starts another one."""
+        self._taken, self._start = 0, None
+        self._workers_live = self._keeps_workers
+
     def state_dict(self) -> LoaderState:
         """Return the position after the last yielded batch."""
         if self._saved is not None:
             return self._saved
         self.check.is_due = self._passes > 0
         current, start = self._parts.state(), self._start
+        if self._passes:  # Before the first pass, some objects have no state yet.
+            self._parts.report_unsaved()
         if start is not None:
             start = DataState(everywhere=start["everywhere"], parts=self._parts.changed(start["parts"], current))
             current = self._parts.changed(current, start["parts"])
@@ -168,7 +184,10 @@ class ResumableLoader(Generic[_Batch]):
         if not restores_exactly(self.loader, state):
             self._parts.restore_integers(state["parts"], state["start"]["parts"] if state["start"] else None)
         saved, current = LoaderOptions(**cast(Any, state["options"])), options_of(self.loader)
+        if state["parts"]["objects"]:  # The length may depend on a state that is not restored yet.
+            saved = saved._replace(length=current.length)
         is_same = not is_resized and saved.batch_size == current.batch_size
+        self.expects_same_batches = is_same and saved.length == current.length
         self._restores_own_state = is_same and restores_exactly(self.loader, state)
         if self._restores_own_state and saved.workers != current.workers:
             check_workers(self._name, self.loader, saved, current, state["taken"])
@@ -183,9 +202,7 @@ class ResumableLoader(Generic[_Batch]):
         if not self._restores_own_state:
             start = state["start"]
             self._unrestored = self._parts.restore(start["parts"] if start else state["parts"])
-        if is_inexact(self.loader):
-            self._messages.unsupported()
-        elif state["loader"] is not None and not self._is_stateful:
+        if state["loader"] is not None and not self._is_stateful:
             self._messages.not_stateful()
 
     def _check_unrestored(self, parts: PartsState | None) -> None:
@@ -224,20 +241,12 @@ class ResumableLoader(Generic[_Batch]):
         current = rng.get_state()
         batches = iter(self.loader)
         rng.set_state(current)
-        if self._is_probed or self._reports_state():
+        if self._is_probed or reports_state(cast(StatefulLoader, self.loader)):
+            self._is_probed = True
             return batches
         self._is_stateful = False
         self._restore(start)
         return iter(self.loader)
-
-    def _reports_state(self) -> bool:
-        """Whether state_dict() works. Some loaders have this method, but support it only for some datasets."""
-        self._is_probed = True
-        try:
-            cast(StatefulLoader, self.loader).state_dict()
-        except Exception:
-            return False
-        return True
 
     def _resume_pass(self, saved: LoaderState) -> Iterator[_Batch]:
         current = rng.get_state()
@@ -249,16 +258,34 @@ class ResumableLoader(Generic[_Batch]):
         if saved["workers_live"] and self._keeps_workers:
             self._start_workers()
         if start is None:
-            self._restore(DataState(everywhere=current, parts=saved["parts"]))
-            return self._start_pass()
+            return self._begin_pass(DataState(everywhere=current, parts=saved["parts"]))
+        threads = threading.enumerate()
         self._restore(start)
-        self._parts.set_epoch(self._passes - 1)
-        batches = self._open()
-        self._skip(batches, self._taken)
+        batches = self._open_again()
+        if not self._skip(batches, is_last_try=not self._parts.has_loaded):
+            # An object took its state as the end of a pass.
+            self._restore(start, loads_objects=False)
+            batches = self._open_again()
+            self._skip(batches, is_last_try=True)
         self._check_unrestored(saved["parts"])
         rng.set_state(current)
-        self._parts.restore_unmoved(saved["parts"], start["parts"])
+        if not is_read_ahead(threads):  # Else the states at the snapshot are those of a later batch.
+            self._parts.restore_unmoved(saved["parts"], start["parts"])
         return batches
+
+    def _begin_pass(self, state: DataState) -> Iterator[_Batch]:
+        """Start the pass that followed a snapshot between two passes."""
+        self._restore(state)
+        batches = self._start_pass()
+        if not self._parts.has_loaded or (batch := next(batches, _END)) is not _END:
+            return batches if not self._parts.has_loaded else itertools.chain([batch], batches)
+        self._restore(state, loads_objects=False)  # An object took its state as the end of a pass.
+        self._passes -= 1
+        return self._start_pass()
+
+    def _open_again(self) -> Iterator[_Batch]:
+        self._parts.set_epoch(self._passes - 1)
+        return self._open()
 
     def _resume_own_state(self, saved: LoaderState, current: rng.RandomState) -> Iterator[_Batch]:
         """Continue a pass of a stateful loader, or start the next one if the pass has ended."""
@@ -268,31 +295,35 @@ class ResumableLoader(Generic[_Batch]):
         if start is not None and reads_again:  # It reads the indices of its sampler again.
             rng.set_state(start["everywhere"])
             self._parts.restore_generators(start["parts"])
-        try:
-            # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
-            batches = load_position(cast(StatefulLoader, self.loader), cast(dict[str, Any], saved["loader"]))
-        except Exception as error:
-            raise ValueError(
-                f"loader {self._name!r}: {type(self.loader).__name__}.load_state_dict() failed with "
-                f"{type(error).__name__}: {error}. Resume with the same loader, data, and number of workers."
-            ) from error
+        # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+        own_state = cast(dict[str, Any], saved["loader"])
+        batches = load_position(self._name, cast(StatefulLoader, self.loader), own_state)
         rng.set_state(current)
         # Nodes read indices in the next batch or in a thread. This advances the generators to their saved states.
         if start is None or not is_node_loader(self.loader):
             self._parts.restore_generators(saved["parts"])
         return self._start_pass() if start is None else batches
 
-    def _skip(self, batches: Iterator[Any], count: int) -> None:
-        """Read and discard the batches that were taken before the snapshot."""
-        begin, batch = time.perf_counter(), None
-        for skipped in range(count):
-            if (batch := next(batches, _END)) is _END:
-                if skipped != length_of(self.loader):  # else resumed_position() has reported it
-                    self._messages.short_pass(count, skipped)
-                self._taken = skipped
-                return
-        self._messages.read_again(count, time.perf_counter() - begin)
-        self.check.check_skipped(batch, count)
+    def _skip(self, batches: Iterator[Any], *, is_last_try: bool) -> bool:
+        """Read the batches again that were taken before the snapshot.
+
+        Args:
+            batches: The batches of the pass.
+            is_last_try: Whether to continue with the next pass if the pass ends before.
+
+        Returns:
+            Whether to continue.
+        """
+        count, rereading = self._taken, read_again(batches, self._taken)
+        if rereading.number == count:
+            self._messages.read_again(count, rereading.seconds)
+            self.check.check_skipped(rereading.last, count)
+        elif not is_last_try:
+            return False
+        elif self.expects_same_batches or rereading.number != length_of(self.loader):  # else it was reported
+            self._messages.short_pass(count, rereading.number)
+        self._taken = rereading.number
+        return True
 
     def _start_workers(self) -> None:
         """Start persistent workers before the interrupted pass. Starting them draws a random number."""
@@ -303,12 +334,11 @@ class ResumableLoader(Generic[_Batch]):
         if self._expected_length and 0 < self._taken != self._expected_length:
             self._messages.different_length(self._taken, self._expected_length)
             self._expected_length = 0  # reported once
-        self._taken, self._start = 0, None
-        self._workers_live = self._keeps_workers
+        self.leave_pass()
 
     def _data_state(self) -> DataState:
         return DataState(everywhere=rng.get_state(), parts=self._parts.state())
 
-    def _restore(self, state: DataState) -> None:
-        rng.set_state(state["everywhere"])
-        self._parts.restore(state["parts"])
+    def _restore(self, state: DataState, *, loads_objects: bool = True) -> None:
+        self._parts.restore(state["parts"], loads_objects=loads_objects)
+        rng.set_state(state["everywhere"])  # Objects may draw numbers when they load their state.

@@ -21,6 +21,7 @@ class LoaderMessages:
 
     def __init__(self, name: str, kind: str) -> None:
         self._name, self._kind = name, kind
+        self._reported: set[str] = set()
 
     def read_again(self, count: int, seconds: float) -> None:
         """Report that batches were read again to continue after them."""
@@ -35,13 +36,6 @@ class LoaderMessages:
         self._warn(
             f"num_workers is {current.workers} and was {saved.workers} at the snapshot. The order of the data may "
             f"differ. To resume exactly, pass num_workers={saved.workers}."
-        )
-
-    def unsupported(self) -> None:
-        """Warn that the order of a loader of accelerate is not restored."""
-        self._warn(
-            "accelerate reads its StatefulDataLoader before training starts, so that the order of the data is not "
-            "restored. To resume exactly, prepare it with use_stateful_dataloader=False."
         )
 
     def not_stateful(self) -> None:
@@ -67,6 +61,28 @@ class LoaderMessages:
             "skips the batches that were taken."
         )
 
+    def unsaved_object(self, path: str, part: object, error: Exception) -> None:
+        """Warn once that the state of an object below the loader is not part of the snapshot."""
+        self._warn_once(
+            f"the state of {path} ({type(part).__name__}) is not part of the snapshot: {describe_error(error)} "
+            "The data may differ after a resume."
+        )
+
+    def refused_object(self, path: str, part: object, error: Exception) -> None:
+        """Warn once that an object below the loader did not accept its state."""
+        self._warn_once(
+            f"{path} ({type(part).__name__}) refused its state: {describe_error(error)} The data may differ from those "
+            "of the interrupted training. Construct the object as before."
+        )
+
+    def differing_object(self, path: str, part: object) -> None:
+        """Warn that an object below the loader has another state after a resume in the middle of a pass."""
+        self._warn_once(
+            f"{path} ({type(part).__name__}) has another state than at the snapshot, although the batches before it "
+            "were read again and load_state_dict() was called. The data may differ. Let load_state_dict() restore all "
+            "that state_dict() returns, also in the middle of a pass."
+        )
+
     def short_pass(self, count: int, skipped: int) -> None:
         """Warn that the interrupted pass ends before the saved position."""
         self._warn(
@@ -90,6 +106,16 @@ class LoaderMessages:
             "number of batches in each pass."
         )
 
+    def _warn_once(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
+            self._warn(text)
+
     def _warn(self, text: str) -> None:
         if environment.rank() == 0:
             _logger.warning("loader %r: %s", self._name, text)
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of an exception as a sentence. The class is named unless the library raised it."""
+    return str(error) if str(error).startswith("state_dict()") else f"{type(error).__name__}: {error}."

@@ -14,7 +14,7 @@ from pte_tracking._data.counters import counters_of
 from pte_tracking._data.data_check import Recorder
 from pte_tracking._data.loader import ResumableLoader
 from pte_tracking._data.loader_state import LoaderState
-from pte_tracking._data.position import length_of, options_of
+from pte_tracking._data.position import length_of
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
 
@@ -49,9 +49,7 @@ class LoaderRegistry:
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
         self._state_objects = list(state_objects)  # references, so that the identities stay unique
-        self._constructed = {
-            id(item): counters for item in self._state_objects if (counters := counters_of("sampler", item))
-        }
+        self._constructed = {id(item): counters_of("sampler", item) for item in self._state_objects}
 
     def register(self, loader: Iterable[_Batch], name: str = "main") -> ResumableLoader[_Batch]:
         """Return a resumable loader for a loader.
@@ -141,7 +139,5 @@ class LoaderRegistry:
     def _restore(self, name: str, resumable: ResumableLoader[Any]) -> None:
         state = self._saved.pop(name)
         resumable.load_state_dict(state, self._is_resized)
-        saved, current = state["options"], options_of(resumable.loader)
-        is_same = (saved["length"], saved["batch_size"]) == (current.length, current.batch_size)
-        if is_same and not self._is_resized:  # Otherwise, other batches are expected, and this was logged.
+        if resumable.expects_same_batches:  # Otherwise, other batches are expected, and this was logged.
             resumable.check.expect(state["last"], self._first_batches.get(name))

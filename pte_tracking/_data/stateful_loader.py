@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 from torch.utils.data import DataLoader
 
 from pte_tracking._data.loader_state import LoaderState
+from pte_tracking._data.object_search import walk
 from pte_tracking._data.position import LoaderOptions
 
 
@@ -22,8 +23,13 @@ class StatefulLoader(Protocol):
 
 
 def is_stateful(loader: object) -> TypeGuard[StatefulLoader]:
-    """Whether the class of a loader defines the methods; a wrapper that only passes attributes on does not."""
-    return hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict")
+    """Whether a loader restores its own position.
+
+    Its class has to define the methods: a wrapper that only passes attributes on does not. The loaders of accelerate
+    read one batch ahead of their state.
+    """
+    has_methods = hasattr(type(loader), "state_dict") and hasattr(type(loader), "load_state_dict")
+    return has_methods and type(loader).__module__.partition(".")[0] != "accelerate"
 
 
 def is_node_loader(loader: object) -> bool:
@@ -31,21 +37,38 @@ def is_node_loader(loader: object) -> bool:
     return type(loader).__module__.startswith("torchdata.nodes")
 
 
-def is_inexact(loader: object) -> bool:
-    """Whether the order of the data of a loader cannot be restored."""
-    return _is_of_accelerate(loader) and bool(getattr(loader, "use_stateful_dataloader", False))
+def forget_iterators(loader: object) -> None:
+    """Drop the iterators that loaders of torchdata below a loader began before the first pass.
+
+    A loader of accelerate begins one when it is prepared, whose order follows from the random state at that time.
+    """
+    for path, part in walk(loader):
+        modules = [kind.__module__ for kind in type(part).__mro__]
+        is_stateful_loader = any(module.startswith("torchdata.stateful_dataloader") for module in modules)
+        if path and is_stateful_loader and isinstance(part, DataLoader):
+            cast(StatefulLoader, part).load_state_dict({})
+
+
+def reports_state(loader: StatefulLoader) -> bool:
+    """Whether ``state_dict()`` works. Some loaders have this method, but support it only for some datasets."""
+    try:
+        loader.state_dict()
+    except Exception:
+        return False
+    return True
 
 
 def restores_exactly(loader: object, state: LoaderState) -> bool:
     """Whether a loader restores a position exactly from its own state.
 
-    The loaders of accelerate read one batch ahead of their state. A StatefulDataLoader iterates twice over a sampler
-    without state, which advances generators and counters of the sampler.
+    A StatefulDataLoader iterates twice over a sampler without state, which advances generators and counters of the
+    sampler, and takes the state of a sampler as a position.
     """
-    if state["loader"] is None or not is_stateful(loader) or _is_of_accelerate(loader):
+    if state["loader"] is None or not is_stateful(loader):
         return False
-    generators = state["parts"]["generators"].values()
-    has_own_parts = state["parts"]["counters"] or any("torch" not in generator for generator in generators)
+    parts = state["parts"]
+    has_other_generators = any("torch" not in generator for generator in parts["generators"].values())
+    has_own_parts = parts["counters"] or parts["objects"] or has_other_generators
     return not (isinstance(loader, DataLoader) and has_own_parts)
 
 
@@ -71,19 +94,30 @@ def check_workers(name: str, loader: object, saved: LoaderOptions, current: Load
         )
 
 
-def load_position(loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:
-    """Load the state of a loader, and return an iterator over the rest of the pass, also if the pass has ended."""
-    loader.load_state_dict(own_state)
-    if not getattr(loader, "restart_on_stop_iteration", False):
-        return iter(loader)
-    # A loader of torchdata.nodes would start the next pass.
-    nodes: Any = loader
-    nodes.restart_on_stop_iteration = False
+def load_position(name: str, loader: StatefulLoader, own_state: dict[str, Any]) -> Iterator[Any]:
+    """Load the state of a loader, and return an iterator over the rest of the pass, also if the pass has ended.
+
+    Args:
+        name: Name of the loader, for the message.
+        loader: The loader.
+        own_state: The state.
+
+    Raises:
+        ValueError: If the loader refuses the state.
+    """
     try:
-        return iter(loader)
-    finally:
-        nodes.restart_on_stop_iteration = True
-
-
-def _is_of_accelerate(loader: object) -> bool:
-    return type(loader).__module__.partition(".")[0] == "accelerate"
+        loader.load_state_dict(own_state)
+        if not getattr(loader, "restart_on_stop_iteration", False):
+            return iter(loader)
+        # A loader of torchdata.nodes would start the next pass.
+        nodes: Any = loader
+        nodes.restart_on_stop_iteration = False
+        try:
+            return iter(loader)
+        finally:
+            nodes.restart_on_stop_iteration = True
+    except Exception as error:
+        raise ValueError(
+            f"loader {name!r}: {type(loader).__name__}.load_state_dict() failed with {type(error).__name__}: {error}. "
+            "Resume with the same loader, data, and number of workers."
+        ) from error

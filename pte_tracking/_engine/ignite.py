@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
 
+from pte_tracking._data.loader import ResumableLoader
 from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.ignite_metrics import IgniteMetrics
@@ -134,6 +135,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         # Later handlers see the iteration as completed. The extensions run after them.
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_scope.count)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._on_iteration_completed)
+        engine.add_event_handler(Events.TERMINATE_SINGLE_EPOCH, self._on_epoch_terminated)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._on_epoch_completed)
         # Not a handler of EXCEPTION_RAISED: the engine does not raise an exception again if it has such a handler.
         engine.run = self._run_and_close(engine.run)  # type: ignore[method-assign]
@@ -173,7 +175,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         self._data_loop.align_epochs()
         # The manager was restored, but the engine was not.
         if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
-            state.iteration, state.epoch = self.updater.rescaled_iteration, self.epoch
+            progress = self.updater
+            state.iteration, state.epoch = progress.rescaled_iteration - progress.skipped, self.epoch
+            if progress.skipped:  # The engine would derive the position in the epoch from its number of iterations.
+                engine._init_iter = progress.position_in_epoch
             self._iteration_offset = self.iteration - state.iteration
         else:
             self._iteration_offset = max(0, self.iteration - state.iteration)
@@ -186,8 +191,9 @@ class IgniteExtensionsManager(ExtensionsManager):
             self._started_epoch = engine.state.epoch
             self._move_handlers_last()
         self._end_iteration()
-        self._metrics.restore()
-        self.updater.iteration = self._iteration_offset + engine.state.iteration - 1
+        progress = self.updater
+        progress.iteration = self._iteration_offset + engine.state.iteration - 1
+        self._metrics.restore(is_first=progress.has_epoch_length and not progress.position_in_epoch)
         # The previous iteration has not been left if a handler suppressed its exception.
         self._iteration_scope.leave()
         self._iteration_scope.__enter__()
@@ -197,7 +203,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         self._has_unfinished_iteration = True
         self._iteration_scope.count()
         state = engine.state
-        is_epoch_end = state.epoch_length is not None and state.iteration % state.epoch_length == 0
+        is_epoch_end = state.epoch_length is not None and not self.updater.position_in_epoch
         if is_epoch_end:  # Handlers may be attached within the epoch.
             self._move_handlers_last()
         # Without data, Ignite fires no event before the next iteration, which is too late to stop.
@@ -208,6 +214,13 @@ class IgniteExtensionsManager(ExtensionsManager):
         self._end_iteration()
         if self._stop.should_stop:
             engine.terminate()
+
+    def _on_epoch_terminated(self, engine: Engine, iter_counter: int = 0) -> None:
+        """Let the epoch and the pass over the data end where ``engine.terminate_epoch()`` ended them."""
+        if self.updater.has_epoch_length:
+            self.updater.end_epoch(self._iteration_offset + engine.state.iteration)
+        if isinstance(engine.state.dataloader, ResumableLoader):
+            engine.state.dataloader.leave_pass()
 
     def _on_epoch_completed(self, engine: Engine) -> None:
         self._end_iteration()

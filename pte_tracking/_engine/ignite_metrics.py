@@ -41,18 +41,20 @@ class IgniteMetrics:
         """
         self._saved = state
 
-    def restore(self) -> None:
-        """Restore the states, after the engine has reset the metrics. Has no effect without a state."""
+    def restore(self, *, is_first: bool) -> None:
+        """Restore the states, after the engine has reset the metrics. Has no effect without a state.
+
+        Args:
+            is_first: Whether the iteration is the first one of its epoch.
+        """
         from ignite.engine import Events
 
         saved, self._saved = self._saved, None
         if saved is None:
             return
-        state = self._engine.state
-        is_within_epoch = state.epoch_length is None or (state.iteration - 1) % state.epoch_length != 0
         lost = []
         for name, metric in self._metrics().items():
-            is_reset = self._engine.has_event_handler(metric.started, Events.EPOCH_STARTED) and not is_within_epoch
+            is_reset = self._engine.has_event_handler(metric.started, Events.EPOCH_STARTED) and is_first
             if is_reset or self._engine.has_event_handler(metric.started, Events.ITERATION_STARTED):
                 continue
             try:

@@ -48,8 +48,9 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: b
         if checkpoint.path.endswith("_on_error"):
             _logger.warning(
                 "%s: %s was saved after an exception. If the exception occurred in an iteration, the batch of this "
-                "iteration is not used again, and the models may contain a part of its update. To repeat the "
-                "iteration, resume from an earlier snapshot.",
+                "iteration is not used again, and the models may contain a part of its update. Random numbers that "
+                "were drawn before the exception are not drawn again. To repeat the iteration, resume from an earlier "
+                "snapshot.",
                 *(run.directory, checkpoint.path),
             )
         return

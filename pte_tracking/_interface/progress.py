@@ -19,12 +19,14 @@ class ProgressState(TypedDict):
         iters_per_epoch: Number of iterations per epoch; None if unknown.
         elapsed_time: Training time in seconds.
         shift: Difference between the rescaled and the actual number of iterations.
+        skipped: Number of iterations by which epochs ended early.
     """
 
     iteration: int
     iters_per_epoch: int | None
     elapsed_time: float
     shift: int
+    skipped: int
 
 
 class EpochLengthError(RuntimeError):
@@ -41,11 +43,14 @@ class Progress:
         iteration: Number of completed iterations.
         are_passes_aligned: Whether epochs begin with passes over the data. False if a loop over a loader started again
             within an epoch.
+        skipped: Number of iterations by which epochs ended early at the current epoch length. They are part of the
+            rescaled number of iterations.
     """
 
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
         self.are_passes_aligned = True
+        self.skipped = 0
         self._iters_per_epoch: int | None = None
         self._is_length_set = False
         # Difference between the number of iterations at the current epoch length and the actual number.
@@ -151,6 +156,11 @@ class Progress:
         return self.iteration + self._shift
 
     @property
+    def position_in_epoch(self) -> int:
+        """Number of completed iterations of the current epoch."""
+        return self.rescaled_iteration % self.iters_per_epoch
+
+    @property
     def epoch(self) -> int:
         """Number of completed epochs."""
         return self.rescaled_iteration // self.iters_per_epoch
@@ -185,6 +195,7 @@ class Progress:
             "iters_per_epoch": self._iters_per_epoch,
             "elapsed_time": self.elapsed_time,
             "shift": self._shift,
+            "skipped": self.skipped,
         }
 
     def load_state_dict(self, state: ProgressState) -> None:
@@ -196,7 +207,7 @@ class Progress:
             state: The state.
         """
         self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
-        length, self._shift = state["iters_per_epoch"], state["shift"]
+        length, self._shift, self.skipped = state["iters_per_epoch"], state["shift"], state["skipped"]
         if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:
@@ -211,6 +222,16 @@ class Progress:
         length, previous = self.iters_per_epoch, self.rescaled_iteration
         self._shift += round((previous - position) / length) * length + position - previous
 
+    def end_epoch(self, iteration: int) -> None:
+        """End the current epoch early.
+
+        Args:
+            iteration: Number of iterations at its end.
+        """
+        skipped = -(iteration + self._shift) % self.iters_per_epoch
+        self._shift += skipped
+        self.skipped += skipped
+
     def _shift_for(self, length: int, previous_length: int | None) -> int:
         if previous_length is None or previous_length == length:
             return self._shift
@@ -219,4 +240,5 @@ class Progress:
                 "An epoch has %d iterations and had %d at the snapshot. The number of completed epochs is kept.",
                 *(length, previous_length),
             )
+        self.skipped = 0
         return self.rescaled_iteration * length // previous_length - self.iteration

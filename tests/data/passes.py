@@ -61,6 +61,27 @@ def check_resume(make: Callable[[], Iterable[Any]], stops: Iterable[int]) -> Non
         assert list(train(loader, 3 * BATCHES - stop)) == uninterrupted[stop:], f"after {stop} batches"
 
 
+def resume_after(
+    make: Callable[[], Any], stop: int, change: Callable[[Any], object] = lambda source: None
+) -> tuple[list[Any], list[Any]]:
+    """Return the batches after a stop without and with a resume. The training changes the source after two batches."""
+    torch.manual_seed(0)
+    registry, source, first_batches = LoaderRegistry(), make(), dict[str, Any]()
+    registry.record_first_batch = first_batches.__setitem__
+    batches = train(registry.register(source), 3 * BATCHES)
+    for number in range(stop):
+        next(batches)
+        if number == 1:
+            change(source)
+    state = registry.state_dict(), rng.get_state()
+    uninterrupted = [batch for batch, _ in batches]
+    resumed = LoaderRegistry()
+    resumed.load_state_dict(*state, first_batches=first_batches)
+    again = resumed.register(make())
+    resumed.begin()
+    return uninterrupted, [batch for batch, _ in train(again, 3 * BATCHES - stop)]
+
+
 def _as_lists(batch: Any) -> Any:
     if isinstance(batch, dict):
         return {key: _as_lists(part) for key, part in batch.items()}

@@ -260,12 +260,18 @@ def pipeline(shuffle: Any) -> Any:
     return webdataset.DataPipeline(Source(), shuffle, webdataset.batched(4))
 
 
-def prepared(**options: Any) -> Any:
+def prepared(num_workers: int = 0, **options: Any) -> Any:
     from accelerate.data_loader import prepare_data_loader  # slow to import
 
-    return prepare_data_loader(
-        DataLoader(DATA, 4, shuffle=True), num_processes=1, process_index=0, put_on_device=False, **options
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # raised by torchdata
+        return prepare_data_loader(
+            DataLoader(DATA, 4, shuffle=True, num_workers=num_workers),
+            num_processes=1,
+            process_index=0,
+            put_on_device=False,
+            **options,
+        )
 
 
 def silent(loader: Any) -> Any:
@@ -319,10 +325,12 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "webdataset, epoch counter": lambda: pipeline(webdataset.detshuffle(100, initial=10)),
     "accelerate": prepared,
     "accelerate, seedable sampler": lambda: prepared(use_seedable_sampler=True),
+    "accelerate, stateful loader": lambda: prepared(use_stateful_dataloader=True),
 }
 WITH_WORKERS: dict[str, Callable[[], Any]] = {
     "epoch counter, workers": lambda: loader(CountedOrder(), num_workers=1),
     "generators of the data, workers": lambda: DataLoader(AugmentedData(), 4, shuffle=True, num_workers=1),
+    "accelerate, stateful loader, workers": lambda: prepared(num_workers=1, use_stateful_dataloader=True),
     "stateful loader, numpy generator, workers": lambda: stateful(
         sampler=NumpyOrder(np.random.default_rng(3)), num_workers=1
     ),
@@ -377,15 +385,3 @@ def test_order_from_objects_below_the_loader_is_restored_after_any_batch(
 @pytest.mark.parametrize("kind", WITH_WORKERS)
 def test_order_from_objects_below_the_loader_with_workers_is_restored(kind: str) -> None:
     check_resume(WITH_WORKERS[kind], [2, BATCHES, BATCHES + 1])
-
-
-def test_order_of_a_loader_that_prefetches_in_accelerate_warns(caplog: pytest.LogCaptureFixture) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated")
-        first, second = (prepared(use_stateful_dataloader=True) for _ in range(2))
-    registry = LoaderRegistry()
-    list(itertools.islice(registry.register(first), 2))
-    resumed = LoaderRegistry()
-    resumed.load_state_dict(registry.state_dict(), rng.get_state())
-    resumed.register(second)
-    assert "prepare it with use_stateful_dataloader=False" in caplog.text
