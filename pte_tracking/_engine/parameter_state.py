@@ -37,7 +37,7 @@ class ParameterState:
         self._stepped: SteppedOptimizers | None = None
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
-            "evaluating": module_modes(parts.models),
+            "evaluating": module_modes(parts.states.names, parts.models),
         }
         self._is_loss_logged = False
 
@@ -50,6 +50,7 @@ class ParameterState:
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
         optimizers = self._parts.optimizers
+        self._parts.states.names.refresh()  # The models were saved since, which may have replaced parameters.
         self._log_lost_gradients(optimizers.values())
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
@@ -62,7 +63,7 @@ class ParameterState:
             "parameters": {
                 "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
                 **{name: flags.state_dict() for name, flags in self._flags.items()},
-                "unsaved_buffers": sum_unsaved(self._parts.models),
+                "unsaved_buffers": sum_unsaved(self._parts.model_trees),
             },
         }
 
@@ -73,6 +74,7 @@ class ParameterState:
             state: The complete state of a training.
         """
         details = state["parameters"]
+        self._parts.states.names.refresh()
         for name, optimizer in self._parts.optimizers.items():
             if name in details["optimizers"]:
                 self._parts.states.load_parameters(optimizer, details["optimizers"][name]["parameters"])
@@ -82,10 +84,10 @@ class ParameterState:
             saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
         if self._rank == 0:
-            report_unrestored(self._parts.models, details["unsaved_buffers"])
+            report_unrestored(self._parts.model_trees, details["unsaved_buffers"])
 
     def _log_lost_gradients(self, optimizers: Iterable[Any]) -> None:
-        models = self._parts.models.values()
+        models = self._parts.model_trees.values()
         if self._is_loss_logged or not any(has_unsynchronized(models, optimizer) for optimizer in optimizers):
             return
         self._is_loss_logged = True

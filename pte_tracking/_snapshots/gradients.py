@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pte_tracking._distributed.sharding import has_unsharded_gradients, is_sharded
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 #: Attribute of a gradient: its version after the last step of its optimizer.
 _USED_VERSION = "_pte_tracking_used_version"
@@ -67,20 +68,21 @@ def save_gradients(optimizer: object, names: Mapping[int, str]) -> SavedGradient
     )
 
 
-def has_unsynchronized(models: Iterable[nn.Module], optimizer: object) -> bool:
+def has_unsynchronized(models: Iterable[ModuleTree], optimizer: object) -> bool:
     """Return whether gradients of sharded models were accumulated without synchronization, as with ``no_sync()``.
 
     The sharded parameters do not have these gradients, so that they cannot be saved.
 
     Args:
-        models: The models.
+        models: The modules of each model.
         optimizer: The optimizer, or an object that contains it.
     """
-    return any(
+    models = list(models)
+    return any(has_unsharded_gradients(tree.parts) for tree in models) or (
         # FullyShardedDataParallel keeps them in place of the gradients of the shard.
-        parameter.grad is not None and parameter.grad.shape != parameter.shape
-        for parameter in _parameters(optimizer)
-    ) or any(map(has_unsharded_gradients, models))
+        any(tree.is_flat for tree in models)
+        and any(item.grad is not None and item.grad.shape != item.shape for item in _parameters(optimizer))
+    )
 
 
 def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGradients) -> None:
@@ -112,7 +114,7 @@ def _mark_used(optimizer: Optimizer, *_: object) -> None:
 
 
 def _is_used(gradient: Tensor) -> bool:
-    content = _content(gradient)
+    content = gradient if type(gradient) is Tensor else _content(gradient)
     return bool(getattr(content, _USED_VERSION, None) == content._version)
 
 

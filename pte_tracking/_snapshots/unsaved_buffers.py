@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pte_tracking._distributed.sharding import is_sharded
-from pte_tracking._distributed.wrappers import bare_name
 from pte_tracking._snapshots.content_sum import content_sum, is_summable
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_NAMES = 5
 
 
-def sum_unsaved(models: Mapping[str, Any]) -> dict[str, Tensor]:
+def sum_unsaved(models: Mapping[str, ModuleTree]) -> dict[str, Tensor]:
     """Return a sum of the content of each buffer that is not persistent, by name, such as ``main/cache``.
 
     Args:
-        models: Models by name.
+        models: Modules of each model by name.
     """
     return {name: content_sum(buffer) for name, buffer in _unsaved_buffers(models)}
 
 
-def report_unrestored(models: Mapping[str, Any], saved: Mapping[str, Tensor]) -> None:
+def report_unrestored(models: Mapping[str, ModuleTree], saved: Mapping[str, Tensor]) -> None:
     """Log the buffers whose content differs from that at the time of the snapshot.
 
     Args:
-        models: The restored models by name.
+        models: Modules of each restored model by name.
         saved: The sums in the snapshot.
     """
     differing = [
@@ -49,12 +48,10 @@ def report_unrestored(models: Mapping[str, Any], saved: Mapping[str, Tensor]) ->
     )
 
 
-def _unsaved_buffers(models: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    for name, model in models.items():
-        if not isinstance(model, nn.Module):
-            continue
-        for path, module in model.named_modules():
+def _unsaved_buffers(models: Mapping[str, ModuleTree]) -> Iterator[tuple[str, Tensor]]:
+    for name, tree in models.items():
+        for path, module in tree.modules.items():
             for key in module._non_persistent_buffers_set:
                 buffer = module._buffers.get(key)
-                if is_summable(buffer) and not is_sharded(buffer):
-                    yield f"{name}/{bare_name(model, f'{path}.{key}' if path else key)}", buffer
+                if buffer is not None and is_summable(buffer) and not is_sharded(buffer):
+                    yield f"{name}/{path}.{key}" if path else f"{name}/{key}", buffer
