@@ -14,6 +14,7 @@ from pte_tracking._snapshots.gradients import (
     has_unsynchronized,
     load_gradients,
     save_gradients,
+    stepped_parameters,
     watch_steps,
 )
 from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
@@ -39,7 +40,7 @@ class ParameterState:
             "frozen": frozen_parameters(parts.states.names),
             "evaluating": module_modes(parts.states.names, parts.models),
         }
-        self._is_loss_logged = False
+        self._is_loss_logged = self._is_unowned_logged = False
 
     def begin_training(self) -> None:
         """Note from now on which gradients each step uses, and which optimizers step."""
@@ -54,6 +55,7 @@ class ParameterState:
         self._log_lost_gradients(optimizers.values())
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
+            self._report_unowned(optimizers.values())
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in optimizers.items()
@@ -62,6 +64,7 @@ class ParameterState:
             "gradients": {name: saved.accumulated for name, saved in gradients.items() if saved.accumulated},
             "parameters": {
                 "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
+                "kept_gradients": [name for name, saved in gradients.items() if saved.are_kept],
                 **{name: flags.state_dict() for name, flags in self._flags.items()},
                 "unsaved_buffers": sum_unsaved(self._parts.model_trees),
             },
@@ -81,10 +84,32 @@ class ParameterState:
         for name, flags in self._flags.items():
             flags.load_state_dict(details[name], self._rank)
         for name, optimizer in self._parts.optimizers.items():
-            saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
+            saved = SavedGradients(
+                state["gradients"].get(name, {}),
+                details["zero_gradients"].get(name, []),
+                name in details.get("kept_gradients", ()),
+            )
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
         if self._rank == 0:
             report_unrestored(self._parts.model_trees, details["unsaved_buffers"])
+
+    def _report_unowned(self, optimizers: Iterable[object]) -> None:
+        """Log the parameters whose gradients belong to no optimizer, once, unless all optimizers are missing."""
+        if self._is_unowned_logged or self._rank:
+            return
+        owned = {id(item) for optimizer in optimizers for item in stepped_parameters(optimizer)}
+        parameters = self._parts.states.names.parameters().items()
+        unowned = [name for name, item in parameters if id(item) not in owned and item.grad is not None]
+        if unowned and owned:
+            self._is_unowned_logged = True
+            more = f" and {len(unowned) - 1} more" if len(unowned) > 1 else ""
+            _logger.warning(
+                "snapshot: the gradients of parameters that belong to no optimizer are not part of the snapshot: %r%s. "
+                "If the loop uses them in later iterations, a resume is not exact. Pass the parameters to an optimizer "
+                "of the manager, or set requires_grad to False.",
+                unowned[0],
+                more,
+            )
 
     def _log_lost_gradients(self, optimizers: Iterable[Any]) -> None:
         models = self._parts.model_trees.values()

@@ -57,7 +57,7 @@ def snapshot(
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
         keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
-            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses that of the first one.
+            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses the first.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
