@@ -100,7 +100,8 @@ class ParameterState:
         owned = {id(item) for optimizer in optimizers for item in stepped_parameters(optimizer)}
         parameters = self._parts.states.names.parameters().items()
         unowned = [name for name, item in parameters if id(item) not in owned and item.grad is not None]
-        if unowned and owned:
+        # An optimizer with other parameters, such as copies in single precision, uses these gradients itself.
+        if unowned and owned and owned.issubset(map(id, self._parts.states.names.parameters().values())):
             self._is_unowned_logged = True
             more = f" and {len(unowned) - 1} more" if len(unowned) > 1 else ""
             _logger.warning(

@@ -126,7 +126,7 @@ def _mark_used(optimizer: Optimizer, *_: object) -> None:
 def _are_kept(optimizer: object) -> bool:
     found = [KeptGradients.of(item) for item in torch_optimizers(optimizer).values()]
     for item in found:
-        item.is_saved_without |= item.are_kept is None
+        item.note_snapshot()
     return any(item.are_kept for item in found)
 
 

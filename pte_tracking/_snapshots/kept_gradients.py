@@ -22,13 +22,11 @@ class KeptGradients:
 
     Attributes:
         are_kept: Whether they are kept; None until this is known.
-        is_saved_without: Whether a snapshot without them was taken before this was known.
     """
 
     def __init__(self) -> None:
         self.are_kept: bool | None = None
-        self.is_saved_without = False
-        self._has_stepped = False
+        self._is_saved_without = self._has_stepped = False
         self._handle: RemovableHandle | None = None
 
     @classmethod
@@ -51,6 +49,10 @@ class KeptGradients:
             self.are_kept = False
         self._has_stepped = True
 
+    def note_snapshot(self) -> None:
+        """Note that a snapshot without the gradients was taken if it is not known yet whether they are kept."""
+        self._is_saved_without |= self._has_stepped and self.are_kept is None
+
     def finish(self) -> None:
         """Remove the hook after it has decided."""
         if self._handle is not None and self.are_kept is not None:
@@ -62,7 +64,7 @@ class KeptGradients:
         if self.are_kept is not None:
             return
         self.are_kept = gradient is not None and getattr(gradient, USED_VERSION, None) == gradient._version
-        if self.are_kept and self.is_saved_without:
+        if self.are_kept and self._is_saved_without:
             _logger.warning(
                 "snapshot: the loop does not zero the gradients after a step of the optimizer. Snapshots contain them "
                 "from here on, the earlier one does not, so that a resume from it is not exact."

@@ -23,6 +23,7 @@ class ModuleTree:
     Attributes:
         parts: The modules, the model itself first.
         modules: Modules by name. That of the model itself is empty, and wrappers have none.
+        own_modules: The modules by name whose class is not one of torch, and which may have attributes of any kind.
         parameters: Parameters by name. A parameter that several modules share has several names.
         is_wrapped: Whether the model or a part of it is wrapped, so that its own names differ.
         is_flat: Whether the model or a part of it is wrapped in ``FullyShardedDataParallel``.
@@ -48,6 +49,9 @@ class ModuleTree:
         by_path = dict(root.named_modules())
         self.parts = [*by_path.values()]
         self.modules = {bare_name(root, path): part for path, part in by_path.items()}
+        self.own_modules = {
+            name: part for name, part in self.modules.items() if not type(part).__module__.startswith("torch.")
+        }
         self.parameters = [
             (bare_name(root, path), parameter) for path, parameter in root.named_parameters(remove_duplicate=False)
         ]

@@ -36,7 +36,7 @@ class ParameterNames:
     def __init__(self, models: Mapping[str, Any]) -> None:
         self.trees = {name: ModuleTree(model) for name, model in models.items() if isinstance(model, nn.Module)}
         self._parameters: Mapping[str, Tensor] = {}
-        #: Names by identity. A sharded model replaces its parameters temporarily, but the optimizer keeps the first.
+        #: Names by identity. A sharded model replaces its parameters temporarily; the optimizer keeps them.
         self._names: dict[int, tuple[Tensor, str]] = {}
         self._read()
 
@@ -60,8 +60,8 @@ class ParameterNames:
                 names[id(found)] = min(name, names.get(id(found), name))
                 parameters[id(found)] = found
         self._parameters = {names[key]: parameters[key] for key in names}
-        for name, parameter in self._parameters.items():
-            self._names.setdefault(id(parameter), (parameter, name))
+        # A training may move a parameter, such as into an adapter. Its current name counts.
+        self._names.update((id(parameter), (parameter, name)) for name, parameter in self._parameters.items())
 
     def name_of(self, parameter: Tensor) -> str | None:
         """Return the name of a parameter; None if it belongs to no model."""
