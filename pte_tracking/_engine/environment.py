@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -25,6 +26,9 @@ def describe_environment(models: Iterable[Sequence[Tensor]], world: World) -> di
     types = {str(dtype).removeprefix("torch.") for dtype in {item.dtype for model in models for item in model}}
     return {
         "torch": str(torch.__version__),
+        # The local version of torch names the CUDA version in most builds, but not in all.
+        "CUDA": torch.version.cuda or "none",
+        "Python": ".".join(platform.python_version_tuple()[:2]),
         "pte-tracking": __version__,
         "device": ", ".join(sorted(set(map(_device_name, models)))) or "CPU",
         "weights": ", ".join(sorted(types)) or "none",
