@@ -25,7 +25,7 @@ def compare(
         fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
     with reporting_errors():
         params = {str(run): summarize(run).params for run in runs}
-        metrics = {str(run): summarize_metrics(run) for run in runs}
+        metrics = {str(run): summarize_metrics(run).summaries for run in runs}
         differing = _find_differing(params)
         if as_json:
             print_json({"params": differing, "metrics": msgspec.to_builtins(metrics)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,10 @@ import typer
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
-from pte_tracking._store.discovery import find_runs
+from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metric_names import is_lower_better, primary_metric
-from pte_tracking._store.metrics import summarize_metrics
+from pte_tracking._store.metrics import MetricSummary, summarize_metrics
 
 
 def list_runs(
@@ -33,7 +34,9 @@ def list_runs(
     with reporting_errors():
         for run in find_runs(directory, errors.append):
             try:
-                runs.append((summarize(run), _find_best(run, best)))
+                find_run(run)  # raises if it cannot be read
+                metrics = summarize_metrics(run)
+                runs.append((summarize(run, metrics), _find_best(metrics.summaries, best)))
             except (RunNotFoundError, OSError) as error:
                 errors.append(error)
         # A run may disappear during the search: a fresh start archives the earlier run of the directory.
@@ -50,8 +53,7 @@ def list_runs(
             raise typer.Exit(1)
 
 
-def _find_best(run: Path, metric: str | None) -> dict[str, Any] | None:
-    metrics = summarize_metrics(run)
+def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict[str, Any] | None:
     key = metric or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
     if key is None or key not in metrics:
         return None

@@ -22,8 +22,9 @@ from pte_tracking._cli.rendering import (
     print_table,
 )
 from pte_tracking._runs.summary import RunSummary, summarize
+from pte_tracking._store.discovery import find_run
 from pte_tracking._store.metric_names import primary_metric
-from pte_tracking._store.metrics import read_metrics, summarize_metrics
+from pte_tracking._store.metrics import RunMetrics, read_metrics, summarize_metrics
 from pte_tracking._store.printable import escape_controls
 
 _HEIGHT = 15
@@ -38,14 +39,16 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
     with the reason, and messages of the delivery process.
     """
     with reporting_errors():
-        summary = summarize(run)
+        find_run(run)  # raises if the directory contains no run
+        metrics = summarize_metrics(run)
+        summary = summarize(run, metrics)
         if as_json:
             print_json(msgspec.to_builtins(summary))
             return
-        _print(run, summary)
+        _print(run, summary, metrics)
 
 
-def _print(directory: Path, run: RunSummary) -> None:
+def _print(directory: Path, run: RunSummary, metrics: RunMetrics) -> None:
     console = create_console()
     name, shown_directory = format_cell(run.name), format_cell(run.directory)
     console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}", highlight=False)
@@ -56,7 +59,7 @@ def _print(directory: Path, run: RunSummary) -> None:
         print_line(console, str(location))
     print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
     print_latest(console, "Last rows", run.rows)
-    _plot(console, directory)
+    _plot(console, directory, metrics)
     checkpoints = [
         {"Checkpoint": event.path, "Step": event.step, "Bytes": event.size, **event.values} for event in run.checkpoints
     ]
@@ -72,9 +75,9 @@ def _print(directory: Path, run: RunSummary) -> None:
         print_line(console, f"Delivery: {line}", "dim")
 
 
-def _plot(console: Console, directory: Path) -> None:
+def _plot(console: Console, directory: Path, metrics: RunMetrics) -> None:
     """Plot the primary metric together with metrics of the same name, such as the training loss."""
-    primary = primary_metric(key for key, summary in summarize_metrics(directory).items() if summary.lowest is not None)
+    primary = primary_metric(key for key, summary in metrics.summaries.items() if summary.lowest is not None)
     if primary is None:
         return
     # Keep only the plotted metrics in memory: a run may have a million rows of a hundred metrics.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -18,12 +19,14 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def has_unsharded_gradients(model: object) -> bool:
-    """Return whether a model of ``fully_shard`` has gradients that are not reduced to its shards yet."""
-    if not isinstance(model, nn.Module):
-        return False
+def has_unsharded_gradients(parts: Iterable[nn.Module]) -> bool:
+    """Return whether a model of ``fully_shard`` has gradients that are not reduced to its shards yet.
+
+    Args:
+        parts: Modules of the model.
+    """
     # torch has no public access to them.
-    states = [cast(Any, part)._get_fsdp_state() for part in model.modules() if hasattr(part, "_get_fsdp_state")]
+    states = [cast(Any, part)._get_fsdp_state() for part in parts if hasattr(type(part), "_get_fsdp_state")]
     groups = [getattr(state, "_fsdp_param_group", None) for state in states]
     parameters = [parameter for group in groups for parameter in getattr(group, "fsdp_params", ())]
     unsharded = [getattr(parameter, "_unsharded_param", None) for parameter in parameters]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from pte_tracking import __version__
 from pte_tracking._distributed.world import World
@@ -14,17 +15,20 @@ from pte_tracking._distributed.world import World
 _logger = logging.getLogger("pte_tracking")
 
 
-def describe_environment(models: Iterable[nn.Module], world: World) -> dict[str, str]:
+def describe_environment(models: Iterable[Sequence[Tensor]], world: World) -> dict[str, str]:
     """Return the versions, devices, and data types of a training by name.
 
     Args:
-        models: Models of the training, whose parameters show the devices and data types.
+        models: Parameters of each model, which show the devices and data types.
         world: The ranks.
     """
     models = list(models)
-    types = {str(parameter.dtype).removeprefix("torch.") for model in models for parameter in model.parameters()}
+    types = {str(dtype).removeprefix("torch.") for dtype in {item.dtype for model in models for item in model}}
     return {
         "torch": str(torch.__version__),
+        # The local version of torch names the CUDA version in most builds, but not in all.
+        "CUDA": torch.version.cuda or "none",
+        "Python": ".".join(platform.python_version_tuple()[:2]),
         "pte-tracking": __version__,
         "device": ", ".join(sorted(set(map(_device_name, models)))) or "CPU",
         "weights": ", ".join(sorted(types)) or "none",
@@ -50,8 +54,8 @@ def report_differences(saved: Mapping[str, str], current: Mapping[str, str]) -> 
     )
 
 
-def _device_name(model: nn.Module) -> str:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+def _device_name(parameters: Sequence[Tensor]) -> str:
+    device = parameters[0].device if parameters else torch.device("cpu")
     if device.type == "cuda":
         return f"{device.type.upper()} ({torch.cuda.get_device_name(device)})"
     return device.type.upper()

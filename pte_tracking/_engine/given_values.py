@@ -36,6 +36,7 @@ class GivenValues:
         #: Digests of the given arguments; of the restored ones where these decide.
         self._digests: GivenState = {}
         self._changes: list[_Change] = []
+        self._replaced: list[str] = []
 
     def add(self, label: str, target: object) -> None:
         """Read the arguments of an object that was just constructed.
@@ -75,7 +76,7 @@ class GivenValues:
             state: The state, with labels of this training.
             allowed: Objects for which the arguments of the script decide.
         """
-        self._changes = []
+        self._changes, self._replaced = [], []
         for label, given in self._given.items():
             saved = state.get(label, {})
             current = plain_attributes(self._targets[label], self._references)
@@ -83,11 +84,13 @@ class GivenValues:
                 restored, digest = current[position], saved[position]
                 if digest == given[position].digest or digest != restored.digest or restored.name == CLASS:
                     continue
+                change = _Change(label, position, restored, given[position].value)
                 if label in allowed:
+                    self._replaced.append(change.describe(change.given, restored.value))
                     setattr(restored.owner, restored.name, given[position].value)
                     continue
                 self._digests[label][position] = digest
-                self._changes.append(_Change(label, position, restored, given[position].value))
+                self._changes.append(change)
 
     def begin_training(self, rank: int) -> None:
         """Log the arguments that have no effect, before the first iteration.
@@ -95,24 +98,23 @@ class GivenValues:
         Args:
             rank: Rank of this process. Only rank 0 logs.
         """
-        ignored = [change for change in self._changes if change.is_effective]
-        self._changes = []
-        if not ignored or rank:
+        ignored, replaced = [change for change in self._changes if change.is_effective], self._replaced
+        self._changes, self._replaced = [], []
+        if rank:
             return
-        texts = [str(change) for change in ignored[:_MAX_CHANGES]]
-        more = f" and {len(ignored) - _MAX_CHANGES} more" if len(ignored) > _MAX_CHANGES else ""
-        names = list(dict.fromkeys(part_name(change.label) for change in ignored))
-        _logger.warning(
-            "The restored state decides, not the arguments that the script gives now: %s%s. To use those of the script "
-            "from here on, call resume(allow=%r).",
-            "; ".join(texts),
-            more,
-            names,
-        )
+        if replaced:
+            _logger.info("resume: the script decides, not the restored state: %s.", _join(replaced))
+        if ignored:
+            _logger.warning(
+                "The restored state decides, not the arguments that the script gives now: %s. To use those of the "
+                "script from here on, call resume(allow=%r).",
+                _join([change.describe(change.restored.value, change.given) for change in ignored]),
+                list(dict.fromkeys(part_name(change.label) for change in ignored)),
+            )
 
 
 class _Change(NamedTuple):
-    """Argument that the script gives differently, without effect."""
+    """Argument that the script gives differently than the restored state."""
 
     label: str
     position: str
@@ -124,11 +126,16 @@ class _Change(NamedTuple):
         """Whether the restored value still decides, because the script has not set the attribute since."""
         return bool(vars(self.restored.owner).get(self.restored.name) == self.restored.value)
 
-    def __str__(self) -> str:
+    def describe(self, value: object, other: object) -> str:
+        """Return a text with the value that decides and the other one."""
         kind = type(self.restored.owner).__name__
         position = self.position.replace("._", ".").removeprefix("_")
-        restored, given = _shorten(self.restored.value), _shorten(self.given)
-        return f"{position} of {describe_part(self.label)} ({kind}) is {restored}, not {given}"
+        return f"{position} of {describe_part(self.label)} ({kind}) is {_shorten(value)}, not {_shorten(other)}"
+
+
+def _join(texts: list[str]) -> str:
+    more = f" and {len(texts) - _MAX_CHANGES} more" if len(texts) > _MAX_CHANGES else ""
+    return "; ".join(texts[:_MAX_CHANGES]) + more
 
 
 def _shorten(value: object) -> str:

@@ -11,7 +11,7 @@ from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.registry import ExtensionRegistry
-from pte_tracking._engine.resuming import training_snapshots
+from pte_tracking._engine.resuming import ranking, training_snapshots
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.extension import Manager
 from pte_tracking._runs.outcome import ErrorId, error_id, outcome_of
@@ -206,6 +206,8 @@ class Lifecycle:
         owner.updater.start_clock()
         owner.observation, owner.measured_keys = {}, frozenset()
         random_state = rng.get_state()
+        if best := ranking(self._extensions):
+            owner.run.set_ranking(best.key, best.mode)
         try:
             self._extensions.initialize(owner)
             if owner.is_before_training:

@@ -14,6 +14,7 @@ from pte_tracking._snapshots.gradients import (
     has_unsynchronized,
     load_gradients,
     save_gradients,
+    stepped_parameters,
     watch_steps,
 )
 from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
@@ -37,9 +38,9 @@ class ParameterState:
         self._stepped: SteppedOptimizers | None = None
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
-            "evaluating": module_modes(parts.models),
+            "evaluating": module_modes(parts.states.names, parts.models),
         }
-        self._is_loss_logged = False
+        self._is_loss_logged = self._is_unowned_logged = False
 
     def begin_training(self) -> None:
         """Note from now on which gradients each step uses, and which optimizers step."""
@@ -50,9 +51,11 @@ class ParameterState:
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
         optimizers = self._parts.optimizers
+        self._parts.states.names.refresh()  # The models were saved since, which may have replaced parameters.
         self._log_lost_gradients(optimizers.values())
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
+            self._report_unowned(optimizers.values())
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))
             for name, optimizer in optimizers.items()
@@ -61,8 +64,9 @@ class ParameterState:
             "gradients": {name: saved.accumulated for name, saved in gradients.items() if saved.accumulated},
             "parameters": {
                 "zero_gradients": {name: saved.zero for name, saved in gradients.items() if saved.zero},
+                "kept_gradients": [name for name, saved in gradients.items() if saved.are_kept],
                 **{name: flags.state_dict() for name, flags in self._flags.items()},
-                "unsaved_buffers": sum_unsaved(self._parts.models),
+                "unsaved_buffers": sum_unsaved(self._parts.model_trees),
             },
         }
 
@@ -73,19 +77,43 @@ class ParameterState:
             state: The complete state of a training.
         """
         details = state["parameters"]
+        self._parts.states.names.refresh()
         for name, optimizer in self._parts.optimizers.items():
             if name in details["optimizers"]:
                 self._parts.states.load_parameters(optimizer, details["optimizers"][name]["parameters"])
         for name, flags in self._flags.items():
             flags.load_state_dict(details[name], self._rank)
         for name, optimizer in self._parts.optimizers.items():
-            saved = SavedGradients(state["gradients"].get(name, {}), details["zero_gradients"].get(name, []))
+            saved = SavedGradients(
+                state["gradients"].get(name, {}),
+                details["zero_gradients"].get(name, []),
+                name in details.get("kept_gradients", ()),
+            )
             load_gradients(optimizer, self._parts.states.names_by_id(optimizer), saved)
         if self._rank == 0:
-            report_unrestored(self._parts.models, details["unsaved_buffers"])
+            report_unrestored(self._parts.model_trees, details["unsaved_buffers"])
+
+    def _report_unowned(self, optimizers: Iterable[object]) -> None:
+        """Log the parameters whose gradients belong to no optimizer, once, unless all optimizers are missing."""
+        if self._is_unowned_logged or self._rank:
+            return
+        owned = {id(item) for optimizer in optimizers for item in stepped_parameters(optimizer)}
+        parameters = self._parts.states.names.parameters().items()
+        unowned = [name for name, item in parameters if id(item) not in owned and item.grad is not None]
+        # An optimizer with other parameters, such as copies in single precision, uses these gradients itself.
+        if unowned and owned and owned.issubset(map(id, self._parts.states.names.parameters().values())):
+            self._is_unowned_logged = True
+            more = f" and {len(unowned) - 1} more" if len(unowned) > 1 else ""
+            _logger.warning(
+                "snapshot: the gradients of parameters that belong to no optimizer are not part of the snapshot: %r%s. "
+                "If the loop uses them in later iterations, a resume is not exact. Pass the parameters to an optimizer "
+                "of the manager, or set requires_grad to False.",
+                unowned[0],
+                more,
+            )
 
     def _log_lost_gradients(self, optimizers: Iterable[Any]) -> None:
-        models = self._parts.models.values()
+        models = self._parts.model_trees.values()
         if self._is_loss_logged or not any(has_unsynchronized(models, optimizer) for optimizer in optimizers):
             return
         self._is_loss_logged = True

@@ -13,6 +13,7 @@ from pte_tracking._snapshots.compatibility import raise_differences
 from pte_tracking._snapshots.earlier_state import load_reversibly, loads_by_copy
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
 from pte_tracking._snapshots.module_state import compare_module
+from pte_tracking._snapshots.module_tree import ModuleTree
 from pte_tracking._snapshots.object_state import load_object, save_object
 from pte_tracking._snapshots.optimizer_state import OptimizerStates, SavedOptimizer
 from pte_tracking._snapshots.scheduler_groups import arrange_scheduler
@@ -57,6 +58,11 @@ class TrainingParts:
         self.states = OptimizerStates({**state_objects, **models})
 
     @property
+    def model_trees(self) -> dict[str, ModuleTree]:
+        """Modules and parameters of each model by name."""
+        return {name: tree for name, tree in self.states.names.trees.items() if name in self.models}
+
+    @property
     def by_kind(self) -> dict[str, Mapping[str, Any]]:
         """The objects by name, by kind: ``"models"``, ``"optimizers"``, ``"state_objects"``."""
         return {"models": self.models, "optimizers": self.optimizers, "state_objects": self._state_objects}
@@ -69,9 +75,11 @@ class TrainingParts:
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Return the state of each object, and under ``"parameters"`` details of the optimizers."""
+        self.states.names.refresh()
         optimizers = {name: self.states.save(item) for name, item in self.optimizers.items()}
+        trees = self.model_trees
         return {
-            "models": {name: save_object(item) for name, item in self.models.items()},
+            "models": {name: save_object(item, trees.get(name)) for name, item in self.models.items()},
             "optimizers": {name: saved.state for name, saved in optimizers.items()},
             "state_objects": {name: save_object(item) for name, item in self._state_objects.items()},
             "parameters": {"optimizers": {name: saved.details() for name, saved in optimizers.items()}},

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn, optim
 
-_MAX_DEPTH = 4
+_MAX_OBJECTS = 1000
 _MAX_ITEMS = 100
 _WITHOUT_ARGUMENTS = (optim.Optimizer, nn.Module, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _ATOMS = (type(None), bool, int, float, str)
@@ -54,12 +54,16 @@ def plain_attributes(target: object, references: Mapping[int, str]) -> dict[str,
     Returns:
         The attributes by position, such as ``"scheduler.total_iters"`` or ``"_schedulers[0].gamma"``.
     """
-    return dict(_find(target, "", references, _MAX_DEPTH))
+    return dict(_find(target, "", references, set()))
 
 
-def _find(target: object, path: str, references: Mapping[int, str], depth: int) -> Iterator[tuple[str, PlainAttribute]]:
-    if isinstance(target, nn.Module):
-        return  # Its arguments are not part of its state.
+def _find(
+    target: object, path: str, references: Mapping[int, str], seen: set[int]
+) -> Iterator[tuple[str, PlainAttribute]]:
+    # The arguments of a module are not part of its state, and an object may refer to one that contains it.
+    if isinstance(target, nn.Module) or id(target) in seen or len(seen) >= _MAX_OBJECTS:
+        return
+    seen.add(id(target))
     yield f"{path}.{CLASS}" if path else CLASS, PlainAttribute(target, CLASS, type(target).__name__)
     for name, value in list(getattr(target, "__dict__", {}).items()):
         position = f"{path}.{name}" if path else str(name)
@@ -67,12 +71,12 @@ def _find(target: object, path: str, references: Mapping[int, str], depth: int) 
             yield position, PlainAttribute(target, name, references[id(value)])
         elif name not in _OPTIMIZER_OPTIONS and _is_plain(value):
             yield position, PlainAttribute(target, name, value)
-        elif depth and _has_arguments(value):
-            yield from _find(value, position, references, depth - 1)
-        elif depth and isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS:
+        elif _has_arguments(value):
+            yield from _find(value, position, references, seen)
+        elif isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS:
             for index, item in enumerate(value):
                 if _has_arguments(item):
-                    yield from _find(item, f"{position}[{index}]", references, depth - 1)
+                    yield from _find(item, f"{position}[{index}]", references, seen)
 
 
 def _has_arguments(value: object) -> bool:

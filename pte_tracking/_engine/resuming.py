@@ -12,6 +12,7 @@ from pte_tracking._engine.state import TrainingState
 from pte_tracking._interface.extension import Extension
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.reopen import open_on_rank_zero
+from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.selection import select_snapshot
 from pte_tracking._store.events import Checkpoint
 from pte_tracking.extensions.training_snapshot import TrainingSnapshot
@@ -20,6 +21,15 @@ from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 def training_snapshots(extensions: Iterable[Extension]) -> list[TrainingSnapshot]:
     """Return the extensions that save the whole training."""
     return [extension for extension in extensions if isinstance(extension, TrainingSnapshot)]
+
+
+def ranking(extensions: Iterable[Extension]) -> BestPolicy | None:
+    """Return the ranking of the first extension with ``keep_best``, which decides which snapshot is the best.
+
+    Args:
+        extensions: The extensions of the training.
+    """
+    return next((snapshot.keep_best for snapshot in training_snapshots(extensions) if snapshot.keep_best), None)
 
 
 def resume_training(
@@ -44,8 +54,8 @@ def resume_training(
         The checkpoint that was restored; None if there is no snapshot.
     """
     snapshots = training_snapshots(extensions)
-    best = next((snapshot.keep_best for snapshot in snapshots if snapshot.keep_best), None)
-    selected = select_snapshot(run, source, [snapshot.template for snapshot in snapshots], best, world)
+    templates = [snapshot.template for snapshot in snapshots]
+    selected = select_snapshot(run, source, templates, ranking(snapshots), world)
     if selected is None:
         open_on_rank_zero(world, run, lambda: _restart(run))
         return None

@@ -89,7 +89,7 @@ class TrainingState:
             "gradients": parameters["gradients"],
             "parameters": {**parts["parameters"], **parameters["parameters"]},
             "extensions": self._extensions.state_dict(),
-            "environment": describe_environment(self._parts.models.values(), self._world),
+            "environment": self._environment(),
             "given": {**self._given.state_dict(), **self._extensions.base_names()},
             "manager": self._manager_state(),
             "rng": rng.get_state(),
@@ -146,8 +146,7 @@ class TrainingState:
         self._options.load_state_dict(local_state["manager"]["optimizer_options"])
         self._given.load_state_dict(local_state.get("given", {}), allowed)
         if self._world.rank == 0:
-            environment = describe_environment(self._parts.models.values(), self._world)
-            report_differences(state.get("environment", {}), environment)
+            report_differences(state.get("environment", {}), self._environment())
         return checkpoint
 
     def _check(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> None:
@@ -186,6 +185,10 @@ class TrainingState:
         self._parts.load_reversible(state, undo, allowed)
         first_batches = find_first_batches(self._run, state, path) if self._world.rank == 0 else {}
         self._loaders.load_state_dict(manager_state["data"], state["rng"], is_resized, first_batches)
+
+    def _environment(self) -> dict[str, str]:
+        trees = self._parts.model_trees.values()
+        return describe_environment([[item for _, item in tree.parameters] for tree in trees], self._world)
 
     def _manager_state(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
-from pte_tracking._store.metrics import read_metrics
+from pte_tracking._store.metrics import RunMetrics, summarize_metrics
 from pte_tracking._store.status import read_status
 
 _MAX_ROWS = 8
@@ -58,8 +58,12 @@ class RunSummary(msgspec.Struct, frozen=True):
     delivery_log: list[str]
 
 
-def summarize(directory: Path) -> RunSummary:
+def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
     """Return the summary of the run in a directory.
+
+    Args:
+        directory: Run directory.
+        metrics: The metrics of the run, if they were read before.
 
     Raises:
         RunNotFoundError: If the directory contains no readable run.
@@ -69,7 +73,8 @@ def summarize(directory: Path) -> RunSummary:
     rows = list(itertools.islice(newest, _MAX_ROWS))
     rejected = {entry.key: Cursor.load(directory, entry.key).rejected for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
-    row_steps = (row.step for row in read_metrics(directory))
+    metrics = metrics or summarize_metrics(directory)
+    steps = [checkpoint.step for checkpoint in checkpoints]
     return RunSummary(
         directory=str(directory),
         id=manifest.id,
@@ -78,7 +83,7 @@ def summarize(directory: Path) -> RunSummary:
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
         params=read_params(directory),
-        step=max(itertools.chain(row_steps, (checkpoint.step for checkpoint in checkpoints)), default=None),
+        step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
         rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=checkpoints,
         pending=backlog(directory, manifest),

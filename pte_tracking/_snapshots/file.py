@@ -30,6 +30,7 @@ from pte_tracking._store.checkpoint_files import (
     verify_snapshot,
 )
 from pte_tracking._store.files import sync_directory, sync_file
+from pte_tracking._store.replacing import replace_snapshot
 
 #: What torch's safe loader refuses, such as "GLOBAL io.open".
 _UNSUPPORTED = re.compile(r"(GLOBAL [\w.]+)")
@@ -53,11 +54,12 @@ def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
     temporary = temporary_path(path)
     try:
         digest = save(temporary, state)
-        if path.is_dir() and is_snapshot(path):  # A file cannot replace a directory of shards.
-            delete_checkpoint(path)
-        os.replace(temporary, path)
+        if is_snapshot(path):
+            replace_snapshot(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        delete_checkpoint(temporary)
         raise
     sync_directory(path.parent)
     return digest

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pte_tracking._distributed.sharding import has_unsharded_gradients, is_sharded
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
-
-#: Attribute of a gradient: its version after the last step of its optimizer.
-_USED_VERSION = "_pte_tracking_used_version"
+from pte_tracking._snapshots.kept_gradients import USED_VERSION, KeptGradients
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 
 class SavedGradients(NamedTuple):
@@ -23,10 +22,12 @@ class SavedGradients(NamedTuple):
         accumulated: Gradients that the next step will use, by parameter name.
         zero: Names of the parameters whose gradients are zero or were used. A gradient of zero is not the same as
             none: an optimizer with momentum changes the parameter.
+        are_kept: Whether the loop does not zero the gradients after a step, so that the next one uses them again.
     """
 
     accumulated: dict[str, Tensor]
     zero: list[str]
+    are_kept: bool = False
 
 
 def watch_steps(optimizer: object) -> None:
@@ -55,32 +56,35 @@ def save_gradients(optimizer: object, names: Mapping[int, str]) -> SavedGradient
     """
     present = {
         names[id(parameter)]: parameter.grad
-        for parameter in _parameters(optimizer)
+        for parameter in stepped_parameters(optimizer)
         if id(parameter) in names and parameter.grad is not None and parameter.grad.shape == parameter.shape
     }
-    pending = {name: gradient for name, gradient in present.items() if not _is_used(gradient)}
+    are_kept = _are_kept(optimizer)
+    pending = {name: gradient for name, gradient in present.items() if are_kept or not _is_used(gradient)}
     nonzero = dict(zip(pending, _are_nonzero(pending.values()), strict=True))
     return SavedGradients(
         {name: gradient for name, gradient in pending.items() if nonzero[name]},
         # An empty sparse gradient changes nothing.
         [name for name, item in present.items() if not nonzero.get(name) and item.layout is torch.strided],
+        are_kept,
     )
 
 
-def has_unsynchronized(models: Iterable[nn.Module], optimizer: object) -> bool:
+def has_unsynchronized(models: Iterable[ModuleTree], optimizer: object) -> bool:
     """Return whether gradients of sharded models were accumulated without synchronization, as with ``no_sync()``.
 
     The sharded parameters do not have these gradients, so that they cannot be saved.
 
     Args:
-        models: The models.
+        models: The modules of each model.
         optimizer: The optimizer, or an object that contains it.
     """
-    return any(
+    models = list(models)
+    return any(has_unsharded_gradients(tree.parts) for tree in models) or (
         # FullyShardedDataParallel keeps them in place of the gradients of the shard.
-        parameter.grad is not None and parameter.grad.shape != parameter.shape
-        for parameter in _parameters(optimizer)
-    ) or any(map(has_unsharded_gradients, models))
+        any(tree.is_flat for tree in models)
+        and any(item.grad is not None and item.grad.shape != item.shape for item in stepped_parameters(optimizer))
+    )
 
 
 def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGradients) -> None:
@@ -91,7 +95,10 @@ def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGrad
         names: Names of the parameters by identity.
         saved: The saved gradients.
     """
-    for parameter in _parameters(optimizer):
+    if saved.are_kept:
+        for item in torch_optimizers(optimizer).values():
+            KeptGradients.of(item).are_kept = True
+    for parameter in stepped_parameters(optimizer):
         name = names.get(id(parameter))
         if name in saved.accumulated and saved.accumulated[name].shape == parameter.shape:
             gradient = saved.accumulated[name].to(parameter.device, copy=True)
@@ -102,6 +109,11 @@ def load_gradients(optimizer: object, names: Mapping[int, str], saved: SavedGrad
 
 def _mark_used(optimizer: Optimizer, *_: object) -> None:
     # After each step, so this code is short.
+    kept = KeptGradients.of(optimizer)
+    if kept.are_kept is None:
+        kept.note_step(optimizer)
+    else:
+        kept.finish()
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             gradient = parameter.grad
@@ -111,9 +123,16 @@ def _mark_used(optimizer: Optimizer, *_: object) -> None:
                 gradient._pte_tracking_used_version = gradient._version
 
 
+def _are_kept(optimizer: object) -> bool:
+    found = [KeptGradients.of(item) for item in torch_optimizers(optimizer).values()]
+    for item in found:
+        item.note_snapshot()
+    return any(item.are_kept for item in found)
+
+
 def _is_used(gradient: Tensor) -> bool:
-    content = _content(gradient)
-    return bool(getattr(content, _USED_VERSION, None) == content._version)
+    content = gradient if type(gradient) is Tensor else _content(gradient)
+    return bool(getattr(content, USED_VERSION, None) == content._version)
 
 
 def _content(gradient: Tensor) -> Any:
@@ -121,7 +140,8 @@ def _content(gradient: Tensor) -> Any:
     return cast(Any, gradient)._local_tensor if is_sharded(gradient) else gradient
 
 
-def _parameters(optimizer: object) -> Iterator[Tensor]:
+def stepped_parameters(optimizer: object) -> Iterator[Tensor]:
+    """Yield the parameters of an optimizer, or of those in an object that contains them."""
     seen: set[int] = set()
     for item in torch_optimizers(optimizer).values():
         for group in item.param_groups:

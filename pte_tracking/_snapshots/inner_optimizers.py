@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,20 @@ from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
 from pte_tracking._snapshots.plain_state import map_tensors
 
 _MAX_DEPTH = 3
+_ATOMS = frozenset((type(None), bool, int, float, str))
+#: Parameters, their states, and the hooks of an optimizer.
+_WITHOUT_OPTIMIZERS = frozenset(
+    (
+        "state",
+        "param_groups",
+        "_optimizer_step_pre_hooks",
+        "_optimizer_step_post_hooks",
+        "_optimizer_state_dict_pre_hooks",
+        "_optimizer_state_dict_post_hooks",
+        "_optimizer_load_state_dict_pre_hooks",
+        "_optimizer_load_state_dict_post_hooks",
+    )
+)
 
 
 def torch_optimizers(target: object) -> dict[str, Optimizer]:
@@ -48,23 +62,24 @@ def _search(target: object, path: str, depth: int) -> Iterator[tuple[str, Optimi
     # A wrapper may be an optimizer by name only, without the hooks that torch creates.
     if isinstance(target, Optimizer) and "_optimizer_step_post_hooks" in vars(target):
         yield path, target
+    if not depth:
+        return
     for name, value in _children(target):
-        if depth and (isinstance(value, list | tuple | dict) or _steps(value)):
-            yield from _search(value, f"{path}.{name}" if path else name, depth - 1)
+        if type(value) not in _ATOMS and (isinstance(value, list | tuple | dict) or _steps(value)):
+            yield from _search(value, f"{path}.{name}" if path else str(name), depth - 1)
 
 
 def _steps(value: object) -> bool:
     return not isinstance(value, type) and hasattr(value, "step") and hasattr(value, "state_dict")
 
 
-def _children(target: object) -> Iterator[tuple[str, object]]:
-    if isinstance(target, Mapping):
-        return ((str(key), value) for key, value in target.items())
+def _children(target: object) -> Iterable[tuple[object, object]]:
+    if isinstance(target, dict):
+        return target.items()
     if isinstance(target, list | tuple):
-        return ((str(index), value) for index, value in enumerate(target))
+        return enumerate(target)
     attributes = vars(target) if hasattr(target, "__dict__") else {}
-    # Parameters and their states, which contain no optimizer.
-    return ((name, value) for name, value in attributes.items() if name not in ("state", "param_groups"))
+    return [item for item in attributes.items() if item[0] not in _WITHOUT_OPTIMIZERS]
 
 
 def _addresses(state: object) -> set[int]:

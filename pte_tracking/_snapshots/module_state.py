@@ -11,15 +11,22 @@ from torch.nn.parameter import is_lazy
 
 from pte_tracking._distributed import flat_sharding
 from pte_tracking._distributed.wrappers import bare_name, has_wrappers, wrapped_name
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 #: Modules of torch whose hooks and methods load older versions of states, or other shardings, with the same shapes.
 _KEEPING_SHAPES = ("torch.nn.", "torch.distributed.")
 
 
-def save_module(module: nn.Module) -> dict[str, Any]:
-    """Return the state of a module, with the names that it has without ``torch.compile`` or data parallelism."""
-    state: dict[str, Any] = flat_sharding.full_state(module) if flat_sharding.is_flat(module) else module.state_dict()
-    return _rename(state, lambda name: bare_name(module, name)) if has_wrappers(module) else state
+def save_module(module: nn.Module, tree: ModuleTree | None = None) -> dict[str, Any]:
+    """Return the state of a module, with the names that it has without ``torch.compile`` or data parallelism.
+
+    Args:
+        module: The module.
+        tree: The parts of the module, if they were read before.
+    """
+    tree = tree or ModuleTree(module)
+    state: dict[str, Any] = flat_sharding.full_state(module) if tree.is_flat else module.state_dict()
+    return _rename(state, lambda name: bare_name(module, name)) if tree.is_wrapped else state
 
 
 def load_module(module: nn.Module, state: Mapping[str, Any]) -> None:

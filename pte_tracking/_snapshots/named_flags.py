@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable
+from typing import TypedDict
 
-from torch import nn
-
-from pte_tracking._distributed.wrappers import bare_name
 from pte_tracking._snapshots.parameter_names import ParameterNames
 
 _logger = logging.getLogger("pte_tracking")
@@ -27,18 +24,6 @@ class FlagState(TypedDict):
     current: list[str]
 
 
-class NamedFlag(NamedTuple):
-    """Flag of one parameter or module.
-
-    Attributes:
-        is_set: Whether the flag is set.
-        change: Sets or clears the flag.
-    """
-
-    is_set: bool
-    change: Callable[[bool], object]
-
-
 class NamedFlags:
     """Flags by name, which a training may change, and which a resume changes again.
 
@@ -47,11 +32,13 @@ class NamedFlags:
 
     Args:
         label: The flags, as named in the message.
-        find: Returns the current flags by name.
+        attribute: Name of the attribute.
+        find: Returns the current parameters or modules by name.
     """
 
-    def __init__(self, label: str, find: Callable[[], Mapping[str, NamedFlag]]) -> None:
+    def __init__(self, label: str, attribute: str, find: Callable[[], Iterable[tuple[str, object]]]) -> None:
         self._label = label
+        self._attribute = attribute
         self._find = find
         self._given = self._cleared()
 
@@ -68,15 +55,15 @@ class NamedFlags:
         """
         changed = set(self._given) ^ set(state["given"])
         cleared = set(state["current"])
-        for name, flag in self._find().items():
-            if name not in changed and flag.is_set == (name in cleared):
-                flag.change(name not in cleared)
+        for name, target in self._find():
+            if name not in changed and getattr(target, self._attribute) == (name in cleared):
+                setattr(target, self._attribute, name not in cleared)
         differing = sorted(name for name in changed if (name in cleared) != (name in self._given))
         if differing and rank == 0:
             self._log(differing, set(self._given))
 
     def _cleared(self) -> list[str]:
-        return [name for name, flag in self._find().items() if not flag.is_set]
+        return [name for name, target in self._find() if not getattr(target, self._attribute)]
 
     def _log(self, names: list[str], given: set[str]) -> None:
         texts = [f"{name!r} is {name not in given}" for name in names[:_MAX_NAMES]]
@@ -95,36 +82,19 @@ def frozen_parameters(names: ParameterNames) -> NamedFlags:
     Args:
         names: Names of the parameters.
     """
-
-    def find() -> dict[str, NamedFlag]:
-        return {
-            name: NamedFlag(parameter.requires_grad, parameter.requires_grad_)
-            for name, parameter in names.parameters().items()
-        }
-
-    return NamedFlags("requires_grad", find)
+    return NamedFlags("requires_grad", "requires_grad", lambda: names.parameters().items())
 
 
-def module_modes(models: Mapping[str, Any]) -> NamedFlags:
+def module_modes(names: ParameterNames, models: Iterable[str]) -> NamedFlags:
     """Return the flags ``training`` of modules, which ``train()`` and ``eval()`` set.
 
     Args:
-        models: Models by name.
+        names: Names of the modules.
+        models: Names of the models whose modules have these flags.
     """
-
-    def find() -> dict[str, NamedFlag]:
-        return {
-            f"{name}/{bare_name(model, path)}": NamedFlag(part.training, _setter(part))
-            for name, model in models.items()
-            if isinstance(model, nn.Module)
-            for path, part in model.named_modules()
-        }
-
-    return NamedFlags("the training mode of modules", find)
-
-
-def _setter(module: nn.Module) -> Callable[[bool], None]:
-    def change(is_training: bool) -> None:
-        module.training = is_training  # Without the modules in it.
-
-    return change
+    trees = {name: tree for name, tree in names.trees.items() if name in set(models)}
+    return NamedFlags(
+        "the training mode of modules",
+        "training",
+        lambda: ((f"{name}/{path}", part) for name, tree in trees.items() for path, part in tree.modules.items()),
+    )

@@ -11,11 +11,17 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
 from pte_tracking._snapshots.module_state import load_module, save_module
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 
-def save_object(target: Any) -> Any:
-    """Return the state of an object. Names in the state of a module do not depend on wrappers."""
-    return save_module(target) if isinstance(target, nn.Module) else target.state_dict()
+def save_object(target: Any, tree: ModuleTree | None = None) -> Any:
+    """Return the state of an object. Names in the state of a module do not depend on wrappers.
+
+    Args:
+        target: The object.
+        tree: The parts of a module, if they were read before.
+    """
+    return save_module(target, tree) if isinstance(target, nn.Module) else target.state_dict()
 
 
 def load_object(target: Any, state: Mapping[str, Any]) -> None:

@@ -61,18 +61,20 @@ class OptimizerStates:
         self.names = ParameterNames(models)
 
     def save(self, optimizer: Any) -> SavedOptimizer:
-        """Return the state of an optimizer. All ranks call this if the optimizer is distributed."""
-        self.names.refresh()
+        """Return the state of an optimizer, with the names of the last refresh.
+
+        All ranks call this if the optimizer is distributed.
+        """
         if flat := find_flat_model(optimizer, self._models):
             state, groups = number_parameters(full_optimizer_state(optimizer, flat[1]), flat[0])
             return SavedOptimizer(state, groups, {}, {}, {}, _class_names(optimizer))
         state = gather_state(optimizer) if is_zero_redundancy(optimizer) else optimizer.state_dict()
         return SavedOptimizer(
             state,
-            self._describe(optimizer),
+            groups := self._describe(optimizer),
             find_host_keys(state, optimizer),
             save_unsaved(optimizer, state),
-            self._unnamed_parameters(optimizer),
+            _unnamed_parameters(optimizer, groups),
             _class_names(optimizer),
         )
 
@@ -170,14 +172,13 @@ class OptimizerStates:
             saved: The parameters by position.
         """
         with torch.no_grad():
-            for name, parameter in self._unnamed_parameters(optimizer).items():
+            for name, parameter in _unnamed_parameters(optimizer, self._describe(optimizer)).items():
                 if name in saved and saved[name].shape == parameter.shape:
                     parameter.copy_(saved[name])
 
     def parameters_by_name(self, optimizer: Any) -> dict[str, Tensor]:
         """Return the parameters of an optimizer by name."""
-        names = (name for group in self._describe(optimizer) for name in group["names"])
-        return dict(zip(names, _parameters(optimizer), strict=True))
+        return dict(zip(_order(self._describe(optimizer)), _parameters(optimizer), strict=True))
 
     def names_by_id(self, optimizer: Any) -> dict[int, str]:
         """Return the names of the parameters of an optimizer by identity."""
@@ -185,15 +186,6 @@ class OptimizerStates:
 
     def _describe(self, optimizer: Any) -> list[GroupRecord]:
         return [record for item in _with_groups(optimizer) for record in self.names.describe_groups(item)]
-
-    def _unnamed_parameters(self, optimizer: Any) -> dict[str, Tensor]:
-        """Return the parameters that belong to no model, by position."""
-        parameters = self.parameters_by_name(optimizer).items()
-        return {
-            name: parameter.detach()
-            for name, parameter in parameters
-            if is_position(name) and not is_sharded(parameter)
-        }
 
     def _match(self, optimizer: Any, saved: SavedOptimizer) -> GroupMatch:
         available = self.names.parameters().keys() if hasattr(optimizer, "add_param_group") else ()
@@ -222,6 +214,15 @@ def _parameters(optimizer: Any) -> Iterator[Tensor]:
     return (
         parameter for item in _with_groups(optimizer) for group in item.param_groups for parameter in group["params"]
     )
+
+
+def _unnamed_parameters(optimizer: Any, groups: list[GroupRecord]) -> dict[str, Tensor]:
+    """Return the parameters that belong to no model, by position."""
+    return {
+        name: parameter.detach()
+        for name, parameter in zip(_order(groups), _parameters(optimizer), strict=True)
+        if is_position(name) and not is_sharded(parameter)
+    }
 
 
 def _has_groups(optimizer: Any, state: Mapping[str, Any]) -> bool:

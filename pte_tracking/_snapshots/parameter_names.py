@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from pte_tracking._distributed.wrappers import bare_name
+from pte_tracking._snapshots.module_tree import ModuleTree
 
 
 class GroupRecord(TypedDict):
@@ -28,28 +28,40 @@ class ParameterNames:
 
     Args:
         models: Models by name. Objects that are not modules have no parameters.
+
+    Attributes:
+        trees: The models by name, with the names of their parts.
     """
 
     def __init__(self, models: Mapping[str, Any]) -> None:
-        self._models = {name: model for name, model in models.items() if isinstance(model, nn.Module)}
-        #: Names by identity. A sharded model replaces its parameters temporarily, but the optimizer keeps the first.
+        self.trees = {name: ModuleTree(model) for name, model in models.items() if isinstance(model, nn.Module)}
+        self._parameters: Mapping[str, Tensor] = {}
+        #: Names by identity. A sharded model replaces its parameters temporarily; the optimizer keeps them.
         self._names: dict[int, tuple[Tensor, str]] = {}
-        self.refresh()
+        self._read()
 
     def refresh(self) -> None:
         """Find parameters that the models have gained."""
-        for name, parameter in self.parameters().items():
-            self._names.setdefault(id(parameter), (parameter, name))
+        changes = [tree.refresh() for tree in self.trees.values()]
+        if any(changes):
+            self._read()
 
-    def parameters(self) -> dict[str, Tensor]:
-        """Return the current parameters by name. A parameter that several modules share has its first name."""
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return the parameters by name. A parameter that several modules share has its first name."""
+        return self._parameters
+
+    def _read(self) -> None:
         names: dict[int, str] = {}
         parameters: dict[int, Tensor] = {}
-        for name, parameter in self._named_parameters():
-            # The least name does not depend on the order in which the modules were made.
-            names[id(parameter)] = min(name, names.get(id(parameter), name))
-            parameters[id(parameter)] = parameter
-        return {names[key]: parameters[key] for key in names}
+        for model, tree in self.trees.items():
+            for path, found in tree.parameters:
+                name = f"{model}/{path}"
+                # The least name does not depend on the order in which the modules were made.
+                names[id(found)] = min(name, names.get(id(found), name))
+                parameters[id(found)] = found
+        self._parameters = {names[key]: parameters[key] for key in names}
+        # A training may move a parameter, such as into an adapter. Its current name counts.
+        self._names.update((id(parameter), (parameter, name)) for name, parameter in self._parameters.items())
 
     def name_of(self, parameter: Tensor) -> str | None:
         """Return the name of a parameter; None if it belongs to no model."""
@@ -61,21 +73,17 @@ class ParameterNames:
 
         A parameter that belongs to no model is named by its position, such as ``#0/1``.
         """
+        known = self._names
         return [
             GroupRecord(
                 names=[
-                    self.name_of(parameter) or f"{_POSITION}{number}/{index}"
+                    known[id(parameter)][1] if id(parameter) in known else f"{_POSITION}{number}/{index}"
                     for index, parameter in enumerate(group["params"])
                 ],
                 dtypes=[parameter.dtype for parameter in group["params"]],
             )
             for number, group in enumerate(parameter_groups(optimizer))
         ]
-
-    def _named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        for name, model in self._models.items():
-            for path, parameter in model.named_parameters(remove_duplicate=False):
-                yield f"{name}/{bare_name(model, path)}", parameter
 
 
 _POSITION = "#"

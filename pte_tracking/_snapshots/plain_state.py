@@ -36,44 +36,80 @@ def to_plain(value: Any, path: str = "") -> Any:
         TypeError: If the state contains any other value. The message names its position, such as
             ``extensions/LogReport/extension/rows``.
     """
+    try:
+        return _convert(value)
+    except _UnsupportedError as error:
+        position = "/".join((*([path] if path else []), *reversed(error.keys)))
+        raise TypeError(f"{position}: {error}") from None
+
+
+class _UnsupportedError(Exception):
+    """Raised for a value that cannot be saved. The containers around the value add their keys."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.keys: list[str] = []
+
+
+def _convert(value: Any) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
     if isinstance(value, Tensor):
-        return _tensor(value, path)
+        return _tensor(value)
     if kind is WeightedValue:
         return float(value)
     if kind in _MAPPINGS:
-        return _mapping(value, path)
+        return _mapping(value)
     if kind in _SEQUENCES:
-        if _ATOMS.issuperset(map(type, value)):
-            return kind(value)  # such as the 625 numbers of Python's random state
-        return kind(to_plain(item, f"{path}/{index}") for index, item in enumerate(value))
+        return _sequence(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
         return value.item()
-    raise TypeError(f"{path}: {_type_name(kind)} cannot be saved in a snapshot. {_advice(kind)}")
+    raise _UnsupportedError(f"{_type_name(kind)} cannot be saved in a snapshot. {_advice(kind)}")
 
 
-def _tensor(tensor: Tensor, path: str) -> Tensor:
+def _tensor(tensor: Tensor) -> Tensor:
     if is_lazy(tensor):
-        raise TypeError(f"{path}: the parameter is not initialized. Run the model once on an example before training.")
+        raise _UnsupportedError("the parameter is not initialized. Run the model once on an example before training.")
+    if type(tensor) is not Tensor or tensor.requires_grad:
+        tensor = tensor.detach()
     # A conjugate or negated view has the memory of another tensor.
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+    tensor = tensor.resolve_conj().resolve_neg()
     if type(tensor) is not Tensor and not is_sharded(tensor):
-        raise TypeError(f"{path}: {_type_name(type(tensor))} cannot be saved in a snapshot. Return plain tensors.")
+        raise _UnsupportedError(f"{_type_name(type(tensor))} cannot be saved in a snapshot. Return plain tensors.")
     if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()
     return tensor
 
 
-def _mapping(value: Any, path: str) -> Any:
+def _sequence(value: Any) -> Any:
+    kind = type(value)
+    if _ATOMS.issuperset(map(type, value)):
+        return kind(value)  # such as the 625 numbers of Python's random state
+    items: list[Any] = []
+    try:
+        items.extend(map(_convert, value))
+    except _UnsupportedError as error:
+        error.keys.append(str(len(items)))
+        raise
+    return kind(items)
+
+
+def _mapping(value: Any) -> Any:
     copied = type(value)()
-    for key, item in value.items():
-        copied[to_plain(key, f"{path}/{key!r}")] = to_plain(item, f"{path}/{key}" if path else str(key))
-    # The versions of the submodules. torch needs them to read older states.
-    if hasattr(value, "_metadata"):
-        copied._metadata = to_plain(value._metadata, f"{path}/_metadata")
+    key: Any = None
+    try:
+        # Most keys and values are plain. A large state has many.
+        for key, item in value.items():
+            copied[key if type(key) is str else _convert(key)] = item if type(item) in _ATOMS else _convert(item)
+        # The versions of the submodules. torch needs them to read older states.
+        if type(value) is OrderedDict and hasattr(value, "_metadata"):
+            key = "_metadata"
+            copied._metadata = _convert(value._metadata)
+    except _UnsupportedError as error:
+        error.keys.append(str(key))
+        raise
     return copied
 
 

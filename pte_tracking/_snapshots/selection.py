@@ -24,6 +24,7 @@ from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import check_format
+from pte_tracking._store.replacing import restore_replaced
 from pte_tracking.sinks import Sink, get_sink, installed_sinks
 
 _T = TypeVar("_T")
@@ -121,9 +122,11 @@ def _candidates(
 ) -> Iterable[Candidate]:
     if run.is_open:
         raise RuntimeError("resume(): the run is already open. Call resume() before run.open().")
-    check_format(run.directory)  # before a directory for a fetched snapshot is created
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"resume: expected 'latest', 'best', a path, or a URI, got {source!r}")
+    check_format(run.directory)  # before a directory for a fetched snapshot is created
+    for checkpoint in run.checkpoints():
+        restore_replaced(run.directory / checkpoint.path)
     if source == "latest":
         return _candidates_by_step(run, templates)
     if source == "best":
@@ -175,9 +178,12 @@ def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     known_steps = {checkpoint.path: checkpoint.step for checkpoint in run.checkpoints()}
     unlisted = {}
     for template in templates:
+        # Several iterations may have one name, such as that of their epoch.
+        newest = max(filter(template.matches, known_steps), key=known_steps.__getitem__, default=None)
         for name in template.list_files(run.directory):
             path = run.directory / name
-            position = _read_position(path) if name not in known_steps or template.is_fixed else None
+            is_candidate = name not in known_steps or name == newest
+            position = _read_position(path, is_listed=name in known_steps) if is_candidate else None
             if position is not None and position["step"] > known_steps.get(name, -1) and _is_effective(run, position):
                 unlisted[path] = position["step"]
     return unlisted
@@ -305,10 +311,11 @@ def _is_effective(run: Run, position: RunPosition) -> bool:
     )
 
 
-def _read_position(path: Path) -> RunPosition | None:
+def _read_position(path: Path, is_listed: bool) -> RunPosition | None:
     try:
         position: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:
-        _logger.warning("resume: skipping unusable snapshot: %s", error)
+        if not is_listed:  # Otherwise the verification reports it.
+            _logger.warning("resume: skipping unusable snapshot: %s", error)
         return None
     return position

@@ -10,7 +10,6 @@ allows only types that describe tensors, and reads only tensors.
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -38,6 +37,7 @@ from pte_tracking._store.checkpoint_files import (
     write_index,
 )
 from pte_tracking._store.files import sync_directory, sync_file
+from pte_tracking._store.replacing import replace_snapshot
 
 _METADATA = ".metadata"
 
@@ -103,13 +103,11 @@ def write(
         digests[STATE_FILE] = save(temporary / STATE_FILE, rest)
         write_index(temporary, digests)
         sync_directory(temporary)
-        delete_checkpoint(path)
-        os.replace(temporary, path)
+        replace_snapshot(temporary, path)
     except BaseException:
         if world.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_directory(path.parent)
     return checkpoint_digest(path)
 
 

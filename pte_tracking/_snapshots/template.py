@@ -18,7 +18,6 @@ class Template:
         text: The format string. Its fields are numeric attributes of the manager.
 
     Attributes:
-        is_fixed: Whether the string has no fields, so that every snapshot replaces the previous one.
         glob: Pattern for ``Path.glob`` that matches all names, and possibly other names.
 
     Raises:
@@ -42,7 +41,6 @@ class Template:
         self._pattern = re.compile(
             "".join(re.escape(literal) + (f"({_NUMBER})" if field is not None else "") for literal, field, *_ in fields)
         )
-        self.is_fixed = all(field is None for _, field, *_ in fields)
         self.glob: str = "".join(literal + ("*" if field is not None else "") for literal, field, *_ in fields)
 
     def format(self, manager: object) -> str:

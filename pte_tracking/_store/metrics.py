@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,19 +44,33 @@ class MetricSummary(msgspec.Struct):
             self.highest, self.highest_step = value, step
 
 
-def summarize_metrics(directory: Path) -> dict[str, MetricSummary]:
-    """Return the last, lowest, and highest value of every metric of a run.
+class RunMetrics(NamedTuple):
+    """All metrics of a run.
+
+    Attributes:
+        step: Highest step; None if there are no metrics.
+        summaries: Last, lowest, and highest value of each metric.
+    """
+
+    step: int | None
+    summaries: dict[str, MetricSummary]
+
+
+def summarize_metrics(directory: Path) -> RunMetrics:
+    """Read all metrics of a run once.
 
     Args:
         directory: Run directory.
     """
+    step: int | None = None
     summaries: dict[str, MetricSummary] = {}
     for event in read_metrics(directory):
+        step = event.step if step is None else max(step, event.step)
         for key, value in event.points.items():
             if key not in summaries:
                 summaries[key] = MetricSummary(value, event.step)  # type: ignore[arg-type]  # decoded as numbers
             summaries[key].update(value, event.step)  # type: ignore[arg-type]
-    return summaries
+    return RunMetrics(step, summaries)
 
 
 def read_metrics(directory: Path, end: int | None = None) -> Iterator[Metrics]:

@@ -37,9 +37,7 @@ class SnapshotExtension(Extension):
     def initialize(self, manager: Manager) -> None:
         # An invalid name or state raises an error now, not after the first epoch.
         self.template.format(manager)
-        if has_shards(self.get_state(manager)):
-            self._check_shards()
-        elif needs_all_ranks(manager.models, manager.optimizers, manager.world):
+        if has_shards(self.get_state(manager)) or needs_all_ranks(manager.models, manager.optimizers, manager.world):
             self._check_on_error()
         if manager.world.rank:
             return
@@ -69,9 +67,6 @@ class SnapshotExtension(Extension):
 
     def finalize(self, manager: Manager) -> None:
         self._writer.wait()
-
-    def _check_shards(self) -> None:
-        self._check_on_error()
 
     def _check_on_error(self) -> None:
         if self.policy.on_error:

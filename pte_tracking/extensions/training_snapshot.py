@@ -57,7 +57,7 @@ def snapshot(
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
         keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
-            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses this metric.
+            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses the first.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
@@ -123,8 +123,6 @@ class TrainingSnapshot(SnapshotExtension):
 
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
-        if self.keep_best is not None:
-            manager.run.set_ranking(self.keep_best.key, self.keep_best.mode)
         if manager.world.rank == 0:
             # Register snapshots published just before a crash.
             register_unlisted(manager.run, self.template)
@@ -165,14 +163,6 @@ class TrainingSnapshot(SnapshotExtension):
                 len(own),
                 self.keep_best.key,
                 describe_known(self.keep_best.key, manager.observation),
-            )
-
-    def _check_shards(self) -> None:
-        super()._check_shards()
-        if self.template.is_fixed:
-            raise ValueError(
-                f"filename: {self.template.glob!r} is the same for all snapshots, but a directory of shards cannot be "
-                "replaced atomically. Add {.iteration} to the name, and pass n_retains=1 to keep only the newest."
             )
 
     def get_state(self, manager: Manager) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.console import Console
 import pte_tracking as pte
 from pte_tracking._cli.rendering import print_latest
 from pte_tracking._delivery.cursor import Cursor, CursorStore
+from pte_tracking._store import metrics
 from tests.cli.invocation import invoke
 
 
@@ -28,6 +29,13 @@ def test_list_without_terminal_prints_one_line_per_run(run: Path) -> None:
     with pte.Run(run.parent / ("long" * 40), sinks=[]) as second:
         second.log_metrics({"loss": 1.0}, 3)
     assert len(invoke("list", run.parent).output.splitlines()) == 3
+
+
+def test_list_reads_the_metrics_of_a_run_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_metrics, reads = metrics.read_metrics, []
+    monkeypatch.setattr(metrics, "read_metrics", lambda directory: reads.append(directory) or read_metrics(directory))
+    assert invoke("list", run.parent).exit_code == 0
+    assert reads == [run]
 
 
 def test_show_prints_params_last_rows_and_sinks(run: Path) -> None:

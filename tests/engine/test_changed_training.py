@@ -475,3 +475,46 @@ def test_resume_with_another_ranking_of_snapshots_ranks_by_the_new_metric(tmp_pa
 
     run("a", 1)
     assert [checkpoint.values["b"] for checkpoint in run("b", 3).run.checkpoints()] == [10.0]
+
+
+def test_best_snapshot_of_two_rankings_is_that_of_the_first_for_resume_and_load(tmp_path: Path) -> None:
+    def make_manager() -> pte.ExtensionsManager:
+        snapshots = [
+            extensions.snapshot(f"{key}_{{.iteration}}", trigger=(1, "iteration"), keep_best=(key, "min", 1))
+            for key in ("loss", "error")
+        ]
+        return pte.ExtensionsManager(nn.Linear(1, 1), 1, snapshots, iters_per_epoch=3, out_dir=tmp_path, sinks=[])
+
+    with make_manager() as manager:
+        while not manager.stop_trigger:
+            with manager.run_iteration():
+                pte.report({"loss": abs(manager.iteration - 1), "error": -manager.iteration})
+    resumed = make_manager().resume("best")
+    assert resumed is not None
+    loaded = pte.load(tmp_path, "best")
+    assert (resumed.step, resumed.path) == (loaded.step, loaded.path)
+    assert loaded.values["loss"] == min(item.values["loss"] for item in manager.run.checkpoints())
+
+
+def nest(optimizer: Any, gamma: float, depth: int) -> Any:
+    scheduler: Any = lr_scheduler.ExponentialLR(optimizer, gamma)
+    for _ in range(depth):
+        scheduler = lr_scheduler.ChainedScheduler([scheduler], optimizer=optimizer)
+    return scheduler
+
+
+@pytest.mark.parametrize("depth", [0, 2, 8])
+def test_resume_that_allows_nested_schedulers_logs_the_arguments_that_it_replaces(
+    tmp_path: Path, caplog: Any, depth: int
+) -> None:
+    optimizer = make_optimizer()
+    scheduler = nest(optimizer, 0.9, depth)
+    with make(tmp_path, scheduler, optimizer) as manager:
+        train(manager, scheduler.step)
+    with caplog.at_level(logging.INFO):
+        item = resume(tmp_path, lambda optimizer: nest(optimizer, 0.5, depth), allow=["item"])
+    (message,) = [text for text in caplog.messages if "the script decides" in text]
+    assert message.count("gamma of the state object 'item' (ExponentialLR) is 0.5, not 0.9") == 1
+    for _ in range(depth):
+        item = item._schedulers[0]
+    assert item.gamma == 0.5

@@ -128,22 +128,17 @@ def _raise_memory_error(state: Any) -> Any:
 
 def collect_unsupported_option_errors(folder: Path) -> Any:
     """Return the errors for snapshot options that sharded models do not support."""
-    errors = []
-    for number, snapshot in enumerate(
-        (extensions.snapshot("latest"), extensions.snapshot(snapshot_on_error=True)),
-    ):
-        net, optimizer = make_sharded_net()
-        try:
-            with (
-                make_manager(
-                    folder / str(number), snapshot, models=net, optimizers=optimizer, iters_per_epoch=1
-                ) as manager,
-                manager.run_iteration(),
-            ):
-                pass
-        except ValueError as error:
-            errors.append(str(error))
-    return errors
+    net, optimizer = make_sharded_net()
+    snapshot = extensions.snapshot(snapshot_on_error=True)
+    try:
+        with (
+            make_manager(folder / "run", snapshot, models=net, optimizers=optimizer, iters_per_epoch=1) as manager,
+            manager.run_iteration(),
+        ):
+            pass
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def load_object_snapshot(folder: Path) -> Any:
@@ -254,13 +249,18 @@ def save_on_signal(folder: Path) -> Any:
     return {"status": status, "iteration": manager.iteration, "snapshot exists": (folder / "run" / name).exists()}
 
 
-def compare_resumed_training(folder: Path) -> Any:
+def compare_training_resumed_from_fixed_name(folder: Path) -> Any:
+    """Compare as :func:`compare_resumed_training`, with snapshots that each replace the one before."""
+    return compare_resumed_training(folder, "newest")
+
+
+def compare_resumed_training(folder: Path, filename: str = "snapshot_iter_{.iteration}") -> Any:
     """Compare an interrupted and resumed run with an uninterrupted run, and return the differences on this rank."""
 
     def session(out: Path, fail_in: int | None = None, resume: bool = False) -> Any:
         torch.manual_seed(dist.get_rank())
         net, optimizer = make_net(shard_layers)
-        manager = make_training_manager(out, net, optimizer, extensions.snapshot(trigger=(2, "iteration")))
+        manager = make_training_manager(out, net, optimizer, extensions.snapshot(filename, trigger=(2, "iteration")))
         if resume:
             manager.resume()
         with contextlib.suppress(InterruptedError):

@@ -34,6 +34,13 @@ def test_resumed_sharded_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     assert "layers.1.running_mean" in other["buffers"]["main"], "the model needs state that differs between ranks"
 
 
+def test_resumed_sharded_run_with_one_name_for_all_snapshots_is_exact(tmp_path: Path) -> None:
+    for result in on_ranks(snapshot_scenarios.compare_training_resumed_from_fixed_name, 2, tmp_path):
+        assert result["differing"] == []
+        assert result["same log"]
+    assert [path.name for path in (tmp_path / "interrupted").glob("*newest*")] == ["newest"]
+
+
 @pytest.mark.parametrize(
     ("kind", "before", "after"),
     [
@@ -165,7 +172,7 @@ def test_memory_error_on_one_rank_loses_only_that_snapshot(tmp_path: Path) -> No
 
 def test_unsupported_snapshot_options_raise_at_first_iteration(tmp_path: Path) -> None:
     for messages in on_ranks(snapshot_scenarios.collect_unsupported_option_errors, 2, tmp_path):
-        assert [message.partition(":")[0] for message in messages] == ["filename", "snapshot_on_error"]
+        assert [message.partition(":")[0] for message in messages] == ["snapshot_on_error"]
 
 
 def test_object_snapshot_is_loaded_into_sharded_model(tmp_path: Path) -> None:

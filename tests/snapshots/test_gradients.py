@@ -287,3 +287,54 @@ def test_scheduler_of_optimizer_that_is_not_trained_is_stepped(tmp_path: Path) -
             with manager.run_iteration():
                 pass
     assert scheduler.last_epoch == 3
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_gradients_that_are_never_zeroed_are_restored(clips: bool, tmp_path: Path) -> None:
+    def make() -> Objects:
+        model = make_net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+
+        def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            model(batch).square().mean().backward()
+            if clips:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+
+        return Objects(model, optimizer, update)
+
+    check_exact_resume(tmp_path, make)
+    assert len(saved_gradients(tmp_path / "run")["main"]) == 4
+
+
+def test_gradients_that_are_never_zeroed_are_reported_if_a_snapshot_does_not_contain_them(
+    tmp_path: Path, caplog: Any
+) -> None:
+    model = make_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    snapshot = extensions.snapshot(trigger=(1, "iteration"), asynchronous=False)
+    manager = pte.ExtensionsManager(
+        model, 1, [snapshot], optimizers=optimizer, iters_per_epoch=5, out_dir=tmp_path, sinks=[]
+    )
+    for batch in manager.batches([torch.ones(2, 6)] * 5):
+        with manager.run_iteration():
+            model(batch).square().mean().backward()
+            optimizer.step()
+    assert [len(message) > 0 for message in caplog.messages if "does not zero the gradients" in message] == [True]
+    assert "main" in torch.load(tmp_path / "snapshot_iter_5")["gradients"]
+
+
+def test_gradients_without_an_optimizer_are_reported_once(tmp_path: Path, caplog: Any) -> None:
+    model = make_net()
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=0.02)  # type: ignore[index, union-attr]
+    snapshot = extensions.snapshot(trigger=(1, "iteration"))
+    manager = pte.ExtensionsManager(
+        model, 1, [snapshot], optimizers=optimizer, iters_per_epoch=3, out_dir=tmp_path, sinks=[]
+    )
+    for batch in manager.batches([torch.ones(2, 6)] * 3):
+        with manager.run_iteration():
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            optimizer.step()
+    (message,) = [message for message in caplog.messages if "belong to no optimizer" in message]
+    assert "'main/0.bias' and 1 more" in message or "'main/0.weight' and 1 more" in message

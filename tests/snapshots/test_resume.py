@@ -190,3 +190,14 @@ def test_autoload_resumes_at_first_iteration(tmp_path: Path) -> None:
         iterations.append(manager.iteration)
     assert iterations[0] == 4
     assert not (tmp_path / "previous").exists()
+
+
+def test_resume_registers_unregistered_snapshot_with_the_name_of_an_earlier_one(tmp_path: Path) -> None:
+    def make_snapshot() -> Any:
+        return extensions.snapshot("snapshot_{.epoch}", trigger=EVERY, n_retains=1, asynchronous=False)
+
+    run(make_manager(tmp_path, make_snapshot()), 3)
+    ((name, step),) = checkpoints(tmp_path)
+    drop_registration(tmp_path, step)
+    assert checkpoints(tmp_path) == [(name, step - 1)]
+    assert resume_and_inspect(tmp_path, "latest", make_snapshot(), rewinds=True)[0] == step
