@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def pte_run(folder: Path, store: str) -> Iterator[Log]:
 
 
 @contextmanager
-def pte_manager(folder: Path, store: str) -> Iterator[Log]:
+def pte_manager(folder: Path, store: str, sinks: Sequence[str] = ("json", "tensorboard", "mlflow")) -> Iterator[Log]:
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
     from pte_tracking import extensions
@@ -60,9 +60,9 @@ def pte_manager(folder: Path, store: str) -> Iterator[Log]:
         {},
         1,
         [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=FAST_ITERATIONS + 1,
+        iters_per_epoch=1_000_000,
         out_dir=folder / "run",
-        sinks=["json", "tensorboard", MLflowSink(tracking_uri=store)],
+        sinks=[MLflowSink(tracking_uri=store) if name == "mlflow" else name for name in sinks],
         close_timeout=60,
     )
 
