@@ -202,9 +202,9 @@ class LogReport(IntervalExtension):
             observation = {key: observation[key] for key in self._keys if key in observation}
             if self._missing:
                 self._missing = [key for key in self._missing if key not in observation]
-        is_due = manager.updater.iteration == 0 or self._trigger.evaluate(manager)
-        is_alone = is_due and manager.world.size == 1 and self._summary.is_empty and observation
-        if is_alone and _ONLY_FLOAT.issuperset(map(type, observation.values())):
+        is_due = self._is_always_due or manager.updater.iteration == 0 or self._trigger.evaluate(manager)
+        is_first = is_due and observation and manager.world.size == 1 and self._summary.is_empty
+        if is_first and _ONLY_FLOAT.issuperset(map(type, observation.values())):
             self._log_row(manager, dict(observation))  # The mean of a single value is the value.
             return
         if manager.measured_keys and manager.world.rank == 0:
