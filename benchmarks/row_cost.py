@@ -35,6 +35,7 @@ from tests import servers
 
 ROWS = 100
 BOTH = ("tensorboard", "mlflow")
+MODES = ("tight", "spaced")
 LABELS = {
     "floor": "five .item(), encode, write",
     "run": "Run.log_metrics, both",
@@ -51,11 +52,13 @@ TARGETS = [
     ("three", "spaced", "median (us)", "<= 15"),
     ("three", "spaced", "p99 (us)", "<= 100"),
 ]
+#: Microseconds of each row, and the mean CPU time of the thread.
+Block = tuple[list[float], float]
 #: Values of the columns by mode and candidate.
 Result = dict[str, dict[str, list[float]]]
 
 
-def measure_block(log: Log, first_step: int, *, is_tight: bool) -> tuple[list[float], float]:
+def measure_block(log: Log, first_step: int, *, is_tight: bool) -> Block:
     """Log rows, and return the microseconds of each row, and the mean CPU time of the thread."""
     x, times, work_cpu = torch.rand(64, 64), [], 0
     values = {key: torch.rand(()) for key in NAMES}
@@ -72,25 +75,31 @@ def measure_block(log: Log, first_step: int, *, is_tight: bool) -> tuple[list[fl
     return times, (time.thread_time_ns() - start_cpu - work_cpu) / 1000 / ROWS
 
 
-def measure(rounds: int, *, is_tight: bool) -> dict[str, list[float]]:
-    """Let the candidates take turns, and return the columns of each: the medians over the rounds."""
-    blocks: dict[str, list[tuple[list[float], float]]] = {name: [] for name in LABELS}
+def measure(rounds: int) -> Result:
+    """Let the candidates take turns, and return the columns: the medians over the rounds."""
+    blocks: dict[str, dict[str, list[Block]]] = {mode: {name: [] for name in LABELS} for mode in MODES}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         servers.make_store(folder / "mlflow.db")
         store = f"sqlite:///{folder / 'mlflow.db'}"
         contexts = (
             encode_and_write(folder, store),
-            pte_run(folder, store),
-            pte_manager(folder / "both", store, BOTH),
-            pte_manager(folder / "three", store, ("json", *BOTH)),
+            pte_run(folder, store, close_timeout=1),
+            pte_manager(folder / "both", store, BOTH, close_timeout=1),
+            pte_manager(folder / "three", store, ("json", *BOTH), close_timeout=1),
         )
         logs = [stack.enter_context(context) for context in contexts]
-        for number in range(rounds + 1):
+        for number in range(2 * (rounds + 1)):
+            mode = MODES[number % 2]
             for name, log in zip(LABELS, logs, strict=True):
-                block = measure_block(log, 1 + number * ROWS, is_tight=is_tight)
-                if number:  # the first round opens the runs
-                    blocks[name].append(block)
+                block = measure_block(log, 1 + number * ROWS, is_tight=mode == "tight")
+                if number >= 2:  # the first rounds open the runs
+                    blocks[mode][name].append(block)
+    return {mode: summarize(own) for mode, own in blocks.items()}
+
+
+def summarize(blocks: dict[str, list[Block]]) -> dict[str, list[float]]:
+    """Return the columns of each candidate."""
     medians = {name: [statistics.median(times) for times, _ in own] for name, own in blocks.items()}
     p99s = {
         name: statistics.quantiles([row for times, _ in own for row in times], n=100)[-1]
@@ -124,7 +133,7 @@ def measure_checkout(checkout: Path, rounds: int) -> Result:
 
 def print_table(title: str, results: list[Result]) -> None:
     print(title)
-    for mode in ("tight", "spaced"):
+    for mode in MODES:
         print(f"  {mode:45s}", *(f"{column:>24s}" for column in COLUMNS))
         for name, label in LABELS.items():
             columns = zip(*(result[mode][name] for result in results), strict=True)
@@ -139,8 +148,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        modes = {"tight": measure(args.rounds, is_tight=True), "spaced": measure(args.rounds, is_tight=False)}
-        print("result:" + json.dumps(modes))
+        print("result:" + json.dumps(measure(args.rounds)))
         return
     checkouts = [Path(__file__).resolve().parents[1], *([args.against.resolve()] if args.against else [])]
     functions: dict[Path, Any] = {checkout: partial(measure_checkout, checkout, args.rounds) for checkout in checkouts}
