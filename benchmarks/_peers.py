@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -42,16 +42,24 @@ def encode_and_write(folder: Path, store: str) -> Iterator[Log]:
 
 
 @contextmanager
-def pte_run(folder: Path, store: str) -> Iterator[Log]:
+def pte_run(folder: Path, store: str, *, close_timeout: float = 60) -> Iterator[Log]:
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
 
-    with pte.Run(folder / "run", sinks=["tensorboard", MLflowSink(tracking_uri=store)], close_timeout=60) as run:
+    with pte.Run(
+        folder / "run", sinks=["tensorboard", MLflowSink(tracking_uri=store)], close_timeout=close_timeout
+    ) as run:
         yield run.log_metrics
 
 
 @contextmanager
-def pte_manager(folder: Path, store: str) -> Iterator[Log]:
+def pte_manager(
+    folder: Path,
+    store: str,
+    sinks: Sequence[str] = ("json", "tensorboard", "mlflow"),
+    *,
+    close_timeout: float = 60,
+) -> Iterator[Log]:
     import pte_tracking as pte
     from pte_backends.mlflow import MLflowSink
     from pte_tracking import extensions
@@ -60,10 +68,10 @@ def pte_manager(folder: Path, store: str) -> Iterator[Log]:
         {},
         1,
         [extensions.LogReport(trigger=(1, "iteration"))],
-        iters_per_epoch=FAST_ITERATIONS + 1,
+        iters_per_epoch=1_000_000,
         out_dir=folder / "run",
-        sinks=["json", "tensorboard", MLflowSink(tracking_uri=store)],
-        close_timeout=60,
+        sinks=[MLflowSink(tracking_uri=store) if name == "mlflow" else name for name in sinks],
+        close_timeout=close_timeout,
     )
 
     def log(values: Values, step: int) -> None:

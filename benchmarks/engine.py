@@ -87,9 +87,9 @@ def main() -> None:
             pte_manager,
             ppe_manager,
             {name: torch.rand(()) for name in NAMES},
-            "<= 0.2",
+            "<= 0.1",
         ),
-        "8 extensions and LogReport, 5 floats": (pte_manager, ppe_manager, dict.fromkeys(NAMES, 0.5), "<= 0.33"),
+        "8 extensions and LogReport, 5 floats": (pte_manager, ppe_manager, dict.fromkeys(NAMES, 0.5), "<= 0.15"),
         "manager and report only, 5 floats": (bare_pte_manager, bare_ppe_manager, dict.fromkeys(NAMES, 0.5), "<= 1"),
     }
     for case, (create_pte_manager, create_ppe_manager, values, target) in cases.items():

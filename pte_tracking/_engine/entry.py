@@ -41,6 +41,7 @@ class ExtensionEntry:
         measures: Whether the extension reports more rarely than in each iteration.
         late_values: Warning about the values that the extension reports after all LogReports ran; else None.
         is_watched: Whether to call the extension by :meth:`call`, which notes the keys that it reports.
+        run: Function of the manager that runs the extension if it is due. Set by :meth:`prepare`.
 
     Raises:
         TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
@@ -61,7 +62,7 @@ class ExtensionEntry:
 
     __slots__ = (
         *("call_before_training", "extension", "is_watched", "late_values", "measures", "name", "priority"),
-        *("is_always_due", "runs_here", "trigger"),
+        *("is_always_due", "run", "runs_here", "trigger"),
     )
 
     def __init__(
@@ -108,6 +109,19 @@ class ExtensionEntry:
     def watch(self, late_values: LateValues) -> None:
         """Warn about the values that the extension reports, because it runs after all LogReports."""
         self.late_values, self.is_watched = late_values, True
+
+    def prepare(self) -> None:
+        """Choose the function for :attr:`run`, which each iteration calls, once the settings are final."""
+        self.run: Callable[[ObservedManager], object] = self._run_if_due
+        if self.is_always_due and self.runs_here:
+            extension = self.extension
+            function = extension.function if type(extension) is FunctionExtension else extension.__call__
+            self.run = self.call if self.is_watched else function
+
+    def _run_if_due(self, manager: ObservedManager) -> None:
+        # The trigger may keep a state, so it is evaluated on all ranks.
+        if (self.is_always_due or self.trigger.evaluate(manager)) and self.runs_here:
+            (self.call if self.is_watched else self.extension)(manager)
 
     def call(self, manager: ObservedManager) -> None:
         """Call the extension, and note the keys that it reports.

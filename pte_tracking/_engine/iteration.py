@@ -161,18 +161,15 @@ class IterationScope:
         owner, lifecycle = self._owner, self._lifecycle
         if not self._is_counted:  # in place of count(), because this code runs in each iteration
             owner.updater.iteration += 1
-        self._reports.collect()
+        if self._reports.from_threads:
+            self._reports.collect()
         if lifecycle.options.changes:
             lifecycle.options.report(owner.world.rank)
         entry = None
         # Each trigger is evaluated just before its extension runs: it may depend on values that earlier ones report.
         try:
             for entry in self._extensions.running:
-                if (entry.is_always_due or entry.trigger.evaluate(owner)) and entry.runs_here:
-                    if entry.is_watched:
-                        entry.call(owner)
-                    else:
-                        entry.extension(owner)
+                entry.run(owner)
         except BaseException as error:
             self._extensions.collect_after(entry, owner)
             if isinstance(error, EpochLengthError) and entry is not None:

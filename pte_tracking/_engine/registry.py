@@ -144,6 +144,8 @@ class ExtensionRegistry:
         for entry in self._entries:
             if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)
+        for entry in self.running:
+            entry.prepare()
 
     def _watch_late(self, log_reports: list[LogReport]) -> None:
         """Watch the extensions that run after all LogReports, whose values are not recorded."""

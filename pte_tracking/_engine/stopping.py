@@ -34,8 +34,10 @@ class StopCondition:
     def __init__(self, trigger: Trigger | None, max_epochs: float) -> None:
         limit = None if trigger is not None and math.isinf(max_epochs) else IntervalTrigger(max_epochs, "epoch")
         self.trigger: Trigger = trigger or cast(Trigger, limit)
+        #: The trigger, if it is a length.
+        self._length = self.trigger if isinstance(self.trigger, IntervalTrigger) else None
         #: Length of a training whose trigger is not a length.
-        self._limit = None if isinstance(self.trigger, IntervalTrigger) else limit
+        self._limit = None if self._length else limit
         #: Whether the trigger fired, and not the limit.
         self._has_fired = False
         self.should_stop = False
@@ -64,9 +66,9 @@ class StopCondition:
         Args:
             manager: The manager.
         """
-        if isinstance(self.trigger, IntervalTrigger):
+        if self._length is not None:
             # Not evaluate(): an explicit iteration number can skip the exact end.
-            self.should_stop = self.trigger.is_reached(manager.updater)
+            self.should_stop = self._length.is_reached(manager.updater)
         else:
             self._has_fired = self.trigger.evaluate(manager)
             self.should_stop = self._has_fired or self._is_limit_reached(manager.updater)

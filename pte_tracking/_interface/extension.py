@@ -282,7 +282,7 @@ class FunctionExtension(Extension):
     )
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
-        self._function = function
+        self.function = function
         names = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
         self.default_name = next((name for name in names if isinstance(name, str) and name), type(function).__name__)
         for name in self._OPTIONAL:
@@ -290,7 +290,7 @@ class FunctionExtension(Extension):
                 setattr(self, name, getattr(function, name))
 
     def __call__(self, manager: Manager) -> Any:
-        return self._function(manager)
+        return self.function(manager)
 
 
 def make_extension(

@@ -140,6 +140,19 @@ class Progress:
             )
         return self._iters_per_epoch
 
+    def count(self, unit: str) -> tuple[int, int]:
+        """Return the number of iterations per unit, and the number of completed iterations in terms of it.
+
+        Args:
+            unit: ``"epoch"`` or ``"iteration"``.
+
+        Raises:
+            RuntimeError: If the unit is the epoch, and the epoch length is not set.
+        """
+        if unit == "iteration":
+            return 1, self.iteration
+        return self._iters_per_epoch or self.iters_per_epoch, self.iteration + self._shift
+
     @property
     def epoch_or_none(self) -> int | None:
         """Number of completed epochs; None if the epoch length is not set."""

@@ -12,7 +12,7 @@ from pte_tracking._runs import attachments
 from pte_tracking._runs.held_writer import HeldWriter
 from pte_tracking._runs.run_media import RunMedia
 from pte_tracking._store import events
-from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.events import Checkpoint, Metrics, Number
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import check_file_name
 from pte_tracking._store.params import flatten_params
@@ -92,11 +92,12 @@ class Run(RunMedia):
         self.log_row(
             to_numbers(values),
             check_step(step),
-            to_progress("epoch", epoch),
-            to_progress("elapsed_time", elapsed_time),
+            None if epoch is None else to_progress("epoch", epoch),
+            None if elapsed_time is None else to_progress("elapsed_time", elapsed_time),
             log,
-            sinks if sinks is None else _check_names(sinks),
-            explicit=True,
+            None if sinks is None else _check_names(sinks),
+            None,
+            True,
         )
 
     def log_row(
@@ -126,8 +127,7 @@ class Run(RunMedia):
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._last_step = step
-        writer = self._writer or self._opened()
-        writer.add(events.Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
+        (self._writer or self._opened()).add(Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.

@@ -22,7 +22,7 @@ from pte_tracking._runs.row_history import RowHistory
 from pte_tracking._runs.serial_calls import SerialCalls
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
-from pte_tracking._store.events import AnyEvent, Checkpoint, Number, RunEnded, Scalar, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, RunEnded, Scalar, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -143,15 +143,12 @@ class RunWriter(SerialCalls):
             self._is_busy = True
             try:
                 start = (journal := self._journal).position
-                # A keyword argument next to unpacked ones would cost time in each row.
-                event = (
-                    journal.append_locked(kind, *fields) if at is None else journal.append_locked(kind, *fields, at=at)
-                )
+                event = journal.append_locked(kind, fields, at)
                 if event is None:
                     return
                 if self._rewind_target:
                     self._unrewound_events.append(event)
-                if kind is events.Metrics:
+                if kind is Metrics:
                     self._rows.add(event)  # type: ignore[arg-type]
                 else:
                     self._note(event)
@@ -324,7 +321,7 @@ class RunWriter(SerialCalls):
 
     def _note(self, event: AnyEvent) -> None:
         """Remember a row, a checkpoint, or the removal of one."""
-        if isinstance(event, events.Metrics):
+        if isinstance(event, Metrics):
             self._rows.add(event)
         elif isinstance(event, Checkpoint):
             self._checkpoints[event.path] = event

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pte_tracking._store import event_encoding
+from pte_tracking._store.event_encoding import encode
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
 from pte_tracking._store.files import sync_directory
 from pte_tracking._store.journal_end import find_end
@@ -97,12 +97,12 @@ class Journal:
             The event, or None if the event was dropped because the disk is full.
         """
         with self.lock:
-            return self.append_locked(kind, *fields, at=at)
+            return self.append_locked(kind, fields, at)
 
-    def append_locked(self, kind: type[_E], *fields: Any, at: float | None = None) -> _E | None:
+    def append_locked(self, kind: type[_E], fields: tuple[Any, ...], at: float | None) -> _E | None:
         """Append an event as :meth:`append` does, for a caller that holds the lock."""
         event = kind(self._seq + 1, time.time() if at is None else at, *fields)
-        line = event_encoding.encode(event)
+        line = encode(event)
         length = len(line)
         if self._pending and not self._has_room_for(length):
             self.dropped += 1

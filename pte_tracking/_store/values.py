@@ -10,10 +10,15 @@ from typing import Any
 from pte_tracking._store.events import Number
 from pte_tracking._store.secrets import mask_values
 
-#: Types whose values are never masked. This check runs for every logged tensor.
-_types_without_mask: set[type] = set()
+#: Types whose values are never masked, so that ``item()`` returns the number. They are those of logged tensors.
+types_without_mask: set[type] = set()
+
+#: Plain strings of the keys that were checked, by key. A training logs the same few keys in each row.
+checked_keys: dict[str, str] = {}
+_MAX_CHECKED_KEYS = 100_000
 
 INT64_LIMIT = 2**63  # integer columns of databases have 64 bits
+_MIN_INT64 = -INT64_LIMIT
 
 
 def check_key(key: object, argument: str = "key") -> str:
@@ -38,6 +43,19 @@ def check_key(key: object, argument: str = "key") -> str:
     return key if type(key) is str else str.__str__(key)
 
 
+def check_new_key(key: object) -> str:
+    """Return a key of a row as a plain string, and add it to ``checked_keys``.
+
+    Raises:
+        TypeError: If the key is not a string.
+        ValueError: If the key is empty or contains a lone surrogate.
+    """
+    plain = check_key(key, "values")
+    if len(checked_keys) < _MAX_CHECKED_KEYS:
+        checked_keys[plain] = plain
+    return plain
+
+
 def to_number(key: str, value: Any) -> Number:
     """Convert a value to a Python number.
 
@@ -58,7 +76,7 @@ def to_number(key: str, value: Any) -> Number:
         return int(value) if -INT64_LIMIT <= value < INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
-    if type(value) not in _types_without_mask and _is_masked(value):
+    if type(value) not in types_without_mask and _is_masked(value):
         return math.nan
     # Most remaining values are tensors with one element.
     try:
@@ -101,13 +119,18 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
         raise TypeError(
             f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}"
         )
-    return {
-        # The most frequent types are handled without a call, because this code runs for every row.
-        key if type(key) is str and key.isascii() and key else check_key(key, "values"): (
-            value if type(value) is float else to_number(key, value)
-        )
-        for key, value in values.items()
-    }
+    numbers: dict[str, Number] = {}
+    # This loop runs for every row: checked keys, floats, and tensors are handled without a call of another function.
+    for key, value in values.items():
+        plain = checked_keys.get(key) or check_new_key(key)
+        if type(value) is not float:
+            try:
+                is_float = type(value) in types_without_mask and type(item := value.item()) is float
+            except (AttributeError, RuntimeError, TypeError, ValueError):
+                is_float = False
+            value = item if is_float else to_number(plain, value)
+        numbers[plain] = value
+    return numbers
 
 
 def to_progress(argument: str, value: Any) -> Number | None:
@@ -156,7 +179,7 @@ def check_step(step: object) -> int:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(f"step: expected an integer, got {step!r} of type {type(step).__name__}") from None
-    if not -INT64_LIMIT <= step < INT64_LIMIT:
+    if not _MIN_INT64 <= step < INT64_LIMIT:
         raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step
 
@@ -171,7 +194,7 @@ def _shape_of(value: Any) -> tuple[int, ...]:
 def _is_masked(value: Any) -> bool:
     """Whether a value is a masked element of NumPy, whose item() returns the number below the mask."""
     if not hasattr(type(value), "mask"):
-        _types_without_mask.add(type(value))
+        types_without_mask.add(type(value))
         return False
     mask = value.mask
     return getattr(mask, "size", 0) == 1 and mask.dtype == bool and bool(mask.all())

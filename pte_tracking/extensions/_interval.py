@@ -14,11 +14,16 @@ class IntervalExtension(Extension):
     """
 
     def __init__(self, trigger: TriggerLike) -> None:
-        self._trigger: Trigger = get_trigger(trigger)
+        self._set_trigger(trigger)
 
     def take_trigger(self, trigger: TriggerLike) -> bool:
-        self._trigger = get_trigger(trigger)
+        self._set_trigger(trigger)
         return True
+
+    def _set_trigger(self, trigger: TriggerLike) -> None:
+        self._trigger: Trigger = get_trigger(trigger)
+        #: Whether the trigger does not need to be evaluated. A subclass may override the decision.
+        self._is_always_due = type(self._trigger) is IntervalTrigger and self._trigger.is_each_iteration
 
     def _ends_each_iteration(self) -> bool:
         return isinstance(self._trigger, IntervalTrigger) and self._trigger.is_each_iteration

@@ -17,12 +17,16 @@ class LogReportGroup:
 
     Args:
         run: The run.
+
+    Attributes:
+        is_shared: Whether the run has several LogReports.
     """
 
     def __init__(self, run: Run) -> None:
         # The JSON log has a file for each LogReport.
         self._sinks = frozenset(sink.name for sink in run.sinks if not sink.limits.separate_logs)
         self._size = 0
+        self.is_shared = False
         self._step: int | None = None
         self._written: dict[str, list[tuple[str, frozenset[str]]]] = {}
         self._has_warned = False
@@ -34,14 +38,10 @@ class LogReportGroup:
             sinks: Names of the sinks that the LogReport selects; None for all.
         """
         self._size += 1
+        self.is_shared = self._size > 1
         if sinks is None:
             return self._sinks
         return self._sinks & {re.sub(r"-\d+$", "", name) for name in sinks}  # The second sink of a kind is mlflow-2.
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether the run has several LogReports."""
-        return self._size > 1
 
     def claim(self, keys: Iterable[str], step: int, log: str, sinks: frozenset[str]) -> list[str]:
         """Return the keys whose data points at a step all these sinks get from another LogReport.

@@ -202,9 +202,9 @@ class LogReport(IntervalExtension):
             observation = {key: observation[key] for key in self._keys if key in observation}
             if self._missing:
                 self._missing = [key for key in self._missing if key not in observation]
-        is_due = manager.is_before_training or self._trigger.evaluate(manager)
-        is_single_process = manager.world.is_single_process
-        if is_due and is_single_process and self._summary.is_empty and set(map(type, observation.values())) == {float}:
+        is_due = self._is_always_due or manager.updater.iteration == 0 or self._trigger.evaluate(manager)
+        is_first = is_due and observation and manager.world.size == 1 and self._summary.is_empty
+        if is_first and _ONLY_FLOAT.issuperset(map(type, observation.values())):
             self._log_row(manager, dict(observation))  # The mean of a single value is the value.
             return
         if manager.measured_keys and manager.world.rank == 0:
@@ -284,7 +284,8 @@ class LogReport(IntervalExtension):
         progress = manager.updater
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         self._row_iteration = iteration
-        if self._postprocess is None and means.keys().isdisjoint(_PROGRESS_KEYS):
+        has_progress = "epoch" in means or "iteration" in means or "elapsed_time" in means
+        if self._postprocess is None and not has_progress:
             has_points = self._points or self._group is None or self._group.is_shared
             measured = self._mark_points(manager, means) if has_points else None
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks, measured)
@@ -323,6 +324,7 @@ class LogReport(IntervalExtension):
 
 
 _PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
+_ONLY_FLOAT = frozenset({float})
 
 
 def _make_row(values: Mapping[str, Any], epoch: float | None, iteration: int, elapsed_time: float | None) -> Row:

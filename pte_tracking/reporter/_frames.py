@@ -112,6 +112,7 @@ class IterationReports:
 
     Attributes:
         frame: Block of the iterations.
+        from_threads: Values that other threads have reported in the current iteration.
     """
 
     def __init__(self, reporter: Collector, is_running: Callable[[], bool], warns: bool) -> None:
@@ -119,7 +120,7 @@ class IterationReports:
         self.frame = Frame(None, {}, self._reporter, None)
         self.frame.training = self._reporter
         self.is_running = is_running
-        self._from_threads: Observation = {}
+        self.from_threads: Observation = {}
         self._warnings = _lost.LostValues(is_enabled=warns)
         self._has_started = False
         _lost.trainings.add(self)
@@ -142,7 +143,7 @@ class IterationReports:
 
     def collect(self) -> None:
         """Add the values that other threads have reported to the observation."""
-        values = self._from_threads
+        values = self.from_threads
         while values:
             key, value = values.popitem()
             self.frame.observation[key] = value
@@ -156,8 +157,8 @@ class IterationReports:
         frame.observation = {}
         if frame.outer is not None:
             current.set(frame.outer)
-        while self._from_threads:
-            self._warnings.warn(self._from_threads.popitem()[0], _lost.TOO_LATE)
+        while self.from_threads:
+            self._warnings.warn(self.from_threads.popitem()[0], _lost.TOO_LATE)
 
     def abandon(self) -> None:
         """Close the block of the iteration in a forked child, where nothing is recorded."""
@@ -169,7 +170,7 @@ class IterationReports:
         if self.frame.reporter is None:
             self.lose(values, observer)
         elif reporter is not None:
-            reporter.add(values, observer, self._from_threads)
+            reporter.add(values, observer, self.from_threads)
 
     def lose(self, values: Mapping[str, Any], observer: object) -> None:
         """Log a warning for values that were reported between iterations or after the training."""

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, cast
 
-from pte_tracking._store.values import check_key
+from torch import Tensor
+
+from pte_tracking._store.values import check_key, check_new_key, checked_keys
 from pte_tracking.reporter import _lost
 from pte_tracking.reporter._frames import Frame, IterationReports, current, enter_block, find_trainings, leave_block
 from pte_tracking.reporter._values import Observation, to_value
@@ -147,11 +149,17 @@ class Reporter:
                 f"{type(values).__name__}"
             ) from None
         prefix = "" if observer is None else self._prefix(observer)
-        # This loop runs in each iteration: a single check recognizes the most common kinds of keys and values.
+        # This loop runs in each iteration: checked keys, floats and tensors are handled without a call of a function.
         for key, value in items:
-            if not (type(key) is str and key and key.isascii()):
-                check_key(key, "values")
-            observation[prefix + key] = value if type(value) is float else to_value(key, value)
+            plain = checked_keys.get(key) or check_new_key(key)
+            if type(value) is not float:
+                try:
+                    # Reading a tensor on another device would make the host wait for it.
+                    is_float = type(value) is Tensor and value.is_cpu and type(number := value.item()) is float
+                except RuntimeError:
+                    is_float = False
+                value = number if is_float else to_value(plain, value)
+            observation[prefix + plain if prefix else plain] = value
 
     def _prefix(self, observer: object) -> str:
         try:

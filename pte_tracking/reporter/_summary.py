@@ -23,6 +23,7 @@ from pte_tracking.reporter._values import (
 # Sums of large numbers, or of their squares, would overflow. Numbers from this limit on are scaled before they are
 # added. Powers of two scale without rounding errors.
 _LARGE = 1e100
+_MINUS_LARGE = -_LARGE
 _SCALE = 2.0**-680
 
 
@@ -173,7 +174,7 @@ class DictSummary:
             summary = summaries.get(key)
             if summary is None:
                 summary = summaries[key] = Summary()
-            if type(value) is float and -_LARGE < value < _LARGE:
+            if type(value) is float and _MINUS_LARGE < value < _LARGE:
                 # Inlined Summary.add_number(): this code runs for each value of each report in each iteration.
                 summary.n += 1
                 summary.x += value

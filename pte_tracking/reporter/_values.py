@@ -91,7 +91,7 @@ def to_value(key: str, value: Any) -> Value:
         ValueError: If the value has several elements, or the weight is negative or not finite.
     """
     if isinstance(value, Tensor):
-        return _to_number_or_tensor(key, value)
+        return to_number(key, value) if value.is_cpu else to_device_scalar(key, value, copy=True)
     if isinstance(value, tuple):
         return _to_weighted(key, value)
     if callable(value) and is_deferred(value):
@@ -158,17 +158,6 @@ def to_device_scalar(key: str, value: Tensor, *, copy: bool) -> Tensor:
     scalar = value.detach().to(precision, copy=copy).reshape(())
     scalar.has_narrow_source = value.dtype is not torch.float64  # type: ignore[attr-defined]
     return scalar
-
-
-def _to_number_or_tensor(key: str, value: Tensor) -> Value:
-    if not value.is_cpu:
-        return to_device_scalar(key, value, copy=True)
-    try:
-        number = value.item()
-    except RuntimeError:
-        # The tensor has several elements. to_number() raises an error that names the key.
-        return to_number(key, value)
-    return number if type(number) is float else to_number(key, number)
 
 
 def _to_weighted(key: str, pair: tuple[Any, ...]) -> Value:

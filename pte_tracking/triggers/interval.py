@@ -63,12 +63,10 @@ class IntervalTrigger(Trigger):
         return self.unit == "iteration" and self._numerator <= self._denominator
 
     def evaluate(self, manager: Manager) -> bool:
-        return self(manager)
+        return self.__call__(manager)  # self(manager) would take longer in each iteration
 
     def __call__(self, manager: Manager) -> bool:
-        progress = manager.updater
-        in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
+        length, done = manager.updater.count(self.unit)
         # True if a multiple of period * length is in (done - 1, done]. Integer arithmetic avoids rounding errors.
         return done * self._denominator % (self._numerator * length) < self._denominator and done > 0
 
@@ -78,8 +76,7 @@ class IntervalTrigger(Trigger):
         Args:
             progress: Iteration and epoch counters of the training.
         """
-        in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
+        length, done = progress.count(self.unit)
         return done * self._denominator >= self._numerator * length
 
     @property

@@ -51,9 +51,7 @@ class ManualScheduleTrigger(Trigger):
         return self(manager)
 
     def __call__(self, manager: Manager) -> bool:
-        progress = manager.updater
-        in_epochs = self.unit == "epoch"
-        length, done = (progress.iters_per_epoch, progress.rescaled_iteration) if in_epochs else (1, progress.iteration)
+        length, done = manager.updater.count(self.unit)
         return any(
             (done - 1) * denominator < numerator * length <= done * denominator
             for numerator, denominator in self._exact

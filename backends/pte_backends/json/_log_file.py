@@ -50,7 +50,7 @@ class LogFile:
         if row.elapsed_time is not None:
             values["elapsed_time"] = row.elapsed_time
         # The encoder writes non-finite numbers as null.
-        data = b"%b%b%b" % (b",\n" if self.size else b"[\n", _encode(values), _CLOSING)
+        data = b"".join((b",\n" if self.size else b"[\n", _encode(values), _CLOSING))
         written = 0
         try:
             written = os.pwrite(self._fd, data, self.size)
