@@ -5,7 +5,7 @@
 Measured for TensorBoard, MLflow with a SQLite store, MLflow over HTTP, and TensorBoard with MLflow (SQLite):
 
 - first row: seconds until all backends have the first row
-- memory: peak memory in MB after a thousand rows of five values
+- memory: peak memory in MB after a thousand rows of five values, also compared with the import of the client library
 - idle: CPU usage in percent of a core while no events are logged
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -21,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-from _measure import Figure, format_spread, interleave
+from _measure import Figure, format_spread, interleave, ratios
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
@@ -35,6 +37,11 @@ from tests import servers
 ROUNDS = 5
 ROWS = 1000
 IDLE_SECONDS = 5.0
+#: Imports that a script with the client library needs.
+IMPORTS = {
+    "MLflow, HTTP": "import mlflow",
+    "MLflow, sqlite": "import mlflow; from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore",
+}
 VALUES = {f"train/{name}": 0.123456789 for name in "abcde"}
 
 
@@ -52,13 +59,27 @@ def measure(folder: Path, sinks: Sequence[str | MLflowSink]) -> tuple[float, flo
         assert holder is not None
         assert holder.pid is not None
         process = psutil.Process(holder.pid)
-        # VmHWM, since ru_maxrss also covers the time before exec and thus the size of this benchmark.
-        peak = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-        assert peak is not None
+        peak = peak_megabytes(Path(f"/proc/{process.pid}/status").read_text())
         start, before = time.perf_counter(), sum(process.cpu_times()[:2])
         time.sleep(IDLE_SECONDS)
         cpu_seconds = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - start)
-        return started, int(peak[1]) / 1024, cpu_seconds * 100
+        return started, peak, cpu_seconds * 100
+
+
+def peak_megabytes(status: str) -> float:
+    """Return the peak memory in a status of a process."""
+    # VmHWM, since ru_maxrss also covers the time before exec and thus the size of this benchmark.
+    peak = re.search(r"VmHWM:\s*(\d+)", status)
+    assert peak is not None
+    return int(peak[1]) / 1024
+
+
+def measure_import(code: str) -> float:
+    """Return the peak memory in MB of a process that only imports modules."""
+    code += "; print(open('/proc/self/status').read())"
+    return peak_megabytes(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def wait_for_delivery(directory: Path) -> None:
@@ -97,6 +118,7 @@ def main() -> None:
                 "TensorBoard and MLflow, sqlite": (["tensorboard", store], 220),
             }
             results = interleave(ROUNDS, {case: partial(measure, folder, sinks) for case, (sinks, _) in cases.items()})
+    imports = interleave(ROUNDS, {case: partial(measure_import, code) for case, code in IMPORTS.items()})
     for case, (_, max_megabytes) in cases.items():
         started, memory, idle_percent = (list(column) for column in zip(*results[case], strict=True))
         print(
@@ -104,6 +126,8 @@ def main() -> None:
             f"idle {format_spread(idle_percent)} %"
         )
         Figure(f"memory of the delivery process: {case}", "MB", memory, f"<= {max_megabytes}").publish()
+        if case in imports:
+            Figure(f"the same: {case}", "import of the client", ratios(memory, imports[case]), "<= 1.1").publish()
         Figure(f"CPU usage of an idle delivery process: {case}", "% of a core", idle_percent, "<= 1").publish()
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from pte_tracking._cli.arguments import directory_argument, reporting_errors
 from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
+from pte_tracking._delivery.garbage import collect_garbage_rarely
 from pte_tracking._delivery.ownership import check_owner
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
@@ -42,6 +43,7 @@ def sync(
     as_json: AsJson = False,
 ) -> None:
     """Deliver all pending events of a run."""
+    collect_garbage_rarely()
     if follow:
         _follow(run, to, as_json, trust)
         return

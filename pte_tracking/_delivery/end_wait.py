@@ -9,13 +9,13 @@ from pathlib import Path
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_retry
 from pte_tracking._delivery.supervisor import DeliverySupervisor
+from pte_tracking._delivery.wait_display import WaitDisplay
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, PREVIOUS
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
-_FIRST_REPORT_SECONDS, _REPORT_SECONDS = 2.0, 5.0  # until the first message while waiting for delivery, and the next
 _POLL_SECONDS, _CHECK_SECONDS = 0.02, 2.0
 #: For a process to begin with the delivery, before the report states whether one delivers.
 _MAX_START_SECONDS, _MAX_INTERRUPTED_START_SECONDS = 1.0, 0.2
@@ -89,26 +89,24 @@ class EndWait:
         request_retry(self._directory)
         manifest = Manifest.load(self._directory)
         pending = backlog(self._directory, manifest)
-        start = time.monotonic()
-        next_report, next_check = start + _FIRST_REPORT_SECONDS, start
+        display, start = WaitDisplay(), time.monotonic()
+        next_check = start
         try:
             while (now := time.monotonic()) < start + timeout and not have_closed_since(
                 self._directory, pending, request_time
             ):
                 if now >= next_check:
                     next_check = now + _CHECK_SECONDS
+                    display.clear()
                     self._supervisor.ensure_running_now()
-                if now >= next_report:
-                    next_report = now + _REPORT_SECONDS
-                    _logger.info(
-                        "Waiting up to %.0f s for delivery: %s", start + timeout - now, "; ".join(map(str, pending))
-                    )
+                display.show(pending, start + timeout - now)
                 time.sleep(_POLL_SECONDS)
                 pending = backlog(self._directory, manifest)
         except BaseException:
             _is_interrupted = True
             raise
         finally:  # also after Ctrl-C
+            display.clear()
             self._supervisor.announcer.announce()
             if pending:
                 self._report(pending, self._describe_delivery(pending, manifest), self._directory)

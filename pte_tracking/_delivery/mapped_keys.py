@@ -66,7 +66,11 @@ class MappedKeys:
         """Return values with the names of their keys: ``values`` itself if the backend does not limit keys."""
         if not self.is_needed:
             return values
-        return {self.find(kind, key): value for key, value in values.items()}
+        names = self._names.setdefault(kind, {})
+        if not names.keys() >= values.keys():
+            for key in values:
+                self.find(kind, key)
+        return {names[key]: value for key, value in values.items()}
 
     def _add(self, kind: str, key: str, name: str) -> str:
         self._names.setdefault(kind, {})[key] = name

@@ -21,6 +21,7 @@ from pte_tracking._delivery.control import ControlReader
 from pte_tracking._delivery.cursor import describe_error
 from pte_tracking._delivery.delivery_environment import DONE_STATUS
 from pte_tracking._delivery.delivery_loop import deliver
+from pte_tracking._delivery.garbage import collect_garbage_rarely, skip_last_collection
 from pte_tracking._delivery.give_up import MAX_FAILING_SECONDS, GiveUpTimer
 from pte_tracking._delivery.run_log import configure_run_logs, logging_to_run
 from pte_tracking._store.lock import LockedError
@@ -127,12 +128,14 @@ class DeliveryService:
 def main() -> None:
     """Run the delivery process. Its arguments are the directories of the first runs."""
     os.nice(10)  # the training has priority
+    collect_garbage_rarely()
     with contextlib.suppress(OSError, ValueError):  # each run holds a few files open
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     configure_run_logs()
     DeliveryService(sys.stdin.fileno()).run([Path(name) for name in sys.argv[1:]])
     sys.stdin.close()  # before the interpreter ends, so that the training process starts another process at once
+    skip_last_collection()
     sys.exit(DONE_STATUS)
 
 

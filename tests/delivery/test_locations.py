@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import pytest
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
 from pte_backends.tensorboard import TensorBoardSink
-from pte_tracking._delivery import end_wait
+from pte_tracking._delivery import wait_display
 from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.locations import Announcer, find_location
@@ -23,6 +25,7 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.place import Place
 from pte_tracking.sinks import Sink
 from tests.delivery.test_consumer import Recording
+from tests.terminals import Terminal
 
 if TYPE_CHECKING:
     from tests.probe.pte_probe import Probe
@@ -100,8 +103,8 @@ def end_wait_of(directory: Path) -> EndWait:
 def test_end_reports_that_it_waits_for_delivery(
     tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(end_wait, "_FIRST_REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(end_wait, "_REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(wait_display, "_FIRST_MESSAGE_SECONDS", 0.0)
+    monkeypatch.setattr(wait_display, "_MESSAGE_SECONDS", 0.05)
     monkeypatch.setattr(DeliverySupervisor, "ensure_running", lambda self: None)
     recording = Recording(tmp_path / "run", probe.sink())
     for step in range(1200):
@@ -112,6 +115,40 @@ def test_end_reports_that_it_waits_for_delivery(
     assert 2 <= len(waiting) <= 12
     assert waiting[0] == "Waiting up to 0 s for delivery: 1,201 pending events for probe"
     assert caplog.messages[-1].endswith(f"run: pte-tracking sync {recording.directory}")
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def test_end_on_terminal_redraws_one_line_and_erases_it(
+    tmp_path: Path,
+    probe: Probe,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: Terminal,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal.out)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(wait_display, "_FIRST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(wait_display, "_LINE_SECONDS", 0.02)
+    monkeypatch.setattr(DeliverySupervisor, "ensure_running", lambda self: None)
+    recording = Recording(tmp_path / "run", probe.sink())
+    probe.control(fail="the server is away, and states so in a message that is much longer than the line of a terminal")
+    for step in range(20):
+        recording.row(step, {"a": 1.0})
+    recording.deliver(times=1)
+    end_wait_of(recording.directory).wait(0.5)
+    recording.journal.close()
+    lines = terminal.written().split("\r\x1b[K")
+    assert len(lines) > 3
+    assert lines[1].startswith("Waiting up to 0 s for delivery: 21 pending events for probe (ProbeError: the se")
+    assert all(len(line) < Terminal.columns and "\n" not in line for line in lines)
+    assert terminal.screen() == [""]
+    assert not [message for message in caplog.messages if message.startswith("Waiting")]
 
 
 def test_end_does_not_wait_for_sink_that_closed(

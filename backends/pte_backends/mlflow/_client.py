@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
+
+from pte_backends.mlflow._import import import_mlflow
 
 #: With MLflow's defaults, a hanging server blocks a thread for 16 minutes, although the delivery process retries.
 #: The timeout is not shorter, because an overloaded server also processes requests whose clients have given up. Early
@@ -30,7 +31,6 @@ _ARTIFACT_ROOT_VARIABLE = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 # MLflow reads these settings from the environment, which all delivery threads share.
 _artifact_root_lock = threading.Lock()
 _timeout_lock = threading.Lock()
-_import_lock = threading.Lock()
 _upload_timeouts: list[int] = []
 _original_timeout: str | None = None
 
@@ -47,7 +47,7 @@ def configure() -> None:
         os.environ.pop(name, None)
     # A retried request is not worth a warning. The delivery process logs the final failure.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    _import_without_pandas()
+    import_mlflow()
 
 
 @contextlib.contextmanager
@@ -103,18 +103,3 @@ def _apply_timeout() -> None:
         del os.environ[_TIMEOUT_VARIABLE]
     else:
         os.environ[_TIMEOUT_VARIABLE] = _original_timeout
-
-
-def _import_without_pandas() -> None:
-    # Without pandas the import takes 50 MB and 0.3 s less. MLflow supports this: mlflow-skinny does not require pandas.
-    with _import_lock:
-        if "mlflow" in sys.modules:
-            return
-        is_pandas_blocked = "pandas" not in sys.modules
-        if is_pandas_blocked:
-            sys.modules["pandas"] = None  # type: ignore[assignment]
-        try:
-            import mlflow  # noqa: F401
-        finally:
-            if is_pandas_blocked:
-                del sys.modules["pandas"]

@@ -21,6 +21,7 @@ from pte_backends.mlflow._artifacts import ArtifactUploader
 from pte_backends.mlflow._checkpoints import Checkpoints
 from pte_backends.mlflow._client import artifact_root
 from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
+from pte_backends.mlflow._import import without_optional_packages
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
@@ -32,6 +33,7 @@ from pte_tracking.sinks import (
     Figure,
     Histogram,
     Image,
+    Metrics,
     PostponedEventsError,
     RejectedEventError,
     Rewound,
@@ -102,6 +104,7 @@ class MLflowConnection:
         with (
             artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.open_store(uri) as store_uri,
+            without_optional_packages(),
         ):
             self._client = MlflowClient(store_uri)
         with _errors.translate_auth_errors(self._client.tracking_uri):
@@ -197,6 +200,8 @@ class MLflowConnection:
         postponed: dict[int, str] = {}
         failure: _errors.FailedUploadError | None = None
         for event in events:
+            if isinstance(event, Metrics):
+                continue
             if failure and isinstance(event, _FILE_EVENTS):
                 postponed[event.seq] = str(failure)
                 continue

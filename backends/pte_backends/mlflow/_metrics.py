@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -24,7 +24,7 @@ class MetricCache:
         self._client = client
         self._run_id = run_id
         self._has_foreign_metrics = has_foreign_metrics
-        self._recent: OrderedDict[tuple[str, int], Metric] = OrderedDict()
+        self._recent: deque[Metric] = deque(maxlen=_MAX_RECENT_METRICS)
         self._steps_by_key: dict[str, set[int]] = {}
         #: Whether data points of earlier steps are sent again. Otherwise, steps ascend.
         self._may_repeat_steps = False
@@ -34,18 +34,16 @@ class MetricCache:
         self._has_foreign_metrics = self._may_repeat_steps = True
         self._steps_by_key.clear()
 
-    def add(self, metrics: Iterable[Metric]) -> None:
+    def add(self, metrics: Sequence[Metric]) -> None:
         """Add data points that were stored.
 
         Args:
             metrics: Stored data points.
         """
-        for metric in metrics:
-            self._recent[metric.key, metric.step] = metric
-            if self._may_repeat_steps:
+        self._recent.extend(metrics)
+        if self._may_repeat_steps:
+            for metric in metrics:
                 self._steps_by_key.setdefault(metric.key, set()).add(metric.step)
-        while len(self._recent) > _MAX_RECENT_METRICS:
-            self._recent.popitem(last=False)
 
     def select_new(self, metrics: Iterable[Metric]) -> list[Metric]:
         """Select the data points whose key and step are not stored yet.
@@ -80,11 +78,10 @@ class MetricCache:
         Returns:
             The data point with its time in MLflow; None if there is none.
         """
-        recent = self._recent.get((key, step))
+        cached = [metric for metric in reversed(self._recent) if metric.key == key and metric.step <= step]
+        recent = next((metric for metric in cached if metric.step == step), None)
         # Steps ascend. If an earlier step of the key is cached, a point at this step would be cached too.
-        if recent is not None or any(
-            cached_key == key and cached_step < step for cached_key, cached_step in self._recent
-        ):
+        if cached:
             return recent
         history = self._client.get_metric_history(self._run_id, key)
         return next((metric for metric in history if metric.step == step), None)

@@ -11,17 +11,16 @@ and a checksum of the data (4 bytes); see https://www.tensorflow.org/tutorials/l
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboard.summary.writer.record_writer import RecordWriter
+from pte_backends.tensorboard._checksum import masked_checksum
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
-_LENGTH = struct.Struct("<Q")
+_LENGTH, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 # Field 1000 of type fixed64: its tag (1000 << 3 | 1) as a two-byte varint, then the number.
 _LABEL = struct.Struct("<2sQ")
 _LABEL_TAG = b"\xc1\x3e"
@@ -87,6 +86,7 @@ def is_intact(raw: bytes) -> bool:
 
 
 def _frame(data: bytes) -> bytes:
-    buffer = io.BytesIO()
-    RecordWriter(buffer).write(data)
-    return buffer.getvalue()
+    length = _LENGTH.pack(len(data))
+    return b"".join(
+        (length, _CHECKSUM.pack(masked_checksum(length)), data, _CHECKSUM.pack(masked_checksum(data))),
+    )

@@ -7,17 +7,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
-from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, RunView, Scalar, Text
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
 
+# TensorBoard's own modules for hyperparameters also import NumPy, fsspec, and boto3 where they are installed, which
+# takes longer than the delivery of a short run.
+_HPARAMS = "hparams"
+_SESSION_START_TAG, _SESSION_END_TAG = "_hparams_/session_start_info", "_hparams_/session_end_info"
+_EMPTY_TENSOR = tensor_pb2.TensorProto(
+    dtype=types_pb2.DT_FLOAT,
+    tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=0)]),
+)
+
 #: Bytes that, among the records with label 0, only the record of the end of the run contains.
-SESSION_END = metadata.SESSION_END_INFO_TAG.encode()
+SESSION_END = _SESSION_END_TAG.encode()
 
 _DATA_CLASS = {
     SCALARS: summary_pb2.DATA_CLASS_SCALAR,
@@ -30,6 +38,7 @@ _PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
 _MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
+_HPARAM_FIELD = {bool: "bool_value", int: "number_value", float: "number_value", str: "string_value"}
 _MISSING_HPARAMS = (None, "nan", "inf", "-inf")  # JSON has no non-finite numbers, so parameters are texts.
 
 
@@ -186,9 +195,12 @@ def build_session_start(run: RunView, params: Mapping[str, Scalar]) -> Any:
     """
     suffix = f"-{run.id[:6]}"  # Keeps runs with the same name in separate groups.
     group = run.name if run.name.endswith(suffix) else run.name + suffix
-    hparams = {key: shown for key, value in params.items() if (shown := _to_hparam(value)) is not None}
-    summary = hparams_pb(hparams, group, run.start_time)
-    return summary.value[0]
+    start = plugin_data_pb2.SessionStartInfo(group_name=group, start_time_secs=run.start_time)
+    for key, value in sorted(params.items()):
+        hparam = _to_hparam(value)
+        if hparam is not None:
+            setattr(start.hparams[key], _HPARAM_FIELD[type(hparam)], hparam)
+    return _build_session(_SESSION_START_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
 
 
 def build_session_end(succeeded: bool, time: float) -> Any:
@@ -202,10 +214,13 @@ def build_session_end(succeeded: bool, time: float) -> Any:
     data = plugin_data_pb2.HParamsPluginData(
         session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time)
     )
+    return _build_session(_SESSION_END_TAG, data)
+
+
+def _build_session(tag: str, data: Any) -> Any:
+    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name=_HPARAMS, content=data.SerializeToString())
     return summary_pb2.Summary.Value(
-        tag=metadata.SESSION_END_INFO_TAG,
-        metadata=metadata.create_summary_metadata(data),
-        tensor=metadata.NULL_TENSOR,
+        tag=tag, metadata=summary_pb2.SummaryMetadata(plugin_data=plugin), tensor=_EMPTY_TENSOR
     )
 
 
@@ -221,7 +236,7 @@ def build_clearing_values(tag: str, plugin: str) -> list[Any]:
         plugin: Plugin of the tag.
     """
     return [
-        summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(plugin), tensor=metadata.NULL_TENSOR),
+        summary_pb2.Summary.Value(tag=tag, metadata=build_metadata(plugin), tensor=_EMPTY_TENSOR),
         summary_pb2.Summary.Value(tag=tag, obsolete_old_style_histogram=b""),
     ]
 

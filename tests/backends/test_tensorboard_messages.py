@@ -1,0 +1,54 @@
+"""Messages that are built without TensorBoard's own functions, compared with these."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+from pte_backends.tensorboard import _values
+from pte_backends.tensorboard._checksum import masked_checksum
+
+RUN: Any = SimpleNamespace(id="abcdef123", name="digits-abcdef", start_time=1234.5)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 255, 4096])
+def test_masked_checksum_equals_that_of_tensorboard(length: int) -> None:
+    data = os.urandom(length)
+    assert masked_checksum(data) == masked_crc32c(data)
+
+
+def test_session_start_equals_that_of_tensorboard() -> None:
+    params: Any = {"rate": 0.1, "layers": 3, "is_deep": True, "name": "x", "large": 2**60, "missing": None}
+    shown = {"rate": 0.1, "layers": 3, "is_deep": True, "name": "x", "large": str(2**60)}
+    expected = hparams_pb(shown, "digits-abcdef", 1234.5).value[0]
+    built = _values.build_session_start(RUN, params)
+    assert parse_plugin_data(built) == parse_plugin_data(expected)
+    assert (built.tag, built.tensor) == (expected.tag, expected.tensor)
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_session_end_equals_that_of_tensorboard(succeeded: bool) -> None:
+    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=9.5)
+    expected = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=info))
+    built = _values.build_session_end(succeeded, 9.5)
+    assert (built.tag, built.metadata, built.tensor) == (metadata.SESSION_END_INFO_TAG, expected, metadata.NULL_TENSOR)
+
+
+def parse_plugin_data(value: Any) -> Any:
+    return plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+
+
+def test_import_of_sink_omits_numpy_and_file_systems() -> None:
+    code = "import sys, pte_backends.tensorboard._connection; print({'numpy', 'fsspec', 'boto3'} & sys.modules.keys())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
