@@ -9,6 +9,8 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
+# A Python version that is not installed is skipped and named.
+nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "tests"]
 
 ROOT = Path(__file__).parent
@@ -58,6 +60,16 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "3", "--dist", "worksteal", "--durations", "10", *session.posargs, env=env)
 
 
+@nox.session(venv_backend="uv", python=["3.10", "3.11", "3.12", "3.13", "3.14"])
+@nox.parametrize("resolution", ["lowest-direct", "highest"])
+def compat(session: nox.Session, resolution: str) -> None:
+    """Run the fast tests with the lowest supported and the newest dependencies on each Python version."""
+    requirements = ["-e", ".[all,wandb]", *nox.project.dependency_groups(GROUPS, "test")]
+    session.install("--resolution", resolution, "--only-binary", ":all:", "--upgrade", *requirements)
+    session.run("uv", "pip", "freeze", external=True)
+    session.run("pytest", "-n", "2", "-m", "not slow", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def screenshots(session: nox.Session) -> None:
     """Regenerate the images in docs/pictures with Chromium."""
@@ -79,7 +91,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of the packages, then of the examples as user code."""
     install(session, "types", "examples")
-    session.run("mypy")
+    for version in ("3.10", "3.14"):
+        session.run("mypy", "--python-version", version)
     session.run("mypy", "examples")
 
 

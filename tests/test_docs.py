@@ -207,7 +207,9 @@ def test_document_commands_are_valid(document: Path) -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     root = DOCS.parent
-    sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", (root / "noxfile.py").read_text(), re.MULTILINE))
+    sessions = set(
+        re.findall(r"^@nox\.session.*\n(?:@.*\n)*def (\w+)", (root / "noxfile.py").read_text(), re.MULTILINE)
+    )
     for line in commands(document.read_text()):
         for command in line.split("&&"):
             words = shlex.split(command, comments=True)

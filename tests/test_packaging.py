@@ -67,6 +67,22 @@ def test_all_extra_combines_other_extras_except_wandb() -> None:
     assert extras["all"] == [f"pte-tracking[{','.join(name for name in extras if name not in ('all', 'wandb'))}]"]
 
 
+def runtime_requirements() -> list[str]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    return [*PROJECT["project"]["dependencies"], *(line for name in extras if name != "all" for line in extras[name])]
+
+
+@pytest.mark.parametrize("requirement", [*runtime_requirements(), *PROJECT["dependency-groups"]["test"]])
+def test_dependency_declares_lowest_version(requirement: str | dict[str, str]) -> None:
+    assert isinstance(requirement, dict) or re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+(; .*)?", requirement)
+
+
+@pytest.mark.parametrize("requirement", runtime_requirements())
+def test_compatibility_page_lists_lowest_version(requirement: str) -> None:
+    name, _, version = requirement.partition(">=")
+    assert f"\n| {name} | {version} | " in (ROOT / "docs/compatibility.md").read_text()
+
+
 def test_constraints_pin_every_dependency() -> None:
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
     extras = [

@@ -19,7 +19,7 @@ from pte_tracking._store.owned_files import open_owned
 _current_log: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("run_log", default=None)
 
 
-class _RunLogHandler(logging.StreamHandler[TextIO]):
+class _RunLogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not generic in Python 3.10
     """Handler that writes to the log of the run that logs, and otherwise to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._runs.media import to_host
+from pte_tracking._store.dependencies import check_dependency
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,7 @@ def confusion_figure(matrix: Any, labels: Sequence[str] | None) -> Figure:
         raise ImportError(
             "A confusion matrix requires matplotlib, which is not installed. Run: pip install 'pte-tracking[plot]'"
         ) from error
+    check_dependency("matplotlib")
     import numpy as np
 
     counts = np.asarray(to_host(matrix))

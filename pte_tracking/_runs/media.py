@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any, NamedTuple
 
+from pte_tracking._store.dependencies import check_dependency
+
 _BINS = 64
 _MAX_MAGNITUDE = 1e150
 
@@ -40,6 +42,7 @@ def histogram(values: Any, name: str) -> Bins | None:
     Raises:
         TypeError: If the values are not real numbers.
     """
+    check_dependency("numpy")
     import numpy as np
 
     try:

@@ -17,6 +17,7 @@ from pte_tracking.reporter import WeightedValue
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 _SEQUENCES = (list, tuple, set)
 _MAPPINGS = (dict, OrderedDict, Counter)
+_MAX_INTEGER_BITS = 255 * 8 - 1  # torch's safe loader does not read longer integers
 
 
 def to_plain(value: Any, path: str = "") -> Any:
@@ -54,6 +55,9 @@ class _UnsupportedError(Exception):
 def _convert(value: Any) -> Any:
     kind = type(value)
     if kind in _ATOMS:
+        if _is_long(value):
+            size = value.bit_length()
+            raise _UnsupportedError(f"an integer of {size} bits cannot be saved in a snapshot. Save it as text.")
         return value
     if isinstance(value, Tensor):
         return _tensor(value)
@@ -67,6 +71,10 @@ def _convert(value: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
         return value.item()
     raise _UnsupportedError(f"{_type_name(kind)} cannot be saved in a snapshot. {_advice(kind)}")
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) is int and value.bit_length() > _MAX_INTEGER_BITS
 
 
 def _tensor(tensor: Tensor) -> Tensor:
@@ -85,7 +93,7 @@ def _tensor(tensor: Tensor) -> Tensor:
 
 def _sequence(value: Any) -> Any:
     kind = type(value)
-    if _ATOMS.issuperset(map(type, value)):
+    if _ATOMS.issuperset(map(type, value)) and not any(map(_is_long, value)):
         return kind(value)  # such as the 625 numbers of Python's random state
     items: list[Any] = []
     try:
@@ -102,7 +110,8 @@ def _mapping(value: Any) -> Any:
     try:
         # Most keys and values are plain. A large state has many.
         for key, item in value.items():
-            copied[key if type(key) is str else _convert(key)] = item if type(item) in _ATOMS else _convert(item)
+            plain = type(item) in _ATOMS and type(item) is not int
+            copied[key if type(key) is str else _convert(key)] = item if plain else _convert(item)
         # The versions of the submodules. torch needs them to read older states.
         if type(value) is OrderedDict and hasattr(value, "_metadata"):
             key = "_metadata"

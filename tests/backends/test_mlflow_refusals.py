@@ -170,6 +170,7 @@ def test_artifact_below_file_of_its_name_is_rejected(mlflow_store: str, tmp_path
     assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
 
 
+@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")  # Raised by MLflow.
 def test_file_store_renames_keys_below_other_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +192,7 @@ def test_file_store_renames_keys_below_other_keys(
     assert load_cursor(recorded).rejected == {}
 
 
+@pytest.mark.filterwarnings("ignore:The filesystem tracking backend:FutureWarning")  # Raised by MLflow.
 def test_name_that_file_store_cannot_hold_is_rejected_without_repeating_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,7 @@ def test_data_without_length_uses_iters_per_epoch(make_manager: Any) -> None:
     assert (manager.iteration, manager.epoch) == (3, 1)
 
 
+@pytest.mark.skipif("max_iters" not in inspect.signature(Engine.run).parameters, reason="Requires Ignite 0.5.5.")
 def test_engine_max_iters_with_iteration_stop_trigger_ends_manager(make_manager: Any) -> None:
     engine = make_doubling_engine()
     manager = make_manager(engine, 3, stop_trigger=(5, "iteration"))
