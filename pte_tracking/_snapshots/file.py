@@ -6,7 +6,6 @@ A sharded snapshot is a directory. This module reads the part of it that is not 
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._snapshots.content_size import find_excess
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import (
@@ -29,7 +29,7 @@ from pte_tracking._store.checkpoint_files import (
     find_archive_problem,
     verify_snapshot,
 )
-from pte_tracking._store.files import sync_directory, sync_file
+from pte_tracking._store.files import sync_file
 
 #: What torch's safe loader refuses, such as "GLOBAL io.open".
 _UNSUPPORTED = re.compile(r"(GLOBAL [\w.]+)")
@@ -55,7 +55,7 @@ def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
         digest = save(temporary, state)
         if path.is_dir() and is_snapshot(path):  # A file cannot replace a directory of shards.
             delete_checkpoint(path)
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

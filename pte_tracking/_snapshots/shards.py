@@ -10,7 +10,6 @@ allows only types that describe tensors, and reads only tensors.
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
+from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
 from pte_tracking._snapshots.object_state import save_object
@@ -37,7 +37,7 @@ from pte_tracking._store.checkpoint_files import (
     digest_file,
     write_index,
 )
-from pte_tracking._store.files import sync_directory, sync_file
+from pte_tracking._store.files import sync_file
 
 _METADATA = ".metadata"
 
@@ -104,7 +104,7 @@ def write(
         write_index(temporary, digests)
         sync_directory(temporary)
         delete_checkpoint(path)
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except BaseException:
         if world.rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)
