@@ -16,6 +16,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+#: Whether a file or directory can be renamed while a process has it or a file in it open.
+CAN_MOVE_OPEN_FILES = sys.platform != "win32"
 _MAX_REPLACE_ATTEMPTS = 100  # on Windows, where a process that reads a file prevents its replacement
 _REPLACE_PAUSE_SECONDS = 0.01
 #: Windows has no function that moves to a position and reads or writes there.
@@ -123,6 +125,12 @@ def open_without_links(path: Path, flags: int) -> int:
     if path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     return os.open(path, flags | os.O_BINARY, 0o666)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a written file to disk. Windows requires permission to write it."""
+    with open(path, "r+b" if sys.platform == "win32" else "rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:

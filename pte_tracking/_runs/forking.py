@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from pte_tracking._platform.files import is_own, replace_file, sync_directory
+from pte_tracking._platform.files import is_own, replace_file, sync_directory, sync_file
 from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
-from pte_tracking._store.files import create_temporary, sync_file
+from pte_tracking._store.files import create_temporary
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
 from pte_tracking._store.layout import ARTIFACTS, JOURNAL, PREVIOUS, RESERVED_NAMES
 from pte_tracking._store.manifest import Manifest, ParentRun

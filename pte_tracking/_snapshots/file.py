@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
-from pte_tracking._platform.files import replace_file, sync_directory
+from pte_tracking._platform.files import replace_file, sync_directory, sync_file
 from pte_tracking._snapshots.content_size import find_excess
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import (
@@ -29,7 +29,6 @@ from pte_tracking._store.checkpoint_files import (
     find_archive_problem,
     verify_snapshot,
 )
-from pte_tracking._store.files import sync_file
 
 #: What torch's safe loader refuses, such as "GLOBAL io.open".
 _UNSUPPORTED = re.compile(r"(GLOBAL [\w.]+)")

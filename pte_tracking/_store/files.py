@@ -8,7 +8,7 @@ import re
 import secrets
 from pathlib import Path
 
-from pte_tracking._platform.files import replace_file, sync_directory
+from pte_tracking._platform.files import replace_file, sync_directory, sync_file
 
 _CHUNK_BYTES = 1 << 20
 #: Names that Windows refuses, also with an extension.
@@ -71,12 +71,6 @@ def write_durably(path: Path, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_file(path: Path) -> None:
-    """Flush a written file to disk."""
-    with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 

@@ -8,8 +8,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from pte_tracking._platform.files import open_without_links, replace_file, sync_directory
-from pte_tracking._store.files import create_temporary, sync_file
+from pte_tracking._platform.files import open_without_links, replace_file, sync_directory, sync_file
+from pte_tracking._store.files import create_temporary
 
 
 def open_owned(path: Path, directory: Path, flags: int = 0) -> int:

@@ -2,12 +2,13 @@
 
 The real modules of Windows exist only there. The substitutes below behave as documented: locks belong to a descriptor,
 open files can neither be renamed nor deleted, directories cannot be opened, and files that are open for reading cannot
-be flushed. What other code calls is absent: forks, user IDs, access at a position, links, and most signals.
+be flushed. What other code calls is absent: user IDs, access at a position, links, and most signals.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
 import logging.handlers  # noqa: F401  # modules that take the system into account when they are imported
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 _ABSENT = {
-    os: "pread pwrite geteuid getuid uname nice setpriority register_at_fork O_NOFOLLOW O_NONBLOCK O_CLOEXEC O_DIRECTORY",
+    os: "pread pwrite geteuid getuid nice setpriority O_NOFOLLOW O_NONBLOCK O_CLOEXEC O_DIRECTORY",
     signal: "SIGHUP SIGQUIT SIGKILL SIGSTOP SIGCHLD SIGUSR1 SIGUSR2 SIGXCPU",
 }
 _LOCK = struct.Struct("hhqqi")
@@ -56,13 +57,13 @@ def _peek_named_pipe(handle: int, size: int) -> tuple[int, int]:
 
 
 def _open_paths() -> set[str]:
-    """Return the paths of all files that this process or a process of the same test has open."""
+    """Return the paths of all files that this process, its parent, or its children have open."""
+    children = [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
     paths = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            paths.add(os.readlink(link))
-        except OSError:  # closed, or the process has ended
-            continue
+    for pid in (os.getpid(), os.getppid(), *children):
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):  # closed, or the process has ended
+                paths.add(os.readlink(link))
     return paths
 
 
