@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pte_tracking._store.dependencies import check_required as _check_required
 from pte_tracking._store.exit_calls import watch_exit as _watch_exit
 from pte_tracking._store.messages import install_fallback_handler as _install_fallback_handler
 
@@ -74,10 +75,11 @@ else:
     __all__ = sorted(["__version__", *_MODULES, *_MODULE_BY_NAME])
 
     def __getattr__(name: str) -> Any:
+        if name not in _MODULES and name not in _MODULE_BY_NAME:
+            raise AttributeError(f"module 'pte_tracking' has no attribute {name!r}")
+        _check_required()
         if name in _MODULES:
             return importlib.import_module(f"pte_tracking.{name}")
-        if name not in _MODULE_BY_NAME:
-            raise AttributeError(f"module 'pte_tracking' has no attribute {name!r}")
         value = getattr(importlib.import_module(f"pte_tracking.{_MODULE_BY_NAME[name]}"), name)
         globals()[name] = value
         return value

@@ -11,8 +11,10 @@ from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
 from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
+from pte_tracking._store.dependencies import check_required
 from pte_tracking._store.messages import configure_logging
 
+check_required()
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command("list")(list_runs)
 app.command()(show)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from pte_tracking._cli.arguments import RunDir, reporting_errors
+from pte_tracking._cli.plot import COLORS, draw_curves
 from pte_tracking._cli.rendering import (
     AsJson,
     create_console,
@@ -24,7 +26,6 @@ from pte_tracking._cli.rendering import (
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.metric_names import primary_metric
 from pte_tracking._store.metrics import read_metrics, summarize_metrics
-from pte_tracking._store.printable import escape_controls
 
 _HEIGHT = 15
 _MAX_POINTS = 500
@@ -87,29 +88,19 @@ def _plot(console: Console, directory: Path) -> None:
     values = [value for curve in curves.values() for _, value in curve]
     if len(curves[primary]) < 2 or not math.isfinite(max(values) - min(values)):
         return
-    from uniplot import plot_to_string
-
     thinned = [_thin(curve) for curve in curves.values()]
-    width = max(min(console.width, 100) - 20, 20)
-    top, *inside, bottom, legend = plot_to_string(
-        xs=[[step for step, _ in curve] for curve in thinned],
-        ys=[[value for _, value in curve] for curve in thinned],
-        lines=True,
-        color=console.is_terminal,
-        width=width,
-        height=_HEIGHT,
-        legend_labels=[escape_controls(key) for key in curves],
-        # uniplot rounds axis labels to a common precision (0.5 next to 1 becomes 0). The limits are printed below.
-        x_labels=False,
-        y_labels=False,
-    ).splitlines()
     steps = [step for curve in thinned for step, _ in curve]
-    values = [value for curve in thinned for _, value in curve]
-    inside[0] += f" {max(values):.4g}"
-    inside[-1] += f" {min(values):.4g}"
-    first, last = str(min(steps)), str(max(steps))
+    width = max(min(console.width, 100) - 20, 20)
+    limits = {0: f" {max(values):.4g}", _HEIGHT - 1: f" {min(values):.4g}"}
     console.print()
-    print(*(top, *inside, bottom, f" {first}{last:>{width - len(first)}}", legend), sep="\n")
+    console.print(f"┌{'─' * width}┐")
+    for number, line in enumerate(draw_curves(thinned, width, _HEIGHT)):
+        console.print(Text.assemble("│", line, "│", limits.get(number, "")), soft_wrap=True)
+    console.print(f"└{'─' * width}┘")
+    first, last = str(min(steps)), str(max(steps))
+    console.print(f" {first}{last:>{width - len(first)}}", highlight=False)
+    for key, color in zip(curves, itertools.cycle(COLORS), strict=False):
+        print_line(console, f" {key}", color)
 
 
 def _thin(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:

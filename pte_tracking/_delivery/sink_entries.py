@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from pte_tracking._store.manifest import SinkEntry
-from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, get_sink, installed_sinks
+from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, check_client, get_sink, installed_sinks
 
 
 def build_sink(entry: SinkEntry) -> Sink:
@@ -24,10 +23,11 @@ def build_sink(entry: SinkEntry) -> Sink:
         The sink.
 
     Raises:
-        ValueError: If the sink or its client library is not installed, or if the sink does not accept the options.
+        ValueError: If the sink or a supported version of its client library is not installed, or if the sink does not
+            accept the options.
     """
     sink_type = get_sink(entry.name)
-    _check_installed(sink_type)
+    check_client(sink_type)
     try:
         return sink_type(**entry.options)
     except TypeError as error:
@@ -44,7 +44,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
         The sinks.
 
     Raises:
-        ValueError: If a name is unknown, or a client library is not installed.
+        ValueError: If a name is unknown, or a supported version of a client library is not installed.
         TypeError: If an element is neither a name nor a sink, if no entry point refers to the class of a sink, or if a
             field of a sink is not plain JSON.
     """
@@ -54,7 +54,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
     for sink in sinks:
         if isinstance(sink, str):
             sink_type = get_sink(sink)
-            _check_installed(sink_type)
+            check_client(sink_type)
             sink = sink_type()
         elif not isinstance(sink, Sink):
             raise TypeError(
@@ -68,7 +68,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
                 "pyproject.toml of the package and install the package."
             )
         else:
-            _check_installed(type(sink))
+            check_client(type(sink))
         _fields(sink)
         checked.append(sink)
     return checked
@@ -129,8 +129,3 @@ def _fields(sink: Sink) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise TypeError(f"sinks: {sink.name!r} has a field that is not plain JSON: {error}") from error
     return fields
-
-
-def _check_installed(sink: type[Sink]) -> None:
-    if sink.requires and importlib.util.find_spec(sink.requires) is None:
-        raise ValueError(f"Sink {sink.name!r} is not installed. Run: {sink.install}")

@@ -57,7 +57,7 @@ def encode_image(image: Any, normalize: bool, name: str) -> EncodedImage:
 
 
 def _read_numbers(image: Any) -> Any:
-    with required_by("An image of numbers", "NumPy", "'pte-tracking[plot]'"):
+    with required_by("An image of numbers", "numpy", "'pte-tracking[plot]'"):
         import numpy as np
 
     if image.mode[0] in "FI":

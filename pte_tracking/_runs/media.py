@@ -42,7 +42,7 @@ def histogram(values: Any, name: str) -> Bins | None:
     Raises:
         TypeError: If the values are not real numbers.
     """
-    with required_by("A histogram", "NumPy", "'pte-tracking[plot]'"):
+    with required_by("A histogram", "numpy", "'pte-tracking[plot]'"):
         import numpy as np
 
     try:

@@ -39,7 +39,7 @@ def to_pixels(image: Any, normalize: bool, name: str) -> tuple[Any, str | None]:
 
 def _to_batch(image: Any, name: str) -> Any:
     """Return an array of shape ``(batch, height, width, channels)``."""
-    with required_by("An image as an array", "NumPy", "'pte-tracking[plot]'"):
+    with required_by("An image as an array", "numpy", "'pte-tracking[plot]'"):
         import numpy as np
 
     if (

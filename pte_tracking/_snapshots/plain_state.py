@@ -17,6 +17,7 @@ from pte_tracking.reporter import WeightedValue
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device))
 _SEQUENCES = (list, tuple, set)
 _MAPPINGS = (dict, OrderedDict, Counter)
+_MAX_INTEGER_BITS = 255 * 8 - 1  # torch's safe loader does not read longer integers
 
 
 def to_plain(value: Any, path: str = "") -> Any:
@@ -38,6 +39,9 @@ def to_plain(value: Any, path: str = "") -> Any:
     """
     kind = type(value)
     if kind in _ATOMS:
+        if _is_long(value):
+            size = value.bit_length()
+            raise TypeError(f"{path}: an integer of {size} bits cannot be saved in a snapshot. Save it as text.")
         return value
     if isinstance(value, Tensor):
         return _tensor(value, path)
@@ -46,13 +50,17 @@ def to_plain(value: Any, path: str = "") -> Any:
     if kind in _MAPPINGS:
         return _mapping(value, path)
     if kind in _SEQUENCES:
-        if _ATOMS.issuperset(map(type, value)):
+        if _ATOMS.issuperset(map(type, value)) and not any(map(_is_long, value)):
             return kind(value)  # such as the 625 numbers of Python's random state
         return kind(to_plain(item, f"{path}/{index}") for index, item in enumerate(value))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) in _ATOMS:
         return value.item()
     raise TypeError(f"{path}: {_type_name(kind)} cannot be saved in a snapshot. {_advice(kind)}")
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) is int and value.bit_length() > _MAX_INTEGER_BITS
 
 
 def _tensor(tensor: Tensor, path: str) -> Tensor:

@@ -24,7 +24,7 @@ from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import check_format
-from pte_tracking.sinks import Sink, get_sink, installed_sinks
+from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
 
 _T = TypeVar("_T")
 
@@ -266,7 +266,7 @@ def fetch(uri: str, sinks: Sequence[Sink], folder: Path | None, call: str) -> Ca
 
     Raises:
         LookupError: If the URI does not exist.
-        ValueError: If no sink supports the URI.
+        ValueError: If no sink supports the URI, or a supported version of the client library is not installed.
     """
     scheme = uri.partition(":")[0]
     installed = [get_sink(name) for name in installed_sinks()]
@@ -279,6 +279,7 @@ def fetch(uri: str, sinks: Sequence[Sink], folder: Path | None, call: str) -> Ca
             f"{call}({uri!r}): no installed sink supports {scheme}: URIs. Supported schemes: "
             f"{', '.join(schemes) or 'none'}. Otherwise pass 'latest', 'best', or a path."
         )
+    check_client(type(sinks[0]))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     target = Path(os.path.realpath(tempfile.mkdtemp(prefix=".fetched-", dir=folder)))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from pte_tracking._store.dependencies import check_dependency
+
 
 @contextlib.contextmanager
 def required_by(feature: str, package: str, requirement: str) -> Iterator[None]:
-    """Explain a failed import of a package that is not always installed.
+    """Check a package that is not always installed, and explain a failed import of it.
 
     Args:
         feature: Feature that requires the package, at the start of a sentence.
-        package: Name of the package.
+        package: Name of the distribution.
         requirement: Argument of ``pip install``, such as ``'pte-tracking[plot]'`` with its quotation marks.
 
     Raises:
-        ImportError: If an import within the block fails because a module does not exist.
+        ImportError: If the installed version is not supported, or if an import within the block fails because a module
+            does not exist.
     """
+    check_dependency(package)
     try:
         yield
     except ModuleNotFoundError as error:

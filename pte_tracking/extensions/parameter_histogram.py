@@ -55,7 +55,7 @@ class ParameterHistogram(Extension):
         report_grads: bool = True,
         prefix: str | None = None,
     ) -> None:
-        with required_by("ParameterHistogram", "NumPy", "'pte-tracking[plot]'"):
+        with required_by("ParameterHistogram", "numpy", "'pte-tracking[plot]'"):
             import numpy  # noqa: F401  # otherwise the first histogram would stop the training
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
 

@@ -39,7 +39,7 @@ from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
 from pte_tracking.sinks._limits import UNLIMITED, Limits
-from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, get_sink, installed_sinks
+from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -73,6 +73,7 @@ __all__ = [
     "Status",
     "Tags",
     "Text",
+    "check_client",
     "check_file_name",
     "checkpoint_digest",
     "delete_checkpoint",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 
+from pte_tracking._store.dependencies import find_outdated
 from pte_tracking.sinks._contract import Sink
 
 #: Entry point group in which packages register their sinks.
@@ -68,3 +70,28 @@ def get_sink(name: str) -> type[Sink]:
             "Expected a subclass of pte_tracking.sinks.Sink."
         )
     return loaded
+
+
+def check_client(sink: type[Sink]) -> None:
+    """Check the client library of a sink.
+
+    The lowest supported version is read from the metadata of the package that registers the sink.
+
+    Args:
+        sink: The sink class.
+
+    Raises:
+        ValueError: If the client library is not installed, or its version is older than the lowest supported version.
+
+    Example:
+        >>> from pte_tracking.sinks import check_client, get_sink
+        >>> check_client(get_sink("json"))
+    """
+    if sink.requires is None:
+        return
+    if importlib.util.find_spec(sink.requires) is None:
+        raise ValueError(f"Sink {sink.name!r} is not installed. Run: {sink.install}")
+    entry_point = _entry_points().get(sink.name)
+    problem = entry_point and entry_point.dist and find_outdated(sink.requires, entry_point.dist.requires or ())
+    if problem:
+        raise ValueError(f"Sink {sink.name!r} {problem}")

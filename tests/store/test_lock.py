@@ -164,6 +164,7 @@ def record(**changes: Any) -> bytes:
         record(pid=1),
         b"[" * 10_000,
     ],
+    ids=["empty", "binary", "torn", "list", "no-fields", "negative", "text", "other-format", "init", "deep"],
 )
 def test_holder_never_reports_previous_holder(path: Path, unnamed_holder: int, before: bytes) -> None:
     path.write_bytes(before)
