@@ -23,7 +23,7 @@ features: dict[str, Callable[[], object]] = {
     "VariableStatisticsPlot": lambda: extensions.VariableStatisticsPlot(torch.zeros(2)),
     "ParameterHistogram": lambda: extensions.ParameterHistogram(torch.nn.Linear(1, 1)),
     "IgniteExtensionsManager": lambda: pte.IgniteExtensionsManager(object(), {}, 1),  # type: ignore[arg-type]
-    "IgniteEvaluator": lambda: extensions.IgniteEvaluator(object(), []),  # type: ignore[arg-type]
+    "IgniteEvaluator": lambda: extensions.IgniteEvaluator(object(), [], {}),  # type: ignore[arg-type]
     "to_dataframe": lambda: report.to_dataframe(),
     **{
         name: lambda name=name: pte.Run(Path(sys.argv[1]) / name, sinks=[name]).open()  # type: ignore[misc]
