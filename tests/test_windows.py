@@ -28,7 +28,7 @@ def windows_environment() -> dict[str, str]:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=windows_environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=windows_environment(), capture_output=True, text=True, timeout=250, check=False)
 
 
 def train(directory: Path, mode: str) -> str:
@@ -62,7 +62,8 @@ def test_second_training_on_windows_archives_the_first(tmp_path: Path) -> None:
         assert read_status(directory) == "FINISHED"
         assert pending(directory) == 0
         assert list(directory.glob("events.out.tfevents.*"))
-        assert "ERROR" not in (directory / "delivery/log.txt").read_text()
+        messages = directory / "delivery/log.txt"  # does not exist if an earlier delivery process delivered the run
+        assert not messages.exists() or "ERROR" not in messages.read_text()
     (earlier,) = (directory / "previous").iterdir()
     assert steps(earlier) == list(range(1, 11))
     assert pending(earlier) == 0
@@ -76,7 +77,7 @@ def test_killed_training_on_windows_resumes_and_rewinds_log(tmp_path: Path) -> N
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        refused = run(FOLDER / "training.py", directory, "resume")
+        refused = run("-c", f"import pte_tracking; pte_tracking.Run({str(directory)!r}, resume=True).open()")
         assert "DirectoryInUseError" in refused.stderr
         process.kill()
     assert steps(directory)[-1] == 7
