@@ -47,7 +47,16 @@ def test_source_archive_contains_the_files_of_the_repository(unpacked: Path) -> 
 
 
 def test_tests_run_from_source_archive(unpacked: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/store", "tests/test_packaging.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/triggers",
+        "tests/test_packaging.py",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(unpacked), str(unpacked / "backends")])}
     result = subprocess.run(
         command, cwd=unpacked, env=environment, capture_output=True, text=True, timeout=250, check=False
