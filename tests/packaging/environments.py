@@ -82,4 +82,5 @@ def _link(dependency: Distribution, packages: Path) -> None:
             continue  # a program, or a compiled file
         target = packages / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source)
+        if not target.exists():  # some distributions share files
+            target.symlink_to(source)
