@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import nox
@@ -79,20 +80,23 @@ def screenshots(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, and import contracts."""
+    """Check style, formatting, import contracts, and the workflows."""
     session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     # import-linter analyzes the source files, so the project does not need to be installed.
     session.run("lint-imports", env={"PYTHONPATH": str(ROOT / "backends")})
+    workflows = sorted(map(str, (ROOT / ".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the packages, then of the examples as user code."""
     install(session, "types", "examples")
-    for version in ("3.10", "3.14"):
-        session.run("mypy", "--python-version", version)
+    # The oldest and the newest Python, and functions that only some systems have.
+    for version, platform in (("3.10", "linux"), ("3.14", "darwin"), ("3.14", "win32")):
+        session.run("mypy", "--python-version", version, "--platform", platform)
     session.run("mypy", "examples")
 
 
@@ -102,6 +106,64 @@ def docs(session: nox.Session) -> None:
     install(session, "docs")
     session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "docs/_build")
     print("docs/_build/index.html")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Add missing packages to constraints.txt. Pass --upgrade after -- for newer versions of all packages."""
+    session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "lock"))
+    groups = [f"--group={name}" for name in GROUPS["dependency-groups"]]
+    options = ["--universal", "--python-version=3.10", "--all-extras", *groups, "--no-annotate", "--quiet"]
+    options += ["--custom-compile-command=python -m nox -s lock", "--output-file=constraints.txt", *session.posargs]
+    session.run("uv", "pip", "compile", "pyproject.toml", *options)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build dist/ reproducibly, test the wheel, and write build/sbom.cdx.json. Pass the tag after -- to check it."""
+    version = GROUPS["project"]["version"]
+    if session.posargs and session.posargs != [f"v{version}"]:
+        session.error(f"Expected the tag v{version}, got {' '.join(session.posargs)}.")
+    session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "release"))
+    commit_time = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
+    folders = [ROOT / "dist", Path(session.create_tmp()) / "dist"]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        command = ["python", "-m", "build", "--no-isolation", "--outdir", str(folder)]
+        session.run(*command, env={"SOURCE_DATE_EPOCH": str(commit_time).strip()})
+    wheel, archive = sorted(folders[0].iterdir(), key=lambda path: path.suffix, reverse=True)
+    for path in (wheel, archive):
+        if path.read_bytes() != (folders[1] / path.name).read_bytes():
+            session.error(f"Two builds of {path.name} differ.")
+    session.install(*CONSTRAINTS, f"{wheel}[all]", *nox.project.dependency_groups(GROUPS, "test"))
+    _test_wheel(session, archive)
+    _write_sbom(session, wheel)
+
+
+def _test_wheel(session: nox.Session, archive: Path) -> None:
+    """Run the fast tests of the source archive with the installed wheel."""
+    folder = Path(session.create_tmp()) / "tests"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.unpack_archive(archive, folder)
+    (project,) = folder.iterdir()
+    for package in ("pte_tracking", "backends"):
+        shutil.rmtree(project / package)
+    with session.chdir(project):
+        tested = ["store", "runs", "delivery", "backends", "engine", "extensions", "triggers", "cli"]
+        paths = [f"tests/{name}" for name in tested]
+        session.run("python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *paths, env=QUIET)
+
+
+def _write_sbom(session: nox.Session, wheel: Path) -> None:
+    """Write the software bill of materials of an environment with the wheel and its extras."""
+    environment = Path(session.create_tmp()) / "installed"
+    session.run("python", "-m", "venv", "--clear", str(environment))
+    python = str(environment / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, f"{wheel}[all]", external=True)
+    session.run(python, "-m", "pip", "uninstall", "-qy", "pip", external=True)
+    (ROOT / "build").mkdir(exist_ok=True)
+    options = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-file", "build/sbom.cdx.json"]
+    session.run("cyclonedx-py", "environment", *options, python)
 
 
 @nox.session

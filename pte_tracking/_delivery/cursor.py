@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pte_tracking._platform.files import sync_file
 from pte_tracking._store.events import Status
-from pte_tracking._store.files import safe_file_name, sync_file, write_atomically
+from pte_tracking._store.files import safe_file_name, write_atomically
 from pte_tracking._store.journal_reader import seq_at
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.secrets import mask_secrets

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
+from pte_tracking._platform.files import read_at
 from pte_tracking._store import journal_reader
 from pte_tracking._store.events import Rewound
 
@@ -52,4 +52,4 @@ def _end_of_last_line(path: Path, size: int) -> int:
     """Return the end of the last complete line before ``size``, 0 if the line is longer than ``_MAX_TAIL_BYTES``."""
     with open(path, "rb") as file:
         first = max(size - _MAX_TAIL_BYTES, 0)
-        return first + os.pread(file.fileno(), size - first, first).rfind(b"\n") + 1
+        return first + read_at(file.fileno(), size - first, first).rfind(b"\n") + 1

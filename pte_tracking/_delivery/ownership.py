@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from pte_tracking._platform.files import is_own
 from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import RunNotFoundError
 
@@ -25,7 +25,7 @@ def check_owner(directory: Path) -> None:
             owner = path.stat().st_uid
         except OSError:  # reported when the run is read
             continue
-        if owner != os.geteuid():
+        if not is_own(owner):
             raise RunNotFoundError(
                 f"{path}: owned by user ID {owner}, not by you. Its files name the server that a delivery uses. "
                 "If you trust that user, pass --trust."

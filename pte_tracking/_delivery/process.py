@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
-import select
 import sys
 import threading
 import time
@@ -24,6 +22,7 @@ from pte_tracking._delivery.delivery_loop import deliver
 from pte_tracking._delivery.garbage import collect_garbage_rarely, skip_last_collection
 from pte_tracking._delivery.give_up import MAX_FAILING_SECONDS, GiveUpTimer
 from pte_tracking._delivery.run_log import configure_run_logs, logging_to_run
+from pte_tracking._platform.processes import lower_process_priority, raise_file_limit, wait_for_input
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import RunNotFoundError
 
@@ -88,7 +87,7 @@ class DeliveryService:
         if self._requests is None:
             time.sleep(_POLL_SECONDS)
             return []
-        if not select.select([self._requests], [], [], _POLL_SECONDS)[0]:
+        if not wait_for_input(self._requests, _POLL_SECONDS):
             return []
         received = os.read(self._requests, _READ_BYTES)
         if not received:
@@ -127,11 +126,10 @@ class DeliveryService:
 
 def main() -> None:
     """Run the delivery process. Its arguments are the directories of the first runs."""
-    os.nice(10)  # the training has priority
+    lower_process_priority()  # the training has priority
     collect_garbage_rarely()
     with contextlib.suppress(OSError, ValueError):  # each run holds a few files open
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        raise_file_limit()
     configure_run_logs()
     DeliveryService(sys.stdin.fileno()).run([Path(name) for name in sys.argv[1:]])
     sys.stdin.close()  # before the interpreter ends, so that the training process starts another process at once

@@ -14,6 +14,7 @@ from typing import IO
 from pte_tracking._delivery.backlog import backlog, has_auth_error
 from pte_tracking._delivery.control import request_handover
 from pte_tracking._delivery.delivery_environment import DONE_STATUS, DeliveryEnvironment
+from pte_tracking._platform.processes import BACKGROUND_OPTIONS, after_fork_in_child, make_nonblocking
 from pte_tracking._store.layout import DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.owned_files import open_owned
@@ -171,11 +172,11 @@ class SharedProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal does not reach the process
+                **BACKGROUND_OPTIONS,
                 bufsize=0,
             )
         assert self._process.stdin
-        os.set_blocking(self._process.stdin.fileno(), False)
+        make_nonblocking(self._process.stdin.fileno())
         self._start_time = time.monotonic()
         self._unsent = b"".join(os.fsencode(run) + b"\0" for run in self._runs if run != first)
         self._send()
@@ -315,4 +316,4 @@ def _leave_in_child() -> None:
     _processes.clear()
 
 
-os.register_at_fork(after_in_child=_leave_in_child)
+after_fork_in_child(_leave_in_child)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pte_tracking._delivery.control import request_handover
 from pte_tracking._delivery.shared_process import forget_run
+from pte_tracking._platform.signals import terminate
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK
 
@@ -83,8 +82,7 @@ def stop_delivery(directory: Path) -> bool:
         raise lock.LockedError(path, holder)
     # The process may have ended meanwhile, and its ID may be that of another process.
     if holder.pid is not None and holder.is_local_process():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGTERM)
+        terminate(holder.pid)
         _wait_until_free(path, _LOCAL_STOP_SECONDS)
     return True
 

@@ -13,11 +13,10 @@ per data point.
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
-_STAT = Path("/proc/stat")
+from pte_tracking._platform.processes import idle_seconds
+
 _MIN_IDLE_CORES = 1.5  # idle cores required for delivery without pauses, its own core included
 _PAUSE_FACTOR = 19  # duration of a pause as a multiple of the preceding work
 _MAX_PAUSE_SECONDS = 5.0
@@ -30,7 +29,7 @@ class Throttle:
 
     def __init__(self) -> None:
         self._sample_time = time.monotonic()
-        self._idle_before, self._process_before = _idle_seconds(), time.process_time()
+        self._idle_before, self._process_before = idle_seconds(), time.process_time()
         self._is_busy = False
 
     def pause_seconds(self, work_seconds: float) -> float:
@@ -47,7 +46,7 @@ class Throttle:
         return min(work_seconds * _PAUSE_FACTOR, _MAX_PAUSE_SECONDS) if self._is_busy else 0.0
 
     def _sample(self) -> None:
-        sample_time, idle, process_time = time.monotonic(), _idle_seconds(), time.process_time()
+        sample_time, idle, process_time = time.monotonic(), idle_seconds(), time.process_time()
         if idle is not None and self._idle_before is not None:
             idle_cores = (idle - self._idle_before + process_time - self._process_before) / (
                 sample_time - self._sample_time
@@ -71,12 +70,3 @@ def request_interval(work_seconds: float, *, is_metrics_only: bool) -> float:
         _MIN_INTERVAL_SECONDS - work_seconds,
         min(work_seconds * _PAUSE_FACTOR, _MAX_INTERVAL_SECONDS) if is_metrics_only else 0.0,
     )
-
-
-def _idle_seconds() -> float | None:
-    """Return the total idle time of all cores since the machine started, None if the system does not report it."""
-    try:
-        words = _STAT.read_text().partition("\n")[0].split()
-        return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None

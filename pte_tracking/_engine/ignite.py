@@ -18,7 +18,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         close_timeout: float = 30.0,
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
-        check_dependency("pytorch-ignite")
-        from ignite.engine import Engine, Events
+        with required_by("IgniteExtensionsManager", "pytorch-ignite", "'pte-tracking[ignite]'"):
+            from ignite.engine import Engine, Events
 
         if not isinstance(engine, Engine):
             raise TypeError(f"engine: expected an ignite.engine.Engine, got {engine!r} of type {type(engine).__name__}")

@@ -12,14 +12,15 @@ from pathlib import Path
 from pte_tracking._delivery.shared_process import spawn_delivery
 from pte_tracking._delivery.stopping import delivery_stopped
 from pte_tracking._delivery.supervisor import is_delivery_enabled
+from pte_tracking._platform.files import CAN_MOVE_OPEN_FILES, replace_file, sync_directory
 from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.existing_run import existing_manifest
 from pte_tracking._store import lock
-from pte_tracking._store.files import sync_directory
 from pte_tracking._store.layout import (
     ARTIFACTS,
     CHECKPOINTS,
     DELIVERY,
+    DELIVERY_LOCK,
     FIGURES,
     IMAGES,
     JOURNAL,
@@ -89,6 +90,18 @@ def own_names(directory: Path) -> set[str]:
 def _move(names: Iterable[str], source: Path, target: Path) -> None:
     """Move files between two directories, so that the moves survive a loss of power."""
     for name in names:
-        os.replace(source / name, target / name)
+        if name == DELIVERY and not CAN_MOVE_OPEN_FILES:
+            _move_delivery(source, target)
+        else:
+            replace_file(source / name, target / name)
     sync_directory(target)
     sync_directory(source)
+
+
+def _move_delivery(source: Path, target: Path) -> None:
+    """Move the files of the delivery except its lock, which this process has open."""
+    (target / DELIVERY).mkdir(exist_ok=True)
+    for path in (source / DELIVERY).iterdir():
+        if path != source / DELIVERY_LOCK:
+            replace_file(path, target / DELIVERY / path.name)
+    sync_directory(target / DELIVERY)

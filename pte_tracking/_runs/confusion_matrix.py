@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._runs.media import to_host
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,13 +31,8 @@ def confusion_figure(matrix: Any, labels: Sequence[str] | None) -> Figure:
         ValueError: If the matrix is not square, if a count is negative or not finite, or if the number of labels is not
             the number of classes.
     """
-    try:
+    with required_by("A confusion matrix", "matplotlib", "'pte-tracking[plot]'"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "A confusion matrix requires matplotlib, which is not installed. Run: pip install 'pte-tracking[plot]'"
-        ) from error
-    check_dependency("matplotlib")
     import numpy as np
 
     counts = np.asarray(to_host(matrix))

@@ -9,7 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from pte_tracking._store.files import make_durable_directory, sync_directory
+from pte_tracking._platform.files import replace_file, sync_directory
+from pte_tracking._store.files import make_durable_directory
 from pte_tracking._store.layout import PREVIOUS, WRITER_LOCK
 
 _logger = logging.getLogger("pte_tracking")
@@ -50,7 +51,7 @@ class ForeignFiles:
             self._target = _free_directory(self._directory)
         target = self._target / name
         make_durable_directory(target.parent)
-        os.replace(path, target)
+        replace_file(path, target)
         # A new file of this name must not become durable before the move.
         sync_directory(target.parent)
         sync_directory(path.parent)

@@ -16,10 +16,12 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from pte_tracking._platform.files import is_own, replace_file, sync_directory, sync_file
+from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
-from pte_tracking._store.files import create_temporary, sync_directory, sync_file
+from pte_tracking._store.files import create_temporary
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
 from pte_tracking._store.layout import ARTIFACTS, JOURNAL, PREVIOUS, RESERVED_NAMES
 from pte_tracking._store.manifest import Manifest, ParentRun
@@ -103,14 +105,14 @@ class Fork:
         logs = set()
         try:
             with open(temporary, "wb") as file:
-                start = RunStarted(1, time.time(), manifest.id, manifest.name, os.getpid(), os.uname().nodename)
+                start = RunStarted(1, time.time(), manifest.id, manifest.name, os.getpid(), host_name())
                 file.write(event_encoding.encode(start))
                 for seq, event in enumerate(self._history(target), 2):
                     file.write(event_encoding.encode(msgspec.structs.replace(event, seq=seq)))
                     if isinstance(event, events.Metrics) and event.log is not None:
                         logs.add(event.log)
             sync_file(temporary)
-            os.replace(temporary, target / JOURNAL)
+            replace_file(temporary, target / JOURNAL)
             sync_directory(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -164,7 +166,7 @@ def _contains(directory: Path, position: RunPosition) -> bool:
 
 def _is_own_file(path: Path) -> bool:
     status, folder = path.lstat(), path.parent.lstat()
-    return stat.S_ISREG(status.st_mode) and {status.st_uid, folder.st_uid} == {os.geteuid()}
+    return stat.S_ISREG(status.st_mode) and is_own(status.st_uid) and is_own(folder.st_uid)
 
 
 def _copy(parent: Path, target: Path, name: str) -> str | None:

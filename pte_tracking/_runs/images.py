@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pte_tracking._runs.pixels import to_pixels
 from pte_tracking._runs.png import as_png_mode, encode_png, import_pillow, is_png, open_image
+from pte_tracking._store.extras import required_by
 
 
 class EncodedImage(NamedTuple):
@@ -56,7 +57,8 @@ def encode_image(image: Any, normalize: bool, name: str) -> EncodedImage:
 
 
 def _read_numbers(image: Any) -> Any:
-    import numpy as np
+    with required_by("An image of numbers", "numpy", "'pte-tracking[plot]'"):
+        import numpy as np
 
     if image.mode[0] in "FI":
         return np.asarray(image)

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.shared_process import leave_processes
+from pte_tracking._platform.processes import after_fork_in_child
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
 
 
@@ -173,4 +174,4 @@ def _detach_all() -> None:
         run.detach_in_child()
 
 
-os.register_at_fork(after_in_child=_detach_all)
+after_fork_in_child(_detach_all)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, NamedTuple
 
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 
 _BINS = 64
 _MAX_MAGNITUDE = 1e150
@@ -42,8 +42,8 @@ def histogram(values: Any, name: str) -> Bins | None:
     Raises:
         TypeError: If the values are not real numbers.
     """
-    check_dependency("numpy")
-    import numpy as np
+    with required_by("A histogram", "numpy", "'pte-tracking[plot]'"):
+        import numpy as np
 
     try:
         array = np.ma.compressed(np.asanyarray(to_host(values)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pte_tracking._runs.media import to_host
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 
 _CHANNELS = (1, 3, 4)
 _COLUMNS = 8
@@ -39,8 +39,8 @@ def to_pixels(image: Any, normalize: bool, name: str) -> tuple[Any, str | None]:
 
 def _to_batch(image: Any, name: str) -> Any:
     """Return an array of shape ``(batch, height, width, channels)``."""
-    check_dependency("numpy")
-    import numpy as np
+    with required_by("An image as an array", "numpy", "'pte-tracking[plot]'"):
+        import numpy as np
 
     if (
         isinstance(image, list | tuple)

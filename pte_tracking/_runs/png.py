@@ -6,6 +6,8 @@ import io
 import zlib
 from typing import Any
 
+from pte_tracking._store.extras import required_by
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Modes of PIL that PNG represents.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
@@ -18,13 +20,8 @@ def import_pillow() -> Any:
     Raises:
         ImportError: If Pillow is not installed. The message contains the command that installs it.
     """
-    try:
+    with required_by("An image that is not the bytes of a PNG file", "Pillow", "'pte-tracking[plot]'"):
         from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            "An image that is not the bytes of a PNG file requires Pillow, which is not installed. "
-            "Run: pip install pillow"
-        ) from error
     return Image
 
 

@@ -16,6 +16,7 @@ from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
+from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.row_history import RowHistory
@@ -64,8 +65,7 @@ class RunWriter(SerialCalls):
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
         self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
-        #: Position of the pending rewind.
-        self._rewind_target = claim.at
+        self._rewind_target = claim.at  # position of the pending rewind
         #: Events of this session before the pending rewind.
         self._unrewound_events: list[AnyEvent] = []
         self._start_position = self._journal.end
@@ -101,7 +101,7 @@ class RunWriter(SerialCalls):
         """
         manifest, resumed = self.manifest, self._start_position.seq > 0
         if not is_started:
-            self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), os.uname().nodename, resumed)
+            self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), host_name(), resumed)
         if not resumed:
             self._journal.make_durable()
         if params:

@@ -6,7 +6,6 @@ A sharded snapshot is a directory. This module reads the part of it that is not 
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._platform.files import replace_file, sync_directory, sync_file
 from pte_tracking._snapshots.content_size import find_excess
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store.checkpoint_files import (
@@ -29,7 +29,6 @@ from pte_tracking._store.checkpoint_files import (
     find_archive_problem,
     verify_snapshot,
 )
-from pte_tracking._store.files import sync_directory, sync_file
 from pte_tracking._store.replacing import replace_snapshot
 
 #: What torch's safe loader refuses, such as "GLOBAL io.open".
@@ -57,7 +56,7 @@ def write(path: Path, state: Mapping[str, Any]) -> FileDigest:
         if is_snapshot(path):
             replace_snapshot(temporary, path)
         else:
-            os.replace(temporary, path)
+            replace_file(temporary, path)
     except BaseException:
         delete_checkpoint(temporary)
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pte_tracking._distributed.world import World
+from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
@@ -19,7 +19,7 @@ from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, i
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number
-from pte_tracking._store.files import sync_directory, sync_tree
+from pte_tracking._store.files import sync_tree
 from pte_tracking._store.first_batches import read_first_batches
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -219,14 +219,14 @@ def _copy_into_run(adopted: _AdoptedSnapshot, directory: Path) -> str:
     delete_checkpoint(temporary)  # may remain after a crash
     delete_checkpoint(directory / name)
     if adopted.fetched_to is not None:
-        os.replace(adopted.path, temporary)
+        replace_file(adopted.path, temporary)
         adopted.clean_up()
     elif adopted.path.is_dir():
         shutil.copytree(adopted.path, temporary)
     else:
         shutil.copyfile(adopted.path, temporary)
     sync_tree(temporary)  # the copy is registered, so it has to survive a loss of power
-    os.replace(temporary, directory / name)
+    replace_file(temporary, directory / name)
     sync_directory(directory)
     return name
 

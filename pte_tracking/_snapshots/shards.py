@@ -23,6 +23,7 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.zero_redundancy import is_zero_redundancy
+from pte_tracking._platform.files import sync_directory, sync_file
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, save, temporary_path
 from pte_tracking._snapshots.object_state import save_object
@@ -36,7 +37,6 @@ from pte_tracking._store.checkpoint_files import (
     digest_file,
     write_index,
 )
-from pte_tracking._store.files import sync_directory, sync_file
 from pte_tracking._store.replacing import replace_snapshot
 
 _METADATA = ".metadata"

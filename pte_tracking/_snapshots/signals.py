@@ -6,6 +6,8 @@ import signal
 from types import FrameType
 from typing import Any
 
+from pte_tracking._platform.signals import CHILD_SIGNALS, UNCATCHABLE_SIGNALS
+
 
 class SignalFlag:
     """Flag that a signal sets between :meth:`install` and :meth:`restore`.
@@ -25,7 +27,7 @@ class SignalFlag:
             self._signal = signal.Signals(number)
         except ValueError:
             raise ValueError(f"on_signal: expected a signal such as signal.SIGTERM, got {number!r}") from None
-        if self._signal in (signal.SIGKILL, signal.SIGSTOP):
+        if self._signal in UNCATCHABLE_SIGNALS:
             raise ValueError(
                 f"on_signal: {self._signal.name} cannot be caught. Pass the signal that the scheduler sends before it, "
                 "such as signal.SIGTERM or signal.SIGUSR1."
@@ -64,5 +66,6 @@ class SignalFlag:
         if not self.is_received:
             # Schedulers signal the whole process group, including the workers of a loader. When a worker ends, the
             # handler of torch would raise an exception in the iteration that has to finish first.
-            self._set(signal.SIGCHLD, signal.SIG_DFL)
+            for number_of_child in CHILD_SIGNALS:
+                self._set(number_of_child, signal.SIG_DFL)
         self.is_received = True

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-#: Signals that end a process. Exceptions in handlers of other signals, such as of a timer, are errors.
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGABRT")
+from pte_tracking._platform.signals import ENDING_SIGNALS
+
 _VARARGS = 0x04  # flag of a function with *args
 
 
@@ -100,8 +100,8 @@ def _find_main_frame() -> list[FrameType]:
 def _signal_handlers() -> dict[CodeType, int]:
     """Return the code of the handlers of the signals that end a process, and the signal."""
     handlers = {}
-    for name in _ENDING_SIGNALS:
-        handler: Any = signal.getsignal(getattr(signal, name))
+    for number in ENDING_SIGNALS:
+        handler: Any = signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
         handler = getattr(handler, "__func__", handler)
@@ -109,7 +109,7 @@ def _signal_handlers() -> dict[CodeType, int]:
             handler = vars(type(handler)).get("__call__")
         code = getattr(handler, "__code__", None)
         if isinstance(code, CodeType):
-            handlers[code] = int(getattr(signal, name))
+            handlers[code] = int(number)
     return handlers
 
 

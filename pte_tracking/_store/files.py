@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import secrets
 from pathlib import Path
 
+from pte_tracking._platform.files import replace_file, sync_directory, sync_file
+
 _CHUNK_BYTES = 1 << 20
+#: Names that Windows refuses, also with an extension.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def absolute_path(path: str | os.PathLike[str], directory: Path) -> Path:
@@ -40,7 +43,7 @@ def write_atomically(path: Path, data: bytes, *, is_durable: bool = False) -> No
     temporary = create_temporary(path)
     try:
         (write_durably if is_durable else Path.write_bytes)(temporary, data)
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         if is_durable:
             sync_directory(path.parent)
     except BaseException:  # also an exception of a signal handler
@@ -58,7 +61,7 @@ def create_temporary(path: Path) -> Path:
         OSError: If the file cannot be created.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return temporary
 
 
@@ -69,38 +72,6 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_file(path: Path) -> None:
-    """Flush a written file to disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_directory(directory: Path) -> None:
-    """Flush a directory to disk, so that renames and new files in it are durable.
-
-    Args:
-        directory: Directory to flush.
-
-    Raises:
-        OSError: If the directory does not exist or the disk fails.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from pte_tracking.sinks import sync_directory
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     pathlib.Path(directory, "new").touch()
-        ...     sync_directory(pathlib.Path(directory))
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def sync_tree(path: Path) -> None:
@@ -136,8 +107,8 @@ def safe_file_name(key: str) -> str:
         key: Any string.
 
     Returns:
-        The key itself if it has at most 100 characters, all of them ASCII letters, digits, or ``_.=+-``, and no leading
-        period. Otherwise a similar name with a digest of the key.
+        The key itself if it has at most 100 characters, all of them ASCII letters, digits, or ``_.=+-``, no leading or
+        trailing period, and is not the name of a device on Windows. Otherwise a similar name with a digest of the key.
 
     Example:
         >>> from pte_tracking.sinks import safe_file_name
@@ -147,9 +118,11 @@ def safe_file_name(key: str) -> str:
         'val_loss-cd4153b9'
     """
     plain = re.sub(r"[^\w.=+-]", "_", key, flags=re.ASCII)[:100]
-    if plain == key and not key.startswith("."):
+    is_device = _DEVICE.fullmatch(key) is not None
+    if plain == key and not is_device and key.strip(".") == key:
         return key
-    return f"{plain.lstrip('.')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    return f"{'_' * is_device}{plain.strip('.')}-{digest}"
 
 
 def mtime_ns(path: Path) -> int:

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from pte_tracking._platform.files import sync_directory
 from pte_tracking._store.event_encoding import encode
 from pte_tracking._store.events import AnyEvent, Rewound, RunEnded, RunStarted
-from pte_tracking._store.files import sync_directory
 from pte_tracking._store.journal_end import find_end
 from pte_tracking._store.journal_reader import effective_ranges, read_effective, seq_at
 from pte_tracking._store.owned_files import open_owned

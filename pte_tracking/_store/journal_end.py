@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from pte_tracking._platform.files import read_at
 from pte_tracking._store.journal_reader import read_lines_reversed
 from pte_tracking._store.manifest import RunNotFoundError
 
@@ -53,7 +54,7 @@ def find_end(fd: int, path: Path, target: tuple[int, int] | None = None) -> tupl
     if target is not None and target[1] < size and find_damage(path, target[1], size) is not None:
         copy = _copy_tail(fd, path, target[1], size)
         _logger.warning("%s: damaged after byte %d. The rest was copied to %s.", path, target[1], copy)
-    elif end < size and not _is_torn_line(os.pread(fd, _CHUNK_BYTES, end)):
+    elif end < size and not _is_torn_line(read_at(fd, _CHUNK_BYTES, end)):
         copy = _copy_tail(fd, path, end, size)
         _logger.warning("%s: the bytes after byte %d are not an event. They were copied to %s.", path, end, copy)
     if end < size:
@@ -74,17 +75,15 @@ def check_journal(path: Path, target: tuple[int, int] | None) -> None:
         OSError: If the journal cannot be read.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed below
     except FileNotFoundError:
         return
-    try:
-        size = os.fstat(fd).st_size
+    with file:
+        size = os.fstat(file.fileno()).st_size
         if target is None or target[1] > size:
-            _last_line(fd, path, size, None)
+            _last_line(file.fileno(), path, size, None)
         elif (position := find_damage(path, 0, target[1])) is not None:
             raise _unreadable(path, position, "is located before the snapshot")
-    finally:
-        os.close(fd)
 
 
 def find_damage(path: Path, start: int, end: int) -> int | None:
@@ -132,7 +131,7 @@ def _last_line(fd: int, path: Path, size: int, target: tuple[int, int] | None) -
             raise _unreadable(path, end - len(line) - 1, "is the last one")
         has_content |= bool(line.strip())
     has_content |= size > 0 and last_end is None
-    if has_content and target is None and not _is_torn_line(os.pread(fd, _CHUNK_BYTES, 0)):
+    if has_content and target is None and not _is_torn_line(read_at(fd, _CHUNK_BYTES, 0)):
         raise _unreadable(path, 0, "is the only one")
     return 0, last_end or 0
 
@@ -163,7 +162,7 @@ def _copy_tail(fd: int, path: Path, start: int, end: int) -> Path:
     while (copy := path.with_name(f"{path.stem}.damaged-{number}")).exists():
         number += 1
     with open(copy, "xb") as file:
-        while start < end and (chunk := os.pread(fd, min(_CHUNK_BYTES, end - start), start)):
+        while start < end and (chunk := read_at(fd, min(_CHUNK_BYTES, end - start), start)):
             file.write(chunk)
             start += len(chunk)
         file.flush()

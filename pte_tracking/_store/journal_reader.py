@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from pte_tracking._platform.files import read_at
 from pte_tracking._store import event_encoding
 from pte_tracking._store.events import AnyEvent, Rewound
 
@@ -261,7 +262,7 @@ def read_lines_reversed(fd: int, size: int) -> Iterator[tuple[bytes, int]]:
     while start > 0:
         step = min(start, max(len(tail), 1 << 16))
         start -= step
-        tail = os.pread(fd, step, start) + tail
+        tail = read_at(fd, step, start) + tail
         # A line is complete only if the newline before it was read, or if the file begins with the line.
         while (newline := tail.rfind(b"\n")) >= 0:
             before = tail.rfind(b"\n", 0, newline)

@@ -1,20 +1,15 @@
 """File locks that end with their process.
 
-On Linux, the locks are open file description locks, so that copying or hashing a lock file does not release the lock of
-this process. Forked children, such as the workers of a data loader, close the descriptor at once. Otherwise, a lock
-would outlive a killed training process while one of its workers is alive. Other systems use POSIX record locks. Forked
-children do not inherit them, but closing *any* descriptor of a locked file releases them, so this module checks a table
-of the locks of this process before it opens a lock file. Both kinds exclude each other.
+Forked children, such as the workers of a data loader, close the descriptors of locks at once. Otherwise, a lock would
+outlive a killed training process while one of its workers is alive. With record locks, closing *any* descriptor of a
+locked file releases the lock, so this module checks a table of the locks of this process before it opens a lock file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import struct
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,17 +18,13 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from pte_tracking._platform import files, locks, processes
 from pte_tracking._store import lock_file
 
-_PROC = Path("/proc")
 _MAX_RECORD_BYTES = 4096
 _MAX_READS = 100  # of a lock file, until its holder has written its record
 _READ_SECONDS = 0.01  # between two reads
-_HELD_ERRORS = (errno.EACCES, errno.EAGAIN)
 _UNSUPPORTED_ERRORS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-
-#: Type, origin, start, length and process ID of a lock: ``struct flock``.
-_LINUX_LOCK = struct.Struct("hhqqi")
 
 _Result = TypeVar("_Result")
 
@@ -71,14 +62,20 @@ class LockHolder(msgspec.Struct, frozen=True):
     def current(cls) -> LockHolder:
         """Return the record of this process."""
         pid = os.getpid()
-        return cls(pid, os.uname().nodename, _boot_id(), _pid_namespace(), _start_time(pid))
+        return cls(
+            pid,
+            processes.host_name(),
+            processes.boot_id(),
+            processes.pid_namespace(),
+            processes.process_start_time(pid),
+        )
 
     def is_local_process(self) -> bool:
         """Whether the holder runs on this machine and in this PID namespace, so that it can receive a signal."""
         return (
             self.pid is not None
             and self.shares_process_ids(LockHolder.current())
-            and self.start_time == _start_time(self.pid)
+            and self.start_time == processes.process_start_time(self.pid)
         )
 
     def has_ended(self) -> bool:
@@ -150,13 +147,13 @@ class Lock:
         content = msgspec.structs.asdict(LockHolder.current()) | {"directory": lock_file.directory_number(self._path)}
         record = msgspec.json.encode(content) + b"\n"
         # Overwriting before truncating keeps the block of the file, which may be the last one on a full disk.
-        os.pwrite(self._fd, record, 0)
+        files.write_at(self._fd, record, 0)
         os.ftruncate(self._fd, len(record))
 
     def _lock_or_find_holder(self) -> LockHolder | None:
         try:
             for _ in range(_MAX_READS):
-                if _try_lock(self._fd):
+                if locks.try_lock(self._fd):
                     return None
                 if other := _holder(self._fd):
                     return other
@@ -195,7 +192,7 @@ def holder(path: Path) -> LockHolder | None:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock."""
-    return _query(path, _holding_pid, os.getpid()) is not None
+    return _query(path, locks.holding_pid, os.getpid()) is not None
 
 
 def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Result) -> _Result | None:
@@ -204,7 +201,7 @@ def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Resu
         if path in _own_locks:
             return own_result
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = files.open_without_links(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -224,7 +221,7 @@ def _real_path(path: Path) -> Path:
 def _holder(fd: int) -> LockHolder | None:
     # Until a new holder has written its record, the file contains the record of the previous holder, or none.
     for _ in range(_MAX_READS):
-        if (pid := _holding_pid(fd)) is None:
+        if (pid := locks.holding_pid(fd)) is None:
             return None
         recorded = _read_record(fd)
         if recorded is not None and (recorded.pid == pid or (pid <= 0 and not recorded.has_ended())):
@@ -238,75 +235,19 @@ def _holder(fd: int) -> LockHolder | None:
 
 def _read_record(fd: int) -> LockHolder | None:
     try:
-        recorded = msgspec.json.decode(os.pread(fd, _MAX_RECORD_BYTES, 0), type=LockHolder)
+        recorded = msgspec.json.decode(files.read_at(fd, _MAX_RECORD_BYTES, 0), type=LockHolder)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return None if recorded.pid is None else recorded
 
 
-def _boot_id() -> str | None:
-    try:
-        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-
-
-def _pid_namespace() -> str | None:
-    try:
-        return os.readlink(_PROC / "self/ns/pid")
-    except OSError:
-        return None
-
-
-def _start_time(pid: int) -> int | None:
-    try:
-        # The second field is the name of the program, in parentheses, and may contain spaces and parentheses.
-        return int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def _is_locked(fd: int) -> bool:
     try:
-        return _holding_pid(fd) is not None
+        return locks.holding_pid(fd) is not None
     except OSError as error:
         if error.errno in _UNSUPPORTED_ERRORS:
             return False
         raise
-
-
-def _try_lock(fd: int) -> bool:
-    """Lock a file. Return False if another process holds the lock."""
-    try:
-        if sys.platform == "linux":
-            try:
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _LINUX_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-                return True
-            except OSError as error:
-                if error.errno in _HELD_ERRORS:
-                    return False
-        # Some file systems have only POSIX record locks.
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        if error.errno in _HELD_ERRORS:
-            return False
-        raise
-
-
-def _holding_pid(fd: int) -> int | None:
-    """Return the ID of the process that holds the lock, None if it is free.
-
-    The ID is 0 or less if the process runs on another machine, or holds an open file description lock.
-    """
-    # A query does not acquire the lock, unlike an attempt to lock.
-    if sys.platform == "darwin":
-        result = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack("qqihh", 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET))
-        _, _, pid, lock_type, _ = struct.unpack("qqihh", result)
-    else:
-        result = fcntl.fcntl(fd, fcntl.F_GETLK, _LINUX_LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        lock_type, _, _, _, pid = _LINUX_LOCK.unpack(result)
-    return None if lock_type == fcntl.F_UNLCK else pid
 
 
 def _forget_locks() -> None:
@@ -320,4 +261,4 @@ def _forget_locks() -> None:
     _locked_fds.clear()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+processes.after_fork_in_child(_forget_locks)

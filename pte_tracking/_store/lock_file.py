@@ -6,17 +6,16 @@ must not lock the other.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from pte_tracking._platform.files import locked_directory, open_without_links, read_at, replace_file
 from pte_tracking._store.files import create_temporary
 
 _MAX_RECORD_BYTES = 4096
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class _Owner(msgspec.Struct):
@@ -40,20 +39,19 @@ def open_lock_file(path: Path, is_locked: Callable[[int], bool]) -> int:
     Raises:
         OSError: If the file cannot be created, or is a symbolic link.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+    fd = open_without_links(path, os.O_RDWR | os.O_CREAT)
     if os.fstat(fd).st_nlink == 1:
         return fd
     try:
         is_free = not is_locked(fd) or belongs_elsewhere(fd, path)
-        if is_free:
-            _replace(path)
     except BaseException:
         os.close(fd)
         raise
     if not is_free:
         return fd
     os.close(fd)
-    return os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+    _replace(path)
+    return open_without_links(path, os.O_RDWR | os.O_CREAT)
 
 
 def belongs_elsewhere(fd: int, path: Path) -> bool:
@@ -66,7 +64,7 @@ def belongs_elsewhere(fd: int, path: Path) -> bool:
     if os.fstat(fd).st_nlink == 1:
         return False
     try:
-        owner = msgspec.json.decode(os.pread(fd, _MAX_RECORD_BYTES, 0), type=_Owner)
+        owner = msgspec.json.decode(read_at(fd, _MAX_RECORD_BYTES, 0), type=_Owner)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return owner.directory not in (None, directory_number(path))
@@ -87,10 +85,6 @@ def is_current(fd: int, path: Path) -> bool:
 
 def _replace(path: Path) -> None:
     """Replace a shared lock file by a new one. Processes do this one after the other."""
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+    with locked_directory(path.parent):
         if os.lstat(path).st_nlink > 1:
-            os.replace(create_temporary(path), path)
-    finally:
-        os.close(directory)
+            replace_file(create_temporary(path), path)

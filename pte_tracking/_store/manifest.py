@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pte_tracking._platform.files import user_id
+from pte_tracking._platform.processes import host_name
 from pte_tracking._store.events import Checkpoint, Metrics, RunStarted
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.journal_reader import find_events, read
@@ -252,15 +254,15 @@ def _context() -> dict[str, str]:
     source = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c") else "<interactive>"
     folder = os.path.dirname(source) if os.path.exists(source) else os.getcwd()
     context = {
-        "host": os.uname().nodename,
+        "host": host_name(),
         "command": " ".join([os.path.basename(sys.executable), *mask_arguments(sys.argv)]),
         "source": source,
         "git_commit": _git_commit(folder),
     }
     try:
         context["user"] = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        context["user"] = str(os.getuid())
+    except (ImportError, KeyError, OSError):  # a user without a name, as in containers
+        context["user"] = user_id()
     return {key: value.encode(errors="replace").decode() for key, value in context.items() if value}
 
 

@@ -8,7 +8,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from pte_tracking._store.files import create_temporary, sync_directory, sync_file
+from pte_tracking._platform.files import open_without_links, replace_file, sync_directory, sync_file
+from pte_tracking._store.files import create_temporary
 
 
 def open_owned(path: Path, directory: Path, flags: int = 0) -> int:
@@ -39,9 +40,9 @@ def open_owned(path: Path, directory: Path, flags: int = 0) -> int:
         True
     """
     make_owned_directory(path.parent, directory)
-    flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags |= os.O_RDWR | os.O_CREAT
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = open_without_links(path, flags)
     except OSError as error:
         raise _link_error(path) if error.errno == errno.ELOOP else error from None
     try:
@@ -50,12 +51,12 @@ def open_owned(path: Path, directory: Path, flags: int = 0) -> int:
             raise OSError(errno.EINVAL, "Expected a regular file. Remove the entry", str(path))
         if status.st_nlink == 1:
             return descriptor
-        _replace_by_copy(path)
     except BaseException:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    return os.open(path, flags, 0o666)
+    _replace_by_copy(path)
+    return open_without_links(path, flags)
 
 
 def make_owned_directory(path: Path, directory: Path) -> None:
@@ -98,8 +99,9 @@ def owned_path(directory: Path, name: str) -> Path | None:
         ...     print(owned_path(pathlib.Path(directory), "link"))
         None
     """
-    path, root = directory / name, os.path.realpath(directory)
-    is_inside = os.path.commonpath([root, os.path.realpath(path)]) == root
+    path, root = directory / name, Path(os.path.realpath(directory))
+    real = Path(os.path.realpath(path))
+    is_inside = real == root or root in real.parents
     return path if is_inside and path.exists() else None
 
 
@@ -158,7 +160,7 @@ def _replace_by_copy(path: Path) -> None:
     try:
         shutil.copyfile(path, temporary, follow_symlinks=False)
         sync_file(temporary)  # the old file may be durable
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pte_tracking._interface.extension import Manager
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 from pte_tracking._store.files import write_atomically
 from pte_tracking.extensions._notebook import NotebookOutput, in_notebook
 
@@ -47,13 +47,8 @@ class Picture:
     """
 
     def __init__(self, owner: str, filename: str, figsize: tuple[float, float] | None = None) -> None:
-        try:
+        with required_by(owner, "matplotlib", "'pte-tracking[plot]'"):
             from matplotlib.backends.backend_agg import FigureCanvasAgg
-        except ImportError as error:
-            raise ImportError(
-                f"{owner} requires matplotlib, which is not installed. Run: pip install 'pte-tracking[plot]'"
-            ) from error
-        check_dependency("matplotlib")
         formats = FigureCanvasAgg.get_supported_filetypes()
         self._format = Path(filename).suffix[1:].lower()
         if self._format not in formats:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from pte_tracking._interface.extension import TriggerLike
-from pte_tracking._store.dependencies import check_dependency
+from pte_tracking._store.extras import required_by
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
@@ -82,8 +82,8 @@ class IgniteEvaluator(Evaluation):
         progress_bar: bool = False,
         trigger: TriggerLike = None,
     ) -> None:
-        check_dependency("pytorch-ignite")
-        from ignite.engine import Engine
+        with required_by("IgniteEvaluator", "pytorch-ignite", "'pte-tracking[ignite]'"):
+            from ignite.engine import Engine
 
         if not isinstance(evaluator, Engine):
             raise TypeError(

@@ -12,6 +12,7 @@ from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Number
+from pte_tracking._store.extras import required_by
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -166,12 +167,8 @@ class LogReport(IntervalExtension):
             ImportError: If pandas is not installed.
             RuntimeError: If the extension was not passed to a manager.
         """
-        try:
+        with required_by("to_dataframe()", "pandas", "pandas"):
             import pandas
-        except ImportError as error:
-            raise ImportError(
-                "to_dataframe() requires pandas, which is not installed. Run: pip install pandas"
-            ) from error
         return pandas.DataFrame(self.log)
 
     def subscribe(self, function: Callable[[Row], object]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.extras import required_by
 from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
 
 
@@ -54,6 +55,8 @@ class ParameterHistogram(Extension):
         report_grads: bool = True,
         prefix: str | None = None,
     ) -> None:
+        with required_by("ParameterHistogram", "numpy", "'pte-tracking[plot]'"):
+            import numpy  # noqa: F401  # otherwise the first histogram would stop the training
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
 
     def __call__(self, manager: Manager) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import resource
-import sys
 import time
 
 import torch
 
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking._platform.processes import peak_memory_bytes
 from pte_tracking.reporter import report
 
 _MEGABYTE = 1e6
@@ -22,7 +21,7 @@ class SystemMetrics(Extension):
     measured since its last run. MLflow shows these keys on its system metrics page:
 
     - ``system/process_cpu_percentage``: CPU usage of the process, 100 for each fully used core
-    - ``system/process_memory_peak_megabytes``: peak memory usage of the process
+    - ``system/process_memory_peak_megabytes``: peak memory usage of the process (not on Windows)
     - ``system/cpu_utilization_percentage``: CPU usage of the machine (requires psutil)
     - ``system/system_memory_usage_megabytes``: memory usage of the machine (requires psutil)
     - ``system/system_memory_usage_percentage``: memory usage of the machine (requires psutil)
@@ -62,17 +61,16 @@ class SystemMetrics(Extension):
                 "system/process_cpu_percentage": 100
                 * (self._last_times[1] - cpu)
                 / max(self._last_times[0] - wall, 1e-9),
-                "system/process_memory_peak_megabytes": _peak_memory_bytes() / _MEGABYTE,
+                **_peak_memory_metrics(),
                 **_machine_metrics(),
                 **_gpu_metrics(),
             }
         )
 
 
-def _peak_memory_bytes() -> int:
-    """Return the peak memory usage of the process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _peak_memory_metrics() -> dict[str, float]:
+    peak = peak_memory_bytes()
+    return {} if peak is None else {"system/process_memory_peak_megabytes": peak / _MEGABYTE}
 
 
 def _machine_metrics() -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import tempfile
@@ -13,6 +12,9 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from torch.utils.data import get_worker_info
+
+from pte_tracking._platform.files import lock_byte, read_at, unlock_byte, write_at
+from pte_tracking._platform.processes import after_fork_in_child, path_in_children
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_KEYS = 20  # keys for which a warning is logged; a program may report any number of keys
@@ -94,7 +96,8 @@ class _ChildProcesses:
             with contextlib.suppress(OSError):
                 self._named_keys = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
                 # A spawned child does not inherit open files.
-                os.environ[_NAMED_KEYS] = f"/proc/{os.getpid()}/fd/{self._named_keys.fileno()}"
+                if path := path_in_children(self._named_keys.fileno()):
+                    os.environ[_NAMED_KEYS] = path
 
     def after_fork(self) -> None:
         """Stop collecting in a forked child, whose values would be lost without a warning."""
@@ -125,18 +128,18 @@ class _ChildProcesses:
         assert self._named_keys is not None
         file, slot = self._named_keys.fileno(), zlib.crc32(key.encode()) % _SLOTS
         with contextlib.suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, slot)
+            lock_byte(file, slot, wait=True)
             try:
-                if os.pread(file, 1, slot) == b"\1":
+                if read_at(file, 1, slot) == b"\1":
                     return False
-                os.pwrite(file, b"\1", slot)
+                write_at(file, b"\1", slot)
             finally:
-                fcntl.lockf(file, fcntl.LOCK_UN, 1, slot)
+                unlock_byte(file, slot)
         return True
 
 
 children = _ChildProcesses()
-os.register_at_fork(after_in_child=children.after_fork)
+after_fork_in_child(children.after_fork)
 
 
 def is_in_child_process() -> bool:

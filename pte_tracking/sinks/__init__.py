@@ -6,6 +6,7 @@ receives, and helpers that read a run directory.
 
 from __future__ import annotations
 
+from pte_tracking._platform.files import locked_directory, read_at, replace_file, sync_directory, write_at
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import (
@@ -29,7 +30,7 @@ from pte_tracking._store.events import (
     Tags,
     Text,
 )
-from pte_tracking._store.files import file_md5, safe_file_name, sync_directory
+from pte_tracking._store.files import file_md5, safe_file_name
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
@@ -82,13 +83,17 @@ __all__ = [
     "installed_sinks",
     "list_checkpoints",
     "list_owned_files",
+    "locked_directory",
     "make_owned_directory",
     "map_key",
     "open_owned",
     "owned_path",
     "python_command",
+    "read_at",
     "read_effective",
+    "replace_file",
     "safe_file_name",
     "sync_directory",
     "verify_digest",
+    "write_at",
 ]

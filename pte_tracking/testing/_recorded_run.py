@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import msgspec
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import merge_sink_entries
+from pte_tracking._platform.signals import KILLED_STATUS, kill
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
 from pte_tracking._store.journal import Journal, JournalPosition
@@ -96,7 +96,7 @@ class RecordedRun:
         self._consumer = None
 
     def deliver_and_kill(self, *, save_cursor: bool) -> None:
-        """Deliver in a separate process that ends with SIGKILL.
+        """Deliver in a separate process that is killed.
 
         Args:
             save_cursor: Whether the process is killed after it has delivered all events and saved the cursor. If False,
@@ -114,7 +114,7 @@ class RecordedRun:
         if process.is_alive():
             process.kill()
             raise AssertionError(f"The delivery took more than {_TIMEOUT_SECONDS} s.")
-        assert process.exitcode == -signal.SIGKILL, "The delivery process failed. See its output."
+        assert process.exitcode == KILLED_STATUS, "The delivery process failed. See its output."
 
     def crash(self) -> None:
         """Discard the open connection without closing it, as a crash does."""
@@ -153,4 +153,4 @@ def _deliver_and_kill(directory: Path, save_cursor: bool) -> None:
 
 
 def _kill_process() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    kill(os.getpid())

@@ -12,6 +12,7 @@ import pytest
 
 from pte_tracking._delivery import delivery_loop, throttle
 from pte_tracking._delivery.batch import Batch, Delivered
+from pte_tracking._platform import processes
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -21,7 +22,7 @@ def stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replacement of ``/proc/stat``: user, nice, system, idle and waiting ticks."""
     path = tmp_path / "stat"
     path.write_text("cpu  0 0 0 0 0 0\ncpu0 0\n")
-    monkeypatch.setattr(throttle, "_STAT", path)
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
     monkeypatch.setattr(throttle, "_SAMPLE_SECONDS", 0.0)
     return path
 

@@ -135,7 +135,7 @@ def test_log_image_without_pillow_raises_import_error_with_command(
     monkeypatch.setitem(sys.modules, "PIL", None)
     run = pte.Run(tmp_path)
     for image in (np.zeros((2, 2)), b"\xff\xd8\xff\xe0 a file of another format"):
-        with pytest.raises(ImportError, match=r"requires Pillow.* Run: pip install pillow"):
+        with pytest.raises(ImportError, match=r"requires Pillow.* Run: pip install 'pte-tracking\[plot\]'"):
             run.log_image("a", image, 1)
     run.log_image("a", PNG, 1)
 

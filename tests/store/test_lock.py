@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pte_tracking._platform import locks, processes
 from pte_tracking._store import lock
 from pte_tracking._store.lock import Lock, LockedError, LockHolder
 
@@ -215,7 +216,7 @@ def test_holder_record_identifies_process() -> None:
 
 
 def test_is_local_process_without_proc_compares_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(lock, "_PROC", tmp_path)
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
     current = LockHolder.current()
     assert current == LockHolder(os.getpid(), os.uname().nodename)
     assert current.is_local_process()
@@ -304,7 +305,7 @@ def test_lock_without_description_locks_is_record_lock(path: Path, monkeypatch: 
     fail_with(errno.EINVAL, {fcntl.F_OFD_SETLK}, monkeypatch)
     held = Lock(path)
     pid = os.getpid()
-    assert in_child(lambda: lock._query(path, lock._holding_pid, 0) == pid)
+    assert in_child(lambda: lock._query(path, locks.holding_pid, 0) == pid)
     held.release()
     assert lock.holder(path) is None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pte_tracking.sinks import Metrics, open_owned, sync_directory
+from pte_tracking.sinks import Metrics, open_owned, read_at, replace_file, sync_directory, write_at
 
 _CLOSING = b"\n]\n"
 _EMPTY = b"[]\n"
@@ -53,7 +53,7 @@ class LogFile:
         data = b"".join((b",\n" if self.size else b"[\n", _encode(values), _CLOSING))
         written = 0
         try:
-            written = os.pwrite(self._fd, data, self.size)
+            written = write_at(self._fd, data, self.size)
         finally:
             if written < len(data):
                 self._write_end()
@@ -78,7 +78,7 @@ class LogFile:
         end = start = self.size
         while rows and start:
             start = max(end - _CHUNK, 0)
-            chunk = os.pread(self._fd, end - start, start)
+            chunk = read_at(self._fd, end - start, start)
             # A row contains no newline, so each row starts after one.
             while rows and (newline := chunk.rfind(b"\n")) >= 0:
                 chunk, rows = chunk[:newline], rows - 1
@@ -97,8 +97,8 @@ class LogFile:
         try:
             os.ftruncate(new, 0)
             position = 0
-            while position < size and (chunk := os.pread(self._fd, min(_CHUNK, size - position), position)):
-                position += os.pwrite(new, chunk, position)
+            while position < size and (chunk := read_at(self._fd, min(_CHUNK, size - position), position)):
+                position += write_at(new, chunk, position)
         except BaseException:
             os.close(new)
             raise
@@ -112,9 +112,10 @@ class LogFile:
         Raises:
             OSError: If the disk fails.
         """
-        self.flush()
-        os.replace(self._replacement, self._path)
+        self.close()  # Windows renames no open file
+        replace_file(self._replacement, self._path)
         sync_directory(self._path.parent)
+        self._fd = open_owned(self._path, self._directory)
 
     def flush(self) -> None:
         """Flush the rows to disk, unless the file is closed.
@@ -140,5 +141,5 @@ class LogFile:
     def _write_end(self) -> None:
         # Overwrite existing bytes before truncating. A full disk may have no other space.
         end = _CLOSING if self.size else _EMPTY
-        os.pwrite(self._fd, end, self.size)
+        write_at(self._fd, end, self.size)
         os.ftruncate(self._fd, self.size + len(end))

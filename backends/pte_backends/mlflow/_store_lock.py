@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
+
+from pte_tracking.sinks import locked_directory
 
 #: Device and inode of each file that a store had in this process. None while MLflow opens it.
 _files: dict[str, list[tuple[int, int] | None]] = {}
@@ -55,11 +56,7 @@ def open_store(uri: str) -> Iterator[str]:
     if path is None:
         yield uri
         return
-    descriptor = _open_directory(path.parent)
-    try:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):  # Some network file systems do not support locks.
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked_directory(path.parent):
         with _files_lock:
             files = _files.setdefault(uri, [])
             if not files or files[-1] != _identify(path):
@@ -68,9 +65,6 @@ def open_store(uri: str) -> Iterator[str]:
         yield uri.replace(":///", ":///" + "/" * (number - 1), 1)
         with _files_lock:
             files[number - 1] = _identify(path)
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _store_path(uri: str) -> Path | None:
@@ -84,10 +78,3 @@ def _identify(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None  # MLflow creates the file.
     return status.st_dev, status.st_ino
-
-
-def _open_directory(directory: Path) -> int | None:
-    try:
-        return os.open(directory, os.O_RDONLY)
-    except OSError:
-        return None  # MLflow creates the directory or reports why it cannot.

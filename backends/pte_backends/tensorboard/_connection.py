@@ -31,7 +31,9 @@ from pte_tracking.sinks import (
     RunView,
     Status,
     open_owned,
+    replace_file,
     sync_directory,
+    write_at,
 )
 
 _CHUNK_BYTES = 1 << 20
@@ -186,7 +188,7 @@ class TensorBoardConnection:
     def _append(self, data: bytes | bytearray) -> None:
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._fd, view, self._state.size)
+            written = write_at(self._fd, view, self._state.size)
             self._state.size += written
             view = view[written:]
 
@@ -202,9 +204,9 @@ class TensorBoardConnection:
             size = file.tell()
             file.flush()
             os.fsync(file.fileno())
-        fd = os.open(self._temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        os.replace(self._temporary, path)
+        replace_file(self._temporary, path)
         sync_directory(path.parent)
+        fd = open_owned(path, self._run.directory)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd

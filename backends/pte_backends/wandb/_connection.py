@@ -28,6 +28,7 @@ from pte_tracking.sinks import (
     make_owned_directory,
     open_owned,
     owned_path,
+    write_at,
 )
 
 
@@ -136,13 +137,13 @@ class WandbConnection:
         footer = [*_records.build_footer(self._state.summary, status, seconds)]
         data, _ = self._frame_records(footer)
         os.ftruncate(self._fd, self._state.size)
-        os.pwrite(self._fd, data, self._state.size)
+        write_at(self._fd, data, self._state.size)
         os.fsync(self._fd)
         self._state.status = status
 
     def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, _framing.FILE_HEADER, 0)
+        write_at(self._fd, _framing.FILE_HEADER, 0)
         self._state = WandbState(size=len(_framing.FILE_HEADER), header=self._header)
         self._append(_records.build_header(self._run, self._project, self._entity, self._run_name))
 
@@ -191,7 +192,7 @@ class WandbConnection:
 
     def _append(self, records: Iterable[pb.Record]) -> None:
         data, record_count = self._frame_records(records)
-        if os.pwrite(self._fd, data, self._state.size) < len(data):
+        if write_at(self._fd, data, self._state.size) < len(data):
             os.ftruncate(self._fd, self._state.size)
             raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
         self._state.size += len(data)

@@ -1,0 +1,228 @@
+"""Files: access at a position, replacement, links, owners, and locks of directories and bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+#: Whether a file or directory can be renamed while a process has it or a file in it open.
+CAN_MOVE_OPEN_FILES = sys.platform != "win32"
+_MAX_REPLACE_ATTEMPTS = 100  # on Windows, where a process that reads a file prevents its replacement
+_REPLACE_PAUSE_SECONDS = 0.01
+#: Windows has no function that moves to a position and reads or writes there.
+_position_lock = threading.Lock()
+
+
+def read_at(fd: int, size: int, position: int) -> bytes:
+    """Read bytes at a position of a file.
+
+    Args:
+        fd: File descriptor.
+        size: Maximum number of bytes.
+        position: Byte offset.
+
+    Returns:
+        The bytes, fewer than ``size`` at the end of the file.
+
+    Raises:
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> import os, pathlib, tempfile
+        >>> from pte_tracking.sinks import open_owned, read_at, write_at
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     descriptor = open_owned(pathlib.Path(directory, "data"), pathlib.Path(directory))
+        ...     _ = write_at(descriptor, b"abc", 0)
+        ...     print(read_at(descriptor, 10, 1))
+        ...     os.close(descriptor)
+        b'bc'
+    """
+    if sys.platform != "win32":
+        return os.pread(fd, size, position)
+    with _position_lock:
+        os.lseek(fd, position, os.SEEK_SET)
+        return os.read(fd, size)
+
+
+def write_at(fd: int, data: bytes | bytearray | memoryview, position: int) -> int:
+    """Write bytes at a position of a file.
+
+    Args:
+        fd: File descriptor.
+        data: The bytes.
+        position: Byte offset.
+
+    Returns:
+        Number of bytes written, fewer than those of ``data`` if the disk is full.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> import os, pathlib, tempfile
+        >>> from pte_tracking.sinks import open_owned, write_at
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     descriptor = open_owned(pathlib.Path(directory, "data"), pathlib.Path(directory))
+        ...     print(write_at(descriptor, b"abc", 0))
+        ...     os.close(descriptor)
+        3
+    """
+    if sys.platform != "win32":
+        return os.pwrite(fd, data, position)
+    with _position_lock:
+        os.lseek(fd, position, os.SEEK_SET)
+        return os.write(fd, data)
+
+
+def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename a file or an empty target directory atomically. A file at the target is replaced.
+
+    On Windows, no process may have either file open. The call waits a second for other processes.
+
+    Args:
+        source: Existing path.
+        target: New path on the same file system.
+
+    Raises:
+        OSError: If the file cannot be renamed.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import replace_file
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     source, target = pathlib.Path(directory, "new"), pathlib.Path(directory, "log")
+        ...     source.touch()
+        ...     replace_file(source, target)
+        ...     source.exists(), target.exists()
+        (False, True)
+    """
+    if sys.platform == "win32":
+        for _ in range(_MAX_REPLACE_ATTEMPTS):
+            try:
+                os.replace(source, target)
+                return
+            except PermissionError:
+                time.sleep(_REPLACE_PAUSE_SECONDS)
+    os.replace(source, target)
+
+
+def open_without_links(path: Path, flags: int) -> int:
+    """Open a file with flags of :func:`os.open`. Raise OSError if it is a symbolic link."""
+    if sys.platform != "win32":
+        # Without O_NONBLOCK, opening a named pipe waits for another process.
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return os.open(path, flags | os.O_BINARY, 0o666)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a written file to disk. Windows requires permission to write it."""
+    with open(path, "r+b" if sys.platform == "win32" else "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Flush a directory to disk, so that renames and new files in it are durable.
+
+    Windows cannot flush directories, so a rename may be lost with the power there.
+
+    Args:
+        directory: Directory to flush.
+
+    Raises:
+        OSError: If the directory does not exist or the disk fails.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import sync_directory
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     pathlib.Path(directory, "new").touch()
+        ...     sync_directory(pathlib.Path(directory))
+    """
+    if sys.platform == "win32":
+        os.stat(directory)
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """Let processes enter a block one after the other.
+
+    They do not wait for each other if the directory does not exist, on file systems without locks, and on Windows.
+
+    Args:
+        directory: Directory to lock. The files in it are not locked.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from pte_tracking.sinks import locked_directory
+        >>> with tempfile.TemporaryDirectory() as directory, locked_directory(pathlib.Path(directory)):
+        ...     pathlib.Path(directory, "created by one process").touch()
+    """
+    if sys.platform == "win32":
+        yield
+    else:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(directory, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+
+def lock_byte(fd: int, position: int, *, wait: bool) -> bool:
+    """Lock a byte of a file, which may be after its end. Return False if another process holds the lock."""
+    try:
+        if sys.platform == "win32":
+            with _position_lock:
+                os.lseek(fd, position, os.SEEK_SET)
+                msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.lockf(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def unlock_byte(fd: int, position: int) -> None:
+    """Release the lock of a byte."""
+    if sys.platform == "win32":
+        with _position_lock:
+            os.lseek(fd, position, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, position)
+
+
+def is_own(owner: int) -> bool:
+    """Whether the user ID of a file is that of this process. Always true on Windows, which has no user IDs."""
+    return sys.platform == "win32" or owner == os.geteuid()
+
+
+def user_id() -> str:
+    """Return the user ID of this process as text. Empty on Windows."""
+    if sys.platform == "win32":
+        return ""
+    return str(os.getuid())
