@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-import sys
 from pathlib import Path
 
+from pte_tracking._platform.exchange import exchange_names
+from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._store.checkpoint_files import delete_checkpoint
-from pte_tracking._store.files import sync_directory
-
-_CURRENT_DIRECTORY = -100
-_EXCHANGE = 2
-#: Errors of a file system without this operation, such as NFS.
-_UNSUPPORTED = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 def replace_snapshot(source: Path, target: Path) -> None:
@@ -28,16 +20,16 @@ def replace_snapshot(source: Path, target: Path) -> None:
         OSError: If a file cannot be renamed or deleted.
     """
     if not target.is_dir() and not source.is_dir():
-        os.replace(source, target)
+        replace_file(source, target)
         return
     earlier = source
     if not target.exists():
-        os.replace(source, target)
-    elif not _exchange(source, target):
+        replace_file(source, target)
+    elif not exchange_names(source, target):
         earlier = _replaced_path(target)
         delete_checkpoint(earlier)
-        os.rename(target, earlier)
-        os.rename(source, target)
+        replace_file(target, earlier)
+        replace_file(source, target)
     sync_directory(target.parent)
     delete_checkpoint(earlier)
 
@@ -50,23 +42,9 @@ def restore_replaced(path: Path) -> None:
     """
     earlier = _replaced_path(path)
     if earlier.exists() and not path.exists():
-        os.rename(earlier, path)
+        replace_file(earlier, path)
     delete_checkpoint(earlier)
 
 
 def _replaced_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names atomically. Return whether the system supports it."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    if rename is None:
-        return False
-    paths = (os.fsencode(first), os.fsencode(second))
-    if not rename(_CURRENT_DIRECTORY, paths[0], _CURRENT_DIRECTORY, paths[1], _EXCHANGE):
-        return True
-    code = ctypes.get_errno()
-    if code in _UNSUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), str(first), None, str(second))

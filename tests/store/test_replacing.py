@@ -19,7 +19,7 @@ from pte_tracking._store import replacing
 from tests.store.test_replacing import write
 
 if sys.argv[2] == "renames":
-    replacing._exchange = lambda first, second: False
+    replacing.exchange_names = lambda first, second: False
 directory = pathlib.Path(sys.argv[1])
 print(flush=True)
 number = 1
