@@ -15,16 +15,18 @@ from typing import TextIO
 class Terminal:
     """Pseudo-terminal whose output is recorded.
 
+    Args:
+        columns: Width in characters that the terminal reports.
+
     Attributes:
         out: Output stream of the program under test.
-        columns: Width in characters.
     """
 
     columns = 80
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = columns) -> None:
         self._controller_fd, terminal_fd = pty.openpty()
-        fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
+        fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.out: TextIO = os.fdopen(terminal_fd, "w", encoding="utf-8")
         self._written = bytearray()
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -17,6 +17,7 @@ _logger = logging.getLogger("pte_tracking")
 _FIRST_LINE_SECONDS, _LINE_SECONDS = 0.5, 0.2  # until the first line on a terminal, and between two updates
 _FIRST_MESSAGE_SECONDS, _MESSAGE_SECONDS = 2.0, 5.0  # the same for messages in the log
 _ERASE_LINE = "\r\033[K"
+_DEFAULT_WIDTH = 80  # of a terminal that reports no size
 
 
 class WaitDisplay:
@@ -46,7 +47,7 @@ class WaitDisplay:
         text += "".join(f" ({sink.reason})" for sink in pending if sink.reason)
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed
             # A longer line would wrap, and its first part would remain.
-            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+            width = (os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_WIDTH) - 1
             _write(_ERASE_LINE + escape_controls(mask_secrets(text))[:width])
             self._has_line = True
 

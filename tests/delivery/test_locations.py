@@ -117,9 +117,9 @@ def test_end_reports_that_it_waits_for_delivery(
     assert caplog.messages[-1].endswith(f"run: pte-tracking sync {recording.directory}")
 
 
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    terminal = Terminal()
+@pytest.fixture(params=[Terminal.columns, 0], ids=["with width", "without width"])
+def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    terminal = Terminal(request.param)
     yield terminal
     terminal.close()
 
@@ -146,7 +146,8 @@ def test_end_on_terminal_redraws_one_line_and_erases_it(
     lines = terminal.written().split("\r\x1b[K")
     assert len(lines) > 3
     assert lines[1].startswith("Waiting up to 0 s for delivery: 21 pending events for probe (ProbeError: the se")
-    assert all(len(line) < Terminal.columns and "\n" not in line for line in lines)
+    assert {len(line) for line in lines[1:-1]} == {Terminal.columns - 1}
+    assert all("\n" not in line for line in lines)
     assert terminal.screen() == [""]
     assert not [message for message in caplog.messages if message.startswith("Waiting")]
 
