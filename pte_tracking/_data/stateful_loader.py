@@ -46,6 +46,7 @@ def forget_iterators(loader: object) -> None:
         modules = [kind.__module__ for kind in type(part).__mro__]
         is_stateful_loader = any(module.startswith("torchdata.stateful_dataloader") for module in modules)
         if path and is_stateful_loader and isinstance(part, DataLoader):
+            # There is no other way to drop it. An empty state leaves a state that the script has loaded as it is.
             cast(StatefulLoader, part).load_state_dict({})
 
 

@@ -24,7 +24,8 @@ class WaitDisplay:
     """Shows which sinks a wait is for: as a line that is redrawn on a terminal, otherwise as messages in the log."""
 
     def __init__(self) -> None:
-        self._is_terminal = _is_terminal()
+        # A program that turns messages off gets no line either.
+        self._is_terminal = _logger.isEnabledFor(logging.INFO) and _is_terminal()
         self._next_time = time.monotonic() + (_FIRST_LINE_SECONDS if self._is_terminal else _FIRST_MESSAGE_SECONDS)
         self._has_line = False
 

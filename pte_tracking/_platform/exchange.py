@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import sys
 from pathlib import Path
 
-_CURRENT_DIRECTORY = -100
-_EXCHANGE = 2
-#: Errors of a file system without this operation, such as NFS.
-_UNSUPPORTED = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP))
+_CURRENT_DIRECTORY = -100  # AT_FDCWD
+_EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def exchange_names(first: Path, second: Path) -> bool:
-    """Exchange two names atomically. Return whether the system supports it."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    """Exchange two names atomically. Return False if the system or the file system, such as NFS, does not support it.
+
+    Any other failure returns False, too: a rename in its place raises the error.
+    """
+    # Python has no function for it.
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False
-    paths = (os.fsencode(first), os.fsencode(second))
-    if not rename(_CURRENT_DIRECTORY, paths[0], _CURRENT_DIRECTORY, paths[1], _EXCHANGE):
-        return True
-    code = ctypes.get_errno()
-    if code in _UNSUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), str(first), None, str(second))
+    return not rename(_CURRENT_DIRECTORY, os.fsencode(first), _CURRENT_DIRECTORY, os.fsencode(second), _EXCHANGE)

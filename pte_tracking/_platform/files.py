@@ -86,7 +86,7 @@ def write_at(fd: int, data: bytes | bytearray | memoryview, position: int) -> in
 
 
 def replace_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Rename a file or an empty target directory atomically. A file at the target is replaced.
+    """Rename a file or directory atomically. A file, or an empty directory, at the target is replaced.
 
     On Windows, no process may have either file open. The call waits a second for other processes.
 

@@ -89,7 +89,7 @@ class Run(RunMedia):
             ValueError: If a value has several elements, or a key or ``log`` is invalid.
             RuntimeError: If the run has ended, and the directory contains another run.
         """
-        self.log_row(
+        self.log_row(  # without names of arguments, which cost time in each row
             to_numbers(values),
             check_step(step),
             None if epoch is None else to_progress("epoch", epoch),

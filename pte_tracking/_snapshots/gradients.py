@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from pte_tracking._distributed.sharding import has_unsharded_gradients, is_sharded
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
-from pte_tracking._snapshots.kept_gradients import USED_VERSION, KeptGradients
+from pte_tracking._snapshots.kept_gradients import USED_VERSION, KeptGradients, gradient_content
 from pte_tracking._snapshots.module_tree import ModuleTree
 
 
@@ -119,7 +119,7 @@ def _mark_used(optimizer: Optimizer, *_: object) -> None:
             gradient = parameter.grad
             if gradient is not None:
                 if type(gradient) is not Tensor:
-                    gradient = _content(gradient)
+                    gradient = gradient_content(gradient)
                 gradient._pte_tracking_used_version = gradient._version
 
 
@@ -131,13 +131,8 @@ def _are_kept(optimizer: object) -> bool:
 
 
 def _is_used(gradient: Tensor) -> bool:
-    content = gradient if type(gradient) is Tensor else _content(gradient)
+    content = gradient if type(gradient) is Tensor else gradient_content(gradient)
     return bool(getattr(content, USED_VERSION, None) == content._version)
-
-
-def _content(gradient: Tensor) -> Any:
-    """Return the tensor whose version changes with each accumulation."""
-    return cast(Any, gradient)._local_tensor if is_sharded(gradient) else gradient
 
 
 def stepped_parameters(optimizer: object) -> Iterator[Tensor]:

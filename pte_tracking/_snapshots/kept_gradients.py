@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import weakref
+from typing import Any, cast
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+from pte_tracking._distributed.sharding import is_sharded
 
 _logger = logging.getLogger("pte_tracking")
 #: Attribute of a gradient: its version after the last step of its optimizer.
@@ -38,13 +41,16 @@ class KeptGradients:
         """Inspect a gradient after a step, before it is marked as used."""
         if self._handle is not None:
             return
-        parameter = next(
-            (item for group in optimizer.param_groups for item in group["params"] if item.grad is not None), None
-        )
+        # No backward pass reaches a frozen parameter, which may still have its last gradient.
+        parameters = (item for group in optimizer.param_groups for item in group["params"] if item.requires_grad)
+        parameter = next((item for item in parameters if item.grad is not None), None)
         if parameter is None:
             return
-        if hasattr(parameter.grad, USED_VERSION):
-            self._handle = parameter.register_hook(lambda _: self._inspect(parameter))
+        if hasattr(gradient_content(parameter.grad), USED_VERSION):
+            if is_sharded(parameter):  # Its hooks do not run. Saving gradients that the loop will zero changes nothing.
+                self.are_kept = True
+            else:
+                self._handle = parameter.register_hook(lambda _: self._inspect(parameter))
         elif self._has_stepped:
             self.are_kept = False
         self._has_stepped = True
@@ -60,15 +66,20 @@ class KeptGradients:
             self._handle = None
 
     def _inspect(self, parameter: Tensor) -> None:
-        gradient = parameter.grad
         if self.are_kept is not None:
             return
-        self.are_kept = gradient is not None and getattr(gradient, USED_VERSION, None) == gradient._version
+        content = None if parameter.grad is None else gradient_content(parameter.grad)
+        self.are_kept = content is not None and getattr(content, USED_VERSION, None) == content._version
         if self.are_kept and self._is_saved_without:
             _logger.warning(
                 "snapshot: the loop does not zero the gradients after a step of the optimizer. Snapshots contain them "
                 "from here on, the earlier one does not, so that a resume from it is not exact."
             )
+
+
+def gradient_content(gradient: Tensor) -> Any:
+    """Return the tensor whose version changes with each accumulation."""
+    return cast(Any, gradient)._local_tensor if is_sharded(gradient) else gradient
 
 
 _by_optimizer: weakref.WeakKeyDictionary[Optimizer, KeptGradients] = weakref.WeakKeyDictionary()

@@ -19,10 +19,11 @@ from pte_tracking._snapshots.file import load, peek
 from pte_tracking._snapshots.recorded import explain_difference, find_recorded
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
+from pte_tracking._store import lock
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.journal_reader import effective_ranges, seq_at
-from pte_tracking._store.layout import JOURNAL, MANIFEST
+from pte_tracking._store.layout import JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import check_format
 from pte_tracking._store.replacing import restore_replaced
 from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
@@ -125,8 +126,9 @@ def _candidates(
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"resume: expected 'latest', 'best', a path, or a URI, got {source!r}")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
-    for checkpoint in run.checkpoints():
-        restore_replaced(run.directory / checkpoint.path)
+    if not lock.is_held(run.directory / WRITER_LOCK):  # Otherwise, a training may just be replacing one.
+        for checkpoint in run.checkpoints():
+            restore_replaced(run.directory / checkpoint.path)
     if source == "latest":
         return _candidates_by_step(run, templates)
     if source == "best":

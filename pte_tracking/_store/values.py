@@ -11,7 +11,7 @@ from pte_tracking._store.events import Number
 from pte_tracking._store.secrets import mask_values
 
 #: Types whose values are never masked, so that ``item()`` returns the number. They are those of logged tensors.
-types_without_mask: set[type] = set()
+_types_without_mask: set[type] = set()
 
 #: Plain strings of the keys that were checked, by key. A training logs the same few keys in each row.
 checked_keys: dict[str, str] = {}
@@ -76,7 +76,7 @@ def to_number(key: str, value: Any) -> Number:
         return int(value) if -INT64_LIMIT <= value < INT64_LIMIT else _to_float(value)
     if isinstance(value, float):
         return float(value)
-    if type(value) not in types_without_mask and _is_masked(value):
+    if type(value) not in _types_without_mask and _is_masked(value):
         return math.nan
     # Most remaining values are tensors with one element.
     try:
@@ -125,7 +125,7 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
         plain = checked_keys.get(key) or check_new_key(key)
         if type(value) is not float:
             try:
-                is_float = type(value) in types_without_mask and type(item := value.item()) is float
+                is_float = type(value) in _types_without_mask and type(item := value.item()) is float
             except (AttributeError, RuntimeError, TypeError, ValueError):
                 is_float = False
             value = item if is_float else to_number(plain, value)
@@ -194,7 +194,7 @@ def _shape_of(value: Any) -> tuple[int, ...]:
 def _is_masked(value: Any) -> bool:
     """Whether a value is a masked element of NumPy, whose item() returns the number below the mask."""
     if not hasattr(type(value), "mask"):
-        types_without_mask.add(type(value))
+        _types_without_mask.add(type(value))
         return False
     mask = value.mask
     return getattr(mask, "size", 0) == 1 and mask.dtype == bool and bool(mask.all())

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pte_backends.json import JsonSink
+from pte_backends.json._log_file import LogFile
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._runs.run import Run
@@ -276,3 +277,12 @@ def test_sigkill_between_rows_leaves_valid_and_complete_log(tmp_path: Path) -> N
         run.log_metrics({"a": 1.0}, len(recorded))
     rows = log(directory)
     assert [row["iteration"] for row in rows] == list(range(len(recorded) + 1))
+
+
+def test_log_whose_replacement_failed_closes(tmp_path: Path) -> None:
+    log = LogFile(tmp_path, "log")
+    log.start_replacement(0)
+    (tmp_path / ".log.tmp").unlink()
+    with pytest.raises(FileNotFoundError):
+        log.finish_replacement()
+    log.close()

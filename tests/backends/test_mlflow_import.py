@@ -49,9 +49,11 @@ def test_fastapi_after_import_of_mlflow_is_real() -> None:
     assert run_code(CONFIGURE + "import fastapi; print(fastapi.FastAPI.__name__)") == "FastAPI"
 
 
-def test_mlflow_that_uses_more_of_fastapi_is_imported_with_it(tmp_path: Path) -> None:
-    mlflow = "import sys\nfrom fastapi import HTTPException, Request\nfrom mlflow import part\n"
-    make_mlflow(tmp_path, mlflow)
+@pytest.mark.parametrize(
+    "use", ["from fastapi import HTTPException, Request", "import fastapi\nRequest = fastapi.Request"]
+)
+def test_mlflow_that_uses_more_of_fastapi_is_imported_with_it(use: str, tmp_path: Path) -> None:
+    make_mlflow(tmp_path, f"{use}\nfrom mlflow import part\n")
     (tmp_path / "mlflow" / "part.py").write_text("from fastapi.responses import Response\n")
     code = CONFIGURE + "import mlflow; print(mlflow.Request.__module__, mlflow.part.Response.__module__)"
     assert run_code(code, tmp_path) == "starlette.requests starlette.responses"

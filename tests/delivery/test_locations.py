@@ -152,6 +152,17 @@ def test_end_on_terminal_redraws_one_line_and_erases_it(
     assert not [message for message in caplog.messages if message.startswith("Waiting")]
 
 
+def test_end_on_terminal_shows_nothing_if_messages_are_turned_off(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    caplog.set_level(logging.WARNING, "pte_tracking")
+    monkeypatch.setattr(sys, "stderr", terminal.out)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(wait_display, "_FIRST_LINE_SECONDS", 0.0)
+    wait_display.WaitDisplay().show([], 1.0)
+    assert terminal.written() == ""
+
+
 def test_end_does_not_wait_for_sink_that_closed(
     tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

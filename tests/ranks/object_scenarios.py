@@ -80,6 +80,7 @@ def train(
     resume: bool = False,
     steps_every: int = 1,
     synchronizes_late: bool = False,
+    zeroes: bool = True,
 ) -> dict[str, Any]:
     """Train for 12 iterations or until ``stop``. Gradients are accumulated over ``steps_every`` iterations."""
     model, optimizer = make()
@@ -95,7 +96,8 @@ def train(
                 (model(batch + rank) ** 2).mean().backward()
             if is_step:
                 optimizer.step()
-                optimizer.zero_grad()
+                if zeroes:
+                    optimizer.zero_grad()
         if manager.iteration == stop:
             break
     manager.close()
@@ -162,6 +164,10 @@ def compare_accumulating_data_parallel(folder: Path) -> Any:
 
 def compare_accumulating_sharded(folder: Path) -> Any:
     return compare(folder, make_sharded, steps_every=3)
+
+
+def compare_never_zeroing_sharded(folder: Path) -> Any:
+    return compare(folder, make_sharded, zeroes=False)
 
 
 def compare_accumulating_flat(folder: Path) -> Any:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
         (object_scenarios.compare_hybrid, 4),
         (object_scenarios.compare_accumulating_data_parallel, 2),
         (object_scenarios.compare_accumulating_sharded, 2),
+        (object_scenarios.compare_never_zeroing_sharded, 2),
         (object_scenarios.compare_accumulating_flat, 2),
     ],
 )

@@ -324,6 +324,22 @@ def test_gradients_that_are_never_zeroed_are_reported_if_a_snapshot_does_not_con
     assert "main" in torch.load(tmp_path / "snapshot_iter_5")["gradients"]
 
 
+def test_frozen_parameter_with_zeroed_gradient_does_not_stop_training(tmp_path: Path) -> None:
+    model = make_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    snapshot = extensions.snapshot(trigger=(1, "iteration"))
+    manager = pte.ExtensionsManager(
+        model, 1, [snapshot], optimizers=optimizer, iters_per_epoch=3, out_dir=tmp_path, sinks=[]
+    )
+    for batch in manager.batches([torch.ones(2, 6)] * 3):
+        with manager.run_iteration():
+            optimizer.zero_grad(set_to_none=False)
+            model(batch).square().mean().backward()
+            optimizer.step()
+            model[0].requires_grad_(False)  # type: ignore[index, union-attr]
+    assert manager.iteration == 3
+
+
 def test_gradients_without_an_optimizer_are_reported_once(tmp_path: Path, caplog: Any) -> None:
     model = make_net()
     optimizer = torch.optim.SGD(model[1].parameters(), lr=0.02)  # type: ignore[index, union-attr]

@@ -11,8 +11,11 @@ import torch
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._snapshots import selection
 from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._store import lock
+from pte_tracking._store.layout import WRITER_LOCK
 from pte_tracking.sinks import Connection, RunView, Sink
 from tests.snapshots.resume_training import EVERY, checkpoints, damage, make_manager, resume_and_inspect, run
 
@@ -43,6 +46,21 @@ def test_resume_best_without_usable_metric_raises(tmp_path: Path) -> None:
 
 def test_resume_best_empty_directory_starts_new_run(tmp_path: Path) -> None:
     assert resume_and_inspect(tmp_path, "best", make_best_snapshot("min")) == (None, -1)
+
+
+# -- interrupted replacement ------------------------------------------------------------------------------------------
+
+
+def test_resume_does_not_restore_replaced_snapshot_of_running_training(tmp_path: Path) -> None:
+    run(make_manager(tmp_path), 1)
+    replaced = tmp_path / ".snapshot_iter_1.replaced"
+    (tmp_path / "snapshot_iter_1").rename(replaced)
+    training = lock.Lock(tmp_path / WRITER_LOCK)
+    selection.select_snapshot(pte.Run(tmp_path, sinks=[]), "latest", [], None, SINGLE_PROCESS)
+    assert replaced.exists()
+    training.release()
+    assert resume_and_inspect(tmp_path) == (1, 1)
+    assert not replaced.exists()
 
 
 # -- invalid -----------------------------------------------------------------------------------------------------------

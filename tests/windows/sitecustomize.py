@@ -33,7 +33,7 @@ _ABSENT = {
     signal: "SIGHUP SIGQUIT SIGKILL SIGSTOP SIGCHLD SIGUSR1 SIGUSR2 SIGXCPU",
 }
 _LOCK = struct.Struct("hhqqi")
-_NAMES = ("files", "locks", "processes", "signals")
+_NAMES = ("exchange", "files", "locks", "processes", "signals")
 _real_open, _real_fsync = os.open, os.fsync
 
 

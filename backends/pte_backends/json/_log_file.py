@@ -127,11 +127,13 @@ class LogFile:
             os.fsync(self._fd)
 
     def close(self) -> None:
-        """Flush and close the file.
+        """Flush and close the file, unless it is closed.
 
         Raises:
             OSError: If the disk fails.
         """
+        if self._fd < 0:  # A replacement has failed.
+            return
         try:
             self.flush()
         finally:

@@ -30,7 +30,7 @@ def import_mlflow() -> None:
         try:
             with without_optional_packages(), _replaced_modules({"fastapi": fastapi}):
                 importlib.import_module("mlflow")
-        except ImportError:  # a version that uses more of these packages
+        except (AttributeError, ImportError):  # a version that uses more of these packages
             for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
                 del sys.modules[name]
             importlib.import_module("mlflow")
