@@ -7,21 +7,23 @@
 # Wheels are kept in benchmarks/gpu_check/wheels, without torch. Run "prepare" again after each change of the package.
 # The machine needs the system, architecture, and Python version of the one that prepared the wheels.
 #
-# Each check prints "pass" or "FAIL". The exit status is 0 if all checks pass, 1 if one fails, 2 after wrong usage.
+# Each check prints one line: "pass", "FAIL", or "not measured" with the reason, such as "(no GPU)" for what a CPU cannot
+# show. The exit status is 0 if all checks passed, 1 if one failed, 2 after wrong usage, and 3 if none failed but some
+# were not measured. With "--device cpu", the checks run on the CPU, and the exit status is 0 instead of 3.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 wheels=$root/benchmarks/gpu_check/wheels
 python=${PYTHON:-python3}
-export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=2 # errors only
 
 prepare() {
     local new=$wheels.new
     rm -rf "$new"
     mkdir -p "$new"
-    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$new" "$root"
+    "$python" -m pip wheel --no-deps --wheel-dir "$new" "$root"
     "$python" "$root/benchmarks/gpu_check/list_requirements.py" "$new"/pte_tracking-*.whl >"$new/requirements.txt"
-    "$python" -m pip download --quiet --only-binary=:all: --dest "$new" --requirement "$new/requirements.txt" \
+    "$python" -m pip download --only-binary=:all: --dest "$new" --requirement "$new/requirements.txt" \
         ${1:+--python-version "$1"}
     rm -rf "$wheels"
     mv "$new" "$wheels"
@@ -34,7 +36,9 @@ run() {
         exit 2
     fi
     folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
+    trap 'rm -rf "$folder" || rm -rf "$folder" || true' EXIT # a delivery process that is ending may still write to it
+    mkdir "$folder/tmp"
+    export TMPDIR=$folder/tmp # what a check leaves that was stopped at its time limit
     install "$folder" || { echo "FAIL  installation without a network ($SECONDS s)" && exit 1; }
     echo "pass  installation without a network ($SECONDS s)"
     cd "$folder" # so that the installed package is checked, and not the source tree
@@ -50,7 +54,8 @@ install() {
     packages=$("$environment/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))") || return
     "$python" -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" >"$packages/torch.pth" || return
     # In any case the package of the wheel, because that environment may contain another version.
-    local pip=(timeout 120 "$environment/bin/python" -m pip install --quiet --no-index --find-links "$wheels")
+    local pip=(timeout 90 "$environment/bin/python" -m pip --isolated install --quiet --no-compile --no-index)
+    pip+=(--find-links "$wheels")
     "${pip[@]}" --no-deps --ignore-installed "$wheels"/pte_tracking-*.whl || return
     "${pip[@]}" "pte-tracking[tensorboard]"
 }
@@ -59,7 +64,7 @@ case ${1:-} in
 prepare) prepare "${@:2}" ;;
 run) run "${@:2}" ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ EPOCHS, BATCHES = 3, 8
 SNAPSHOT_INTERVAL, STOP = 5, 13  # The resume continues at iteration 10, in the second epoch.
 
 Wrap = Callable[[nn.Module], nn.Module]
+
+
+class UnmeasuredError(Exception):
+    """The machine lacks what the check needs. The message is the reason."""
 
 
 class Net(nn.Module):
@@ -148,7 +153,12 @@ def check_pinned(device: str, folder: Path) -> str:
 
 
 def check_ranks(device: str, folder: Path) -> str:
-    """Resume with a process group of one rank: NCCL, or Gloo on the CPU."""
+    """Resume with a process group of one rank: NCCL, or Gloo on the CPU. Both listen on the loopback interface."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("127.0.0.1", 9))  # sends nothing
+        except OSError as error:
+            raise UnmeasuredError("no loopback interface") from error
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{folder / 'store'}", rank=0, world_size=1)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._snapshots.communication_hooks import report_unsaved_hooks
 from pte_tracking._snapshots.gradients import (
     SavedGradients,
     has_unsynchronized,
@@ -29,18 +30,20 @@ class ParameterState:
 
     Args:
         parts: The models and optimizers.
+        raw_models: The models as passed to the manager, which may be wrapped.
         rank: Rank of this process. Only rank 0 logs.
     """
 
-    def __init__(self, parts: TrainingParts, rank: int) -> None:
+    def __init__(self, parts: TrainingParts, raw_models: Mapping[str, object], rank: int) -> None:
         self._parts = parts
+        self._raw_models = raw_models
         self._rank = rank
         self._stepped: SteppedOptimizers | None = None
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
             "evaluating": module_modes(parts.states.names, parts.models),
         }
-        self._is_loss_logged = self._is_unowned_logged = False
+        self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = False
 
     def begin_training(self) -> None:
         """Note from now on which gradients each step uses, and which optimizers step."""
@@ -53,6 +56,9 @@ class ParameterState:
         optimizers = self._parts.optimizers
         self._parts.states.names.refresh()  # The models were saved since, which may have replaced parameters.
         self._log_lost_gradients(optimizers.values())
+        if not (self._are_hooks_logged or self._rank):
+            objects = self._parts.by_kind["state_objects"].values()
+            self._are_hooks_logged = report_unsaved_hooks(self._raw_models, objects)
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
             self._report_unowned(optimizers.values())

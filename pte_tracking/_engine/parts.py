@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import nn, optim
 
@@ -16,7 +16,10 @@ from pte_tracking._snapshots.module_state import compare_module
 from pte_tracking._snapshots.module_tree import ModuleTree
 from pte_tracking._snapshots.object_state import load_object, save_object
 from pte_tracking._snapshots.optimizer_state import OptimizerStates, SavedOptimizer
+from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking._snapshots.scheduler_groups import arrange_scheduler
+
+_Saved = TypeVar("_Saved")
 
 
 class StateObject(Protocol):
@@ -74,14 +77,18 @@ class TrainingParts:
         return {**self._optimizers, **dict(_additional(used, self._optimizers.values()))}
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the state of each object, and under ``"parameters"`` details of the optimizers."""
+        """Return the state of each object, and under ``"parameters"`` details of the optimizers.
+
+        Raises:
+            RuntimeError: If an object fails to return its state.
+        """
         self.states.names.refresh()
-        optimizers = {name: self.states.save(item) for name, item in self.optimizers.items()}
+        optimizers = _save_all("optimizers", self.optimizers, lambda _, item: self.states.save(item))
         trees = self.model_trees
         return {
-            "models": {name: save_object(item, trees.get(name)) for name, item in self.models.items()},
+            "models": _save_all("models", self.models, lambda name, item: save_object(item, trees.get(name))),
             "optimizers": {name: saved.state for name, saved in optimizers.items()},
-            "state_objects": {name: save_object(item) for name, item in self._state_objects.items()},
+            "state_objects": _save_all("state_objects", self._state_objects, lambda _, item: save_object(item)),
             "parameters": {"optimizers": {name: saved.details() for name, saved in optimizers.items()}},
         }
 
@@ -230,6 +237,15 @@ def load_allowed(
             allowed.skip(label, error.__cause__)
         else:
             undo.push(own_undo.pop_all())
+
+
+def _save_all(kind: str, items: Mapping[str, Any], save: Callable[[str, Any], _Saved]) -> dict[str, _Saved]:
+    """Return the states of the objects of a kind by name. A failure names the object."""
+    states = {}
+    for name, item in items.items():
+        with named_failure(describe_part(f"{kind}/{name}"), item):
+            states[name] = save(name, item)
+    return states
 
 
 def _is_loaded_last(kind: str, item: object) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pte_tracking._engine.differences import AllowedDifferences
+from pte_tracking._engine.differences import AllowedDifferences, describe_part
 from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
 from pte_tracking._engine.given_values import GivenState, GivenValues
 from pte_tracking._engine.log_reports import (
@@ -22,6 +22,7 @@ from pte_tracking._engine.snapshot_files import check_snapshot_files
 from pte_tracking._engine.state_matching import NumberedName, match_names
 from pte_tracking._engine.unrecorded import LateValues, UnrecordedValues, may_report
 from pte_tracking._interface.extension import PRIORITY_SNAPSHOT, Extension, Manager
+from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking.extensions.log_report import LogReport
 from pte_tracking.triggers import Trigger
 from pte_tracking.triggers.description import describe_trigger
@@ -286,7 +287,10 @@ def has_state(saved: Mapping[str, Any]) -> bool:
 
 
 def _entry_state(entry: ExtensionEntry) -> dict[str, dict[str, Any]]:
-    return {"extension": entry.extension.state_dict(), "trigger": entry.trigger.state_dict()}
+    with named_failure(describe_part(f"extensions/{entry.name}"), entry.extension):
+        state = entry.extension.state_dict()
+    with named_failure(describe_part(f"triggers/{entry.name}"), entry.trigger):
+        return {"extension": state, "trigger": entry.trigger.state_dict()}
 
 
 def _describe_trigger(entry: ExtensionEntry) -> str:

@@ -38,6 +38,7 @@ class RestorableTraining(TrainingProgress):
     _given: GivenValues
     _lifecycle: Lifecycle
     models: Mapping[str, nn.Module]
+    raw_models: Mapping[str, nn.Module]
     optimizers: Mapping[str, optim.Optimizer]
     loaders: LoaderRegistry
     _state: TrainingState
@@ -60,6 +61,7 @@ class RestorableTraining(TrainingProgress):
             loaders=self.loaders,
             run=self.run,
             world=self.world,
+            raw_models=self.raw_models,
         )
         self._lifecycle.before_training = state.begin_training
         return state

@@ -45,6 +45,7 @@ class TrainingState:
         loaders: The data loaders and their positions.
         run: The run, opened when a state is loaded.
         world: The ranks.
+        raw_models: The models as passed to the manager, which may be wrapped.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class TrainingState:
         loaders: LoaderRegistry,
         run: Run,
         world: World,
+        raw_models: Mapping[str, object],
     ) -> None:
         self._parts = parts
-        self._parameters = ParameterState(parts, world.rank)
+        self._parameters = ParameterState(parts, raw_models, world.rank)
         self._options = options
         self._given = given
         self._extensions = extensions
@@ -79,6 +81,7 @@ class TrainingState:
         """Return the state: tensors and plain values only.
 
         Raises:
+            RuntimeError: If a part fails to return its state. The message names the part.
             TypeError: If the state of a part contains anything else. The message names its position.
         """
         is_written = self._run.is_open and self._world.rank == 0

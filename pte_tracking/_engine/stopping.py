@@ -8,10 +8,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences
+from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences, describe_part
 from pte_tracking._engine.parts import load_allowed
 from pte_tracking._interface.extension import Manager
 from pte_tracking._interface.progress import Progress
+from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
 
 _logger = logging.getLogger("pte_tracking")
@@ -75,10 +76,9 @@ class StopCondition:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
-        return {
-            "is_over": self._has_fired if self._limit else self.should_stop,
-            "stop_trigger": self.trigger.state_dict(),
-        }
+        with named_failure(describe_part(STOP_TRIGGER), self.trigger):
+            stop_trigger = self.trigger.state_dict()
+        return {"is_over": self._has_fired if self._limit else self.should_stop, "stop_trigger": stop_trigger}
 
     def load_state_dict(
         self, state: Mapping[str, Any], progress: Progress, undo: contextlib.ExitStack, allowed: AllowedDifferences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.job import ObjectSnapshotJob
 from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.retention import Retention
+from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
@@ -115,7 +117,10 @@ class ObjectSnapshot(SnapshotExtension):
             self._load_newest(manager.run.directory, manager.world)
 
     def get_state(self, manager: Manager) -> dict[str, Any]:
-        return cast(dict[str, Any], to_plain(self._target.state_dict(), type(self._target).__name__))
+        is_group = isinstance(self._target, _ObjectGroup)  # which names the object itself
+        with contextlib.nullcontext() if is_group else named_failure("the object of snapshot_object()", self._target):
+            state = self._target.state_dict()
+        return cast(dict[str, Any], to_plain(state, type(self._target).__name__))
 
     def save(self, manager: Manager) -> None:
         self._writer.submit(
@@ -151,7 +156,11 @@ class _ObjectGroup:
         self._parts = parts
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        states = {}
+        for name, part in self._parts.items():
+            with named_failure(f"the object {name!r} of snapshot_object()", part):
+                states[name] = part.state_dict()
+        return states
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         for name, part in self._parts.items():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -65,6 +66,21 @@ def make_hybrid() -> tuple[Any, torch.optim.Optimizer]:
 def make_data_parallel() -> tuple[Any, torch.optim.Optimizer]:
     model = DistributedDataParallel(make_net())
     return model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+
+def make_compressing() -> tuple[Any, torch.optim.Optimizer]:
+    """Make a model whose gradients are compressed after two iterations."""
+    model, optimizer = make_data_parallel()
+    state = powerSGD_hook.PowerSGDState(None, start_powerSGD_iter=2, min_compression_rate=1)
+    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    return model, optimizer
+
+
+def make_with_constant_hooks() -> tuple[Any, torch.optim.Optimizer]:
+    """Make a model with hooks whose states do not change."""
+    model, optimizer = make_data_parallel()
+    model.register_comm_hook(dist.group.WORLD, default_hooks.fp16_compress_hook)
+    return model, optimizer
 
 
 def make_single() -> tuple[Any, torch.optim.Optimizer]:
@@ -180,6 +196,58 @@ def lose_gradients_sharded(folder: Path) -> Any:
 
 def lose_gradients_flat(folder: Path) -> Any:
     return compare(folder, make_flat, steps_every=3, synchronizes_late=True)
+
+
+def lose_state_of_communication_hook(folder: Path) -> Any:
+    return compare(folder, make_compressing)
+
+
+def compare_constant_communication_hook(folder: Path) -> Any:
+    return compare(folder, make_with_constant_hooks)
+
+
+def save_communication_hook_as_state_object(folder: Path) -> Any:
+    """Return the number of iterations that a hook has counted after a resume, and the messages."""
+
+    class Counting:
+        count = 0
+
+        def reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+            self.count += bucket.is_last()
+            return default_hooks.allreduce_hook(dist.group.WORLD, bucket)
+
+        def state_dict(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.count = state["count"]
+
+    def train_counting(stop: int) -> int:
+        model, optimizer = make_data_parallel()
+        hook = Counting()
+        model.register_comm_hook(hook, lambda hook, bucket: hook.reduce(bucket))
+        manager = pte.ExtensionsManager(
+            model,
+            3,
+            [extensions.snapshot()],
+            optimizers=optimizer,
+            state_objects={"hook": hook},
+            out_dir=folder / "run",
+        )
+        manager.resume()
+        for batch in manager.batches([torch.ones(4, 8)] * ITERATIONS_PER_EPOCH):
+            with manager.run_iteration():
+                optimizer.zero_grad()
+                model(batch).mean().backward()
+                optimizer.step()
+            if manager.iteration == stop:
+                break
+        manager.close()
+        return hook.count
+
+    messages = collect_messages()
+    train_counting(stop=6)
+    return {"count": train_counting(stop=8), "messages": messages}
 
 
 def train_zero(folder: Path) -> Any:

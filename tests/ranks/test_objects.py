@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
         (object_scenarios.compare_accumulating_sharded, 2),
         (object_scenarios.compare_never_zeroing_sharded, 2),
         (object_scenarios.compare_accumulating_flat, 2),
+        (object_scenarios.compare_constant_communication_hook, 2),
     ],
 )
 def test_resumed_distributed_training_equals_uninterrupted_one(
@@ -42,6 +43,21 @@ def test_unsynchronized_gradients_of_sharded_model_are_reported(
     for result in on_ranks(scenario, 2, tmp_path):
         assert "without synchronization (no_sync() or" in result["messages"][0]
         assert len(result["messages"]) <= 2, "once for each manager"
+
+
+def test_state_of_communication_hook_is_reported_once_per_run(tmp_path: Path) -> None:
+    rank_zero, other = on_ranks(object_scenarios.lose_state_of_communication_hook, 2, tmp_path)
+    assert rank_zero["start"] == other["start"] == 4
+    assert not rank_zero["is_equal"], "nothing to report"
+    for message in rank_zero["messages"]:
+        assert "the communication hook powerSGD_hook of the model 'main' (PowerSGDState: error feedback" in message
+    assert len(rank_zero["messages"]) == 2, "once for each manager"
+    assert other["messages"] == []
+
+
+def test_communication_hook_that_is_state_object_is_restored_without_a_message(tmp_path: Path) -> None:
+    for result in on_ranks(object_scenarios.save_communication_hook_as_state_object, 2, tmp_path):
+        assert result == {"count": 8, "messages": []}
 
 
 @pytest.mark.parametrize("train", [object_scenarios.train_zero, object_scenarios.train_flat])

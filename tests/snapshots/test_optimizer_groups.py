@@ -196,6 +196,31 @@ def test_parameter_group_added_while_training_is_restored(is_restored: bool, tmp
     check_exact_resume(tmp_path, make)
 
 
+def test_parameter_group_removed_while_training_is_named_with_its_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_net()
+    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in model.children()], lr=0.1, momentum=0.9)
+
+    step = update(Objects(model, optimizer))
+
+    def remove(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+        step(manager, batch)
+        if manager.iteration == 6:
+            del optimizer.param_groups[1]
+        if manager.iteration == 11:
+            for parameter in model.get_submodule("1").parameters():
+                optimizer.state.pop(parameter, None)
+
+    train(tmp_path, lambda: Objects(model, optimizer, remove))
+    (message,) = (entry.getMessage() for entry in caplog.records if "was not saved" in entry.getMessage())
+    assert (
+        "snapshot_iter_10: the snapshot was not saved: RuntimeError: the optimizer 'main': state_dict() of" in message
+    )
+    assert "the state of 2 parameters that belong to none of its groups" in message
+    assert "Call optimizer.state.pop(parameter, None)" in message
+
+
 def test_failed_resume_removes_added_parameter_group(tmp_path: Path) -> None:
     class Refusing(nn.Linear):
         def _load_from_state_dict(self, *_: Any) -> None:
