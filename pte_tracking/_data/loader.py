@@ -259,6 +259,9 @@ class ResumableLoader(Generic[_Batch]):
             self._start_workers()
         if start is None:
             return self._begin_pass(DataState(everywhere=current, parts=saved["parts"]))
+        if not self._taken:  # The first batch raised an error. A sampler may draw its numbers only for this batch.
+            self._passes -= 1
+            return self._begin_pass(start)
         threads = threading.enumerate()
         self._restore(start)
         batches = self._open_again()
