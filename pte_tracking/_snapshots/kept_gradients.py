@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 
@@ -26,8 +27,8 @@ class KeptGradients:
 
     def __init__(self) -> None:
         self.are_kept: bool | None = None
-        self._is_saved_without = self._has_stepped = False
-        self._handle: RemovableHandle | None = None
+        self._is_saved_without = self._has_stepped = self._is_inspected = False
+        self._handles: list[RemovableHandle] = []
 
     @classmethod
     def of(cls, optimizer: Optimizer) -> KeptGradients:
@@ -35,36 +36,38 @@ class KeptGradients:
         return _by_optimizer.setdefault(optimizer, cls())
 
     def note_step(self, optimizer: Optimizer) -> None:
-        """Inspect a gradient after a step, before it is marked as used."""
-        if self._handle is not None:
+        """Inspect the gradients after a step, before they are marked as used."""
+        if self._handles:
+            if self._is_inspected and self.are_kept is None:
+                self.are_kept = False
             return
-        parameter = next(
-            (item for group in optimizer.param_groups for item in group["params"] if item.grad is not None), None
-        )
-        if parameter is None:
-            return
-        if hasattr(parameter.grad, USED_VERSION):
-            self._handle = parameter.register_hook(lambda _: self._inspect(parameter))
-        elif self._has_stepped:
-            self.are_kept = False
-        self._has_stepped = True
+        parameters = [item for group in optimizer.param_groups for item in group["params"] if item.grad is not None]
+        # The loop may zero only a part of them.
+        for parameter in parameters:
+            if parameter.requires_grad and hasattr(parameter.grad, USED_VERSION):
+                self._handles.append(parameter.register_hook(functools.partial(self._inspect, parameter)))
+        if parameters:
+            if self._has_stepped and not self._handles:
+                self.are_kept = False
+            self._has_stepped = True
 
     def note_snapshot(self) -> None:
         """Note that a snapshot without the gradients was taken if it is not known yet whether they are kept."""
         self._is_saved_without |= self._has_stepped and self.are_kept is None
 
     def finish(self) -> None:
-        """Remove the hook after it has decided."""
-        if self._handle is not None and self.are_kept is not None:
-            self._handle.remove()
-            self._handle = None
+        """Remove the hooks after they have decided."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
-    def _inspect(self, parameter: Tensor) -> None:
+    def _inspect(self, parameter: Tensor, _: Tensor) -> None:
+        self._is_inspected = True
         gradient = parameter.grad
-        if self.are_kept is not None:
+        if self.are_kept or gradient is None or getattr(gradient, USED_VERSION, None) != gradient._version:
             return
-        self.are_kept = gradient is not None and getattr(gradient, USED_VERSION, None) == gradient._version
-        if self.are_kept and self._is_saved_without:
+        self.are_kept = True
+        if self._is_saved_without:
             _logger.warning(
                 "snapshot: the loop does not zero the gradients after a step of the optimizer. Snapshots contain them "
                 "from here on, the earlier one does not, so that a resume from it is not exact."
