@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.data.front_ends import FRONT_ENDS, train
 
@@ -84,17 +85,21 @@ class FailingData(Dataset[Tensor]):
         return torch.tensor(index)
 
 
-@pytest.mark.parametrize("passes", [0, 1])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
+@pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
+@pytest.mark.parametrize("failing", [0, 4, SAMPLES])
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_error_in_the_first_batch_of_a_pass_keeps_its_order(front_end: str, passes: int, tmp_path: Path) -> None:
+def test_error_in_any_batch_of_a_loader_keeps_the_order(
+    front_end: str, failing: int, kind: Any, tmp_path: Path
+) -> None:
     run, seen, never = FRONT_ENDS[front_end], list[Any](), {"trigger": (100, "iteration")}
 
     def make_loader(failing: int | None) -> Callable[[], Any]:
-        return lambda: DataLoader(FailingData(failing), BATCH_SIZE, shuffle=True)
+        return lambda: kind(FailingData(failing), BATCH_SIZE, shuffle=True)
 
     whole = train(run, tmp_path / "whole", make_loader(None), **never)
     with pytest.raises(DamagedSampleError):
-        train(run, tmp_path / "run", make_loader(SAMPLES * passes), seen=seen, **never)
+        train(run, tmp_path / "run", make_loader(failing), seen=seen, **never)
     (snapshot,) = (tmp_path / "run").glob("*_on_error")
     rest = train(run, tmp_path / "run", make_loader(None), resume=snapshot, **never)
     assert (seen, rest) == (whole[: len(seen)], whole[len(seen) :])
