@@ -81,7 +81,7 @@ class ResumableLoader(Generic[_Batch]):
         self._keeps_workers = keeps_workers(loader)
         self._is_stateful = is_stateful(loader)
         self._is_probed = False
-        self._has_begun = False
+        self._has_begun = self._has_failed = False
         self._expected_length: int | None = None
         self._saved: LoaderState | None = None
         self._resumed_taken = 0
@@ -96,20 +96,20 @@ class ResumableLoader(Generic[_Batch]):
             self._has_begun = True
             forget_iterators(self.loader)
         saved, self._saved = self._saved, None
-        batches = self._start_pass() if saved is None else self._resume_pass(saved)
-        batch = next(batches, _END)
-        if batch is _END and saved is not None and saved["taken"]:
-            # The snapshot was saved after the last batch of a pass whose length was unknown.
-            self._end_pass()
-            batches = self._start_pass()
-            batch = next(batches, _END)
-        self._check_unrestored(None)
-        length = length_of(self.loader)
-        if self._expected_length is None:
-            self._expected_length = length
         check = self.check
-        check.begin_pass()
         try:
+            batches = self._start_pass() if saved is None else self._resume_pass(saved)
+            batch = next(batches, _END)
+            if batch is _END and saved is not None and saved["taken"]:
+                # The snapshot was saved after the last batch of a pass whose length was unknown.
+                self._end_pass()
+                batches = self._start_pass()
+                batch = next(batches, _END)
+            self._check_unrestored(None)
+            length = length_of(self.loader)
+            if self._expected_length is None:
+                self._expected_length = length
+            check.begin_pass()
             while batch is not _END:
                 self._taken += 1
                 if check.is_due:
@@ -124,6 +124,9 @@ class ResumableLoader(Generic[_Batch]):
                 yield batch
                 check.batch = None
                 batch = following if is_expected_last else next(batches, _END)
+        except Exception:
+            self._has_failed = True
+            raise
         finally:
             check.release_batch()
         self._end_pass()
@@ -214,7 +217,8 @@ class ResumableLoader(Generic[_Batch]):
     def _own_state(self) -> dict[str, Any] | None:
         """Return the state of a stateful loader; None for other loaders, or if it cannot be saved."""
         # Before the first pass, state_dict() of some loaders would start it.
-        if not self._passes or not self._is_stateful:
+        # After an error, that of some loaders is behind the batch that failed.
+        if not self._passes or not self._is_stateful or self._has_failed:
             return None
         try:
             return cast(dict[str, Any], to_plain(cast(StatefulLoader, self.loader).state_dict(), "state_dict()"))
@@ -226,7 +230,7 @@ class ResumableLoader(Generic[_Batch]):
     def _start_pass(self) -> Iterator[_Batch]:
         self._parts.set_epoch(self._passes)
         self._passes += 1
-        self._taken = 0
+        self._taken, self._has_failed = 0, False
         self._start = DataState(everywhere=rng.get_state(), parts=self._parts.start_state())
         return self._open()
 
@@ -234,7 +238,7 @@ class ResumableLoader(Generic[_Batch]):
         """Start to iterate over the loader."""
         if not self._is_stateful:
             return iter(self.loader)
-        start = self._data_state()
+        start = DataState(everywhere=rng.get_state(), parts=self._parts.state())
         # A stateful loader draws more numbers from the global generator when it starts after a resume. Later numbers
         # must not depend on this. One number is drawn so that passes start from different states.
         torch.empty((), dtype=torch.int64).random_()
@@ -259,6 +263,9 @@ class ResumableLoader(Generic[_Batch]):
             self._start_workers()
         if start is None:
             return self._begin_pass(DataState(everywhere=current, parts=saved["parts"]))
+        if not self._taken:  # The first batch raised an error. A sampler may draw its numbers only for this batch.
+            self._passes -= 1
+            return self._begin_pass(start)
         threads = threading.enumerate()
         self._restore(start)
         batches = self._open_again()
@@ -335,9 +342,6 @@ class ResumableLoader(Generic[_Batch]):
             self._messages.different_length(self._taken, self._expected_length)
             self._expected_length = 0  # reported once
         self.leave_pass()
-
-    def _data_state(self) -> DataState:
-        return DataState(everywhere=rng.get_state(), parts=self._parts.state())
 
     def _restore(self, state: DataState, *, loads_objects: bool = True) -> None:
         self._parts.restore(state["parts"], loads_objects=loads_objects)

@@ -278,6 +278,9 @@ class Lifecycle:
         """Save the state with the extensions that are due at the end of the last iteration."""
         due, self.due = self.due, []
         self.is_saving = True
+        for _, save in due:  # All of them first: each snapshot contains the states of the other extensions.
+            if isinstance(save, TrainingSnapshot):
+                save.end_interval()
         try:
             for entry, save in due:
                 save(self._owner)

@@ -43,6 +43,6 @@ def raise_differences(differences: Sequence[str], names: Iterable[str]) -> None:
         "state: the snapshot does not match the models or optimizers. Nothing was restored. Differences:\n  "
         + "\n  ".join(differences[:_MAX_DIFFERENCES])
         + more
-        + "\nIf the training itself changed the model, repeat the change before resume()."
+        + "\nIf the training itself changed the model, construct the manager, and repeat the change before resume()."
         + f"\nTo continue without the state of these parts, call resume(allow={list(dict.fromkeys(names))!r})."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from typing import Any, cast
@@ -29,8 +30,8 @@ class KeptGradients:
 
     def __init__(self) -> None:
         self.are_kept: bool | None = None
-        self._is_saved_without = self._has_stepped = False
-        self._handle: RemovableHandle | None = None
+        self._is_saved_without = self._has_stepped = self._is_inspected = False
+        self._handles: list[RemovableHandle] = []
 
     @classmethod
     def of(cls, optimizer: Optimizer) -> KeptGradients:
@@ -38,39 +39,41 @@ class KeptGradients:
         return _by_optimizer.setdefault(optimizer, cls())
 
     def note_step(self, optimizer: Optimizer) -> None:
-        """Inspect a gradient after a step, before it is marked as used."""
-        if self._handle is not None:
+        """Inspect the gradients after a step, before they are marked as used."""
+        if self._handles:
+            if self._is_inspected and self.are_kept is None:
+                self.are_kept = False
             return
+        parameters = [item for group in optimizer.param_groups for item in group["params"] if item.grad is not None]
         # No backward pass reaches a frozen parameter, which may still have its last gradient.
-        parameters = (item for group in optimizer.param_groups for item in group["params"] if item.requires_grad)
-        parameter = next((item for item in parameters if item.grad is not None), None)
-        if parameter is None:
+        used = [item for item in parameters if item.requires_grad and hasattr(gradient_content(item.grad), USED_VERSION)]
+        if any(map(is_sharded, used)):  # Their hooks do not run. Saving gradients that the loop zeroes changes nothing.
+            self.are_kept = True
             return
-        if hasattr(gradient_content(parameter.grad), USED_VERSION):
-            if is_sharded(parameter):  # Its hooks do not run. Saving gradients that the loop will zero changes nothing.
-                self.are_kept = True
-            else:
-                self._handle = parameter.register_hook(lambda _: self._inspect(parameter))
-        elif self._has_stepped:
-            self.are_kept = False
-        self._has_stepped = True
+        # The loop may zero only a part of them.
+        self._handles = [item.register_hook(functools.partial(self._inspect, item)) for item in used]
+        if parameters:
+            if self._has_stepped and not used:
+                self.are_kept = False
+            self._has_stepped = True
 
     def note_snapshot(self) -> None:
         """Note that a snapshot without the gradients was taken if it is not known yet whether they are kept."""
         self._is_saved_without |= self._has_stepped and self.are_kept is None
 
     def finish(self) -> None:
-        """Remove the hook after it has decided."""
-        if self._handle is not None and self.are_kept is not None:
-            self._handle.remove()
-            self._handle = None
+        """Remove the hooks after they have decided."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
-    def _inspect(self, parameter: Tensor) -> None:
-        if self.are_kept is not None:
-            return
+    def _inspect(self, parameter: Tensor, _: Tensor) -> None:
+        self._is_inspected = True
         content = None if parameter.grad is None else gradient_content(parameter.grad)
-        self.are_kept = content is not None and getattr(content, USED_VERSION, None) == content._version
-        if self.are_kept and self._is_saved_without:
+        if self.are_kept or content is None or getattr(content, USED_VERSION, None) != content._version:
+            return
+        self.are_kept = True
+        if self._is_saved_without:
             _logger.warning(
                 "snapshot: the loop does not zero the gradients after a step of the optimizer. Snapshots contain them "
                 "from here on, the earlier one does not, so that a resume from it is not exact."

@@ -130,10 +130,13 @@ class TrainingSnapshot(SnapshotExtension):
         if self._signal is not None:
             self._signal.install()
 
+    def end_interval(self) -> None:
+        """End the interval of the mean with this iteration, unless only a signal requires the snapshot."""
+        if self._mean is not None and not self._should_exit:
+            self._mean.end_interval()
+
     def __call__(self, manager: Manager) -> None:
         if not self._should_exit:
-            if self._mean is not None:
-                self._mean.end_interval()
             super().__call__(manager)
             return
         assert self._signal is not None

@@ -1,9 +1,10 @@
-"""Errors in the workers of a loader: the snapshot that they cause resumes exactly, in every front end."""
+"""Errors in a loader or in its workers: the snapshot that they cause resumes exactly, in every front end."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.data.front_ends import FRONT_ENDS, train
 
@@ -64,4 +66,40 @@ def test_error_in_a_loader_is_raised_and_its_snapshot_resumes_exactly(
     (snapshot,) = (tmp_path / "run").glob("*_on_error")
     assert snapshot.name == f"snapshot_iter_{len(seen)}_on_error"
     rest = train(run, tmp_path / "run", make_loader, resume=snapshot, **never)
+    assert (seen, rest) == (whole[: len(seen)], whole[len(seen) :])
+
+
+class FailingData(Dataset[Tensor]):
+    """Dataset of which one read fails."""
+
+    def __init__(self, failing: int | None) -> None:
+        self.failing, self.reads = failing, list[int]()
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.reads.append(index)
+        if len(self.reads) - 1 == self.failing:
+            raise DamagedSampleError(f"sample {index} is damaged")
+        return torch.tensor(index)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # raised by torchdata
+@pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
+@pytest.mark.parametrize("failing", [0, 4, SAMPLES])
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_error_in_any_batch_of_a_loader_keeps_the_order(
+    front_end: str, failing: int, kind: Any, tmp_path: Path
+) -> None:
+    run, seen, never = FRONT_ENDS[front_end], list[Any](), {"trigger": (100, "iteration")}
+
+    def make_loader(failing: int | None) -> Callable[[], Any]:
+        return lambda: kind(FailingData(failing), BATCH_SIZE, shuffle=True)
+
+    whole = train(run, tmp_path / "whole", make_loader(None), **never)
+    with pytest.raises(DamagedSampleError):
+        train(run, tmp_path / "run", make_loader(failing), seen=seen, **never)
+    (snapshot,) = (tmp_path / "run").glob("*_on_error")
+    rest = train(run, tmp_path / "run", make_loader(None), resume=snapshot, **never)
     assert (seen, rest) == (whole[: len(seen)], whole[len(seen) :])

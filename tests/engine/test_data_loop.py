@@ -282,6 +282,12 @@ def test_batch_size_changed_with_shuffling_keeps_the_order(tmp_path: Path) -> No
     assert sorted(itertools.chain(*first.seen, *resumed.seen)) == DATA
 
 
+def test_batch_size_increased_in_the_first_batch_keeps_the_order(tmp_path: Path) -> None:
+    first = train("loop", DataLoader(DATA, 3, shuffle=True), tmp_path, 1, epochs=1)
+    resumed = train("loop", DataLoader(DATA, 6, shuffle=True), tmp_path, resume=True, epochs=1)
+    assert resumed.seen[0][:3] == first.seen[0]
+
+
 def test_more_data_resumed_within_an_epoch_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train("loop", DataLoader(DATA, 3), tmp_path, 2)
     train("loop", DataLoader(DATA * 2, 3), tmp_path, resume=True)

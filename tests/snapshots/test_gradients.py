@@ -307,6 +307,25 @@ def test_gradients_that_are_never_zeroed_are_restored(clips: bool, tmp_path: Pat
     assert len(saved_gradients(tmp_path / "run")["main"]) == 4
 
 
+@pytest.mark.parametrize("zeroed", [0, 1])
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_of_which_only_a_part_is_zeroed_are_restored(zeroed: int, set_to_none: bool, tmp_path: Path) -> None:
+    def make() -> Objects:
+        model: Any = make_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+
+        def update(manager: pte.ExtensionsManager, batch: Tensor) -> None:
+            model[zeroed].zero_grad(set_to_none=set_to_none)
+            model(batch).square().mean().backward()
+            optimizer.step()
+            if manager.iteration == 7:
+                model[1 - zeroed].requires_grad_(False)
+
+        return Objects(model, optimizer, update)
+
+    check_exact_resume(tmp_path, make)
+
+
 def test_gradients_that_are_never_zeroed_are_reported_if_a_snapshot_does_not_contain_them(
     tmp_path: Path, caplog: Any
 ) -> None:

@@ -139,6 +139,22 @@ def test_keep_best_mean_continues_after_a_resume_within_the_interval(tmp_path: P
     assert checkpoint.values == {"loss": 4.0}
 
 
+def test_keep_best_mean_starts_again_after_a_resume_from_another_snapshot_of_the_same_iteration(tmp_path: Path) -> None:
+    trigger = (2, "iteration")
+
+    def make() -> pte.ExtensionsManager:
+        every = extensions.snapshot("every_{.iteration}", trigger=trigger)
+        best = extensions.snapshot("best_{.iteration}", trigger=trigger, keep_best=("loss", "min", 1))
+        return make_manager(tmp_path, every, best)
+
+    run(make(), 2, lambda i: {"loss": float(i)})
+    manager = make()
+    manager.load_state_dict(torch.load(tmp_path / "every_2"))
+    run(manager, 2, lambda i: {"loss": 10.0})
+    (checkpoint,) = (entry for entry in manager.run.checkpoints() if entry.path == "best_4")
+    assert checkpoint.values == {"loss": 10.0}
+
+
 def test_snapshot_calls_deferred_values_on_the_training_thread(tmp_path: Path) -> None:
     threads: list[threading.Thread] = []
 
