@@ -46,7 +46,9 @@ class KeptGradients:
             return
         parameters = [item for group in optimizer.param_groups for item in group["params"] if item.grad is not None]
         # No backward pass reaches a frozen parameter, which may still have its last gradient.
-        used = [item for item in parameters if item.requires_grad and hasattr(gradient_content(item.grad), USED_VERSION)]
+        used = [
+            item for item in parameters if item.requires_grad and hasattr(gradient_content(item.grad), USED_VERSION)
+        ]
         if any(map(is_sharded, used)):  # Their hooks do not run. Saving gradients that the loop zeroes changes nothing.
             self.are_kept = True
             return

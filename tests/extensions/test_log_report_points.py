@@ -83,7 +83,7 @@ def test_measured_value_is_a_point_at_its_step_and_a_mean_in_the_json_log(tmp_pa
         {"x": 8.0, "val": 108.0, "iteration": 10},
     ]
     assert [row.values for row in manager.run.rows()] == [{"x": 3.0, "val": 103.0}, {"x": 8.0, "val": 108.0}]
-    summary = summarize_metrics(tmp_path)["val"]
+    summary = summarize_metrics(tmp_path).summaries["val"]
     assert (summary.last, summary.last_step, summary.lowest, summary.lowest_step) == (110.0, 10, 102.0, 2)
 
 
