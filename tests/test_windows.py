@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pte_tracking._store.status import read_status
-
 FOLDER = Path(__file__).parent / "windows"
 ROOT = FOLDER.parent.parent
 
@@ -41,6 +39,12 @@ def steps(directory: Path) -> list[int]:
     return [row["iteration"] for row in json.loads((directory / "log").read_text())]
 
 
+def status(directory: Path) -> str:
+    """Return the status that a process on Windows reads."""
+    code = "import pathlib, sys; from pte_tracking._store.status import read_status; "
+    return run("-c", f"{code}print(read_status(pathlib.Path(sys.argv[1])))", directory).stdout.strip()
+
+
 def pending(directory: Path) -> int:
     return run("-m", "pte_tracking._cli", "sync", directory).returncode
 
@@ -59,7 +63,7 @@ def test_second_training_on_windows_archives_the_first(tmp_path: Path) -> None:
         assert "Bad file descriptor" not in output
         assert "cannot access" not in output
         assert steps(directory) == list(range(1, 11))
-        assert read_status(directory) == "FINISHED"
+        assert status(directory) == "FINISHED"
         assert pending(directory) == 0
         assert list(directory.glob("events.out.tfevents.*"))
         messages = directory / "delivery/log.txt"  # does not exist if an earlier delivery process delivered the run
@@ -79,7 +83,9 @@ def test_killed_training_on_windows_resumes_and_rewinds_log(tmp_path: Path) -> N
         assert process.stdout.readline() == b"held\n"
         refused = run("-c", f"import pte_tracking; pte_tracking.Run({str(directory)!r}, resume=True).open()")
         assert "DirectoryInUseError" in refused.stderr
+        assert status(directory) == "RUNNING"
         process.kill()
+    assert status(directory) == "KILLED"
     assert steps(directory)[-1] == 7
     train(directory, "resume")
     assert steps(directory) == list(range(1, 11))

@@ -40,10 +40,15 @@ _real_open, _real_fsync = os.open, os.fsync
 def _locking(fd: int, mode: int, count: int) -> None:
     kind = fcntl.F_UNLCK if mode == 0 else fcntl.F_WRLCK
     request = _LOCK.pack(kind, os.SEEK_SET, os.lseek(fd, 0, os.SEEK_CUR), count, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-    except OSError:
-        raise PermissionError(errno.EACCES, "Permission denied") from None
+    with contextlib.ExitStack() as stack:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            # Linux locks no file that is open for reading. Only queries do this, which unlock it at once.
+            fd = _real_open(f"/proc/self/fd/{fd}", os.O_RDWR)
+            stack.callback(os.close, fd)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        except OSError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
 
 
 def _peek_named_pipe(handle: int, size: int) -> tuple[int, int]:
