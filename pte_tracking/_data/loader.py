@@ -284,8 +284,10 @@ class ResumableLoader(Generic[_Batch]):
         """Start the pass that followed a snapshot between two passes."""
         self._restore(state)
         batches = self._start_pass()
-        if not self._parts.has_loaded or (batch := next(batches, _END)) is not _END:
-            return batches if not self._parts.has_loaded else itertools.chain([batch], batches)
+        if not self._parts.has_loaded:
+            return batches
+        if (batch := next(batches, _END)) is not _END:
+            return itertools.chain([batch], batches)
         self._restore(state, loads_objects=False)  # An object took its state as the end of a pass.
         self._passes -= 1
         return self._start_pass()

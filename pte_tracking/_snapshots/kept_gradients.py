@@ -36,7 +36,10 @@ class KeptGradients:
     @classmethod
     def of(cls, optimizer: Optimizer) -> KeptGradients:
         """Return the object for an optimizer."""
-        return _by_optimizer.setdefault(optimizer, cls())
+        found = _by_optimizer.get(optimizer)
+        if found is None:  # not setdefault(), which would construct an object in each step
+            found = _by_optimizer[optimizer] = cls()
+        return found
 
     def note_step(self, optimizer: Optimizer) -> None:
         """Inspect the gradients after a step, before they are marked as used."""
