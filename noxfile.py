@@ -25,9 +25,13 @@ QUIET = {
 }
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install the project (editable, with all extras) and dependency groups."""
-    session.install(*CONSTRAINTS, "-e", ".[all]", *nox.project.dependency_groups(GROUPS, *groups))
+#: All extras, including those that are not part of "all".
+EXTRAS = ",".join(GROUPS["project"]["optional-dependencies"])
+
+
+def install(session: nox.Session, *groups: str, extras: str = "all") -> None:
+    """Install the project (editable, with extras) and dependency groups."""
+    session.install(*CONSTRAINTS, "-e", f".[{extras}]", *nox.project.dependency_groups(GROUPS, *groups))
 
 
 @nox.session
@@ -53,7 +57,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests, including slow ones. Arguments after -- are passed to pytest."""
-    install(session, "test")
+    install(session, "test", extras=EXTRAS)
     # Three pytest processes on two cores, because many tests wait: one thread of torch each is fastest. Each process
     # starts with a third of the tests in order, which share fixtures, and takes over tests of the others at the end.
     # The tests start more than a thousand interpreters, which would compile this package each time without bytecode.
@@ -65,7 +69,7 @@ def tests(session: nox.Session) -> None:
 @nox.parametrize("resolution", ["lowest-direct", "highest"])
 def compat(session: nox.Session, resolution: str) -> None:
     """Run the fast tests with the lowest supported and the newest dependencies on each Python version."""
-    requirements = ["-e", ".[all,wandb]", *nox.project.dependency_groups(GROUPS, "test")]
+    requirements = ["-e", f".[{EXTRAS}]", *nox.project.dependency_groups(GROUPS, "test")]
     session.install("--resolution", resolution, "--only-binary", ":all:", "--upgrade", *requirements)
     session.run("uv", "pip", "freeze", external=True)
     session.run("pytest", "-n", "2", "-m", "not slow", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
@@ -183,5 +187,5 @@ def power_loss(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run all benchmarks, or only those named after --."""
-    install(session, "bench")
+    install(session, "bench", extras=EXTRAS)
     session.run("python", "benchmarks/all.py", *session.posargs, env=QUIET)
