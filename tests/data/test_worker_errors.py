@@ -62,7 +62,8 @@ def test_error_in_a_loader_is_raised_and_its_snapshot_resumes_exactly(
     never: Any = {"trigger": (100, "iteration")}
     whole = train(run, tmp_path / "whole", make_loader, **never)
     flag.write_text(str(reads))
-    expected: Any = (RuntimeError, "DataLoader worker .* (exited|killed)") if is_killed else (DamagedSampleError, "sample 7")
+    died = (RuntimeError, "DataLoader worker .* (exited|killed)")
+    expected: Any = died if is_killed else (DamagedSampleError, "sample 7")
     with pytest.raises(expected[0], match=expected[1]):
         train(run, tmp_path / "run", make_loader, seen=seen, **never)
     flag.unlink()
