@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pte_tracking._runs.directory_lock import DirectoryInUseError as DirectoryInUseError
     from pte_tracking._runs.outcome import register_stop_exception as register_stop_exception
     from pte_tracking._runs.run import Run as Run
+    from pte_tracking._runs.stored_run import StoredRun as StoredRun
+    from pte_tracking._runs.stored_run import open_runs as open_runs
     from pte_tracking._snapshots.errors import SnapshotError as SnapshotError
     from pte_tracking._store.manifest import RunNotFoundError as RunNotFoundError
     from pte_tracking.reporter import DictSummary as DictSummary
@@ -64,6 +66,7 @@ else:
         "_runs.directory_lock": ("DirectoryInUseError",),
         "_runs.outcome": ("register_stop_exception",),
         "_runs.run": ("Run",),
+        "_runs.stored_run": ("StoredRun", "open_runs"),
         "_snapshots.errors": ("SnapshotError",),
         "_store.manifest": ("RunNotFoundError",),
         "reporter": ("DictSummary", "Reporter", "Summary", "get_current_reporter", "report", "report_scope"),

@@ -6,26 +6,41 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import typer
 
 from pte_tracking._cli.arguments import directory_argument, reporting_errors
-from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_table
+from pte_tracking._cli.comparison_plot import plot_comparison
+from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_line, print_table
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.metrics import summarize_metrics
 
 
 def compare(
     runs: Annotated[list[Path], directory_argument(help="Directories of two or more runs.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="File to write a plot of the metrics to, such as out.png.", show_default=False)
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric to plot; may be repeated. Defaults to all metrics.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the parameters and metrics of runs.
 
     Show the parameters that differ, and the last, lowest, and highest value of each metric.
     """
+    if metric and plot is None:
+        fail("--metric selects the metrics of --plot. Pass --plot FILE as well.", 2)
     if len(runs) < 2:
         fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
     with reporting_errors():
         params = {str(run): summarize(run).params for run in runs}
         metrics = {str(run): summarize_metrics(run).summaries for run in runs}
+        keys = list(dict.fromkeys(key for summaries in metrics.values() for key in summaries))
+        if unknown := [key for key in metric or () if key not in keys]:
+            fail(f"--metric: no run has the metric {unknown[0]!r}. Metrics: {', '.join(sorted(keys)) or 'none'}", 2)
+        if plot is not None:
+            plot_comparison(plot, {str(run): run for run in runs}, metric or keys)
         differing = _find_differing(params)
         if as_json:
             print_json({"params": differing, "metrics": msgspec.to_builtins(metrics)})
@@ -34,7 +49,6 @@ def compare(
         print_table(
             console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
         )
-        keys = list(dict.fromkeys(key for summaries in metrics.values() for key in summaries))
         for statistic in ("last", "lowest", "highest"):
             rows = [
                 {"Metric": key}
@@ -42,6 +56,8 @@ def compare(
                 for key in keys
             ]
             print_table(console, f"{statistic.capitalize()} values", rows)
+        if plot is not None:
+            print_line(console, f"Plot: {plot}")
 
 
 def _find_differing(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
+from pte_tracking._cli.conditions import Condition
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_run, find_runs
@@ -18,39 +21,125 @@ from pte_tracking._store.metric_names import is_lower_better, primary_metric
 from pte_tracking._store.metrics import MetricSummary, summarize_metrics
 
 
+class _ListedRun(NamedTuple):
+    summary: RunSummary
+    metrics: dict[str, MetricSummary]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values by name, for conditions and the order of the list."""
+        run = self.summary
+        metrics = {key: metric.last for key, metric in self.metrics.items()}
+        kinds: dict[str, Mapping[str, Any]] = {"params": run.params, "metrics": metrics, "tags": run.tags}
+        qualified = {f"{kind}.{name}": value for kind, values in kinds.items() for name, value in values.items()}
+        columns = {"status": run.status, "name": run.name, "step": run.step, "id": run.id}
+        return run.tags | metrics | run.params | columns | qualified
+
+
 def list_runs(
     directory: Annotated[Path, directory_argument(help="Directory to search, including subdirectories.")],
     best: Annotated[
         str | None, typer.Option(help="Metric to show the best value of. Defaults to a validation metric.")
     ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Condition on the listed runs, such as \"lr < 0.01 and status == 'FAILED'\".")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Metric (best value first), or other name to sort by.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the runs in a directory.
 
     Show the status, highest step, best value, sinks, and pending events of each run.
+
+    A name in --where or --sort is status, name, step, id, a parameter, a metric (--where compares its last value), or a
+    tag, in this order. params.NAME, metrics.NAME, and tags.NAME select one kind. Names with unusual characters are
+    enclosed in backquotes in --where. A run without a value is not listed by --where, and listed last by --sort.
     """
-    runs: list[tuple[RunSummary, dict[str, Any] | None]] = []
+    condition = _parse(where)
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
-        for run in find_runs(directory, errors.append):
-            try:
-                find_run(run)  # raises if it cannot be read
-                metrics = summarize_metrics(run)
-                runs.append((summarize(run, metrics), _find_best(metrics.summaries, best)))
-            except (RunNotFoundError, OSError) as error:
-                errors.append(error)
-        # A run may disappear during the search: a fresh start archives the earlier run of the directory.
-        errors = [failure for failure in errors if not isinstance(failure, FileNotFoundError)]
+        runs = _read_runs(directory, errors)
         for failure in errors:
             echo(format_error(failure), err=True)
         if not runs and not errors:
             fail(f"{directory}: no run found in this directory or below", 1)
+        if condition is not None and runs:
+            runs = _select(runs, condition)
+            if not runs:
+                fail(f"{directory}: no run matches --where {where!r}", 1)
+        if sort is not None and runs:
+            runs = _sort(runs, sort)
+        if best is None and sort is not None and any(sort in run.metrics for run in runs):
+            best = sort
+        found = [(run.summary, _find_best(run.metrics, best)) for run in runs]
         if as_json:
-            print_json([msgspec.to_builtins(run) | {"best": value} for run, value in runs])
+            print_json([msgspec.to_builtins(run) | {"best": value} for run, value in found])
         elif runs:
-            print_table(create_console(), "", [_build_row(run, value) for run, value in runs])
+            print_table(create_console(), "", [_build_row(run, value) for run, value in found])
         if errors:
             raise typer.Exit(1)
+
+
+def _parse(where: str | None) -> Condition | None:
+    try:
+        return None if where is None else Condition(where)
+    except ValueError as error:
+        fail(f"--where: {error}", 2)
+
+
+def _read_runs(directory: Path, errors: list[RunNotFoundError | OSError]) -> list[_ListedRun]:
+    """Read all runs, and add the errors of those that cannot be read to a list."""
+    runs = []
+    for path in find_runs(directory, errors.append):
+        try:
+            find_run(path)  # raises if it cannot be read
+            metrics = summarize_metrics(path)
+            runs.append(_ListedRun(summarize(path, metrics), metrics.summaries))
+        except (RunNotFoundError, OSError) as error:
+            errors.append(error)
+    # A run may disappear during the search: a fresh start archives the earlier run of the directory.
+    errors[:] = [failure for failure in errors if not isinstance(failure, FileNotFoundError)]
+    return runs
+
+
+def _select(runs: Sequence[_ListedRun], condition: Condition) -> list[_ListedRun]:
+    values = [run.values for run in runs]
+    for name in sorted(condition.names):
+        _check_known("--where", name, values)
+    selected, errors = [], []
+    for run, known in zip(runs, values, strict=True):
+        try:
+            selected += [run] if condition.holds(known) else []
+        except ValueError as error:  # A parameter may be a number in some runs and a text in others.
+            errors.append(error)
+    if len(errors) == len(runs):
+        fail(f"--where: {errors[0]}", 2)
+    return selected
+
+
+def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
+    _check_known("--sort", name, [run.values for run in runs])
+    key = name.removeprefix("metrics.")
+    is_metric = any(key in run.metrics for run in runs)
+
+    def rank(run: _ListedRun) -> tuple[bool, bool, Any]:
+        if is_metric:
+            best = _find_best(run.metrics, key)
+            value = None if best is None or best["value"] is None else best["value"]
+            value = -value if value is not None and not is_lower_better(key) else value
+        else:
+            value = run.values.get(name)
+        return value is None, isinstance(value, str), 0 if value is None else value
+
+    return sorted(runs, key=rank)
+
+
+def _check_known(option: str, name: str, values: Sequence[Mapping[str, Any]]) -> None:
+    if any(name in known for known in values):
+        return
+    names = dict.fromkeys(itertools.chain.from_iterable(values))
+    similar = ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4)) or "none"
+    fail(f"{option}: no run has a value of {name!r}. Similar names: {similar}", 2)
 
 
 def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict[str, Any] | None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import io
 import itertools
 import math
 import operator
+import sys
+import time
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import typer
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from pte_tracking._cli.arguments import RunDir, reporting_errors
@@ -17,6 +24,7 @@ from pte_tracking._cli.plot import COLORS, draw_curves
 from pte_tracking._cli.rendering import (
     AsJson,
     create_console,
+    fail,
     format_cell,
     print_json,
     print_latest,
@@ -30,27 +38,51 @@ from pte_tracking._store.metrics import RunMetrics, read_metrics, summarize_metr
 
 _HEIGHT = 15
 _MAX_POINTS = 500
+_WATCH_SECONDS = 2
 _MAX_REJECTED = 10  # rejected events of each sink to print
 
 
-def show(run: RunDir, as_json: AsJson = False) -> None:
+def show(
+    run: RunDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every two seconds until the run ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the details of a run.
 
     Show where the run is found in its backends, parameters, last rows, a plot, checkpoints, pending and rejected events
     with the reason, and messages of the delivery process.
     """
+    if watch and (as_json or not sys.stdout.isatty()):
+        fail("--watch: expected a terminal, and no --json", 2)
     with reporting_errors():
         find_run(run)  # raises if the directory contains no run
+        console = create_console()
+        if watch:
+            _watch(console, run)
         metrics = summarize_metrics(run)
         summary = summarize(run, metrics)
         if as_json:
             print_json(msgspec.to_builtins(summary))
             return
-        _print(run, summary, metrics)
+        _print(console, run, summary, metrics)
 
 
-def _print(directory: Path, run: RunSummary, metrics: RunMetrics) -> None:
-    console = create_console()
+def _watch(console: Console, run: Path) -> None:
+    """Show the run on the whole terminal until it ends, or until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            metrics = summarize_metrics(run)
+            summary = summarize(run, metrics)
+            if summary.status != "RUNNING":
+                return
+            page = Console(file=io.StringIO(), width=console.width, color_system="standard", force_terminal=True)
+            with page.capture() as capture:
+                _print(page, run, summary, metrics)
+            live.update(Text.from_ansi(capture.get()), refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _print(console: Console, directory: Path, run: RunSummary, metrics: RunMetrics) -> None:
     name, shown_directory = format_cell(run.name), format_cell(run.directory)
     console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()

@@ -13,7 +13,7 @@ from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.locations import SinkLocation, find_location
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
-from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status
+from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status, Tags
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
 from pte_tracking._store.metrics import RunMetrics, summarize_metrics
@@ -33,6 +33,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         start_time: Time of the first start in seconds since the Unix epoch.
         sinks: Keys of the sinks.
         params: Parameters by name.
+        tags: Tags by name.
         step: Highest step of a row or a checkpoint. None if there are none.
         rows: Last rows, oldest first, at most 8.
         checkpoints: Effective checkpoints in ascending order of their steps.
@@ -49,6 +50,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     start_time: float
     sinks: list[str]
     params: dict[str, Scalar]
+    tags: dict[str, str]
     step: int | None
     rows: list[dict[str, Number]]
     checkpoints: list[Checkpoint]
@@ -83,6 +85,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
         params=read_params(directory),
+        tags=read_tags(directory),
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
         rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=checkpoints,
@@ -101,6 +104,16 @@ def read_params(directory: Path) -> dict[str, Scalar]:
         for event, _ in find_events(path, Params, start, end):
             params.update(event.values)
     return params
+
+
+def read_tags(directory: Path) -> dict[str, str]:
+    """Return the effective tags of the run in a directory, by name."""
+    path = directory / JOURNAL
+    tags: dict[str, str] = {}
+    for start, end in effective_ranges(path):
+        for event, _ in find_events(path, Tags, start, end):
+            tags.update(event.values)
+    return tags
 
 
 def _to_row(event: Metrics) -> dict[str, Number]:

@@ -1,0 +1,69 @@
+"""Plot of the metrics of several runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pte_tracking._cli.rendering import fail
+from pte_tracking._store.extras import required_by
+from pte_tracking._store.metrics import read_metrics
+
+_MAX_PANELS = 30
+_COLUMNS = 3
+_PANEL_SIZE = (4.5, 3.2)  # inches
+
+
+def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -> None:
+    """Write a figure with one panel per metric and one curve per run.
+
+    Args:
+        path: File to write. The suffix selects the format.
+        runs: Run directories by label.
+        keys: Keys of the metrics.
+    """
+    try:
+        with required_by("--plot", "matplotlib", "'pte-tracking[plot]'"):
+            from matplotlib.figure import Figure
+    except ImportError as error:
+        fail(str(error), 1)
+    if not keys:
+        fail("--plot: the runs have no metrics", 1)
+    if len(keys) > _MAX_PANELS:
+        fail(f"--plot: expected at most {_MAX_PANELS} metrics, got {len(keys)}. Select some with --metric.", 2)
+    columns = min(len(keys), _COLUMNS)
+    rows = math.ceil(len(keys) / columns)
+    figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for key, panel in zip(keys, panels, strict=False):
+        panel.set(title=_escape(key), xlabel="iteration")
+        panel.grid(alpha=0.3)
+    for panel in list(panels)[len(keys) :]:
+        panel.remove()
+    for label, directory in runs.items():
+        curves = _read_curves(directory, keys)
+        for number, key in enumerate(keys):
+            steps, values = curves[key]
+            # Each run keeps its color in panels of metrics that it does not have.
+            figure.axes[number].plot(steps, values, label=_escape(label), marker="." if len(steps) < 2 else None)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 4))
+    suffixes = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in suffixes:
+        fail(f"--plot: expected a file with one of the suffixes .{', .'.join(sorted(suffixes))}, got {str(path)!r}", 2)
+    figure.savefig(path, dpi=150)
+
+
+def _read_curves(directory: Path, keys: Sequence[str]) -> dict[str, tuple[list[int], list[float]]]:
+    curves: dict[str, tuple[list[int], list[float]]] = {key: ([], []) for key in keys}
+    for event in read_metrics(directory):
+        points = event.points
+        for key in curves.keys() & points.keys():
+            curves[key][0].append(event.step)
+            curves[key][1].append(points[key])  # type: ignore[arg-type]  # decoded as numbers
+    return curves
+
+
+def _escape(text: str) -> str:
+    # Matplotlib parses dollar signs as formulas and hides labels with a leading underscore.
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
