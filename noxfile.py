@@ -84,7 +84,7 @@ def screenshots(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, import contracts, and the workflows."""
+    """Check style, formatting, spelling, import contracts, and the files for GitHub."""
     session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -92,6 +92,11 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", env={"PYTHONPATH": str(ROOT / "backends")})
     workflows = sorted(map(str, (ROOT / ".github/workflows").glob("*.yml")))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    forms = [str(ROOT / ".github/ISSUE_TEMPLATE" / f"{name}.yml") for name in ("bug", "feature")]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-issue-forms", *forms)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.citation-file-format", str(ROOT / "CITATION.cff"))
+    session.run("codespell")
+    session.run("typos")
 
 
 @nox.session

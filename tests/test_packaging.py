@@ -141,3 +141,14 @@ def test_wheel_top_level_is_two_packages(wheel_files: set[str]) -> None:
 
 def test_wheel_contains_every_package_file(wheel_files: set[str]) -> None:
     assert wheel_files == set().union(*map(package_files, PACKAGES))
+
+
+def test_pre_commit_hooks_use_locked_versions() -> None:
+    locked = (ROOT / "constraints.txt").read_text()
+    pinned = re.findall(r"additional_dependencies: \[(.+)\]", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert len(pinned) == 4
+    assert [line for line in pinned if not re.search(rf"^{re.escape(line)}\b", locked, re.MULTILINE)] == []
+
+
+def test_citation_has_version_of_project() -> None:
+    assert f"\nversion: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text()
