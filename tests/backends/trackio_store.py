@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
 
-# Trackio reads the variable once, when it is imported.
-_directory = tempfile.TemporaryDirectory(prefix="trackio-")
-os.environ["TRACKIO_DIR"] = _directory.name
+from trackio import Api
+from trackio.sqlite_storage import SQLiteStorage
 
-from trackio import Api  # noqa: E402
-from trackio.sqlite_storage import SQLiteStorage  # noqa: E402
-
-from pte_backends.trackio import TrackioSink  # noqa: E402
-from pte_tracking._store.manifest import Manifest  # noqa: E402
-from pte_tracking.testing import Points  # noqa: E402
+from pte_backends.trackio import TrackioSink
+from pte_tracking._store.manifest import Manifest
+from pte_tracking.testing import Points
 
 _STRUCTURE = ("timestamp", "step")
 

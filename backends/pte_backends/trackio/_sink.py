@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
+from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 #: Keys that Trackio adds to each row that it reads, or refuses in ``trackio.log``.
 _OWN_KEYS = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
@@ -44,6 +44,19 @@ class TrackioSink(Sink):
         shared_names=("metric", "figure", "image", "histogram", "text"),
         reserved_names=_OWN_KEYS,
     )
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {
+        "metrics": "native",
+        "params": "native",
+        "tags": "artifact",
+        "figure": "native",
+        "image": "native",
+        "histogram": "native",
+        "text": "native",
+        "dataset": "artifact",
+        "artifact": "native",
+        "checkpoint": "native",
+        "status": "artifact",
+    }
 
     project: str = "default"
     #: Directory of the databases. Set by :meth:`resolve`.
