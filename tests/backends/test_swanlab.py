@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pte_tracking.testing._samples import make_sample_events
 from tests.backends.killed_training import train, train_and_kill
 from tests.backends.simultaneous import deliver_at_once, expected_points
 from tests.backends.swanlab_files import read_config, read_file, read_points, read_records, run_directory
+from tests.backends.swanlab_server import swanlab_server, sync
 from tests.cli.invocation import invoke
 from tests.probe.fixtures import wait_until
 
@@ -204,6 +206,37 @@ def test_locate_names_command_with_run_id(tmp_path: Path) -> None:
     location = SwanLabSink("project").locate(run.directory, state)
     assert location is not None
     assert location.command == f"swanlab sync --id {run.manifest.id} {run_directory(run.directory)}"
+
+
+@pytest.mark.slow
+def test_sync_of_client_library_uploads_every_kind(tmp_path: Path) -> None:
+    run = RecordedRun(tmp_path / "run", SwanLabSink("digits"))
+    for kind, fields in make_sample_events(run.directory):
+        run.journal.append(kind, *fields)
+    run.log(1, {"a": math.nan})
+    run.log(2, {"a": 0.25})
+    run.end("FAILED")
+    with swanlab_server() as (address, uploads):
+        output = sync(run_directory(run.directory), run.manifest.id, address, tmp_path)
+    assert "ERROR" not in output
+    bodies = {path.rpartition("/")[2]: body for path, body in uploads if body}
+    assert bodies["experiment"]["cuid"] == run.manifest.id
+    assert {column["key"]: column["type"] for column in bodies["columns"]} == {
+        "a": "FLOAT",
+        "figures/loss": "IMAGE",
+        "image": "IMAGE",
+        "weights": "ECHARTS",
+        "note": "TEXT",
+    }
+    rows = [row for path, body in uploads if path.endswith("/house/metrics") for row in body["metrics"] if "key" in row]
+    assert [(row["index"], row["data"]) for row in rows if row["key"] == "a"] == [(1, "nan"), (2, 0.25)]
+    assert {row["key"] for row in rows} == {"a", "figures/loss", "image", "weights", "note"}
+    assert bodies["profile"]["config"]["lr"]["value"] == 0.1
+    assert [file["path"] for file in bodies["prepare"]["files"]] == ["artifacts/folder/file.txt"]
+    contents = {body for path, body in uploads if "/s3/" in path}
+    files = {(run.directory / name).read_bytes() for name in ("picture.png", "file.txt")}
+    assert contents >= files | {b"some *text*"}
+    assert bodies["state"]["state"] == "CRASHED"
 
 
 @pytest.mark.slow

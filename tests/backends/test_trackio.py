@@ -7,6 +7,7 @@ import datetime
 import fcntl
 import math
 import re
+import socket
 import sqlite3
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from pte_tracking._store import events
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking.testing import RecordedRun
+from pte_tracking.testing._samples import make_sample_events
 from tests.backends.killed_training import train, train_and_kill
 from tests.backends.simultaneous import deliver_at_once, expected_points
 from tests.backends.trackio_store import new_sink, read_config, read_points, read_rows
@@ -116,6 +118,22 @@ def test_runs_of_two_projects_are_delivered_at_once(tmp_path: Path) -> None:
     for number, (run, sink) in enumerate(zip(runs, sinks, strict=True)):
         assert read_points(sink, run.directory) == expected_points(number)
     assert [count_runs(sink) for sink in (first, second)] == [2, 1]
+
+
+def test_delivery_opens_no_network_connection(
+    sink: TrackioSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "user/space")
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://127.0.0.1:1")
+    addresses: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda connection, address: addresses.append(address))
+    run = RecordedRun(tmp_path / "run", sink)
+    for kind, fields in make_sample_events(run.directory):
+        run.journal.append(kind, *fields)
+    run.log(1, {"loss": 0.5})
+    run.end()
+    assert read_points(sink, run.directory) == {"loss": [(1, 0.5)]}
+    assert addresses == []
 
 
 def test_locked_database_is_written_when_it_is_released(sink: TrackioSink, tmp_path: Path) -> None:
