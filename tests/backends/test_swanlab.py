@@ -200,12 +200,12 @@ def test_sink_invalid_option_raises(options: dict[str, Any], error: type[Excepti
 
 
 def test_locate_names_command_with_run_id(tmp_path: Path) -> None:
-    run = RecordedRun(tmp_path / "run", SwanLabSink("project"))
+    run = RecordedRun(tmp_path / "a run", SwanLabSink("project"))
     run.deliver()
     state = json.loads((run.directory / "delivery" / "swanlab.json").read_text())["state"]
     location = SwanLabSink("project").locate(run.directory, state)
     assert location is not None
-    assert location.command == f"swanlab sync --id {run.manifest.id} {run_directory(run.directory)}"
+    assert location.command == f"swanlab sync --id {run.manifest.id} '{run_directory(run.directory)}'"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -108,9 +109,8 @@ class SwanLabSink(Sink):
         """
         if "path" not in state:
             return None
-        return Location(
-            run_id=state["run_id"], command=f"swanlab sync --id {state['run_id']} {directory / state['path']}"
-        )
+        path = shlex.quote(str(directory / state["path"]))
+        return Location(run_id=state["run_id"], command=f"swanlab sync --id {state['run_id']} {path}")
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Truncate the file to its saved size.

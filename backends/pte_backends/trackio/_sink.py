@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ class TrackioSink(Sink):
         Returns:
             The place.
         """
-        return Location(command=f"trackio show --project {self.project}")
+        return Location(command=f"trackio show --project {shlex.quote(self.project)}")
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Open the database of the project.
