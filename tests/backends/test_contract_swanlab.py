@@ -15,7 +15,7 @@ from tests.backends import swanlab_files
 
 
 class TestSwanLab(SinkContract):
-    large_run_rows = 2000
+    large_run_rows = 500
     generated_runs = 10
 
     def make_sink(self, folder: Path) -> Sink:
