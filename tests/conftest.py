@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -22,6 +23,10 @@ from tests.postgres import Postgres, find_missing_requirement, postgres
 # The speed and load of the machine must not fail property tests.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# Trackio reads the variable when it is imported. The directory is removed when the tests end.
+_trackio = tempfile.TemporaryDirectory(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = _trackio.name
 
 
 def pytest_collection_finish() -> None:

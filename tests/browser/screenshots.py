@@ -15,6 +15,7 @@ from PIL import Image
 from tests import servers
 from tests.browser import extension_pictures, notebook, terminal
 from tests.browser.pages import SIZE, MLflowPage, TensorBoardPage, find_missing_requirement, open_page, tensorboard
+from tests.browser.trackio_page import trackio
 from tests.browser.training import EXAMPLE, finish, start
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def photograph(folder: Path) -> None:
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
+        with trackio(training.folder, "digits") as address:
+            photograph_trackio(camera, page, address)
         with notebook.jupyterlab(training.folder) as address:
             page.set_viewport_size({"width": 1000, "height": 2000})
             notebook.run_cell(page, address)
@@ -91,6 +94,12 @@ def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
     camera.save_screenshot("tensorboard-hparams", 1640, 540)
     board.open_texts()
     camera.save_screenshot("tensorboard-text", 1000, 900)
+
+
+def photograph_trackio(camera: Camera, page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_text("accuracy", exact=True).first.wait_for()
+    camera.save_screenshot("trackio-run", 1280, 900)
 
 
 if __name__ == "__main__":
