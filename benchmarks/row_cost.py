@@ -1,6 +1,6 @@
 """Time of the training thread for a row of five tensors, in microseconds and in units of the floor.
 
-``python benchmarks/row_cost.py [--rounds N] [--repeats N] [--against WORKTREE]``
+``python benchmarks/row_cost.py [--rounds N] [--repeats N] [--against WORKTREE] [--profile]``
 
 The floor is the least that a durable row costs: five ``.item()``, one encoding, and one ``write``. The floor and all
 candidates take turns in one process, a block of 100 rows each, so that other load on the machine affects all of them. A
@@ -9,6 +9,8 @@ millisecond of torch work ("spaced"), which uses the caches and is not counted.
 
 ``--against`` alternates with the same measurement of another checkout, such as
 ``git worktree add ../before COMMIT``.
+
+``--profile`` prints the stages of a row instead, in CPU time.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 import torch
 from _measure import Figure, format_spread, interleave
 from _peers import Log, encode_and_write, pte_manager, pte_run
+from _row_profile import print_profile
 from peers import NAMES, simulate_work
 
 from tests import servers
@@ -145,10 +148,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--profile", action="store_true", help="print the stages of a row")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print("result:" + json.dumps(measure(args.rounds)))
+        return
+    if args.profile:
+        print_profile(args.rounds * args.repeats)
         return
     checkouts = [Path(__file__).resolve().parents[1], *([args.against.resolve()] if args.against else [])]
     functions: dict[Path, Any] = {checkout: partial(measure_checkout, checkout, args.rounds) for checkout in checkouts}

@@ -68,3 +68,24 @@ except ImportError as error:
     print(error.name)
 """
     assert run_code(code, tmp_path) == "package_that_does_not_exist"
+
+
+def test_other_thread_imports_real_packages_while_mlflow_is_imported(tmp_path: Path) -> None:
+    code = """
+import threading
+from fastapi import HTTPException
+try:
+    import pygments
+except ImportError as error:
+    missing = error.name
+def use_packages():
+    import fastapi, pygments.lexer
+    used.append((fastapi.FastAPI.__name__, pygments.lexer.Lexer.__name__))
+used = []
+thread = threading.Thread(target=use_packages)
+thread.start()
+thread.join()
+"""
+    make_mlflow(tmp_path, code)
+    report = "import builtins, mlflow; print(mlflow.missing, mlflow.used, builtins.__import__.__class__.__name__)"
+    assert run_code(CONFIGURE + report, tmp_path) == ("pygments [('FastAPI', 'Lexer')] builtin_function_or_method")

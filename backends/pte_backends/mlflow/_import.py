@@ -1,18 +1,21 @@
 """Import of MLflow without packages that a delivery does not use.
 
-The import of MLflow takes most of the time of a short delivery.
+The import of MLflow takes most of the time of a short delivery. Packages are left out only for the thread that imports
+MLflow: the threads of other sinks may import the same packages at that time.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 _lock = threading.RLock()
+_OPTIONAL = dict.fromkeys(("pandas", "pygments"))
 
 
 class _HTTPException(Exception):  # noqa: N818
@@ -28,7 +31,7 @@ def import_mlflow() -> None:
         fastapi = types.ModuleType("fastapi")
         fastapi.HTTPException = _HTTPException  # type: ignore[attr-defined]
         try:
-            with without_optional_packages(), _replaced_modules({"fastapi": fastapi}):
+            with _replaced_modules({**_OPTIONAL, "fastapi": fastapi}):
                 importlib.import_module("mlflow")
         except (AttributeError, ImportError):  # a version that uses more of these packages
             for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
@@ -42,18 +45,41 @@ def without_optional_packages() -> Iterator[None]:
 
     mlflow-skinny does not require pandas, and the templates of Mako are not highlighted without Pygments.
     """
-    with _lock, _replaced_modules(dict.fromkeys(("pandas", "pygments"))):
+    with _lock, _replaced_modules(_OPTIONAL):
         yield
 
 
 @contextlib.contextmanager
 def _replaced_modules(replacements: Mapping[str, types.ModuleType | None]) -> Iterator[None]:
-    """Replace modules that are not imported yet while other modules are imported. None raises an ``ImportError``."""
-    replaced = {name: module for name, module in replacements.items() if name not in sys.modules}
-    sys.modules.update(replaced)  # type: ignore[arg-type]
+    """Replace packages in the import statements that this thread executes. None raises an ``ImportError``.
+
+    Packages that are imported already are not replaced. ``sys.modules`` contains no replacement, because all threads
+    share it.
+    """
+    thread, original = threading.get_ident(), builtins.__import__
+
+    def import_replaced(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        package = name.partition(".")[0]
+        if level == 0 and package in active and package not in sys.modules and threading.get_ident() == thread:
+            replacement = active[package]
+            if replacement is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            if name == package:
+                return replacement
+        return original(name, globals, locals, fromlist, level)
+
+    active = dict(replacements)
+    builtins.__import__ = import_replaced
     try:
         yield
     finally:
-        for name, module in replaced.items():
-            if sys.modules.get(name, module) is module:
-                sys.modules.pop(name, None)
+        active.clear()
+        # Another library may have replaced the function meanwhile. It then calls this one, which has no effect now.
+        if builtins.__import__ is import_replaced:
+            builtins.__import__ = original
