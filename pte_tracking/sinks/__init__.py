@@ -38,6 +38,7 @@ from pte_tracking._store.owned_files import list_owned_files, make_owned_directo
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
+from pte_tracking.sinks._kinds import Display, EventKind
 from pte_tracking.sinks._limits import UNLIMITED, Limits
 from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks
 
@@ -52,6 +53,8 @@ __all__ = [
     "CheckpointRemoved",
     "Connection",
     "Dataset",
+    "Display",
+    "EventKind",
     "Figure",
     "FirstBatch",
     "Histogram",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pte_tracking._store.events import AnyEvent, Rewound, Status
+from pte_tracking.sinks._kinds import Display, EventKind
 from pte_tracking.sinks._limits import Limits
 
 
@@ -163,6 +164,9 @@ class Sink(ABC):
         files: Glob patterns of the files that the sink writes to the top of the run directory. Defaults to ``()``.
         schemes: URI schemes that :meth:`fetch` supports. Defaults to ``()``.
         limits: Limits of the backend. Defaults to ``Limits()``.
+        shows: How the backend shows each kind of events: ``"native"``, or ``"artifact"`` for a file or text of the run.
+            Kinds that it does not show are missing. :class:`pte_tracking.testing.SinkContract` tests the declaration.
+            Defaults to None: not declared.
 
     Example:
         >>> import dataclasses
@@ -198,6 +202,7 @@ class Sink(ABC):
     files: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Limits] = Limits()
+    shows: ClassVar[Mapping[EventKind, Display] | None] = None
 
     @property
     def uses_shared_server(self) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 import struct
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +16,15 @@ from pte_tracking._store.values import to_numbers
 from pte_tracking.sinks import Sink, map_key
 from pte_tracking.testing._recorded_run import RecordedRun
 from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points, make_sample_events
+from pte_tracking.testing._shown_kinds import ShownKindsContract
 
 
-class SinkContract(ABC):
+class SinkContract(ShownKindsContract):
     """Test suite for a backend.
 
-    A subclass provides a sink and a function that reads the stored data points. Each test creates a sink and a run. The
-    tests drive the sink as the delivery process does. One test delivers in a separate process and kills it.
+    A subclass provides a sink and a function that reads the stored data points. A subclass for a sink that declares
+    ``shows`` also provides ``read_shown``. Each test creates a sink and a run. The tests drive the sink as the delivery
+    process does. One test delivers in a separate process and kills it.
 
     Attributes:
         is_single_precision: Whether the backend stores numbers as 32-bit floats. Defaults to False.
@@ -57,17 +59,6 @@ class SinkContract(ABC):
     large_run_rows = 20_000
     large_run_keys = 50
     generated_runs = 20
-
-    @abstractmethod
-    def make_sink(self, folder: Path) -> Sink:
-        """Create a sink with an empty destination.
-
-        Args:
-            folder: Empty directory for the destination. A sink may use any other empty destination.
-
-        Returns:
-            The sink.
-        """
 
     @abstractmethod
     def read_points(self, sink: Sink, run_directory: Path) -> Points:

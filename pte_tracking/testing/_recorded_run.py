@@ -15,7 +15,7 @@ from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._platform.signals import KILLED_STATUS, kill
 from pte_tracking._store import events
-from pte_tracking._store.events import Number
+from pte_tracking._store.events import Number, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
@@ -125,12 +125,18 @@ class RecordedRun:
         """Reasons of rejected events by their sequence number."""
         return Cursor.load(self.directory, self.manifest.sinks[0].key).rejected
 
-    def end(self) -> None:
-        """Deliver all pending events and end the run with the status FINISHED."""
-        self.journal.append(events.RunEnded, "FINISHED", None)
+    def end(self, status: Status = "FINISHED") -> None:
+        """Deliver all pending events and end the run.
+
+        Args:
+            status: Final status of the run. Defaults to ``"FINISHED"``. The journal of a killed run has no last event,
+                so that ``"KILLED"`` is only passed to the connection.
+        """
+        if status != "KILLED":
+            self.journal.append(events.RunEnded, status, None)
         self.deliver()
         assert self._consumer is not None
-        self._consumer.finish("FINISHED")
+        self._consumer.finish(status)
         self._consumer = None
 
 

@@ -31,6 +31,31 @@ def contract(probe: Probe) -> SinkContract:
     return ProbeContract()
 
 
+def test_sink_that_declares_nothing_is_skipped(probe: Probe, tmp_path: Path) -> None:
+    with pytest.raises(pytest.skip.Exception, match="does not declare"):
+        contract(probe).test_kind_is_shown_as_declared(tmp_path, "metrics")
+
+
+def test_declaration_without_reader_fails(probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(probe.sink()), "shows", {"metrics": "native"})
+    with pytest.raises(AssertionError, match=r"Override read_shown\(\)"):
+        contract(probe).test_kind_is_shown_as_declared(tmp_path, "metrics")
+
+
+def test_declaration_that_differs_from_backend_fails(
+    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(probe.sink()), "shows", {"metrics": "native", "tags": "native", "text": "artifact"})
+    tests = contract(probe)
+    found = {"metrics": "native", "text": "native", "image": "native"}
+    monkeypatch.setattr(type(tests), "read_shown", lambda self, sink, directory: found)
+    tests.test_kind_is_shown_as_declared(tmp_path, "metrics")
+    tests.test_kind_is_shown_as_declared(tmp_path, "histogram")
+    for kind in ("tags", "text", "image"):
+        with pytest.raises(AssertionError, match=f"^{kind}: "):
+            tests.test_kind_is_shown_as_declared(tmp_path, kind)
+
+
 def test_sink_contract_rejecting_sink_fails(probes: Callable[[str], Probe], tmp_path: Path) -> None:
     contract(probes("good")).test_every_event_kind_is_accepted(tmp_path / "good-run")
     refusing = probes("refusing")

@@ -10,6 +10,8 @@ from pte_backends.json._log_file import LogFile
 from pte_tracking.sinks import (
     UNLIMITED,
     AnyEvent,
+    Display,
+    EventKind,
     Limits,
     Metrics,
     RejectedEventError,
@@ -47,6 +49,7 @@ class JsonSink(Sink):
     name: ClassVar[str] = "json"
     inline: ClassVar[bool] = True
     limits: ClassVar[Limits] = Limits(separate_logs=True, batch_values=UNLIMITED)
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {"metrics": "native"}
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> JsonConnection:
         """Truncate the logs to their saved sizes.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
 from pte_backends.mlflow._limits import FILE_STORE_LIMITS, LIMITS
 from pte_backends.mlflow._resolution import RunOrigin, Target, resolve_target
-from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
+from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _TEXT_FIELDS = ("tracking_uri", "experiment", "run_name", "run_id", "experiment_id", "artifact_root")
 
@@ -60,6 +60,18 @@ class MLflowSink(Sink):
     install: ClassVar[str] = "pip install 'pte-tracking[mlflow]'"
     schemes: ClassVar[tuple[str, ...]] = ("runs", "models")
     limits: ClassVar[Limits] = LIMITS
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {
+        "metrics": "native",
+        "params": "native",
+        "tags": "native",
+        "figure": "native",
+        "image": "native",
+        "text": "artifact",
+        "dataset": "native",
+        "artifact": "native",
+        "checkpoint": "native",
+        "status": "native",
+    }
 
     tracking_uri: str | None = None
     experiment: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
+from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _OWN_TAGS = frozenset(
     {
@@ -50,6 +50,16 @@ class TensorBoardSink(Sink):
         shared_names=("metric", "figure", "image", "histogram", "text", "dataset"),
         reserved_names=_OWN_TAGS,
     )
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {
+        "metrics": "native",
+        "params": "native",
+        "figure": "native",
+        "image": "native",
+        "histogram": "native",
+        "text": "native",
+        "dataset": "artifact",
+        "status": "native",
+    }
 
     def locate(self, directory: Path, state: Mapping[str, Any]) -> Location | None:
         """Return the command that opens the run.
