@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 import pte_tracking as pte
 from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
-from pte_tracking.sinks import Sink
+from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
 from tests.cli.invocation import invoke
 
@@ -70,6 +70,27 @@ class TestContract(SinkContract):
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         return read_run_points(run_directory)
+
+    def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
+        records = read_records(run_directory)
+        values = {key: value for row in decode_rows(records) for key, value in row.items()}
+        config = {item.key for record in records for item in record.config.update}
+        files = {file.path for record in records for file in record.files.files}
+        kinds = {key: value["_type"] for key, value in values.items() if isinstance(value, dict)}
+        models = [record.artifact for record in records if record.artifact.type == "model"]
+        return {
+            "metrics": "native" if values["a"] == 1.0 else None,
+            "params": "native" if "lr" in config else None,
+            "tags": "artifact" if "tags/team" in config else None,
+            "figure": "native" if kinds["figures/loss"] == "image-file" else None,
+            "image": "native" if kinds["image"] == "image-file" else None,
+            "histogram": "native" if kinds["weights"] == "histogram" else None,
+            "text": "native" if kinds["note"] == "html-file" else None,
+            "dataset": "artifact" if "datasets/train/digits" in config else None,
+            "artifact": "native" if "artifacts/folder/file.txt" in files else None,
+            "checkpoint": "native" if [entry.path for model in models for entry in model.manifest.contents] else None,
+            "status": "native" if records[-1].HasField("exit") else None,
+        }
 
 
 @pytest.fixture(scope="module")

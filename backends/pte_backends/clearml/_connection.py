@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from clearml import OutputModel
 
 from pte_backends.clearml._session import OfflineSession, session_folder
 from pte_tracking.sinks import (
@@ -48,7 +47,8 @@ class ClearMLState(msgspec.Struct):
         sizes: Sizes of the files of the session.
         seq: Sequence number of the last event.
         status: Status in the session. None if the run continues.
-        has_non_finite: Whether a value was left out.
+        has_non_finite: Whether a value was left out, and this was logged.
+        epoch_step: Last step for which an epoch was stored. Each step has one epoch, even if several logs report it.
     """
 
     folder: str = ""
@@ -57,6 +57,7 @@ class ClearMLState(msgspec.Struct):
     seq: int = 0
     status: Status | None = None
     has_non_finite: bool = False
+    epoch_step: int | None = None
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -133,14 +134,14 @@ class ClearMLConnection:
         return plain
 
     def close(self, status: Status | None) -> None:
-        """Close the session, and write the status and the models of the run if it ended.
+        """Close the session, and write the status and the snapshots of the run if it ended.
 
         Args:
             status: Final status of the run; None if the run continues.
         """
         if status:
             self._set_status(status)
-            self._register_models()
+            self._store_snapshots()
         self._session.close(has_ended=status is not None)
 
     def _build(self, upto_seq: int) -> None:
@@ -158,19 +159,16 @@ class ClearMLConnection:
             self._session.task.set_tags([status] if status else [])
             self._state.status = status
 
-    def _register_models(self) -> None:
-        """Register the snapshots that exist. ClearML forgets the models of a session when its process ends."""
-        checkpoints: dict[str, Checkpoint] = {}
+    def _store_snapshots(self) -> None:
+        """Store a list of the snapshots that exist, because ClearML 2.1 cannot store models in an offline session."""
+        snapshots: dict[str, dict[str, Any]] = {}
         for event in self._run.history(self._state.seq):
             if isinstance(event, Checkpoint):
-                checkpoints[event.path] = event
+                snapshots[event.path] = {"step": event.step, "sha256": event.sha256, "bytes": event.size}
             elif isinstance(event, CheckpointRemoved):
-                checkpoints.pop(event.path, None)
-        for event in checkpoints.values():
-            path = owned_path(self._run.directory, event.path)
-            if path is not None:
-                model = OutputModel(self._session.task, name=path.name, comment=f"sha256: {event.sha256}")
-                model.update_weights(register_uri=path.as_uri(), iteration=event.step, update_comment=False)
+                snapshots.pop(event.path, None)
+        if snapshots:
+            self._session.upload_artifact("snapshots", snapshots)
 
     def _report(self, event: AnyEvent) -> None:
         if isinstance(event, Metrics):
@@ -196,7 +194,11 @@ class ClearMLConnection:
             self._session.task.set_user_properties(**event.values)
 
     def _report_metrics(self, event: Metrics) -> None:
-        for key, value in event.values.items():
+        values = {key: float(value) for key, value in event.values.items()}
+        last_step = self._state.epoch_step
+        if event.epoch is not None and "epoch" not in values and (last_step is None or event.step > last_step):
+            values["epoch"], self._state.epoch_step = float(event.epoch), event.step
+        for key, value in values.items():
             if math.isfinite(value):
                 title, series = split_key(key)
                 self._session.logger.report_scalar(title, series, value, event.step)
@@ -220,8 +222,7 @@ class ClearMLConnection:
             return
         for file in list_owned_files(self._run.directory, path)[0]:
             name = "/".join(part for part in (event.artifact_path, file.relative_to(path.parent).as_posix()) if part)
-            if not self._session.task.upload_artifact(name, file, wait_on_upload=True):
-                raise OSError(f"ClearML did not store the artifact {name}.")
+            self._session.upload_artifact(name, file)
 
     def _report_media(self, event: Figure | Image | Text, data: bytes, extension: str) -> None:
         # Names of files contain a counter of the process. With a history of 1 the counter stays 0, and the sequence

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
+from typing import Any
 
 from clearml import Logger, Task
 
@@ -109,6 +111,19 @@ class OfflineSession:
         paths = (folder / "metrics.jsonl", folder / "task.json")
         metrics, task = (path.stat().st_size if path.is_file() else 0 for path in paths)
         return metrics, task
+
+    def upload_artifact(self, name: str, content: Path | dict[str, Any]) -> None:
+        """Store an artifact.
+
+        Args:
+            name: Name of the artifact. An artifact with this name is replaced.
+            content: A file, or a value that is stored as JSON.
+
+        Raises:
+            OSError: If the artifact was not stored.
+        """
+        if not self.task.upload_artifact(name, content, wait_on_upload=True):
+            raise OSError(f"ClearML did not store the artifact {name}.")
 
     def count_report(self) -> None:
         """Count a call of a report method of the logger."""

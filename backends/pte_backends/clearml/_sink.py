@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, Location, RunView, Sink
+from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,19 @@ class ClearMLSink(Sink):
     files: ClassVar[tuple[str, ...]] = ("clearml",)
     # Keys of figures and texts become names of files, which contain no control characters.
     limits: ClassVar[Limits] = Limits(key_characters=re.compile(r"[^\x00-\x1f]"), batch_values=10_000)
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {
+        "metrics": "native",
+        "params": "native",
+        "tags": "native",
+        "figure": "native",
+        "image": "native",
+        "histogram": "native",
+        "text": "native",
+        "dataset": "artifact",
+        "artifact": "native",
+        "checkpoint": "artifact",
+        "status": "artifact",
+    }
 
     project: str | None = None
     task_name: str | None = None
