@@ -21,6 +21,7 @@ from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
 from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
+from tests.backends.wandb_server import run_wandb_server
 from tests.cli.invocation import invoke
 
 REFERENCE_SCRIPT = """
@@ -65,6 +66,8 @@ def read_run_points(directory: Path) -> Points:
 
 
 class TestContract(SinkContract):
+    large_run_rows = 2000
+
     def make_sink(self, folder: Path) -> Sink:
         return WandbSink("project")
 
@@ -204,6 +207,25 @@ def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:
     recorded.log(50, {"loss": 50 / 7})
     recorded.end()
     assert read_run_points(recorded.directory) == {"loss": [(step, step / 7) for step in range(1, 51)]}
+
+
+@pytest.mark.slow
+def test_file_is_synced_by_client_library(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
+    (recorded.directory / "s1").write_bytes(b"state")
+    for step in range(1, 151):
+        recorded.log(step, {"loss": step / 7, "x" * step * 10: step})  # several blocks
+    recorded.journal.append(events.Checkpoint, "s1", 150, "0" * 64, 5, 1, {})
+    recorded.end("FAILED")
+    (directory,) = recorded.directory.glob("wandb/offline-run-*")
+    folders = {f"WANDB_{name}_DIR": str(tmp_path) for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT")}
+    with run_wandb_server() as server:
+        env = {**os.environ, **server.environment, **folders, "WANDB_ERROR_REPORTING": "false"}
+        command = [sys.executable, "-m", "wandb", "sync", str(directory)]
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, timeout=100)
+    assert [(row["iteration"], row["loss"]) for row in server.rows] == [(step, step / 7) for step in range(1, 151)]
+    assert server.exit_code == 1
+    assert any("CreateArtifact" in operation for operation in server.operations)
 
 
 @pytest.mark.slow
