@@ -75,6 +75,19 @@ def compat(session: nox.Session, resolution: str) -> None:
     session.run("pytest", "-n", "2", "-m", "not slow", *session.posargs, env=QUIET | {"OMP_NUM_THREADS": "1"})
 
 
+#: Tested releases of the W&B client library, whose file format the sink writes itself.
+WANDB_RELEASES = [f"0.{minor}" for minor in range(20, 32)]
+
+
+@nox.session
+def wandb(session: nox.Session) -> None:
+    """Test the W&B sink with the newest patch of each release of the client library, or of those named after --."""
+    install(session, "test", extras="tensorboard,wandb")
+    for release in session.posargs or WANDB_RELEASES:
+        session.install(f"wandb=={release}.*")
+        session.run("pytest", "-q", "tests/backends/test_wandb.py", env=QUIET | {"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def screenshots(session: nox.Session) -> None:
     """Regenerate the images in docs/pictures with Chromium."""

@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from wandb.proto import wandb_internal_pb2 as pb
 import pte_tracking as pte
 from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
-from pte_tracking.sinks import Sink
+from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
+from tests.backends.wandb_server import run_wandb_server
 from tests.cli.invocation import invoke
 
 REFERENCE_SCRIPT = """
@@ -65,11 +66,34 @@ def read_run_points(directory: Path) -> Points:
 
 
 class TestContract(SinkContract):
+    large_run_rows = 2000
+
     def make_sink(self, folder: Path) -> Sink:
         return WandbSink("project")
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         return read_run_points(run_directory)
+
+    def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
+        records = read_records(run_directory)
+        values = {key: value for row in decode_rows(records) for key, value in row.items()}
+        config = {item.key for record in records for item in record.config.update}
+        files = {file.path for record in records for file in record.files.files}
+        kinds = {key: value["_type"] for key, value in values.items() if isinstance(value, dict)}
+        models = [record.artifact for record in records if record.artifact.type == "model"]
+        return {
+            "metrics": "native" if values["a"] == 1.0 else None,
+            "params": "native" if "lr" in config else None,
+            "tags": "artifact" if "tags/team" in config else None,
+            "figure": "native" if kinds["figures/loss"] == "image-file" else None,
+            "image": "native" if kinds["image"] == "image-file" else None,
+            "histogram": "native" if kinds["weights"] == "histogram" else None,
+            "text": "native" if kinds["note"] == "html-file" else None,
+            "dataset": "artifact" if "datasets/train/digits" in config else None,
+            "artifact": "native" if "artifacts/folder/file.txt" in files else None,
+            "checkpoint": "native" if [entry.path for model in models for entry in model.manifest.contents] else None,
+            "status": "native" if records[-1].HasField("exit") else None,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +207,25 @@ def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:
     recorded.log(50, {"loss": 50 / 7})
     recorded.end()
     assert read_run_points(recorded.directory) == {"loss": [(step, step / 7) for step in range(1, 51)]}
+
+
+@pytest.mark.slow
+def test_file_is_synced_by_client_library(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
+    (recorded.directory / "s1").write_bytes(b"state")
+    for step in range(1, 151):
+        recorded.log(step, {"loss": step / 7, "x" * step * 10: step})  # several blocks
+    recorded.journal.append(events.Checkpoint, "s1", 150, "0" * 64, 5, 1, {})
+    recorded.end("FAILED")
+    (directory,) = recorded.directory.glob("wandb/offline-run-*")
+    folders = {f"WANDB_{name}_DIR": str(tmp_path) for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT")}
+    with run_wandb_server() as server:
+        env = {**os.environ, **server.environment, **folders, "WANDB_ERROR_REPORTING": "false"}
+        command = [sys.executable, "-m", "wandb", "sync", str(directory)]
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, timeout=100)
+    assert [(row["iteration"], row["loss"]) for row in server.rows] == [(step, step / 7) for step in range(1, 151)]
+    assert server.exit_code == 1
+    assert any("CreateArtifact" in operation for operation in server.operations)
 
 
 @pytest.mark.slow

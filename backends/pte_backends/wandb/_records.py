@@ -177,7 +177,9 @@ def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str 
         manifest.contents.add(path=name, digest=digest, size=file.stat().st_size, local_path=str(file))
         manifest_digest.update(f"{name}:{digest}\n".encode())
     artifact.digest = manifest_digest.hexdigest()
-    artifact.finalize, artifact.digest_algorithm = True, "MANIFEST_MD5"
+    artifact.finalize = True
+    if "digest_algorithm" in artifact.DESCRIPTOR.fields_by_name:  # missing in releases that have only this algorithm
+        artifact.digest_algorithm = "MANIFEST_MD5"
     # The ID depends only on the checkpoint, so that a repeated event is the same artifact.
     artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
     artifact.sequence_client_id = hashlib.shake_256(run.id.encode()).hexdigest(64)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Limits, RunView, Sink
+from pte_tracking.sinks import Connection, Display, EventKind, Limits, RunView, Sink
 
 _OWN_KEYS = frozenset({"iteration", "_step", "_timestamp", "_runtime", "_wandb"})
 
@@ -44,6 +44,19 @@ class WandbSink(Sink):
         shared_names=("metric", "figure", "image", "histogram", "text"),
         reserved_names=_OWN_KEYS,
     )
+    shows: ClassVar[Mapping[EventKind, Display] | None] = {
+        "metrics": "native",
+        "params": "native",
+        "tags": "artifact",
+        "figure": "native",
+        "image": "native",
+        "histogram": "native",
+        "text": "native",
+        "dataset": "artifact",
+        "artifact": "native",
+        "checkpoint": "native",
+        "status": "native",
+    }
 
     project: str | None = None
     entity: str | None = None

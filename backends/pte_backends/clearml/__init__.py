@@ -1,0 +1,5 @@
+"""ClearML backend in offline mode, for upload with ``clearml-task --import-offline-session``."""
+
+from pte_backends.clearml._sink import ClearMLSink
+
+__all__ = ["ClearMLSink"]
