@@ -12,14 +12,14 @@ from aim.storage.context import Context
 CONTEXT = Context({})
 
 
-def read_run(run_directory: Path) -> aim.Run:
-    """Return the Aim run of a run, in the repository next to the run directory.
+def read_run(repository: str, run_directory: Path) -> aim.Run:
+    """Return the Aim run of a run.
 
     A reader finds the runs in an index, which ``aim up`` updates while it runs. This function updates it in the same
     way.
     """
     run_hash = json.loads((run_directory / "run.json").read_text())["id"]
-    repo = aim.Repo(str(run_directory.parent))  # not from the pool, because a repository keeps opened files
+    repo = aim.Repo(repository)  # not from the pool, because a repository keeps opened files
     RepoIndexManager(repo).index(run_hash)
     repo.container_pool.clear()
     return aim.Run(run_hash, repo=repo, read_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from pte_backends.aim import AimSink
 from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, SinkContract
@@ -16,18 +18,22 @@ class TestAim(SinkContract):
     large_run_keys = 5
     generated_runs = 2
 
+    @pytest.fixture(autouse=True)
+    def _repository(self, aim_repository: str) -> None:
+        self.repository = aim_repository
+
     def make_sink(self, folder: Path) -> Sink:
-        return AimSink(str(folder))
+        return AimSink(self.repository)
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
         points: Points = {}
-        for metric in read_run(run_directory).metrics():
+        for metric in read_run(self.repository, run_directory).metrics():
             steps, (values, *_) = metric.data.items_list()
             points[metric.name] = list(zip(steps, values, strict=True))
         return points
 
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
-        run = read_run(run_directory)
+        run = read_run(self.repository, run_directory)
         images = {name: run.get_image_sequence(name, CONTEXT) for name in ("figures/loss", "image")}
         weights, note = run.get_distribution_sequence("weights", CONTEXT), run.get_text_sequence("note", CONTEXT)
         return {

@@ -137,8 +137,8 @@ class AimConnection:
             )
         except filelock.Timeout as error:
             raise TimeoutError(
-                f"Another process has the Aim run {self._run.id} open. End it. If it was killed on another machine, run: "
-                f"aim runs --repo {self._repository} close {self._run.id}"
+                f"Another process has the Aim run {self._run.id} open. End it. If it was killed on another machine, "
+                f"run: aim runs --repo {self._repository} close {self._run.id}"
             ) from error
 
     def _rewind(self, rewound: Rewound) -> None:
