@@ -12,7 +12,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -20,6 +22,8 @@ from typer.core import TyperGroup
 
 import pte_tracking
 from pte_tracking._cli import app
+from pte_tracking._delivery.hidden_kinds import name_kind
+from pte_tracking.sinks import ENTRY_POINT_GROUP, EventKind, get_sink
 from tests import servers
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -194,6 +198,16 @@ def test_extensions_page_mentions_every_extension() -> None:
     assert {name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page} == set()
 
 
+def test_backends_page_shows_kinds_of_events_as_declared() -> None:
+    (table,) = re.findall(r"^\| Kind \|.*\n(?:\|.*\n)+", (DOCS / "backends.md").read_text(), re.MULTILINE)
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert [row[0] for row in rows] == [name_kind(kind).capitalize() for kind in get_args(EventKind)]
+    for name in distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names:
+        shows = get_sink(name).shows or {}
+        column = header.index(f"`{name}`")
+        assert [row[column] for row in rows] == [shows.get(kind, "-") for kind in get_args(EventKind)], name
+
+
 def commands(text: str) -> list[str]:
     """Return the commands in console blocks and inline code, except those with placeholders."""
     typed = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
@@ -219,9 +233,9 @@ def test_document_commands_are_valid(document: Path) -> None:
                 )
                 assert subcommand is not None, command
                 # Inline commands often omit the run directory.
-                subcommand.make_context(
-                    words[1], [*arguments, "RUN"] if all(word.startswith("-") for word in arguments) else arguments
-                )
+                takes_run = any(parameter.param_type_name == "argument" for parameter in subcommand.params)
+                omits_run = takes_run and all(word.startswith("-") for word in arguments)
+                subcommand.make_context(words[1], [*arguments, "RUN"] if omits_run else arguments)
             elif words[:3] == ["python", "-m", "nox"]:
                 named = itertools.takewhile(lambda word: word != "--", words[words.index("-s") + 1 :])
                 assert set(named) <= sessions, command

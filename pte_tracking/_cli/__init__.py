@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from pte_tracking._cli.backends import list_backends
 from pte_tracking._cli.compare import compare
 from pte_tracking._cli.convert import convert
 from pte_tracking._cli.export import export
@@ -22,6 +23,7 @@ app.command()(compare)
 app.command()(export)
 app.command()(verify)
 app.command()(convert)
+app.command("backends")(list_backends)
 app.command(cls=OrderedCommand)(sync)
 
 

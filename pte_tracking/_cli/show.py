@@ -23,6 +23,7 @@ from pte_tracking._cli.rendering import (
     print_line,
     print_table,
 )
+from pte_tracking._delivery.hidden_kinds import name_kind
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.metric_names import primary_metric
@@ -37,7 +38,7 @@ def show(run: RunDir, as_json: AsJson = False) -> None:
     """Show the details of a run.
 
     Show where the run is found in its backends, parameters, last rows, a plot, checkpoints, pending and rejected events
-    with the reason, and messages of the delivery process.
+    with the reason, kinds of events that a backend does not show, and messages of the delivery process.
     """
     with reporting_errors():
         find_run(run)  # raises if the directory contains no run
@@ -72,6 +73,8 @@ def _print(directory: Path, run: RunSummary, metrics: RunMetrics) -> None:
             print_line(console, f"Event {seq} rejected by {key}: {reason}", "yellow")
         if len(events) > _MAX_REJECTED:
             print_line(console, f"More events rejected by {key}: {len(events) - _MAX_REJECTED}", "yellow")
+    for key, kinds in run.hidden.items():
+        print_line(console, f"Not shown by {key}: {', '.join(map(name_kind, kinds))}", "dim")
     for line in run.delivery_log:
         print_line(console, f"Delivery: {line}", "dim")
 

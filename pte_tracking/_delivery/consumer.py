@@ -10,12 +10,13 @@ from pathlib import Path
 from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_events
 from pte_tracking._delivery.cursor import Cursor, CursorStore, describe_error
 from pte_tracking._delivery.event_filter import EventFilter
+from pte_tracking._delivery.hidden_kinds import HiddenKinds
 from pte_tracking._delivery.history_reader import HistoryReader
 from pte_tracking._delivery.refusals import Refusals
 from pte_tracking._delivery.run_view import JournalRunView
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store import journal_reader
-from pte_tracking._store.events import AnyEvent, Rewound, RunStarted, Status
+from pte_tracking._store.events import AnyEvent, Metrics, Rewound, RunStarted, Status
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.secrets import mask_secrets
@@ -55,6 +56,7 @@ class SinkConsumer:
         #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
         self._refusals = Refusals(self.key)
+        self._hidden_kinds = HiddenKinds(self.key, self._sink)
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
         #: A new consumer tries again to deliver to a backend that accepted no events.
         self._is_closed = False
@@ -152,8 +154,8 @@ class SinkConsumer:
         Raises:
             Exception: If the write failed. The caller retries later.
         """
-        # The training waits for this call, so an event that needs no filter takes the shortest path.
-        is_plain = self._accepts_everything and getattr(event, "sinks", None) is None
+        # The training waits for this call, so a row that needs no filter takes the shortest path.
+        is_plain = self._accepts_everything and type(event) is Metrics and event.sinks is None
         if self._connection is None or not is_plain:
             self._deliver((event,), self.cursor.position, position)
             return
@@ -180,6 +182,7 @@ class SinkConsumer:
             for part in split_events(selected, self._sink.limits.batch_values):
                 self._refusals.write(connection, self.cursor, part, start)
             seconds = time.monotonic() - start_time
+            self._hidden_kinds.record(self.cursor, selected)
         except SinkClosedError as error:
             self._close(error)
             return seconds
@@ -249,6 +252,7 @@ class SinkConsumer:
         self.cursor.state, self._connection = connection.state(), None
         if status is not None:
             self.cursor.end_status = status
+            self._hidden_kinds.record_status(self.cursor)
         if not self.cursor.postponed:
             self.cursor.clear_error()
         self.save()
@@ -310,7 +314,7 @@ class SinkConsumer:
         reason = mask_secrets(str(error) or type(error).__name__)
         if error.is_lost and (self.cursor.state or self.cursor.position):
             _logger.warning("%s: %s Delivering all events again.", self.key, reason)
-            self.cursor = Cursor()
+            self.cursor = Cursor(hidden=self.cursor.hidden)
             self._filter.restore({})
             self._save_cursor()
             return

@@ -45,6 +45,7 @@ class Cursor(msgspec.Struct):
         postponed: Events before ``position`` whose files wait for the backend, by sequence number: a position before
             the event, and the reason, which is empty if the event waits for an earlier one. The next one to deliver
             comes first.
+        hidden: Kinds of delivered events that the backend does not show.
     """
 
     position: int = 0
@@ -60,6 +61,7 @@ class Cursor(msgspec.Struct):
     error_time: float | None = None
     rejected: dict[str, str] = {}
     postponed: dict[str, tuple[int, str]] = {}
+    hidden: list[str] = []
 
     @classmethod
     def load(cls, directory: Path, key: str) -> Cursor:

@@ -39,6 +39,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         pending: Pending events of each sink, with the reason.
         locations: Where the run is found in its backends, as far as known.
         rejected: Reasons for which sinks rejected events, by key of the sink and sequence number of the event.
+        hidden: Kinds of delivered events that a backend does not show, by key of the sink.
         delivery_log: Last 5 lines of the delivery log.
     """
 
@@ -55,6 +56,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     pending: list[SinkBacklog]
     locations: list[SinkLocation]
     rejected: dict[str, dict[str, str]]
+    hidden: dict[str, list[str]]
     delivery_log: list[str]
 
 
@@ -71,7 +73,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
     manifest, path = find_run(directory), directory / JOURNAL
     newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics) and event.log is not None)
     rows = list(itertools.islice(newest, _MAX_ROWS))
-    rejected = {entry.key: Cursor.load(directory, entry.key).rejected for entry in manifest.sinks}
+    cursors = {entry.key: Cursor.load(directory, entry.key) for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
     metrics = metrics or summarize_metrics(directory)
     steps = [checkpoint.step for checkpoint in checkpoints]
@@ -88,7 +90,8 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         checkpoints=checkpoints,
         pending=backlog(directory, manifest),
         locations=[place for entry in manifest.sinks if (place := find_location(directory.absolute(), entry))],
-        rejected={key: reasons for key, reasons in rejected.items() if reasons},
+        rejected={key: cursor.rejected for key, cursor in cursors.items() if cursor.rejected},
+        hidden={key: cursor.hidden for key, cursor in cursors.items() if cursor.hidden},
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
 

@@ -89,7 +89,8 @@ def check_client(sink: type[Sink]) -> None:
     """
     if sink.requires is None:
         return
-    if importlib.util.find_spec(sink.requires) is None:
+    spec = importlib.util.find_spec(sink.requires)
+    if spec is None or spec.origin is None:  # A directory of results, such as wandb, is a namespace package.
         raise ValueError(f"Sink {sink.name!r} is not installed. Run: {sink.install}")
     entry_point = _entry_points().get(sink.name)
     problem = entry_point and entry_point.dist and find_outdated(sink.requires, entry_point.dist.requires or ())

@@ -27,7 +27,7 @@ class Environment:
     Args:
         directory: New directory.
         wheel: Wheel of this project.
-        extra: Name of the extra, or an empty string.
+        extra: Names of extras, separated by commas, or an empty string.
     """
 
     def __init__(self, directory: Path, wheel: Path, extra: str) -> None:
@@ -58,7 +58,7 @@ class Environment:
 def _find_dependencies(own: Distribution, extra: str) -> list[Distribution]:
     """Return the installed distributions that a distribution requires, and those that they require."""
     found: dict[tuple[str, str], Distribution] = {}
-    pending = [(own, extra)]
+    pending = [(own, name) for name in extra.split(",")]
     while pending:
         current, current_extra = pending.pop()
         for requirement in map(Requirement, current.requires or ()):

@@ -11,6 +11,7 @@ import torch
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking.sinks import get_sink, installed_sinks
 
 run = pte.Run(Path(sys.argv[1]) / "run", sinks=["json"])
 report = extensions.LogReport()
@@ -27,7 +28,8 @@ features: dict[str, Callable[[], object]] = {
     "to_dataframe": lambda: report.to_dataframe(),
     **{
         name: lambda name=name: pte.Run(Path(sys.argv[1]) / name, sinks=[name]).open()  # type: ignore[misc]
-        for name in ("tensorboard", "mlflow", "wandb")
+        for name in installed_sinks()
+        if get_sink(name).requires
     },
 }
 messages = {}

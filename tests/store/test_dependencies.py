@@ -15,7 +15,10 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking._store.dependencies import check_dependency, find_outdated
 from pte_tracking.extensions import IgniteEvaluator, PlotReport
+from pte_tracking.sinks import get_sink, installed_sinks
 
+#: Sinks with a client library. The library and the extra have the name of the sink.
+CLIENTS = [name for name in installed_sinks() if get_sink(name).requires]
 Install = Callable[[str, str], None]
 
 
@@ -88,7 +91,26 @@ def test_command_line_with_old_required_dependency_raises_import_error(install: 
     assert "pte-tracking requires typer>=" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
+@pytest.mark.parametrize("name", CLIENTS)
+def test_run_without_client_library_names_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ValueError, match=rf"^Sink '{name}' is not installed\. Run: pip install 'pte-tracking\[{name}\]'$"
+    ):
+        pte.Run(tmp_path / "run", sinks=[name])
+
+
+def test_directory_with_name_of_client_library_is_not_the_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "missing_library").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(get_sink("tensorboard"), "requires", "missing_library")
+    with pytest.raises(ValueError, match=r"^Sink 'tensorboard' is not installed\. Run: "):
+        pte.Run(tmp_path / "run", sinks=["tensorboard"])
+
+
+@pytest.mark.parametrize("name", CLIENTS)
 def test_run_with_old_client_library_raises_value_error(install: Install, tmp_path: Path, name: str) -> None:
     install(name, "0.2")
     with pytest.raises(

@@ -31,7 +31,6 @@ from pte_tracking.sinks import (
     CheckpointRemoved,
     Dataset,
     Figure,
-    Histogram,
     Image,
     Metrics,
     PostponedEventsError,
@@ -323,8 +322,6 @@ class MLflowConnection:
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
-        elif isinstance(event, Histogram):
-            self._skip_kind("histograms", "MLflow does not support histograms")
 
     def _upload_image(self, event: Figure | Image) -> None:
         self._uploader.upload_image(event)
