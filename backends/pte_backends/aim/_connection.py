@@ -161,8 +161,8 @@ class AimConnection:
             dataset = {"digest": event.digest, "source": event.source}
             self._aim_run["datasets", f"{event.context}/{event.name}"] = dataset
         elif isinstance(event, Checkpoint):
-            checkpoint = {"step": event.step, "epoch": event.epoch, "sha256": event.sha256, "size": event.size}
-            self._aim_run["checkpoints", event.path] = {**checkpoint, "values": event.values}
+            checkpoint = {"step": event.step, "epoch": event.epoch, "sha256": event.sha256}
+            self._aim_run["checkpoints", event.path] = checkpoint
         elif isinstance(event, CheckpointRemoved):
             self._remove_checkpoint(event.path)
 
