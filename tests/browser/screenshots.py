@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from tests import servers
-from tests.browser import extension_pictures, notebook, terminal
+from tests.browser import aim_page, extension_pictures, notebook, terminal
 from tests.browser.pages import SIZE, MLflowPage, TensorBoardPage, find_missing_requirement, open_page, tensorboard
 from tests.browser.trackio_page import trackio
 from tests.browser.training import EXAMPLE, finish, start
@@ -61,6 +61,9 @@ def photograph(folder: Path) -> None:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
         with trackio(training.folder, "digits") as address:
             photograph_trackio(camera, page, address)
+        with aim_page.aim_server(training.folder / "result") as address:
+            aim_page.open_metrics(page, address, ["train/loss", "val/accuracy"])
+            camera.save_screenshot("aim-run", 1280, 660)
         with notebook.jupyterlab(training.folder) as address:
             page.set_viewport_size({"width": 1000, "height": 2000})
             notebook.run_cell(page, address)

@@ -1,0 +1,5 @@
+"""Aim backend."""
+
+from pte_backends.aim._sink import AimSink
+
+__all__ = ["AimSink"]

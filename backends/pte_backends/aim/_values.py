@@ -1,0 +1,81 @@
+"""Conversion of events to objects of Aim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aim
+import numpy as np
+import PIL.Image
+
+from pte_tracking.sinks import Artifact, Figure, Histogram, Image, RejectedEventError, RunView, Scalar, Text, owned_path
+
+_MAX_BINS = 512  # of Aim
+
+
+def build_object(event: Figure | Image | Histogram | Text, run: RunView) -> Any:
+    """Convert an event to an object that Aim tracks.
+
+    Args:
+        event: Event to convert.
+        run: Run to deliver.
+
+    Returns:
+        The object of Aim.
+
+    Raises:
+        RejectedEventError: If the file of a picture is missing or damaged.
+    """
+    if isinstance(event, Text):
+        return aim.Text(event.text)
+    if isinstance(event, Histogram):
+        return _build_distribution(event)
+    path = find_file(event, run)
+    try:
+        with PIL.Image.open(path) as picture:
+            return aim.Image(picture, format="png")
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises the last one for a damaged chunk.
+        raise RejectedEventError(event.seq, f"File {event.path} is no readable image: {error}") from error
+
+
+def find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
+    """Return the file or directory of an event.
+
+    Args:
+        event: Event with a path.
+        run: Run to deliver.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        RejectedEventError: If it does not exist in the run directory.
+    """
+    path = owned_path(run.directory, event.path)
+    if path is None:
+        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
+    return path
+
+
+def convert_param(value: Scalar) -> Scalar:
+    """Return a parameter in a form that Aim stores. Integers of more than 64 bits become text.
+
+    Args:
+        value: Value of the parameter.
+
+    Returns:
+        The value to store.
+    """
+    is_large = isinstance(value, int) and not -(2**63) <= value < 2**63
+    return str(value) if is_large else value
+
+
+def _build_distribution(event: Histogram) -> Any:
+    """Return a distribution, whose bins have equal widths in Aim."""
+    edges = np.linspace(event.edges[0], event.edges[-1], min(len(event.counts), _MAX_BINS) + 1)
+    counts = np.asarray(event.counts, dtype=float)
+    if len(edges) != len(event.edges) or not np.allclose(edges, event.edges):
+        cumulative = np.concatenate([[0.0], np.cumsum(counts)])
+        counts = np.diff(np.interp(edges, event.edges, cumulative))
+    return aim.Distribution(hist=counts, bin_range=(event.edges[0], event.edges[-1]))
