@@ -70,7 +70,11 @@ class NullWriter:
             )
 
     def add_deferred(
-        self, kind: type[AnyEvent], render: Callable[[], Any], store: Callable[[Any], Sequence[Any] | None]
+        self,
+        kind: type[AnyEvent],
+        render: Callable[[], Any],
+        store: Callable[[Any], Sequence[Any] | None],
+        at: float | None = None,
     ) -> None:
         """Drop an event without rendering its content."""
         self.add(kind)

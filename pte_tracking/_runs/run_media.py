@@ -167,8 +167,8 @@ class RunMedia(RunBase):
         """Keys of the images whose inexact conversion was logged."""
         return set()
 
-    def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        (self._writer or self._opened()).add(kind, *fields)
+    def _append(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
+        (self._writer or self._opened()).add(kind, *fields, at=at)
 
     def _check_step(self, step: int | None) -> int:
         if step is not None:
@@ -188,7 +188,13 @@ class RunMedia(RunBase):
         return next((event.step for event in read_effective_reversed(journal) if isinstance(event, events.Metrics)), 0)
 
     def _add_picture(
-        self, kind: type[AnyEvent], folder: str, key: str, step: int | None, render: Callable[[str], bytes]
+        self,
+        kind: type[AnyEvent],
+        folder: str,
+        key: str,
+        step: int | None,
+        render: Callable[[str], bytes],
+        at: float | None = None,
     ) -> None:
         """Add an event with a PNG file that is rendered only by the process that writes the run."""
         key, checked_step = check_key(key), self._check_step(step)
@@ -198,4 +204,4 @@ class RunMedia(RunBase):
             path = attachments.save_picture(self.directory, folder, key, checked_step, png)
             return None if path is None else (key, checked_step, path)
 
-        self._opened().add_deferred(kind, lambda: render(name), store)
+        self._opened().add_deferred(kind, lambda: render(name), store, at)

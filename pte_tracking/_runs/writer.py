@@ -57,8 +57,7 @@ class RunWriter(SerialCalls):
         super().__init__(self._journal.lock)
         self.manifest = claim.manifest
         self._directory = claim.directory
-        self._directory_lock = claim.lock
-        self._place = claim.place
+        self._directory_lock, self._place = claim.lock, claim.place
         self._is_move_logged = False
         self._foreign = claim.foreign
         self._is_manifest_saved = True
@@ -104,10 +103,9 @@ class RunWriter(SerialCalls):
             self.add(events.RunStarted, manifest.id, manifest.name, os.getpid(), host_name(), resumed)
         if not resumed:
             self._journal.make_durable()
-        if params:
-            self.add(events.Params, params)
-        if tags:
-            self.add(events.Tags, tags)
+        for kind, values in ((events.Params, params), (events.Tags, tags)):
+            if values:
+                self.add(kind, values)
 
     def rewind(self) -> None:
         """Return the run to the position of the claim, once. Events that were added before are repeated after it."""
@@ -128,8 +126,7 @@ class RunWriter(SerialCalls):
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
 
-        A signal handler or a logging handler may call this method while another call is in progress. Its event is then
-        appended when that call ends.
+        A call of a signal handler or a logging handler during another call is deferred until that call ends.
 
         Args:
             kind: Class of the event.
@@ -158,11 +155,16 @@ class RunWriter(SerialCalls):
                 self._is_busy = False
                 if self._deferred:
                     self._run_deferred()
-        if self._supervisor and not self._supervisor.check_time < event.time < self._supervisor.next_check_time:
+        now = event.time if at is None else time.time()
+        if self._supervisor and not self._supervisor.check_time < now < self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
     def add_deferred(
-        self, kind: type[AnyEvent], render: Callable[[], _T], store: Callable[[_T], Sequence[Any] | None]
+        self,
+        kind: type[AnyEvent],
+        render: Callable[[], _T],
+        store: Callable[[_T], Sequence[Any] | None],
+        at: float | None = None,
     ) -> None:
         """Append an event whose content is rendered and stored only by the process that writes the run.
 
@@ -171,10 +173,11 @@ class RunWriter(SerialCalls):
             render: Returns the content.
             store: Stores the content in the run directory. Returns the fields of the event after ``seq`` and ``time``,
                 or None to append nothing.
+            at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
         """
         content = render()
         if not self._has_moved() and (fields := store(content)) is not None:
-            self.add(kind, *fields)
+            self.add(kind, *fields, at=at)
 
     def latest_values(self) -> dict[str, Number]:
         """Return the metrics that were logged last, by key, independent of their steps."""

@@ -1,0 +1,1 @@
+"""Adapters for the training loops and writers of other libraries."""
