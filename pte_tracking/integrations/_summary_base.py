@@ -39,7 +39,7 @@ class SummaryBase:
         #: Run to which the writer logs.
         self.run = SummaryRun(log_dir, sinks=sinks, params=params, **run_options)
         if purge_step is not None:
-            getattr(self.run, "resume_at")(int(purge_step) - 1)
+            self.run.resume_at(int(purge_step) - 1)
         self._notes: set[str] = set()
         if filename_suffix:
             self._note("filename_suffix has no effect, because each sink names its files.")
