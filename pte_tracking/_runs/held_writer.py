@@ -71,6 +71,9 @@ class HeldWriter:
     def rewind(self) -> None:
         """Do nothing."""
 
+    def resume_at(self, step: int) -> None:
+        """Do nothing."""
+
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Hold an event."""
         now = time.time() if at is None else at

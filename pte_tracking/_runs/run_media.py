@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pte_tracking._runs import attachments, media
-from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.images import encode_image
+from pte_tracking._runs.session import RunSession
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
 from pte_tracking._store.journal_reader import read_effective_reversed
@@ -21,7 +21,7 @@ from pte_tracking._store.values import check_key, check_step, to_text
 _logger = logging.getLogger("pte_tracking")
 
 
-class RunMedia(RunBase):
+class RunMedia(RunSession):
     """Base class of :class:`~pte_tracking.Run` that logs media.
 
     Attributes:
@@ -30,7 +30,6 @@ class RunMedia(RunBase):
     """
 
     current_step: Callable[[], int] | None = None
-    _last_step: int | None = None
 
     def log_figure(self, key: str, figure: Any, step: int | None = None) -> None:
         """Log a figure. A later figure with the same key and step replaces it.
