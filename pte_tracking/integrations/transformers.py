@@ -25,7 +25,7 @@ _logger = logging.getLogger("pte_tracking")
 _PREFIXES = ("eval", "test")  # of the keys of evaluations; all other keys are those of the training
 
 
-class TrackingCallback(TrainerCallback):
+class TrackingCallback(TrainerCallback):  # type: ignore[misc]  # untyped if transformers is not installed
     """Callback that logs a training of ``transformers.Trainer`` to a run.
 
     Metrics have the keys of the callbacks in Transformers, such as ``train/loss`` and ``eval/loss``. The parameters of
@@ -93,7 +93,7 @@ class TrackingCallback(TrainerCallback):
             self.run.resume_at(state.global_step)
             if all(checkpoint.step != state.global_step for checkpoint in self.run.checkpoints()):
                 self.on_save(args, state, control)  # The process was killed before it registered the checkpoint.
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         params = {"model_config": config.to_dict()} if hasattr(config, "to_dict") else {}
         params |= {name: value for name, value in args.to_dict().items() if not name.endswith("_token")}
         self.run.log_params({name: value for name, value in flatten_params(params).items() if name not in self._given})
