@@ -19,6 +19,8 @@ MODULES = [
     "pte_tracking.extensions",
     "pte_tracking.sinks",
     "pte_tracking.testing",
+    "pte_tracking.integrations.tensorboard",
+    "pte_tracking.integrations.transformers",
     "pte_backends.json",
     "pte_backends.mlflow",
     "pte_backends.tensorboard",
@@ -26,7 +28,13 @@ MODULES = [
 ]
 
 #: Modules whose public classes and functions need an Example.
-MODULES_WITH_EXAMPLES = ["pte_tracking", "pte_tracking.triggers", "pte_tracking.extensions"]
+MODULES_WITH_EXAMPLES = [
+    "pte_tracking",
+    "pte_tracking.triggers",
+    "pte_tracking.extensions",
+    "pte_tracking.integrations.tensorboard",
+    "pte_tracking.integrations.transformers",
+]
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
