@@ -58,14 +58,14 @@ def compute_curve(labels: Any, predictions: Any, thresholds: int, weights: Any, 
         TypeError: If labels or predictions are not real numbers.
         ValueError: If a prediction is not in the range from 0 to 1, or the numbers of elements differ.
     """
-    import numpy as np
-
     truth, scores = to_numbers(labels, name).ravel().astype(float), to_numbers(predictions, name).ravel().astype(float)
     if truth.shape != scores.shape or not scores.size or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
             f"{name}: expected one prediction from 0 to 1 for each label, got {truth.size} labels and {scores.size} "
             "predictions. Apply a sigmoid or softmax first."
         )
+    import numpy as np
+
     count = min(thresholds, _MAX_THRESHOLDS)
     weight = np.broadcast_to(1.0 if weights is None else to_numbers(weights, name).ravel(), truth.shape)
     buckets = np.floor(scores * (count - 1)).astype(int)

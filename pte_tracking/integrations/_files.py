@@ -8,9 +8,8 @@ import wave
 from collections.abc import Sequence
 from typing import Any
 
-from pte_tracking._runs.media import to_host
 from pte_tracking._runs.png import encode_png
-from pte_tracking.integrations._pixels import draw_grid, to_bytes, to_numbers, to_picture
+from pte_tracking.integrations._pixels import draw_grid, to_array, to_bytes, to_numbers, to_picture
 
 _MAX_SAMPLE = 2**15 - 1
 
@@ -38,10 +37,11 @@ def encode_wav(sound: Any, sample_rate: int, name: str) -> bytes:
 
 def encode_npy(tensor: Any) -> bytes:
     """Encode an array or tensor as a file of NumPy."""
+    array = to_array(tensor)
     import numpy as np
 
     buffer = io.BytesIO()
-    np.save(buffer, np.asarray(to_host(tensor)), allow_pickle=False)
+    np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pte_tracking._runs.media import to_host
 from pte_tracking._runs.png import encode_png, import_pillow
+from pte_tracking._store.extras import required_by
 
 _COLUMNS = 8
 _MAX_SHEET_FRAMES = 16
@@ -56,14 +57,25 @@ def to_numbers(values: Any, name: str) -> Any:
     """Convert an array or tensor of real numbers to a NumPy array.
 
     Raises:
+        ImportError: If NumPy is not installed.
         TypeError: If the values are not real numbers.
     """
-    import numpy as np
-
-    array = np.asarray(to_host(values))
+    array = to_array(values)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got {type(values).__name__} of {array.dtype}")
     return array
+
+
+def to_array(values: Any) -> Any:
+    """Convert an array or tensor to a NumPy array.
+
+    Raises:
+        ImportError: If NumPy is not installed.
+    """
+    with required_by("A SummaryWriter with arrays", "numpy", "'pte-tracking[plot]'"):
+        import numpy as np
+
+    return np.asarray(to_host(values))
 
 
 def to_bytes(numbers: Any) -> Any:

@@ -25,6 +25,9 @@ COMMANDS = {
     "IgniteExtensionsManager": IGNITE,
     "IgniteEvaluator": IGNITE,
     "to_dataframe": "pip install pandas",
+    "SummaryWriter.add_image": PLOT,
+    "SummaryWriter.add_tensor": PLOT,
+    "TrackingCallback": "pip install 'pte-tracking[transformers]'",
     "tensorboard": "pip install 'pte-tracking[tensorboard]'",
     "mlflow": "pip install 'pte-tracking[mlflow]'",
     "wandb": "pip install 'pte-tracking[wandb]'",
@@ -32,12 +35,12 @@ COMMANDS = {
 #: Features that each extra makes available.
 AVAILABLE = {
     "plot": {"log_image", "log_histogram", "log_confusion_matrix", "PlotReport", "VariableStatisticsPlot"}
-    | {"ParameterHistogram", "log_image of a file"},
+    | {"ParameterHistogram", "log_image of a file", "SummaryWriter.add_image", "SummaryWriter.add_tensor"},
     "ignite": {"IgniteExtensionsManager", "IgniteEvaluator"},
     "tensorboard": {"tensorboard"},
     "mlflow": {"mlflow"},
     "wandb": {"wandb"},
-    "all": {*COMMANDS} - {"wandb"},
+    "all": {*COMMANDS} - {"wandb", "TrackingCallback"},
 }
 
 pytestmark = pytest.mark.slow
