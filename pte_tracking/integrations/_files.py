@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pte_tracking._runs.png import encode_png
@@ -76,3 +77,20 @@ def encode_sprite(images: Any, name: str) -> bytes:
     """Draw the images ``(points, channels, height, width)`` of an embedding as a square grid, as a PNG file."""
     batch = to_bytes(to_numbers(images, name)).transpose(0, 2, 3, 1)
     return encode_png(to_picture(draw_grid(batch, math.ceil(math.sqrt(len(batch))))), name)
+
+
+def describe_embedding(paths: Mapping[str, Path], image_size: tuple[int, int] | None) -> str:
+    """Return the entry of an embedding in ``projector_config.pbtxt``, which TensorBoard reads in the run directory.
+
+    Args:
+        paths: Paths of ``tensors.tsv``, ``metadata.tsv``, and ``sprite.png`` relative to the run directory.
+        image_size: Width and height of an image. None if there are no images.
+    """
+    folder = paths["tensors.tsv"].parent
+    lines = [f'tensor_name: "{folder.parent.name}:{folder.name}"', f'tensor_path: "{paths["tensors.tsv"].as_posix()}"']
+    if "metadata.tsv" in paths:
+        lines.append(f'metadata_path: "{paths["metadata.tsv"].as_posix()}"')
+    if image_size is not None:
+        sizes = " ".join(f"single_image_dim: {length}" for length in image_size)
+        lines.append(f'sprite {{ image_path: "{paths["sprite.png"].as_posix()}" {sizes} }}')
+    return "".join(f"{line}\n" for line in ["embeddings {", *(f"  {line}" for line in lines), "}"])

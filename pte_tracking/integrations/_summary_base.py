@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import socket
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pte_tracking._platform.processes import host_name
 from pte_tracking.integrations._summary_run import SummaryRun
 from pte_tracking.sinks import Sink
 
@@ -34,7 +34,7 @@ class SummaryBase:
         **run_options: Any,
     ) -> None:
         if not log_dir:
-            log_dir = f"runs/{datetime.datetime.now():%b%d_%H-%M-%S}_{host_name()}{comment}"
+            log_dir = f"runs/{datetime.datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}{comment}"
         self.log_dir = log_dir
         #: Run to which the writer logs.
         self.run = SummaryRun(log_dir, sinks=sinks, params=params, **run_options)

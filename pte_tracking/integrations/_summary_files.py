@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pte_tracking.integrations import _files
 from pte_tracking.integrations._pixels import to_numbers
 from pte_tracking.integrations._summary_base import SummaryBase
+from pte_tracking.integrations._summary_run import artifact_path
 
 
 class FileWriter(SummaryBase):
@@ -105,7 +106,7 @@ class FileWriter(SummaryBase):
         tag: str = "default",
         metadata_header: Sequence[str] | None = None,
     ) -> None:
-        """Add an embedding as artifacts that projector.tensorflow.org loads: ``tensors.tsv`` and ``metadata.tsv``.
+        """Add an embedding as artifacts, which the projector of TensorBoard and projector.tensorflow.org load.
 
         Args:
             mat: Points ``(points, dimensions)``.
@@ -127,13 +128,18 @@ class FileWriter(SummaryBase):
         for argument, given in (("metadata", metadata), ("label_img", label_img)):
             if given is not None and len(given) != len(points):
                 raise ValueError(f"{name}: expected one entry of {argument} for each point, got {len(given)}")
-        self.run.add_file("embeddings", tag, f"{folder}/tensors.tsv", lambda: _files.encode_table(points.tolist()))
+        files: dict[str, Callable[[], bytes]] = {"tensors.tsv": lambda: _files.encode_table(points.tolist())}
         if metadata is not None:
             rows = [list(label) if metadata_header else [label] for label in metadata]
             table = [metadata_header, *rows] if metadata_header else rows
-            self.run.add_file("embeddings", tag, f"{folder}/metadata.tsv", lambda: _files.encode_table(table))
+            files["metadata.tsv"] = lambda: _files.encode_table(table)
         if label_img is not None:
-            self.run.add_file("embeddings", tag, f"{folder}/sprite.png", lambda: _files.encode_sprite(label_img, name))
+            files["sprite.png"] = lambda: _files.encode_sprite(label_img, name)
+        for file_name, render in files.items():
+            self.run.add_file("embeddings", tag, f"{folder}/{file_name}", render)
+        paths = {file_name: artifact_path("embeddings", tag, f"{folder}/{file_name}") for file_name in files}
+        size = None if label_img is None else (label_img.shape[3], label_img.shape[2])
+        self.run.append_file("projector_config.pbtxt", _files.describe_embedding(paths, size))
 
     def add_graph(
         self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True

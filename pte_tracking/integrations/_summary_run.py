@@ -8,6 +8,7 @@ from typing import Any
 
 from pte_tracking._runs import attachments
 from pte_tracking._runs.media import Bins
+from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.files import safe_file_name
@@ -64,13 +65,24 @@ class SummaryRun(Run):
             render: Returns the content of the file.
             at: Time of the event.
         """
-        path = Path(folder, safe_file_name(check_key(key, "tag")), name)
+        path = artifact_path(folder, key, name)
 
         def store(content: bytes) -> tuple[str, str] | None:
-            kept = attachments.save_content(self.directory, ARTIFACTS / path, content)
-            return None if kept is None else (kept, path.parent.as_posix())
+            kept = attachments.save_content(self.directory, path, content)
+            return None if kept is None else (kept, path.relative_to(ARTIFACTS).parent.as_posix())
 
         self._opened().add_deferred(events.Artifact, render, store, at)
+
+    def append_file(self, name: str, text: str) -> None:
+        """Append a text to a file in the run directory, unless the file contains it."""
+        writer = self._opened()
+        if isinstance(writer, NullWriter):
+            return
+        writer.add_files(name)
+        path = self.directory / name
+        content = path.read_text() if path.exists() else ""
+        if text not in content:
+            attachments.save_content(self.directory, Path(name), f"{content}{text}".encode())
 
     def _read_next_steps(self) -> dict[str, int]:
         self._opened()  # Another run in the directory is archived first.
@@ -84,3 +96,8 @@ class SummaryRun(Run):
             elif isinstance(event, events.Figure | events.Image | events.Histogram | events.Text):
                 steps[event.key] = event.step + 1
         return steps
+
+
+def artifact_path(folder: str, key: str, name: str) -> Path:
+    """Return the path of an artifact relative to the run directory; see :meth:`SummaryRun.add_file`."""
+    return Path(ARTIFACTS, folder, safe_file_name(check_key(key, "tag")), name)

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter as TorchWriter
 
@@ -144,7 +146,11 @@ def test_other_calls_become_events_that_sinks_show(tmp_path: Path) -> None:
         assert (sound.getframerate(), sound.getnframes()) == (8000, 100)
     assert files["meshes/mesh"].read_text().splitlines()[-1] == "3 0 1 2"
     assert np.load(files["tensors/tensor"]).tolist() == [0, 1, 2]
-    embedding = files["embeddings/default/step_2"].parent
+    config = text_format.Parse((tmp_path / "run" / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    (shown_embedding,) = config.embeddings
+    assert list(shown_embedding.sprite.single_image_dim) == [4, 4]
+    embedding = (tmp_path / "run" / shown_embedding.tensor_path).parent
+    assert embedding == files["embeddings/default/step_2"].parent
     assert (embedding / "metadata.tsv").read_text() == "a\nb c\nd\n"
     with Image.open(embedding / "sprite.png") as sprite:
         assert sprite.size == (8, 8)
