@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pte_tracking._runs.run import Run
 from pte_tracking._store.checkpoint_files import SNAPSHOT_INDEX, checkpoint_digest, digest_file, write_index
-from pte_tracking._store.files import absolute_path
+from pte_tracking._store.files import absolute_path, sync_tree
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -23,7 +23,7 @@ class FolderCheckpoints:
     """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
+        self._executor: ThreadPoolExecutor | None = None
         self._notes: set[str] = set()
 
     def register(self, run: Run, folder: str | os.PathLike[str], step: int, epoch: float | None) -> None:
@@ -35,7 +35,6 @@ class FolderCheckpoints:
             step: Number of completed iterations.
             epoch: Number of completed epochs, or None.
         """
-        self.join()
         path = absolute_path(folder, run.directory)
         if run.directory not in path.parents:
             self._note(
@@ -45,9 +44,8 @@ class FolderCheckpoints:
             return
         if not path.is_dir():
             return
-        arguments = run, path, step, epoch, run.latest_values
-        self._thread = threading.Thread(target=self._register, args=arguments, name="pte-checkpoint")
-        self._thread.start()
+        self._executor = self._executor or ThreadPoolExecutor(1, "pte_tracking checkpoints")
+        self._executor.submit(self._register, run, path, step, epoch, run.latest_values)
 
     def note_removals(self, run: Run) -> None:
         """Log the removal of registered checkpoints whose folders were deleted."""
@@ -56,9 +54,10 @@ class FolderCheckpoints:
                 run.remove_checkpoint(checkpoint.path, checkpoint.step)
 
     def join(self) -> None:
-        """Wait until the last folder is registered."""
-        if self._thread is not None:
-            self._thread.join()
+        """Wait until all folders are registered."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
 
     def _register(self, run: Run, path: Path, step: int, epoch: float | None, values: dict[str, float]) -> None:
         try:
@@ -70,6 +69,7 @@ class FolderCheckpoints:
                     "files only are registered."
                 )
                 return
+            sync_tree(path)
             write_index(path, {entry.name: digest_file(entry) for entry in entries})
             if not entries or not all(entry.exists() for entry in entries):  # pruned meanwhile
                 shutil.rmtree(path, ignore_errors=True)
