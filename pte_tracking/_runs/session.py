@@ -8,6 +8,7 @@ from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
+from pte_tracking._store.events import CheckpointRemoved
 from pte_tracking._store.values import check_step, to_text
 
 
@@ -52,6 +53,7 @@ class RunSession(RunBase):
         """
         step = check_step(step)
         with self._lock:
+            before = {checkpoint.path: checkpoint.sha256 for checkpoint in self.checkpoints()}
             self._last_step = None
             if isinstance(self._writer, RunWriter | NullWriter):
                 self._writer.resume_at(step)
@@ -59,6 +61,9 @@ class RunSession(RunBase):
                 self._start_after(step)
             else:
                 self._open(None, True, after_step=step)
+            for checkpoint in self.checkpoints():
+                if before.get(checkpoint.path) != checkpoint.sha256:  # The file is that of a later step.
+                    self._opened().add(CheckpointRemoved, checkpoint.path, checkpoint.step)
 
     def position(self, step: int) -> RunPosition:
         """Return the current position of the run, which a snapshot stores.

@@ -28,7 +28,7 @@ def history(directory: Path) -> list[AnyEvent]:
 
 def register(run: pte.Run, name: str, step: int) -> None:
     (run.directory / name).write_bytes(b"weights")
-    run.log_checkpoint(name, step, "0" * 64, 7)
+    run.log_checkpoint(name, step, f"{step:064x}", 7)
 
 
 def test_resume_at_supersedes_later_steps_of_same_run(tmp_path: Path) -> None:
@@ -75,7 +75,9 @@ def test_resume_at_keeps_checkpoints_of_earlier_steps_only(tmp_path: Path) -> No
         register(run, "a.ckpt", 1)
         log_steps(run, 3)
         register(run, "b.ckpt", 2)
+        register(run, "last.ckpt", 2)
         register(run, "c.ckpt", 3)
+        register(run, "last.ckpt", 3)
         run.remove_checkpoint("a.ckpt", 1)
     with pte.Run(tmp_path, resume=True) as run:
         run.resume_at(2)
