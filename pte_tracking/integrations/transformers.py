@@ -25,7 +25,7 @@ _logger = logging.getLogger("pte_tracking")
 _PREFIXES = ("eval", "test")  # of the keys of evaluations; all other keys are those of the training
 
 
-class TrackingCallback(TrainerCallback):  # type: ignore[misc]  # untyped if transformers is not installed
+class TrackingCallback(TrainerCallback):
     """Callback that logs a training of ``transformers.Trainer`` to a run.
 
     Metrics have the keys of the callbacks in Transformers, such as ``train/loss`` and ``eval/loss``. The parameters of
