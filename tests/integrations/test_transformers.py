@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 import pte_tracking as pte
+from pte_tracking._runs.verification import find_problems
 from pte_tracking._store.status import read_status
+from pte_tracking.integrations._folder_checkpoints import FolderCheckpoints
 from pte_tracking.integrations.transformers import TrackingCallback
 from pte_tracking.sinks import JOURNAL, CheckpointRemoved, Params, RunEnded, RunStarted, Text, find_events
 
@@ -77,6 +79,7 @@ def test_training_logs_metrics_params_and_checkpoints(tmp_path: Path) -> None:
     (checkpoint,) = callback.run.checkpoints()
     assert (checkpoint.path, checkpoint.step) == ("checkpoint-4", 4)
     assert checkpoint.values["eval/loss"] == trainer.state.log_history[-2]["eval_loss"]
+    assert list(find_problems(tmp_path)) == []
     assert [event.path for event in events(tmp_path, CheckpointRemoved)] == ["checkpoint-2"]
     assert read_status(tmp_path) == "FINISHED"
 
@@ -121,6 +124,19 @@ def test_exception_that_is_caught_ends_run_as_failed_and_resume_continues_it(tmp
     assert callback.run.id == first.id
     assert [row.step for row in callback.run.rows() if "train/loss" in row.values] == [1, 2, 3, 4]
     assert read_status(tmp_path) == "FINISHED"
+
+
+def test_resume_registers_checkpoint_that_killed_process_did_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, callback = make_trainer(tmp_path, Raising(), save_total_limit=2)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="broken"):
+        patch.setattr(FolderCheckpoints, "register", lambda *arguments: None)
+        trainer.train()
+    assert callback.run.checkpoints() == []
+    trainer.remove_callback(Raising)
+    trainer.train(resume_from_checkpoint=True)
+    assert [checkpoint.step for checkpoint in callback.run.checkpoints()] == [2, 4]
 
 
 def test_checkpoints_outside_of_run_directory_are_reported_once(
