@@ -21,6 +21,8 @@ MODULES = [
     "pte_tracking.testing",
     "pte_backends.aim",
     "pte_backends.csv",
+    "pte_tracking.integrations.tensorboard",
+    "pte_tracking.integrations.transformers",
     "pte_backends.json",
     "pte_backends.mlflow",
     "pte_backends.tensorboard",
@@ -28,7 +30,13 @@ MODULES = [
 ]
 
 #: Modules whose public classes and functions need an Example.
-MODULES_WITH_EXAMPLES = ["pte_tracking", "pte_tracking.triggers", "pte_tracking.extensions"]
+MODULES_WITH_EXAMPLES = [
+    "pte_tracking",
+    "pte_tracking.triggers",
+    "pte_tracking.extensions",
+    "pte_tracking.integrations.tensorboard",
+    "pte_tracking.integrations.transformers",
+]
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -32,10 +32,23 @@ def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) 
     Returns:
         Path relative to the run directory. None if writing failed, which is logged.
     """
-    path = Path(folder, safe_file_name(key), f"step_{step}.png")
+    return save_content(directory, Path(folder, safe_file_name(key), f"step_{step}.png"), png)
+
+
+def save_content(directory: Path, path: Path, content: bytes) -> str | None:
+    """Write a file into a run directory.
+
+    Args:
+        directory: Run directory.
+        path: Path relative to the run directory.
+        content: Content of the file.
+
+    Returns:
+        Path relative to the run directory. None if writing failed, which is logged.
+    """
     try:
         make_owned_directory(directory / path.parent, directory)
-        write_atomically(directory / path, png)
+        write_atomically(directory / path, content)
     except OSError as error:
         _logger.error("%s was not saved: %s", directory / path, error)
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pte_tracking._runs.directory import Claim, claim_directory
 from pte_tracking._runs.directory_lock import DirectoryInUseError
@@ -27,6 +28,8 @@ from pte_tracking._store.events import Status
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.messages import is_handling_message
 from pte_tracking._store.values import to_text
+
+_logger = logging.getLogger("pte_tracking")
 
 #: Writers of the parent, in a forked child. Deleting them would close their files and write buffered data twice.
 _parent_writers: list[RunWriter] = []
@@ -84,13 +87,39 @@ class RunBase(RunReader):
             return
         if self.is_open:
             raise RuntimeError(f"The run in {str(self.directory)!r} is already open.")
+        self._open(at, resume, journal, Fork(at, self._params) if at and is_fork else None)
+
+    def _open(
+        self,
+        at: RunPosition | None,
+        resume: bool | None,
+        journal: Path | None = None,
+        fork: Fork | None = None,
+        after_step: int | None = None,
+    ) -> None:
+        """Open the run as :meth:`open` does, and rewind a run that is continued to the end of a step, if given."""
         self.close_completed_run()
         with self._lock:
             held = self._writer if isinstance(self._writer, HeldWriter) else None
             with self._holding_calls():
-                self._claim_and_start(at, resume, journal, Fork(at, self._params) if at and is_fork else None, held)
+                self._claim_and_start(at, resume, journal, fork, held)
+                if after_step is not None:
+                    self._start_after(after_step)
             if held:
                 held.release(self._opened)
+
+    def _start_after(self, step: int) -> None:
+        """Start the session of the claimed run after a step, unless the run is new and has started."""
+        if self._claim is not None:
+            with self._holding_calls():
+                self._start(self._claim, after_step=step)
+        elif step > 0:
+            _logger.warning(
+                "%s contains no run to resume at step %d, so a new run starts there. To continue an earlier run, pass "
+                "its directory.",
+                self.directory,
+                step,
+            )
 
     def _claim_and_start(
         self,
@@ -166,53 +195,6 @@ class RunBase(RunReader):
         """
         if isinstance(self._writer, NullWriter):
             self._writer.attach(manifest)
-
-    def position(self, step: int) -> RunPosition:
-        """Return the current position of the run, which a snapshot stores.
-
-        Call :meth:`sync` before the snapshot is published, so that the position is durable.
-
-        Args:
-            step: Number of completed iterations.
-
-        Raises:
-            RuntimeError: If the run is held, or on a rank other than 0.
-        """
-        claim = self._claim
-        if claim is not None and claim.at:
-            directory = claim.at["directory"] if claim.is_new else to_text(str(self.directory))
-            return {**claim.at, "step": step, "directory": directory}
-        return self._opened().position(step)
-
-    def sync(self) -> None:
-        """Flush all logged values to disk. This method may be called while other threads log.
-
-        Raises:
-            OSError: If the disk is full or fails.
-            RuntimeError: If the run has ended, and the directory contains another run.
-        """
-        self._opened().sync()
-
-    def register_files(self, pattern: str, *, is_written: bool = False) -> None:
-        """Register files at the top level of the directory, so that they are archived with the run.
-
-        Args:
-            pattern: Glob relative to the run directory. Only the first part of a path is used.
-            is_written: Whether existing files belong to the run. Otherwise, a new run moves them to ``previous/``.
-
-        Raises:
-            RuntimeError: If the run has ended, and the directory contains another run.
-        """
-        self._opened().add_files(pattern, is_written=is_written)
-
-    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
-        """Store the metric by which the snapshots of the run are ranked, so that readers can select the best.
-
-        Args:
-            key: Name of the metric.
-            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
-        """
-        self._opened().set_ranking(key, mode)
 
     def close(self, status: Status | None = None, error: str | None = None, stopped_by: str | None = None) -> None:
         """End the run and wait until it is delivered.
@@ -335,12 +317,14 @@ class RunBase(RunReader):
             self._interim = None
         interim.writer.release(self._opened)
 
-    def _start(self, claim: Claim, *, is_rewound: bool = False) -> None:
+    def _start(self, claim: Claim, *, is_rewound: bool = False, after_step: int | None = None) -> None:
         """Start the session of a claimed run."""
         claim.prepare()
         writer = RunWriter(claim)
         if is_rewound:
             writer.rewind()
+        if after_step is not None:
+            writer.resume_at(after_step)
         if claim.is_reopened:
             writer.begin({}, {})
         elif claim.fork:

@@ -71,16 +71,23 @@ class HeldWriter:
     def rewind(self) -> None:
         """Do nothing."""
 
+    def resume_at(self, step: int) -> None:
+        """Do nothing."""
+
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Hold an event."""
         now = time.time() if at is None else at
         self._hold(lambda writer: writer.add(kind, *fields, at=now))
 
     def add_deferred(
-        self, kind: type[AnyEvent], render: Callable[[], _T], store: Callable[[_T], Sequence[Any] | None]
+        self,
+        kind: type[AnyEvent],
+        render: Callable[[], _T],
+        store: Callable[[_T], Sequence[Any] | None],
+        at: float | None = None,
     ) -> None:
         """Render the content of an event and hold it."""
-        content, now = render(), time.time()
+        content, now = render(), time.time() if at is None else at
 
         def write(writer: Writer) -> None:
             fields = store(content)

@@ -58,6 +58,9 @@ class NullWriter:
     def rewind(self) -> None:
         """Do nothing."""
 
+    def resume_at(self, step: int) -> None:
+        """Do nothing."""
+
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Drop an event."""
         if self._parent and self._should_warn:
@@ -70,7 +73,11 @@ class NullWriter:
             )
 
     def add_deferred(
-        self, kind: type[AnyEvent], render: Callable[[], Any], store: Callable[[Any], Sequence[Any] | None]
+        self,
+        kind: type[AnyEvent],
+        render: Callable[[], Any],
+        store: Callable[[Any], Sequence[Any] | None],
+        at: float | None = None,
     ) -> None:
         """Drop an event without rendering its content."""
         self.add(kind)

@@ -110,6 +110,7 @@ class Run(RunMedia):
         sinks: list[str] | None,
         measured: list[str] | None = None,
         explicit: bool = False,
+        at: float | None = None,
     ) -> None:
         """Log a row of metrics as :meth:`log_metrics` does, without checking the values, which takes less time.
 
@@ -122,12 +123,14 @@ class Run(RunMedia):
             sinks: Names of the sinks, or None for all sinks.
             measured: Keys whose data points other calls log, or None.
             explicit: Whether the user logs the row, and not a LogReport.
+            at: Time of the row in seconds since the Unix epoch. None for the current time.
         """
         if log not in self._logs and log is not None:
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._last_step = step
-        (self._writer or self._opened()).add(Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit)
+        fields = step, values, epoch, elapsed_time, log, sinks, measured, explicit
+        (self._writer or self._opened()).add(Metrics, *fields, at=at)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.

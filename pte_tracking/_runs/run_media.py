@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pte_tracking._runs import attachments, media
-from pte_tracking._runs.base import RunBase
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.images import encode_image
+from pte_tracking._runs.session import RunSession
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
 from pte_tracking._store.journal_reader import read_effective_reversed
@@ -21,7 +21,7 @@ from pte_tracking._store.values import check_key, check_step, to_text
 _logger = logging.getLogger("pte_tracking")
 
 
-class RunMedia(RunBase):
+class RunMedia(RunSession):
     """Base class of :class:`~pte_tracking.Run` that logs media.
 
     Attributes:
@@ -30,7 +30,6 @@ class RunMedia(RunBase):
     """
 
     current_step: Callable[[], int] | None = None
-    _last_step: int | None = None
 
     def log_figure(self, key: str, figure: Any, step: int | None = None) -> None:
         """Log a figure. A later figure with the same key and step replaces it.
@@ -167,8 +166,8 @@ class RunMedia(RunBase):
         """Keys of the images whose inexact conversion was logged."""
         return set()
 
-    def _append(self, kind: type[AnyEvent], *fields: Any) -> None:
-        (self._writer or self._opened()).add(kind, *fields)
+    def _append(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
+        (self._writer or self._opened()).add(kind, *fields, at=at)
 
     def _check_step(self, step: int | None) -> int:
         if step is not None:
@@ -188,7 +187,13 @@ class RunMedia(RunBase):
         return next((event.step for event in read_effective_reversed(journal) if isinstance(event, events.Metrics)), 0)
 
     def _add_picture(
-        self, kind: type[AnyEvent], folder: str, key: str, step: int | None, render: Callable[[str], bytes]
+        self,
+        kind: type[AnyEvent],
+        folder: str,
+        key: str,
+        step: int | None,
+        render: Callable[[str], bytes],
+        at: float | None = None,
     ) -> None:
         """Add an event with a PNG file that is rendered only by the process that writes the run."""
         key, checked_step = check_key(key), self._check_step(step)
@@ -198,4 +203,4 @@ class RunMedia(RunBase):
             path = attachments.save_picture(self.directory, folder, key, checked_step, png)
             return None if path is None else (key, checked_step, path)
 
-        self._opened().add_deferred(kind, lambda: render(name), store)
+        self._opened().add_deferred(kind, lambda: render(name), store, at)

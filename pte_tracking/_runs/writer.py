@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
-
-import msgspec
+from typing import Any, TypeVar
 
 from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.inline import InlineConsumer
@@ -18,17 +15,16 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._delivery.supervisor import DeliverySupervisor, is_delivery_enabled
 from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.directory import Claim
+from pte_tracking._runs.manifest_writer import ManifestWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.row_history import RowHistory
-from pte_tracking._runs.serial_calls import SerialCalls
+from pte_tracking._runs.step_end import KeptPoints, StepEnd
 from pte_tracking._store import events
 from pte_tracking._store.checkpoints import list_checkpoints, write_checkpoint_list
 from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, RunEnded, Scalar, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.lock import LockedError
-from pte_tracking._store.manifest import RunNotFoundError, update_manifest
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.values import to_text
@@ -38,7 +34,7 @@ _MAX_ENDS = 3  # attempts to append the end of the run as the last event
 _T = TypeVar("_T")
 
 
-class RunWriter(SerialCalls):
+class RunWriter(ManifestWriter):
     """Writer of the journal that also feeds the inline sinks and supervises the delivery process.
 
     A writer that starts at an earlier position first appends without a rewind. :meth:`rewind` supersedes the events
@@ -48,26 +44,20 @@ class RunWriter(SerialCalls):
         claim: Claim of the directory, which was prepared. The writer releases its lock at the end.
 
     Attributes:
-        manifest: Manifest of the run, including files added since.
         end_wait: Waits for the delivery process after :meth:`close`. None if all sinks are inline.
     """
 
     def __init__(self, claim: Claim) -> None:
         self._journal = Journal(claim.directory / JOURNAL, claim.target)
-        super().__init__(self._journal.lock)
-        self.manifest = claim.manifest
-        self._directory = claim.directory
-        self._directory_lock = claim.lock
-        self._place = claim.place
-        self._is_move_logged = False
-        self._foreign = claim.foreign
-        self._is_manifest_saved = True
+        super().__init__(claim, self._journal.lock)
         last, _ = last_event(claim.directory / JOURNAL)
         #: End of a run that keeps its status. None if the status is that of this session.
         self._kept_end = last if isinstance(last, RunEnded) and (claim.at or claim.is_reopened) else None
         self._rewind_target = claim.at  # position of the pending rewind
         #: Events of this session before the pending rewind.
         self._unrewound_events: list[AnyEvent] = []
+        #: Points that are not logged a second time. None unless the run was resumed at a step.
+        self._kept_points: KeptPoints | None = None
         self._start_position = self._journal.end
         try:
             self._open_sinks()
@@ -115,15 +105,32 @@ class RunWriter(SerialCalls):
             at, self._rewind_target, self._kept_end = self._rewind_target, None, None
             repeated, self._unrewound_events = self._unrewound_events, []
             target = JournalPosition(at["seq"], at["position"]) if at else self._start_position
-            if at is None or target == self._start_position or not self._journal.rewind(target, at["step"]):
-                return
-            for event in repeated:
-                self._journal.repeat(event)
-            for inline in self._inline:
-                inline.catch_up()
-            self._load_checkpoints()
-            for event in repeated:
-                self._note(event)
+            if at is not None and target != self._start_position:
+                self._rewind_to(target, at["step"], repeated)
+
+    def resume_at(self, step: int) -> None:
+        """Supersede the events of later steps; see :meth:`pte_tracking.Run.resume_at`."""
+        with self._exclusive():
+            end = StepEnd.find(self._directory / JOURNAL, step, self._start_position.seq)
+            self._rewind_target, self._kept_end, self._unrewound_events = None, None, []
+            self._kept_points = end.points
+            if end.target is not None:
+                self._rewind_to(end.target, step, end.kept)
+        _logger.info(
+            "%s: resumed at step %d. Superseded events of later steps: %d.", self._directory, step, end.superseded
+        )
+
+    def _rewind_to(self, target: JournalPosition, step: int, repeated: Sequence[AnyEvent]) -> None:
+        """Supersede the events after a position, and repeat some of them."""
+        if not self._journal.rewind(target, step):
+            return
+        for event in repeated:
+            self._journal.repeat(event)
+        for inline in self._inline:
+            inline.catch_up()
+        self._load_checkpoints()
+        for event in repeated:
+            self._note(event)
 
     def add(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         """Append an event to the journal and pass it to the inline sinks.
@@ -142,6 +149,8 @@ class RunWriter(SerialCalls):
         with self._append_lock:
             self._is_busy = True
             try:
+                if self._kept_points and not (fields := self._kept_points.without_known(kind, fields)):
+                    return
                 start = (journal := self._journal).position
                 event = journal.append_locked(kind, fields, at)
                 if event is None:
@@ -158,11 +167,16 @@ class RunWriter(SerialCalls):
                 self._is_busy = False
                 if self._deferred:
                     self._run_deferred()
-        if self._supervisor and not self._supervisor.check_time < event.time < self._supervisor.next_check_time:
+        now = event.time if at is None else time.time()
+        if self._supervisor and not self._supervisor.check_time < now < self._supervisor.next_check_time:
             self._supervisor.ensure_running()
 
     def add_deferred(
-        self, kind: type[AnyEvent], render: Callable[[], _T], store: Callable[[_T], Sequence[Any] | None]
+        self,
+        kind: type[AnyEvent],
+        render: Callable[[], _T],
+        store: Callable[[_T], Sequence[Any] | None],
+        at: float | None = None,
     ) -> None:
         """Append an event whose content is rendered and stored only by the process that writes the run.
 
@@ -171,10 +185,11 @@ class RunWriter(SerialCalls):
             render: Returns the content.
             store: Stores the content in the run directory. Returns the fields of the event after ``seq`` and ``time``,
                 or None to append nothing.
+            at: Time of the event in seconds since the Unix epoch. Defaults to the current time.
         """
         content = render()
         if not self._has_moved() and (fields := store(content)) is not None:
-            self.add(kind, *fields)
+            self.add(kind, *fields, at=at)
 
     def latest_values(self) -> dict[str, Number]:
         """Return the metrics that were logged last, by key, independent of their steps."""
@@ -225,36 +240,6 @@ class RunWriter(SerialCalls):
         except OSError as error:
             raise_from_signal_handler(error)
             _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)
-
-    def add_files(self, pattern: str, *, is_written: bool = False) -> None:
-        """Add files at the top level of the directory to those that are archived with the run.
-
-        Args:
-            pattern: Glob. Only the first part of a path is used.
-            is_written: Whether the files were written for the run. Otherwise, files of other programs are set aside.
-        """
-        if self._has_moved():
-            return
-        if self._foreign and not is_written:
-            self._foreign.move_matching(pattern)
-        pattern = pattern.split("/")[0]
-        literal, files = pattern.replace("[[]", "["), self.manifest.files
-        if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):
-            return
-        self.manifest = msgspec.structs.replace(self.manifest, files=[*files, pattern])
-        self._save_files()
-
-    def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
-        """Store the metric by which the snapshots are ranked in ``run.json``. A failure is logged.
-
-        Args:
-            key: Name of the metric.
-            mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
-        """
-        if self.manifest.ranking == (key, mode):
-            return
-        self.manifest = msgspec.structs.replace(self.manifest, ranking=(key, mode))
-        self._save_files()
 
     def finish(self, status: Status, error: str | None) -> Status:
         """Append the event that ends the run. A run that was opened again without an iteration keeps its status.
@@ -308,16 +293,9 @@ class RunWriter(SerialCalls):
         elif self.end_wait:
             self.end_wait.wait(timeout)
 
-    def _has_moved(self) -> bool:
-        """Whether the path of the directory refers to another one, so that no file is written by path."""
-        if self._place.is_current():
-            return False
-        if not self._is_move_logged:
-            self._is_move_logged = True
-            _logger.error(self._place.moved_message)
-            for inline in self._inline:
-                inline.stop()
-        return True
+    def _stop_inline_sinks(self) -> None:
+        for inline in self._inline:
+            inline.stop()
 
     def _note(self, event: AnyEvent) -> None:
         """Remember a row, a checkpoint, or the removal of one."""
@@ -327,21 +305,3 @@ class RunWriter(SerialCalls):
             self._checkpoints[event.path] = event
         elif isinstance(event, events.CheckpointRemoved):
             self._checkpoints.pop(event.path, None)
-
-    def _save_files(self) -> None:
-        """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
-        if self._has_moved():
-            return
-        files, ranking = self.manifest.files, self.manifest.ranking
-        try:
-            self.manifest = update_manifest(
-                self._directory,
-                lambda current: msgspec.structs.replace(
-                    current, files=list(dict.fromkeys([*current.files, *files])), ranking=ranking
-                ),
-            )
-            self._is_manifest_saved = True
-        except (OSError, LockedError, RunNotFoundError) as error:
-            self._is_manifest_saved = False
-            raise_from_signal_handler(error)
-            _logger.error("%s: run.json was not updated: %s", self._directory, error)

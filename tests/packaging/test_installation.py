@@ -29,18 +29,23 @@ COMMANDS = {
     "IgniteExtensionsManager": IGNITE,
     "IgniteEvaluator": IGNITE,
     "to_dataframe": "pip install pandas",
+    "SummaryWriter.add_image": PLOT,
+    "SummaryWriter.add_tensor": PLOT,
+    "TrackingCallback": "pip install 'pte-tracking[transformers]'",
     **{name: f"pip install 'pte-tracking[{name}]'" for name in SINKS},
 }
+#: Features of the extras that "all" does not contain.
+SEPARATE = {name: name for name in SINKS - {"tensorboard", "mlflow"}} | {"transformers": "TrackingCallback"}
 #: Features that each extra makes available.
 AVAILABLE = {
     "plot": {"log_image", "log_histogram", "log_confusion_matrix", "PlotReport", "VariableStatisticsPlot"}
-    | {"ParameterHistogram", "log_image of a file"},
+    | {"ParameterHistogram", "log_image of a file", "SummaryWriter.add_image", "SummaryWriter.add_tensor"},
     "ignite": {"IgniteExtensionsManager", "IgniteEvaluator"},
     "tensorboard": {"tensorboard"},
     "mlflow": {"mlflow"},
     # One environment for all, because each takes ten seconds.
-    ",".join(sorted(SINKS - {"tensorboard", "mlflow"})): SINKS - {"tensorboard", "mlflow"},
-    "all": {*COMMANDS} - SINKS | {"tensorboard", "mlflow"},
+    ",".join(sorted(SEPARATE)): {*SEPARATE.values()},
+    "all": {*COMMANDS} - {*SEPARATE.values()},
 }
 
 pytestmark = pytest.mark.slow

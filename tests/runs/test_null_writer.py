@@ -162,6 +162,6 @@ def test_forked_child_that_logs_nothing_is_silent(tmp_path: Path) -> None:
 
 def test_writers_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
-        return {name for name, member in vars(kind).items() if callable(member) and not name.startswith("_")}
+        return {name for name in dir(kind) if callable(getattr(kind, name)) and not name.startswith("_")}
 
     assert public(NullWriter) == public(RunWriter) | {"attach"}
