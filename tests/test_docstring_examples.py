@@ -23,6 +23,8 @@ MODULES = [
     "pte_backends.csv",
     "pte_tracking.integrations.tensorboard",
     "pte_tracking.integrations.transformers",
+    "pte_tracking.integrations.accelerate",
+    "pte_tracking.integrations.lightning",
     "pte_backends.json",
     "pte_backends.mlflow",
     "pte_backends.tensorboard",
