@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "virtualenv"
+# uv installs in seconds what takes pip minutes, and links the files of several environments. Without uv, pip is used.
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 # A Python version that is not installed is skipped and named.
 nox.options.error_on_missing_interpreters = False
@@ -17,6 +19,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 ROOT = Path(__file__).parent
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+# uv does not read the settings of pip.
+if "PIP_FIND_LINKS" in os.environ:
+    os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"].replace(" ", ","))
 #: Turn off the telemetry of MLflow and its messages on the terminal.
 QUIET = {
     "DO_NOT_TRACK": "true",
