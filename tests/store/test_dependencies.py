@@ -81,11 +81,13 @@ def test_first_name_with_old_required_dependency_raises_import_error(install: In
     assert f", and {name} 0.1.dev0 is installed. Run: pip install '{name}>=" in message
 
 
-def test_command_line_with_old_required_dependency_raises_import_error(install: Install) -> None:
-    install("typer", "0.12.0")
+@pytest.mark.parametrize("name", ["msgspec", "typer"])
+def test_command_line_with_old_required_dependency_prints_one_line(install: Install, name: str) -> None:
+    install(name, "0.12.0")
     done = run_python("-m", "pte_tracking._cli", "list")
     assert done.returncode == 1
-    assert "pte-tracking requires typer>=" in done.stderr.splitlines()[-1]
+    assert done.stderr.startswith(f"pte-tracking requires {name}>=")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
