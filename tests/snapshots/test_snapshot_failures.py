@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -58,6 +57,7 @@ def test_snapshot_on_error_saves_separate_file_only_if_enabled(tmp_path: Path) -
 @pytest.fixture
 def small_files() -> Iterator[Callable[[], None]]:
     """Limit the size of files to 20 kB until the returned function is called."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 

@@ -15,6 +15,7 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking._store.dependencies import check_dependency, find_outdated
 from pte_tracking.extensions import IgniteEvaluator, PlotReport
+from pte_tracking.sinks._registry import check_client_version
 
 Install = Callable[[str, str], None]
 
@@ -31,6 +32,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     folder = tmp_path / "site"
     folder.mkdir()
     check_dependency.cache_clear()
+    check_client_version.cache_clear()
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
     return lambda name, version: write_metadata(folder, name, version)
