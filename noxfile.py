@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "virtualenv"
+# uv installs in seconds what takes pip minutes, and links the files of several environments. Without uv, pip is used.
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 # A Python version that is not installed is skipped and named.
 nox.options.error_on_missing_interpreters = False
@@ -17,6 +19,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 ROOT = Path(__file__).parent
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+# uv does not read the settings of pip.
+if "PIP_FIND_LINKS" in os.environ:
+    os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"].replace(" ", ","))
 #: Turn off the telemetry of MLflow and its messages on the terminal.
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -159,7 +164,9 @@ def release(session: nox.Session) -> None:
             session.error(f"Two builds of {path.name} differ.")
     session.install(*CONSTRAINTS, f"{wheel}[all]", *nox.project.dependency_groups(GROUPS, "test"))
     _test_wheel(session, archive)
-    _write_sbom(session, wheel)
+    for path in (archive, wheel):
+        python = _install_with_pip(session, path)
+    _write_sbom(session, python)
 
 
 def _test_wheel(session: nox.Session, archive: Path) -> None:
@@ -176,12 +183,21 @@ def _test_wheel(session: nox.Session, archive: Path) -> None:
         session.run("python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *paths, env=QUIET)
 
 
-def _write_sbom(session: nox.Session, wheel: Path) -> None:
-    """Write the software bill of materials of an environment with the wheel and its extras."""
+def _install_with_pip(session: nox.Session, archive: Path) -> str:
+    """Install an archive with its extras as a user does, train, and return the Python of the environment."""
     environment = Path(session.create_tmp()) / "installed"
-    session.run("python", "-m", "venv", "--clear", str(environment))
+    shutil.rmtree(environment, ignore_errors=True)
+    session.run("python", "-m", "venv", str(environment))
     python = str(environment / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, f"{wheel}[all]", external=True)
+    session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, f"{archive}[all]", external=True)
+    with session.chdir(environment):
+        session.run(python, str(ROOT / "tests/packaging/plain_training.py"), "result", external=True)
+        session.run(str(environment / "bin" / "pte-tracking"), "show", "result", external=True)
+    return python
+
+
+def _write_sbom(session: nox.Session, python: str) -> None:
+    """Write the software bill of materials of an environment with the package and its extras."""
     session.run(python, "-m", "pip", "uninstall", "-qy", "pip", external=True)
     (ROOT / "build").mkdir(exist_ok=True)
     options = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-file", "build/sbom.cdx.json"]

@@ -29,6 +29,23 @@ _trackio = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _trackio.name
 
 
+#: Tests that take longest. They start first, so that none of them runs alone at the end.
+_LONGEST = {
+    "test_killed_and_resumed_run_equals_uninterrupted_run",
+    "test_training_after_loss_of_power_resumes_from_the_newest_snapshot_and_loses_no_flushed_event",
+    "test_runs_one_after_the_other_leave_nothing_behind",
+    "test_rank_killed_during_snapshot_resumes_to_same_result",
+    "test_example_backend_installs_passes_contract_and_delivers_run",
+    "test_ddp_two_ranks_form_one_run_that_one_rank_resumes",
+    "test_restarted_group_resumes_same_run",
+    "test_large_run_is_stored_completely",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: getattr(item, "originalname", "") not in _LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """Exempt the imported modules and the collected tests from garbage collection, which they make slow."""
     gc.collect()

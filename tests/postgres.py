@@ -15,7 +15,7 @@ from typing import Any
 from tests.servers import free_port
 
 #: PostgreSQL refuses to run as root. Debian's package creates this user.
-_USER = "postgres" if os.geteuid() == 0 else None
+_USER = "postgres" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
 
 def find_missing_requirement() -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import struct
-import termios
 import threading
 from typing import TextIO
+
+import pytest
 
 
 class Terminal:
@@ -25,6 +24,7 @@ class Terminal:
     columns = 80
 
     def __init__(self, columns: int = columns) -> None:
+        fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
         self._controller_fd, terminal_fd = pty.openpty()
         fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.out: TextIO = os.fdopen(terminal_fd, "w", encoding="utf-8")

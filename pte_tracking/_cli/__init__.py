@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from pte_tracking._store.dependencies import check_required
+
+try:
+    check_required()  # first, because the imports below may fail with an older version
+except ImportError as error:
+    raise SystemExit(str(error)) from None
+
 import typer
 
 from pte_tracking._cli.backends import list_backends
@@ -12,10 +19,8 @@ from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
 from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
-from pte_tracking._store.dependencies import check_required
 from pte_tracking._store.messages import configure_logging
 
-check_required()
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 app.command("list")(list_runs)
 app.command()(show)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from pte_tracking._engine.unrecorded import LateValues
 from pte_tracking._interface.extension import Extension, FunctionExtension, Manager, TriggerLike
 from pte_tracking.reporter import Observation
-from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
+from pte_tracking.triggers import Trigger, get_trigger
+from pte_tracking.triggers.interval import fires_each_iteration
 
 
 class ObservedManager(Manager, Protocol):
@@ -81,7 +82,7 @@ class ExtensionEntry:
             self.extension.priority if priority is None else priority,
         )
         own_trigger = get_trigger(self.extension.trigger)
-        if trigger is None and not _fires_each_iteration(own_trigger):
+        if trigger is None and not fires_each_iteration(own_trigger):
             trigger = own_trigger  # A subclass or the user may set the attribute of an extension with an inner trigger.
         self._set_trigger(own_trigger if trigger is None else trigger, is_given=trigger is not None)
         self.call_before_training = call_before_training
@@ -101,9 +102,8 @@ class ExtensionEntry:
     def _set_trigger(self, trigger: TriggerLike, *, is_given: bool = True) -> None:
         is_taken = is_given and self.extension.take_trigger(trigger)
         self.trigger: Trigger = get_trigger(Extension.trigger if is_taken else trigger)
-        # A subclass may override the decision.
-        self.is_always_due = type(self.trigger) is IntervalTrigger and self.trigger.is_each_iteration
-        self.measures = not (_fires_each_iteration(self.trigger) and self.extension.reports_each_iteration)
+        self.is_always_due = fires_each_iteration(self.trigger)
+        self.measures = not (self.is_always_due and self.extension.reports_each_iteration)
         self.is_watched = self.measures
 
     def watch(self, late_values: LateValues) -> None:
@@ -156,10 +156,6 @@ class ExtensionEntry:
         if call_before_training is not None:
             replaced.call_before_training = call_before_training
         return replaced
-
-
-def _fires_each_iteration(trigger: Trigger) -> bool:
-    return isinstance(trigger, IntervalTrigger) and trigger.is_each_iteration
 
 
 def _as_extension(extension: object) -> Extension:

@@ -18,7 +18,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking.sinks import Sink
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         if self._lifecycle.phase is Phase.OPEN and self.iteration > 0 and state.iteration == 0:
             progress = self.updater
             state.iteration, state.epoch = progress.rescaled_iteration - progress.skipped, self.epoch
-            if progress.skipped:  # The engine would derive the position in the epoch from its number of iterations.
-                engine._init_iter = progress.position_in_epoch
+            if progress.skipped:
+                _set_position_in_epoch(engine, progress.position_in_epoch)
             self._iteration_offset = self.iteration - state.iteration
         else:
             self._iteration_offset = max(0, self.iteration - state.iteration)
@@ -254,3 +254,15 @@ class IgniteExtensionsManager(ExtensionsManager):
 
     def _on_stop(self) -> None:
         """Leave the run open: the engine is terminated, and :meth:`_run_and_close` ends the run."""
+
+
+def _set_position_in_epoch(engine: Engine, position: int) -> None:
+    """Let an engine continue at a position that it would not derive from its number of iterations."""
+    if not hasattr(engine, "_init_iter"):  # the attribute is private
+        import ignite
+
+        raise RuntimeError(
+            f"pytorch-ignite {ignite.__version__} does not continue at iteration {position} of an epoch after an epoch "
+            "that ended early. Run: pip install 'pytorch-ignite==0.5.5'"
+        )
+    engine._init_iter = position

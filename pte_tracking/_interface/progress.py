@@ -220,7 +220,7 @@ class Progress:
             state: The state.
         """
         self.iteration, self._previous_seconds = state["iteration"], state["elapsed_time"]
-        length, self._shift, self.skipped = state["iters_per_epoch"], state["shift"], state["skipped"]
+        length, self._shift, self.skipped = state["iters_per_epoch"], state["shift"], state.get("skipped", 0)
         if self._is_length_set:
             self._shift = self._shift_for(self.iters_per_epoch, length)
         else:

@@ -1,27 +1,20 @@
-"""Files: access at a position, replacement, links, owners, and locks of directories and bytes."""
+"""Files: access at a position, replacement, links, and owners."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 #: Whether a file or directory can be renamed while a process has it or a file in it open.
 CAN_MOVE_OPEN_FILES = sys.platform != "win32"
 _MAX_REPLACE_ATTEMPTS = 100  # on Windows, where a process that reads a file prevents its replacement
 _REPLACE_PAUSE_SECONDS = 0.01
-#: Windows has no function that moves to a position and reads or writes there.
-_position_lock = threading.Lock()
+#: Windows has no function that moves to a position and reads, writes, or locks there.
+position_lock = threading.Lock()
 
 
 def read_at(fd: int, size: int, position: int) -> bytes:
@@ -50,7 +43,7 @@ def read_at(fd: int, size: int, position: int) -> bytes:
     """
     if sys.platform != "win32":
         return os.pread(fd, size, position)
-    with _position_lock:
+    with position_lock:
         os.lseek(fd, position, os.SEEK_SET)
         return os.read(fd, size)
 
@@ -80,7 +73,7 @@ def write_at(fd: int, data: bytes | bytearray | memoryview, position: int) -> in
     """
     if sys.platform != "win32":
         return os.pwrite(fd, data, position)
-    with _position_lock:
+    with position_lock:
         os.lseek(fd, position, os.SEEK_SET)
         return os.write(fd, data)
 
@@ -162,58 +155,6 @@ def sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locked_directory(directory: Path) -> Iterator[None]:
-    """Let processes enter a block one after the other.
-
-    They do not wait for each other if the directory does not exist, on file systems without locks, and on Windows.
-
-    Args:
-        directory: Directory to lock. The files in it are not locked.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> from pte_tracking.sinks import locked_directory
-        >>> with tempfile.TemporaryDirectory() as directory, locked_directory(pathlib.Path(directory)):
-        ...     pathlib.Path(directory, "created by one process").touch()
-    """
-    if sys.platform == "win32":
-        yield
-    else:
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(directory, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-
-
-def lock_byte(fd: int, position: int, *, wait: bool) -> bool:
-    """Lock a byte of a file, which may be after its end. Return False if another process holds the lock."""
-    try:
-        if sys.platform == "win32":
-            with _position_lock:
-                os.lseek(fd, position, os.SEEK_SET)
-                msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.lockf(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            return False
-        raise
-    return True
-
-
-def unlock_byte(fd: int, position: int) -> None:
-    """Release the lock of a byte."""
-    if sys.platform == "win32":
-        with _position_lock:
-            os.lseek(fd, position, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.lockf(fd, fcntl.LOCK_UN, 1, position)
 
 
 def is_own(owner: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pte_tracking._runs.media import to_host
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pte_tracking._runs.pixels import to_pixels
 from pte_tracking._runs.png import as_png_mode, encode_png, import_pillow, is_png, open_image
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 
 class EncodedImage(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, NamedTuple
 
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 _BINS = 64
 _MAX_MAGNITUDE = 1e150

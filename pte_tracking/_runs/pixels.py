@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pte_tracking._runs.media import to_host
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 _CHANNELS = (1, 3, 4)
 _COLUMNS = 8

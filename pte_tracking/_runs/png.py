@@ -6,7 +6,7 @@ import io
 import zlib
 from typing import Any
 
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Modes of PIL that PNG represents.

@@ -1,4 +1,4 @@
-"""Check of the installed versions of dependencies.
+"""Checks of installed dependencies and of packages that an optional feature requires.
 
 The lowest supported version of a dependency is read from the metadata of the package that requires it, so that it is
 declared in ``pyproject.toml`` only.
@@ -6,9 +6,10 @@ declared in ``pyproject.toml`` only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _PACKAGE = "pte-tracking"
 
@@ -38,6 +39,28 @@ def check_dependency(name: str) -> None:
     problem = find_outdated(name, _requirements())
     if problem:
         raise ImportError(f"{_PACKAGE} {problem}")
+
+
+@contextlib.contextmanager
+def required_by(feature: str, package: str, requirement: str) -> Iterator[None]:
+    """Check a package that is not always installed, and explain a failed import of it.
+
+    Args:
+        feature: Feature that requires the package, at the start of a sentence.
+        package: Name of the distribution.
+        requirement: Argument of ``pip install``, such as ``'pte-tracking[plot]'`` with its quotation marks.
+
+    Raises:
+        ImportError: If the installed version is not supported, or if an import within the block fails because a module
+            does not exist.
+    """
+    check_dependency(package)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{feature} requires {package}, which is not installed. Run: pip install {requirement}"
+        ) from error
 
 
 def find_outdated(name: str, requirements: Iterable[str]) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._platform.files import locked_directory, open_without_links, read_at, replace_file
+from pte_tracking._platform.files import open_without_links, read_at, replace_file
+from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.files import create_temporary
 
 _MAX_RECORD_BYTES = 4096

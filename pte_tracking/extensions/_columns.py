@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pte_tracking._store.events import Number
 
 _MIN_WIDTH = 10  # characters, the same as in Chainer
-_PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
+#: Keys of a log row that are not metrics.
+PROGRESS_KEYS = frozenset({"epoch", "iteration", "elapsed_time"})
 
 
 class Columns:
@@ -35,7 +36,7 @@ class Columns:
         first_key = self._unit if self._unit in self._seen_keys else "iteration"
         self.keys = [
             *([first_key] if first_key in self._seen_keys else []),
-            *(key for key in self._seen_keys if key not in _PROGRESS_KEYS),
+            *(key for key in self._seen_keys if key not in PROGRESS_KEYS),
             *(["elapsed_time"] if "elapsed_time" in self._seen_keys else []),
         ]
         return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
-from pte_tracking.triggers import IntervalTrigger, Trigger, get_trigger
+from pte_tracking.triggers import Trigger, get_trigger
+from pte_tracking.triggers.interval import fires_each_iteration
 
 
 class IntervalExtension(Extension):
@@ -22,11 +23,7 @@ class IntervalExtension(Extension):
 
     def _set_trigger(self, trigger: TriggerLike) -> None:
         self._trigger: Trigger = get_trigger(trigger)
-        #: Whether the trigger does not need to be evaluated. A subclass may override the decision.
-        self._is_always_due = type(self._trigger) is IntervalTrigger and self._trigger.is_each_iteration
-
-    def _ends_each_iteration(self) -> bool:
-        return isinstance(self._trigger, IntervalTrigger) and self._trigger.is_each_iteration
+        self._is_always_due = fires_each_iteration(self._trigger)
 
 
 def has_ended_an_epoch(manager: Manager) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pte_tracking._interface.extension import Manager
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.files import write_atomically
 from pte_tracking.extensions._notebook import NotebookOutput, in_notebook
 

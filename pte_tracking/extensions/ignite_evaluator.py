@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from pte_tracking._interface.extension import TriggerLike
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking.extensions._evaluation import Evaluation
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 

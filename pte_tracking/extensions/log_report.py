@@ -11,10 +11,11 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
+from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.events import Number
-from pte_tracking._store.extras import required_by
 from pte_tracking._store.similar import describe_known
 from pte_tracking._store.values import to_number, to_numbers, to_progress
+from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._log_arguments import check_filename, check_sinks, read_keys
 from pte_tracking.extensions._log_group import LogReportGroup, group_of
@@ -281,8 +282,7 @@ class LogReport(IntervalExtension):
         progress = manager.updater
         epoch, iteration, elapsed_time = progress.epoch_or_none, progress.iteration, progress.elapsed_time
         self._row_iteration = iteration
-        has_progress = "epoch" in means or "iteration" in means or "elapsed_time" in means
-        if self._postprocess is None and not has_progress:
+        if self._postprocess is None and PROGRESS_KEYS.isdisjoint(means):
             has_points = self._points or self._group is None or self._group.is_shared
             measured = self._mark_points(manager, means) if has_points else None
             manager.run.log_row(means, iteration, epoch, elapsed_time, self._filename, self._sinks, measured)
@@ -293,7 +293,7 @@ class LogReport(IntervalExtension):
         if self._postprocess is not None:
             self._postprocess(row)
             row = to_numbers(row)
-        values = {key: value for key, value in row.items() if key not in _PROGRESS_KEYS}
+        values = {key: value for key, value in row.items() if key not in PROGRESS_KEYS}
         changed_epoch, changed_time = (to_progress(key, row.get(key)) for key in ("epoch", "elapsed_time"))
         measured = self._mark_points(manager, values)
         manager.run.log_row(values, iteration, changed_epoch, changed_time, self._filename, self._sinks, measured)
@@ -320,7 +320,6 @@ class LogReport(IntervalExtension):
             subscriber(row)
 
 
-_PROGRESS_KEYS = ("epoch", "iteration", "elapsed_time")
 _ONLY_FLOAT = frozenset({float})
 
 

@@ -69,7 +69,7 @@ class MicroAverage(IntervalExtension):
 
     @property
     def reports_each_iteration(self) -> bool:
-        return self._ends_each_iteration()
+        return self._is_always_due
 
     def __call__(self, manager: Manager) -> None:
         observation = manager.observation

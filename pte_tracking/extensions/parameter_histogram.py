@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from pte_tracking._interface.extension import Extension, Manager
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
 
 

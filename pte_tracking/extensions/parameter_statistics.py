@@ -114,7 +114,7 @@ class ParameterStatistics(IntervalExtension):
 
     @property
     def reports_each_iteration(self) -> bool:
-        return self._ends_each_iteration()
+        return self._is_always_due
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking.extensions._bar import can_show
+from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._progress_display import BarDisplay, Display, LineDisplay
 from pte_tracking.extensions.log_report import LogReport, Row
 from pte_tracking.reporter import Value
@@ -109,7 +110,7 @@ class ProgressBar(Extension):
 
     def _show(self, manager: Manager, display: Display) -> None:
         host_values = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
-        values = {key: value for key, value in {**self._row, **host_values}.items() if key not in _PROGRESS_KEYS}
+        values = {key: value for key, value in {**self._row, **host_values}.items() if key not in PROGRESS_KEYS}
         if self._total is not None:
             self._total = max(self._total, manager.iteration)  # The training may exceed training_length.
         display.show(manager.iteration, self._total, self._format_epoch(manager), values)
@@ -141,6 +142,3 @@ def _epoch_shift(manager: Manager) -> int:
     It is not zero after the epoch length changed on a resume.
     """
     return manager.updater.rescaled_iteration - manager.iteration
-
-
-_PROGRESS_KEYS = {"epoch", "iteration", "elapsed_time"}

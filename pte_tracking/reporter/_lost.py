@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from torch.utils.data import get_worker_info
 
-from pte_tracking._platform.files import lock_byte, read_at, unlock_byte, write_at
+from pte_tracking._platform.files import read_at, write_at
+from pte_tracking._platform.locks import lock_byte, unlock_byte
 from pte_tracking._platform.processes import after_fork_in_child, path_in_children
 
 _logger = logging.getLogger("pte_tracking")

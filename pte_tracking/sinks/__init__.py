@@ -6,7 +6,8 @@ receives, and helpers that read a run directory.
 
 from __future__ import annotations
 
-from pte_tracking._platform.files import locked_directory, read_at, replace_file, sync_directory, write_at
+from pte_tracking._platform.files import read_at, replace_file, sync_directory, write_at
+from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import (

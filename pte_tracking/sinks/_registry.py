@@ -92,6 +92,13 @@ def check_client(sink: type[Sink]) -> None:
     spec = importlib.util.find_spec(sink.requires)
     if spec is None or spec.origin is None:  # A directory of results, such as wandb, is a namespace package.
         raise ValueError(f"Sink {sink.name!r} is not installed. Run: {sink.install}")
+    check_client_version(sink)
+
+
+@functools.cache  # Reading the metadata takes milliseconds, and the end of a run checks its pending events repeatedly.
+def check_client_version(sink: type[Sink]) -> None:
+    """Check the version of the client library of a sink. Raise ValueError if it is not supported."""
+    assert sink.requires is not None
     entry_point = _entry_points().get(sink.name)
     problem = entry_point and entry_point.dist and find_outdated(sink.requires, entry_point.dist.requires or ())
     if problem:

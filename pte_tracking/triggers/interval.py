@@ -110,3 +110,11 @@ def exact_fraction(argument: str, number: float | Real) -> Fraction:
         raise ValueError(f"{argument}: expected a positive number, got {number!r}")
     exact = Fraction(number) if isinstance(number, Rational) else Fraction(float(number))
     return exact.limit_denominator(1_000_000) or exact
+
+
+def fires_each_iteration(trigger: Trigger) -> bool:
+    """Return whether a trigger fires in each iteration, so that it does not need to be evaluated.
+
+    A subclass of :class:`IntervalTrigger` may override the decision.
+    """
+    return type(trigger) is IntervalTrigger and trigger.is_each_iteration

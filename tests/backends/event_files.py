@@ -6,12 +6,12 @@ import contextlib
 import dataclasses
 import json
 import math
-import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
@@ -136,6 +136,7 @@ def find_event_files(run: FakeRun) -> list[Path]:
 @contextlib.contextmanager
 def limit_file_size(size: int) -> Iterator[None]:
     """Limit the size of all files, as a full disk does."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

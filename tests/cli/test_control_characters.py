@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202ename\r"
 
 
 def run_in_terminal(*arguments: str) -> str:
+    pty = pytest.importorskip("pty")
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "pte_tracking._cli", *arguments])

@@ -72,9 +72,9 @@ def test_delivery_continues_while_the_training_runs(run: pte.Run, probe: Probe) 
     thread.start()
     thread.join(2.0)
     assert thread.is_alive()
-    assert "Delivery ended" not in (run.directory / DELIVERY_LOG).read_text()
+    assert "Delivery ended" not in _read(run.directory / DELIVERY_LOG)
     run.close()
-    thread.join(20.0)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert "Delivery ended" in (run.directory / DELIVERY_LOG).read_text()
 
@@ -110,7 +110,7 @@ def test_delivery_that_ended_does_not_stop_other_runs(
     wait_until(lambda: probes("other").points())
     other.close()
     os.close(writing)
-    thread.join(20.0)
+    thread.join(60.0)
     os.close(reading)
     assert backlog(other.directory, Manifest.load(other.directory)) == []
     assert _read(run.directory / DELIVERY_LOG).count("Delivery ended") == 1
@@ -140,7 +140,7 @@ def test_request_in_several_parts_is_read_as_one(tmp_path: Path, run: pte.Run, p
         os.write(writing, part)
         wait_until(lambda: not _unread(reading))
     os.close(writing)
-    thread.join(20.0)
+    thread.join(60.0)
     os.close(reading)
     assert backlog(run.directory, Manifest.load(run.directory)) == []
 
@@ -184,6 +184,6 @@ def test_run_that_is_requested_again_at_its_end_is_delivered_again(run: pte.Run,
         wait_until(lambda: probe.points()[-1:] == [("loss", step, 1.0)])  # noqa: B023
     run.close()
     os.close(writing)
-    thread.join(20.0)
+    thread.join(60.0)
     os.close(reading)
     assert backlog(run.directory, Manifest.load(run.directory)) == []

@@ -18,8 +18,12 @@ from pte_tracking.sinks import JOURNAL
 from tests.cli.invocation import invoke
 from tests.probe.fixtures import wait_until
 
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="Only root can give a file to another user."
+)
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="Only root can give a file to another user.")
+
+@needs_root
 @pytest.mark.parametrize("name", [".", "run.json", JOURNAL])
 def test_sync_run_of_other_user_is_refused_unless_trusted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -39,7 +43,7 @@ def test_sync_run_of_other_user_is_refused_unless_trusted(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="Only root can give a file to another user.")
+@needs_root
 @pytest.mark.parametrize("trust", [True, False])
 def test_follow_delivers_runs_of_other_users_only_if_trusted(
     trust: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -179,7 +179,7 @@ def stage(tmp_path: Path, probe: Probe) -> Iterator[Stage]:
         ("sys.exit(143)", 143, "KILLED"),
         ("raise KeyboardInterrupt", -signal.SIGINT, "KILLED"),
         ("1 / 0", 1, "FAILED"),
-        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, "KILLED"),
+        ("os.kill(os.getpid(), 9)", -9, "KILLED"),
         ("os.kill(os.getpid(), 15)", -signal.SIGTERM, "KILLED"),
         ("os._exit(0)", 0, "KILLED"),
         ("run.close('FAILED', 'a word')", 0, "FAILED"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -71,6 +70,7 @@ def test_clock_that_is_set_back_does_not_delay_restart(
 def test_no_free_descriptor_raises_nothing_and_delays_delivery(
     tmp_path: Path, run: pte.Run, caplog: pytest.LogCaptureFixture
 ) -> None:
+    resource = pytest.importorskip("resource")
     kill_deliveries(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +85,8 @@ def save_several_snapshots_at_once(folder: Path) -> Any:
 
 def save_with_full_disk(folder: Path) -> Any:
     """Limit the file size on rank 1 during the first snapshot and on rank 0 during the second."""
+    import resource  # does not exist on Windows
+
     rank = dist.get_rank()
     net, optimizer = make_sharded_net(200)
     limits = {0: 2_000, 1: 20_000}

@@ -34,7 +34,7 @@ def test_concurrent_runs_are_delivered_without_loss_or_duplicates(
     trainings = [
         subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), real_server, experiment]) for folder in folders
     ]
-    assert [training.wait(90) for training in trainings] == [0] * RUNS
+    assert [training.wait(200) for training in trainings] == [0] * RUNS
     for folder in folders:
         assert sync(folder, timeout=60) == []
     rows = database.query(

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import os
 import pickle
-import resource
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +56,7 @@ def test_write_existing_file_is_replaced(path: Path) -> None:
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """Limit the size of files to 100 kB."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     yield

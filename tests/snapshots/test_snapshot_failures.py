@@ -2,7 +2,6 @@
 
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._platform.signals import UNCATCHABLE_SIGNALS
 from tests.snapshots.weight_training import EVERY, list_files, make_manager, run, weight
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -58,6 +58,7 @@ def test_snapshot_on_error_saves_separate_file_only_if_enabled(tmp_path: Path) -
 @pytest.fixture
 def small_files() -> Iterator[Callable[[], None]]:
     """Limit the size of files to 20 kB until the returned function is called."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 
@@ -134,7 +135,7 @@ def test_snapshot_state_turning_unsavable_is_logged_and_skipped(
         ({"keep_best": ("val/loss", "lowest", 3)}, ValueError, "expected the mode 'min' or 'max', got 'lowest'"),
         ({"keep_best": ("val/loss", "min", 0)}, ValueError, "expected a count of at least 1, got 0"),
         ({"on_signal": 99}, ValueError, "on_signal: expected a signal such as signal.SIGTERM, got 99"),
-        ({"on_signal": signal.SIGKILL}, ValueError, "SIGKILL cannot be caught"),
+        ({"on_signal": next(iter(UNCATCHABLE_SIGNALS), 99)}, ValueError, "SIGKILL cannot be caught|expected a signal"),
         ({"target": nn.Linear(1, 1), "on_signal": signal.SIGTERM}, ValueError, "not allowed with target="),
         ({"target": object()}, TypeError, "target: expected an object with state_dict"),
     ],

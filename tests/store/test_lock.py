@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import platform
 import shutil
@@ -21,6 +20,9 @@ import pytest
 from pte_tracking._platform import locks, processes
 from pte_tracking._store import lock
 from pte_tracking._store.lock import Lock, LockedError, LockHolder
+
+# Windows has other locks, which tests/test_windows.py simulates.
+fcntl = pytest.importorskip("fcntl")
 
 # These tests fork on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
