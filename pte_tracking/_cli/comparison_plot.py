@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pte_tracking._cli.rendering import fail
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.metrics import read_metrics
 
 _MAX_PANELS = 30

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pte_tracking._runs.summary import read_params, read_tags
 from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.events import Checkpoint, Metrics, Scalar, Status
-from pte_tracking._store.extras import required_by
 from pte_tracking._store.layout import check_directory
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metrics import MetricSummary, read_metrics, read_rows, summarize_metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pte_tracking._runs.media import Bins, histogram, render_figure, to_host
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking.integrations._pixels import to_numbers
 
 _MAX_THRESHOLDS = 127

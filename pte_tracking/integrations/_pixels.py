@@ -8,7 +8,7 @@ from typing import Any
 
 from pte_tracking._runs.media import to_host
 from pte_tracking._runs.png import encode_png, import_pillow
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 
 _COLUMNS = 8
 _MAX_SHEET_FRAMES = 16

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pte_tracking._runs.run import Run
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking.integrations._adapter_run import AdapterRun
 from pte_tracking.sinks import Sink
 

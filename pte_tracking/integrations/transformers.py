@@ -10,7 +10,7 @@ from typing import Any
 
 from pte_tracking._runs.outcome import Outcome
 from pte_tracking._runs.run import Run
-from pte_tracking._store.extras import required_by
+from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.params import flatten_params
 from pte_tracking.integrations._folder_checkpoints import FolderCheckpoints
 from pte_tracking.sinks import Sink

@@ -12,8 +12,8 @@ import torch
 
 import pte_tracking as pte
 from pte_tracking import extensions
-from pte_tracking.sinks import get_sink, installed_sinks
 from pte_tracking.integrations.tensorboard import SummaryWriter
+from pte_tracking.sinks import get_sink, installed_sinks
 
 run = pte.Run(Path(sys.argv[1]) / "run", sinks=["json"])
 report = extensions.LogReport()
