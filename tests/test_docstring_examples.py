@@ -21,7 +21,9 @@ MODULES = [
     "pte_tracking.testing",
     "pte_backends.json",
     "pte_backends.mlflow",
+    "pte_backends.swanlab",
     "pte_backends.tensorboard",
+    "pte_backends.trackio",
     "pte_backends.wandb",
 ]
 
