@@ -27,7 +27,9 @@ MODULES = [
     "pte_tracking.integrations.lightning",
     "pte_backends.json",
     "pte_backends.mlflow",
+    "pte_backends.swanlab",
     "pte_backends.tensorboard",
+    "pte_backends.trackio",
     "pte_backends.wandb",
 ]
 

@@ -12,6 +12,7 @@ import pytest
 
 import pte_tracking as pte
 from pte_backends.mlflow import MLflowSink
+from pte_backends.trackio import TrackioSink
 from pte_backends.wandb import WandbSink
 from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._delivery.sync import sync
@@ -28,8 +29,11 @@ def files_with(content: bytes, directory: Path) -> Iterator[Path]:
             yield path
 
 
-@pytest.fixture(params=["mlflow", "wandb"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
+@pytest.fixture(params=["mlflow", "trackio", "wandb"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sink:
+    if request.param == "trackio":
+        monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+        return TrackioSink("p")
     if request.param == "wandb":
         return WandbSink("p")
     return MLflowSink(f"sqlite:///{tmp_path / 'store' / 'm.db'}", artifact_root=str(tmp_path / "store" / "files"))
@@ -66,7 +70,7 @@ def test_links_out_of_the_run_are_not_delivered(sink: Sink, tmp_path: Path, monk
     image.symlink_to(home / "key")
     command = [sys.executable, "-m", "pte_tracking._cli", "sync", str(tmp_path / "run"), "--timeout", "20"]
     subprocess.run(command, check=True, capture_output=True)
-    delivered = store if isinstance(sink, MLflowSink) else tmp_path / "run" / "wandb"
+    delivered = store if isinstance(sink, MLflowSink | TrackioSink) else tmp_path / "run" / "wandb"
     assert list(files_with(SECRET, delivered)) == []
     assert list(files_with(b"plain-4711", delivered))
     assert list(files_with(b"kept-4711", delivered))

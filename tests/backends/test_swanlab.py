@@ -7,7 +7,7 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def _fields(message: Message) -> set[str]:
     names = set()
     for field, value in message.ListFields():
         names.add(field.name)
-        for inner in value if field.is_repeated else [value]:
+        for inner in [value] if isinstance(value, Message) else value if isinstance(value, Sequence) else []:
             if isinstance(inner, Message):
                 names |= {f"{field.name}.{name}" for name in _fields(inner)}
     return names

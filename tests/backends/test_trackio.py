@@ -33,6 +33,10 @@ def count_runs(sink: TrackioSink) -> int:
     return len(SQLiteStorage.get_run_records(sink.project))
 
 
+def interrupt(*arguments: object, **options: object) -> None:
+    raise OSError("interrupted")
+
+
 @pytest.fixture
 def sink() -> TrackioSink:
     return new_sink()
@@ -72,6 +76,25 @@ def test_rewind_restores_parameters_and_rows(sink: TrackioSink, tmp_path: Path) 
     assert read_points(sink, run.directory) == {"loss": [(1, 0.5), (2, 0.25)]}
     assert read_config(sink, run.directory)["lr"] == 0.1
     assert not any("note" in row for row in read_rows(sink, run.directory))
+
+
+def test_rewind_interrupted_after_deletion_is_completed(
+    sink: TrackioSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RecordedRun(tmp_path / "run", sink)
+    mark = run.log(1, {"loss": 0.5})
+    run.log(2, {"loss": 9.0})
+    run.deliver()
+    run.journal.rewind(mark, 1)
+    run.log(2, {"loss": 0.25})
+    with monkeypatch.context() as interruption:
+        interruption.setattr(SQLiteStorage, "bulk_log", interrupt)
+        with pytest.raises(OSError, match="interrupted"):
+            run.deliver()
+    assert count_runs(sink) == 0
+    run.crash()
+    run.end()
+    assert read_points(sink, run.directory) == {"loss": [(1, 0.5), (2, 0.25)]}
 
 
 def test_files_become_media_and_artifacts(sink: TrackioSink, tmp_path: Path) -> None:

@@ -55,7 +55,13 @@ class TrackioConnection:
         except ValueError as error:
             raise SinkClosedError(str(error)) from error
         self._project, self._run = project, run
-        if is_started and not self._count_rows():
+        #: Entry of the project that is set while the rows are deleted and written again.
+        self._rewrite_mark = f"pte_tracking/rewrite/{run.id}"
+        if (
+            is_started
+            and not self._count_rows()
+            and not SQLiteStorage.get_project_metadata(project, self._rewrite_mark)
+        ):
             is_lost = not SQLiteStorage.get_project_db_path(project).exists()
             raise SinkClosedError(f"Trackio project {project!r} does not contain the run any more.", is_lost=is_lost)
 
@@ -120,6 +126,7 @@ class TrackioConnection:
         )
 
     def _rewrite(self, upto_seq: int) -> None:
+        SQLiteStorage.set_project_metadata(self._project, self._rewrite_mark, "started")
         SQLiteStorage.delete_run(self._project, self._run.name, run_id=self._run.id)
         if self._count_rows():  # The method does not report why it has failed.
             raise OSError(f"The rows of run {self._run.name!r} in Trackio project {self._project!r} were not deleted.")
@@ -132,6 +139,7 @@ class TrackioConnection:
                 except RejectedEventError as error:
                     # The event was also rejected, and logged, when it was first delivered.
                     events = [event for event in events if event.seq != error.seq]
+        SQLiteStorage.set_project_metadata(self._project, self._rewrite_mark, "")
 
     def _count_rows(self) -> int:
         count: int = SQLiteStorage.get_log_count(self._project, self._run.name, run_id=self._run.id)
