@@ -19,6 +19,8 @@ MODULES = [
     "pte_tracking.extensions",
     "pte_tracking.sinks",
     "pte_tracking.testing",
+    "pte_tracking.integrations.accelerate",
+    "pte_tracking.integrations.lightning",
     "pte_tracking.integrations.tensorboard",
     "pte_tracking.integrations.transformers",
     "pte_backends.json",

@@ -106,6 +106,14 @@ def test_front_end_resume_continues_rows(example: str, tmp_path: Path, mlflow_st
     assert [row["iteration"] for row in read_rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
 
 
+def test_lightning_resume_continues_rows(tmp_path: Path, mlflow_store: str) -> None:
+    run_example("lightning_loop.py", "--epochs", "1", folder=tmp_path, store=mlflow_store)
+    run_example("lightning_loop.py", "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
+    log = read_rows(tmp_path)
+    assert [row["iteration"] for row in log if "train/loss" in row] == [14, 29, 44, 59, 74, 89]
+    assert [row["iteration"] for row in log if "val/loss" in row] == [44, 89]
+
+
 @pytest.mark.parametrize("options", [[], ["--fsdp"]])
 def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(
     options: list[str], tmp_path: Path, mlflow_store: str

@@ -56,11 +56,13 @@ class TrackingLogger(Logger):
     Example:
         >>> import tempfile
         >>> from lightning.pytorch import Trainer
-        >>> from lightning.pytorch.demos.boring_classes import BoringModel
         >>> from pte_tracking.integrations.lightning import TrackingLogger
-        >>> with tempfile.TemporaryDirectory() as directory:  # doctest: +SKIP
-        ...     trainer = Trainer(logger=TrackingLogger(directory, sinks=["json", "tensorboard"]), max_epochs=1)
-        ...     trainer.fit(BoringModel())
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     logger = TrackingLogger(directory, params={"lr": 0.1})
+        ...     trainer = Trainer(logger=logger, max_epochs=3, accelerator="cpu")
+        ...     # trainer.fit(model, loader, ckpt_path="last")
+        ...     trainer.log_dir == str(logger.experiment.directory)
+        True
     """
 
     def __init__(
