@@ -10,7 +10,11 @@ import pytest
 
 from pte_tracking._store import dependencies
 
-LIBRARIES = {"lightning": "lightning.pytorch", "accelerate": "accelerate.tracking"}
+LIBRARIES = {
+    "lightning": "lightning.pytorch",
+    "accelerate": "accelerate.tracking",
+    "transformers": "transformers.trainer_utils",
+}
 
 
 @pytest.mark.parametrize(("library", "module"), LIBRARIES.items())
