@@ -1,11 +1,11 @@
-"""Time that the training thread spends in the loggers of Lightning and Accelerate, compared with the adapters.
+"""Time that the training thread spends in the loggers of other libraries, compared with the adapters.
 
 ``python benchmarks/loggers.py [--rounds N] [--rows N]`` (default: 7 rounds of 2000 rows; about one minute)
 
 Each round creates all loggers in turn and passes the same rows of five floats to each, as the framework does after half
 a millisecond of work. The adapters deliver to the JSON log and to TensorBoard. Lightning's CSVLogger writes a file
-every 100 rows. Accelerate has no CSV tracker, so its TensorBoard tracker is the baseline. The time per row is the mean,
-which includes the writes of every hundredth row.
+every 100 rows. Accelerate and Transformers have no CSV logger, so their TensorBoard loggers are the baselines. The time
+per row is the mean, which includes the writes of every hundredth row.
 """
 
 from __future__ import annotations
@@ -66,11 +66,63 @@ def accelerate_tracking(folder: Path) -> tuple[Log, Callable[[], None]]:
     return _accelerate(Tracker(folder, sinks=SINKS))
 
 
+def _transformers(callback: Any, folder: Path) -> Log:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    arguments = TrainingArguments(str(folder), report_to="none", use_cpu=True)
+    state, control = TrainerState(), TrainerControl()
+
+    def log(values: dict[str, float], step: int) -> None:
+        state.global_step, state.epoch = step, values["epoch"]
+        callback.on_log(arguments, state, control, logs=values)
+
+    return log
+
+
+def transformers_tensorboard(folder: Path) -> tuple[Log, Callable[[], None]]:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    writer = SummaryWriter(str(folder))
+    return _transformers(TensorBoardCallback(writer), folder), writer.close
+
+
+def transformers_tracking(folder: Path) -> tuple[Log, Callable[[], None]]:
+    from pte_tracking.integrations.transformers import TrackingCallback
+
+    callback = TrackingCallback(folder, sinks=SINKS)
+    return _transformers(callback, folder), callback.run.close
+
+
+def _write_scalars(writer: Any) -> tuple[Log, Callable[[], None]]:
+    def log(values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return log, writer.close
+
+
+def torch_writer(folder: Path) -> tuple[Log, Callable[[], None]]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return _write_scalars(SummaryWriter(str(folder)))
+
+
+def tracking_writer(folder: Path) -> tuple[Log, Callable[[], None]]:
+    from pte_tracking.integrations.tensorboard import SummaryWriter
+
+    return _write_scalars(SummaryWriter(folder, sinks=SINKS))
+
+
 CANDIDATES = {
     "Lightning's CSVLogger": lightning_csv,
     "TrackingLogger": lightning_tracking,
     "Accelerate's TensorBoardTracker": accelerate_tensorboard,
     "Tracker": accelerate_tracking,
+    "Transformers' TensorBoardCallback": transformers_tensorboard,
+    "TrackingCallback": transformers_tracking,
+    "torch's SummaryWriter": torch_writer,
+    "SummaryWriter": tracking_writer,
 }
 
 
@@ -103,6 +155,8 @@ def main() -> None:
     for name, baseline in (
         ("TrackingLogger", "Lightning's CSVLogger"),
         ("Tracker", "Accelerate's TensorBoardTracker"),
+        ("TrackingCallback", "Transformers' TensorBoardCallback"),
+        ("SummaryWriter", "torch's SummaryWriter"),
     ):
         means, baselines = ([mean for mean, _ in results[key]] for key in (name, baseline))
         Figure(f"a row of 5 values by {name}, training thread", baseline, ratios(means, baselines), "<= 1").publish()

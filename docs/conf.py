@@ -9,6 +9,6 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["transformers"]  # not part of the requirements of the pages
+autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # not part of the requirements of the pages
 autodoc_typehints = "none"  # the signature shows them already
 napoleon_use_ivar = True

@@ -20,7 +20,6 @@ with required_by("TrackingLogger", "lightning", "'pte-tracking[lightning]'"):
     from lightning.pytorch.loggers import Logger
     from lightning.pytorch.loggers.logger import rank_zero_experiment
     from lightning.pytorch.utilities import rank_zero_only
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 __all__ = ["TrackingLogger"]
 
@@ -162,9 +161,9 @@ class TrackingLogger(Logger):
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
         """Log no graph. The trainer calls this method before it starts, which shows whether it trains or evaluates."""
-        if not isinstance(model, LightningModule):
+        trainer, adapter = getattr(model, "trainer", None), self._adapter_run()
+        if trainer is None:
             return
-        trainer, adapter = model.trainer, self._adapter_run()
         self._trainer = weakref.ref(trainer)
         if not _is_fitting(trainer):
             if not adapter.is_started:
@@ -192,9 +191,7 @@ class TrackingLogger(Logger):
             adapter.start(resume=False)
         self._has_trained = True
         self._log_model_params()
-        folders = [
-            callback.dirpath for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)
-        ]
+        folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
         self._checkpoints.start(adapter.run, folders)
         if trainer.ckpt_path:
             self._checkpoints.adopt(adapter.run, trainer.ckpt_path, step, trainer.current_epoch)
@@ -240,7 +237,7 @@ class TrackingLogger(Logger):
             adapter.run.sync()
             return
         error = sys.exc_info()[1]
-        if isinstance(error, SIGTERMException):
+        if type(error).__name__ == "SIGTERMException":  # in Lightning or pytorch_lightning
             adapter.run.close("KILLED", "Lightning received SIGTERM")
         else:
             adapter.close()

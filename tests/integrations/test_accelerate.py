@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -153,4 +154,5 @@ def test_killed_training_load_state_gives_one_point_per_step_in_every_sink(tmp_p
     assert statuses(directory) == ["FINISHED"]
     assert points(directory, "loss") == list(range(1, 11))
     assert repeated_points(directory) == []
+    assert [row["iteration"] for row in json.loads((directory / "log").read_text())] == list(range(1, 11))
     assert tensorboard_steps(directory, "loss") == list(range(1, 11))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 import signal
 from pathlib import Path
@@ -233,6 +234,8 @@ def test_killed_training_resumes_with_one_point_per_step_in_every_sink(tmp_path:
     assert points(directory, "train/loss_step") == list(range(12))
     assert points(directory, "val/loss") == [3, 7, 11]
     assert repeated_points(directory) == []
+    rows = json.loads((directory / "log").read_text())
+    assert [row["iteration"] for row in rows if "train/loss_step" in row] == list(range(12))
     assert tensorboard_steps(directory, "train/loss_step") == list(range(12))
     registered = {checkpoint.path: checkpoint.step for checkpoint in pte.Run(directory).checkpoints()}
     assert registered == {

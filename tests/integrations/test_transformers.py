@@ -55,6 +55,16 @@ def events(directory: Path, *kinds: Any) -> list[Any]:
     return [event for event, _ in find_events(directory / JOURNAL, *kinds)]
 
 
+class Waiting(TrainerCallback):
+    """Let the thread register a checkpoint before it is pruned."""
+
+    def __init__(self, callback: TrackingCallback) -> None:
+        self._callback = callback
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._callback.run.folders.join()
+
+
 class Raising(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
@@ -63,6 +73,7 @@ class Raising(TrainerCallback):
 
 def test_training_logs_metrics_params_and_checkpoints(tmp_path: Path) -> None:
     trainer, callback = make_trainer(tmp_path, eval_strategy="steps", eval_steps=2)
+    trainer.add_callback(Waiting(callback))
     trainer.train()
     rows = callback.run.rows()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -126,13 +137,12 @@ def test_exception_that_is_caught_ends_run_as_failed_and_resume_continues_it(tmp
     assert read_status(tmp_path) == "FINISHED"
 
 
-def test_resume_registers_checkpoint_that_killed_process_did_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_registers_checkpoint_that_was_not_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, callback = make_trainer(tmp_path, Raising(), save_total_limit=2)
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="broken"):
+    with monkeypatch.context() as patch:
         patch.setattr(FolderCheckpoints, "register", lambda *arguments: None)
-        trainer.train()
+        with pytest.raises(ValueError, match="broken"):
+            trainer.train()
     assert callback.run.checkpoints() == []
     trainer.remove_callback(Raising)
     trainer.train(resume_from_checkpoint=True)
