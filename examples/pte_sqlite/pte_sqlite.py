@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import AnyEvent, Metrics, Params, Rewound, RunView, Sink, Status
+from pte_tracking.sinks import AnyEvent, Display, EventKind, Metrics, Params, Rewound, RunView, Sink, Status
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, name TEXT, status TEXT);
@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS points (run TEXT, seq, key TEXT, step, value REAL, ti
 @dataclasses.dataclass(frozen=True)
 class SqliteSink(Sink):
     name: ClassVar[str] = "sqlite"
+    shows: ClassVar[Mapping[EventKind, Display]] = {"metrics": "native", "params": "native", "status": "native"}
     path: str = "runs.db"
 
     def resolve(self) -> "SqliteSink":

@@ -17,3 +17,14 @@ class TestSqlite(SinkContract):
             points.setdefault(key, []).append((step, math.nan if value is None else value))
         database.close()
         return points
+
+    def read_shown(self, sink, run_directory):
+        database = sqlite3.connect(sink.path)
+        (status,) = database.execute("SELECT status FROM runs").fetchone()
+        (rate,) = database.execute("SELECT value FROM params WHERE key = 'lr'").fetchone()
+        database.close()
+        return {
+            "metrics": "native" if "a" in self.read_points(sink, run_directory) else None,
+            "params": "native" if rate == 0.1 else None,
+            "status": "native" if status == "FINISHED" else None,
+        }

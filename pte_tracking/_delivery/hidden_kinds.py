@@ -25,8 +25,9 @@ class HiddenKinds:
 
     def __init__(self, key: str, sink: Sink) -> None:
         self._key = key
-        # A training with the JSON log would log the same lines in each run, so `pte-tracking show` lists the kinds.
-        self._level = logging.DEBUG if sink.inline else logging.WARNING
+        # Not a warning, because the end of a training repeats those of the delivery process. An inline sink would log
+        # the same lines in the output of each training.
+        self._level = logging.DEBUG if sink.inline else logging.INFO
         self._hidden = frozenset[str]() if sink.shows is None else frozenset(_KINDS).difference(sink.shows)
         #: The cursor loses its last changes if a delivery fails.
         self._logged: set[str] = set()

@@ -29,10 +29,11 @@ class _RunLogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not ge
 
 
 def configure_run_logs() -> None:
-    """Write the warnings of each run to its log."""
+    """Write the messages of pte_tracking, and the warnings of other packages, to the log of the run."""
     handler = _RunLogHandler()
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("pte_tracking").setLevel(logging.INFO)
 
 
 @contextlib.contextmanager

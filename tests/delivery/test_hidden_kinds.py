@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def log_note(recording: Recording, step: int) -> None:
 def test_hidden_kind_is_logged_once_despite_failure_restart_and_resume(
     recording: Recording, probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
     recording.row(1, {"a": 1.0})
     recording.journal.append(events.Params, {"lr": 0.1})
     log_note(recording, 1)
@@ -55,6 +57,19 @@ def test_hidden_kind_is_logged_once_despite_failure_restart_and_resume(
     assert Cursor.load(recording.directory, "probe").hidden == ["text", "status"]
 
 
+@pytest.mark.slow
+def test_delivery_process_logs_hidden_kinds_and_training_does_not_repeat_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pte.Run(tmp_path, sinks=["tensorboard"], close_timeout=60) as run:
+        run.set_tags({"team": "vision"})
+        run.set_tags({"team": "language"})
+        run.log_metrics({"loss": 1.0}, 1)
+    lines = (tmp_path / "delivery" / "log.txt").read_text().splitlines()
+    assert [line.partition(" INFO ")[2] for line in lines] == ["tensorboard: not shown by this backend: tags"]
+    assert "not shown" not in caplog.text
+
+
 def test_show_lists_kinds_that_sink_does_not_show(recording: Recording) -> None:
     log_note(recording, 1)
     recording.journal.append(events.Tags, {"team": "vision"})
@@ -71,7 +86,7 @@ def test_sink_without_declaration_reports_nothing(tmp_path: Path, probe: Probe) 
     assert "Not shown" not in invoke("show", recording.directory).output
 
 
-def test_inline_sink_lists_hidden_kinds_without_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_inline_sink_lists_hidden_kinds_without_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pte.Run(tmp_path, sinks=["json"], params={"lr": 0.1}) as run:
         run.log_metrics({"loss": 1.0}, 1)
         run.log_text("note", "a text", 1)
