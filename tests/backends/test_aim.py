@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -138,6 +139,19 @@ def test_two_open_runs_share_repository(run: RecordedRun, aim_repository: str, t
     assert read_points(read(run)) == {"loss": {1: 1.0, 2: 2.0}}
     assert read_points(read(other)) == {"loss": {1: 11.0, 2: 12.0}}
     assert (read(run)["status"], read(other)["status"]) == ("FINISHED", "FAILED")
+
+
+@pytest.mark.slow
+def test_runs_that_create_repository_at_once_are_stored(tmp_path: Path) -> None:
+    runs = [RecordedRun(tmp_path / f"run{number}", AimSink(str(tmp_path / "new"))) for number in range(3)]
+
+    def deliver(run: RecordedRun) -> None:
+        run.log(1, {"loss": 1.0})
+        run.end()
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        list(threads.map(deliver, runs))
+    assert [read_points(read(run)) for run in runs] == [{"loss": {1: 1.0}}] * 3
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the run that Aim did not open

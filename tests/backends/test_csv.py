@@ -165,6 +165,7 @@ def test_training_with_log_report_writes_same_rows_as_json_log(tmp_path: Path) -
     table = pandas.read_csv(out / "log.csv")
     pandas.testing.assert_frame_equal(table[rows.columns], rows, check_dtype=False, check_exact=True)
     assert table.columns.tolist() == ["iteration", "epoch", "elapsed_time", "loss"]
-    pte.Run(out, sinks=["csv"], close_timeout=60).close()
+    with pte.Run(out, sinks=["csv"]) as run:
+        run.log_metrics({"loss": 0.0}, 1)
     (archived,) = (out / "previous").glob("*/log.csv")
     pandas.testing.assert_frame_equal(pandas.read_csv(archived), table)

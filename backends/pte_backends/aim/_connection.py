@@ -32,6 +32,7 @@ from pte_tracking.sinks import (
     Tags,
     Text,
     list_owned_files,
+    locked_directory,
 )
 
 _MAX_WAIT_SECONDS = 5.0
@@ -58,7 +59,7 @@ class AimConnection:
     def __init__(self, repository: str, experiment: str | None, run: RunView, state: Mapping[str, Any]) -> None:
         self._run = run
         self._repository = repository
-        self._repo = get_repo(repository)
+        self._repo = _open_repository(repository)
         if not self._repo.run_exists(run.id):
             if state:
                 raise SinkClosedError(f"The Aim run {run.id} was deleted from {repository}.", is_lost=True)
@@ -187,3 +188,13 @@ class AimConnection:
         for file in list_owned_files(self._run.directory, path)[0]:
             name = Path(event.artifact_path, file.relative_to(path.parent)).as_posix()
             self._aim_run.log_artifact(str(file), name, block=True)
+
+
+def _open_repository(repository: str) -> Any:
+    if "://" in repository:
+        return get_repo(repository)
+    directory = Path(repository)
+    directory.mkdir(parents=True, exist_ok=True)
+    # Aim refuses a repository that another process or thread is still creating.
+    with locked_directory(directory):
+        return get_repo(repository)
