@@ -17,6 +17,7 @@ import contextlib
 import csv
 import functools
 import importlib
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -186,6 +187,7 @@ def in_new_process(function: Callable[..., _Result], *arguments: object) -> _Res
 def _call(folder: Path, function: Callable[..., _Result], arguments: Sequence[object]) -> _Result:
     os.chdir(folder)
     os.environ.update(servers.MLFLOW_ENVIRONMENT)
+    logging.getLogger("pte_tracking").setLevel(logging.WARNING)
     os.environ["TRACKIO_DIR"] = str(folder / "trackio")
     with open(os.devnull, "w") as output, contextlib.redirect_stdout(output):
         return function(folder, *arguments)
