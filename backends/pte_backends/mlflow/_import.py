@@ -15,7 +15,8 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 
 _lock = threading.RLock()
-_OPTIONAL = dict.fromkeys(("pandas", "pygments"))
+#: mlflow-skinny does not require the first ones, and the templates of Mako are not highlighted without Pygments.
+_OPTIONAL = dict.fromkeys(("numpy", "pandas", "polars", "pyarrow", "pygments"))
 
 
 class _HTTPException(Exception):  # noqa: N818
@@ -33,7 +34,7 @@ def import_mlflow() -> None:
         try:
             with _replaced_modules({**_OPTIONAL, "fastapi": fastapi}):
                 importlib.import_module("mlflow")
-        except (AttributeError, ImportError):  # a version that uses more of these packages
+        except (AttributeError, ImportError, NameError):  # a version that uses more of these packages
             for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:
                 del sys.modules[name]
             importlib.import_module("mlflow")
@@ -41,10 +42,7 @@ def import_mlflow() -> None:
 
 @contextlib.contextmanager
 def without_optional_packages() -> Iterator[None]:
-    """Import modules as if packages were missing without which MLflow and its libraries work.
-
-    mlflow-skinny does not require pandas, and the templates of Mako are not highlighted without Pygments.
-    """
+    """Import modules as if packages were missing without which MLflow and its libraries work."""
     with _lock, _replaced_modules(_OPTIONAL):
         yield
 
