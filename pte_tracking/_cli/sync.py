@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +53,9 @@ def sync(
         with reporting_errors():
             if not trust:
                 check_owner(run)
-            pending = sync_run(run, timeout, _parse_sinks(ctx.obj))
+            # Client libraries print messages, which would be in the middle of the JSON output.
+            with contextlib.redirect_stdout(sys.stderr):
+                pending = sync_run(run, timeout, _parse_sinks(ctx.obj))
     except (ValueError, TypeError) as error:
         fail(str(error), 2)
     if as_json:

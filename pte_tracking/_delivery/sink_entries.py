@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pte_tracking._store.manifest import SinkEntry
+from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, check_client, get_sink, installed_sinks
 
 
@@ -72,6 +72,20 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
         _fields(sink)
         checked.append(sink)
     return checked
+
+
+def add_sinks(manifest: Manifest, sinks: Sequence[Sink]) -> Manifest:
+    """Add sinks and their files to a manifest.
+
+    Args:
+        manifest: Manifest of the run.
+        sinks: The configured sinks.
+
+    Returns:
+        The changed manifest.
+    """
+    files = dict.fromkeys([*manifest.files, *(pattern for sink in sinks for pattern in sink.files)])
+    return msgspec.structs.replace(manifest, sinks=merge_sink_entries(sinks, manifest.sinks), files=list(files))
 
 
 def merge_sink_entries(sinks: Sequence[Sink], known: Sequence[SinkEntry] = ()) -> list[SinkEntry]:

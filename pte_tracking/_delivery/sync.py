@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, has_auth_error, have_closed_since
 from pte_tracking._delivery.control import request_handover, request_retry
 from pte_tracking._delivery.delivery_loop import deliver, verify
 from pte_tracking._delivery.shared_process import spawn_delivery
-from pte_tracking._delivery.sink_entries import merge_sink_entries
+from pte_tracking._delivery.sink_entries import add_sinks
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
@@ -44,9 +42,7 @@ def sync(directory: Path, timeout: float = 60.0, to: Sequence[Sink] = ()) -> lis
     directory = directory.absolute()
     manifest = find_run(directory)
     if to:
-        manifest = update_manifest(
-            directory, lambda now: msgspec.structs.replace(now, sinks=merge_sink_entries(to, now.sinks))
-        )
+        manifest = update_manifest(directory, lambda now: add_sinks(now, to))
     # A training process that is running adds events at any time, so the current end of the journal is the target.
     size = last_event(directory / JOURNAL)[1] if read_status(directory) == "RUNNING" else None
 

@@ -33,6 +33,8 @@ from pte_tracking._store.owned_files import make_owned_directory
 
 #: Files that every run creates at the top level of its directory.
 RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, MANIFEST})
+#: Stands for the name of a log in a pattern of a sink.
+LOG = "{log}"
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -75,10 +77,19 @@ def archive_run(directory: Path) -> None:
 
 def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
     """Iterate over the names at the top level of a directory that belong to its run."""
+    patterns = expand_patterns(manifest.files)
     for name in os.listdir(directory):
-        matches_pattern = any(fnmatch.fnmatchcase(name, pattern) for pattern in manifest.files)
+        matches_pattern = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
         if name in RUN_FILES or (matches_pattern and name not in (PREVIOUS, WRITER_LOCK)):
             yield name
+
+
+def expand_patterns(patterns: Iterable[str]) -> list[str]:
+    """Replace ``{log}`` in the patterns of sinks by the other patterns, to which those of all logs belong."""
+    plain, of_logs = [], []
+    for pattern in patterns:
+        (of_logs if LOG in pattern else plain).append(pattern)
+    return plain + [of_log.replace(LOG, pattern) for of_log in of_logs for pattern in plain]
 
 
 def own_names(directory: Path) -> set[str]:

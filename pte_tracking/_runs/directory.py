@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from pte_tracking._delivery.inline import InlineConsumer
-from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
-from pte_tracking._runs.archiving import RUN_FILES, archive_run, own_names
+from pte_tracking._delivery.sink_entries import add_sinks, build_sink
+from pte_tracking._runs.archiving import RUN_FILES, archive_run, expand_patterns, own_names
 from pte_tracking._runs.directory_lock import lock_directory
 from pte_tracking._runs.existing_run import current_manifest
 from pte_tracking._runs.foreign_files import ForeignFiles
@@ -114,7 +114,7 @@ class Claim:
             archive_run(self.directory)
             if self.at is None or self.fork:  # otherwise, the snapshot may be in the directory
                 self.foreign = ForeignFiles(self.directory)
-                for pattern in [*sorted(RUN_FILES), *self.manifest.files]:
+                for pattern in [*sorted(RUN_FILES), *expand_patterns(self.manifest.files)]:
                     self.foreign.move_matching(pattern)
         make_owned_directory(self.directory / DELIVERY, self.directory)
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
@@ -162,12 +162,9 @@ def claim_directory(
     """
 
     def configure(manifest: Manifest) -> Manifest:
-        added = [*(pattern for sink in sinks for pattern in sink.files), *files]
+        manifest = add_sinks(manifest, sinks)
         return msgspec.structs.replace(
-            manifest,
-            world_size=world_size,
-            sinks=merge_sink_entries(sinks, manifest.sinks),
-            files=list(dict.fromkeys([*manifest.files, *added])),
+            manifest, world_size=world_size, files=list(dict.fromkeys([*manifest.files, *files]))
         )
 
     writer_lock = lock_directory(directory)

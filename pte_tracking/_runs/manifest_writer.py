@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from pte_tracking._runs.archiving import LOG, expand_patterns
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.serial_calls import SerialCalls
 from pte_tracking._store.lock import LockedError
@@ -49,7 +50,9 @@ class ManifestWriter(SerialCalls):
         if self._has_moved():
             return
         if self._foreign and not is_written:
-            self._foreign.move_matching(pattern)
+            for_logs = [known for known in self.manifest.files if LOG in known]
+            for expanded in expand_patterns([pattern, *for_logs]):
+                self._foreign.move_matching(expanded)
         pattern = pattern.split("/")[0]
         literal, files = pattern.replace("[[]", "["), self.manifest.files
         if pattern in files or any(fnmatch.fnmatchcase(literal, known) for known in files):

@@ -161,7 +161,8 @@ class Sink(ABC):
             to False: the delivery process writes it.
         requires: Name of the module of the client library. Defaults to None: only pte_tracking is required.
         install: Command that installs the client library, for the error message if it is missing. Defaults to ``""``.
-        files: Glob patterns of the files that the sink writes to the top of the run directory. Defaults to ``()``.
+        files: Glob patterns of the files that the sink writes to the top of the run directory. ``{log}`` stands for the
+            name of each log. Defaults to ``()``.
         schemes: URI schemes that :meth:`fetch` supports. Defaults to ``()``.
         limits: Limits of the backend. Defaults to ``Limits()``.
         shows: How the backend shows each kind of events: ``"native"``, or ``"artifact"`` for a file or text of the run.

@@ -120,6 +120,30 @@ def test_other_file_of_that_name_is_kept_until_renamed(run: RecordedRun) -> None
     assert read(run).endswith("1,,,1.0\n")
 
 
+def test_new_run_archives_files_of_all_logs_and_keeps_those_of_others(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("val.csv", "mine.csv"):
+        (tmp_path / "run" / name).write_text(f"iteration,{name}\n")
+    for is_second in (False, True):
+        with pte.Run(tmp_path / "run", sinks=["csv"], close_timeout=60) as run:
+            for log in () if is_second else ("log", "val", "deep/log"):
+                run.log_metrics({"a": 1.0}, 1, log=log)
+            run_id = run_id if is_second else run.id
+    archived = tmp_path / "run" / "previous" / run_id
+    tables = ["deep/log.csv", "log.csv", "val.csv"]
+    assert sorted(path.relative_to(archived).as_posix() for path in archived.rglob("*.csv")) == tables
+    assert [path.name for path in (tmp_path / "run").glob("*.csv")] == ["mine.csv"]
+    assert (archived.parent / "other-files-1" / "val.csv").read_text() == "iteration,val.csv\n"
+
+
+def test_files_of_sink_that_sync_added_are_archived(tmp_path: Path) -> None:
+    with pte.Run(tmp_path / "run", sinks=["json"]) as run:
+        run.log_metrics({"a": 1.0}, 1, log="val")
+    assert invoke("sync", tmp_path / "run", "--to", "csv").exit_code == 0
+    pte.Run(tmp_path / "run", sinks=["json"]).open()
+    assert (tmp_path / "run" / "previous" / run.id / "val.csv").is_file()
+
+
 def test_rewind_to_start_leaves_header(run: RecordedRun) -> None:
     start = run.journal.end
     run.log(1, {"loss": 1.0})

@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pte_tracking as pte
+from pte_backends.csv import CsvSink
 from pte_tracking._runs import verification
+from pte_tracking.sinks import Connection, RunView
 from tests.cli.invocation import invoke
 from tests.users import unprivileged_user
 
@@ -94,6 +97,18 @@ def test_sync_json_lists_pending_events(run: Path) -> None:
     (backlog_entry,) = json.loads(result.stdout)
     assert (backlog_entry["key"], backlog_entry["events"]) == ("mlflow", 23)
     assert "Connection" in backlog_entry["reason"]
+
+
+def test_sync_json_output_of_backend_is_printed_to_stderr(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_sink = CsvSink.open
+
+    def open_and_print(sink: CsvSink, view: RunView, state: Mapping[str, Any]) -> Connection:
+        print("printed by a client library")
+        return open_sink(sink, view, state)
+
+    monkeypatch.setattr(CsvSink, "open", open_and_print)
+    result = invoke("sync", run, "--to", "csv", "--json")
+    assert (result.exit_code, result.stdout, "printed by a client library" in result.stderr) == (0, "[]\n", True)
 
 
 @pytest.mark.slow

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 import pte_tracking as pte
+from pte_backends.aim import AimSink
+from pte_backends.clearml import ClearMLSink
 from pte_backends.mlflow import MLflowSink
+from pte_backends.swanlab import SwanLabSink
 from pte_backends.tensorboard import TensorBoardSink
 from pte_tracking._delivery import wait_display
 from pte_tracking._delivery.cursor import Cursor, CursorStore
@@ -59,6 +63,22 @@ def test_mlflow_location_is_page_or_command_without_credentials(tmp_path: Path, 
     assert find_location(tmp_path / "run", entry) is None
     CursorStore(tmp_path / "run", "mlflow").save(Cursor(state={"run_id": "abc", "experiment_id": "7"}))
     assert str(find_location(tmp_path / "run", entry)) == text
+
+
+@pytest.mark.parametrize(
+    ("sink", "state"),
+    [
+        (AimSink("with space"), {}),
+        (ClearMLSink(), {"folder": "clearml/offline/offline-1"}),
+        (SwanLabSink(), {"path": "swanlab/run-1", "run_id": "1"}),
+        (TensorBoardSink(), {"file": "events.out.tfevents.1.1"}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Sink) else "",
+)
+def test_command_of_location_quotes_path_with_space(sink: Sink, state: dict[str, Any], tmp_path: Path) -> None:
+    location = sink.locate(tmp_path / "with space" / "run", state)
+    assert location is not None and location.command is not None
+    assert [word for word in shlex.split(location.command) if "with space" in word and Path(word).is_absolute()]
 
 
 def test_tensorboard_location_is_command_with_parent_directory(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,7 +93,7 @@ class ClearMLSink(Sink):
         if not state:
             return None
         session = directory / state["folder"]
-        return Location(command=f"clearml-task --import-offline-session {session}")
+        return Location(command=f"clearml-task --import-offline-session {shlex.quote(str(session))}")
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Open the session, or build it again if its files do not have their saved sizes.

@@ -49,7 +49,7 @@ class CsvSink(Sink):
     """
 
     name: ClassVar[str] = "csv"
-    files: ClassVar[tuple[str, ...]] = ("log.csv",)
+    files: ClassVar[tuple[str, ...]] = ("log.csv", "{log}.csv")
     limits: ClassVar[Limits] = Limits(
         # The header is one line.
         key_characters=re.compile(r"[^\x00-\x1f\x7f]"),
