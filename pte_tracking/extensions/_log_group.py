@@ -73,9 +73,10 @@ class LogReportGroup:
                 if other != log and others & sinks:
                     self._has_warned = True
                     _logger.warning(
-                        "Two LogReports, of %r and %r, log %r at step %d. At common steps, %s gets the value of the "
-                        "LogReport that was registered first. Select sinks with LogReport(sinks=[...]).",
-                        *(other, log, key, self._step, " and ".join(map(repr, sorted(others & sinks)))),
+                        "Two LogReports, of %r and %r, log %r at step %d. The value of the "
+                        "LogReport that was registered first is used at common steps for %s. Select sinks with "
+                        "LogReport(sinks=[...]).",
+                        *(other, log, key, self._step, ", ".join(map(repr, sorted(others & sinks)))),
                     )
                     return
 

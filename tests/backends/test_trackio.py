@@ -246,6 +246,13 @@ def test_resolve_uses_directory_of_client(monkeypatch: pytest.MonkeyPatch) -> No
     assert TrackioSink().resolve()._directory == "/xdg/huggingface/trackio"
 
 
+def test_command_in_shell_with_another_directory_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = TrackioSink("digits").resolve()
+    assert sink.locate(Path(), {}).command == "trackio show --project digits"
+    monkeypatch.setenv("TRACKIO_DIR", "/other")
+    assert sink.locate(Path(), {}).command == f"TRACKIO_DIR={TRACKIO_DIR} trackio show --project digits"
+
+
 @pytest.mark.slow
 def test_killed_training_is_shown_as_killed_and_resumes_same_run(tmp_path: Path) -> None:
     sink = TrackioSink()  # The project "default" is used by this test only.

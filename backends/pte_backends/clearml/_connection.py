@@ -43,7 +43,7 @@ class ClearMLState(msgspec.Struct):
 
     Attributes:
         folder: Path of the session, relative to the run directory.
-        header: Names of the project and of the task in the session.
+        header: Names of the project and of the task in the session, and the run directory, to which its paths refer.
         sizes: Sizes of the files of the session.
         seq: Sequence number of the last event.
         status: Status in the session. None if the run continues.
@@ -52,7 +52,7 @@ class ClearMLState(msgspec.Struct):
     """
 
     folder: str = ""
-    header: tuple[str, str] | None = None
+    header: tuple[str, ...] | None = None
     sizes: tuple[int, int] = (0, 0)
     seq: int = 0
     status: Status | None = None
@@ -92,9 +92,10 @@ class ClearMLConnection:
     def __init__(self, project: str, name: str, run: RunView, state: Mapping[str, Any]) -> None:
         self._project, self._name, self._run = project, name, run
         self._state = msgspec.convert(dict(state), ClearMLState)
+        self._header = (project, name, run.directory.as_uri())
         metrics, task = OfflineSession.sizes(run)
         saved_metrics, saved_task = self._state.sizes
-        if self._state.header == (project, name) and task == saved_task and metrics >= saved_metrics:
+        if self._state.header == self._header and task == saved_task and metrics >= saved_metrics:
             if metrics > saved_metrics:  # a batch whose position was not saved
                 os.truncate(run.directory / session_folder(run.id) / "metrics.jsonl", saved_metrics)
             self._session = OfflineSession(run)
@@ -146,7 +147,7 @@ class ClearMLConnection:
 
     def _build(self, upto_seq: int) -> None:
         self._session = OfflineSession.create(self._run, self._project, self._name)
-        self._state = ClearMLState(session_folder(self._run.id), (self._project, self._name), seq=upto_seq)
+        self._state = ClearMLState(session_folder(self._run.id), self._header, seq=upto_seq)
         for event in self._run.history(upto_seq):
             try:
                 self._report(event)

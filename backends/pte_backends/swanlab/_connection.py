@@ -42,7 +42,7 @@ class SwanLabState(msgspec.Struct):
         seq: Sequence number of the last event.
         last_time: Time of the last event, in seconds since the epoch.
         error: Error message with which the run ended.
-        header: Project, workspace, and display name in the file.
+        header: Project, workspace, and display name in the file, and the run directory, to which its paths refer.
         status: Status after the valid part of the file. None if the run continues.
     """
 
@@ -53,7 +53,7 @@ class SwanLabState(msgspec.Struct):
     seq: int = 0
     last_time: float = 0.0
     error: str | None = None
-    header: tuple[str, str | None, str] | None = None
+    header: tuple[str | None, ...] | None = None
     status: Status | None = None
 
 
@@ -72,7 +72,7 @@ class SwanLabConnection:
         self, project: str, workspace: str | None, run_name: str | None, run: RunView, state: Mapping[str, Any]
     ) -> None:
         self._run = run
-        self._header = (project, workspace, run_name or run.name)
+        self._header = (project, workspace, run_name or run.name, run.directory.as_uri())
         self._state = msgspec.convert(dict(state), SwanLabState)
         #: Configuration in the valid part of the file. None until it is needed.
         self._config: dict[str, Any] | None = None
@@ -135,7 +135,7 @@ class SwanLabConnection:
 
     def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
-        project, workspace, name = self._header
+        project, workspace, name, _ = self._header
         self._state = SwanLabState(self._directory, self._run.id, header=self._header)
         self._config = {}
         start = _records.build_start(self._run, project, workspace, name).SerializeToString()
@@ -153,7 +153,7 @@ class SwanLabConnection:
     def _write_status(self, status: Status) -> None:
         record = _records.build_finish(status, self._state.error, self._state.last_time or self._run.start_time)
         os.ftruncate(self._fd, self._state.size)
-        write_at(self._fd, _framing.frame(record.SerializeToString(), self._state.size), self._state.size)
+        self._write_data(_framing.frame(record.SerializeToString(), self._state.size))
         os.fsync(self._fd)
         self._state.status = status
 
@@ -189,7 +189,10 @@ class SwanLabConnection:
         return self._config
 
     def _append(self, data: bytes) -> None:
+        self._write_data(data)
+        self._state.size += len(data)
+
+    def _write_data(self, data: bytes) -> None:
         if write_at(self._fd, data, self._state.size) < len(data):
             os.ftruncate(self._fd, self._state.size)
             raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
-        self._state.size += len(data)

@@ -85,9 +85,12 @@ class TrackioSink(Sink):
             state: Last saved state of a connection.
 
         Returns:
-            The place.
+            The command. It sets ``TRACKIO_DIR`` if this process has another directory.
         """
-        return Location(command=f"trackio show --project {shlex.quote(self.project)}")
+        command = f"trackio show --project {shlex.quote(self.project)}"
+        if self._directory and Path(self._directory) != _find_directory():
+            command = f"TRACKIO_DIR={shlex.quote(self._directory)} {command}"
+        return Location(command=command)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Open the database of the project.

@@ -43,7 +43,7 @@ class WandbState(msgspec.Struct):
         last_time: Time of the last event, in seconds since the epoch.
         summary: Last value of each metric.
         is_stale: Whether the file contains a checkpoint that was removed later.
-        header: Project, entity, and display name in the file.
+        header: Project, entity, and display name in the file, and the run directory, to which its paths refer.
         status: Status after the valid part of the file. None if the run continues.
     """
 
@@ -54,7 +54,7 @@ class WandbState(msgspec.Struct):
     last_time: float = 0.0
     summary: dict[str, float] = {}
     is_stale: bool = False
-    header: tuple[str, str | None, str] | None = None
+    header: tuple[str | None, ...] | None = None
     status: Status | None = None
 
 
@@ -75,7 +75,7 @@ class WandbConnection:
         self._project, self._entity = project, entity
         self._run_name = run_name or run.name
         self._run = run
-        self._header = (project, entity, self._run_name)
+        self._header = (project, entity, self._run_name, run.directory.as_uri())
         self._state = msgspec.convert(dict(state), WandbState)
         stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(run.start_time))
         directory = run.directory / "wandb" / f"offline-run-{stamp}-{run.id}"
@@ -137,14 +137,15 @@ class WandbConnection:
         footer = [*_records.build_footer(self._state.summary, status, seconds)]
         data, _ = self._frame_records(footer)
         os.ftruncate(self._fd, self._state.size)
-        write_at(self._fd, data, self._state.size)
+        self._write_data(data)
         os.fsync(self._fd)
         self._state.status = status
 
     def _create_file(self) -> None:
         os.ftruncate(self._fd, 0)
-        write_at(self._fd, _framing.FILE_HEADER, 0)
-        self._state = WandbState(size=len(_framing.FILE_HEADER), header=self._header)
+        self._state = WandbState(header=self._header)
+        self._write_data(_framing.FILE_HEADER)
+        self._state.size = len(_framing.FILE_HEADER)
         self._append(_records.build_header(self._run, self._project, self._entity, self._run_name))
 
     def _rebuild(self, upto_seq: int) -> None:
@@ -192,11 +193,14 @@ class WandbConnection:
 
     def _append(self, records: Iterable[pb.Record]) -> None:
         data, record_count = self._frame_records(records)
+        self._write_data(data)
+        self._state.size += len(data)
+        self._state.record_count = record_count
+
+    def _write_data(self, data: bytes) -> None:
         if write_at(self._fd, data, self._state.size) < len(data):
             os.ftruncate(self._fd, self._state.size)
             raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
-        self._state.size += len(data)
-        self._state.record_count = record_count
 
     def _frame_records(self, records: Iterable[pb.Record]) -> tuple[bytes, int]:
         data, record_count = bytearray(), self._state.record_count
