@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pte_tracking._delivery.shared_process import spawn_delivery
@@ -84,12 +84,10 @@ def _run_files(directory: Path, manifest: Manifest) -> Iterator[str]:
             yield name
 
 
-def expand_patterns(patterns: Iterable[str]) -> list[str]:
+def expand_patterns(patterns: Sequence[str]) -> list[str]:
     """Replace ``{log}`` in the patterns of sinks by the other patterns, to which those of all logs belong."""
-    plain, of_logs = [], []
-    for pattern in patterns:
-        (of_logs if LOG in pattern else plain).append(pattern)
-    return plain + [of_log.replace(LOG, pattern) for of_log in of_logs for pattern in plain]
+    plain = [pattern for pattern in patterns if LOG not in pattern]
+    return plain + [known.replace(LOG, pattern) for known in patterns if LOG in known for pattern in plain]
 
 
 def own_names(directory: Path) -> set[str]:

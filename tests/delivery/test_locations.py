@@ -77,8 +77,9 @@ def test_mlflow_location_is_page_or_command_without_credentials(tmp_path: Path, 
 )
 def test_command_of_location_quotes_path_with_space(sink: Sink, state: dict[str, Any], tmp_path: Path) -> None:
     location = sink.locate(tmp_path / "with space" / "run", state)
-    assert location is not None and location.command is not None
-    assert [word for word in shlex.split(location.command) if "with space" in word and Path(word).is_absolute()]
+    assert location is not None
+    words = shlex.split(location.command or "")
+    assert [word for word in words if "with space" in word and Path(word).is_absolute()]
 
 
 def test_tensorboard_location_is_command_with_parent_directory(tmp_path: Path) -> None:

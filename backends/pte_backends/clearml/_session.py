@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,22 @@ class OfflineSession:
 
         Args:
             has_ended: Whether the run ended. The session is then also stored as an archive.
+
+        Raises:
+            OSError: If the archive is incomplete, which the client library ignores.
         """
         self.task.close()
-        if not has_ended:
+        is_complete = has_ended and self._is_archived()
+        if not is_complete:
             self._archive.unlink(missing_ok=True)
+        if has_ended and not is_complete:
+            raise OSError(f"{self._archive}: the archive was not stored completely. The disk may be full.")
+
+    def _is_archived(self) -> bool:
+        paths = (path for path in self._folder.rglob("*") if path.is_file())
+        sizes = {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in paths}
+        try:
+            with zipfile.ZipFile(self._archive) as archive:
+                return {member.filename: member.file_size for member in archive.infolist()} == sizes
+        except (FileNotFoundError, zipfile.BadZipFile):
+            return False
