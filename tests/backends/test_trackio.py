@@ -62,6 +62,15 @@ def test_run_is_listed_before_its_first_metric(sink: TrackioSink, tmp_path: Path
     assert (config["lr"], config["params/_hidden"], config["run/status"]) == (0.1, 1, "RUNNING")
 
 
+def test_run_that_continues_without_its_journal_adds_all_rows(sink: TrackioSink, tmp_path: Path) -> None:
+    first, second = (RecordedRun(tmp_path / name, sink) for name in ("first", "second"))
+    second.manifest = first.manifest
+    for step, run in enumerate((first, second), start=1):
+        run.log(step, {"loss": step / 2})
+        run.end()
+    assert read_points(sink, first.directory) == {"loss": [(1, 0.5), (2, 1.0)]}
+
+
 def test_rewind_restores_parameters_and_rows(sink: TrackioSink, tmp_path: Path) -> None:
     run = RecordedRun(tmp_path / "run", sink)
     run.journal.append(events.Params, {"lr": 0.1})

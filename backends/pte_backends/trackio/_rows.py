@@ -110,7 +110,8 @@ def build_status(status: Status) -> dict[str, Any]:
 def _build_row(
     event: Metrics | Histogram | Text | Figure | Image, run: RunView, values: dict[str, Any], part: str = ""
 ) -> Row:
-    return Row(f"{run.id}/{event.seq}/{part}", event.step, _format_time(event.time), values)
+    # A run that continues elsewhere without its journal counts from 1 again, so the sequence number is not unique.
+    return Row(f"{run.id}/{event.seq}/{event.time}/{part}", event.step, _format_time(event.time), values)
 
 
 def _copy_picture(event: Figure | Image, project: str, run: RunView) -> str:
