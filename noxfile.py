@@ -146,7 +146,9 @@ def release(session: nox.Session) -> None:
             session.error(f"Two builds of {path.name} differ.")
     session.install(*CONSTRAINTS, f"{wheel}[all]", *nox.project.dependency_groups(GROUPS, "test"))
     _test_wheel(session, archive)
-    _write_sbom(session, wheel)
+    for path in (archive, wheel):
+        python = _install_with_pip(session, path)
+    _write_sbom(session, python)
 
 
 def _test_wheel(session: nox.Session, archive: Path) -> None:
@@ -163,12 +165,21 @@ def _test_wheel(session: nox.Session, archive: Path) -> None:
         session.run("python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *paths, env=QUIET)
 
 
-def _write_sbom(session: nox.Session, wheel: Path) -> None:
-    """Write the software bill of materials of an environment with the wheel and its extras."""
+def _install_with_pip(session: nox.Session, archive: Path) -> str:
+    """Install an archive with its extras as a user does, train, and return the Python of the environment."""
     environment = Path(session.create_tmp()) / "installed"
-    session.run("python", "-m", "venv", "--clear", str(environment))
+    shutil.rmtree(environment, ignore_errors=True)
+    session.run("python", "-m", "venv", str(environment))
     python = str(environment / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, f"{wheel}[all]", external=True)
+    session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, f"{archive}[all]", external=True)
+    with session.chdir(environment):
+        session.run(python, str(ROOT / "tests/packaging/plain_training.py"), "result", external=True)
+        session.run(str(environment / "bin" / "pte-tracking"), "show", "result", external=True)
+    return python
+
+
+def _write_sbom(session: nox.Session, python: str) -> None:
+    """Write the software bill of materials of an environment with the package and its extras."""
     session.run(python, "-m", "pip", "uninstall", "-qy", "pip", external=True)
     (ROOT / "build").mkdir(exist_ok=True)
     options = ["--pyproject", "pyproject.toml", "--output-reproducible", "--output-file", "build/sbom.cdx.json"]
