@@ -81,10 +81,10 @@ class AdapterRun:
         self.is_started, self.last_step = True, step
 
     def step_of(self, step: int | None) -> int:
-        """Return the step of a call without one: the step after the last one. The run has to be started."""
+        """Return the step of a call without one: the step after the last one."""
         if step is None:
-            if self.last_step is None:
-                self.last_step = max((row.step for row in self.run.rows()), default=-1)
+            if self.last_step is None:  # Before the start, the rows are those of an earlier run.
+                self.last_step = max((row.step for row in self.run.rows()), default=-1) if self.is_started else -1
             step = self.last_step + 1
         self.last_step = step
         return step
