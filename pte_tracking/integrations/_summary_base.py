@@ -64,9 +64,9 @@ class SummaryBase:
     ) -> None:
         self.run.__exit__(kind, error, trace)
 
-    def _step(self, tag: str, global_step: Any) -> int:
+    def _step(self, global_step: Any, *tags: str) -> int:
         """Return a step as an integer. Values without a step are counted for each tag."""
-        return self.run.next_step(tag) if global_step is None else int(global_step)
+        return self.run.next_step(*tags) if global_step is None else int(global_step)
 
     def _note(self, message: str) -> None:
         """Log a warning once."""
