@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ class TrackingCallback(TrainerCallback):
             self.run.close()
             self.run = _TrainingRun(self.run.directory, **self._options)
         self._is_run_used = True
+        _end_failed_trainings(self.run)
         self.run.training = state
         if state.global_step > 0 and not is_evaluated:
             self.run.resume_at(state.global_step)
@@ -164,6 +166,7 @@ class _TrainingRun(Run):
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(directory, **options)
         self.training: TrainerState | None = None
+        _training_runs.add(self)
         self.saved = SavedCheckpoints(has_folders=True)
 
     def _end(self, outcome: Outcome, *, is_collected: bool = False) -> None:
@@ -174,6 +177,17 @@ class _TrainingRun(Run):
             outcome = Outcome("FAILED" if outcome.status == "FINISHED" else outcome.status, f"{error}; {progress}")
             self.training = None
         super()._end(outcome, is_collected=is_collected)
+
+
+#: Runs of this process that are referred to.
+_training_runs: weakref.WeakSet[_TrainingRun] = weakref.WeakSet()
+
+
+def _end_failed_trainings(run: _TrainingRun) -> None:
+    """End other trainings in the directory of a run. A kept exception may refer to them and thereby keep them open."""
+    for other in list(_training_runs):
+        if other is not run and other.directory == run.directory and other.training is not None:
+            other.close()
 
 
 def _to_key(name: str) -> str:

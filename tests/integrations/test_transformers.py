@@ -147,6 +147,17 @@ def test_new_trainer_continues_run_that_failed_while_checkpoint_was_hashed(
     assert [row.step for row in callback.run.rows() if "train/loss" in row.values] == [1, 2, 3, 4]
 
 
+def test_new_trainer_continues_run_whose_exception_is_kept(tmp_path: Path) -> None:
+    trainer, callback = make_trainer(tmp_path, Raising())
+    with pytest.raises(ValueError, match="broken") as raised:
+        trainer.train()
+    first, (trainer, callback) = callback.run, make_trainer(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert raised.value.__traceback__ is not None
+    assert callback.run.id == first.id
+    assert [end.status for end in events(tmp_path, RunEnded)] == ["FAILED", "FINISHED"]
+
+
 def test_second_training_archives_first(tmp_path: Path) -> None:
     trainer, callback = make_trainer(tmp_path, max_steps=1, save_strategy="no")
     trainer.train()
