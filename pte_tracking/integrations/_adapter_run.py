@@ -80,6 +80,11 @@ class AdapterRun:
         self.run.resume_at(step)
         self.is_started, self.last_step = True, step
 
+    def join_run_in_directory(self) -> None:
+        """Let what is held belong to the run that the directory contains at the end, which another process starts."""
+        self._resume = True
+        self.run.hold(resume=True)
+
     def step_of(self, step: int | None) -> int:
         """Return the step of a call without one: the step after the last one."""
         if step is None:

@@ -92,10 +92,19 @@ class TrackingLogger(Logger):
         self._checkpoints = SavedCheckpoints()
         self._trainer: weakref.ref[Trainer] | None = None
         self._params: dict[str, Any] = {}
-        self._has_trained = self._has_ended = False
+        self._has_trained = self._has_ended = self._has_copy = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_adapter": None, "_checkpoints": SavedCheckpoints(), "_trainer": None}
+        self._has_copy = True
+        if self._adapter is not None and not self._adapter.is_started:
+            self._adapter.join_run_in_directory()  # The copy trains in a process that the trainer spawns.
+        return {
+            **self.__dict__,
+            "_adapter": None,
+            "_has_copy": False,
+            "_checkpoints": SavedCheckpoints(),
+            "_trainer": None,
+        }
 
     @property
     def name(self) -> str:
@@ -256,6 +265,8 @@ class TrackingLogger(Logger):
     def _adapter_run(self) -> AdapterRun:
         if self._adapter is None:
             self._adapter = AdapterRun(**self._arguments, rank=0)
+            if self._has_copy:
+                self._adapter.join_run_in_directory()
         return self._adapter
 
     def _current_trainer(self) -> Trainer | None:
@@ -263,7 +274,8 @@ class TrackingLogger(Logger):
 
     def _start_without_trainer(self, first_step: int | None) -> None:
         """Start the run of a loop without a Trainer, such as one of Fabric."""
-        self._adapter_run().start(first_step)
+        # What the process of a copy has logged is not rewound.
+        self._adapter_run().start(None if self._has_copy else first_step)
         self._adapter_run().run.log_params(self._params)
 
 

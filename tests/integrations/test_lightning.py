@@ -246,6 +246,18 @@ def test_logger_is_picklable_before_and_after_training(tmp_path: Path) -> None:
     assert copy.experiment.directory == tmp_path
 
 
+def test_values_of_original_logger_belong_to_run_that_its_copy_trains(tmp_path: Path) -> None:
+    logger = TrackingLogger(tmp_path)
+    logger.log_metrics({"rows": 8}, 0)
+    copy = pickle.loads(pickle.dumps(logger))
+    trainer(copy, max_epochs=1, enable_checkpointing=False).fit(Model(), data())
+    logger.log_metrics({"rows_after": 8}, 4)  # at a second step
+    logger.finalize("success")
+    assert logger.experiment.id == copy.experiment.id
+    assert [points(tmp_path, key) for key in ("rows", "train/loss_step", "rows_after")] == [[0], [0, 1, 2, 3], [4]]
+    assert not (tmp_path / "previous").exists()
+
+
 @pytest.mark.parametrize(("argument", "value"), [("sinks", ["unknown"]), ("directory", ""), ("name", "")])
 def test_logger_wrong_argument_raises_at_construction(tmp_path: Path, argument: str, value: object) -> None:
     arguments: dict[str, Any] = {"directory": tmp_path, argument: value}
