@@ -203,7 +203,8 @@ def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
     assert [row[0] for row in rows] == [name_kind(kind).capitalize() for kind in get_args(EventKind)]
     for name in distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names:
-        shows = get_sink(name).shows or {}
+        shows = get_sink(name).shows
+        assert shows is not None, name
         column = header.index(f"`{name}`")
         assert [row[column] for row in rows] == [shows.get(kind, "-") for kind in get_args(EventKind)], name
 

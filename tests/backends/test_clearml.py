@@ -100,6 +100,16 @@ def test_values_of_full_disk_are_delivered_again(tmp_path: Path, monkeypatch: py
     assert read_run_points(recorded.directory) == expect_points(range(1, 3))
 
 
+def test_batch_with_missing_file_stores_other_events_once(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", ClearMLSink("p"))
+    recorded.log(1, {"train/loss": 1.0})
+    recorded.journal.append(events.Image, "digit", 1, "missing.png")
+    recorded.log(2, {"train/loss": 2.0})
+    recorded.end()
+    assert read_run_points(recorded.directory) == expect_points(range(1, 3))
+    assert ["missing.png" in reason for reason in recorded.rejected_events.values()] == [True]
+
+
 def test_non_finite_values_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorded = RecordedRun(tmp_path / "run", ClearMLSink("p"))
     for step in (1, 2):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from pte_backends.mlflow import MLflowSink
 from pte_tracking._delivery.consumer import SinkConsumer
@@ -99,6 +101,33 @@ def test_metrics_have_event_time_and_epoch(mlflow_store: str, recorded: Recorded
     (metric,) = client.get_metric_history(result.info.run_id, "train/loss")
     assert (metric.step, metric.value, metric.timestamp) == (7, 0.5, int(row.time * 1000))
     assert read_points(mlflow_store, result)["epoch"] == [(7, 1.5)]
+
+
+def test_batch_of_several_requests_that_fails_is_delivered_again_without_duplicates(
+    mlflow_store: str, recorded: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(500):
+        recorded.log(step, {"a": step / 7, "b": step / 3, "c": 0.5})
+    log_batch, sizes = SqlAlchemyStore.log_batch, []
+
+    def fail_once(self: SqlAlchemyStore, run_id: str, metrics: list[Any], params: list[Any], tags: list[Any]) -> None:
+        sizes.append(len(metrics))
+        if len(sizes) == 2:
+            raise MlflowException("The server is not available.")
+        log_batch(self, run_id, metrics, params, tags)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", fail_once)
+    consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
+    with pytest.raises(MlflowException):
+        consumer.deliver_next()
+    assert consumer.cursor.position == 0
+    recorded.deliver()
+    assert sizes == [1000, 500, 500]  # the new connection finds the stored data points
+    assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {
+        "a": [(step, step / 7) for step in range(500)],
+        "b": [(step, step / 3) for step in range(500)],
+        "c": [(step, 0.5) for step in range(500)],
+    }
 
 
 def test_two_logs_at_one_step_store_one_epoch(mlflow_store: str, recorded: RecordedRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -55,7 +56,7 @@ def test_row_costs_one_append_for_any_number_of_sinks_and_reaches_each(
     delivered = ["tensorboard", MLflowSink(mlflow_store), WandbSink("digits"), first.sink(), second.sink()]
     assert log_rows(tmp_path / "one", [probes("only").sink()]) == ROWS - 1
     # The training thread also writes the JSON log, because it is an inline sink.
-    assert log_rows(tmp_path / "run", ["json", *delivered]) == 2 * (ROWS - 1)
+    assert log_rows(tmp_path / "run", ["json", "csv", *delivered]) == 2 * (ROWS - 1)
     assert backlog(tmp_path / "run", Manifest.load(tmp_path / "run")) == []
 
     expected = [(step, float(step)) for step in range(ROWS)]
@@ -69,5 +70,7 @@ def test_row_costs_one_append_for_any_number_of_sinks_and_reaches_each(
         assert [(step, value) for key, step, value in probe.points() if key == "loss"] == expected
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
     assert file.stat().st_size > 0
+    with open(tmp_path / "run" / "log.csv", newline="") as table:
+        assert [(int(row["iteration"]), float(row["loss"])) for row in csv.DictReader(table)] == expected
     rows = json.loads((tmp_path / "run" / "log").read_text())
     assert [(row["iteration"], row["loss"]) for row in rows] == expected

@@ -118,8 +118,12 @@ class ClearMLConnection:
             self._build(events[0].to_seq)
         else:
             self._set_status(None)
-            for event in events:
-                self._report(event)
+            try:
+                for event in events:
+                    self._report(event)
+            except RejectedEventError:
+                self._session.discard()  # The other events of the batch are delivered again.
+                raise
             self._session.flush()
         self._state.seq = events[-1].seq
 

@@ -150,6 +150,17 @@ class OfflineSession:
         stored = added.count(marker)
         raise OSError(f"{self._metrics}: {stored} of {self._reported} reports were stored. The disk may be full.")
 
+    def discard(self) -> None:
+        """Remove the reports since the last call of :meth:`flush`.
+
+        Raises:
+            OSError: If the client library did not store them, so that it may still do so.
+        """
+        size = self._size
+        self.flush()
+        os.truncate(self._metrics, size)
+        self._size = size
+
     def close(self, *, has_ended: bool) -> None:
         """Close the task.
 

@@ -13,7 +13,7 @@ from pte_tracking.sinks import Metrics, SinkClosedError, open_owned, read_at, re
 
 STEP_COLUMN = "iteration"
 _FIRST_COLUMNS = (STEP_COLUMN, "epoch", "elapsed_time")
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 class Table:
