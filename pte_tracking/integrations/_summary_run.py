@@ -29,10 +29,11 @@ class SummaryRun(Run):
 
     def next_step(self, *keys: str) -> int:
         """Return the step of values without one: the number of earlier ones of a key, also of earlier sessions."""
-        if self._next_steps is None:
-            self._next_steps = self._read_next_steps()
-        step = max(self._next_steps.get(key, 0) for key in keys)
-        self._next_steps.update(dict.fromkeys(keys, step + 1))
+        with self._lock:
+            if self._next_steps is None:
+                self._next_steps = self._read_next_steps()
+            step = max(self._next_steps.get(key, 0) for key in keys)
+            self._next_steps.update(dict.fromkeys(keys, step + 1))
         return step
 
     def add_scalars(self, values: Mapping[str, Any], step: int, at: float | None) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import wave
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,25 @@ def test_scalars_without_step_in_any_order_have_one_point_per_step(tmp_path: Pat
         (0, {"loss/train": 3, "loss/val": 4}),
         (1, {"loss/val": 2, "loss/train": 1}),
     ]
+
+
+def test_threads_without_step_share_no_step(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path, sinks=[]) as writer:
+        threads = [threading.Thread(target=writer.add_scalar, args=("loss", 1.0)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(row.step for row in writer.run.rows()) == list(range(8))
+
+
+@pytest.mark.parametrize("step", ["first", [1], float("nan")])
+def test_wrong_step_raises(tmp_path: Path, step: object) -> None:
+    with (
+        SummaryWriter(tmp_path, sinks=[]) as writer,
+        pytest.raises(TypeError, match="global_step: expected an integer"),
+    ):
+        writer.add_scalar("loss", 1.0, step)
 
 
 def test_wrong_walltime_raises_and_writes_nothing(tmp_path: Path) -> None:
