@@ -49,13 +49,19 @@ class RunBase(RunReader):
     def _register(self) -> None:
         add_run(self)
 
-    def hold(self) -> None:
+    def hold(self, *, resume: bool | None = None) -> None:
         """Keep what is logged in memory until :meth:`open`, because a resume decides which run it belongs to.
 
         A manager calls this method. :meth:`close` opens the run if something was logged.
+
+        Args:
+            resume: Whether :meth:`close` continues the run in the directory. Defaults to the argument ``resume`` of the
+                constructor.
         """
         if self._writer is None:
             self._writer = HeldWriter(self._lock)
+        if resume is not None:
+            self._resume = resume
 
     def open(
         self,

@@ -80,11 +80,16 @@ class AdapterRun:
         self.run.resume_at(step)
         self.is_started, self.last_step = True, step
 
+    def join_run_in_directory(self) -> None:
+        """Let what is held belong to the run that the directory contains at the end, which another process starts."""
+        self._resume = True
+        self.run.hold(resume=True)
+
     def step_of(self, step: int | None) -> int:
-        """Return the step of a call without one: the step after the last one. The run has to be started."""
+        """Return the step of a call without one: the step after the last one."""
         if step is None:
-            if self.last_step is None:
-                self.last_step = max((row.step for row in self.run.rows()), default=-1)
+            if self.last_step is None:  # Before the start, the rows are those of an earlier run.
+                self.last_step = max((row.step for row in self.run.rows()), default=-1) if self.is_started else -1
             step = self.last_step + 1
         self.last_step = step
         return step

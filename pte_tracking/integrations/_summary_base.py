@@ -64,9 +64,16 @@ class SummaryBase:
     ) -> None:
         self.run.__exit__(kind, error, trace)
 
-    def _step(self, tag: str, global_step: Any) -> int:
+    def _step(self, global_step: Any, *tags: str) -> int:
         """Return a step as an integer. Values without a step are counted for each tag."""
-        return self.run.next_step(tag) if global_step is None else int(global_step)
+        if global_step is None:
+            return self.run.next_step(*tags)
+        try:
+            return int(global_step)
+        except (OverflowError, RuntimeError, TypeError, ValueError):
+            raise TypeError(
+                f"global_step: expected an integer, got {global_step!r} of type {type(global_step).__name__}"
+            ) from None
 
     def _note(self, message: str) -> None:
         """Log a warning once."""

@@ -36,7 +36,7 @@ class FileWriter(SummaryBase):
             TypeError: If the sound does not consist of real numbers.
             ValueError: If the sound has several channels.
         """
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         name = f"sound {tag!r} at step {step}"
         if (abs(to_numbers(snd_tensor, name)) > 1).any():
             self._note(f"add_audio: values of {tag!r} outside -1 to 1 are clipped. Divide the sound by its maximum.")
@@ -53,7 +53,7 @@ class FileWriter(SummaryBase):
             global_step: Step. None counts the tensors of the tag.
             walltime: Time in seconds since the Unix epoch.
         """
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         self.run.add_file("tensors", tag, f"step_{step}.npy", lambda: _files.encode_npy(tensor), walltime)
 
     def add_mesh(
@@ -81,7 +81,7 @@ class FileWriter(SummaryBase):
             TypeError: If the coordinates, colors, or indices are not real numbers.
             ValueError: If a shape is wrong.
         """
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         name = f"mesh {tag!r} at step {step}"
         given = {"vertices": vertices, "colors": colors, "faces": faces}
         arrays = {key: to_numbers(value, name) for key, value in given.items() if value is not None}
@@ -120,7 +120,7 @@ class FileWriter(SummaryBase):
             TypeError: If points or images are not real numbers.
             ValueError: If a shape is wrong, or the numbers of points, labels, and images differ.
         """
-        folder = f"step_{self._step(f'embedding {tag}', global_step)}"
+        folder = f"step_{self._step(global_step, f'embedding {tag}')}"
         name = f"embedding {tag!r}"
         points = to_numbers(mat, name)
         if points.ndim != 2:
@@ -155,7 +155,7 @@ class FileWriter(SummaryBase):
         text = repr(model)
         if verbose:
             print(text)
-        self.run.add_text("graph", self._step("graph", None), f"```\n{text}\n```", None)
+        self.run.add_text("graph", self._step(None, "graph"), f"```\n{text}\n```", None)
 
     def add_onnx_graph(self, prototxt: str) -> None:
         """Add an ONNX file as an artifact.

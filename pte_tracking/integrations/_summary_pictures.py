@@ -42,7 +42,7 @@ class PictureWriter(SummaryBase):
         """
         self.run.add_image(
             tag,
-            self._step(tag, global_step),
+            self._step(global_step, tag),
             lambda name: encode_png(_pixels.to_picture(_pixels.to_pixels(img_tensor, dataformats, name)), name),
             walltime,
         )
@@ -96,7 +96,7 @@ class PictureWriter(SummaryBase):
                 _pixels.to_pixels(img_tensor, dataformats, name), box_tensor, names, rescale, name
             )
 
-        self.run.add_image(tag, self._step(tag, global_step), render, walltime)
+        self.run.add_image(tag, self._step(global_step, tag), render, walltime)
 
     def add_figure(
         self, tag: str, figure: Any, global_step: Any = None, close: bool = True, walltime: float | None = None
@@ -119,7 +119,7 @@ class PictureWriter(SummaryBase):
             raise TypeError(f"figure: expected a matplotlib Figure or a list of them, got {figure!r}")
         self.run.add_figure(
             tag,
-            self._step(tag, global_step),
+            self._step(global_step, tag),
             lambda name: render_figure(figure) if figures == [figure] else _draw_figures(figures, name),
             walltime,
         )
@@ -146,7 +146,7 @@ class PictureWriter(SummaryBase):
             TypeError: If the video does not consist of real numbers.
             ValueError: If the shape is wrong.
         """
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         frames = _pixels.to_frames(vid_tensor, f"video {tag!r} at step {step}")
         self.run.add_file("videos", tag, f"step_{step}.gif", lambda: _pixels.encode_gif(frames, fps), walltime)
         self.run.add_image(tag, step, lambda name: _pixels.draw_sheet(frames, name), walltime)
@@ -216,7 +216,7 @@ class PictureWriter(SummaryBase):
         self._add_curve(tag, precision, recall, global_step, walltime)
 
     def _add_curve(self, tag: str, precision: Any, recall: Any, global_step: Any, walltime: float | None) -> None:
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         self.run.add_figure(tag, step, lambda name: _curves.draw_curve(precision, recall, tag), walltime)
 
 

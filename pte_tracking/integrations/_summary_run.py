@@ -15,7 +15,7 @@ from pte_tracking._store.files import safe_file_name
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import ARTIFACTS, FIGURES, IMAGES, JOURNAL
 from pte_tracking._store.secrets import mask_secrets
-from pte_tracking._store.values import check_key, check_step, to_numbers, to_text
+from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text
 
 
 class SummaryRun(Run):
@@ -27,33 +27,36 @@ class SummaryRun(Run):
 
     _next_steps: dict[str, int] | None = None
 
-    def next_step(self, key: str) -> int:
-        """Return the step of a value without one: the number of earlier ones of its key, also of earlier sessions."""
-        if self._next_steps is None:
-            self._next_steps = self._read_next_steps()
-        step = self._next_steps.get(key, 0)
-        self._next_steps[key] = step + 1
+    def next_step(self, *keys: str) -> int:
+        """Return the step of values without one: the number of earlier ones of a key, also of earlier sessions."""
+        with self._lock:
+            if self._next_steps is None:
+                self._next_steps = self._read_next_steps()
+            step = max(self._next_steps.get(key, 0) for key in keys)
+            self._next_steps.update(dict.fromkeys(keys, step + 1))
         return step
 
     def add_scalars(self, values: Mapping[str, Any], step: int, at: float | None) -> None:
-        """Log the data points of one step as a row."""
-        self.log_row(to_numbers(values), check_step(step), None, None, "log", None, None, True, at)
+        """Log the data points of one step as a row. Texts of numbers are numbers, as for torch's class."""
+        numbers = to_numbers({key: _parse(value) if isinstance(value, str) else value for key, value in values.items()})
+        self.log_row(numbers, check_step(step), None, None, "log", None, None, True, _to_time(at))
 
     def add_bins(self, key: str, step: int, bins: Bins, at: float | None) -> None:
         """Log a histogram."""
-        self._append(events.Histogram, check_key(key, "tag"), check_step(step), *bins, at=at)
+        self._append(events.Histogram, check_key(key, "tag"), check_step(step), *bins, at=_to_time(at))
 
     def add_text(self, key: str, step: int, text: str, at: float | None) -> None:
         """Log a text."""
-        self._append(events.Text, check_key(key, "tag"), check_step(step), mask_secrets(to_text(text)), at=at)
+        fields = check_key(key, "tag"), check_step(step), mask_secrets(to_text(text))
+        self._append(events.Text, *fields, at=_to_time(at))
 
     def add_figure(self, key: str, step: int, render: Callable[[str], bytes], at: float | None) -> None:
         """Log a figure, whose function returns a PNG file for the name of the figure in messages."""
-        self._add_picture(events.Figure, FIGURES, key, step, render, at)
+        self._add_picture(events.Figure, FIGURES, key, step, render, _to_time(at))
 
     def add_image(self, key: str, step: int, render: Callable[[str], bytes], at: float | None) -> None:
         """Log an image, whose function returns a PNG file for the name of the image in messages."""
-        self._add_picture(events.Image, IMAGES, key, step, render, at)
+        self._add_picture(events.Image, IMAGES, key, step, render, _to_time(at))
 
     def add_file(self, folder: str, key: str, name: str, render: Callable[[], bytes], at: float | None = None) -> None:
         """Log an artifact.
@@ -71,7 +74,7 @@ class SummaryRun(Run):
             kept = attachments.save_content(self.directory, path, content)
             return None if kept is None else (kept, path.relative_to(ARTIFACTS).parent.as_posix())
 
-        self._opened().add_deferred(events.Artifact, render, store, at)
+        self._opened().add_deferred(events.Artifact, render, store, _to_time(at))
 
     def append_file(self, name: str, text: str) -> None:
         """Append a text to a file in the run directory, unless the file contains it."""
@@ -96,6 +99,22 @@ class SummaryRun(Run):
             elif isinstance(event, events.Figure | events.Image | events.Histogram | events.Text):
                 steps[event.key] = event.step + 1
         return steps
+
+
+def _parse(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _to_time(walltime: object) -> float | None:
+    """Return a time as a Python number. None for the current time.
+
+    Raises:
+        TypeError: If the time is neither a number nor None.
+    """
+    return to_progress("walltime", walltime)
 
 
 def artifact_path(folder: str, key: str, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pte_tracking._runs.run import Run
@@ -104,7 +104,7 @@ class Tracker(GeneralTracker):
         """Log metrics and texts of one step.
 
         Args:
-            values: Numbers and texts by key. The keys of nested numbers are joined with ``/``.
+            values: Numbers and texts by key. The keys of nested ones are joined with ``/``.
             step: Number of completed steps. Defaults to the step after the last one.
 
         Raises:
@@ -112,11 +112,9 @@ class Tracker(GeneralTracker):
         """
         step = self._step_of(step)
         numbers: dict[str, Any] = {}
-        for key, value in values.items():
+        for key, value in _flatten(values):
             if isinstance(value, str):
                 self.tracker.log_text(key, value, step)
-            elif isinstance(value, Mapping):
-                numbers.update({f"{key}/{name}": number for name, number in value.items()})
             else:
                 numbers[key] = value
         if numbers:
@@ -155,3 +153,11 @@ class Tracker(GeneralTracker):
         if not self._adapter.is_started:
             self._adapter.start(step)
         return self._adapter.step_of(step)
+
+
+def _flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}/{name}", nested) for name, nested in _flatten(value))
+        else:
+            yield key, value

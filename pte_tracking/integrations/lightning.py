@@ -10,6 +10,7 @@ from typing import Any
 
 from pte_tracking._runs.run import Run
 from pte_tracking._store.dependencies import required_by
+from pte_tracking._store.params import flatten_params
 from pte_tracking.integrations._adapter_run import AdapterRun
 from pte_tracking.integrations._saved_checkpoints import SavedCheckpoints
 from pte_tracking.sinks import Sink
@@ -90,11 +91,20 @@ class TrackingLogger(Logger):
         self._adapter: AdapterRun | None = None
         self._checkpoints = SavedCheckpoints()
         self._trainer: weakref.ref[Trainer] | None = None
-        self._model_params: Any = None
-        self._has_trained = False
+        self._params: dict[str, Any] = {}
+        self._has_trained = self._has_ended = self._has_copy = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_adapter": None, "_checkpoints": SavedCheckpoints(), "_trainer": None}
+        self._has_copy = True
+        if self._adapter is not None and not self._adapter.is_started:
+            self._adapter.join_run_in_directory()  # The copy trains in a process that the trainer spawns.
+        return {
+            **self.__dict__,
+            "_adapter": None,
+            "_has_copy": False,
+            "_checkpoints": SavedCheckpoints(),
+            "_trainer": None,
+        }
 
     @property
     def name(self) -> str:
@@ -137,32 +147,38 @@ class TrackingLogger(Logger):
         """
         adapter = self._adapter_run()
         if not adapter.is_started and self._trainer is None:
-            adapter.start(step)  # without a Trainer, as in Fabric
-            self._log_model_params()
+            held_step = adapter.last_step
+            # Values of one step may precede a fit() that resumes. A second step shows a loop without a Trainer.
+            if (self._arguments["resume"] and step is None) if held_step is None else step != held_step:
+                self._start_without_trainer(held_step)
         values = dict(metrics)
         epoch = values.pop("epoch", None)
         adapter.run.log_metrics(values, adapter.step_of(step), epoch=epoch)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log hyperparameters. They are held until the training starts.
+        """Log hyperparameters, in addition to those of earlier calls. They are held until the training starts.
 
         Args:
             params: Mapping, ``argparse.Namespace``, or another object that :meth:`pte_tracking.Run.log_params` accepts.
             args: Ignored, as by other loggers.
             kwargs: Ignored, as by other loggers.
         """
-        self._model_params = params
+        earlier = {} if self._has_ended else self._params
+        self._params, self._has_ended = {**earlier, **flatten_params({} if params is None else params)}, False
         trainer = self._current_trainer()
         # An evaluation passes the hyperparameters of the model again.
         if self._adapter_run().is_started and (trainer is None or _is_fitting(trainer)):
-            self._log_model_params()
+            self._adapter_run().run.log_params(self._params)
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
         """Log no graph. The trainer calls this method before it starts, which shows whether it trains or evaluates."""
-        trainer, adapter = getattr(model, "trainer", None), self._adapter_run()
-        if trainer is None:
+        try:
+            trainer, adapter = getattr(model, "trainer", None), self._adapter_run()
+        except RuntimeError:  # The caller is the script, and the model is not attached to a Trainer.
+            return
+        if not isinstance(trainer, Trainer):
             return
         self._trainer = weakref.ref(trainer)
         if not _is_fitting(trainer):
@@ -190,7 +206,7 @@ class TrackingLogger(Logger):
         if not adapter.is_started:
             adapter.start(resume=False)
         self._has_trained = True
-        self._log_model_params()
+        adapter.run.log_params(self._params)
         folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
         self._checkpoints.start(adapter.run, folders)
         if trainer.ckpt_path:
@@ -227,11 +243,15 @@ class TrackingLogger(Logger):
         adapter = self._adapter_run()
         trainer = self._current_trainer()
         if not adapter.is_started:
-            if trainer is None:
+            if trainer is not None:
+                # The training failed before its start, or was complete. A failed resume must not archive the run.
+                adapter.start(resume=bool(trainer.ckpt_path) or self._arguments["resume"])
+                adapter.run.log_params(self._params)
+            elif adapter.last_step is not None:
+                self._start_without_trainer(adapter.last_step)
+            else:
                 return
-            # The training failed before its start, or was complete. A failed resume must not archive the run.
-            adapter.start(resume=bool(trainer.ckpt_path) or self._arguments["resume"])
-            self._log_model_params()
+        self._has_ended = True
         self._checkpoints.finish(adapter.run)
         if status == "finished":
             adapter.run.sync()
@@ -245,14 +265,18 @@ class TrackingLogger(Logger):
     def _adapter_run(self) -> AdapterRun:
         if self._adapter is None:
             self._adapter = AdapterRun(**self._arguments, rank=0)
+            if self._has_copy:
+                self._adapter.join_run_in_directory()
         return self._adapter
 
     def _current_trainer(self) -> Trainer | None:
         return None if self._trainer is None else self._trainer()
 
-    def _log_model_params(self) -> None:
-        if self._model_params is not None:
-            self._adapter_run().run.log_params(self._model_params)
+    def _start_without_trainer(self, first_step: int | None) -> None:
+        """Start the run of a loop without a Trainer, such as one of Fabric."""
+        # What the process of a copy has logged is not rewound.
+        self._adapter_run().start(None if self._has_copy else first_step)
+        self._adapter_run().run.log_params(self._params)
 
 
 class _TrainingStart(Callback):

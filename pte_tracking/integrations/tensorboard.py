@@ -76,7 +76,7 @@ class SummaryWriter(PictureWriter, FileWriter):
             TypeError: If the value is not a real number.
             ValueError: If the value has several elements.
         """
-        self.run.add_scalars({tag: scalar_value}, self._step(tag, global_step), walltime)
+        self.run.add_scalars({tag: scalar_value}, self._step(global_step, tag), walltime)
 
     def add_scalars(
         self,
@@ -99,7 +99,7 @@ class SummaryWriter(PictureWriter, FileWriter):
         """
         values = {f"{main_tag}/{tag}": value for tag, value in tag_scalar_dict.items()}
         if values:
-            self.run.add_scalars(values, self._step(next(iter(values)), global_step), walltime)
+            self.run.add_scalars(values, self._step(global_step, *values), walltime)
 
     def add_histogram(
         self,
@@ -124,7 +124,7 @@ class SummaryWriter(PictureWriter, FileWriter):
             TypeError: If the values are not real numbers.
             ValueError: If ``bins`` is invalid.
         """
-        step = self._step(tag, global_step)
+        step = self._step(global_step, tag)
         content = to_bins(values, bins, max_bins, f"histogram {tag!r} at step {step}")
         if content is None:
             self._note(f"add_histogram: {tag!r} has no finite values at step {step} and is not added.")
@@ -166,7 +166,7 @@ class SummaryWriter(PictureWriter, FileWriter):
             raise ValueError(f"bucket_limits: expected one limit for each of {len(counts)} counts, got {len(limits)}")
         edges = [float(min) if min < limits[0] else limits[0], *limits]
         content = Bins(edges, counts, float(min), float(max), float(sum), float(sum_squares))
-        self.run.add_bins(tag, self._step(tag, global_step), content, walltime)
+        self.run.add_bins(tag, self._step(global_step, tag), content, walltime)
 
     def add_text(self, tag: str, text_string: str, global_step: Any = None, walltime: float | None = None) -> None:
         """Add a text.
@@ -182,7 +182,7 @@ class SummaryWriter(PictureWriter, FileWriter):
         """
         if not isinstance(text_string, str):
             raise TypeError(f"text_string: expected a string, got {text_string!r} of type {type(text_string).__name__}")
-        self.run.add_text(tag, self._step(tag, global_step), text_string, walltime)
+        self.run.add_text(tag, self._step(global_step, tag), text_string, walltime)
 
     def add_hparams(
         self,
@@ -222,7 +222,7 @@ class SummaryWriter(PictureWriter, FileWriter):
         self._hparams = dict(hparam_dict)
         self.run.log_params(hparam_dict)
         if metric_dict:
-            self.run.add_scalars(metric_dict, self._step(next(iter(metric_dict)), global_step), None)
+            self.run.add_scalars(metric_dict, self._step(global_step, *metric_dict), None)
 
     def add_custom_scalars(self, layout: Mapping[str, Any]) -> None:
         """Do nothing except log once that a layout of charts is not recorded.

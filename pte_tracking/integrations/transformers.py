@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pte_tracking._runs.outcome import Outcome
 from pte_tracking._runs.run import Run
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.params import flatten_params
-from pte_tracking.integrations._folder_checkpoints import FolderCheckpoints
+from pte_tracking.integrations._saved_checkpoints import SavedCheckpoints
 from pte_tracking.sinks import Sink
 
 with required_by("TrackingCallback", "transformers", "'pte-tracking[transformers]'"):
@@ -75,7 +76,7 @@ class TrackingCallback(TrainerCallback):
         self._given = flatten_params({} if params is None else params)
         self._options = {"sinks": list(sinks), "params": self._given, **run_options}
         self.run = _TrainingRun(directory, **self._options)
-        self._is_run_used = False
+        self._is_run_used = self._is_run_of_evaluation = False
         self._noted_keys: set[str] = set()
 
     def on_train_begin(
@@ -84,12 +85,14 @@ class TrackingCallback(TrainerCallback):
         """Start or continue the run, and log the parameters."""
         if not state.is_world_process_zero:
             return
-        if self._is_run_used or self.run.is_open:
+        is_evaluated, self._is_run_of_evaluation = self._is_run_of_evaluation, False
+        if self._is_run_used or (self.run.is_open and not is_evaluated):
             self.run.close()
             self.run = _TrainingRun(self.run.directory, **self._options)
         self._is_run_used = True
+        _end_failed_trainings(self.run)
         self.run.training = state
-        if state.global_step > 0:
+        if state.global_step > 0 and not is_evaluated:
             self.run.resume_at(state.global_step)
             if all(checkpoint.step != state.global_step for checkpoint in self.run.checkpoints()):
                 self.on_save(args, state, control)  # The process was killed before it registered the checkpoint.
@@ -109,7 +112,8 @@ class TrackingCallback(TrainerCallback):
         """Log a row of metrics. Texts are logged as texts, and other values are dropped, which is logged once."""
         if not state.is_world_process_zero or not logs:
             return
-        if not self._is_run_used and not self.run.is_open:  # an evaluation without a training
+        if not self._is_run_used and not self.run.is_open:  # an evaluation before a training, or without one
+            self._is_run_of_evaluation = self.run.start_position() is None
             self.run.open(resume=True)
         numbers: dict[str, Any] = {}
         for name, value in logs.items():
@@ -133,7 +137,12 @@ class TrackingCallback(TrainerCallback):
         """Register the checkpoint in the run, and the removal of those that were deleted."""
         if state.is_world_process_zero and args.output_dir is not None:
             folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-            self.run.folders.register(self.run, folder, state.global_step, state.epoch)
+            self.run.saved.add(self.run, folder, state.global_step, state.epoch, self.run.latest_values)
+            if state.is_hyper_param_search and "checkpoints" not in self._noted_keys:
+                self._noted_keys.add("checkpoints")
+                _logger.warning(
+                    "TrackingCallback: checkpoints of a hyperparameter search are not registered in the run."
+                )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -141,8 +150,7 @@ class TrackingCallback(TrainerCallback):
         """End the run, and wait until it is delivered."""
         if not state.is_world_process_zero:
             return
-        self.run.folders.join()
-        self.run.folders.note_removals(self.run)
+        self.run.saved.finish(self.run)
         self.run.training = None
         self.run.close()
 
@@ -152,22 +160,34 @@ class _TrainingRun(Run):
 
     Attributes:
         training: State of the training. None before its begin and after its end.
-        folders: Registered checkpoints.
+        saved: Registered checkpoints.
     """
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(directory, **options)
         self.training: TrainerState | None = None
-        self.folders = FolderCheckpoints()
+        _training_runs.add(self)
+        self.saved = SavedCheckpoints(has_folders=True)
 
     def _end(self, outcome: Outcome, *, is_collected: bool = False) -> None:
         if (training := self.training) is not None:
-            self.folders.join()
+            self.saved.join()
             progress = f"ended at step {training.global_step} of {training.max_steps}"
             error = outcome.error or "Trainer.train() raised an exception"
             outcome = Outcome("FAILED" if outcome.status == "FINISHED" else outcome.status, f"{error}; {progress}")
             self.training = None
         super()._end(outcome, is_collected=is_collected)
+
+
+#: Runs of this process that are referred to.
+_training_runs: weakref.WeakSet[_TrainingRun] = weakref.WeakSet()
+
+
+def _end_failed_trainings(run: _TrainingRun) -> None:
+    """End other trainings in the directory of a run. A kept exception may refer to them and thereby keep them open."""
+    for other in list(_training_runs):
+        if other is not run and other.directory == run.directory and other.training is not None:
+            other.close()
 
 
 def _to_key(name: str) -> str:

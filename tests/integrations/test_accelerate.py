@@ -48,10 +48,10 @@ def log_steps(tracker: Tracker, *steps: int) -> None:
 def test_tracker_logs_config_and_values_to_run(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path / "run", params={"seed": 0}, tags={"kind": "test"}, name="small")
     accelerator = start(tracker, {"lr": 0.1, "model": {"width": 4}})
-    accelerator.log({"loss": np.float32(0.5), "val": {"loss": 0.25}, "note": "first"}, step=3)
+    accelerator.log({"loss": np.float32(0.5), "val": {"loss": 0.25, "by": {"class": 1}}, "note": "first"}, step=3)
     run = accelerator.get_tracker("pte_tracking", unwrap=True)
     accelerator.end_training()
-    assert [(row.step, row.values) for row in run.rows()] == [(3, {"loss": 0.5, "val/loss": 0.25})]
+    assert [(row.step, row.values) for row in run.rows()] == [(3, {"loss": 0.5, "val/loss": 0.25, "val/by/class": 1})]
     assert [(event.key, event.text, event.step) for event in history(run.directory) if isinstance(event, Text)] == [
         ("note", "first", 3)
     ]

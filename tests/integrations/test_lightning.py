@@ -129,6 +129,37 @@ def test_fit_without_checkpoint_archives_earlier_run(tmp_path: Path) -> None:
     assert checkpoint_paths(tmp_path) == ["checkpoints/epoch=0-step=4.ckpt"]
 
 
+def test_metrics_and_params_logged_before_resume_belong_to_resumed_run(tmp_path: Path) -> None:
+    ids = []
+    for epochs in (1, 2):
+        logger = TrackingLogger(tmp_path)
+        logger.log_hyperparams({"seed": 5})
+        logger.log_graph(Model())  # not attached to a trainer
+        logger.log_metrics({"rows": 8, f"epochs_{epochs}": 1}, 0)
+        fit = trainer(logger, ModelCheckpoint(save_last=True), max_epochs=epochs)
+        fit.fit(Model(), data(), ckpt_path="last")
+        ids.append(logger.experiment.id)
+    assert ids[0] == ids[1]
+    assert points(tmp_path, "train/loss_step") == list(range(8))
+    assert points(tmp_path, "rows") == points(tmp_path, "epochs_2") == [0]
+    params = [event.values for event in history(tmp_path) if isinstance(event, Params)]
+    assert params == [{"seed": 5, "lr": 0.1}] * 2
+
+
+def test_loop_without_trainer_starts_run_at_second_step_or_end(tmp_path: Path) -> None:
+    logger = TrackingLogger(tmp_path)
+    for step in (0, 0, 1):
+        assert not (tmp_path / "journal.jsonl").exists()
+        logger.log_metrics({"loss" if step else "loss_0": 0.5}, step)
+    assert points(tmp_path, "loss_0") == [0, 0]
+    assert points(tmp_path, "loss") == [1]
+    logger.finalize("success")
+    other = TrackingLogger(tmp_path / "other")
+    other.log_metrics({"loss": 0.5}, 3)
+    other.finalize("success")
+    assert points(tmp_path / "other", "loss") == [3]
+
+
 def test_second_fit_of_same_trainer_continues_run(tmp_path: Path) -> None:
     fit = trainer(TrackingLogger(tmp_path), max_epochs=1, enable_checkpointing=False)
     model = Model()
@@ -214,6 +245,18 @@ def test_logger_is_picklable_before_and_after_training(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(logger))
     assert copy.save_dir == str(tmp_path)
     assert copy.experiment.directory == tmp_path
+
+
+def test_values_of_original_logger_belong_to_run_that_its_copy_trains(tmp_path: Path) -> None:
+    logger = TrackingLogger(tmp_path)
+    logger.log_metrics({"rows": 8}, 0)
+    copy = pickle.loads(pickle.dumps(logger))
+    trainer(copy, max_epochs=1, enable_checkpointing=False).fit(Model(), data())
+    logger.log_metrics({"rows_after": 8}, 4)  # at a second step
+    logger.finalize("success")
+    assert logger.experiment.id == copy.experiment.id
+    assert [points(tmp_path, key) for key in ("rows", "train/loss_step", "rows_after")] == [[0], [0, 1, 2, 3], [4]]
+    assert not (tmp_path / "previous").exists()
 
 
 @pytest.mark.parametrize(("argument", "value"), [("sinks", ["unknown"]), ("directory", ""), ("name", "")])

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import wave
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def write_common(writer: Any) -> None:
     writer.add_scalar("new", np.float32(0.25), np.int64(7), new_style=True, double_precision=True)
     writer.add_scalar("array", np.array([[2.5]]), torch.tensor(1))
     writer.add_scalar("without step", 3)
+    writer.add_scalar("formatted", f"{1 / 3:.4f}", "7", walltime=np.float64(1008))
     writer.add_text("notes", "# Title\n\nä", 2)
     writer.add_image("chw", torch.from_numpy(PIXELS[0]), 1)
     writer.add_image("out of range", PIXELS[0] * 3 - 1, 1)
@@ -176,6 +178,43 @@ def test_values_without_step_are_counted_across_sessions(tmp_path: Path) -> None
             for _ in range(2):
                 writer.add_scalar("loss", 1.0)
     assert [row.step for row in writer.run.rows()] == [0, 1, 2, 3]
+
+
+def test_scalars_without_step_in_any_order_have_one_point_per_step(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path, sinks=["json"]) as writer:
+        writer.add_scalars("loss", {"train": 3, "val": 4})
+        writer.add_scalars("loss", {"val": 2, "train": 1})
+    assert [(row.step, row.values) for row in writer.run.rows()] == [
+        (0, {"loss/train": 3, "loss/val": 4}),
+        (1, {"loss/val": 2, "loss/train": 1}),
+    ]
+
+
+def test_threads_without_step_share_no_step(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path, sinks=[]) as writer:
+        threads = [threading.Thread(target=writer.add_scalar, args=("loss", 1.0)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(row.step for row in writer.run.rows()) == list(range(8))
+
+
+@pytest.mark.parametrize("step", ["first", [1], float("nan")])
+def test_wrong_step_raises(tmp_path: Path, step: object) -> None:
+    with (
+        SummaryWriter(tmp_path, sinks=[]) as writer,
+        pytest.raises(TypeError, match="global_step: expected an integer"),
+    ):
+        writer.add_scalar("loss", 1.0, step)
+
+
+def test_wrong_walltime_raises_and_writes_nothing(tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path, sinks=["json"]) as writer:
+        for add, value in ((writer.add_scalar, 1.0), (writer.add_text, "a"), (writer.add_image, torch.zeros(3, 2, 2))):
+            with pytest.raises(TypeError, match="walltime: expected a number, got 'noon'"):
+                add("tag", value, 1, walltime="noon")
+    assert not (tmp_path / JOURNAL).exists()
 
 
 def test_default_directory_contains_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +22,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 import pte_tracking as pte
 from pte_tracking._runs.verification import find_problems
+from pte_tracking._store.files import sync_tree
 from pte_tracking._store.status import read_status
-from pte_tracking.integrations._folder_checkpoints import FolderCheckpoints
+from pte_tracking.integrations._saved_checkpoints import SavedCheckpoints
 from pte_tracking.integrations.transformers import TrackingCallback
 from pte_tracking.sinks import JOURNAL, CheckpointRemoved, Params, RunEnded, RunStarted, Text, find_events
 
@@ -62,7 +65,7 @@ class Waiting(TrainerCallback):
         self._callback = callback
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._callback.run.folders.join()
+        self._callback.run.saved.join()
 
 
 class Raising(TrainerCallback):
@@ -113,6 +116,48 @@ def test_evaluation_without_training_keeps_run_in_directory(tmp_path: Path) -> N
     assert [next(iter(row.values)) for row in callback.run.rows()] == ["train/loss", "eval/loss"]
 
 
+def test_evaluation_before_training_belongs_to_run_of_training(tmp_path: Path) -> None:
+    trainer, callback = make_trainer(tmp_path, max_steps=1, save_strategy="no")
+    trainer.evaluate()
+    trainer.train()
+    assert [row.step for row in callback.run.rows() if "eval/loss" in row.values] == [0]
+    assert [row.step for row in callback.run.rows() if "train/loss" in row.values] == [1]
+    assert not (tmp_path / "previous").exists()
+
+
+def test_new_trainer_continues_run_that_failed_while_checkpoint_was_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_dropped = threading.Event()
+
+    def wait_and_sync(path: Path) -> None:
+        is_dropped.wait(60)
+        sync_tree(path)
+
+    monkeypatch.setattr("pte_tracking.integrations._saved_checkpoints.sync_tree", wait_and_sync)
+    trainer, callback = make_trainer(tmp_path, Raising())
+    with pytest.raises(ValueError, match="broken") as raised:
+        trainer.train()
+    del trainer, callback, raised
+    gc.collect()
+    is_dropped.set()
+    trainer, callback = make_trainer(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert [end.status for end in events(tmp_path, RunEnded)] == ["FAILED", "FINISHED"]
+    assert [row.step for row in callback.run.rows() if "train/loss" in row.values] == [1, 2, 3, 4]
+
+
+def test_new_trainer_continues_run_whose_exception_is_kept(tmp_path: Path) -> None:
+    trainer, callback = make_trainer(tmp_path, Raising())
+    with pytest.raises(ValueError, match="broken") as raised:
+        trainer.train()
+    first, (trainer, callback) = callback.run, make_trainer(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert raised.value.__traceback__ is not None
+    assert callback.run.id == first.id
+    assert [end.status for end in events(tmp_path, RunEnded)] == ["FAILED", "FINISHED"]
+
+
 def test_second_training_archives_first(tmp_path: Path) -> None:
     trainer, callback = make_trainer(tmp_path, max_steps=1, save_strategy="no")
     trainer.train()
@@ -140,7 +185,7 @@ def test_exception_that_is_caught_ends_run_as_failed_and_resume_continues_it(tmp
 def test_resume_registers_checkpoint_that_was_not_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, callback = make_trainer(tmp_path, Raising(), save_total_limit=2)
     with monkeypatch.context() as patch:
-        patch.setattr(FolderCheckpoints, "register", lambda *arguments: None)
+        patch.setattr(SavedCheckpoints, "add", lambda *arguments: None)
         with pytest.raises(ValueError, match="broken"):
             trainer.train()
     assert callback.run.checkpoints() == []
@@ -156,9 +201,8 @@ def test_checkpoints_outside_of_run_directory_are_reported_once(
     with caplog.at_level(logging.WARNING, "pte_tracking"):
         trainer.train()
     messages = [record.getMessage() for record in caplog.records if record.name == "pte_tracking"]
-    assert [message.split(",")[0] for message in messages] == [
-        f"{tmp_path / 'out'} is not in the run directory {tmp_path / 'run'}"
-    ]
+    assert len(messages) == 1
+    assert f"{tmp_path / 'out' / 'checkpoint-2'} is not registered" in messages[0]
     assert callback.run.checkpoints() == []
 
 
