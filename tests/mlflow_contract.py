@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from pte_backends.mlflow import MLflowSink
-from pte_tracking.sinks import Sink
+from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, SinkContract
 
 
@@ -20,6 +22,29 @@ def read_experiment_points(uri: str, experiment: str) -> Points:
     return {
         key: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
+    }
+
+
+def read_shown_kinds(client: MlflowClient, run: Run) -> Mapping[EventKind, Display | None]:
+    """Find out which kinds of events of ``SinkContract.read_shown`` a run shows."""
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    for directory in ("folder", "images", "text/note"):
+        files |= {file.path for file in client.list_artifacts(run.info.run_id, directory)}
+    # MLflow's page shows the files of log_image(key=, step=) as images of a run with this tag.
+    images = " ".join(files) if run.data.tags["mlflow.loggedImages"] == "True" else ""
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    return {
+        "metrics": "native" if run.data.metrics["a"] == 1.0 else None,
+        "params": "native" if run.data.params["lr"] == "0.1" else None,
+        "tags": "native" if run.data.tags["team"] == "vision" else None,
+        "figure": "native" if "images/figures~loss+step+1+" in images else None,
+        "image": "native" if "images/image+step+1+" in images else None,
+        "histogram": "artifact" if "weights" in " ".join(files) else None,
+        "text": "artifact" if "text/note/step_1.md" in files else None,
+        "dataset": "native" if [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"] else None,
+        "artifact": "native" if "folder/file.txt" in files else None,
+        "checkpoint": "native" if [model.name for model in models] == ["snapshot"] else None,
+        "status": "native" if run.info.status == "FINISHED" else None,
     }
 
 
@@ -40,3 +65,9 @@ class MLflowServerContract(SinkContract):
         assert isinstance(sink, MLflowSink)
         assert sink.experiment
         return read_experiment_points(self._uri, sink.experiment)
+
+    def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
+        assert isinstance(sink, MLflowSink)
+        client = MlflowClient(self._uri)
+        (run,) = client.search_runs([client.get_experiment_by_name(sink.experiment).experiment_id])
+        return read_shown_kinds(client, run)

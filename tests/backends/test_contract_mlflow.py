@@ -14,6 +14,7 @@ from pte_backends.mlflow._runs import RUN_ID
 from pte_tracking._store.manifest import Manifest
 from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, SinkContract
+from tests.mlflow_contract import read_shown_kinds
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # Raised inside MLflow.
 
@@ -37,27 +38,7 @@ class LocalStoreContract(SinkContract):
         }
 
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
-        run = self._find_run(run_directory)
-        client = MlflowClient(self.store)
-        files = {file.path for file in client.list_artifacts(run.info.run_id)}
-        for directory in ("folder", "images", "text/note"):
-            files |= {file.path for file in client.list_artifacts(run.info.run_id, directory)}
-        # MLflow's page shows the files of log_image(key=, step=) as images of a run with this tag.
-        images = " ".join(files) if run.data.tags["mlflow.loggedImages"] == "True" else ""
-        models = client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'")
-        return {
-            "metrics": "native" if run.data.metrics["a"] == 1.0 else None,
-            "params": "native" if run.data.params["lr"] == "0.1" else None,
-            "tags": "native" if run.data.tags["team"] == "vision" else None,
-            "figure": "native" if "images/figures~loss+step+1+" in images else None,
-            "image": "native" if "images/image+step+1+" in images else None,
-            "histogram": "artifact" if "weights" in " ".join(files) else None,
-            "text": "artifact" if "text/note/step_1.md" in files else None,
-            "dataset": "native" if [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"] else None,
-            "artifact": "native" if "folder/file.txt" in files else None,
-            "checkpoint": "native" if [model.name for model in models] == ["snapshot"] else None,
-            "status": "native" if run.info.status == "FINISHED" else None,
-        }
+        return read_shown_kinds(MlflowClient(self.store), self._find_run(run_directory))
 
     def _find_run(self, run_directory: Path) -> Run:
         tracked_runs = MlflowClient(self.store).search_runs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -29,6 +29,8 @@ class Watch:
         env = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "60"}
         self.process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=env)
         os.close(terminal)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._fd, selectors.EVENT_READ)
         self.output = ""
 
     def wait_for(self, text: str) -> None:
@@ -44,7 +46,7 @@ class Watch:
         return self.process.wait(_SECONDS)
 
     def _read(self, deadline: float) -> bool:
-        if not select.select([self._fd], [], [], max(deadline - time.monotonic(), 0))[0]:
+        if not self._selector.select(max(deadline - time.monotonic(), 0)):
             return False
         try:
             data = os.read(self._fd, 1 << 16)
@@ -57,6 +59,7 @@ class Watch:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._selector.close()
         os.close(self._fd)
 
 
