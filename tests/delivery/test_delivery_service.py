@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +146,9 @@ def test_request_in_several_parts_is_read_as_one(tmp_path: Path, run: pte.Run, p
 
 
 def _unread(descriptor: int) -> bool:
-    return bool(select.select([descriptor], [], [], 0)[0])
+    with selectors.DefaultSelector() as selector:  # select.select() accepts low descriptors only.
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _read(path: Path) -> str:
