@@ -129,8 +129,8 @@ class Run(RunMedia):
             self.register_files(glob.escape(check_file_name(log, "log")))
             self._logs.add(log)
         self._last_step = step
-        fields = step, values, epoch, elapsed_time, log, sinks, measured, explicit
-        (self._writer or self._opened()).add(Metrics, *fields, at=at)
+        writer = self._writer or self._opened()
+        writer.add(Metrics, step, values, epoch, elapsed_time, log, sinks, measured, explicit, at=at)
 
     def log_params(self, params: object) -> None:
         """Log hyperparameters.
