@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_backends._options import check_texts
 from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _REPOSITORY = ".aim"
@@ -61,11 +62,9 @@ class AimSink(Sink):
     experiment: str | None = None
 
     def __post_init__(self) -> None:
+        check_texts(self, "repo", "experiment")
         for field in ("repo", "experiment"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
-            if value == "":
+            if getattr(self, field) == "":
                 raise ValueError(f"{field}: expected a non-empty string, got ''. Pass None for the default.")
 
     def resolve(self) -> AimSink:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_backends._options import check_texts
 from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 
@@ -58,10 +59,7 @@ class ClearMLSink(Sink):
     task_name: str | None = None
 
     def __post_init__(self) -> None:
-        for field in ("project", "task_name"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
+        check_texts(self, "project", "task_name")
 
     def resolve(self) -> ClearMLSink:
         """Resolve project and task name from the environment.

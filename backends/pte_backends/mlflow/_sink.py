@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pte_backends._options import check_texts
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
 from pte_backends.mlflow._limits import FILE_STORE_LIMITS, LIMITS
 from pte_backends.mlflow._resolution import RunOrigin, Target, resolve_target
@@ -89,11 +90,9 @@ class MLflowSink(Sink):
     def __post_init__(self) -> None:
         if self.on_rewind not in ("keep", "fork"):
             raise ValueError(f'on_rewind: expected "keep" or "fork", got {self.on_rewind!r}')
+        check_texts(self, *_TEXT_FIELDS)
         for field in _TEXT_FIELDS:
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
-            if value == "":
+            if getattr(self, field) == "":
                 raise ValueError(f"{field}: expected a non-empty string. Omit the option to use the default.")
         self._check_combinations()
         if self.tracking_uri:

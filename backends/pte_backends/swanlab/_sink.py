@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_backends._options import check_texts
 from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _PROJECT = re.compile(r"[0-9a-zA-Z_\-+.]{1,100}")
@@ -70,10 +71,7 @@ class SwanLabSink(Sink):
     run_name: str | None = None
 
     def __post_init__(self) -> None:
-        for field in ("project", "workspace", "run_name"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
+        check_texts(self, "project", "workspace", "run_name")
         if self.project is not None and not _PROJECT.fullmatch(self.project):
             raise ValueError(
                 f"project: expected 1 to 100 ASCII letters, digits, or characters of '_-+.', got {self.project!r}"

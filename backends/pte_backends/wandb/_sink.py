@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pte_backends._options import check_texts
 from pte_tracking.sinks import Connection, Display, EventKind, Limits, RunView, Sink
 
 _OWN_KEYS = frozenset({"iteration", "_step", "_timestamp", "_runtime", "_wandb"})
@@ -63,10 +64,7 @@ class WandbSink(Sink):
     run_name: str | None = None
 
     def __post_init__(self) -> None:
-        for field in ("project", "entity", "run_name"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{field}: expected a string, got {value!r} of type {type(value).__name__}")
+        check_texts(self, "project", "entity", "run_name")
 
     def resolve(self) -> WandbSink:
         """Resolve project, entity, and run name from the environment.
