@@ -17,7 +17,9 @@ from swanlab.proto.swanlab.record.v1.record_pb2 import Record
 from swanlab.proto.swanlab.run.v1 import run_pb2
 from swanlab.sdk.internal.core_python.store import DataStoreWriter
 
-from pte_backends.swanlab import SwanLabSink, _framing
+from pte_backends._record_log import frame
+from pte_backends.swanlab import SwanLabSink
+from pte_backends.swanlab._connection import _FILE_HEADER
 from pte_tracking._store import events
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
@@ -52,10 +54,10 @@ def test_frame_matches_client_library_byte_for_byte(tmp_path: Path, position: in
     records = [generator.randbytes(max(position - 14, 0)), b"x", *map(generator.randbytes, (0, 40, 32_761, 100_000, 3))]
     writer = DataStoreWriter()
     writer.open(tmp_path / "file")
-    framed = _framing.FILE_HEADER
+    framed = _FILE_HEADER
     for record in records:
         writer.write(record)
-        framed += _framing.frame(record, len(framed))
+        framed += frame(record, len(framed))
     writer.close()
     assert framed == (tmp_path / "file").read_bytes()
 

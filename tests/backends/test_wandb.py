@@ -19,6 +19,7 @@ from packaging.version import Version
 from wandb.proto import wandb_internal_pb2 as pb
 
 import pte_tracking as pte
+from pte_backends._record_log import frame
 from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
 from pte_tracking.sinks import Display, EventKind, Sink
@@ -114,7 +115,7 @@ def test_frame_matches_client_library_byte_for_byte(reference: Path) -> None:
     assert len(content) > 4 * 32 * 1024  # Several blocks, so that records are split.
     framed = _framing.FILE_HEADER
     for record in _framing.parse(content):
-        framed += _framing.frame(record, len(framed))
+        framed += frame(record, len(framed))
     assert framed == content
 
 
@@ -246,7 +247,7 @@ def test_training_writes_files_and_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"another format", None])
 def test_parse_damaged_file_raises_value_error(tmp_path: Path, damage: bytes | None) -> None:
-    file_bytes = _framing.FILE_HEADER + _framing.frame(b"record", len(_framing.FILE_HEADER))
+    file_bytes = _framing.FILE_HEADER + frame(b"record", len(_framing.FILE_HEADER))
     with pytest.raises(ValueError, match=r"Weights & Biases|damaged"):
         _framing.parse(file_bytes[:-1] + b"?" if damage is None else damage)
 

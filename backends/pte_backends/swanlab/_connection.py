@@ -9,6 +9,7 @@ long as the run is not synced, because no other program writes the file.
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import msgspec
 from swanlab.proto.swanlab.record.v1.record_pb2 import Record
 
-from pte_backends.swanlab import _framing, _records
+from pte_backends._record_log import frame, write_data
+from pte_backends.swanlab import _records
 from pte_tracking.sinks import (
     AnyEvent,
     RejectedEventError,
@@ -27,8 +29,10 @@ from pte_tracking.sinks import (
     Status,
     make_owned_directory,
     open_owned,
-    write_at,
 )
+
+#: Identification, magic number, and version of the format. ``swanlab sync`` refuses other versions.
+_FILE_HEADER = struct.pack("<4sHB", b":SWL", 0xE1D6, 2)
 
 
 class SwanLabState(msgspec.Struct):
@@ -139,7 +143,7 @@ class SwanLabConnection:
         self._state = SwanLabState(self._directory, self._run.id, header=self._header)
         self._config = {}
         start = _records.build_start(self._run, project, workspace, name).SerializeToString()
-        self._append(_framing.FILE_HEADER + _framing.frame(start, len(_framing.FILE_HEADER)))
+        self._append(_FILE_HEADER + frame(start, len(_FILE_HEADER)))
 
     def _rebuild(self, upto_seq: int) -> None:
         self._create_file()
@@ -153,7 +157,7 @@ class SwanLabConnection:
     def _write_status(self, status: Status) -> None:
         record = _records.build_finish(status, self._state.error, self._state.last_time or self._run.start_time)
         os.ftruncate(self._fd, self._state.size)
-        self._write_data(_framing.frame(record.SerializeToString(), self._state.size))
+        self._write_data(frame(record.SerializeToString(), self._state.size))
         os.fsync(self._fd)
         self._state.status = status
 
@@ -162,7 +166,7 @@ class SwanLabConnection:
         try:
             data = bytearray()
             for record in self._build_records(events):
-                data += _framing.frame(record.SerializeToString(), self._state.size + len(data))
+                data += frame(record.SerializeToString(), self._state.size + len(data))
             self._append(bytes(data))
         except BaseException:
             self._state, self._config = before, None  # A batch is written completely or not at all.
@@ -193,6 +197,4 @@ class SwanLabConnection:
         self._state.size += len(data)
 
     def _write_data(self, data: bytes) -> None:
-        if write_at(self._fd, data, self._state.size) < len(data):
-            os.ftruncate(self._fd, self._state.size)
-            raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
+        write_data(self._fd, self._path, data, self._state.size)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
+from pte_backends._record_log import frame, write_data
 from pte_backends.wandb import _framing, _records
 from pte_tracking.sinks import (
     AnyEvent,
@@ -28,7 +29,6 @@ from pte_tracking.sinks import (
     make_owned_directory,
     open_owned,
     owned_path,
-    write_at,
 )
 
 
@@ -198,14 +198,12 @@ class WandbConnection:
         self._state.record_count = record_count
 
     def _write_data(self, data: bytes) -> None:
-        if write_at(self._fd, data, self._state.size) < len(data):
-            os.ftruncate(self._fd, self._state.size)
-            raise OSError(f"{self._path}: writing {len(data)} bytes failed, the disk may be full.")
+        write_data(self._fd, self._path, data, self._state.size)
 
     def _frame_records(self, records: Iterable[pb.Record]) -> tuple[bytes, int]:
         data, record_count = bytearray(), self._state.record_count
         for record in records:
             record_count += 1
             record.num = record_count
-            data += _framing.frame(record.SerializeToString(), self._state.size + len(data))
+            data += frame(record.SerializeToString(), self._state.size + len(data))
         return bytes(data), record_count
