@@ -1,8 +1,8 @@
 """Log of records in the format of LevelDB, as Weights & Biases and SwanLab write it.
 
 Records are split into pieces that fit into blocks of 32 KiB
-(https://github.com/google/leveldb/blob/main/doc/log_format.md). There are two differences. The file starts with a header
-of seven bytes, which is part of the first block, and the checksum is zlib's CRC-32 of kind and data.
+(https://github.com/google/leveldb/blob/main/doc/log_format.md). There are two differences. The file starts with a
+header of seven bytes, which is part of the first block, and the checksum is zlib's CRC-32 of kind and data.
 """
 
 from __future__ import annotations
