@@ -9,6 +9,7 @@ from pathlib import Path
 from pte_tracking._cli.rendering import fail
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.metrics import read_metrics
+from pte_tracking._store.printable import escape_label
 
 _MAX_PANELS = 30
 _COLUMNS = 3
@@ -37,7 +38,7 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
     figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for key, panel in zip(keys, panels, strict=False):
-        panel.set(title=_escape(key), xlabel="iteration")
+        panel.set(title=escape_label(key), xlabel="iteration")
         panel.grid(alpha=0.3)
     for panel in list(panels)[len(keys) :]:
         panel.remove()
@@ -46,7 +47,7 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
         for number, key in enumerate(keys):
             steps, values = curves[key]
             # Each run keeps its color in panels of metrics that it does not have.
-            figure.axes[number].plot(steps, values, label=_escape(label), marker="." if len(steps) < 2 else None)
+            figure.axes[number].plot(steps, values, label=escape_label(label), marker="." if len(steps) < 2 else None)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 4))
     suffixes = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in suffixes:
@@ -62,8 +63,3 @@ def _read_curves(directory: Path, keys: Sequence[str]) -> dict[str, tuple[list[i
             curves[key][0].append(event.step)
             curves[key][1].append(points[key])  # type: ignore[arg-type]  # decoded as numbers
     return curves
-
-
-def _escape(text: str) -> str:
-    # Matplotlib parses dollar signs as formulas and hides labels with a leading underscore.
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

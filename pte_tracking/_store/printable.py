@@ -1,4 +1,4 @@
-"""Text that is safe to print in a terminal."""
+"""Text that is safe to print in a terminal or to display in a figure."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ def escape_controls(text: str) -> str:
         text: Text that may come from a file or a server.
     """
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def escape_label(key: str) -> str:
+    """Escape a key that is displayed as a label in a figure.
+
+    Matplotlib parses dollar signs as formulas and hides labels with a leading underscore.
+
+    Args:
+        key: Key of a metric, or another name.
+    """
+    return (" " if key.startswith("_") else "") + key.replace("$", r"\$")

@@ -112,14 +112,6 @@ class Picture:
             _logger.warning("Could not write figure %s: %s", path, error)
 
 
-def escape_label(key: str) -> str:
-    """Escape a key that is displayed as a label.
-
-    Matplotlib parses dollar signs as formulas and hides labels with a leading underscore.
-    """
-    return (" " if key.startswith("_") else "") + key.replace("$", r"\$")
-
-
 def _render(figure: Figure, file_format: str) -> bytes:
     content = io.BytesIO()
     # A tight bounding box includes legends outside the axes.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking._store.printable import escape_label
 from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._curve import Curve
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
-from pte_tracking.extensions._picture import Picture, escape_label
+from pte_tracking.extensions._picture import Picture
 from pte_tracking.reporter import DictSummary
 
 if TYPE_CHECKING:

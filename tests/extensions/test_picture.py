@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from pte_tracking import ExtensionsManager
 from pte_tracking._store.events import Figure as FigureEvent
 from pte_tracking._store.journal_reader import read
-from pte_tracking.extensions._picture import Picture, escape_label
+from pte_tracking._store.printable import escape_label
+from pte_tracking.extensions._picture import Picture
 
 
 def paint(figure: Figure) -> None:
