@@ -1,8 +1,9 @@
-"""MLflow servers for tests, and a proxy that injects network and server failures."""
+"""MLflow servers for tests, servers in threads, and a proxy that injects network and server failures."""
 
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 #: Disables telemetry, messages, and the server's seven job processes of 250 MB each.
 MLFLOW_ENVIRONMENT = {
@@ -24,6 +25,7 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
+_HTTPServer = TypeVar("_HTTPServer", bound=http.server.HTTPServer)
 _START_SECONDS = 180  # on a machine with many other processes
 
 
@@ -151,6 +153,19 @@ _FAILURES = {
     "busy": b"429 Too Many Requests",
     "miss": b"404 Not Found",
 }
+
+
+@contextlib.contextmanager
+def serving(server: _HTTPServer) -> Iterator[_HTTPServer]:
+    """Let a server answer requests in a thread, and close it at the end."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join(10)
 
 
 class Proxy:

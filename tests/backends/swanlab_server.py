@@ -8,10 +8,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.servers import serving
 
 #: Fields of the responses that the client library reads.
 _FIELDS = {
@@ -57,14 +58,8 @@ def swanlab_server() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """Yield the address of a server, and the paths and bodies of the requests that it receives."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.uploads = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}", server.uploads  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def sync(directory: Path, run_id: str, address: str, home: Path) -> str:

@@ -15,8 +15,9 @@ import pytest
 from pte_backends.clearml import ClearMLSink
 from pte_tracking._store import events
 from pte_tracking.testing import RecordedRun
-from tests.backends.clearml_server import NEW_TASK, run_clearml_server
+from tests.backends.clearml_server import NEW_TASK, ClearMLServer
 from tests.backends.clearml_sessions import find_session, read_run_points, read_task
+from tests.servers import serving
 
 # Raised when the client library reads its configuration with pyparsing 3.3.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
@@ -136,7 +137,7 @@ def test_session_is_imported_by_client_library(tmp_path: Path) -> None:
         recorded.log(step, {"train/loss": float(step)})
     recorded.end("KILLED")
     archive = find_session(recorded.directory).with_suffix(".zip")
-    with run_clearml_server() as server:
+    with serving(ClearMLServer()) as server:
         # The sink has set the variables of the offline mode in this process.
         inherited = {name: text for name, text in os.environ.items() if not name.endswith("_OFFLINE_MODE")}
         env = {**inherited, **server.environment, "CLEARML_CACHE_DIR": str(tmp_path / "cache")}

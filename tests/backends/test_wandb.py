@@ -24,8 +24,9 @@ from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
 from pte_tracking.sinks import Display, EventKind, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
-from tests.backends.wandb_server import run_wandb_server
+from tests.backends.wandb_server import WandbServer
 from tests.cli.invocation import invoke
+from tests.servers import serving
 
 REFERENCE_SCRIPT = """
 import numpy, wandb
@@ -222,7 +223,7 @@ def test_file_is_synced_by_client_library(tmp_path: Path) -> None:
     recorded.end("FAILED")
     (directory,) = recorded.directory.glob("wandb/offline-run-*")
     folders = {f"WANDB_{name}_DIR": str(tmp_path) for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT")}
-    with run_wandb_server() as server:
+    with serving(WandbServer()) as server:
         env = {**os.environ, **server.environment, **folders, "WANDB_ERROR_REPORTING": "false"}
         # The new reader of 0.28 waits forever. The earlier reader uploads an exit code of its own.
         is_legacy = Version(version("wandb")) < Version("0.29")
