@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -21,11 +23,12 @@ from pte_tracking._store.metric_names import is_lower_better, primary_metric
 from pte_tracking._store.metrics import MetricSummary, summarize_metrics
 
 
-class _ListedRun(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _ListedRun:
     summary: RunSummary
     metrics: dict[str, MetricSummary]
 
-    @property
+    @functools.cached_property
     def values(self) -> dict[str, Any]:
         """Values by name, for conditions and the order of the list."""
         run = self.summary
@@ -103,13 +106,12 @@ def _read_runs(directory: Path, errors: list[RunNotFoundError | OSError]) -> lis
 
 
 def _select(runs: Sequence[_ListedRun], condition: Condition) -> list[_ListedRun]:
-    values = [run.values for run in runs]
     for name in sorted(condition.names):
-        _check_known("--where", name, values)
+        _check_known("--where", name, runs)
     selected, errors = [], []
-    for run, known in zip(runs, values, strict=True):
+    for run in runs:
         try:
-            selected += [run] if condition.holds(known) else []
+            selected += [run] if condition.holds(run.values) else []
         except ValueError as error:  # A parameter may be a number in some runs and a text in others.
             errors.append(error)
     if len(errors) == len(runs):
@@ -118,7 +120,7 @@ def _select(runs: Sequence[_ListedRun], condition: Condition) -> list[_ListedRun
 
 
 def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
-    _check_known("--sort", name, [run.values for run in runs])
+    _check_known("--sort", name, runs)
     key = name.removeprefix("metrics.")
     is_metric = any(key in run.metrics for run in runs)
 
@@ -134,10 +136,10 @@ def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
     return sorted(runs, key=rank)
 
 
-def _check_known(option: str, name: str, values: Sequence[Mapping[str, Any]]) -> None:
-    if any(name in known for known in values):
+def _check_known(option: str, name: str, runs: Sequence[_ListedRun]) -> None:
+    if any(name in run.values for run in runs):
         return
-    names = dict.fromkeys(itertools.chain.from_iterable(values))
+    names = dict.fromkeys(itertools.chain.from_iterable(run.values for run in runs))
     similar = ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4)) or "none"
     fail(f"{option}: no run has a value of {name!r}. Similar names: {similar}", 2)
 
