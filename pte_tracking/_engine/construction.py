@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec
 
 from torch import nn
 
 from pte_tracking._distributed.wrappers import named_submodules
+from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
 from pte_tracking.reporter import Reporter
+from pte_tracking.triggers import IntervalTrigger
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -80,6 +83,46 @@ def check_max_epochs(max_epochs: object, class_name: str) -> None:
         )
     if not max_epochs > 0:
         raise ValueError(f"max_epochs: expected a positive number, got {max_epochs}")
+
+
+def training_limit(
+    max_epochs: float | None, max_iterations: int | None, stop_trigger: TriggerLike, class_name: str
+) -> IntervalTrigger | None:
+    """Return the length of a training that its stop trigger does not give.
+
+    Args:
+        max_epochs: The argument of the front end.
+        max_iterations: The argument of the front end.
+        stop_trigger: The argument of the front end.
+        class_name: The name of the front end, for the messages.
+
+    Returns:
+        The length. None if only the stop trigger ends the training.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or the training has no length and no stop trigger.
+        ValueError: If an argument is not positive, or both lengths are given.
+    """
+    if max_epochs is not None:
+        check_max_epochs(max_epochs, class_name)
+    if max_iterations is None:
+        if max_epochs is not None and not math.isinf(max_epochs):
+            return IntervalTrigger(max_epochs, "epoch")
+        if stop_trigger is None:
+            raise TypeError(
+                f"{class_name}: the length of the training is missing. Pass max_epochs=, max_iterations=, or "
+                "stop_trigger=."
+            )
+        return None
+    if isinstance(max_iterations, bool) or not isinstance(max_iterations, int):
+        raise TypeError(f"max_iterations: expected an integer, got {_describe(max_iterations)}.")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations: expected a positive number, got {max_iterations}")
+    if max_epochs is not None:
+        raise ValueError(
+            f"max_iterations: got {max_iterations} together with max_epochs={max_epochs}. Pass one of them."
+        )
+    return IntervalTrigger(max_iterations, "iteration")
 
 
 def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,8 +12,10 @@ from pte_tracking._data.position import length_of
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
 from pte_tracking._engine.iteration import IterationScope
+from pte_tracking._engine.loop_exit import is_left_by_statement
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
+from pte_tracking._runs.run import Run
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -23,6 +26,7 @@ class LoopOwner(Protocol):
     updater: Progress
     loaders: LoaderRegistry
     world: World
+    run: Run
 
     def start(self) -> None:
         """Start the training before the first batch."""
@@ -114,6 +118,27 @@ class DataLoop:
             if self._loops.get(name) is loop:
                 del self._loops[name]
         owner.close()
+
+    def iterations(self, loader: Any, name: str) -> Iterator[Any]:
+        """Yield the batches of a loader, each within an iteration; see :meth:`ExtensionsManager.iterations`."""
+        return self._within_iterations(self.batches(loader, name))
+
+    def _within_iterations(self, batches: Iterator[Any]) -> Iterator[Any]:
+        scope, run = self._scope, self._owner.run
+        run.is_abandoned = False
+        for batch in batches:
+            scope.step_optimizers = ()
+            scope.__enter__()
+            try:
+                yield batch
+            except GeneratorExit:
+                if is_left_by_statement(sys._getframe(1)):
+                    scope.__exit__(None, None, None)
+                else:  # The exception ends the run with the script, with the block of the manager, or with the next run.
+                    scope.leave()
+                    run.is_abandoned = True
+                raise
+            scope.__exit__(None, None, None)
 
     def align_epochs(self) -> None:
         """Let the epoch end with the pass over the main loader, if its position was rescaled at a resume."""

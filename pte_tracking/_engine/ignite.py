@@ -43,11 +43,13 @@ class IgniteExtensionsManager(ExtensionsManager):
     Args:
         engine: Engine that trains.
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
-            ``(1000, "iteration")``. Positive; may be fractional.
+        max_epochs: Number of epochs after which the training stops. Positive; may be fractional. Required unless
+            ``max_iterations`` or ``stop_trigger`` is given.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
+        max_iterations: Number of iterations after which the training stops, in place of ``max_epochs``. Defaults to
+            None.
         iters_per_epoch: Number of iterations per epoch. Defaults to the epoch length of the engine.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
@@ -55,7 +57,8 @@ class IgniteExtensionsManager(ExtensionsManager):
             Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
-            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
+            ``max_epochs`` or ``max_iterations``. A length such as ``(1000, "iteration")`` replaces ``max_epochs``.
+            Defaults to the length of the training.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
             or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
@@ -88,9 +91,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         self,
         engine: Engine,
         models: nn.Module | Mapping[str, nn.Module],
-        max_epochs: float,
+        max_epochs: float | None = None,
         extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
         *,
+        max_iterations: int | None = None,
         optimizers: optim.Optimizer | Mapping[str, optim.Optimizer] | None = None,
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
@@ -112,6 +116,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             models,
             max_epochs,
             extensions,
+            max_iterations=max_iterations,
             optimizers=optimizers,
             iters_per_epoch=iters_per_epoch,
             out_dir=out_dir,

@@ -131,7 +131,10 @@ class Lifecycle:
     def check_runnable(self) -> None:
         """Raise RuntimeError if no iteration can begin now."""
         if self.phase is Phase.IN_ITERATION:
-            raise RuntimeError("run_iteration(): an iteration is in progress. End its 'with' block first.")
+            raise RuntimeError(
+                "run_iteration(): an iteration is in progress. End its 'with' block first. In a loop over "
+                "manager.iterations(loader), remove the 'with' block."
+            )
         if self.phase is not Phase.ENDED:
             return
         iteration = self._owner.iteration
@@ -160,7 +163,7 @@ class Lifecycle:
             raise RuntimeError(
                 f"{call}: the training has already started or ended. Restore its state before the first iteration."
             )
-        self._owner.run.close_completed_run()
+        self._owner.run.end_earlier_runs()
         self._join(call)
         self.options.begin_restore()
 

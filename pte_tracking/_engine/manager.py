@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn, optim
 
@@ -16,12 +17,12 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import (
     build_reporter,
     check_extensions,
-    check_max_epochs,
     check_positions,
     names_by_id,
     optimizers_by_name,
     state_objects_by_name,
     stateful_by_name,
+    training_limit,
 )
 from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
@@ -31,8 +32,8 @@ from pte_tracking._engine.lifecycle import Lifecycle, Phase
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parts import StateObject
 from pte_tracking._engine.registry import ExtensionRegistry
-from pte_tracking._engine.restorable_training import RestorableTraining
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._engine.training_loop import TrainingLoop
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
 from pte_tracking._interface.progress import Progress
@@ -43,10 +44,8 @@ from pte_tracking.reporter import Observation
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import get_trigger
 
-_Batch = TypeVar("_Batch")
 
-
-class ExtensionsManager(RestorableTraining):
+class ExtensionsManager(TrainingLoop):
     """Manager that runs extensions around the iterations of a user's training loop.
 
     At the end of each iteration the extensions run in the order of their priorities, each if its trigger fires. Then
@@ -56,20 +55,23 @@ class ExtensionsManager(RestorableTraining):
 
     Args:
         models: A module, or modules by name. A single module gets the name ``"main"``.
-        max_epochs: Number of epochs after which the training stops, unless ``stop_trigger`` is another length such as
-            ``(1000, "iteration")``. Positive; may be fractional.
+        max_epochs: Number of epochs after which the training stops. Positive; may be fractional. Required unless
+            ``max_iterations`` or ``stop_trigger`` is given.
         extensions: Extensions, functions of the manager, or :class:`ExtensionEntry` objects. :meth:`extend` adds more.
             Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
-        iters_per_epoch: Number of iterations per epoch. Defaults to the length of the loader passed to :meth:`batches`
-            or the ``epoch_size`` passed to :meth:`run_iteration`.
+        max_iterations: Number of iterations after which the training stops, in place of ``max_epochs``. Defaults to
+            None.
+        iters_per_epoch: Number of iterations per epoch. Defaults to the length of the loader passed to
+            :meth:`iterations` or :meth:`batches`, or the ``epoch_size`` passed to :meth:`run_iteration`.
         out_dir: Run directory. Defaults to ``"result"``.
         sinks: Names of installed sinks, such as ``"tensorboard"``, or sink objects. Defaults to the JSON log.
         params: Hyperparameters to log, such as a dictionary or ``parser.parse_args()``; see :meth:`Run.log_params`.
             Defaults to none.
         tags: Tags of the run. Defaults to none.
         stop_trigger: Trigger that stops the training, such as an ``EarlyStoppingTrigger``; at the latest after
-            ``max_epochs``. Defaults to ``(max_epochs, "epoch")``.
+            ``max_epochs`` or ``max_iterations``. A length such as ``(1000, "iteration")`` replaces ``max_epochs``.
+            Defaults to the length of the training.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
             or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
@@ -81,7 +83,8 @@ class ExtensionsManager(RestorableTraining):
         models: Models by name, as returned by ``transform_model``.
         raw_models: Models by name, as passed.
         optimizers: Optimizers by name.
-        max_epochs: Number of epochs that the training is planned for.
+        max_epochs: Number of epochs that the training is planned for. Infinite if only ``max_iterations`` or a stop
+            trigger was given.
         run: Run of the training.
         observation: Values reported in the current iteration, by key.
         measured_keys: Keys of those values in ``observation`` that an extension reported whose trigger is rarer than
@@ -102,11 +105,12 @@ class ExtensionsManager(RestorableTraining):
         >>> model = torch.nn.Linear(1, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> manager = pte.ExtensionsManager(model, 2, [extensions.LogReport()], optimizers=optimizer)
-        >>> for x in manager.batches([torch.zeros(1, 1), torch.ones(1, 1)]):
-        ...     with manager.run_iteration(step_optimizers=["main"]):
-        ...         loss = model(x).square().mean()
-        ...         loss.backward()
-        ...         pte.report({"train/loss": loss})
+        >>> for x in manager.iterations([torch.zeros(1, 1), torch.ones(1, 1)]):
+        ...     optimizer.zero_grad()
+        ...     loss = model(x).square().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     pte.report({"train/loss": loss})
         >>> manager.iteration, manager.epoch, manager.is_ended
         (4, 2, True)
     """
@@ -116,9 +120,10 @@ class ExtensionsManager(RestorableTraining):
     def __init__(
         self,
         models: nn.Module | Mapping[str, nn.Module],
-        max_epochs: float,
+        max_epochs: float | None = None,
         extensions: Iterable[Callable[..., Any] | ExtensionEntry] = (),
         *,
+        max_iterations: int | None = None,
         optimizers: optim.Optimizer | Mapping[str, optim.Optimizer] | None = None,
         iters_per_epoch: int | None = None,
         out_dir: str | os.PathLike[str] = "result",
@@ -131,14 +136,14 @@ class ExtensionsManager(RestorableTraining):
         close_timeout: float = 30.0,
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
-        check_max_epochs(max_epochs, type(self).__name__)
+        limit = training_limit(max_epochs, max_iterations, stop_trigger, type(self).__name__)
         check_directory("out_dir", out_dir)
         check_extensions(extensions)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
         transform = transform_model or (lambda name, model: unwrap(model))
         self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
         self.optimizers: Mapping[str, optim.Optimizer] = optimizers_by_name({} if optimizers is None else optimizers)
-        self.max_epochs = max_epochs
+        self.max_epochs = math.inf if max_epochs is None else max_epochs
         self.world = World.current()
         self.updater = Progress(iters_per_epoch)
         objects = state_objects_by_name({} if state_objects is None else state_objects)
@@ -147,7 +152,7 @@ class ExtensionsManager(RestorableTraining):
         self.observation: Observation = {}
         self.measured_keys: frozenset[str] = frozenset()
         self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
-        self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), max_epochs)
+        self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), limit)
         self._extensions = ExtensionRegistry(self._given, self._stop.trigger, self.world.rank)
         options = OptimizerOptions(self.optimizers)
         self._lifecycle = Lifecycle(self, self._extensions, self._stop, options, self._given)
@@ -237,62 +242,6 @@ class ExtensionsManager(RestorableTraining):
             ValueError: If no extension has this name.
         """
         return self._extensions.get(name)
-
-    # -- the loop ------------------------------------------------------------------------------------------------------
-
-    def run_iteration(
-        self,
-        *,
-        epoch: int | None = None,
-        iteration: int | None = None,
-        epoch_size: int | None = None,
-        step_optimizers: Sequence[str] = (),
-    ) -> IterationScope:
-        """Return the context manager of one iteration, to use around the update.
-
-        The manager counts iterations and epochs itself; all arguments are optional.
-
-        Args:
-            epoch: Epoch of the iteration, from 0. Defaults to the manager's count.
-            iteration: Number of the iteration, from 0 and over all epochs. Defaults to the manager's count.
-            epoch_size: Number of iterations per epoch. Defaults to ``iters_per_epoch``.
-            step_optimizers: Names of optimizers whose ``zero_grad()`` is called before the block and whose ``step()``
-                is called after the block. For an optimizer without ``zero_grad()``, it is called for the model of the
-                same name, or for all models. Defaults to none.
-
-        Raises:
-            RuntimeError: If the training has ended, or an iteration is in progress. Raised on entering the block.
-            ValueError: If an argument contradicts another or the manager's count, or an optimizer does not exist.
-        """
-        if epoch_size is not None:
-            self.updater.set_iters_per_epoch("epoch_size", epoch_size)
-        if iteration is not None:
-            self.updater.set_position(iteration, epoch)
-        if step_optimizers and not self.optimizers.keys() >= set(step_optimizers):
-            raise ValueError(
-                f"step_optimizers: expected a list of names from {', '.join(self.optimizers) or 'none'}, "
-                f"got {step_optimizers!r}"
-            )
-        self._iteration_scope.step_optimizers = step_optimizers
-        return self._iteration_scope
-
-    def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]:
-        """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
-
-        Args:
-            loader: A DataLoader or another iterable that can be iterated repeatedly. A dictionary of loaders, or a list
-                or tuple of DataLoaders, yields dictionaries or tuples of batches; a pass ends with the shortest loader.
-            name: Name of the loader in snapshots. Required for a second loop at the same time. Defaults to
-                ``"main"``.
-
-        Returns:
-            Iterator over the batches. After a resume, they start at the batch that followed the snapshot.
-
-        Raises:
-            RuntimeError: If a whole epoch passes without an iteration, or another loop has the same name.
-            TypeError: If the loader cannot be iterated.
-        """
-        return self._data_loop.batches(loader, name)
 
     def close(self, status: Status | None = None) -> None:
         """End the training and its run. Has no effect if the training has ended.

@@ -58,7 +58,7 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: b
     if not differences:
         _logger.info(
             "%s: the training is complete at iteration %d, so nothing is left to train. To continue, increase "
-            "max_epochs or change stop_trigger.",
+            "max_epochs or max_iterations, or change stop_trigger.",
             run.directory,
             training.iteration,
         )

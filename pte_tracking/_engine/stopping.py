@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -21,19 +20,19 @@ _logger = logging.getLogger("pte_tracking")
 class StopCondition:
     """Stop trigger and its result after the last iteration.
 
-    A stop trigger that is not a length, such as early stopping, ends the training at the latest after ``max_epochs``.
+    A stop trigger that is not a length, such as early stopping, ends the training at the latest after its planned
+    length.
 
     Args:
-        trigger: The stop trigger. None for ``max_epochs``.
-        max_epochs: Number of epochs that the training is planned for. May be infinite.
+        trigger: The stop trigger. None for the planned length, which is required then.
+        limit: Length that the training is planned for. None if only the trigger ends the training.
 
     Attributes:
         trigger: The stop trigger.
         should_stop: Whether the training should stop.
     """
 
-    def __init__(self, trigger: Trigger | None, max_epochs: float) -> None:
-        limit = None if trigger is not None and math.isinf(max_epochs) else IntervalTrigger(max_epochs, "epoch")
+    def __init__(self, trigger: Trigger | None, limit: IntervalTrigger | None) -> None:
         self.trigger: Trigger = trigger or cast(Trigger, limit)
         #: The trigger, if it is a length.
         self._length = self.trigger if isinstance(self.trigger, IntervalTrigger) else None
@@ -42,7 +41,7 @@ class StopCondition:
         #: Whether the trigger fired, and not the limit.
         self._has_fired = False
         self.should_stop = False
-        self._check_length(max_epochs)
+        self._check_length(limit)
 
     @property
     def training_lengths(self) -> list[tuple[float, str]]:
@@ -50,15 +49,14 @@ class StopCondition:
         limit = None if self._limit is None else self._limit.training_length
         return [length for length in (self.trigger.training_length, limit) if length is not None]
 
-    def _check_length(self, max_epochs: float) -> None:
-        """Log a warning if the stop trigger is a longer length than ``max_epochs``, which then has no effect."""
-        trigger = self.trigger
-        if isinstance(trigger, IntervalTrigger) and trigger.unit == "epoch" and trigger.period > max_epochs:
+    def _check_length(self, limit: IntervalTrigger | None) -> None:
+        """Log a warning if the stop trigger is a longer length than the planned one, which then has no effect."""
+        length = self._length
+        if length and limit and length.unit == limit.unit and length.period > limit.period:
             _logger.warning(
-                "max_epochs=%s has no effect, because stop_trigger=(%s, 'epoch') sets the length of the training. Pass "
-                "the same number of epochs.",
-                max_epochs,
-                trigger.period,
+                "max_%ss=%s has no effect, because stop_trigger=(%s, %r) sets the length of the training. Pass the "
+                "same number of %ss.",
+                *(limit.unit, limit.period, length.period, length.unit, length.unit),
             )
 
     def evaluate(self, manager: Manager) -> None:
@@ -106,4 +104,5 @@ class StopCondition:
         self.should_stop = self._has_fired or self._is_limit_reached(progress)
 
     def _is_limit_reached(self, progress: Progress) -> bool:
-        return self._limit is not None and progress.has_epoch_length and self._limit.is_reached(progress)
+        limit = self._limit
+        return limit is not None and (limit.unit != "epoch" or progress.has_epoch_length) and limit.is_reached(progress)

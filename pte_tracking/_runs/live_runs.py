@@ -20,6 +20,7 @@ from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.shared_process import leave_processes
 from pte_tracking._platform.processes import after_fork_in_child
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
+from pte_tracking._store.events import Status
 
 
 class LiveRun(Protocol):
@@ -27,13 +28,14 @@ class LiveRun(Protocol):
 
     directory: Path
     is_complete: Callable[[], bool] | None
+    is_abandoned: bool
     error_before: ErrorId | None
     outcome_if_collected: Outcome | None
 
     @property
     def is_open(self) -> bool: ...
 
-    def close(self) -> None: ...
+    def close(self, status: Status | None = None, error: str | None = None) -> None: ...
 
     def end_with_process(self) -> None: ...
 
@@ -81,11 +83,13 @@ def await_at_exit(end_wait: EndWait, timeout: float) -> None:
             _deliveries.append((earlier, seconds))
 
 
-def close_completed(run: LiveRun) -> None:
-    """Close another run in the directory of a run if its training is complete."""
+def end_earlier(run: LiveRun) -> None:
+    """End other runs in the directory of a run that are complete, or whose training loop an exception left."""
     for other in _others(run):
         if other.is_complete and other.is_complete():
             other.close()
+        elif other.is_abandoned:
+            other.close("FAILED", "An exception left the training loop.")
 
 
 def collect_others(run: LiveRun) -> bool:

@@ -56,6 +56,8 @@ class RunReader:
         self.after_rewind: list[Callable[[], object]] = []
         #: Returns whether the training of the run is complete, so that another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
+        #: Whether an exception left the training loop, so that another run may use the directory.
+        self.is_abandoned = False
         #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
         self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".

@@ -73,6 +73,15 @@ def run_loop(training: Training) -> None:
             training.record(batch)
 
 
+def run_iterations(training: Training) -> None:
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), training.epochs, [training.snapshot], out_dir=training.out_dir, **training.options
+    )
+    training.begin(manager)
+    for batch in manager.iterations(training.loader):
+        training.record(batch)
+
+
 def run_trainer(training: Training) -> None:
     model = nn.Linear(1, 1)
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -103,7 +112,12 @@ def run_ignite(training: Training) -> None:
     engine.run(training.loader, max_epochs=training.epochs, epoch_length=training.options.get("iters_per_epoch"))
 
 
-FRONT_ENDS: dict[str, Callable[[Training], None]] = {"loop": run_loop, "trainer": run_trainer, "ignite": run_ignite}
+FRONT_ENDS: dict[str, Callable[[Training], None]] = {
+    "loop": run_loop,
+    "iterations": run_iterations,
+    "trainer": run_trainer,
+    "ignite": run_ignite,
+}
 
 
 def train(front_end: str, loader: Iterable[Any], out_dir: Path, stop: int | None = None, **options: Any) -> Training:

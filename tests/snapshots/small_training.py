@@ -102,6 +102,19 @@ def train_plain_loop(
     return resumed
 
 
+def train_iterations(
+    out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
+) -> Checkpoint | None:
+    manager = pte.ExtensionsManager(
+        parts.model, EPOCHS, extension_list, optimizers=parts.optimizer, out_dir=out, state_objects=parts.state_objects
+    )
+    resumed = manager.resume(resume_from) if resume_from else None
+    for batch in manager.iterations(parts.loader):
+        parts.update(batch)
+        hook(manager.iteration + 1)
+    return resumed
+
+
 def train_with_trainer(
     out: Path, parts: TrainingParts, extension_list: list[Any], hook: Hook, resume_from: str | None
 ) -> Checkpoint | None:
@@ -144,7 +157,12 @@ def train_with_ignite(
     return resumed
 
 
-FRONT_ENDS = {"plain loop": train_plain_loop, "trainer": train_with_trainer, "ignite": train_with_ignite}
+FRONT_ENDS = {
+    "plain loop": train_plain_loop,
+    "iterations": train_iterations,
+    "trainer": train_with_trainer,
+    "ignite": train_with_ignite,
+}
 
 
 class Stopped(BaseException):

@@ -1,0 +1,261 @@
+"""Loops over ``manager.iterations(loader)``, and the ways in which they are left."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from tqdm import tqdm
+
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking._store.status import read_status
+
+
+def make(directory: Path, *entries: Any, **options: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager(
+        nn.Linear(1, 1), 2, [extensions.LogReport(trigger=(1, "iteration")), *entries], out_dir=directory, **options
+    )
+
+
+def losses(directory: Path) -> list[float]:
+    return [row["loss"] for row in json.loads((directory / "log").read_text())]
+
+
+def test_iterations_report_each_batch_in_its_own_row_and_end_the_run(tmp_path: Path) -> None:
+    manager = make(tmp_path)
+    completed = []
+    for batch in manager.iterations([1, 2, 3]):
+        completed.append(manager.iteration)
+        pte.report({"loss": batch})
+    assert completed == [0, 1, 2, 3, 4, 5]
+    assert losses(tmp_path) == [1, 2, 3, 1, 2, 3]
+    assert manager.is_ended
+
+
+def leave_by_break(manager: pte.ExtensionsManager) -> None:
+    for batch in manager.iterations([1, 2, 3]):
+        pte.report({"loss": batch})
+        if batch == 2:
+            break
+
+
+def leave_by_return(manager: pte.ExtensionsManager) -> int:
+    for batch in manager.iterations([1, 2, 3]):
+        pte.report({"loss": batch})
+        if batch == 2:
+            return batch * 2
+    return 0
+
+
+def leave_by_break_in_blocks(manager: pte.ExtensionsManager) -> None:
+    for batch in manager.iterations([1, 2, 3]):
+        with contextlib.nullcontext():
+            try:
+                pte.report({"loss": batch})
+                if batch == 2:
+                    break
+            finally:
+                manager.run.log_text("note", str(batch))
+
+
+def leave_through_wrappers(manager: pte.ExtensionsManager) -> None:
+    for number, batch in enumerate(tqdm(manager.iterations([1, 2, 3]), file=sys.stdout)):
+        pte.report({"loss": batch})
+        if number == 1:
+            break
+
+
+def leave_by_length(manager: pte.ExtensionsManager) -> None:
+    for batch in itertools.islice(manager.iterations([1, 2, 3]), 2):
+        pte.report({"loss": batch})
+
+
+def leave_from_generator(manager: pte.ExtensionsManager) -> None:
+    def train() -> Iterator[int]:
+        for batch in manager.iterations([1, 2, 3]):
+            pte.report({"loss": batch})
+            yield batch
+
+    for batch in train():
+        if batch == 2:
+            break
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_by_break,
+        leave_by_return,
+        leave_by_break_in_blocks,
+        leave_through_wrappers,
+        leave_by_length,
+        leave_from_generator,
+    ],
+)
+def test_loop_left_by_statement_completes_its_last_iteration(
+    tmp_path: Path, leave: Callable[[pte.ExtensionsManager], object]
+) -> None:
+    manager = make(tmp_path)
+    leave(manager)
+    assert manager.iteration == 2
+    manager.close()
+    assert losses(tmp_path) == [1, 2]
+
+
+def raise_in_body(manager: pte.ExtensionsManager) -> None:
+    for batch in manager.iterations([1, 2, 3]):
+        pte.report({"loss": batch})
+        if batch == 2:
+            raise ZeroDivisionError
+
+
+def raise_in_blocks(manager: pte.ExtensionsManager) -> None:
+    for batch in manager.iterations([1, 2, 3]):
+        with contextlib.nullcontext():
+            try:
+                pte.report({"loss": batch})
+                assert batch == 1 or 1 / 0
+            finally:
+                manager.run.log_text("note", str(batch))
+
+
+def raise_through_wrapper(manager: pte.ExtensionsManager) -> None:
+    for batch in tqdm(manager.iterations([1, 2, 3]), file=sys.stdout):
+        pte.report({"loss": batch})
+        if batch == 2:
+            int(1 / 0)
+
+
+@pytest.mark.parametrize("leave", [raise_in_body, raise_in_blocks, raise_through_wrapper])
+def test_loop_left_by_exception_does_not_count_its_last_iteration(
+    tmp_path: Path, leave: Callable[[pte.ExtensionsManager], object]
+) -> None:
+    manager = make(tmp_path)
+    with pytest.raises(ZeroDivisionError), manager:
+        leave(manager)
+    assert manager.iteration == 1
+    assert losses(tmp_path) == [1]
+    assert read_status(tmp_path) == "FAILED"
+
+
+def test_interrupted_cell_that_runs_again_continues_the_training(tmp_path: Path) -> None:
+    manager = make(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        for batch in manager.iterations([1, 2, 3]):
+            pte.report({"loss": batch})
+            if batch == 2:
+                raise KeyboardInterrupt
+    for batch in manager.iterations([1, 2, 3]):
+        pte.report({"loss": 10 * batch})
+    assert manager.iteration == 6
+    assert losses(tmp_path)[0] == 1
+    assert all(loss >= 10 for loss in losses(tmp_path)[1:])
+
+
+def test_new_manager_in_the_same_process_ends_the_run_that_an_exception_left(tmp_path: Path) -> None:
+    abandoned = make(tmp_path, extensions.snapshot(trigger=(1, "iteration")))
+    with pytest.raises(ZeroDivisionError):
+        raise_in_body(abandoned)
+    manager = make(tmp_path, extensions.snapshot(trigger=(1, "iteration")))
+    resumed = manager.resume()
+    assert resumed is not None
+    assert resumed.step == 1
+    leave_by_break(manager)
+    assert abandoned.is_ended
+    manager.close()
+    assert losses(tmp_path) == [1, 2]
+
+
+def test_exception_that_leaves_the_script_fails_the_run_and_saves_a_snapshot(tmp_path: Path) -> None:
+    script = """
+import torch
+import pte_tracking as pte
+from pte_tracking import extensions
+
+manager = pte.ExtensionsManager(torch.nn.Linear(1, 1), 2, [extensions.snapshot(snapshot_on_error=True)])
+for batch in manager.iterations([1, 2, 3]):
+    if batch == 2:
+        raise ValueError("broken batch")
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "broken batch" in result.stderr
+    (run,) = pte.open_runs(tmp_path / "result")
+    assert run.status == "FAILED"
+    assert (tmp_path / "result" / "snapshot_iter_1_on_error").exists()
+
+
+def test_exception_of_an_extension_is_raised_in_the_loop_and_fails_the_run(tmp_path: Path) -> None:
+    def fail(manager: pte.Manager) -> None:
+        if manager.iteration == 2:
+            raise ZeroDivisionError("extension")
+
+    manager = make(tmp_path, fail)
+    with pytest.raises(ZeroDivisionError, match="extension"):
+        for _ in manager.iterations([1, 2, 3]):
+            pass
+    assert read_status(tmp_path) == "FAILED"
+
+
+def test_run_iteration_within_iterations_raises_error_with_the_remedy(tmp_path: Path) -> None:
+    manager = make(tmp_path)
+    with pytest.raises(RuntimeError, match="remove the 'with' block"):
+        for _ in manager.iterations([1, 2, 3]):
+            with manager.run_iteration():
+                pass
+
+
+def test_max_iterations_stops_the_training_without_epochs(tmp_path: Path) -> None:
+    stream = (batch for batch in itertools.count(1))
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), max_iterations=5, extensions=[extensions.LogReport(trigger=(2, "iteration"))], out_dir=tmp_path
+    )
+    for batch in manager.iterations(stream):
+        pte.report({"loss": batch})
+    assert manager.iteration == 5
+    assert losses(tmp_path) == [1.5, 3.5, 5]
+    assert manager.training_length == (5, "iteration")
+
+
+def test_max_iterations_limits_a_stop_trigger_without_a_length(tmp_path: Path) -> None:
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), max_iterations=5, stop_trigger=lambda manager: False, out_dir=tmp_path, sinks=[]
+    )
+    for _ in manager.iterations([1, 2]):
+        pass
+    assert manager.iteration == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, TypeError, "length of the training is missing"),
+        ({"max_epochs": float("inf")}, TypeError, "length of the training is missing"),
+        ({"max_iterations": 0}, ValueError, "expected a positive number, got 0"),
+        ({"max_iterations": 2.5}, TypeError, "expected an integer, got 2.5"),
+        ({"max_iterations": True}, TypeError, "expected an integer, got True"),
+        ({"max_iterations": 5, "max_epochs": 1}, ValueError, "got 5 together with max_epochs=1"),
+    ],
+)
+def test_invalid_length_of_the_training_raises_error(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        pte.ExtensionsManager(nn.Linear(1, 1), out_dir=tmp_path, **options)
+
+
+def test_default_extensions_log_print_and_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manager = pte.ExtensionsManager(nn.Linear(1, 1), 4, extensions.defaults(), out_dir=tmp_path)
+    for batch in manager.iterations([1, 3]):
+        pte.report({"loss": batch})
+    assert losses(tmp_path) == [2, 2, 2, 2]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()][0] == ["epoch", "loss"]
+    assert [checkpoint.path for checkpoint in manager.run.checkpoints()] == ["snapshot_iter_6", "snapshot_iter_8"]
