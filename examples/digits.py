@@ -58,7 +58,7 @@ def main() -> None:
         manager.run.log_image("val/hardest", hardest_image, manager.iteration)
 
     manager = pte.ExtensionsManager(
-        {"main": model},
+        model,
         args.epochs,
         [
             extensions.Evaluator(val, model, eval_func=evaluate),
@@ -69,21 +69,19 @@ def main() -> None:
             extensions.ProgressBar(),
             extensions.snapshot(),
         ],
-        optimizers={"main": optimizer},
-        iters_per_epoch=len(train),
+        optimizers=optimizer,
         sinks=["json", "tensorboard", "mlflow"],
         params={"epochs": args.epochs, "lr": args.lr, "seed": args.seed},
     )
     if args.resume:
         manager.resume()
     manager.run.log_dataset("digits", hashlib.sha256(load_digits().data.tobytes()).hexdigest(), source="sklearn")
-    for image, label in manager.batches(train):
-        with manager.run_iteration():
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(image), label)
-            loss.backward()
-            optimizer.step()
-            pte.report({"train/loss": loss})
+    for image, label in manager.iterations(train):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(image), label)
+        loss.backward()
+        optimizer.step()
+        pte.report({"train/loss": loss})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import subprocess
@@ -133,3 +134,18 @@ def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(
 def test_examples_are_at_most_90_lines_long() -> None:
     for example in EXAMPLES.glob("*.py"):
         assert len(example.read_text().splitlines()) <= 90, example.name
+
+
+def test_ported_script_adds_20_lines_and_gives_the_same_result(tmp_path: Path, mlflow_store: str) -> None:
+    plain, tracked = ((EXAMPLES / "porting" / name).read_text().splitlines() for name in ("plain.py", "tracked.py"))
+    changes = difflib.ndiff(plain[1:], tracked[1:])
+    assert len([line for line in changes if line.startswith("+ ") and line.strip() != "+"]) <= 20
+    printed = subprocess.run(
+        [sys.executable, EXAMPLES / "porting" / "plain.py"], capture_output=True, text=True, timeout=100, check=True
+    ).stdout
+    run_example("porting/tracked.py", "--epochs", "2", folder=tmp_path, store=mlflow_store)
+    run_example("porting/tracked.py", folder=tmp_path, store=mlflow_store)  # continues after the second epoch
+    last = read_rows(tmp_path)[-1]
+    assert printed.splitlines()[-1] == f"test: loss {last['test/loss']:.4f}, accuracy {last['test/accuracy']:.4f}"
+    (run,) = mlflow_runs(mlflow_store)
+    assert run.data.metrics["test/loss"] == last["test/loss"]
