@@ -130,9 +130,17 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def docs(session: nox.Session) -> None:
-    """Build the documentation in docs/_build. Warnings, such as broken links, are errors."""
+def reference(session: nox.Session) -> None:
+    """Generate docs/reference from the docstrings and from the help of the command line."""
     install(session, "docs")
+    session.run("python", "docs/_reference/generate.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in docs/_build. Warnings, such as broken links, and an old reference are errors."""
+    install(session, "docs")
+    session.run("python", "docs/_reference/generate.py", "--check")
     session.run("sphinx-build", "--fail-on-warning", "--keep-going", "--quiet", "docs", "docs/_build")
     print("docs/_build/index.html")
 

@@ -193,7 +193,7 @@ class ExtensionsManager(TrainingLoop):
 
     @property
     def is_ended(self) -> bool:
-        """Whether the run has ended: the training stopped, was closed, or failed."""
+        """Whether the run has ended, because the training stopped, was closed, or failed."""
         if self._stop.should_stop:
             self._iteration_scope.complete()
         return self._lifecycle.is_ended

@@ -104,7 +104,7 @@ class RunReader:
 
     @property
     def id(self) -> str:
-        """ID of the run: 32 hexadecimal digits that stay the same after a resume.
+        """ID of the run, 32 hexadecimal digits that stay the same after a resume.
 
         Before the run is opened, the ID is that of the run in the directory if the run is going to continue it, or may
         continue it. Otherwise, it is the ID that the new run receives. Reading it does not open the run.

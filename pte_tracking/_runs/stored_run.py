@@ -67,7 +67,7 @@ class StoredRun:
 
     @property
     def status(self) -> Status:
-        """Current status: ``"RUNNING"``, ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``."""
+        """Current status, ``"RUNNING"``, ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``."""
         return read_status(self.directory)
 
     @property

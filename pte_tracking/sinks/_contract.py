@@ -55,7 +55,7 @@ class RunView(Protocol):
 
     @property
     def id(self) -> str:
-        """Run ID: 32 hexadecimal digits. It stays the same after every resume."""
+        """Run ID of 32 hexadecimal digits. It stays the same after every resume."""
 
     @property
     def name(self) -> str:
