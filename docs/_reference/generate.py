@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ def generate(folder: Path) -> dict[str, str]:
     pages = {path.name: path.read_text() for path in folder.glob("*.md") if path.name != "index.md"}
     # A heading of the level of the classes would divide the page.
     pages = {name: text.replace("\n### Example\n", "\n**Example**\n") for name, text in pages.items()}
+    # The builder writes no headings of the second level for classes and functions.
+    pages = {name: re.sub("^#(?=##)", "", text, flags=re.MULTILINE) for name, text in pages.items()}
     help_command = [sys.executable, "-m", "typer", "pte_tracking._cli", "utils", "docs", "--name", "pte-tracking"]
     help_text = subprocess.run(help_command, check=True, capture_output=True, text=True).stdout
     pages["command-line.md"] = html.unescape(help_text)
