@@ -121,12 +121,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the packages, then of the examples as user code."""
+    """Check the types of the packages, then of the examples and the public names as user code."""
     install(session, "types", "examples")
     # The oldest and the newest Python, and functions that only some systems have.
     for version, platform in (("3.10", "linux"), ("3.14", "darwin"), ("3.14", "win32")):
         session.run("mypy", "--python-version", version, "--platform", platform)
     session.run("mypy", "examples")
+    # A user's side of the public names, also with the type checker of VS Code.
+    session.run("mypy", "--warn-unused-ignores", "tests/typing/user_code.py")
+    session.run("pyright")
 
 
 @nox.session
