@@ -1,4 +1,4 @@
-"""Generate docs/reference: python docs/_reference/generate.py [--check]"""
+"""Generate the pages in docs/reference."""
 
 from __future__ import annotations
 

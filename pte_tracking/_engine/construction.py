@@ -13,6 +13,7 @@ from torch import nn
 from pte_tracking._distributed.wrappers import named_submodules
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
+from pte_tracking._store.printable import describe_value
 from pte_tracking.reporter import Reporter
 from pte_tracking.triggers import IntervalTrigger
 
@@ -61,7 +62,7 @@ def check_extensions(extensions: object) -> None:
         TypeError: If they cannot be iterated.
     """
     if not isinstance(extensions, Iterable):
-        raise TypeError(f"extensions: expected a list of extensions, got {extensions!r}")
+        raise TypeError(f"extensions: expected a list of extensions, got {describe_value(extensions)}")
 
 
 def check_max_epochs(max_epochs: object, class_name: str) -> None:
@@ -77,7 +78,7 @@ def check_max_epochs(max_epochs: object, class_name: str) -> None:
     """
     if isinstance(max_epochs, bool) or not isinstance(max_epochs, int | float):
         raise TypeError(
-            f"max_epochs: expected a number, got {_describe(max_epochs)}. The argument order is "
+            f"max_epochs: expected a number, got {describe_value(max_epochs)}. The argument order is "
             f"{class_name}({'engine, ' if 'Ignite' in class_name else ''}models, max_epochs, extensions, "
             "optimizers=...)."
         )
@@ -115,7 +116,7 @@ def training_limit(
             )
         return None
     if isinstance(max_iterations, bool) or not isinstance(max_iterations, int):
-        raise TypeError(f"max_iterations: expected an integer, got {_describe(max_iterations)}.")
+        raise TypeError(f"max_iterations: expected an integer, got {describe_value(max_iterations)}.")
     if max_iterations < 1:
         raise ValueError(f"max_iterations: expected a positive number, got {max_iterations}")
     if max_epochs is not None:
@@ -203,17 +204,11 @@ def build_reporter(models: Mapping[str, nn.Module], raw_models: Mapping[str, nn.
     return reporter
 
 
-def _describe(value: object) -> str:
-    # The representation of an optimizer has many lines.
-    text = " ".join(repr(value).split())
-    return f"{text if len(text) <= 80 else f'{text[:80]}...'} of type {type(value).__name__}"
-
-
 def _by_name(argument: str, value: Any, methods: tuple[str, ...], expected: str) -> dict[str, Any]:
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
         if not isinstance(name, str) or not _has_methods(item, *methods):
-            raise TypeError(f"{argument}: expected {expected}, got {name!r}: {item!r}")
+            raise TypeError(f"{argument}: expected {expected}, got {name!r}: {describe_value(item)}")
     return by_name
 
 

@@ -134,7 +134,7 @@ class DataLoop:
             except GeneratorExit:
                 if is_left_by_statement(sys._getframe(1)):
                     scope.__exit__(None, None, None)
-                else:  # The exception ends the run with the script, with the block of the manager, or with the next run.
+                else:  # The exception ends the run with the script, the block of the manager, or the next run.
                     scope.leave()
                     run.is_abandoned = True
                 raise

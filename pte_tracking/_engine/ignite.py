@@ -17,7 +17,7 @@ from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObject
 from pte_tracking._interface.extension import TriggerLike
-from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
+from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._store.dependencies import required_by
 from pte_tracking.sinks import Sink
 
@@ -85,7 +85,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         (4, True)
     """
 
-    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @refuse_names(**MANAGER_NAMES)
     @check_positions("engine", "models", "max_epochs", "extensions")
     def __init__(
         self,

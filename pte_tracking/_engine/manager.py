@@ -35,7 +35,7 @@ from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_loop import TrainingLoop
 from pte_tracking._interface.extension import Extension, TriggerLike
-from pte_tracking._interface.other_names import NO_PROFILER, NO_WRITERS, refuse_names
+from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._store.events import Status
@@ -115,7 +115,7 @@ class ExtensionsManager(TrainingLoop):
         (4, 2, True)
     """
 
-    @refuse_names(writer=NO_WRITERS, enable_profile=NO_PROFILER, enable_trace=NO_PROFILER)
+    @refuse_names(**MANAGER_NAMES)
     @check_positions("models", "max_epochs", "extensions")
     def __init__(
         self,

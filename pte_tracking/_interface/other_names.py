@@ -12,6 +12,16 @@ NO_WRITERS = (
     "['json', 'tensorboard'], for the destinations. Snapshots are always written in a separate thread."
 )
 NO_PROFILER = "There is no profiler. Use torch.profiler in the training loop."
+#: Hints for other spellings of the arguments of a manager.
+MANAGER_NAMES = {
+    "writer": NO_WRITERS,
+    "enable_profile": NO_PROFILER,
+    "enable_trace": NO_PROFILER,
+    "model": "Pass the model first, or as models=.",
+    "optimizer": "Pass optimizers=optimizer.",
+    "epochs": "Pass max_epochs=.",
+    "out": "Pass out_dir=.",
+}
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -190,7 +190,7 @@ class RunBase(RunReader):
                 callback()
 
     def end_earlier_runs(self) -> None:
-        """End other runs of this process in the directory that are complete, or whose training loop an exception left."""
+        """End other runs of this process in the directory that are complete, or that an exception left."""
         end_earlier(self)
 
     def attach(self, manifest: Manifest) -> None:
@@ -212,7 +212,12 @@ class RunBase(RunReader):
             status: ``"FINISHED"``, ``"FAILED"``, or ``"KILLED"``. Defaults to ``"FINISHED"``.
             error: Error message of a run that did not finish.
             stopped_by: Name of the exception that stopped the training on purpose, which becomes a tag.
+
+        Raises:
+            ValueError: If ``status`` is another one.
         """
+        if status not in (None, "FINISHED", "FAILED", "KILLED"):
+            raise ValueError(f"status: expected 'FINISHED', 'FAILED', or 'KILLED', got {status!r}")
         self._end(Outcome(status or "FINISHED", error, stopped_by))
 
     def end_with_process(self) -> None:

@@ -50,6 +50,8 @@ class RunReader:
         self._tags = to_texts(tags or {})
         self._name = name if name is None else check_key(name, "name")
         self._resume = resume
+        if isinstance(close_timeout, bool) or not isinstance(close_timeout, int | float) or not close_timeout >= 0:
+            raise ValueError(f"close_timeout: expected a number of seconds, got {close_timeout!r}")
         self._close_timeout = close_timeout
         self.before_close: list[Callable[[], object]] = []
         #: Called once, by the first :meth:`rewind`.

@@ -37,6 +37,12 @@ class Template:
             fields = list(string.Formatter().parse(text))
         except ValueError as error:
             raise ValueError(f"filename: {text!r} is not a format string: {error}") from None
+        wrong = [field for _, field, *_ in fields if field and not field.startswith((".", "0."))]
+        if wrong:
+            raise ValueError(
+                f"filename: the field {{{wrong[0]}}} in {text!r} is not an attribute of the manager. Write "
+                f"{{.{wrong[0]}}}, such as {{.iteration}} or {{.epoch}}."
+            )
         self._text = text
         self._pattern = re.compile(
             "".join(re.escape(literal) + (f"({_NUMBER})" if field is not None else "") for literal, field, *_ in fields)

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import refuse_names
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.extensions._optimizer_steps import OptimizerSteps
 from pte_tracking.triggers import get_trigger
@@ -91,7 +92,7 @@ class LRScheduler(Extension):
         if missing or isinstance(scheduler, type | Optimizer):  # An optimizer has the same methods.
             raise TypeError(
                 "scheduler: expected a scheduler of torch.optim.lr_scheduler, such as StepLR(optimizer, 10), "
-                f"got {scheduler!r}"
+                f"got {describe_value(scheduler)}"
             )
         if not hasattr(scheduler, "load_state_dict"):
             _logger.warning(
