@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.iteration import IterationScope
@@ -54,7 +54,15 @@ class TrainingLoop(RestorableTraining):
         self._iteration_scope.step_optimizers = step_optimizers
         return self._iteration_scope
 
-    def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]:
+    @overload
+    def batches(  # type: ignore[overload-overlap]  # A mapping is an iterable of its names, too.
+        self, loader: Mapping[str, Iterable[_Batch]], name: str = "main"
+    ) -> Iterator[dict[str, _Batch]]: ...
+
+    @overload
+    def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]: ...
+
+    def batches(self, loader: Any, name: str = "main") -> Iterator[Any]:
         """Yield the batches of a loader, epoch after epoch, until the training stops; then end the run.
 
         Args:
@@ -72,7 +80,15 @@ class TrainingLoop(RestorableTraining):
         """
         return self._data_loop.batches(loader, name)
 
-    def iterations(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]:
+    @overload
+    def iterations(  # type: ignore[overload-overlap]  # A mapping is an iterable of its names, too.
+        self, loader: Mapping[str, Iterable[_Batch]], name: str = "main"
+    ) -> Iterator[dict[str, _Batch]]: ...
+
+    @overload
+    def iterations(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]: ...
+
+    def iterations(self, loader: Any, name: str = "main") -> Iterator[Any]:
         """Yield the batches of a loader, each within an iteration, until the training stops; then end the run.
 
         The body of the loop is the iteration: the extensions run when the next batch is requested, or when ``break`` or

@@ -1,0 +1,70 @@
+"""Train on an endless stream, counted in iterations, with tokens as a metric: python tokens.py"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+import pte_tracking as pte
+from pte_tracking import extensions
+
+TEXT = "the journal is written first, and delivered later. " * 20
+VOCABULARY = sorted(set(TEXT))
+
+
+class Windows(IterableDataset[Tensor]):
+    """Windows of 32 characters at random positions, without an end."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)  # its state is part of the snapshots
+
+    def __iter__(self) -> Iterator[Tensor]:
+        tokens = torch.tensor([VOCABULARY.index(character) for character in TEXT])
+        while True:
+            start = int(torch.randint(len(tokens) - 33, (), generator=self.generator))
+            yield tokens[start : start + 33]
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(VOCABULARY), 32)
+        self.recurrent = nn.GRU(32, 64, batch_first=True)
+        self.output = nn.Linear(64, len(VOCABULARY))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden, _ = self.recurrent(self.embedding(tokens))
+        scores: Tensor = self.output(hidden)
+        return scores
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = Model()
+    optimizer = optim.AdamW(model.parameters(), lr=0.01)
+    manager = pte.ExtensionsManager(
+        model,
+        max_iterations=100,
+        extensions=[
+            extensions.LogReport(trigger=(20, "iteration")),
+            extensions.PrintReport(["iteration", "tokens", "train/loss"]),
+            extensions.snapshot(trigger=(50, "iteration")),
+        ],
+        optimizers=optimizer,
+    )
+    manager.resume()
+    for window in manager.iterations(DataLoader(Windows(), 16)):
+        optimizer.zero_grad()
+        scores = model(window[:, :-1])
+        loss = F.cross_entropy(scores.flatten(0, 1), window[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        pte.report({"train/loss": loss, "tokens": (manager.iteration + 1) * window[:, 1:].numel()})
+
+
+if __name__ == "__main__":
+    main()
