@@ -28,6 +28,9 @@ settings.load_profile("any machine")
 _trackio = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _trackio.name
 
+# The provenance would add events to the journal of each run, at any time. The tests of the provenance record it.
+os.environ["PTE_TRACKING_PROVENANCE"] = "off"
+
 
 #: Tests that take longest. They start first, so that none of them runs alone at the end.
 _LONGEST = {

@@ -114,7 +114,7 @@ PAGES = sorted(path.name for path in DOCS.glob("*.md") if blocks(path.name) and 
 
 
 def run_page(script: str, folder: Path) -> str:
-    env = {**os.environ, **servers.MLFLOW_ENVIRONMENT}
+    env = {**os.environ, **servers.MLFLOW_ENVIRONMENT, "PTE_TRACKING_PROVENANCE": "full"}
     command = [sys.executable, "-W", "ignore", "-c", PREAMBLE + script]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -132,7 +132,7 @@ def test_readme_code_runs_and_resumes_in_empty_directory(tmp_path: Path) -> None
     (script,) = blocks("../README.md")
     assert len(script.splitlines()) <= 40
     (tmp_path / "example.py").write_text(script)
-    env = {**os.environ, **servers.MLFLOW_ENVIRONMENT}
+    env = {**os.environ, **servers.MLFLOW_ENVIRONMENT, "PTE_TRACKING_PROVENANCE": "full"}
     outputs = []
     for _ in range(2):
         command = [sys.executable, "example.py"]

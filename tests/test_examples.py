@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import pte_tracking
 from pte_tracking._delivery.sync import sync
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -28,7 +30,7 @@ def run_example(example: str, *arguments: str, folder: Path, store: str, launche
     result = subprocess.run(
         [sys.executable, *launcher, str(EXAMPLES / example), *arguments],
         cwd=folder,
-        env=os.environ | {"MLFLOW_TRACKING_URI": store},
+        env=os.environ | {"MLFLOW_TRACKING_URI": store, "PTE_TRACKING_PROVENANCE": "full"},
         capture_output=True,
         text=True,
         timeout=250,
@@ -63,6 +65,10 @@ def test_digits_learns_and_logs_same_metrics_to_every_sink(tmp_path: Path, mlflo
     assert tracked.info.status == "FINISHED"
     assert tracked.data.metrics["val/accuracy"] == log[-1]["val/accuracy"]
     assert tracked.data.params == {"epochs": "20", "lr": "0.001", "seed": "0"}
+    assert tracked.data.tags["mlflow.source.name"] == str(EXAMPLES / "digits.py")
+    (stored,) = pte_tracking.open_runs(tmp_path)
+    assert stored.provenance["torch"] == torch.__version__
+    assert tracked.data.tags.get("mlflow.source.git.commit") == stored.provenance.get("git_commit")
 
     accumulator = EventAccumulator(str(tmp_path / "result"))
     accumulator.Reload()

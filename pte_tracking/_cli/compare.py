@@ -10,6 +10,7 @@ import typer
 
 from pte_tracking._cli.arguments import directory_argument, reporting_errors
 from pte_tracking._cli.comparison_plot import plot_comparison
+from pte_tracking._cli.origin import select_compared
 from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_line, print_table
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.metrics import summarize_metrics
@@ -27,32 +28,33 @@ def compare(
 ) -> None:
     """Compare the parameters and metrics of runs.
 
-    Show the parameters that differ, and the last, lowest, and highest value of each metric.
+    Show the parameters, the code, and the software that differ, and the last, lowest, and highest value of each metric.
     """
     if metric and plot is None:
         fail("--metric selects the metrics of --plot. Pass --plot FILE as well.", 2)
     if len(runs) < 2:
         fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
     with reporting_errors():
-        params = {str(run): summarize(run).params for run in runs}
+        summaries = {str(run): summarize(run) for run in runs}
+        differing = _find_differing({run: summary.params for run, summary in summaries.items()})
+        origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
         metrics = {str(run): summarize_metrics(run).summaries for run in runs}
-        keys = list(dict.fromkeys(key for summaries in metrics.values() for key in summaries))
+        keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
         if unknown := [key for key in metric or () if key not in keys]:
             fail(f"--metric: no run has the metric {unknown[0]!r}. Metrics: {', '.join(sorted(keys)) or 'none'}", 2)
         if plot is not None:
             plot_comparison(plot, {str(run): run for run in runs}, metric or keys)
-        differing = _find_differing(params)
         if as_json:
-            print_json({"params": differing, "metrics": msgspec.to_builtins(metrics)})
+            print_json({"params": differing, "provenance": origins, "metrics": msgspec.to_builtins(metrics)})
             return
         console = create_console()
         print_table(
             console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
         )
+        print_table(console, "Code and software that differ", [{"Fact": key, **row} for key, row in origins.items()])
         for statistic in ("last", "lowest", "highest"):
             rows = [
-                {"Metric": key}
-                | {run: getattr(summaries.get(key), statistic, None) for run, summaries in metrics.items()}
+                {"Metric": key} | {run: getattr(values.get(key), statistic, None) for run, values in metrics.items()}
                 for key in keys
             ]
             print_table(console, f"{statistic.capitalize()} values", rows)

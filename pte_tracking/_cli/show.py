@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pte_tracking._cli.arguments import RunDir, reporting_errors
+from pte_tracking._cli.origin import describe_provenance
 from pte_tracking._cli.plot import COLORS, draw_curves
 from pte_tracking._cli.rendering import (
     AsJson,
@@ -50,8 +51,9 @@ def show(
 ) -> None:
     """Show the details of a run.
 
-    Show where the run is found in its backends, parameters, last rows, a plot, checkpoints, pending and rejected events
-    with the reason, kinds of events that a backend does not show, and messages of the delivery process.
+    Show where the run is found in its backends, its code and environment, parameters, last rows, a plot, checkpoints,
+    pending and rejected events with the reason, kinds of events that a backend does not show, and messages of the
+    delivery process.
     """
     if watch and (as_json or not sys.stdout.isatty()):
         fail("--watch: expected a terminal, and no --json", 2)
@@ -91,6 +93,8 @@ def _print(console: Console, directory: Path, run: RunSummary, metrics: RunMetri
     print_line(console, f"Sinks: {', '.join(run.sinks) or 'none'}")
     for location in run.locations:
         print_line(console, str(location))
+    for line in describe_provenance(run.provenance):
+        print_line(console, line)
     print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
     print_latest(console, "Last rows", run.rows)
     _plot(console, directory, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._store import journal_reader
 from pte_tracking._store.events import AnyEvent, Rewound
 from pte_tracking._store.layout import JOURNAL
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
 
 class JournalRunView:
@@ -28,11 +29,19 @@ class JournalRunView:
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
-        self.context: Mapping[str, str] = manifest.context
+        self._context: Mapping[str, str] = manifest.context
         self._journal = directory / JOURNAL
         self._filter = event_filter
         #: Journal position up to which the sink had received events before the current rewind, in bytes.
         self.delivered_position = 0
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """Origin of the first start; see :attr:`pte_tracking.sinks.RunView.context`."""
+        if "git_commit" not in self._context:  # The training process adds it after the start.
+            with contextlib.suppress(RunNotFoundError, OSError):
+                self._context = Manifest.load(self.directory).context
+        return self._context
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
         """Return the effective history; see :meth:`pte_tracking.sinks.RunView.history`."""

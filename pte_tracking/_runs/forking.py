@@ -19,6 +19,7 @@ import msgspec
 from pte_tracking._platform.files import is_own, replace_file, sync_directory, sync_file
 from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.provenance_recorder import is_provenance_file
 from pte_tracking._store import event_encoding, events
 from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
 from pte_tracking._store.files import create_temporary
@@ -33,6 +34,7 @@ _logger = logging.getLogger("pte_tracking")
 #: Events that describe the process or the files of the parent.
 _OWN_EVENTS = (
     RunStarted,
+    events.Provenance,
     events.RunEnded,
     events.Rewound,
     events.Checkpoint,
@@ -124,7 +126,7 @@ class Fork:
         if parent is None:
             return
         for event, _ in read_effective(parent / JOURNAL, self._position["position"]):
-            if isinstance(event, _OWN_EVENTS):
+            if isinstance(event, _OWN_EVENTS) or is_provenance_file(event):
                 continue
             if isinstance(event, Params):
                 values = {key: self._params.get(key, value) for key, value in event.values.items()}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pte_tracking._runs.summary import read_params, read_tags
+from pte_tracking._runs.summary import read_params, read_provenance, read_tags
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.discovery import find_run, find_runs
@@ -84,6 +84,11 @@ class StoredRun:
     def tags(self) -> dict[str, str]:
         """Tags. The last value of each tag counts."""
         return read_tags(self.directory)
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, str]:
+        """Origin of the last session: ``git_commit``, ``torch``, ``slurm_job_id``, and so on, as far as known."""
+        return read_provenance(self.directory)
 
     @functools.cached_property
     def metrics(self) -> dict[str, MetricSummary]:

@@ -13,7 +13,7 @@ from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.locations import SinkLocation, find_location
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
-from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Scalar, Status, Tags
+from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Provenance, Scalar, Status, Tags
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
 from pte_tracking._store.metrics import RunMetrics, summarize_metrics
@@ -34,6 +34,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         sinks: Keys of the sinks.
         params: Parameters by name.
         tags: Tags by name.
+        provenance: Origin of the last session that recorded it.
         step: Highest step of a row or a checkpoint. None if there are none.
         rows: Last rows, oldest first, at most 8.
         checkpoints: Effective checkpoints in ascending order of their steps.
@@ -52,6 +53,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     sinks: list[str]
     params: dict[str, Scalar]
     tags: dict[str, str]
+    provenance: dict[str, str]
     step: int | None
     rows: list[dict[str, Number]]
     checkpoints: list[Checkpoint]
@@ -88,6 +90,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         sinks=[entry.key for entry in manifest.sinks],
         params=read_params(directory),
         tags=read_tags(directory),
+        provenance=read_provenance(directory),
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
         rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=checkpoints,
@@ -117,6 +120,14 @@ def read_tags(directory: Path) -> dict[str, str]:
         for event, _ in find_events(path, Tags, start, end):
             tags.update(event.values)
     return tags
+
+
+def read_provenance(directory: Path) -> dict[str, str]:
+    """Return the origin of the last session that recorded it, by name. Empty if no session did."""
+    values: dict[str, str] = {}
+    for event, _ in find_events(directory / JOURNAL, Provenance):
+        values = event.values
+    return values
 
 
 def _to_row(event: Metrics) -> dict[str, Number]:

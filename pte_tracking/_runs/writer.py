@@ -17,6 +17,7 @@ from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.manifest_writer import ManifestWriter
 from pte_tracking._runs.position import RunPosition
+from pte_tracking._runs.provenance_recorder import ProvenanceRecorder
 from pte_tracking._runs.row_history import RowHistory
 from pte_tracking._runs.step_end import KeptPoints, StepEnd
 from pte_tracking._store import events
@@ -25,6 +26,7 @@ from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, Ru
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.provenance import provenance_level
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 from pte_tracking._store.values import to_text
@@ -48,6 +50,7 @@ class RunWriter(ManifestWriter):
     """
 
     def __init__(self, claim: Claim) -> None:
+        level = "off" if claim.is_reopened else provenance_level()
         self._journal = Journal(claim.directory / JOURNAL, claim.target)
         super().__init__(claim, self._journal.lock)
         last, _ = last_event(claim.directory / JOURNAL)
@@ -59,6 +62,7 @@ class RunWriter(ManifestWriter):
         #: Points that are not logged a second time. None unless the run was resumed at a step.
         self._kept_points: KeptPoints | None = None
         self._start_position = self._journal.end
+        self._provenance = ProvenanceRecorder(claim.directory, level, self.add, lambda: not self._has_moved())
         try:
             self._open_sinks()
         except BaseException:
@@ -98,6 +102,7 @@ class RunWriter(ManifestWriter):
             self.add(events.Params, params)
         if tags:
             self.add(events.Tags, tags)
+        self._provenance.start()
 
     def rewind(self) -> None:
         """Return the run to the position of the claim, once. Events that were added before are repeated after it."""
@@ -253,6 +258,7 @@ class RunWriter(ManifestWriter):
         """
         if self._kept_end:
             status, error = self._kept_end.status, self._kept_end.error
+        self._provenance.finish()
         for _ in range(_MAX_ENDS):
             seq = self._journal.end.seq
             self.add(events.RunEnded, status, error and mask_secrets(error))

@@ -62,6 +62,20 @@ class RunStarted(Event, frozen=True):
     resumed: bool = False
 
 
+class Provenance(Event, frozen=True):
+    """Origin of the current session of the run, known shortly after its start.
+
+    The files are artifacts of the run as well.
+
+    Attributes:
+        values: Facts by name, such as ``git_commit``, ``python``, or ``slurm_job_id``. Unknown ones are missing.
+        files: Files relative to the run directory, by name: ``diff.txt``, ``untracked.txt``, ``requirements.txt``.
+    """
+
+    values: dict[str, str]
+    files: dict[str, _RelativePath] = {}
+
+
 class Params(Event, frozen=True):
     """Parameters were logged.
 
@@ -307,6 +321,7 @@ class RunEnded(Event, frozen=True):
 
 AnyEvent: TypeAlias = (
     RunStarted
+    | Provenance
     | Params
     | Tags
     | Metrics

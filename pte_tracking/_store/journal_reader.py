@@ -72,15 +72,14 @@ def read_effective(path: Path, end: int | None = None, start: int = 0) -> Iterat
     Example:
         >>> import pathlib, tempfile
         >>> import pte_tracking as pte
-        >>> from pte_tracking.sinks import JOURNAL, read_effective
+        >>> from pte_tracking.sinks import JOURNAL, Metrics, read_effective
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     with pte.Run(directory, sinks=["json"]) as run:
         ...         run.log_metrics({"loss": 0.5}, step=1)
         ...     for event, position in read_effective(pathlib.Path(directory, JOURNAL)):
-        ...         print(event.seq, type(event).__name__)
-        1 RunStarted
-        2 Metrics
-        3 RunEnded
+        ...         if isinstance(event, Metrics):
+        ...             print(event.seq, event.values)
+        2 {'loss': 0.5}
     """
     for first, last in effective_ranges(path, end):
         if last > start:

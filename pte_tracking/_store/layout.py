@@ -17,6 +17,7 @@ PREVIOUS = "previous"
 FIGURES = "figures"
 IMAGES = "images"
 ARTIFACTS = "artifacts"
+PROVENANCE = "provenance"
 
 DELIVERY = "delivery"
 DELIVERY_LOCK = "delivery/lock"
@@ -27,7 +28,7 @@ CONTROL_LOCK = "delivery/control.json.lock"
 
 #: Names that other files in the directory must not have.
 RESERVED_NAMES = frozenset(
-    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY}
+    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, PROVENANCE, DELIVERY}
 )
 
 #: Scheme of a URL. ``Path("s3://bucket")`` has only one slash.

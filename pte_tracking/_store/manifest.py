@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import glob
 import logging
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -16,14 +12,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pte_tracking._platform.files import user_id
-from pte_tracking._platform.processes import host_name
 from pte_tracking._store.events import Checkpoint, Metrics, RunStarted
 from pte_tracking._store.files import write_atomically
 from pte_tracking._store.journal_reader import find_events, read
 from pte_tracking._store.layout import JOURNAL, MANIFEST, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
-from pte_tracking._store.secrets import mask_arguments
+from pte_tracking._store.provenance import describe_process
 from pte_tracking._store.values import to_text
 
 FORMAT = 2
@@ -93,7 +87,8 @@ class Manifest(msgspec.Struct, frozen=True):
         start_time: Time of the first start, in seconds since the Unix epoch.
         sinks: Sinks of the run.
         files: Glob patterns of the files at the top of the directory that belong to the run and are archived with it.
-        context: Origin of the run: ``user``, ``host``, ``command``, ``source``, ``git_commit``, as far as known.
+        context: Origin of the first start: ``user``, ``host``, ``command``, ``source``, and, as soon as they are known,
+            ``git_commit``, ``git_branch``, ``git_remote``, ``git_dirty``, and ``git_root``.
         world_size: Number of processes that train together, since the last start.
         format: Format number of the run directory.
         parent: Run that this run was forked from. None if it was not forked.
@@ -123,7 +118,7 @@ class Manifest(msgspec.Struct, frozen=True):
             The manifest, without sinks.
         """
         run_id = uuid.uuid4().hex
-        return cls(run_id, name or f"{to_text(directory.name)}-{run_id[:6]}", time.time(), context=_context())
+        return cls(run_id, name or f"{to_text(directory.name)}-{run_id[:6]}", time.time(), context=describe_process())
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -248,29 +243,3 @@ def _check_format(path: Path, content: object) -> None:
         f"{path}: run directory format {number} is not supported (this version reads format {FORMAT}). "
         f"{remedy}, or choose another directory."
     )
-
-
-def _context() -> dict[str, str]:
-    source = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c") else "<interactive>"
-    folder = os.path.dirname(source) if os.path.exists(source) else os.getcwd()
-    context = {
-        "host": host_name(),
-        "command": " ".join([os.path.basename(sys.executable), *mask_arguments(sys.argv)]),
-        "source": source,
-        "git_commit": _git_commit(folder),
-    }
-    try:
-        context["user"] = getpass.getuser()
-    except (ImportError, KeyError, OSError):  # a user without a name, as in containers
-        context["user"] = user_id()
-    return {key: value.encode(errors="replace").decode() for key, value in context.items() if value}
-
-
-def _git_commit(folder: str) -> str:
-    try:
-        result = subprocess.run(
-            ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=2, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""

@@ -36,6 +36,21 @@ _LOOSE_CREDENTIALS = re.compile(r"[^/@:]*:(?!\d*(?:[/?#]|$))[^@]*@")
 _QUERY_SECRET = re.compile(
     r"([?&;][^=&#\s]*(?:sig|token|secret|pass|pwd|key|auth|cred|x-amz-|x-goog-)[^=&#\s]*=)[^&#\s]*", re.IGNORECASE
 )
+#: Keys of widespread services, by their prefixes.
+_SERVICE_KEY = re.compile(
+    r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w\-]{16,}|hf_[A-Za-z0-9]{16,}|sk-[\w\-]{20,}|xox[abeprs]-[\w\-]{10,}"
+    r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w\-]{30,}|eyJ[\w\-]{10,}\.[\w\-]{10,}\.[\w\-]*)"
+)
+#: String in source code that is assigned to a name such as ``HF_TOKEN``, or follows it in a mapping.
+_ASSIGNED_STRING = re.compile(
+    rf"(\b[\w.\-]{{0,64}}{_SECRET_WORD}\w{{0,16}}[\"']?\]?\s{{0,8}}[:=]\s{{0,8}}[bfruBFRU]{{0,2}})(\"[^\"]+\"|'[^']+')",
+    re.IGNORECASE,
+)
+_PRIVATE_KEY = re.compile(r"-----(BEGIN|END) [A-Z ]{0,30}PRIVATE KEY")
+#: Cheap test for lines that may contain a secret.
+_HINT = re.compile(
+    rf"{_SECRET_WORD}|bearer|basic|:/|PRIVATE|passw|gh[pousr]_|glpat|hf_|sk-|xox|AKIA|ASIA|AIza|eyJ", re.IGNORECASE
+)
 #: Fragment that names a section of a page, or a page of an application.
 _PLAIN_FRAGMENT = re.compile(r"/|[a-z_.\-]*$")
 
@@ -54,6 +69,27 @@ def mask_secrets(text: str) -> str:
     text = _FLAG_VALUE.sub(rf"\1{MASK}", text)
     text = _ASSIGNED_VALUE.sub(_mask_assigned, text)
     return _AUTHORIZATION.sub(rf"\1{MASK}", text)
+
+
+def mask_diff(diff: bytes) -> bytes:
+    """Replace secrets in the lines of a diff by ``***``, including keys of widespread services and private keys.
+
+    The lines are masked one by one, because a search in a long text does not let other threads run.
+
+    Args:
+        diff: Diff of source files in any encoding.
+    """
+    masked, is_private = [], False
+    for line in diff.decode(errors="surrogateescape").split("\n"):
+        marker, text = line[:1], line[1:]  # The first character is no part of the file.
+        private = _PRIVATE_KEY.search(text)
+        is_private = private[1] == "BEGIN" if private else is_private and marker in ("+", "-", " ")
+        if is_private and not private:
+            text = MASK
+        elif _HINT.search(text):
+            text = _SERVICE_KEY.sub(MASK, _ASSIGNED_STRING.sub(rf"\1{MASK}", mask_secrets(text)))
+        masked.append(marker + text)
+    return "\n".join(masked).encode(errors="surrogateescape")
 
 
 def mask_arguments(arguments: Iterable[str]) -> list[str]:

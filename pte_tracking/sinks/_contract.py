@@ -71,9 +71,11 @@ class RunView(Protocol):
 
     @property
     def context(self) -> Mapping[str, str]:
-        """Origin of the run.
+        """Origin of the first start.
 
-        Keys are ``user``, ``host``, ``command``, ``source`` and ``git_commit``. Unknown values are missing.
+        Keys are ``user``, ``host``, ``command``, ``source``, ``git_commit``, ``git_branch``, ``git_remote``,
+        ``git_dirty`` and ``git_root``. Unknown values are missing. The Git repository is read after the start, so the
+        event :class:`Provenance` of each session contains its state more reliably.
         """
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:

@@ -40,6 +40,7 @@ def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any,
     (directory / "snapshot").write_bytes(b"a snapshot")
     digest = hashlib.sha256(b"a snapshot").hexdigest()
     return [
+        (events.Provenance, ({"git_commit": "0" * 40, "git_dirty": "true", "starts": "1"}, {"diff.txt": "file.txt"})),
         (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
         (events.Tags, ({"team": "vision", "odd@tag": "z" * 10_000},)),
         (events.Figure, ("figures/loss", 1, "picture.png")),

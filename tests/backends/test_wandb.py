@@ -217,6 +217,8 @@ def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:
 def test_file_is_synced_by_client_library(tmp_path: Path) -> None:
     recorded = RecordedRun(tmp_path / "run", WandbSink("p"))
     (recorded.directory / "s1").write_bytes(b"state")
+    (recorded.directory / "diff.txt").write_text("diff")
+    recorded.journal.append(events.Provenance, {"git_commit": "1" * 40}, {"diff.txt": "diff.txt"})
     for step in range(1, 151):
         recorded.log(step, {"loss": step / 7, "x" * step * 10: step})  # several blocks
     recorded.journal.append(events.Checkpoint, "s1", 150, "0" * 64, 5, 1, {})
@@ -233,6 +235,10 @@ def test_file_is_synced_by_client_library(tmp_path: Path) -> None:
     assert [(row["iteration"], row["loss"]) for row in server.rows] == [(step, step / 7) for step in range(1, 151)]
     assert server.exit_code == (0 if is_legacy else 1)
     assert any("CreateArtifact" in operation for operation in server.operations)
+    if not is_legacy:
+        assert "1" * 40 in [variables.get("commit") for variables in server.variables]
+        uploaded = [name for variables in server.variables for name in variables.get("files", [])]
+        assert {"diff.patch", "wandb-metadata.json"} <= set(uploaded)
 
 
 @pytest.mark.slow

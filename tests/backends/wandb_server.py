@@ -33,6 +33,7 @@ class WandbServer(ThreadingHTTPServer):
     Attributes:
         rows: Uploaded rows of the history.
         operations: Names of the called GraphQL operations.
+        variables: Variables of these operations.
         exit_code: Uploaded exit code. None before the end of the run.
     """
 
@@ -40,6 +41,7 @@ class WandbServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.rows: list[dict[str, Any]] = []
         self.operations: list[str] = []
+        self.variables: list[dict[str, Any]] = []
         self.exit_code: int | None = None
 
     @property
@@ -66,6 +68,7 @@ class WandbServer(ThreadingHTTPServer):
         query = body.get("query", "")
         names = [name for name in _RESPONSES if re.search(rf"\b{name}\b", query)]
         self.operations.append(query.split("(")[0].strip())
+        self.variables.append(body.get("variables") or {})
         return {"data": _RESPONSES[names[-1]] if names else {}}
 
 

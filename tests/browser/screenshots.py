@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -51,7 +52,9 @@ def photograph(folder: Path) -> None:
     servers.make_store(template)
     (folder / "server").mkdir()
     with servers.mlflow_server(folder / "server", template) as uri, open_page() as page:
-        training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
+        script = make_repository(folder / "code")
+        process = start(folder / "digits", uri, "--epochs", str(EPOCHS), script=script)
+        training = finish(process, folder / "digits", uri)
         camera = Camera(page)
         photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
         shutil.copy(EXAMPLE, training.folder)
@@ -71,9 +74,28 @@ def photograph(folder: Path) -> None:
             extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
 
 
+def make_repository(folder: Path) -> Path:
+    """Create a Git repository with a changed copy of the example, and return the copy."""
+    folder.mkdir()
+    script = folder / EXAMPLE.name
+    shutil.copy(EXAMPLE, script)
+    identity = ("-c", "user.name=Team", "-c", "user.email=team@example.org")
+    for arguments in (
+        ("init", "-q", "-b", "main"),
+        ("remote", "add", "origin", "https://example.org/team/digits.git"),
+        ("add", "."),
+        (*identity, "commit", "-q", "-m", "Train on digits"),
+    ):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+    script.write_text(script.read_text() + "# changed\n")
+    return script
+
+
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
     camera.save_screenshot("mlflow-runs", 1280, 420)
+    mlflow.open_run(run_id)
+    camera.save_screenshot("mlflow-overview", 1280, 620)
     mlflow.open_charts(run_id)
     for key in ("val/confusion", "val/hardest"):
         mlflow.show_picture(key, 45 * EPOCHS)

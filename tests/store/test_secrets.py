@@ -9,7 +9,7 @@ import pytest
 
 import pte_tracking as pte
 from pte_tracking._delivery.cursor import describe_error
-from pte_tracking._store import manifest
+from pte_tracking._store import provenance
 from pte_tracking._store.messages import SafeFormatter
 from pte_tracking._store.secrets import mask_arguments, mask_secrets, mask_values
 
@@ -86,7 +86,7 @@ def fail_after_logging(run: pte.Run) -> None:
 def test_run_stores_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(manifest.sys, "argv", ["fit.py", "--api-token", "HIDDEN"])
+    monkeypatch.setattr(provenance.sys, "argv", ["fit.py", "--api-token", "HIDDEN"])
     params, tags = {"password": "HIDDEN", "lr": 0.1}, {"url": "x://a:HIDDEN@h"}
     with pytest.raises(RuntimeError), pte.Run(tmp_path / "run", sinks=["json"], params=params, tags=tags) as run:
         fail_after_logging(run)

@@ -24,6 +24,7 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    Provenance,
     RejectedEventError,
     Rewound,
     RunView,
@@ -166,6 +167,10 @@ class AimConnection:
             self._aim_run["checkpoints", event.path] = checkpoint
         elif isinstance(event, CheckpointRemoved):
             self._remove_checkpoint(event.path)
+        elif isinstance(event, Provenance):
+            for key, fact in event.values.items():
+                self._aim_run["origin", key] = fact
+            self._aim_run["__system_params"] = _values.build_system_params(event, self._run)
 
     def _set_tag(self, key: str, value: str) -> None:
         tag = f"{key}: {value}"

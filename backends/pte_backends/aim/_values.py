@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,19 @@ import aim
 import numpy as np
 import PIL.Image
 
-from pte_tracking.sinks import Artifact, Figure, Histogram, Image, RejectedEventError, RunView, Scalar, Text, owned_path
+from pte_backends._provenance import read_provenance_file
+from pte_tracking.sinks import (
+    Artifact,
+    Figure,
+    Histogram,
+    Image,
+    Provenance,
+    RejectedEventError,
+    RunView,
+    Scalar,
+    Text,
+    owned_path,
+)
 
 _MAX_BINS = 512  # of Aim
 
@@ -79,3 +92,31 @@ def _build_distribution(event: Histogram) -> Any:
         cumulative = np.concatenate([[0.0], np.cumsum(counts)])
         counts = np.diff(np.interp(edges, event.edges, cumulative))
     return aim.Distribution(hist=counts, bin_range=(event.edges[0], event.edges[-1]))
+
+
+def build_system_params(event: Provenance, run: RunView) -> dict[str, Any]:
+    """Build the parameters that Aim shows on the page of the run: the Git repository, packages, and the command.
+
+    Args:
+        event: Origin of the session.
+        run: Run to deliver.
+
+    Returns:
+        The parameters, as Aim's own ``log_system_params`` stores them, without environment variables.
+    """
+    facts = event.values
+    lines = read_provenance_file(event, run, "requirements.txt").splitlines()
+    packages = (re.split(r"==| @ |  # ", line) for line in lines)
+    params: dict[str, Any] = {
+        "packages": {name: version for name, version, *_ in packages},
+        "arguments": facts.get("command", "").split()[1:],
+        "executable": facts.get("command", "").partition(" ")[0],
+    }
+    if "git_commit" in facts:
+        commit = {"hash": facts["git_commit"], "timestamp": None, "author": None}
+        params["git_info"] = {
+            "branch": facts.get("git_branch"),
+            "remote_origin_url": facts.get("git_remote"),
+            "commit": commit,
+        }
+    return params

@@ -9,10 +9,12 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pte_backends._provenance import read_provenance_file
 from pte_backends.clearml._session import OfflineSession, session_folder
 from pte_tracking.sinks import (
     AnyEvent,
@@ -25,6 +27,7 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    Provenance,
     RejectedEventError,
     Rewound,
     RunView,
@@ -195,6 +198,8 @@ class ClearMLConnection:
         elif isinstance(event, Dataset):
             description = json.dumps({"digest": event.digest, "source": event.source})
             self._update_parameters("Datasets", {f"{event.context}/{event.name}": description})
+        elif isinstance(event, Provenance):
+            self._describe_origin(event)
         elif isinstance(event, Tags):
             self._session.task.set_user_properties(**event.values)
 
@@ -214,6 +219,20 @@ class ClearMLConnection:
                     "clearml: leaving out NaN and infinite values, which ClearML stores as 0. First: %s at step %d"
                 )
                 _logger.warning(message, key, event.step)
+
+    def _describe_origin(self, event: Provenance) -> None:
+        facts = event.values
+        root, script = Path(facts.get("git_root", "")), Path(facts.get("source", ""))
+        self._session.task.set_script(
+            repository=facts.get("git_remote", ""),
+            branch=facts.get("git_branch", ""),
+            commit=facts.get("git_commit", ""),
+            diff=read_provenance_file(event, self._run, "diff.txt"),
+            working_dir=".",
+            entry_point=script.relative_to(root).as_posix() if script.is_relative_to(root) else str(script),
+        )
+        self._session.task.set_packages(read_provenance_file(event, self._run, "requirements.txt").splitlines())
+        self._update_parameters("Provenance", facts)
 
     def _update_parameters(self, section: str, values: Mapping[str, Any]) -> None:
         self._session.task.update_parameters({f"{section}/{key}": value for key, value in values.items()})

@@ -94,7 +94,14 @@ class OfflineSession:
         folder = run.directory / session_folder(run.id)
         shutil.rmtree(folder, ignore_errors=True)
         make_owned_directory(folder, run.directory)
-        task = {"id": folder.name, "name": name, "project_name": project, "type": "training", "execution": {}}
+        task = {
+            "id": folder.name,
+            "name": name,
+            "project_name": project,
+            "type": "training",
+            "execution": {},
+            "script": {},
+        }
         (folder / "task.json").write_text(json.dumps(task))
         return OfflineSession(run)
 

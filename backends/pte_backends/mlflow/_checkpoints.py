@@ -20,6 +20,7 @@ from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._errors import translate_upload_errors
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
+from pte_backends.mlflow._origin import origin_tags
 from pte_tracking.sinks import (
     Checkpoint,
     CheckpointRemoved,
@@ -124,8 +125,7 @@ class Checkpoints:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.path),
             source_run_id=self._run_id,
-            tags=_runs.origin_tags(self._run)
-            | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, SHA256_TAG: event.sha256},
+            tags=origin_tags(self._run) | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, SHA256_TAG: event.sha256},
             params={key: str(value) for key, value in params.items() if value is not None},
             model_type="checkpoint",
         )

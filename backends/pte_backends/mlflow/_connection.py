@@ -178,7 +178,7 @@ class MLflowConnection:
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
         self._checkpoints = Checkpoints(self._client, self._run, mlflow_run, self._metric_cache)
-        self._entity_builder = EntityBuilder()
+        self._entity_builder = EntityBuilder(self._run)
         self._is_builder_current = False
         #: Parameters and status of the MLflow run when it was found, which spare the first batch two requests.
         self._found_params: dict[str, str] | None = mlflow_run.data.params

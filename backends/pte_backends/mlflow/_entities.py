@@ -12,6 +12,7 @@ from mlflow.entities import Dataset as MLflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from pte_backends.mlflow._limits import LIMITS
+from pte_backends.mlflow._origin import MAX_TAG_LENGTH, provenance_tags
 from pte_tracking.sinks import (
     AnyEvent,
     Dataset,
@@ -19,7 +20,9 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    Provenance,
     RejectedEventError,
+    RunView,
     Tags,
     map_key,
     safe_file_name,
@@ -27,7 +30,6 @@ from pte_tracking.sinks import (
 
 _logger = logging.getLogger("pte_tracking")
 _MAX_PARAM_LENGTH = 6000
-_MAX_TAG_LENGTH = 8000
 _MAX_DIGEST_LENGTH = 36
 _MAX_NAME_LENGTH = 500
 _MAX_RUN_NAME_LENGTH = 250
@@ -84,12 +86,16 @@ def build_dataset_input(event: Dataset) -> DatasetInput:
 class EntityBuilder:
     """Converter from events to MLflow entities.
 
+    Args:
+        run: Run to deliver.
+
     Attributes:
         epoch_step: Last step for which an epoch was stored. Each step has one epoch, even if several logs report it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: RunView) -> None:
         self.epoch_step: int | None = None
+        self._run = run
         self._stored_params: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._logged_keys: set[str] = set()
@@ -120,8 +126,9 @@ class EntityBuilder:
             return Entities(self._build_metrics(event), [], [])
         if isinstance(event, Params):
             return self._build_params(event)
-        if isinstance(event, Tags):
-            tags = [self._build_tag(key, value) for key, value in event.values.items()]
+        if isinstance(event, Tags | Provenance):
+            values = event.values if isinstance(event, Tags) else provenance_tags(event, self._run)
+            tags = [self._build_tag(key, value) for key, value in values.items()]
             return Entities([], [], tags, self._texts)
         if isinstance(event, Figure | Image):
             return Entities([], [], [RunTag(_LOGGED_IMAGES_TAG, "True")])
@@ -164,7 +171,7 @@ class EntityBuilder:
         return Entities([], params, tags, self._texts)
 
     def _build_tag(self, key: str, value: str) -> RunTag:
-        return RunTag(key, self._shorten("tag", key, value, _MAX_TAG_LENGTH))
+        return RunTag(key, self._shorten("tag", key, value, MAX_TAG_LENGTH))
 
     def _shorten(self, kind: str, key: str, value: str, max_length: int) -> str:
         if len(value) <= max_length:

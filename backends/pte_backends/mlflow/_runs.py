@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow._entities import truncate_run_name
+from pte_backends.mlflow._origin import origin_tags
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import RunView, SinkClosedError
 
@@ -24,11 +25,6 @@ DUPLICATE_OF = "pte.duplicate_of"
 #: ID of the existing MLflow run that the sink was to continue. Distinguishes the runs of two sinks.
 TARGET = "pte.target_run_id"
 _TRUNCATED_RESPONSE = "The response of MLflow was truncated."
-_CONTEXT_TAGS = {
-    "mlflow.user": "user",
-    "mlflow.source.name": "source",
-    "mlflow.source.git.commit": "git_commit",
-}
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
@@ -83,19 +79,6 @@ def create_run(
     )
     check_id(mlflow_run.info.run_id)
     return mlflow_run
-
-
-def origin_tags(run: RunView) -> dict[str, str]:
-    """Return the tags in which MLflow displays the origin of a run.
-
-    Args:
-        run: Run to deliver.
-
-    Returns:
-        The tags for the user, the source file, and the Git commit, as far as known.
-    """
-    tags = {tag: run.context[key] for tag, key in _CONTEXT_TAGS.items() if key in run.context}
-    return {"mlflow.source.type": "LOCAL"} | tags
 
 
 def fork_run(client: MlflowClient, run: RunView, target: Target, old: Run, part: int) -> Run:

@@ -21,6 +21,7 @@ from pte_backends._record_log import frame, write_data
 from pte_backends.swanlab import _records
 from pte_tracking.sinks import (
     AnyEvent,
+    Provenance,
     RejectedEventError,
     Rewound,
     RunEnded,
@@ -180,6 +181,8 @@ class SwanLabConnection:
             elif changes := _records.read_config(event):
                 self._config = {**self._read_config(), **changes}
                 yield _records.build_config(self._config, event.time)
+            if isinstance(event, Provenance):
+                yield from _records.build_provenance(event, self._run)
             for record in _records.build_records(event, self._run):
                 self._state.record_count += 1
                 record.num = self._state.record_count

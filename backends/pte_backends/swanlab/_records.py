@@ -16,6 +16,7 @@ from swanlab.proto.swanlab.record.v1.record_pb2 import Record
 from swanlab.proto.swanlab.run.v1 import run_pb2
 from swanlab.proto.swanlab.save.v1 import save_pb2
 
+from pte_backends._provenance import read_provenance_file
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
@@ -25,6 +26,7 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    Provenance,
     RejectedEventError,
     RunView,
     Status,
@@ -35,7 +37,7 @@ from pte_tracking.sinks import (
 )
 
 #: Numbers of the records that a file contains once, or whose last one is valid. Other records count from 1.
-_START, _FINISH, _CONFIG = -1, -2, -3
+_START, _FINISH, _CONFIG, _METADATA, _REQUIREMENTS = -1, -2, -3, -4, -5
 _MAX_STEP = 1 << 48  # ``swanlab sync`` skips larger steps
 _STATES = {
     "FINISHED": run_pb2.RUN_STATE_FINISHED,
@@ -98,12 +100,37 @@ def build_config(config: Mapping[str, Any], time: float) -> Record:
     return Record(num=_CONFIG, timestamp=to_timestamp(time), save=save)
 
 
+def build_provenance(event: Provenance, run: RunView) -> Iterator[Record]:
+    """Build the records of the origin of a session, which replace those of an earlier one.
+
+    Args:
+        event: Origin of the session.
+        run: Run to deliver.
+
+    Yields:
+        The records.
+    """
+    facts = event.values
+    git = {"remote_url": facts.get("git_remote"), "branch": facts.get("git_branch"), "commit": facts.get("git_commit")}
+    names = {"os": "os", "hostname": "host", "cwd": "directory", "python_version": "python", "command": "command"}
+    runtime = {name: facts.get(key) for name, key in names.items()}
+    metadata = msgspec.json.encode({"_version": 2, "runtime": runtime, "git": git if git["commit"] else None})
+    saves = [("metadata", save_pb2.SAVE_TYPE_METADATA, metadata, _METADATA)]
+    if packages := read_provenance_file(event, run, "requirements.txt"):
+        saves.append(("requirements", save_pb2.SAVE_TYPE_REQUIREMENTS, packages.encode(), _REQUIREMENTS))
+    for name, kind, payload, number in saves:
+        save = save_pb2.SaveRecord(name=name, type=kind, payload=payload)
+        yield Record(num=number, timestamp=to_timestamp(event.time), save=save)
+
+
 def read_config(event: AnyEvent) -> dict[str, Any]:
     """Return the part of the configuration that an event changes. Empty if it changes none."""
     if isinstance(event, Params):
         return dict(event.values)
     if isinstance(event, Tags):
         return {f"tags/{key}": value for key, value in event.values.items()}
+    if isinstance(event, Provenance):
+        return {f"provenance/{key}": value for key, value in event.values.items()}
     if isinstance(event, Dataset):
         return {f"datasets/{event.context}/{event.name}": {"digest": event.digest, "source": event.source}}
     return {}

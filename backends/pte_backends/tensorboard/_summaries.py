@@ -13,7 +13,6 @@ from pte_backends.tensorboard._custom_scalars import build_layout, get_subject, 
 from pte_backends.tensorboard._records import encode_record
 from pte_tracking.sinks import (
     AnyEvent,
-    Dataset,
     Figure,
     Histogram,
     Image,
@@ -175,8 +174,7 @@ class SummaryBuilder:
             return encode_record(
                 _build_summary_event(event.time, event.step, _values.build_histogram(event)), event.seq
             )
-        if isinstance(event, Dataset):
-            event = _values.convert_dataset(event)
+        event = _values.describe_in_text(event)
         if isinstance(event, Figure | Image | Text):
             value = _values.build_text(event) if isinstance(event, Text) else self._build_image(event)
             self._replace_earlier(event)

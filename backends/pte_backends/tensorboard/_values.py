@@ -10,7 +10,7 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, RunView, Scalar, Text
+from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Provenance, RunView, Scalar, Text
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
@@ -57,8 +57,7 @@ def get_tags(event: AnyEvent) -> dict[str, str]:
         return {event.key: IMAGES}
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
-    if isinstance(event, Dataset):
-        event = convert_dataset(event)
+    event = describe_in_text(event)
     return {event.key: TEXTS} if isinstance(event, Text) else {}
 
 
@@ -163,16 +162,24 @@ def build_histogram(event: Histogram) -> Any:
     return summary_pb2.Summary.Value(tag=event.key, histo=histo)
 
 
-def convert_dataset(event: Dataset) -> Text:
-    """Convert a dataset to a text, because TensorBoard does not support datasets.
+def describe_in_text(event: AnyEvent) -> AnyEvent:
+    """Convert a dataset or the origin of a session to a text, because TensorBoard has no other place for them.
 
     Args:
-        event: Dataset event.
+        event: Any event.
+
+    Returns:
+        The text, or the event itself if it is of another kind.
     """
-    lines = [f"- digest: `{event.digest}`", f"- used for: {event.context}"]
-    if event.source:
-        lines.append(f"- source: {event.source}")
-    return Text(event.seq, event.time, f"dataset/{event.context}/{event.name}", 0, "\n".join(lines))
+    if isinstance(event, Dataset):
+        lines = [f"- digest: `{event.digest}`", f"- used for: {event.context}"]
+        if event.source:
+            lines.append(f"- source: {event.source}")
+        return Text(event.seq, event.time, f"dataset/{event.context}/{event.name}", 0, "\n".join(lines))
+    if isinstance(event, Provenance):
+        lines = [f"- {name}: `{value.replace('`', chr(39))}`" for name, value in event.values.items()]
+        return Text(event.seq, event.time, f"provenance/start_{event.values.get('starts', '1')}", 0, "\n".join(lines))
+    return event
 
 
 def build_text(event: Text) -> Any:

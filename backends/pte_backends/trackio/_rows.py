@@ -18,6 +18,7 @@ from pte_tracking.sinks import (
     Image,
     Metrics,
     Params,
+    Provenance,
     RejectedEventError,
     RunStarted,
     RunView,
@@ -92,6 +93,8 @@ def build_config(event: AnyEvent, run: RunView) -> dict[str, Any]:
         return {"_Username": run.context.get("user"), "_Created": _format_time(run.start_time), **origin} | (
             build_status("RUNNING")
         )
+    if isinstance(event, Provenance):
+        return {f"run/{key}": value for key, value in event.values.items()}
     if isinstance(event, Params):
         # Trackio does not show keys that start with an underscore.
         return {f"params/{key}" if key.startswith("_") else key: value for key, value in event.values.items()}

@@ -15,12 +15,13 @@ import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
 from pte_backends._record_log import frame, write_data
-from pte_backends.wandb import _framing, _records
+from pte_backends.wandb import _framing, _provenance, _records
 from pte_tracking.sinks import (
     AnyEvent,
     Checkpoint,
     CheckpointRemoved,
     Metrics,
+    Provenance,
     RejectedEventError,
     Rewound,
     RunView,
@@ -176,6 +177,9 @@ class WandbConnection:
             if isinstance(event, Checkpoint):
                 yield from self._build_checkpoint(event)
                 continue
+            if isinstance(event, Provenance):
+                yield _provenance.build_run(self._run, self._project, self._entity, self._run_name, event.values)
+                yield from _provenance.build_records(event, self._run, self._files)
             self._state.is_stale |= isinstance(event, CheckpointRemoved)
             if isinstance(event, Metrics):
                 self._state.summary.update(_records.select_finite(event.values))

@@ -19,6 +19,7 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2 as pb
 
+from pte_backends.wandb import _provenance
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
@@ -61,14 +62,7 @@ def build_header(run: RunView, project: str, entity: str | None, name: str) -> l
 
     header_record = pb.Record()
     header_record.header.version_info.producer = __version__
-    run_record = pb.Record()
-    run_record.run.run_id, run_record.run.project, run_record.run.display_name = run.id, project, name
-    if entity:
-        run_record.run.entity = entity
-    run_record.run.host = run.context.get("host", "")
-    run_record.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
-    if commit := run.context.get("git_commit"):
-        run_record.run.git.commit = commit
+    run_record = _provenance.build_run(run, project, entity, name, run.context)
     metric_record = pb.Record()
     metric_record.metric.glob_name, metric_record.metric.step_metric = "*", STEP_KEY
     metric_record.metric.options.step_sync, metric_record.metric.options.defined = True, True
