@@ -59,7 +59,7 @@ class Machine:
     def _read_transferred(self) -> dict[str, int]:
         """Return the transferred bytes since the machine started. Containers may not report them."""
         network, disk = self._psutil.net_io_counters(), self._psutil.disk_io_counters()
-        counts = {}
+        counts: dict[str, int] = {}
         if network is not None:
             counts |= {
                 "network_receive_megabytes": network.bytes_recv,

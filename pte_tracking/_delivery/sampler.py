@@ -77,7 +77,10 @@ class SamplerThread:
 
         def should_stop() -> bool:
             self._poll_time = time.monotonic()
-            return self._stop.wait(min(_POLL_SECONDS, request.interval)) or lock.holder(self._directory / WRITER_LOCK) != holder
+            return (
+                self._stop.wait(min(_POLL_SECONDS, request.interval))
+                or lock.holder(self._directory / WRITER_LOCK) != holder
+            )
 
         sample_until(should_stop, self._directory, request)
 

@@ -99,7 +99,7 @@ class ManifestWriter(SerialCalls):
         """Stop the sinks that write files by path."""
 
     def _save_files(self) -> None:
-        """Add the files, the ranking, and the sampling of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        """Add files, ranking, and sampling of the run to ``run.json``. After a failure, :meth:`close` retries."""
         if self._has_moved():
             return
         saved = self.manifest

@@ -1,8 +1,8 @@
 """Files with samples of system metrics, one per node: ``system-<node>.jsonl`` in the run directory.
 
 A sample is one line, encoded like an event of the journal. The process that samples a node appends to its file, and the
-process that delivers the run reads all files. Sequence numbers of samples are negative: they are not in the journal, and
-no rewind supersedes them.
+process that delivers the run reads all files. Sequence numbers of samples are negative, because they are not in the
+journal. No rewind supersedes them.
 """
 
 from __future__ import annotations

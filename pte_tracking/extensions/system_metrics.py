@@ -44,7 +44,9 @@ class SystemMetrics(Extension):
         with required_by("SystemMetrics", "psutil", "'pte-tracking[monitor]'"):
             import psutil  # noqa: F401  # The delivery process imports it.
         if isinstance(interval, bool) or not isinstance(interval, int | float):
-            raise TypeError(f"interval: expected a number of seconds, got {interval!r} of type {type(interval).__name__}")
+            raise TypeError(
+                f"interval: expected a number of seconds, got {interval!r} of type {type(interval).__name__}"
+            )
         if not 0 < interval < math.inf:
             raise ValueError(f"interval: expected a positive number of seconds, got {interval!r}")
         self._interval = float(interval)
