@@ -58,15 +58,15 @@ class Machine:
 
     def _read_transferred(self) -> dict[str, int]:
         """Return the transferred bytes since the machine started. Containers may not report them."""
-        network, disk = self._psutil.net_io_counters(), self._psutil.disk_io_counters()
         counts: dict[str, int] = {}
-        if network is not None:
-            counts |= {
-                "network_receive_megabytes": network.bytes_recv,
-                "network_transmit_megabytes": network.bytes_sent,
-            }
-        if disk is not None:
-            counts |= {"disk_read_megabytes": disk.read_bytes, "disk_write_megabytes": disk.write_bytes}
+        with contextlib.suppress(OSError, NotImplementedError):
+            if network := self._psutil.net_io_counters():
+                counts["network_receive_megabytes"] = network.bytes_recv
+                counts["network_transmit_megabytes"] = network.bytes_sent
+        with contextlib.suppress(OSError, NotImplementedError):
+            if disk := self._psutil.disk_io_counters():
+                counts["disk_read_megabytes"] = disk.read_bytes
+                counts["disk_write_megabytes"] = disk.write_bytes
         return counts
 
     def _read_processes(self) -> dict[str, float]:

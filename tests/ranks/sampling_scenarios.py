@@ -1,0 +1,35 @@
+"""Scenario of a training on two nodes, whose names are set, because the ranks share a machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import torch.distributed as dist
+
+from pte_tracking import extensions
+from pte_tracking._store.samples import read_samples
+from tests.ranks.components import make_manager
+
+_SECONDS = 60
+
+
+def sample_two_nodes(folder: Path) -> int:
+    """Train until each node has two samples. Return the number of samplers that this rank leaves running."""
+    os.environ["PTE_TRACKING_NODE_NAME"] = ["first", "second"][dist.get_rank()]
+    sampling = extensions.SystemMetrics(interval=0.05)
+    with make_manager(folder / "run", sampling, iters_per_epoch=1, sinks=["tensorboard"]) as manager:
+        with manager.run_iteration():
+            deadline = time.monotonic() + _SECONDS
+            while not all(count > 1 for count in _counts(folder / "run")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+    return sum("_delivery.sampler" in " ".join(child.cmdline()) for child in psutil.Process().children())
+
+
+def _counts(run: Path) -> list[int]:
+    counts = {"system-first.jsonl": 0, "system-second.jsonl": 0}
+    for samples in read_samples(run, {}):
+        counts[samples.file] += len(samples.events)
+    return [*counts.values()]
