@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.manifest import Sampling
 
 _MODULE = "pte_tracking._delivery.sampler"
+_MAX_STOP_SECONDS = 5.0
 _logger = logging.getLogger("pte_tracking")
 
 
@@ -47,4 +49,5 @@ class NodeSampler:
         process, self._process = self._process, None
         if process is not None:
             process.terminate()  # a torn last line is truncated by the next sampler
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a dead file system
+                process.wait(_MAX_STOP_SECONDS)

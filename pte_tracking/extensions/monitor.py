@@ -37,8 +37,8 @@ class Monitor(Extension):
 
     An iteration is measured from the request of its batch to its end. Other extensions, such as an Evaluator, and
     snapshots are not included. The first iteration after a start or a resume, which starts the workers of the loader,
-    is not measured. In a loop that does not take its batches from ``manager.batches(loader)``, a Trainer, or Ignite, the
-    time since the last iteration counts, and the time waiting for data is unknown.
+    is not measured. In a loop over a bare loader, without ``manager.batches(loader)``, the time since the last
+    iteration counts, and the time waiting for data is unknown.
 
     Rates are those of all ranks together. Times, norms, and memory are means over the ranks. Snapshots contain no
     state of the extension.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import pte_tracking as pte
 from pte_tracking._store import lock
-from pte_tracking._store.layout import DELIVERY_LOCK
+from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK
 from pte_tracking._store.samples import read_samples
 from tests.ranks import sampling_scenarios
 from tests.ranks.forked import on_ranks
@@ -71,6 +73,32 @@ def test_sampling_stopped_and_killed_training_continues_and_ends(tmp_path: Path)
     assert "system" not in (run / "log").read_text()
     board = EventAccumulator(str(run)).Reload()
     assert [event.step for event in board.Scalars("system/process_count")] == all_steps
+
+
+_OTHER_NODE = """
+import os, time
+from pathlib import Path
+from pte_tracking._runs.node_sampler import NodeSampler
+from pte_tracking._store.manifest import Manifest, Sampling
+run = Path("result").absolute()
+NodeSampler(run, Manifest.load(run).id, Sampling(0.05, [os.getpid()], "other"))
+time.sleep(120)
+"""
+
+
+@pytest.mark.slow
+def test_node_sampler_killed_training_process_ends(tmp_path: Path) -> None:
+    run = tmp_path / "result"
+    with pte.Run(run):
+        pass
+    environment = {**os.environ, "PTE_TRACKING_NODE_NAME": "other"}
+    with subprocess.Popen([sys.executable, "-c", _OTHER_NODE], cwd=tmp_path, env=environment) as process:
+        wait_until(lambda: len(steps(run)) > 0)
+        assert lock.is_held(run / DELIVERY / "system-other.jsonl.lock")
+        process.kill()
+    wait_until(lambda: not lock.is_held(run / DELIVERY / "system-other.jsonl.lock"))
+    (first, *_) = (event for samples in read_samples(run, {}) for event in samples.events)
+    assert "system/other/process_count" in first.values
 
 
 @pytest.mark.slow

@@ -20,11 +20,11 @@ def sample_two_nodes(folder: Path) -> int:
     """Train until each node has two samples. Return the number of samplers that this rank leaves running."""
     os.environ["PTE_TRACKING_NODE_NAME"] = ["first", "second"][dist.get_rank()]
     sampling = extensions.SystemMetrics(interval=0.05)
-    with make_manager(folder / "run", sampling, iters_per_epoch=1, sinks=["tensorboard"]) as manager:
-        with manager.run_iteration():
-            deadline = time.monotonic() + _SECONDS
-            while not all(count > 1 for count in _counts(folder / "run")) and time.monotonic() < deadline:
-                time.sleep(0.05)
+    manager = make_manager(folder / "run", sampling, iters_per_epoch=1, sinks=["tensorboard"])
+    with manager, manager.run_iteration():
+        deadline = time.monotonic() + _SECONDS
+        while not all(count > 1 for count in _counts(folder / "run")) and time.monotonic() < deadline:
+            time.sleep(0.05)
     return sum("_delivery.sampler" in " ".join(child.cmdline()) for child in psutil.Process().children())
 
 
