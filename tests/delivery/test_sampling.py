@@ -18,7 +18,7 @@ import pte_tracking as pte
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK
 from pte_tracking._store.samples import read_samples
-from tests.ranks import sampling_scenarios
+from tests.ranks import monitor_scenarios
 from tests.ranks.forked import on_ranks
 
 _SECONDS = 60
@@ -103,7 +103,7 @@ def test_node_sampler_killed_training_process_ends(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sampling_two_nodes_share_run_directory(tmp_path: Path) -> None:
-    assert on_ranks(sampling_scenarios.sample_two_nodes, 2, tmp_path) == [0, 0]
+    assert on_ranks(monitor_scenarios.sample_two_nodes, 2, tmp_path) == [0, 0]
     names = sorted(path.name for path in (tmp_path / "run").glob("system-*.jsonl"))
     assert names == ["system-first.jsonl", "system-second.jsonl"]
     board = EventAccumulator(str(tmp_path / "run")).Reload()
