@@ -54,6 +54,7 @@ def main() -> None:
             extensions.FailOnNonNumber(),
             extensions.ParameterStatistics(model, {"norm": torch.linalg.vector_norm}),
             extensions.ParameterHistogram(model),
+            extensions.Monitor(),
             extensions.SystemMetrics(),
             extensions.LogReport(trigger=(15, "iteration")),
             extensions.PrintReport(["epoch", "iteration", "train/loss", "train/accuracy", "val/accuracy", "lr"]),

@@ -86,7 +86,7 @@ def test_digits_resume_continues_same_run(tmp_path: Path, mlflow_store: str) -> 
 def rows_without_measurements(folder: Path) -> list[dict[str, Any]]:
     """Return the log without values that depend on the machine."""
     return [
-        {key: value for key, value in row.items() if key != "elapsed_time" and not key.startswith("system/")}
+        {key: value for key, value in row.items() if key != "elapsed_time" and not key.startswith("monitor/")}
         for row in read_rows(folder)
     ]
 

@@ -14,6 +14,7 @@ from pte_tracking._data.counters import counters_of
 from pte_tracking._data.data_check import Recorder
 from pte_tracking._data.loader import ResumableLoader
 from pte_tracking._data.loader_state import LoaderState
+from pte_tracking._data.meter import MeasuredLoader, Meter
 from pte_tracking._data.position import length_of
 from pte_tracking._distributed import environment
 from pte_tracking._snapshots import rng
@@ -37,6 +38,7 @@ class LoaderRegistry:
             ranks other than 0.
         metrics: Metrics that accumulate values over a pass, with ``state_dict()`` and ``load_state_dict()``; None if
             there are none.
+        meter: Measures the loaders.
     """
 
     def __init__(self, state_objects: Iterable[object] = ()) -> None:
@@ -45,6 +47,7 @@ class LoaderRegistry:
         self._first_batches: Mapping[str, BatchDigest] = {}
         self.record_first_batch: Recorder | None = None
         self.metrics: Any = None
+        self.meter = Meter()
         self._is_restored = False
         self._is_resized = False
         self._random_state: rng.RandomState | None = None
@@ -60,7 +63,7 @@ class LoaderRegistry:
         """
         resumable = self._loaders.get(name)
         if resumable is None or not (resumable is loader or is_same_loader(resumable.loader, loader)):
-            resumable = self._loaders[name] = ResumableLoader(loader, name, self._constructed)
+            resumable = self._loaders[name] = MeasuredLoader(loader, name, self._constructed, self.meter)
             resumable.check.record = self.record_first_batch
             if name in self._saved:
                 self._restore(name, resumable)

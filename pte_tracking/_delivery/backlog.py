@@ -10,6 +10,7 @@ from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.samples import read_samples
 from pte_tracking._store.status import read_status
 
 _MAX_REASON_LENGTH = 500  # characters in a message; an error of a database contains its whole statement
@@ -62,12 +63,20 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
             problem = str(error)
         cursor = Cursor.load(directory, entry.key)
         is_status_delivered = status in ("RUNNING", cursor.end_status)
-        if cursor.position >= target and is_status_delivered and not cursor.postponed and not cursor.closed_reason:
+        samples = _pending_samples(directory, manifest, cursor) if size is None else 0
+        is_delivered = cursor.position >= target and not samples and not cursor.postponed
+        if is_delivered and is_status_delivered and not cursor.closed_reason:
             continue
-        count = (last.seq - cursor.seq if last else 0) + len(cursor.postponed)
+        count = (last.seq - cursor.seq if last else 0) + len(cursor.postponed) + samples
         reason = cursor.closed_reason or cursor.error or _postponed_reason(cursor) or problem
         backlogs.append(SinkBacklog(entry.key, count, reason, bool(cursor.closed_reason)))
     return backlogs
+
+
+def _pending_samples(directory: Path, manifest: Manifest, cursor: Cursor) -> int:
+    if manifest.sampling is None:
+        return 0
+    return sum(len(samples.events) for samples in read_samples(directory, cursor.samples))
 
 
 def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: float) -> bool:

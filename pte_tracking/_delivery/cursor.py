@@ -46,6 +46,7 @@ class Cursor(msgspec.Struct):
             the event, and the reason, which is empty if the event waits for an earlier one. The next one to deliver
             comes first.
         hidden: Kinds of delivered events that the backend does not show.
+        samples: Position in each file with samples of system metrics, in bytes.
     """
 
     position: int = 0
@@ -62,6 +63,7 @@ class Cursor(msgspec.Struct):
     rejected: dict[str, str] = {}
     postponed: dict[str, tuple[int, str]] = {}
     hidden: list[str] = []
+    samples: dict[str, int] = {}
 
     @classmethod
     def load(cls, directory: Path, key: str) -> Cursor:

@@ -46,7 +46,7 @@ class DeliveryEnvironment:
             OSError: If the manifest cannot be read.
             RunNotFoundError: If the directory contains no run.
         """
-        return cls(tuple(python_command(_MODULE)), read_credentials(), _read_servers(directory), _child_variables())
+        return cls(tuple(python_command(_MODULE)), read_credentials(), _read_servers(directory), child_variables())
 
     def has_new_credentials(self) -> bool:
         """Whether this process has other credentials now for the same servers."""
@@ -68,7 +68,8 @@ def _server(url: str) -> str | None:
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
 
 
-def _child_variables() -> dict[str, str]:
+def child_variables() -> dict[str, str]:
+    """Return the environment variables of a process in the background that imports only installed modules."""
     variables = dict(os.environ)
     # Files in the current directory may have the name of a module.
     variables["PYTHONSAFEPATH"] = "1"

@@ -7,6 +7,7 @@ that delivers a run holds the lock ``delivery/lock``.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import threading
 import time
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from pte_tracking._delivery.backoff import Backoff, RetrySchedule
 from pte_tracking._delivery.batch import Delivered
-from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.control import ControlReader
 from pte_tracking._delivery.cursor import describe_error
+from pte_tracking._delivery.sample_consumer import SampleConsumer
+from pte_tracking._delivery.sampler import SamplerThread
 from pte_tracking._delivery.throttle import Throttle, request_interval
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
@@ -46,7 +48,8 @@ class DeliveryLoop:
         self._control = ControlReader(directory)
         self._stop = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
-        self._consumers: dict[str, SinkConsumer] = {}
+        self._consumers: dict[str, SampleConsumer] = {}
+        self._sampler = SamplerThread(directory, self._start_thread)
         self._last_delivery = time.monotonic()
         self._throttle = Throttle()
 
@@ -71,11 +74,13 @@ class DeliveryLoop:
                 if current != started_for or self._needs_restart():
                     self._start_threads()
                     started_for = current
-                if not any(thread.is_alive() for thread in self._threads.values()) and not self._waits_for_retry():
+                is_delivering = any(thread.is_alive() for thread in self._threads.values())
+                if not is_delivering and not self._sampler.is_running and not self._waits_for_retry():
                     return
                 time.sleep(_poll_seconds() / 2)
         finally:  # also if the run was removed, so that no thread retries indefinitely
             self._stop.set()
+            self._sampler.stop(_POLL_SECONDS * 2)
             for key, thread in self._threads.items():
                 thread.join(_POLL_SECONDS * 2)
                 if thread.is_alive():  # the thread still waits for a response
@@ -95,33 +100,37 @@ class DeliveryLoop:
 
     def _start_threads(self) -> None:
         manifest = Manifest.load(self._directory)
+        self._sampler.start(manifest)
         for entry in manifest.sinks:
             thread = self._threads.get(entry.key)
             if thread is not None and thread.is_alive():
                 continue
             try:
-                consumer = SinkConsumer(self._directory, manifest, entry)
+                consumer = SampleConsumer(self._directory, manifest, entry)
             except (ValueError, TypeError) as error:
                 _logger.error("%s: %s", entry.key, error)
                 continue
             if consumer.is_inline:
                 continue
             self._consumers[entry.key] = consumer
-            # A daemon thread, because a thread that waits for a response must not keep the process alive.
-            # The context selects the log of the run.
-            context = contextvars.copy_context()
-            self._threads[entry.key] = threading.Thread(
-                target=context.run, args=(self._deliver_sink, consumer), name=f"deliver-{entry.key}", daemon=True
-            )
-            self._threads[entry.key].start()
+            self._threads[entry.key] = self._start_thread(functools.partial(self._deliver_sink, consumer), entry.key)
 
-    def _deliver_sink(self, consumer: SinkConsumer) -> None:
+    @staticmethod
+    def _start_thread(function: Callable[[], None], name: str = "sample") -> threading.Thread:
+        # A daemon thread, because a thread that waits for a response must not keep the process alive.
+        # The context selects the log of the run.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(function,), name=f"deliver-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _deliver_sink(self, consumer: SampleConsumer) -> None:
         backoff, schedule = Backoff(), RetrySchedule()
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
                 # Read before the journal: a training process that ended by now writes nothing more.
-                status = read_status(self._directory)
+                status, is_sampling = read_status(self._directory), self._sampler.is_running
                 start_time = time.monotonic()
                 delivered = consumer.deliver_next()
                 self._retry_postponed(consumer, schedule, retries)
@@ -131,7 +140,7 @@ class DeliveryLoop:
                     if status == "RUNNING":
                         throttle_seconds = self._throttle.pause_seconds(self._last_delivery - start_time)
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
-                elif status != "RUNNING":
+                elif status != "RUNNING" and not is_sampling:
                     consumer.finish(status)
                     # Files may still be postponed, or the backend may have lost the run and needs all events again.
                     if consumer.cursor.end_status == status and not consumer.has_postponed:
@@ -147,7 +156,7 @@ class DeliveryLoop:
         except Exception as error:
             consumer.record_failure(error)
 
-    def _retry_postponed(self, consumer: SinkConsumer, schedule: RetrySchedule, retries: int) -> None:
+    def _retry_postponed(self, consumer: SampleConsumer, schedule: RetrySchedule, retries: int) -> None:
         if not consumer.has_postponed or not schedule.is_due(retries):
             return
         count = len(consumer.cursor.postponed)
@@ -170,7 +179,7 @@ def _poll_seconds() -> float:
     return min(_POLL_SECONDS * max(1.0, threading.active_count() / _FAST_POLL_THREADS), _MAX_POLL_SECONDS)
 
 
-def _request_pause(consumer: SinkConsumer, delivered: Delivered) -> float:
+def _request_pause(consumer: SampleConsumer, delivered: Delivered) -> float:
     """Return the seconds to wait after a batch, so that other runs can use the server of the sink."""
     if not consumer.uses_shared_server or delivered.batch.is_full:
         return 0.0
@@ -217,7 +226,7 @@ def verify(directory: Path) -> None:
     try:
         for entry in manifest.sinks:
             try:
-                consumer = SinkConsumer(directory, manifest, entry)
+                consumer = SampleConsumer(directory, manifest, entry)
                 if not consumer.is_inline:
                     consumer.verify()
             except Exception as error:  # the sink is not installed, or its backend is not available

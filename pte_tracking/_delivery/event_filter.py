@@ -114,7 +114,7 @@ class EventFilter:
             values = event.points if event.explicit else self._drop_repeated(event, event.points)
         elif event.log is None:
             return
-        if self._superseded:
+        if self._superseded and event.seq > 0:  # samples of system metrics have other steps
             values = self._superseded.select_new(event.step, values)
         values = self._event_names.rename_metrics(values)
         values = self._mapped_keys.map_values(Metrics.__name__, values)

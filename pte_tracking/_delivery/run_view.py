@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pte_tracking._delivery.event_filter import EventFilter
@@ -34,6 +34,8 @@ class JournalRunView:
         self._filter = event_filter
         #: Journal position up to which the sink had received events before the current rewind, in bytes.
         self.delivered_position = 0
+        #: Returns the samples of system metrics that the sink has received.
+        self.samples: Callable[[], Iterable[AnyEvent]] = tuple
 
     @property
     def context(self) -> Mapping[str, str]:
@@ -48,7 +50,8 @@ class JournalRunView:
         ranges = journal_reader.effective_ranges(self._journal, upto_seq=upto_seq)
         events = (event for journal_range in ranges for event, _ in journal_reader.read(self._journal, *journal_range))
         last = math.inf if upto_seq is None else upto_seq
-        return self._filter.restarted().select(itertools.takewhile(lambda event: event.seq <= last, events))
+        selected = itertools.takewhile(lambda event: event.seq <= last, events)
+        return self._filter.restarted().select(itertools.chain(selected, self.samples()))
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:
         """Return the superseded events; see :meth:`pte_tracking.sinks.RunView.superseded`."""

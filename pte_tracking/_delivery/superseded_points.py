@@ -11,7 +11,7 @@ from pte_tracking._store.events import Metrics, Number
 _logger = logging.getLogger("pte_tracking")
 #: Keys of values that depend on the clock or on the load of the machine. They differ in every pass.
 _WALL_CLOCK_KEY = re.compile(
-    r"\Asystem/|per_s\Z|/s\Z|(?<![a-z])"
+    r"\Asystem/|\Amonitor/(data_wait_share|gpu_)|per_s\Z|/s\Z|(?<![a-z])"
     r"(time|times|walltime|elapsed|duration|latency|timestamp|eta|throughput|speed|fps|ips"
     r"|secs?|seconds?|ms|milliseconds?|minutes?|hours?)(?![a-z])",
     re.IGNORECASE,

@@ -121,15 +121,6 @@ def idle_seconds() -> float | None:
         return None
 
 
-def peak_memory_bytes() -> int | None:
-    """Return the peak memory usage of this process in bytes. None on Windows."""
-    if sys.platform == "win32":
-        return None
-    else:  # mypy checks the names of unused branches otherwise
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
 def make_nonblocking(fd: int) -> None:
     """Let writes to a full pipe fail instead of waiting. Python before 3.12 cannot do this on Windows."""
     if sys.platform != "win32" or sys.version_info >= (3, 12):

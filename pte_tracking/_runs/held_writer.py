@@ -11,6 +11,7 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Scalar
+from pte_tracking._store.manifest import Sampling
 
 _T = TypeVar("_T")
 Writer: TypeAlias = "RunWriter | NullWriter | HeldWriter"
@@ -125,6 +126,10 @@ class HeldWriter:
 
     def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
         """Do nothing."""
+
+    def set_sampling(self, sampling: Sampling) -> None:
+        """Hold a request to sample system metrics."""
+        self._hold(lambda writer: writer.set_sampling(sampling))
 
     def write_checkpoint_list(self) -> None:
         """Do nothing."""

@@ -13,14 +13,15 @@ from pte_tracking._runs.archiving import LOG, expand_patterns
 from pte_tracking._runs.directory import Claim
 from pte_tracking._runs.serial_calls import SerialCalls
 from pte_tracking._store.lock import LockedError
-from pte_tracking._store.manifest import RunNotFoundError, update_manifest
+from pte_tracking._store.manifest import RunNotFoundError, Sampling, update_manifest
+from pte_tracking._store.samples import SAMPLES
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _logger = logging.getLogger("pte_tracking")
 
 
 class ManifestWriter(SerialCalls):
-    """Base class of the writer of a run that adds files and the ranking to its manifest.
+    """Base class of the writer of a run that adds files, the ranking, and the sampling to its manifest.
 
     Args:
         claim: Claim of the directory, which was prepared.
@@ -72,6 +73,18 @@ class ManifestWriter(SerialCalls):
         self.manifest = msgspec.structs.replace(self.manifest, ranking=(key, mode))
         self._save_files()
 
+    def set_sampling(self, sampling: Sampling) -> None:
+        """Store a request to sample system metrics in ``run.json``. A failure is logged.
+
+        Args:
+            sampling: The request.
+        """
+        if self._has_moved():
+            return
+        files = dict.fromkeys([*self.manifest.files, SAMPLES])
+        self.manifest = msgspec.structs.replace(self.manifest, sampling=sampling, files=list(files))
+        self._save_files()
+
     def _has_moved(self) -> bool:
         """Whether the path of the directory refers to another one, so that no file is written by path."""
         if self._place.is_current():
@@ -86,15 +99,18 @@ class ManifestWriter(SerialCalls):
         """Stop the sinks that write files by path."""
 
     def _save_files(self) -> None:
-        """Add the files and the ranking of the run to ``run.json``. After a failure, :meth:`close` retries."""
+        """Add files, ranking, and sampling of the run to ``run.json``. After a failure, :meth:`close` retries."""
         if self._has_moved():
             return
-        files, ranking = self.manifest.files, self.manifest.ranking
+        saved = self.manifest
         try:
             self.manifest = update_manifest(
                 self._directory,
                 lambda current: msgspec.structs.replace(
-                    current, files=list(dict.fromkeys([*current.files, *files])), ranking=ranking
+                    current,
+                    files=list(dict.fromkeys([*current.files, *saved.files])),
+                    ranking=saved.ranking,
+                    sampling=saved.sampling,
                 ),
             )
             self._is_manifest_saved = True

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store.events import AnyEvent, Checkpoint, Number, Scalar, Status
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import Manifest, Sampling
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -107,6 +107,9 @@ class NullWriter:
         return self._parent.writer.checkpoints() if self._parent and self._parent.writer else []
 
     def set_ranking(self, key: str, mode: Literal["min", "max"]) -> None:
+        """Do nothing."""
+
+    def set_sampling(self, sampling: Sampling) -> None:
         """Do nothing."""
 
     def write_checkpoint_list(self) -> None:

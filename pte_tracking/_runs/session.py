@@ -9,6 +9,7 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store.events import CheckpointRemoved
+from pte_tracking._store.manifest import Sampling
 from pte_tracking._store.values import check_step, to_text
 
 
@@ -111,3 +112,13 @@ class RunSession(RunBase):
             mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
         """
         self._opened().set_ranking(key, mode)
+
+    def sample_system(self, sampling: Sampling) -> None:
+        """Let the delivery process sample the system metrics of this node while this process is alive.
+
+        Do nothing on a rank other than 0, or if ``PTE_TRACKING_DELIVERY`` is ``off``.
+
+        Args:
+            sampling: The request.
+        """
+        self._opened().set_sampling(sampling)

@@ -26,6 +26,7 @@ from pte_tracking._store.events import AnyEvent, Checkpoint, Metrics, Number, Ru
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.manifest import Sampling
 from pte_tracking._store.provenance import provenance_level
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.signal_errors import raise_from_signal_handler
@@ -84,6 +85,18 @@ class RunWriter(ManifestWriter):
         checkpoints = list_checkpoints(self._directory)
         self._checkpoints = {checkpoint.path: checkpoint for checkpoint in checkpoints}
         self._rows = RowHistory(checkpoints[-1].values if checkpoints else {})
+
+    def set_sampling(self, sampling: Sampling) -> None:
+        """Store a request to sample system metrics, and start a delivery process, also if all sinks are inline.
+
+        Args:
+            sampling: The request.
+        """
+        super().set_sampling(sampling)
+        if self._supervisor is None and is_delivery_enabled():
+            self._supervisor = DeliverySupervisor(self._directory, self._place)
+        if self._supervisor:
+            self._supervisor.ensure_running()
 
     def begin(self, params: Mapping[str, Scalar], tags: Mapping[str, str], *, is_started: bool = False) -> None:
         """Append the events that start a session.

@@ -35,7 +35,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
     """Base class of all events.
 
     Attributes:
-        seq: Sequence number in the journal: 1, 2, 3, ... without gaps.
+        seq: Sequence number in the journal: 1, 2, 3, ... without gaps. Samples of system metrics, which are not in the
+            journal, have negative numbers.
         time: Time of the event in seconds since the Unix epoch. The time never changes, so a redelivered event yields
             an identical data point.
     """

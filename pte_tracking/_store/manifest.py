@@ -78,6 +78,21 @@ class ParentRun(msgspec.Struct, frozen=True):
     has_history: bool
 
 
+class Sampling(msgspec.Struct, frozen=True):
+    """Request of a training process to sample the system metrics of its node.
+
+    Attributes:
+        interval: Time between two samples, in seconds.
+        pids: Process IDs of the ranks on the node. The first is that of the process that writes the run. A request of
+            an earlier process has no effect.
+        node: Name of the node in the keys. Empty if the training uses only one node.
+    """
+
+    interval: Annotated[float, msgspec.Meta(gt=0)]
+    pids: Annotated[list[int], msgspec.Meta(min_length=1)]
+    node: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """Content of ``run.json``.
 
@@ -93,6 +108,7 @@ class Manifest(msgspec.Struct, frozen=True):
         format: Format number of the run directory.
         parent: Run that this run was forked from. None if it was not forked.
         ranking: Metric by which the snapshots are ranked, and ``"min"`` or ``"max"``. None if they are not ranked.
+        sampling: Request to sample system metrics. None if there is none.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -105,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int = FORMAT
     parent: ParentRun | None = None
     ranking: tuple[str, Literal["min", "max"]] | None = None
+    sampling: Sampling | None = None
 
     @classmethod
     def new(cls, directory: Path, name: str | None) -> Manifest:

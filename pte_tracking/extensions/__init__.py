@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.lr_scheduler import LRScheduler as LRScheduler
     from pte_tracking.extensions.micro_average import MicroAverage as MicroAverage
     from pte_tracking.extensions.model_summary import ModelSummary as ModelSummary
+    from pte_tracking.extensions.monitor import Monitor as Monitor
     from pte_tracking.extensions.object_snapshot import snapshot_object as snapshot_object
     from pte_tracking.extensions.observe import observe_lr as observe_lr
     from pte_tracking.extensions.observe import observe_value as observe_value
@@ -43,6 +44,7 @@ else:
         "MicroAverage": "micro_average",
         "MinValue": "best_value",
         "ModelSummary": "model_summary",
+        "Monitor": "monitor",
         "ParameterHistogram": "parameter_histogram",
         "ParameterStatistics": "parameter_statistics",
         "PlotReport": "plot_report",

@@ -1,101 +1,71 @@
-"""Usage of CPU, memory, and GPU as reported values."""
+"""Usage of the machines that train."""
 
 from __future__ import annotations
 
-import importlib.util
-import time
+import math
+import os
 
-import torch
-
-from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
-from pte_tracking._platform.processes import peak_memory_bytes
-from pte_tracking.reporter import report
-
-_MEGABYTE = 1e6
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._runs.node_sampler import NodeSampler
+from pte_tracking._store.dependencies import required_by
+from pte_tracking._store.manifest import Sampling
+from pte_tracking._store.samples import node_name
 
 
 class SystemMetrics(Extension):
-    """Extension that reports the usage of CPU, memory, and GPU.
+    """Extension that lets the delivery process sample CPU, memory, disk, network, and GPUs.
 
-    The extension runs at the end of each epoch, or according to ``extend(..., trigger=...)``, on rank 0. Rates are
-    measured since its last run. MLflow shows these keys on its system metrics page:
+    Nothing is sampled in the training process, so sampling costs no time there and continues while the training hangs.
+    On each further node, a rank starts a process that samples the node. Backends receive the samples with their
+    numbers as steps, under keys such as ``system/cpu_utilization_percentage``, which MLflow shows on its system metrics
+    page. ``docs/monitor.md`` lists all keys. The JSON log and CSV files do not contain them.
 
-    - ``system/process_cpu_percentage``: CPU usage of the process, 100 for each fully used core
-    - ``system/process_memory_peak_megabytes``: peak memory usage of the process (not on Windows)
-    - ``system/cpu_utilization_percentage``: CPU usage of the machine (requires psutil)
-    - ``system/system_memory_usage_megabytes``: memory usage of the machine (requires psutil)
-    - ``system/system_memory_usage_percentage``: memory usage of the machine (requires psutil)
-    - ``system/gpu_0_memory_usage_megabytes``: memory usage of the current CUDA device, here device 0
-    - ``system/gpu_0_memory_usage_percentage``: memory usage of the current CUDA device
-    - ``system/gpu_0_utilization_percentage``: usage of the current CUDA device (requires nvidia-ml-py)
+    Sampling ends with the training process, however it ends. After a resume, the numbers of the samples continue.
+    Requires psutil. GPUs also require nvidia-ml-py. Snapshots contain no state of the extension.
 
-    Snapshots contain no state of the extension.
+    Args:
+        interval: Time between two samples, in seconds. Defaults to 10.
+
+    Raises:
+        ImportError: If psutil is not installed.
+        TypeError: If ``interval`` is not a number.
+        ValueError: If ``interval`` is not positive and finite.
 
     Example:
         >>> import pte_tracking as pte
         >>> from pte_tracking import extensions
-        >>> with pte.ExtensionsManager(
-        ...     {}, 1, [extensions.SystemMetrics()], iters_per_epoch=1, sinks=[]
-        ... ) as manager:
-        ...     with manager.run_iteration():
-        ...         pass
-        >>> manager.observation["system/process_memory_peak_megabytes"] > 0
-        True
+        >>> manager = pte.ExtensionsManager({}, 1, [extensions.SystemMetrics(interval=30)], iters_per_epoch=1)
     """
 
-    trigger = (1, "epoch")
-    priority = PRIORITY_WRITER
+    trigger = None
     default_name = "system_metrics"
-    rank_zero_only = True
+
+    def __init__(self, interval: float = 10.0) -> None:
+        with required_by("SystemMetrics", "psutil", "'pte-tracking[monitor]'"):
+            import psutil  # noqa: F401  # The delivery process imports it.
+        if isinstance(interval, bool) or not isinstance(interval, int | float):
+            raise TypeError(
+                f"interval: expected a number of seconds, got {interval!r} of type {type(interval).__name__}"
+            )
+        if not 0 < interval < math.inf:
+            raise ValueError(f"interval: expected a positive number of seconds, got {interval!r}")
+        self._interval = float(interval)
+        self._sampler: NodeSampler | None = None
 
     def initialize(self, manager: Manager) -> None:
-        # The first call measures from this point.
-        self._last_times = time.monotonic(), time.process_time()
-        _machine_metrics()
+        ranks = manager.world.all_gather("the nodes of SystemMetrics", (node_name(), os.getpid()))
+        node = node_name()
+        pids = [pid for name, pid in ranks if name == node]
+        has_several_nodes = len({name for name, _ in ranks}) > 1
+        sampling = Sampling(self._interval, pids, node if has_several_nodes else "")
+        manager.run.sample_system(sampling)
+        is_first_rank_of_node = pids[0] == os.getpid()
+        if node != ranks[0][0] and is_first_rank_of_node:
+            self._sampler = NodeSampler(manager.run.directory, manager.run.id, sampling)
 
     def __call__(self, manager: Manager) -> None:
-        wall, cpu = self._last_times
-        self._last_times = time.monotonic(), time.process_time()
-        report(
-            {
-                "system/process_cpu_percentage": 100
-                * (self._last_times[1] - cpu)
-                / max(self._last_times[0] - wall, 1e-9),
-                **_peak_memory_metrics(),
-                **_machine_metrics(),
-                **_gpu_metrics(),
-            }
-        )
+        """Do nothing: the delivery process samples."""
 
-
-def _peak_memory_metrics() -> dict[str, float]:
-    peak = peak_memory_bytes()
-    return {} if peak is None else {"system/process_memory_peak_megabytes": peak / _MEGABYTE}
-
-
-def _machine_metrics() -> dict[str, float]:
-    if importlib.util.find_spec("psutil") is None:
-        return {}
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / _MEGABYTE,
-        "system/system_memory_usage_percentage": memory.percent,
-    }
-
-
-def _gpu_metrics() -> dict[str, float]:
-    # A query of another device would allocate hundreds of megabytes on it.
-    if not torch.cuda.is_initialized():
-        return {}
-    prefix = f"system/gpu_{torch.cuda.current_device()}"
-    free, total = torch.cuda.mem_get_info()
-    values = {
-        f"{prefix}_memory_usage_megabytes": (total - free) / _MEGABYTE,
-        f"{prefix}_memory_usage_percentage": 100 * (total - free) / total,
-    }
-    if importlib.util.find_spec("pynvml"):
-        values[f"{prefix}_utilization_percentage"] = torch.cuda.utilization()
-    return values
+    def finalize(self, manager: Manager) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()

@@ -88,7 +88,8 @@ class RunView(Protocol):
             upto_seq: Sequence number of the last event. Defaults to None: the whole journal.
 
         Returns:
-            An iterator over the events, in order.
+            An iterator over the events, in order. Samples of system metrics that the sink has received follow at the
+            end.
         """
 
     def superseded(self, rewound: Rewound) -> Iterator[AnyEvent]:

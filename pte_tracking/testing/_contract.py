@@ -271,6 +271,27 @@ class SinkContract(ShownKindsContract):
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
 
+    def test_samples_survive_redelivery_and_rewind(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        position = run.log(1, {"a": 1.0})
+        run.log(2, {"a": 2.0})
+        run.sample({"system/cpu": 0.5})
+        run.deliver()
+        run.sample({"system/cpu": 1.5})
+        run.deliver(save_cursor=False)
+        run.deliver()
+        run.journal.rewind(position, 1)
+        run.sample({"system/cpu": 2.5})
+        run.log(2, {"a": 2.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(1, 1.0), (2, 2.0)])
+        key = map_key("system/cpu", sink.limits)
+        if sink.limits.separate_logs:  # samples belong to no log
+            assert key not in points
+        else:
+            self._check(points, key, [(1, 0.5), (2, 1.5), (3, 2.5)])
+
     def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)
         for step in range(self.large_run_rows):

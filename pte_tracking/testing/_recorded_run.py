@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.sample_consumer import SampleConsumer
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._platform.signals import KILLED_STATUS, kill
 from pte_tracking._store import events
@@ -19,6 +19,7 @@ from pte_tracking._store.events import Number, Status
 from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.samples import SampleWriter
 from pte_tracking.sinks import Sink
 
 _TIMEOUT_SECONDS = 60  # The process delivers a few events, but the import of a client library takes seconds.
@@ -61,7 +62,7 @@ class RecordedRun:
         self.manifest.save(directory)
         self.journal = Journal(directory / JOURNAL)
         self.journal.append(events.RunStarted, self.manifest.id, self.manifest.name, 1, "host")
-        self._consumer: SinkConsumer | None = None
+        self._consumer: SampleConsumer | None = None
 
     def log(self, step: int, values: Mapping[str, Number], epoch: float | None = None) -> JournalPosition:
         """Append a row of metrics to the journal.
@@ -77,6 +78,15 @@ class RecordedRun:
         self.journal.append(events.Metrics, step, dict(values), epoch)
         return self.journal.end
 
+    def sample(self, values: Mapping[str, float]) -> None:
+        """Append a sample of system metrics. Its step is its number, from 1.
+
+        Args:
+            values: Numbers by key. Each key begins with ``system/``.
+        """
+        with contextlib.closing(SampleWriter(self.directory, "node")) as writer:
+            writer.append(values)
+
     def deliver(self, *, save_cursor: bool = True) -> None:
         """Deliver the pending events.
 
@@ -85,7 +95,7 @@ class RecordedRun:
                 written, and a crash occurs before the cursor is saved. The next delivery repeats the batch.
         """
         if self._consumer is None:
-            self._consumer = SinkConsumer(self.directory, self.manifest, self.manifest.sinks[0])
+            self._consumer = SampleConsumer(self.directory, self.manifest, self.manifest.sinks[0])
         if save_cursor:
             while self._consumer.deliver_next():
                 pass
@@ -150,7 +160,7 @@ def _raise_crash() -> None:
 
 def _deliver_and_kill(directory: Path, save_cursor: bool) -> None:
     manifest = Manifest.load(directory)
-    consumer = SinkConsumer(directory, manifest, manifest.sinks[0])
+    consumer = SampleConsumer(directory, manifest, manifest.sinks[0])
     if not save_cursor:
         consumer.save = _kill_process  # type: ignore[method-assign]
     while consumer.deliver_next():

@@ -12,7 +12,7 @@ from tests.browser import terminal
 
 BROWSER_TESTS = Path(__file__).parent
 #: Names of the plots that every_extension.py draws.
-PLOT_NAMES = ("loss", "accuracy", "schedules", "statistics", "system", "variables")
+PLOT_NAMES = ("loss", "accuracy", "schedules", "statistics", "variables")
 
 
 def draw(folder: Path, pictures: Path) -> None:

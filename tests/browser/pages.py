@@ -191,6 +191,14 @@ class MLflowPage:
         self.page.goto(f"{self._experiment}/runs/{run_id}/model-metrics")
         self.page.locator(".js-plotly-plot").first.wait_for()
 
+    def open_system_metrics(self, run_id: str) -> list[str]:
+        """Open the system metrics of a run, and return the titles of the charts."""
+        self.page.goto(f"{self._experiment}/runs/{run_id}/system-metrics")
+        self.page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached")
+        cards = self.page.get_by_test_id("experiment-view-compare-runs-card")
+        titles = wait_until_stable(self.page, cards.all_inner_texts)
+        return [title.strip().split("\n")[0] for title in titles]
+
     def read_curve(self, key: str) -> list[tuple[int, float]]:
         """Return the points in the chart of a metric."""
         section, _, title = key.rpartition("/")

@@ -60,6 +60,7 @@ def photograph(folder: Path) -> None:
         shutil.copy(EXAMPLE, training.folder)
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
+        photograph_system_metrics(camera, folder / "monitored", page, uri)
         with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
         with trackio(training.folder, "digits") as address:
@@ -103,6 +104,13 @@ def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
     camera.save_screenshot("mlflow-checkpoints", 1640, 640)
+
+
+def photograph_system_metrics(camera: Camera, folder: Path, page: Page, uri: str) -> None:
+    program = Path(__file__).with_name("system_metrics.py")
+    training = finish(start(folder, uri, "40", script=program), folder, uri)
+    MLflowPage(page, uri, training.experiment).open_system_metrics(training.run_id)
+    camera.save_screenshot("system", 1280, 1000)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:

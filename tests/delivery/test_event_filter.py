@@ -128,10 +128,11 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
     event_filter.suppress([Metrics(1, 0.0, 1, {"a": 1, "n": nan}), Metrics(2, 0.0, 2, {"a": 2})])
     repeated_rows: list[AnyEvent] = [
         Metrics(4, 0.0, 1, {"a": 1, "b": 1, "n": nan}),
+        Metrics(-9, 0.0, 9, {"system/cpu": 1}, explicit=True),
         Metrics(5, 0.0, 2, {"a": 9}),
         Metrics(6, 0.0, 3, {"a": 3}),
     ]
-    assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("a", 3, 3)]
+    assert points(list(event_filter.select(repeated_rows))) == [("b", 1, 1), ("system/cpu", 9, 1), ("a", 3, 3)]
     (message,) = caplog.messages
     assert "1 new value differs (first: 'a' at step 2: 9, previously 2)" in message
     assert not event_filter._superseded, "memory of passed steps must be released"
@@ -139,7 +140,7 @@ def test_event_filter_suppressed_points_are_not_sent_again(caplog: pytest.LogCap
 
 def test_event_filter_counts_differing_values_without_wall_clock(caplog: pytest.LogCaptureFixture) -> None:
     event_filter = EventFilter("mine", "mine", Limits())
-    clocks = ["elapsed_time", "train/images_per_second", "it/s", "system/gpu_0_utilization_percentage", "throughput"]
+    clocks = ["elapsed_time", "train/images_per_second", "it/s", "monitor/gpu_memory_peak_megabytes", "throughput"]
     event_filter.suppress([Metrics(1, 0.0, step, dict.fromkeys([*clocks, "loss", "timeout"], 1)) for step in (1, 2)])
     row = dict.fromkeys([*clocks, "loss", "timeout"], 2)
     assert points(list(event_filter.select([Metrics(4, 0.0, 1, row), Metrics(5, 0.0, 2, row)]))) == []

@@ -1,50 +1,51 @@
-"""Tests of SystemMetrics with and without psutil."""
+"""Request of SystemMetrics, which the delivery process fulfills."""
 
 from __future__ import annotations
 
-import importlib.util
-import time
-from collections.abc import Mapping
-from importlib.machinery import ModuleSpec
+import builtins
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pte_tracking import ExtensionsManager
+from pte_tracking._store.manifest import Manifest, Sampling
 from pte_tracking.extensions import SystemMetrics
 
-PROCESS_KEYS = {"system/process_cpu_percentage", "system/process_memory_peak_megabytes"}
-MACHINE_KEYS = {
-    "system/cpu_utilization_percentage",
-    "system/system_memory_usage_megabytes",
-    "system/system_memory_usage_percentage",
-}
 
-
-def observe(out: Path, work: float = 0) -> Mapping[str, Any]:
-    with ExtensionsManager({}, 1, [SystemMetrics()], iters_per_epoch=1, out_dir=out, sinks=[]) as manager:
+def train(out: Path, interval: float = 10) -> None:
+    with ExtensionsManager({}, 1, [SystemMetrics(interval)], iters_per_epoch=1, out_dir=out, sinks=[]) as manager:
         with manager.run_iteration():
-            until = time.process_time() + work
-            while time.process_time() < until:
-                pass
-        return manager.observation
+            pass
+        assert not manager.observation
 
 
-def test_system_metrics_report_process_and_machine(tmp_path: Path) -> None:
-    observed = observe(tmp_path, work=0.05)
-    assert set(observed) >= PROCESS_KEYS | MACHINE_KEYS
-    assert observed["system/process_cpu_percentage"] > 1
-    assert observed["system/process_memory_peak_megabytes"] > 10
-    assert 0 <= observed["system/cpu_utilization_percentage"] <= 100
-    assert 0 < observed["system/system_memory_usage_percentage"] <= 100
+def test_system_metrics_training_requests_samples_in_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
+    train(tmp_path, interval=2)
+    manifest = Manifest.load(tmp_path)
+    assert manifest.sampling == Sampling(2.0, [os.getpid()])
+    assert "system-*.jsonl" in manifest.files
+    assert not [*tmp_path.glob("system-*")]
 
 
-def test_system_metrics_missing_psutil_reports_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
+def test_system_metrics_missing_psutil_names_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_module = builtins.__import__
 
-    def without(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name == "psutil" else find(name, package)
+    def without(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "psutil":
+            raise ModuleNotFoundError(name)
+        return import_module(name, *arguments, **options)
 
-    monkeypatch.setattr(importlib.util, "find_spec", without)
-    assert set(observe(tmp_path)) == PROCESS_KEYS
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'pte-tracking\[monitor\]'"):
+        SystemMetrics()
+
+
+@pytest.mark.parametrize(
+    ("interval", "error"), [("10", TypeError), (True, TypeError), (0, ValueError), (float("nan"), ValueError)]
+)
+def test_system_metrics_invalid_interval_is_refused(interval: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="interval"):
+        SystemMetrics(interval)

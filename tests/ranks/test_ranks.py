@@ -13,7 +13,7 @@ import pte_tracking as pte
 from pte_tracking import extensions, triggers
 from pte_tracking._data.position import rescaled_position
 from pte_tracking._interface.progress import Progress
-from tests.ranks import scenarios, snapshot_scenarios
+from tests.ranks import monitor_scenarios, scenarios, snapshot_scenarios
 from tests.ranks.components import read_rows
 from tests.ranks.forked import on_ranks
 
@@ -176,3 +176,9 @@ def test_progress_and_data_position_agree_on_other_world_size(before: int, after
 def test_value_reported_on_one_rank_is_logged(tmp_path: Path) -> None:
     results = on_ranks(scenarios.report_on_one_rank, 3, tmp_path)
     assert results == [[{"x": 4.0, "epoch": 1, "iteration": 2}]] * 3
+
+
+def test_monitor_sharded_model_reports_norm_of_all_shards(tmp_path: Path) -> None:
+    for reported, expected in on_ranks(monitor_scenarios.monitor_sharded, 2, tmp_path):
+        assert reported == pytest.approx(expected)
+        assert expected > 0

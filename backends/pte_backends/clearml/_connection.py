@@ -129,7 +129,7 @@ class ClearMLConnection:
                 self._session.discard()  # The other events of the batch are delivered again.
                 raise
             self._session.flush()
-        self._state.seq = events[-1].seq
+        self._state.seq = max(events[-1].seq, self._state.seq)
 
     def state(self) -> dict[str, Any]:
         """Return the valid sizes of the files and the progress in them.

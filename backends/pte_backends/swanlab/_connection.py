@@ -110,7 +110,7 @@ class SwanLabConnection:
             # Removes the status of a run that was resumed, and the events of a batch whose position was not saved.
             os.ftruncate(self._fd, self._state.size)
             self._extend(events)
-        self._state.seq, self._state.status = events[-1].seq, None
+        self._state.seq, self._state.status = max(events[-1].seq, self._state.seq), None
 
     def state(self) -> dict[str, Any]:
         """Flush the file to disk, and return its valid size and the progress in it.

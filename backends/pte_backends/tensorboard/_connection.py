@@ -47,7 +47,7 @@ class TensorBoardState(msgspec.Struct):
     Attributes:
         file: Name of the event file.
         size: Size of the event file, in bytes.
-        last_seq: Sequence number of the last event with a record in the file.
+        last_seq: Sequence number of the last event of the journal with a record in the file.
         is_ended: Whether the file contains the end of the run.
         end_status: Status that was written last. None before the first end of the run.
         summaries: State of the summary builder.
@@ -78,6 +78,8 @@ class TensorBoardConnection:
         self._fd = -1
         #: Sequence number of the last event in the last batch.
         self._last_written_seq: int | None = None
+        #: Records of samples that a killed process wrote after the state was saved. They are delivered again.
+        self._unsaved_samples: set[bytes] = set()
         self._temporary.unlink(missing_ok=True)
         self._open_or_repair()
 
@@ -97,7 +99,7 @@ class TensorBoardConnection:
             with self._atomic():
                 self._rewind(first)
         # A row with many values is delivered in several parts that have the same sequence number.
-        elif first.seq <= state.last_seq and first.seq != self._last_written_seq:
+        elif 0 < first.seq <= state.last_seq and first.seq != self._last_written_seq:
             with self._atomic():
                 self._rewrite_until(first.seq - 1)
         elif state.is_ended and any(isinstance(event, RunStarted) for event in events):
@@ -181,6 +183,8 @@ class TensorBoardConnection:
                 break
             state.size += len(raw)
             state.last_seq = max(seq, state.last_seq)
+            if seq < 0:
+                self._unsaved_samples.add(raw)
             state.is_ended |= seq == 0 and _values.SESSION_END in raw
         self._fd = open_owned(path, self._run.directory)
         os.ftruncate(self._fd, state.size)
@@ -225,7 +229,8 @@ class TensorBoardConnection:
                 yield label, raw
 
     def _rebuild(self, seq: int, cleared_tags: Mapping[str, str] | None = None) -> None:
-        """Replace the event file with one that is built from the journal."""
+        """Replace the event file with one that is built from the history."""
+        self._unsaved_samples.clear()
         previous = self._state.summaries
         summaries = SummaryBuilderState(has_layout=previous.has_layout, emptied_image_tags=previous.emptied_image_tags)
         self._restore(msgspec.structs.replace(self._state, summaries=summaries))
@@ -268,9 +273,9 @@ class TensorBoardConnection:
         data = bytearray()
         for event in events:
             record = self._builder.build(event)
-            if record:
+            if record and record not in self._unsaved_samples:
                 data += record
-                self._state.last_seq = event.seq
+                self._state.last_seq = max(event.seq, self._state.last_seq)
             if len(data) > _CHUNK_BYTES:
                 self._append(data)
                 data = bytearray()

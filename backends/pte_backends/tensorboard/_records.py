@@ -2,8 +2,9 @@
 
 A record is an ``Event`` message framed as a TFRecord, with the sequence number of its journal event as a label. The
 label is a field that TensorBoard's ``Event`` does not define, and that every reader of protocol buffers skips. It
-allows truncating a file at any event of the journal without reading the journal. Label 0 marks records that belong to
-the file and not to the history. They are written again in each new file.
+allows truncating a file at any event of the journal without reading the journal. Negative labels belong to samples of
+system metrics, which are not in the journal. Label 0 marks records that belong to the file and not to the history. They
+are written again in each new file.
 
 A TFRecord consists of the length of its data (8 bytes, little endian), a checksum of the length (4 bytes), the data,
 and a checksum of the data (4 bytes); see https://www.tensorflow.org/tutorials/load_data/tfrecord.
@@ -21,8 +22,8 @@ from pte_backends.tensorboard._checksum import masked_checksum
 
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _LENGTH, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
-# Field 1000 of type fixed64: its tag (1000 << 3 | 1) as a two-byte varint, then the number.
-_LABEL = struct.Struct("<2sQ")
+# Field 1000 of type sfixed64: its tag (1000 << 3 | 1) as a two-byte varint, then the number.
+_LABEL = struct.Struct("<2sq")
 _LABEL_TAG = b"\xc1\x3e"
 
 

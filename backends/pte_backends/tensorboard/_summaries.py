@@ -162,8 +162,9 @@ class SummaryBuilder:
         Raises:
             RejectedEventError: If an image is missing or damaged.
         """
-        self.state.seq, self.state.wall_time = event.seq, event.time
-        if isinstance(event, Metrics | Histogram | Figure | Image | Text):
+        self.state.seq, self.state.wall_time = max(event.seq, self.state.seq), event.time
+        # The steps of samples of system metrics ascend.
+        if event.seq > 0 and isinstance(event, Metrics | Histogram | Figure | Image | Text):
             self.state.is_unordered |= event.step < self.state.max_step
             self.state.max_step = max(event.step, self.state.max_step)
         if isinstance(event, Metrics):
