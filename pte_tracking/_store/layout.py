@@ -16,6 +16,7 @@ PREVIOUS = "previous"
 
 FIGURES = "figures"
 IMAGES = "images"
+MEDIA = "media"
 ARTIFACTS = "artifacts"
 
 DELIVERY = "delivery"
@@ -27,7 +28,7 @@ CONTROL_LOCK = "delivery/control.json.lock"
 
 #: Names that other files in the directory must not have.
 RESERVED_NAMES = frozenset(
-    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, DELIVERY}
+    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, MEDIA, ARTIFACTS, DELIVERY}
 )
 
 #: Scheme of a URL. ``Path("s3://bucket")`` has only one slash.

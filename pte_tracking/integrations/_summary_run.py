@@ -96,7 +96,7 @@ class SummaryRun(Run):
         for event, _ in read_effective(journal):
             if isinstance(event, events.Metrics):
                 steps.update(dict.fromkeys(event.values, event.step + 1))
-            elif isinstance(event, events.Figure | events.Image | events.Histogram | events.Text):
+            elif isinstance(event, events.MediaFile | events.Histogram | events.Text):
                 steps[event.key] = event.step + 1
         return steps
 

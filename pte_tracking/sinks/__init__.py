@@ -13,13 +13,16 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
+    Audio,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
     Figure,
     FirstBatch,
     Histogram,
+    Html,
     Image,
+    MediaFile,
     Metrics,
     Number,
     Params,
@@ -28,8 +31,10 @@ from pte_tracking._store.events import (
     RunStarted,
     Scalar,
     Status,
+    Table,
     Tags,
     Text,
+    Video,
 )
 from pte_tracking._store.files import file_md5, safe_file_name
 from pte_tracking._store.interpreter import python_command
@@ -39,17 +44,19 @@ from pte_tracking._store.owned_files import list_owned_files, make_owned_directo
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
-from pte_tracking.sinks._kinds import Display, EventKind
+from pte_tracking.sinks._kinds import FILE_KINDS, Display, EventKind, find_display
 from pte_tracking.sinks._limits import UNLIMITED, Limits
 from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "FILE_KINDS",
     "JOURNAL",
     "PREVIOUS",
     "UNLIMITED",
     "AnyEvent",
     "Artifact",
+    "Audio",
     "Checkpoint",
     "CheckpointRemoved",
     "Connection",
@@ -59,9 +66,11 @@ __all__ = [
     "Figure",
     "FirstBatch",
     "Histogram",
+    "Html",
     "Image",
     "Limits",
     "Location",
+    "MediaFile",
     "Metrics",
     "Number",
     "Params",
@@ -75,13 +84,16 @@ __all__ = [
     "Sink",
     "SinkClosedError",
     "Status",
+    "Table",
     "Tags",
     "Text",
+    "Video",
     "check_client",
     "check_file_name",
     "checkpoint_digest",
     "delete_checkpoint",
     "file_md5",
+    "find_display",
     "find_events",
     "get_sink",
     "installed_sinks",
