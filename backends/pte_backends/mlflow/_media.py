@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import PurePosixPath
 
 from mlflow import MlflowClient
 
 from pte_backends.mlflow import _runs
 from pte_backends.mlflow._artifacts import ArtifactUploader
 from pte_backends.mlflow._state import MLflowState
-from pte_tracking.sinks import AnyEvent, Artifact, Figure, Image, Table, Text
+from pte_tracking.sinks import AnyEvent, Artifact, Figure, Image, Table, Text, to_artifact
 
 _logger = logging.getLogger("pte_tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"  # lists the tables for MLflow's page and for load_table()
@@ -49,10 +48,7 @@ class MediaStore:
             self._uploader.upload_artifact(event)
 
     def _store_table(self, event: Table) -> None:
-        directory = PurePosixPath(event.path).parent.as_posix()
-        self._uploader.upload_artifact(
-            Artifact(event.seq, event.time, event.path, "" if directory == "." else directory)
-        )
+        self._uploader.upload_artifact(to_artifact(event))
         if self._is_newest(self._state.newest_tables, event):
             name = f"tables/{event.key}.json"
             self._uploader.upload_table(event, name)
