@@ -89,7 +89,7 @@ def test_tracker_log_table_accepts_rows_and_data_frames(tmp_path: Path) -> None:
     tracker.log_table("empty", columns=["a"], data=[], step=2)
     with pytest.raises(TypeError, match="expected dataframe=, or both columns= and data="):
         tracker.log_table("nothing", columns=["a"])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=r"expected rows of 2 cells, got the lengths \[1\]"):
         tracker.log_table("ragged", columns=["a", "b"], data=[[1]])
     tracker.finish()
     tables = {event.key: event.path for event in history(tmp_path) if isinstance(event, Table)}
