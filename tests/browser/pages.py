@@ -330,7 +330,8 @@ class TensorBoardPage:
     def open_sounds(self) -> list[str]:
         """Open the sounds, and return the tag of each player."""
         self._open("audio", "tf-audio-loader audio")
-        self.page.wait_for_function("document.querySelector('tf-audio-loader audio')?.readyState >= 1")
+        player = self.page.locator("tf-audio-loader audio").first
+        wait_until_stable(self.page, lambda: player.evaluate("audio => audio.readyState"))
         return [element.evaluate(_TEXTS)[0] for element in self.page.locator("tf-audio-loader").all()]
 
     def open_texts(self) -> dict[str, str]:
