@@ -141,7 +141,7 @@ def test_media_reach_tensorboard_and_mlflow(tmp_path: Path, mlflow_store: str) -
 
     run_example("media.py", "--sinks", "tensorboard", "mlflow", folder=tmp_path, store=mlflow_store)
     shown = EventAccumulator(str(tmp_path / "result")).Reload()
-    assert [event.step for event in shown.Audio("hardest tone")] == [20, 40]
+    assert [event.step for event in shown.Tensors("hardest tone")] == [20, 40]
     assert [event.step for event in shown.Images("weights")] == [20, 40]
     assert [event.step for event in shown.Tensors("hardest tones")] == [20, 40]
     (run,) = mlflow_runs(mlflow_store)
