@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 import pte_tracking
 from pte_tracking._cli import app
 from pte_tracking._delivery.hidden_kinds import name_kind
-from pte_tracking.sinks import ENTRY_POINT_GROUP, EventKind, get_sink
+from pte_tracking.sinks import ENTRY_POINT_GROUP, EventKind, find_display, get_sink
 from tests import servers
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -203,15 +203,19 @@ def test_extensions_page_mentions_every_extension() -> None:
     assert {name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page} == set()
 
 
+def capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     (table,) = re.findall(r"^\| Kind \|.*\n(?:\|.*\n)+", (DOCS / "backends.md").read_text(), re.MULTILINE)
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
-    assert [row[0] for row in rows] == [name_kind(kind).capitalize() for kind in get_args(EventKind)]
+    assert [row[0] for row in rows] == [capitalize(name_kind(kind)) for kind in get_args(EventKind)]
     for name in distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names:
         shows = get_sink(name).shows
         assert shows is not None, name
         column = header.index(f"`{name}`")
-        assert [row[column] for row in rows] == [shows.get(kind, "-") for kind in get_args(EventKind)], name
+        assert [row[column] for row in rows] == [find_display(shows, kind) or "-" for kind in get_args(EventKind)], name
 
 
 def commands(text: str) -> list[str]:

@@ -155,3 +155,18 @@ def test_ported_script_adds_20_lines_and_gives_the_same_result(tmp_path: Path, m
     assert printed.splitlines()[-1] == f"test: loss {last['test/loss']:.4f}, accuracy {last['test/accuracy']:.4f}"
     (run,) = mlflow_runs(mlflow_store)
     assert run.data.metrics["test/loss"] == last["test/loss"]
+
+
+def test_media_reach_tensorboard_and_mlflow(tmp_path: Path, mlflow_store: str) -> None:
+    from mlflow import MlflowClient
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_example("media.py", "--sinks", "tensorboard", "mlflow", folder=tmp_path, store=mlflow_store)
+    shown = EventAccumulator(str(tmp_path / "result")).Reload()
+    assert [event.step for event in shown.Tensors("hardest tone")] == [20, 40]
+    assert [event.step for event in shown.Images("weights")] == [20, 40]
+    assert [event.step for event in shown.Tensors("hardest tones")] == [20, 40]
+    (run,) = mlflow_runs(mlflow_store)
+    assert "tables/hardest tones.json" in run.data.tags["mlflow.loggedArtifacts"]
+    folders = [item.path for item in MlflowClient(mlflow_store).list_artifacts(run.info.run_id, "media")]
+    assert folders == ["media/audio", "media/html", "media/table", "media/video"]

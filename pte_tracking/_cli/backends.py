@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from rich.console import Console
@@ -16,6 +16,7 @@ from pte_tracking.sinks import (
     EventKind,
     Sink,
     check_client,
+    find_display,
     get_sink,
     installed_sinks,
 )
@@ -84,13 +85,14 @@ def _describe(name: str, package: str) -> InstalledBackend:
         sink = get_sink(name)
     except (ValueError, TypeError) as error:
         return InstalledBackend(name, package, problem=str(error))
+    shows = sink.shows and {kind: way for kind in get_args(EventKind) if (way := find_display(sink.shows, kind))}
     try:
         check_client(sink)
         problem = None
     except ValueError as error:
         problem = str(error)
     return InstalledBackend(
-        name, package, _find_client(sink.requires), sink.inline, _find_rewinds(sink), sink.shows, problem
+        name, package, _find_client(sink.requires), sink.inline, _find_rewinds(sink), shows, problem
     )
 
 

@@ -49,7 +49,7 @@ class SinkConsumer:
         self.uses_shared_server = self._sink.uses_shared_server
         self._store = CursorStore(directory, self.key, is_durable=self._sink.inline)
         self._journal = directory / JOURNAL
-        self._filter = EventFilter(self.key, entry.name, self._sink.limits)
+        self._filter = EventFilter(self.key, entry.name, self._sink.limits, self._sink.shows)
         self._view = JournalRunView(directory, manifest, self._filter)
         self._reader = HistoryReader(self._journal)
         self._connection: Connection | None = None

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from pte_tracking._delivery.event_names import EventNames
+from pte_tracking._delivery.file_fallback import FileFallback
 from pte_tracking._delivery.mapped_keys import MappedKeys
 from pte_tracking._delivery.superseded_points import SupersededPoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, FirstBatch, Metrics, Params, Tags
-from pte_tracking.sinks import Limits
+from pte_tracking.sinks import Display, EventKind, Limits
 
 #: Keys of figures, images, texts and histograms, which backends may store below one directory.
 _FILES = "Files"
@@ -26,12 +27,15 @@ class EventFilter:
         key: Key of the sink in the run.
         name: Name of the sink.
         limits: Limits of the sink.
+        shows: How the sink shows each kind of events. None if it does not declare that.
     """
 
-    def __init__(self, key: str, name: str, limits: Limits) -> None:
+    def __init__(self, key: str, name: str, limits: Limits, shows: Mapping[EventKind, Display] | None = None) -> None:
         self._names = {key, name}
         self._key, self._name = key, name
         self._limits = limits
+        self._shows = shows
+        self._fallback = FileFallback(shows)
         self._event_names = EventNames(key, limits)
         self._step: int | None = None
         self._keys: dict[str, str | None] = {}
@@ -40,7 +44,7 @@ class EventFilter:
 
     def restarted(self) -> EventFilter:
         """Return a copy at the start of the history, in which the names of events stay the same."""
-        restarted = EventFilter(self._key, self._name, self._limits)
+        restarted = EventFilter(self._key, self._name, self._limits, self._shows)
         restarted.restore({"names": self._event_names.state(), "mapped": self._mapped_keys.state()})
         return restarted
 
@@ -100,7 +104,7 @@ class EventFilter:
             elif isinstance(event, Checkpoint):
                 yield self._with_values(event, self._mapped_keys.map_values(Metrics.__name__, event.values))
             else:
-                event = self._event_names.rename(event)
+                event = self._event_names.rename(self._fallback.convert(event))
                 key = getattr(event, "key", None)
                 mapped = key if key is None else self._mapped_keys.find(_FILES, key)
                 yield event if mapped == key else msgspec.structs.replace(event, key=mapped)

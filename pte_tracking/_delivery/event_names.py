@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from pte_tracking._store.events import AnyEvent, Dataset, Figure, Histogram, Image, Text
+from pte_tracking._store.events import AnyEvent, Audio, Dataset, Figure, Histogram, Html, Image, Table, Text, Video
 from pte_tracking.sinks import Limits
 
 _logger = logging.getLogger("pte_tracking")
@@ -23,6 +23,10 @@ _KINDS: dict[type[AnyEvent], str] = {
     Image: "image",
     Histogram: "histogram",
     Text: "text",
+    Table: "table",
+    Html: "html",
+    Audio: "audio",
+    Video: "video",
     Dataset: "dataset",
 }
 _EPOCH = "epoch"  # backends store the epoch of a row as a metric of this name

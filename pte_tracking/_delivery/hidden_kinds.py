@@ -12,7 +12,14 @@ from pte_tracking.sinks import EventKind, Sink
 
 _logger = logging.getLogger("pte_tracking")
 _KINDS: tuple[str, ...] = get_args(EventKind)
-_PLURALS = {"params": "parameters", "status": "final status", "metrics": "metrics", "tags": "tags"}
+_PLURALS = {
+    "params": "parameters",
+    "status": "final status",
+    "metrics": "metrics",
+    "tags": "tags",
+    "html": "HTML pages",
+    "audio": "audio files",
+}
 
 
 class HiddenKinds:

@@ -25,6 +25,7 @@ from pte_tracking._store.layout import (
     IMAGES,
     JOURNAL,
     MANIFEST,
+    MEDIA,
     PREVIOUS,
     PROVENANCE,
     WRITER_LOCK,
@@ -33,7 +34,7 @@ from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.owned_files import make_owned_directory
 
 #: Files that every run creates at the top level of its directory.
-RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, ARTIFACTS, PROVENANCE, MANIFEST})
+RUN_FILES = frozenset({JOURNAL, CHECKPOINTS, DELIVERY, FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE, MANIFEST})
 #: Stands for the name of a log in a pattern of a sink.
 LOG = "{log}"
 

@@ -21,10 +21,10 @@ from pte_tracking._platform.processes import host_name
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.provenance_recorder import is_provenance_file
 from pte_tracking._store import event_encoding, events
-from pte_tracking._store.events import AnyEvent, Artifact, Figure, Image, Params, RunStarted, Scalar
+from pte_tracking._store.events import AnyEvent, Artifact, MediaFile, Params, RunStarted, Scalar
 from pte_tracking._store.files import create_temporary
 from pte_tracking._store.journal_reader import read, read_effective, seq_at
-from pte_tracking._store.layout import ARTIFACTS, JOURNAL, PREVIOUS, RESERVED_NAMES
+from pte_tracking._store.layout import ARTIFACTS, FIGURES, IMAGES, JOURNAL, MEDIA, PREVIOUS, RESERVED_NAMES
 from pte_tracking._store.manifest import Manifest, ParentRun
 from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import to_text
@@ -131,7 +131,7 @@ class Fork:
             if isinstance(event, Params):
                 values = {key: self._params.get(key, value) for key, value in event.values.items()}
                 yield msgspec.structs.replace(event, values=values)
-            elif not isinstance(event, Figure | Image | Artifact):
+            elif not isinstance(event, MediaFile | Artifact):
                 yield event
             elif path := _copy(parent, target, event.path):
                 yield msgspec.structs.replace(event, path=path)
@@ -175,7 +175,7 @@ def _copy(parent: Path, target: Path, name: str) -> str | None:
     """Copy a file or directory of the parent without following links. Return its path in the fork, or None."""
     source = parent / name
     first = PurePosixPath(name).parts[0]
-    is_reserved = first in RESERVED_NAMES - {"figures", "images", ARTIFACTS}
+    is_reserved = first in RESERVED_NAMES - {FIGURES, IMAGES, MEDIA, ARTIFACTS}
     try:
         if is_reserved or os.path.realpath(source) != str(source) or not source.exists():
             return None

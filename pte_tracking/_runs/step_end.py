@@ -6,7 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from pte_tracking._store.events import AnyEvent, Histogram, Image, Metrics, RunEnded, RunStarted, Text
+from pte_tracking._store.events import (
+    AnyEvent,
+    Audio,
+    Histogram,
+    Html,
+    Image,
+    Metrics,
+    RunEnded,
+    RunStarted,
+    Table,
+    Text,
+    Video,
+)
 from pte_tracking._store.journal import JournalPosition
 from pte_tracking._store.journal_reader import read_effective
 
@@ -15,7 +27,7 @@ _logger = logging.getLogger("pte_tracking")
 #: Class of an event, and its key or, for a row, one of its keys.
 _Series: TypeAlias = tuple[type[AnyEvent], str]
 #: Media of one key and step that sinks show several times. A figure replaces the earlier one.
-_REPEATED_MEDIA = (Histogram, Image, Text)
+_REPEATED_MEDIA = (Histogram, Image, Text, Table, Html, Audio, Video)
 
 
 class KeptPoints:

@@ -5,44 +5,27 @@ An event is one line of JSON. The field ``"kind"`` contains the snake-case name 
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-Number: TypeAlias = int | float
-Scalar: TypeAlias = str | int | float | bool | None
-Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-
-#: Signed 64-bit integer.
-_Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-
-#: Number as stored in the journal. Non-finite numbers are strings.
-StoredNumber: TypeAlias = _Int64 | float | str
-
-#: Path relative to the run directory. The pattern keeps paths of a foreign journal within that directory.
-_RelativePath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]+\Z")]
-
-#: Directory in which backends show an artifact. Empty for the top level.
-_SubdirectoryPath: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(?!/)(?!(.*/)?\.\.(/|\Z))[^\0]*\Z")]
-
-
-def _kind(class_name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", class_name).lower()
-
-
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag=_kind):
-    """Base class of all events.
-
-    Attributes:
-        seq: Sequence number in the journal: 1, 2, 3, ... without gaps. Samples of system metrics, which are not in the
-            journal, have negative numbers.
-        time: Time of the event in seconds since the Unix epoch. The time never changes, so a redelivered event yields
-            an identical data point.
-    """
-
-    seq: _Int64
-    time: float
+from pte_tracking._store.event_base import Event as Event
+from pte_tracking._store.event_base import Int64 as _Int64
+from pte_tracking._store.event_base import Number as Number
+from pte_tracking._store.event_base import RelativePath as _RelativePath
+from pte_tracking._store.event_base import Scalar as Scalar
+from pte_tracking._store.event_base import Status as Status
+from pte_tracking._store.event_base import StoredNumber as StoredNumber
+from pte_tracking._store.event_base import SubdirectoryPath as _SubdirectoryPath
+from pte_tracking._store.media_events import Audio as Audio
+from pte_tracking._store.media_events import Figure as Figure
+from pte_tracking._store.media_events import Histogram as Histogram
+from pte_tracking._store.media_events import Html as Html
+from pte_tracking._store.media_events import Image as Image
+from pte_tracking._store.media_events import MediaFile as MediaFile
+from pte_tracking._store.media_events import Table as Table
+from pte_tracking._store.media_events import Text as Text
+from pte_tracking._store.media_events import Video as Video
 
 
 class RunStarted(Event, frozen=True):
@@ -74,7 +57,7 @@ class Provenance(Event, frozen=True):
     """
 
     values: dict[str, str]
-    files: dict[str, _RelativePath] = {}
+    files: dict[str, _RelativePath] = msgspec.field(default_factory=dict)
 
 
 class Params(Event, frozen=True):
@@ -131,72 +114,6 @@ class Metrics(Event, frozen=True):
         """Values that are data points of this event."""
         measured = self.measured
         return {key: value for key, value in self.values.items() if key not in measured} if measured else self.values
-
-
-class Figure(Event, frozen=True):
-    """A figure was logged. A later figure with the same key and step replaces it.
-
-    Attributes:
-        key: Name of the figure.
-        step: Number of completed iterations.
-        path: PNG file, relative to the run directory.
-    """
-
-    key: str
-    step: _Int64
-    path: _RelativePath
-
-
-class Image(Event, frozen=True):
-    """An image was logged.
-
-    Attributes:
-        key: Name of the image.
-        step: Number of completed iterations.
-        path: PNG file, relative to the run directory.
-    """
-
-    key: str
-    step: _Int64
-    path: _RelativePath
-
-
-class Histogram(Event, frozen=True):
-    """Distribution of finite values.
-
-    Attributes:
-        key: Name of the histogram.
-        step: Number of completed iterations.
-        edges: Bin edges in ascending order. There is one more edge than there are bins.
-        counts: Number of values in each bin.
-        min: Smallest value.
-        max: Largest value.
-        sum: Sum of the values.
-        sum_squares: Sum of the squared values.
-    """
-
-    key: str
-    step: _Int64
-    edges: list[float]
-    counts: list[float]
-    min: float
-    max: float
-    sum: float
-    sum_squares: float
-
-
-class Text(Event, frozen=True):
-    """A text was logged.
-
-    Attributes:
-        key: Name of the text.
-        step: Number of completed iterations.
-        text: The text. Backends that support Markdown render it.
-    """
-
-    key: str
-    step: _Int64
-    text: str
 
 
 class Dataset(Event, frozen=True):
@@ -257,7 +174,7 @@ class Checkpoint(Event, frozen=True):
     sha256: str
     size: int
     epoch: Number | None = None
-    values: dict[str, StoredNumber] = {}
+    values: dict[str, StoredNumber] = msgspec.field(default_factory=dict)
 
 
 class CheckpointRemoved(Event, frozen=True):
@@ -330,6 +247,10 @@ AnyEvent: TypeAlias = (
     | Image
     | Histogram
     | Text
+    | Table
+    | Html
+    | Audio
+    | Video
     | Dataset
     | Artifact
     | Checkpoint

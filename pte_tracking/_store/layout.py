@@ -16,6 +16,7 @@ PREVIOUS = "previous"
 
 FIGURES = "figures"
 IMAGES = "images"
+MEDIA = "media"
 ARTIFACTS = "artifacts"
 PROVENANCE = "provenance"
 
@@ -28,7 +29,7 @@ CONTROL_LOCK = "delivery/control.json.lock"
 
 #: Names that other files in the directory must not have.
 RESERVED_NAMES = frozenset(
-    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, ARTIFACTS, PROVENANCE, DELIVERY}
+    {MANIFEST, JOURNAL, CHECKPOINTS, WRITER_LOCK, PREVIOUS, FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE, DELIVERY}
 )
 
 #: Scheme of a URL. ``Path("s3://bucket")`` has only one slash.

@@ -11,7 +11,7 @@ from pte_tracking.sinks import get_sink
 
 _RESERVED_NAMES = {
     *(layout.MANIFEST, layout.JOURNAL, layout.CHECKPOINTS, layout.WRITER_LOCK, layout.PREVIOUS),
-    *(layout.FIGURES, layout.IMAGES, layout.ARTIFACTS, layout.DELIVERY),
+    *(layout.FIGURES, layout.IMAGES, layout.MEDIA, layout.ARTIFACTS, layout.DELIVERY),
 }
 
 

@@ -13,13 +13,16 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
+    Audio,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
     Figure,
     FirstBatch,
     Histogram,
+    Html,
     Image,
+    MediaFile,
     Metrics,
     Number,
     Params,
@@ -29,28 +32,34 @@ from pte_tracking._store.events import (
     RunStarted,
     Scalar,
     Status,
+    Table,
     Tags,
     Text,
+    Video,
 )
 from pte_tracking._store.files import file_md5, safe_file_name
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
+from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
+from pte_tracking.sinks._file_artifacts import to_artifact
 from pte_tracking.sinks._keys import map_key
-from pte_tracking.sinks._kinds import Display, EventKind
+from pte_tracking.sinks._kinds import FILE_KINDS, Display, EventKind, find_display
 from pte_tracking.sinks._limits import UNLIMITED, Limits
 from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "FILE_KINDS",
     "JOURNAL",
     "PREVIOUS",
     "UNLIMITED",
     "AnyEvent",
     "Artifact",
+    "Audio",
     "Checkpoint",
     "CheckpointRemoved",
     "Connection",
@@ -60,9 +69,11 @@ __all__ = [
     "Figure",
     "FirstBatch",
     "Histogram",
+    "Html",
     "Image",
     "Limits",
     "Location",
+    "MediaFile",
     "Metrics",
     "Number",
     "Params",
@@ -77,13 +88,17 @@ __all__ = [
     "Sink",
     "SinkClosedError",
     "Status",
+    "StoredTable",
+    "Table",
     "Tags",
     "Text",
+    "Video",
     "check_client",
     "check_file_name",
     "checkpoint_digest",
     "delete_checkpoint",
     "file_md5",
+    "find_display",
     "find_events",
     "get_sink",
     "installed_sinks",
@@ -97,9 +112,11 @@ __all__ = [
     "python_command",
     "read_at",
     "read_effective",
+    "read_table",
     "replace_file",
     "safe_file_name",
     "sync_directory",
+    "to_artifact",
     "verify_digest",
     "write_at",
 ]

@@ -31,9 +31,10 @@ class Limits:
             default), a key that several logs report at the same step is delivered once, and a value that is measured
             within the interval of a row is delivered at its own step. If True, rows contain its mean instead.
         shared_names: Kinds of events that the backend stores under one set of names: ``"metric"``, ``"figure"``,
-            ``"image"``, ``"histogram"``, ``"text"`` or ``"dataset"``. The kind that is delivered first keeps a name. An
-            event of another kind is renamed: a figure ``loss`` becomes ``loss/figure``. The name of a dataset is
-            ``dataset/<context>/<name>``. Defaults to (): a name may have several kinds.
+            ``"image"``, ``"histogram"``, ``"text"``, ``"table"``, ``"html"``, ``"audio"``, ``"video"`` or
+            ``"dataset"``. The kind that is delivered first keeps a name. An event of another kind is renamed: a figure
+            ``loss`` becomes ``loss/figure``. The name of a dataset is ``dataset/<context>/<name>``. Defaults to (): a
+            name may have several kinds.
         reserved_names: Names that the backend itself uses. Events of the kinds in ``shared_names`` are renamed in the
             same way. Defaults to an empty set.
 

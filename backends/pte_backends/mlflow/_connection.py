@@ -22,16 +22,17 @@ from pte_backends.mlflow._checkpoints import Checkpoints
 from pte_backends.mlflow._client import artifact_root
 from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
 from pte_backends.mlflow._import import without_optional_packages
+from pte_backends.mlflow._media import MediaStore
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._resolution import Target
+from pte_backends.mlflow._state import MLflowState
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
-    Figure,
-    Image,
+    MediaFile,
     Metrics,
     PostponedEventsError,
     RejectedEventError,
@@ -44,34 +45,9 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
-_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Text)
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
-
-
-class MLflowState(msgspec.Struct):
-    """Saved state of a connection.
-
-    Attributes:
-        run_id: ID of the MLflow run.
-        experiment_id: ID of the experiment of the MLflow run.
-        run_name: Name in the configuration of the sink when the MLflow run was created or renamed.
-        has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
-            this journal, for example if another machine wrote them.
-        epoch_step: Last step for which an epoch was stored.
-        last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
-        journal_end: Number of journal bytes that are stored as artifacts.
-        newest_figures: Sequence number of the newest stored figure by key.
-    """
-
-    run_id: str = ""
-    experiment_id: str = ""
-    run_name: str = ""
-    has_foreign_metrics: bool = False
-    epoch_step: int | None = None
-    last_time: float = 0.0
-    journal_end: int = 0
-    newest_figures: dict[str, int] = {}
 
 
 class MLflowConnection:
@@ -174,6 +150,7 @@ class MLflowConnection:
     def _attach(self, mlflow_run: Run) -> None:
         self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
         self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
+        self._media = MediaStore(self._client, self._state, self._uploader)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
@@ -221,7 +198,8 @@ class MLflowConnection:
             mlflow_run = _runs.fork_run(self._client, self._run, self._target, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
-            self._state.epoch_step, self._state.journal_end, self._state.newest_figures = None, 0, {}
+            self._state.epoch_step, self._state.journal_end = None, 0
+            self._state.newest_figures, self._state.newest_tables = {}, {}
         history = self._run.history(rewound.to_seq)
         postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
@@ -308,27 +286,16 @@ class MLflowConnection:
                 # stored now, it is stored with the next snapshot. The start must not be repeated after the end.
                 with contextlib.suppress(_errors.RefusedUploadError, _errors.FailedUploadError):
                     self._upload_journal(event)
-        elif isinstance(event, Figure | Image):
-            self._upload_image(event)
-        elif isinstance(event, Text):
-            self._uploader.upload_text(event)
         elif isinstance(event, Dataset):
             self._client.log_inputs(self._state.run_id, [build_dataset_input(event)])
-        elif isinstance(event, Artifact):
-            self._uploader.upload_artifact(event)
         elif isinstance(event, Checkpoint):
             if self._checkpoints.is_current(event):
                 self._upload_journal(event)
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
-
-    def _upload_image(self, event: Figure | Image) -> None:
-        self._uploader.upload_image(event)
-        # A figure that was postponed must not replace a newer one.
-        if isinstance(event, Figure) and event.seq >= self._state.newest_figures.get(event.key, 0):
-            self._uploader.upload_newest_figure(event)
-            self._state.newest_figures[event.key] = event.seq
+        else:
+            self._media.store(event)
 
     def _skip_kind(self, kind: str, reason: str) -> None:
         if kind not in self._skipped:

@@ -8,20 +8,23 @@ from typing import Any
 import msgspec
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
-from pte_backends.tensorboard import _values
+from pte_backends.tensorboard import _media_values, _values
 from pte_backends.tensorboard._custom_scalars import build_layout, get_subject, group_tags
 from pte_backends.tensorboard._records import encode_record
 from pte_tracking.sinks import (
     AnyEvent,
-    Figure,
+    Audio,
     Histogram,
-    Image,
+    Html,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
     RunView,
     Scalar,
+    Table,
     Text,
+    Video,
     owned_path,
 )
 
@@ -46,8 +49,8 @@ class SummaryBuilderState(msgspec.Struct):
         has_layout: Whether a layout of the Custom Scalars page was ever written.
         emptied_image_tags: Tags of figures and images that lost all their points.
         cleared_tags: Tags that the first records of the file clear, and the plugin of each.
-        latest_media: Step and sequence number of the last figure, image or text of each key.
-        replaced_media: Pairs of sequence numbers: a figure, image or text, and a later one with the same key and step.
+        latest_media: Step and sequence number of the last file or text of each key.
+        replaced_media: Pairs of sequence numbers: a file or text, and a later one with the same key and step.
     """
 
     seq: int = 0
@@ -163,8 +166,10 @@ class SummaryBuilder:
             RejectedEventError: If an image is missing or damaged.
         """
         self.state.seq, self.state.wall_time = max(event.seq, self.state.seq), event.time
+        if isinstance(event, Html):
+            return b""
         # The steps of samples of system metrics ascend.
-        if event.seq > 0 and isinstance(event, Metrics | Histogram | Figure | Image | Text):
+        if event.seq > 0 and isinstance(event, Metrics | Histogram | MediaFile | Text):
             self.state.is_unordered |= event.step < self.state.max_step
             self.state.max_step = max(event.step, self.state.max_step)
         if isinstance(event, Metrics):
@@ -176,8 +181,8 @@ class SummaryBuilder:
                 _build_summary_event(event.time, event.step, _values.build_histogram(event)), event.seq
             )
         event = _values.describe_in_text(event)
-        if isinstance(event, Figure | Image | Text):
-            value = _values.build_text(event) if isinstance(event, Text) else self._build_image(event)
+        if isinstance(event, MediaFile | Text):
+            value = _values.build_text(event) if isinstance(event, Text) else self._build_file(event)
             self._replace_earlier(event)
             return encode_record(_build_summary_event(event.time, event.step, value), event.seq)
         return b""
@@ -238,16 +243,22 @@ class SummaryBuilder:
         value = _values.build_session_start(self._run, state.params)
         return encode_record(_build_summary_event(event.time, 0, value))
 
-    def _build_image(self, event: Figure | Image) -> Any:
+    def _build_file(self, event: MediaFile) -> Any:
         path = owned_path(self._run.directory, event.path)
         if path is None:
             raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
         try:
-            return _values.build_image(event.key, path)
+            if isinstance(event, Table):
+                return _values.build_text(_media_values.convert_table(event, path))
+            if isinstance(event, Audio):
+                return _media_values.build_audio(event, path)
+            if isinstance(event, Video):
+                return _media_values.build_video(event, path)
+            return _values.build_image(event.key, path, event.caption)
         except (OSError, ValueError) as error:
             raise RejectedEventError(event.seq, str(error)) from error
 
-    def _replace_earlier(self, event: Figure | Image | Text) -> None:
+    def _replace_earlier(self, event: MediaFile | Text) -> None:
         step, seq = self.state.latest_media.get(event.key, (-1, 0))
         if step == event.step:
             self.state.replaced_media.append((seq, event.seq))

@@ -8,12 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.audio import plugin_data_pb2 as audio_plugin_data_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, Provenance, RunView, Scalar, Text
+from pte_tracking.sinks import (
+    AnyEvent,
+    Audio,
+    Dataset,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    Provenance,
+    RunView,
+    Scalar,
+    Table,
+    Text,
+    Video,
+)
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
+AUDIO = "audio"
 
 # TensorBoard's own modules for hyperparameters also import NumPy, fsspec, and boto3 where they are installed, which
 # takes longer than the delivery of a short run.
@@ -31,6 +47,7 @@ _DATA_CLASS = {
     SCALARS: summary_pb2.DATA_CLASS_SCALAR,
     HISTOGRAMS: summary_pb2.DATA_CLASS_TENSOR,
     IMAGES: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
+    AUDIO: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
     TEXTS: summary_pb2.DATA_CLASS_TENSOR,
     LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
@@ -38,6 +55,10 @@ _PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
 _MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
+# A running data server keeps the metadata of the first value of a tag, which may be one that clears the tag.
+_WAV_CONTENT = audio_plugin_data_pb2.AudioPluginData(
+    encoding=audio_plugin_data_pb2.AudioPluginData.Encoding.WAV
+).SerializeToString()
 _HPARAM_FIELD = {bool: "bool_value", int: "number_value", float: "number_value", str: "string_value"}
 _MISSING_HPARAMS = (None, "nan", "inf", "-inf")  # JSON has no non-finite numbers, so parameters are texts.
 
@@ -53,12 +74,14 @@ def get_tags(event: AnyEvent) -> dict[str, str]:
     """
     if isinstance(event, Metrics):
         return dict.fromkeys(event.values if event.epoch is None else [*event.values, EPOCH], SCALARS)
-    if isinstance(event, Figure | Image):
+    if isinstance(event, Figure | Image | Video):
         return {event.key: IMAGES}
+    if isinstance(event, Audio):
+        return {event.key: AUDIO}
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
     event = describe_in_text(event)
-    return {event.key: TEXTS} if isinstance(event, Text) else {}
+    return {event.key: TEXTS} if isinstance(event, Text | Table) else {}
 
 
 def find_shown_tags(messages: Iterable[bytes]) -> dict[str, str]:
@@ -96,9 +119,20 @@ def build_metadata(plugin: str) -> Any:
         plugin: Name of the plugin.
     """
     return summary_pb2.SummaryMetadata(
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=plugin, content=_WAV_CONTENT if plugin == AUDIO else b""
+        ),
         data_class=_DATA_CLASS[plugin],
     )
+
+
+def build_description(caption: str) -> Any:
+    """Build the metadata with a description, which TensorBoard shows once per tag: that of the first event.
+
+    Args:
+        caption: Caption of an event. Empty for no description.
+    """
+    return summary_pb2.SummaryMetadata(summary_description=caption) if caption else None
 
 
 def build_string_vector(values: list[bytes]) -> Any:
@@ -120,12 +154,13 @@ def build_string(value: bytes) -> Any:
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[value])
 
 
-def build_image(key: str, path: Path) -> Any:
+def build_image(key: str, path: Path, caption: str = "") -> Any:
     """Build the value of an image.
 
     Args:
         key: Key of the image.
         path: PNG file.
+        caption: Description of the tag. Empty for no description.
 
     Returns:
         A ``Summary.Value``.
@@ -141,7 +176,7 @@ def build_image(key: str, path: Path) -> Any:
     picture = summary_pb2.Summary.Image(
         width=width, height=height, colorspace=_PNG_CHANNELS.get(data[25], 3), encoded_image_string=data
     )
-    return summary_pb2.Summary.Value(tag=key, image=picture)
+    return summary_pb2.Summary.Value(tag=key, image=picture, metadata=build_description(caption))
 
 
 def build_histogram(event: Histogram) -> Any:
