@@ -15,15 +15,16 @@ def main() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(400, 8)
     loader = DataLoader(TensorDataset(inputs, (inputs.sum(1) > 0).long()), 20, shuffle=True)
-    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(8, 32), nn.ReLU()), "head": nn.Linear(32, 2)})
+    body, head = nn.Sequential(nn.Linear(8, 32), nn.ReLU()), nn.Linear(32, 2)
+    model = nn.Sequential(body, head)
     # All parameters belong to the optimizer from the beginning. It skips those without a gradient.
     optimizer = optim.Adam(model.parameters(), lr=0.01)
-    model["body"].requires_grad_(False)
+    body.requires_grad_(False)
 
     @pte.make_extension(trigger=(1, "epoch"))
     def unfreeze(manager: pte.Manager) -> None:
         if manager.epoch == 2:
-            model["body"].requires_grad_(True)  # snapshots contain this setting
+            body.requires_grad_(True)  # snapshots contain this setting
 
     manager = pte.ExtensionsManager(
         model, max_epochs=4, extensions=[unfreeze, *extensions.defaults()], optimizers=optimizer
@@ -31,10 +32,10 @@ def main() -> None:
     manager.resume()
     for x, target in manager.iterations(loader):
         optimizer.zero_grad()
-        loss = F.cross_entropy(model["head"](model["body"](x)), target)
+        loss = F.cross_entropy(model(x), target)
         loss.backward()
         optimizer.step()
-        pte.report({"train/loss": loss, "train/frozen": not model["body"][0].weight.requires_grad})
+        pte.report({"train/loss": loss, "train/frozen": not next(body.parameters()).requires_grad})
 
 
 if __name__ == "__main__":

@@ -55,9 +55,7 @@ class TrainingLoop(RestorableTraining):
         return self._iteration_scope
 
     @overload
-    def batches(  # type: ignore[overload-overlap]  # A mapping is an iterable of its names, too.
-        self, loader: Mapping[str, Iterable[_Batch]], name: str = "main"
-    ) -> Iterator[dict[str, _Batch]]: ...
+    def batches(self, loader: Mapping[str, Iterable[_Batch]], name: str = "main") -> Iterator[dict[str, _Batch]]: ...
 
     @overload
     def batches(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]: ...
@@ -81,9 +79,7 @@ class TrainingLoop(RestorableTraining):
         return self._data_loop.batches(loader, name)
 
     @overload
-    def iterations(  # type: ignore[overload-overlap]  # A mapping is an iterable of its names, too.
-        self, loader: Mapping[str, Iterable[_Batch]], name: str = "main"
-    ) -> Iterator[dict[str, _Batch]]: ...
+    def iterations(self, loader: Mapping[str, Iterable[_Batch]], name: str = "main") -> Iterator[dict[str, _Batch]]: ...
 
     @overload
     def iterations(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]: ...
