@@ -235,6 +235,16 @@ class Extension:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define __call__(self, manager). Add this method.")
 
+    def on_stop(self, manager: Manager) -> None:
+        """Act on the end of the training; called when it should stop, before its last state is saved.
+
+        The extensions of the last iteration have run. A training that is left early, for example with ``break`` or
+        ``close()``, does not call this method.
+
+        Args:
+            manager: The manager.
+        """
+
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
         """Handle a failure of the training; called before :meth:`finalize`.
 

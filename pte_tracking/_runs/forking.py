@@ -37,6 +37,7 @@ _OWN_EVENTS = (
     events.Rewound,
     events.Checkpoint,
     events.CheckpointRemoved,
+    events.Model,
     events.FirstBatch,
 )
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.best_value import MaxValue as MaxValue
     from pte_tracking.extensions.best_value import MinValue as MinValue
     from pte_tracking.extensions.evaluator import Evaluator as Evaluator
+    from pte_tracking.extensions.model_export import export_model as export_model
     from pte_tracking.extensions.exponential_shift import ExponentialShift as ExponentialShift
     from pte_tracking.extensions.fail_on_non_number import FailOnNonNumber as FailOnNonNumber
     from pte_tracking.extensions.ignite_evaluator import IgniteEvaluator as IgniteEvaluator
@@ -49,6 +50,7 @@ else:
         "ProgressBar": "progress_bar",
         "SystemMetrics": "system_metrics",
         "VariableStatisticsPlot": "variable_statistics_plot",
+        "export_model": "model_export",
         "observe_lr": "observe",
         "observe_value": "observe",
         "snapshot": "training_snapshot",

@@ -24,6 +24,7 @@ from pte_tracking._store.events import (
     Image,
     MediaFile,
     Metrics,
+    Model,
     Number,
     Params,
     Rewound,
@@ -40,6 +41,8 @@ from pte_tracking._store.files import file_md5, safe_file_name
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
+from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
+from pte_tracking._store.models import list_models
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
@@ -56,6 +59,7 @@ __all__ = [
     "UNLIMITED",
     "AnyEvent",
     "Artifact",
+    "BestMetric",
     "Audio",
     "Checkpoint",
     "CheckpointRemoved",
@@ -72,6 +76,8 @@ __all__ = [
     "Location",
     "MediaFile",
     "Metrics",
+    "Model",
+    "ModelSignature",
     "Number",
     "Params",
     "PostponedEventsError",
@@ -86,6 +92,7 @@ __all__ = [
     "Status",
     "Table",
     "Tags",
+    "TensorSpec",
     "Text",
     "Video",
     "check_client",
@@ -98,6 +105,7 @@ __all__ = [
     "get_sink",
     "installed_sinks",
     "list_checkpoints",
+    "list_models",
     "list_owned_files",
     "locked_directory",
     "make_owned_directory",

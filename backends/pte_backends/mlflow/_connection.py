@@ -23,6 +23,7 @@ from pte_backends.mlflow._client import artifact_root
 from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
 from pte_backends.mlflow._import import without_optional_packages
 from pte_backends.mlflow._metrics import MetricCache
+from pte_backends.mlflow._models import Models
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import (
     AnyEvent,
@@ -33,6 +34,7 @@ from pte_tracking.sinks import (
     Figure,
     Image,
     Metrics,
+    Model,
     PostponedEventsError,
     RejectedEventError,
     Rewound,
@@ -44,7 +46,7 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
-_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Text)
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Model, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
 
@@ -62,6 +64,7 @@ class MLflowState(msgspec.Struct):
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
         newest_figures: Sequence number of the newest stored figure by key.
+        newest_best: Sequence number of the newest best export by name in the registry.
     """
 
     run_id: str = ""
@@ -72,6 +75,7 @@ class MLflowState(msgspec.Struct):
     last_time: float = 0.0
     journal_end: int = 0
     newest_figures: dict[str, int] = {}
+    newest_best: dict[str, int] = {}
 
 
 class MLflowConnection:
@@ -178,6 +182,7 @@ class MLflowConnection:
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
         self._checkpoints = Checkpoints(self._client, self._run, mlflow_run, self._metric_cache)
+        self._models = Models(self._client, self._run, mlflow_run)
         self._entity_builder = EntityBuilder()
         self._is_builder_current = False
         #: Parameters and status of the MLflow run when it was found, which spare the first batch two requests.
@@ -291,8 +296,8 @@ class MLflowConnection:
         except _errors.RefusedUploadError as error:
             raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
-            if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved):
-                self._skip_kind("checkpoints", "this server does not support logged models")
+            if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved | Model):
+                self._skip_kind("models" if isinstance(event, Model) else "checkpoints", "this server does not support logged models")
                 return
             if not _errors.is_permanent(error):
                 raise
@@ -322,6 +327,12 @@ class MLflowConnection:
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
+        elif isinstance(event, Model):
+            newest = self._state.newest_best
+            is_newest_best = event.best is not None and event.seq >= newest.get(event.registered_name, 0)
+            self._models.add(event, is_newest_best=is_newest_best)
+            if is_newest_best:
+                newest[event.registered_name] = event.seq
 
     def _upload_image(self, event: Figure | Image) -> None:
         self._uploader.upload_image(event)

@@ -71,6 +71,7 @@ class MLflowSink(Sink):
         "dataset": "native",
         "artifact": "native",
         "checkpoint": "native",
+        "model": "native",
         "status": "native",
     }
 
