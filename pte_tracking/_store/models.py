@@ -28,7 +28,7 @@ def list_models(directory: Path) -> list[Model]:
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
-    models = {}
+    models: dict[str, Model] = {}
     for first, last in effective_ranges(path):
         for event, _ in find_events(path, Model, first, last):
             models.pop(event.path, None)

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.best_value import MaxValue as MaxValue
     from pte_tracking.extensions.best_value import MinValue as MinValue
     from pte_tracking.extensions.evaluator import Evaluator as Evaluator
-    from pte_tracking.extensions.model_export import export_model as export_model
     from pte_tracking.extensions.exponential_shift import ExponentialShift as ExponentialShift
     from pte_tracking.extensions.fail_on_non_number import FailOnNonNumber as FailOnNonNumber
     from pte_tracking.extensions.ignite_evaluator import IgniteEvaluator as IgniteEvaluator
     from pte_tracking.extensions.log_report import LogReport as LogReport
     from pte_tracking.extensions.lr_scheduler import LRScheduler as LRScheduler
     from pte_tracking.extensions.micro_average import MicroAverage as MicroAverage
+    from pte_tracking.extensions.model_export import export_model as export_model
     from pte_tracking.extensions.model_summary import ModelSummary as ModelSummary
     from pte_tracking.extensions.object_snapshot import snapshot_object as snapshot_object
     from pte_tracking.extensions.observe import observe_lr as observe_lr

@@ -57,9 +57,9 @@ class ModelInput:
             rows: Number of rows of each batch. Defaults to None: that of the example.
         """
         tensors = dict(self.tensors)
-        for name in self.batched() if rows else ():
-            whole = tensors[name].repeat(rows, *[1] * (tensors[name].dim() - 1))
-            tensors[name] = whole[:rows]
+        if rows is not None:
+            for name in self.batched():
+                tensors[name] = tensors[name].repeat(rows, *[1] * (tensors[name].dim() - 1))[:rows]
         return ((), tensors) if self.takes_keywords else (tuple(tensors.values()), {})
 
     def batched(self) -> list[str]:

@@ -85,6 +85,7 @@ class TestContract(SinkContract):
         files = {file.path for record in records for file in record.files.files}
         kinds = {key: value["_type"] for key, value in values.items() if isinstance(value, dict)}
         models = [record.artifact for record in records if record.artifact.type == "model"]
+        stored = {entry.path for model in models for entry in model.manifest.contents}
         return {
             "metrics": "native" if values["a"] == 1.0 else None,
             "params": "native" if "lr" in config else None,
@@ -95,7 +96,8 @@ class TestContract(SinkContract):
             "text": "native" if kinds["note"] == "html-file" else None,
             "dataset": "artifact" if "datasets/train/digits" in config else None,
             "artifact": "native" if "artifacts/folder/file.txt" in files else None,
-            "checkpoint": "native" if [entry.path for model in models for entry in model.manifest.contents] else None,
+            "checkpoint": "native" if "snapshot" in stored else None,
+            "model": "native" if "model.pt2" in stored else None,
             "status": "native" if records[-1].HasField("exit") else None,
         }
 

@@ -25,6 +25,7 @@ from pte_backends.mlflow._import import without_optional_packages
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._models import Models
 from pte_backends.mlflow._resolution import Target
+from pte_backends.mlflow._state import MLflowState
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
@@ -49,33 +50,6 @@ _logger = logging.getLogger("pte_tracking")
 _FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Model, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
-
-
-class MLflowState(msgspec.Struct):
-    """Saved state of a connection.
-
-    Attributes:
-        run_id: ID of the MLflow run.
-        experiment_id: ID of the experiment of the MLflow run.
-        run_name: Name in the configuration of the sink when the MLflow run was created or renamed.
-        has_foreign_metrics: Whether the MLflow run already had data points when it was found. They may be unknown to
-            this journal, for example if another machine wrote them.
-        epoch_step: Last step for which an epoch was stored.
-        last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
-        journal_end: Number of journal bytes that are stored as artifacts.
-        newest_figures: Sequence number of the newest stored figure by key.
-        newest_best: Sequence number of the newest best export by name in the registry.
-    """
-
-    run_id: str = ""
-    experiment_id: str = ""
-    run_name: str = ""
-    has_foreign_metrics: bool = False
-    epoch_step: int | None = None
-    last_time: float = 0.0
-    journal_end: int = 0
-    newest_figures: dict[str, int] = {}
-    newest_best: dict[str, int] = {}
 
 
 class MLflowConnection:
@@ -226,7 +200,8 @@ class MLflowConnection:
             mlflow_run = _runs.fork_run(self._client, self._run, self._target, mlflow_run, rewound.seq)
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
-            self._state.epoch_step, self._state.journal_end, self._state.newest_figures = None, 0, {}
+            self._state.epoch_step, self._state.journal_end = None, 0
+            self._state.newest_figures, self._state.newest_best = {}, {}
         history = self._run.history(rewound.to_seq)
         postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
@@ -297,7 +272,10 @@ class MLflowConnection:
             raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
             if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved | Model):
-                self._skip_kind("models" if isinstance(event, Model) else "checkpoints", "this server does not support logged models")
+                self._skip_kind(
+                    "models" if isinstance(event, Model) else "checkpoints",
+                    "this server does not support logged models",
+                )
                 return
             if not _errors.is_permanent(error):
                 raise

@@ -11,12 +11,10 @@ import logging
 import platform
 import re
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-from mlflow import MlflowClient
+from mlflow import MlflowClient, __version__
 from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -117,10 +115,9 @@ class Models:
         return sorted(models, key=lambda model: (model.status != "READY", model.model_id))
 
     def _create_model(self, event: Model) -> None:
-        params = {"step": event.step, "size": event.size}
-        best = event.best
-        if best:
-            params[f"best {best.key}"] = best.value
+        params: dict[str, object] = {"step": event.step, "size": event.size}
+        if event.best:
+            params["best"] = f"{event.best.key}: {event.best.value}"
         self._client.create_logged_model(
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.name),
@@ -135,7 +132,9 @@ class Models:
         source = owned_path(self._run.directory, event.path)
         weights = source and owned_path(self._run.directory, f"{event.path}/state_dict.pt")
         if source is None or weights is None or checkpoint_digest(weights).sha256 != event.sha256:
-            raise RejectedEventError(event.seq, f"The files of the exported model {event.path} were replaced or deleted.")
+            raise RejectedEventError(
+                event.seq, f"The files of the exported model {event.path} were replaced or deleted."
+            )
         repository = open_repository(self._client, model)
         with tempfile.TemporaryDirectory() as temporary:
             _write_files(Path(temporary), source, event, model, self._run_id)
@@ -164,12 +163,12 @@ class Models:
                 await_creation_for=_READY_SECONDS,
                 model_id=model.model_id,
             )
-        first, *others = self._find_versions(name, model) or [None]
-        _runs.check_id(first.version if first else "")
-        for other in others:  # which a repeated request created
+        versions = self._find_versions(name, model)
+        _runs.check_id(versions[0].version if versions else "")
+        for other in versions[1:]:  # which a repeated request created
             self._client.delete_model_version(name, other.version)
         if event.best and is_newest_best and self._is_best(name, event.best):
-            self._client.set_registered_model_alias(name, _BEST_ALIAS, first.version)
+            self._client.set_registered_model_alias(name, _BEST_ALIAS, versions[0].version)
 
     def _find_versions(self, name: str, model: LoggedModel) -> list[ModelVersion]:
         quote = '"' if "'" in name else "'"
@@ -196,7 +195,7 @@ class Models:
         if (key, mode) != (best.key, best.mode) or sign * best.value >= sign * value:
             return True
         _logger.info(
-            "mlflow: version %s of the registered model %r keeps the alias 'best': its %s is %s, that of this run is %s",
+            "mlflow: version %s of registered model %r keeps the alias 'best': its %s is %s, that of this run is %s",
             *(current.version, name, key, value, best.value),
         )
         return False
@@ -222,12 +221,14 @@ def _write_files(target: Path, source: Path, event: Model, model: LoggedModel, r
     config: dict[str, Any] = {
         "artifact_path": model.artifact_location,
         "flavors": {"pytorch": {"code": None, "model_data": "data", "pytorch_version": event.torch}},
-        "mlflow_version": version("mlflow"),
+        "mlflow_version": __version__,
         "model_id": model.model_id,
         "model_size_bytes": event.size,
         "model_uuid": model.model_id,
         "run_id": run_id,
-        "utc_time_created": str(datetime.datetime.fromtimestamp(event.time, datetime.UTC).replace(tzinfo=None)),
+        "utc_time_created": str(
+            datetime.datetime.fromtimestamp(event.time, datetime.timezone.utc).replace(tzinfo=None)
+        ),
     }
     inputs, outputs = event.signature.inputs, event.signature.outputs
     specs = [*inputs, *outputs]
@@ -251,23 +252,23 @@ def _write_files(target: Path, source: Path, event: Model, model: LoggedModel, r
             "type": "ndarray",
         }
     _write_environment(target, event.torch)
-    _write(target / "MLmodel", yaml.safe_dump(config))
+    _write(target / "MLmodel", _to_yaml(config))
 
 
 def _write_environment(target: Path, torch: str) -> None:
     """Write the packages that load the model. The source code of the training is not required."""
     python = platform.python_version()
     # PyPI has no packages with a local version such as +cpu.
-    requirements = [f"mlflow=={version('mlflow')}", f"torch=={torch.partition('+')[0]}", "numpy"]
+    requirements = [f"mlflow=={__version__}", f"torch=={torch.partition('+')[0]}", "numpy"]
     _write(target / "requirements.txt", "\n".join(requirements) + "\n")
     environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    _write(target / "python_env.yaml", yaml.safe_dump(environment))
+    _write(target / "python_env.yaml", _to_yaml(environment))
     conda = {
         "name": "mlflow-env",
         "channels": ["conda-forge"],
         "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
-    _write(target / "conda.yaml", yaml.safe_dump(conda))
+    _write(target / "conda.yaml", _to_yaml(conda))
 
 
 def _encode(specs: list[TensorSpec]) -> str:
@@ -279,6 +280,10 @@ def _encode(specs: list[TensorSpec]) -> str:
             for spec in specs
         ]
     )
+
+
+def _to_yaml(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"  # YAML contains JSON.
 
 
 def _write(path: Path, text: str) -> None:

@@ -56,6 +56,7 @@ class WandbSink(Sink):
         "dataset": "artifact",
         "artifact": "native",
         "checkpoint": "native",
+        "model": "native",
         "status": "native",
     }
 
