@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from pte_tracking._runs.artifact_copy import copy_artifact
-from pte_tracking._store.files import absolute_path, safe_file_name, write_atomically
+from pte_tracking._store.files import absolute_path, write_atomically
 from pte_tracking._store.layout import ARTIFACTS
 from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import check_key
@@ -17,22 +17,6 @@ from pte_tracking._store.values import check_key
 _logger = logging.getLogger("pte_tracking")
 
 _MAX_NAMES = 5
-
-
-def save_picture(directory: Path, folder: str, key: str, step: int, png: bytes) -> str | None:
-    """Write a PNG file into a run directory.
-
-    Args:
-        directory: Run directory.
-        folder: Name of the subdirectory for this kind of picture.
-        key: Name of the picture.
-        step: Number of completed iterations.
-        png: Content of the file.
-
-    Returns:
-        Path relative to the run directory. None if writing failed, which is logged.
-    """
-    return save_content(directory, Path(folder, safe_file_name(key), f"step_{step}.png"), png)
 
 
 def save_content(directory: Path, path: Path, content: bytes) -> str | None:
@@ -53,6 +37,25 @@ def save_content(directory: Path, path: Path, content: bytes) -> str | None:
         _logger.error("%s was not saved: %s", directory / path, error)
         return None
     return path.as_posix()
+
+
+def read_media_file(path: str | os.PathLike[str], name: str) -> bytes:
+    """Read a file that the user named.
+
+    Args:
+        path: Path of the file.
+        name: Name of the event in messages.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If it is no file.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"{name}: the file {str(path)!r} does not exist")
+    if not source.is_file():
+        raise ValueError(f"{name}: expected a file, got {str(path)!r}, which is a directory, pipe, socket, or device")
+    return source.read_bytes()
 
 
 class ArtifactContent(contextlib.ExitStack):

@@ -32,7 +32,7 @@ def to_pixels(image: Any, normalize: bool, name: str) -> tuple[Any, str | None]:
         ValueError: If the shape is invalid.
     """
     batch = _to_batch(image, name)
-    pixels, note = _to_bytes(batch, normalize)
+    pixels, note = to_bytes(batch, normalize)
     grid = _draw_grid(pixels)
     return (grid[:, :, 0] if grid.shape[2] == 1 else grid), note
 
@@ -91,8 +91,16 @@ def _shape_error(image: Any, values: Any, is_tensor: bool, name: str) -> ValueEr
     return ValueError(message)
 
 
-def _to_bytes(values: Any, normalize: bool) -> tuple[Any, str | None]:
-    """Convert values to bytes. Return a description of an inexact conversion too."""
+def to_bytes(values: Any, normalize: bool) -> tuple[Any, str | None]:
+    """Convert the numbers of images to bytes.
+
+    Args:
+        values: Array of booleans, integers from 0 to 255, or floats from 0 to 1. Other values are scaled.
+        normalize: Whether to scale the values from the lowest to the highest.
+
+    Returns:
+        The bytes, and a description of an inexact conversion or None.
+    """
     import numpy as np
 
     if values.dtype == bool:

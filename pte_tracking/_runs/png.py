@@ -14,13 +14,16 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 _MODES_WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 
 
-def import_pillow() -> Any:
+def import_pillow(feature: str = "An image that is not the bytes of a PNG file") -> Any:
     """Return the module ``PIL.Image``.
+
+    Args:
+        feature: Feature that requires it, at the start of a sentence.
 
     Raises:
         ImportError: If Pillow is not installed. The message contains the command that installs it.
     """
-    with required_by("An image that is not the bytes of a PNG file", "Pillow", "'pte-tracking[plot]'"):
+    with required_by(feature, "Pillow", "'pte-tracking[plot]'"):
         from PIL import Image
     return Image
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pte_tracking._runs import attachments
 from pte_tracking._runs.held_writer import HeldWriter
-from pte_tracking._runs.run_media import RunMedia
+from pte_tracking._runs.run_media_files import RunMediaFiles
 from pte_tracking._store import events
 from pte_tracking._store.events import Checkpoint, Metrics, Number
 from pte_tracking._store.files import absolute_path
@@ -21,7 +21,7 @@ from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
 
 
-class Run(RunMedia):
+class Run(RunMediaFiles):
     """Training run that is logged to a directory and delivered to sinks.
 
     The first logged value or :meth:`open` locks the directory and archives an earlier run in it. Reading the run does

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pte_tracking._runs import attachments, media
 from pte_tracking._runs.confusion_matrix import confusion_figure
@@ -13,12 +14,30 @@ from pte_tracking._runs.images import encode_image
 from pte_tracking._runs.session import RunSession
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
+from pte_tracking._store.files import safe_file_name
 from pte_tracking._store.journal_reader import read_effective_reversed
-from pte_tracking._store.layout import FIGURES, IMAGES, JOURNAL
+from pte_tracking._store.layout import FIGURES, IMAGES, JOURNAL, MEDIA
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_text
 
 _logger = logging.getLogger("pte_tracking")
+
+
+_PICTURE_FOLDERS: dict[type[events.MediaFile], str] = {events.Figure: FIGURES, events.Image: IMAGES}
+
+
+class MediaContent(NamedTuple):
+    """File of an event.
+
+    Attributes:
+        data: Content of the file.
+        suffix: Suffix of its name.
+        fields: Fields of the event after the caption.
+    """
+
+    data: bytes
+    suffix: str
+    fields: tuple[Any, ...] = ()
 
 
 class RunMedia(RunSession):
@@ -31,7 +50,7 @@ class RunMedia(RunSession):
 
     current_step: Callable[[], int] | None = None
 
-    def log_figure(self, key: str, figure: Any, step: int | None = None) -> None:
+    def log_figure(self, key: str, figure: Any, step: int | None = None, *, caption: str = "") -> None:
         """Log a figure. A later figure with the same key and step replaces it.
 
         Args:
@@ -39,6 +58,7 @@ class RunMedia(RunSession):
             figure: Matplotlib figure, or the bytes of an image file, which is converted to PNG.
             step: Number of completed iterations. Defaults to the iteration of the manager. Without a manager, it
                 defaults to the step of the last row, or 0.
+            caption: Text that backends show with the figure.
 
         Raises:
             ImportError: If the bytes are no PNG file and Pillow is not installed.
@@ -47,15 +67,19 @@ class RunMedia(RunSession):
             RuntimeError: If the run has ended, and the directory contains another run.
         """
         if isinstance(figure, bytes | bytearray | memoryview):
-            self._add_picture(events.Figure, FIGURES, key, step, lambda name: encode_image(figure, False, name).png)
+            self._add_picture(events.Figure, key, step, lambda name: encode_image(figure, False, name).png, caption)
             return
         if not hasattr(figure, "savefig"):
+            advice = " Log a figure of plotly with log_html()." if hasattr(figure, "to_html") else ""
             raise TypeError(
-                f"figure: expected a matplotlib Figure or the bytes of an image file, got {type(figure).__name__}"
+                f"figure: expected a matplotlib Figure or the bytes of an image file, "
+                f"got {type(figure).__name__}.{advice}"
             )
-        self._add_picture(events.Figure, FIGURES, key, step, lambda name: media.render_figure(figure))
+        self._add_picture(events.Figure, key, step, lambda name: media.render_figure(figure), caption)
 
-    def log_image(self, key: str, image: Any, step: int | None = None, *, normalize: bool = False) -> None:
+    def log_image(
+        self, key: str, image: Any, step: int | None = None, *, normalize: bool = False, caption: str = ""
+    ) -> None:
         """Log an image, or a batch as a grid of 8 columns with 2 black pixels around each image.
 
         Array values are booleans, integers from 0 to 255, or floats from 0 to 1. Other values are scaled, and a warning
@@ -71,6 +95,7 @@ class RunMedia(RunSession):
             step: Number of completed iterations. Defaults as in :meth:`log_figure`.
             normalize: Whether to scale the values from the lowest to the highest of the image or batch. Defaults to
                 False.
+            caption: Text that backends show with the image.
 
         Raises:
             ImportError: If Pillow is required and not installed.
@@ -88,17 +113,11 @@ class RunMedia(RunSession):
 
         def render(name: str) -> bytes:
             encoded = encode_image(image, normalize, name)
-            if encoded.note and key not in self._noted_images:
-                self._noted_images.add(key)
-                _logger.warning(
-                    "%s: %s. Pass floats from 0 to 1, integers from 0 to 255, or normalize=True. Later images of this "
-                    "key are converted without a message.",
-                    name,
-                    encoded.note,
-                )
+            advice = "Pass floats from 0 to 1, integers from 0 to 255, or normalize=True."
+            self._note_once("image", key, name, encoded.note, advice)
             return encoded.png
 
-        self._add_picture(events.Image, IMAGES, key, step, render)
+        self._add_picture(events.Image, key, step, render, caption)
 
     def log_confusion_matrix(
         self, key: str, matrix: Any, step: int | None = None, labels: Sequence[str] | None = None
@@ -119,9 +138,7 @@ class RunMedia(RunSession):
                 labels is wrong.
             RuntimeError: If the run has ended, and the directory contains another run.
         """
-        self._add_picture(
-            events.Figure, FIGURES, key, step, lambda name: media.render_figure(confusion_figure(matrix, labels))
-        )
+        self._add_picture(events.Figure, key, step, lambda name: media.render_figure(confusion_figure(matrix, labels)))
 
     def log_histogram(self, key: str, values: Any, step: int | None = None) -> None:
         """Log the distribution of the finite values of an array or tensor.
@@ -147,9 +164,12 @@ class RunMedia(RunSession):
     def log_text(self, key: str, text: str, step: int | None = None) -> None:
         """Log a text.
 
+        Secrets in the text, such as passwords in URLs, are masked.
+
         Args:
             key: Name of the text.
-            text: The text. Backends that support Markdown render it.
+            text: The text, in Markdown or plain. TensorBoard and Trackio render Markdown, other backends show the
+                source.
             step: Number of completed iterations. Defaults as in :meth:`log_figure`.
 
         Raises:
@@ -162,9 +182,16 @@ class RunMedia(RunSession):
         self._append(events.Text, check_key(key), self._check_step(step), mask_secrets(to_text(text)))
 
     @functools.cached_property
-    def _noted_images(self) -> set[str]:
-        """Keys of the images whose inexact conversion was logged."""
+    def _noted_keys(self) -> set[tuple[str, str]]:
+        """Kinds and keys of the media whose inexact conversion was logged."""
         return set()
+
+    def _note_once(self, kind: str, key: str, name: str, note: str | None, advice: str) -> None:
+        """Log how the content of an event differs from the argument, once per kind and key."""
+        if note and (kind, key) not in self._noted_keys:
+            self._noted_keys.add((kind, key))
+            message = "%s: %s. %s Later values of this key are converted without a message."
+            _logger.warning(message, name, note, advice)
 
     def _append(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         (self._writer or self._opened()).add(kind, *fields, at=at)
@@ -188,19 +215,36 @@ class RunMedia(RunSession):
 
     def _add_picture(
         self,
-        kind: type[AnyEvent],
-        folder: str,
+        kind: type[events.MediaFile],
         key: str,
         step: int | None,
         render: Callable[[str], bytes],
+        caption: str = "",
         at: float | None = None,
     ) -> None:
-        """Add an event with a PNG file that is rendered only by the process that writes the run."""
-        key, checked_step = check_key(key), self._check_step(step)
-        name = f"{kind.__name__.lower()} {key!r} at step {checked_step}"
+        """Add an event with a PNG file; see :meth:`_add_file`."""
+        self._add_file(kind, key, step, lambda name: MediaContent(render(name), ".png"), caption, at)
 
-        def store(png: bytes) -> tuple[str, int, str] | None:
-            path = attachments.save_picture(self.directory, folder, key, checked_step, png)
-            return None if path is None else (key, checked_step, path)
+    def _add_file(
+        self,
+        kind: type[events.MediaFile],
+        key: str,
+        step: int | None,
+        render: Callable[[str], MediaContent],
+        caption: str,
+        at: float | None = None,
+    ) -> None:
+        """Add an event with a file that is rendered only by the process that writes the run."""
+        if not isinstance(caption, str):
+            raise TypeError(f"caption: expected a string, got {caption!r} of type {type(caption).__name__}")
+        key, checked_step, text = check_key(key), self._check_step(step), mask_secrets(to_text(caption))
+        kind_name = kind.__name__.lower()
+        name = f"{kind_name} {key!r} at step {checked_step}"
+        folder = _PICTURE_FOLDERS.get(kind, f"{MEDIA}/{kind_name}")
 
-        self._opened().add_deferred(kind, lambda: render(name), store, at)
+        def store(content: MediaContent) -> tuple[Any, ...] | None:
+            file_name = f"step_{checked_step}{content.suffix}"
+            path = attachments.save_content(self.directory, Path(folder, safe_file_name(key), file_name), content.data)
+            return None if path is None else (key, checked_step, path, text, *content.fields)
+
+        self._opened().add_deferred(kind, lambda: render(name), store, at)  # type: ignore[arg-type]

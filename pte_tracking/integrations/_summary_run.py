@@ -13,7 +13,7 @@ from pte_tracking._runs.run import Run
 from pte_tracking._store import events
 from pte_tracking._store.files import safe_file_name
 from pte_tracking._store.journal_reader import read_effective
-from pte_tracking._store.layout import ARTIFACTS, FIGURES, IMAGES, JOURNAL
+from pte_tracking._store.layout import ARTIFACTS, JOURNAL
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text
 
@@ -52,11 +52,11 @@ class SummaryRun(Run):
 
     def add_figure(self, key: str, step: int, render: Callable[[str], bytes], at: float | None) -> None:
         """Log a figure, whose function returns a PNG file for the name of the figure in messages."""
-        self._add_picture(events.Figure, FIGURES, key, step, render, _to_time(at))
+        self._add_picture(events.Figure, key, step, render, at=_to_time(at))
 
     def add_image(self, key: str, step: int, render: Callable[[str], bytes], at: float | None) -> None:
         """Log an image, whose function returns a PNG file for the name of the image in messages."""
-        self._add_picture(events.Image, IMAGES, key, step, render, _to_time(at))
+        self._add_picture(events.Image, key, step, render, at=_to_time(at))
 
     def add_file(self, folder: str, key: str, name: str, render: Callable[[], bytes], at: float | None = None) -> None:
         """Log an artifact.

@@ -44,6 +44,7 @@ from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
 from pte_tracking._store.models import list_models
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
+from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
@@ -90,6 +91,7 @@ __all__ = [
     "Sink",
     "SinkClosedError",
     "Status",
+    "StoredTable",
     "Table",
     "Tags",
     "TensorSpec",
@@ -115,6 +117,7 @@ __all__ = [
     "python_command",
     "read_at",
     "read_effective",
+    "read_table",
     "replace_file",
     "safe_file_name",
     "sync_directory",

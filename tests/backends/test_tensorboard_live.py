@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -33,6 +34,12 @@ def convert_to_json(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Convert tuples to lists, as JSON does."""
     converted: dict[str, list[Any]] = json.loads(json.dumps(shown))
     return converted
+
+
+def read_table(page: str) -> Any:
+    """Return the numbers in the table of a text, or a text without a table."""
+    cells = re.findall("<td[^>]*>(.*?)</td>", page)
+    return [float(cell) for cell in cells] if cells else page
 
 
 class Server:
@@ -73,7 +80,9 @@ class Server:
             points[tag] = [step for _, step, _ in self.get("histograms/histograms", run="result", tag=tag)]
         for tag in self.get("text/tags").get("result", []):
             texts = self.get("text/text", run="result", tag=tag)
-            points[tag] = [(text["step"], text["text"]) for text in texts]
+            points[tag] = [(text["step"], read_table(text["text"])) for text in texts]
+        for tag in self.get("audio/tags").get("result", {}):
+            points[tag] = [sound["step"] for sound in self.get("audio/audio", run="result", tag=tag, sample=0)]
         return convert_to_json({tag: result for tag, result in points.items() if result})
 
     def layout(self) -> list[dict[str, Any]]:
@@ -141,6 +150,9 @@ def log(run: Run, steps: range, shift: float = 0.0) -> None:
             run.log_image("picture", PIL.Image.new("L", (2, 2), step), step)
             run.log_histogram("weights", [0.0, 1.0, step], step)
             run.log_text("note", f"{step + shift}", step)
+            run.log_audio("tone", np.zeros(step), step, sample_rate=8000)
+            run.log_video("clip", np.full((2, 2, 2), step, np.uint8), step)
+            run.log_table("cells", {"value": [step + shift]}, step)
 
 
 def points(first: range, later_steps: range, shift: float) -> dict[str, list[Any]]:
@@ -154,6 +166,9 @@ def points(first: range, later_steps: range, shift: float) -> dict[str, list[Any
         "picture": [step for step, _ in late],
         "weights": [step for step, _ in late],
         "note": [(step, f"<p>{step + offset}</p>") for step, offset in late],
+        "tone": [step for step, _ in late],
+        "clip": [step for step, _ in late],
+        "cells": [(step, [step + offset]) for step, offset in late],
     }
     return {tag: result for tag, result in shown.items() if result}
 

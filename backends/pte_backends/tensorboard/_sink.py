@@ -26,7 +26,8 @@ class TensorBoardSink(Sink):
 
     Pass the parent directory to ``tensorboard --logdir``. TensorBoard shows scalars with ``epoch``, figures, images,
     histograms, texts, the hyperparameters and status of the run on the HPARAMS page, and training and validation
-    metrics of the same name in one chart on the Custom Scalars page. Tags, artifacts and checkpoints are skipped.
+    metrics of the same name in one chart on the Custom Scalars page. Sounds are played if they are WAV files, videos if
+    they are GIF files, and tables are texts of at most 100 rows. Tags, pages, artifacts and checkpoints are skipped.
     Metrics are stored as 32-bit floats. The HPARAMS page leaves out parameters that are None, NaN or infinite, so that
     it can compare the numbers of other runs, and shows integers above 2^53 as texts with all digits.
 
@@ -47,7 +48,7 @@ class TensorBoardSink(Sink):
     # TensorBoard shows no values of a tag that has several kinds of values.
     limits: ClassVar[Limits] = Limits(
         batch_values=100_000,
-        shared_names=("metric", "figure", "image", "histogram", "text", "dataset"),
+        shared_names=("metric", "figure", "image", "histogram", "text", "table", "audio", "video", "dataset"),
         reserved_names=_OWN_TAGS,
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
@@ -57,6 +58,9 @@ class TensorBoardSink(Sink):
         "image": "native",
         "histogram": "native",
         "text": "native",
+        "table": "artifact",
+        "audio": "native",
+        "video": "native",
         "dataset": "artifact",
         "status": "native",
     }

@@ -8,21 +8,24 @@ from typing import Any
 import msgspec
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
-from pte_backends.tensorboard import _values
+from pte_backends.tensorboard import _media_values, _values
 from pte_backends.tensorboard._custom_scalars import build_layout, get_subject, group_tags
 from pte_backends.tensorboard._records import encode_record
 from pte_tracking.sinks import (
     AnyEvent,
+    Audio,
     Dataset,
-    Figure,
     Histogram,
-    Image,
+    Html,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
     RunView,
     Scalar,
+    Table,
     Text,
+    Video,
     owned_path,
 )
 
@@ -47,8 +50,8 @@ class SummaryBuilderState(msgspec.Struct):
         has_layout: Whether a layout of the Custom Scalars page was ever written.
         emptied_image_tags: Tags of figures and images that lost all their points.
         cleared_tags: Tags that the first records of the file clear, and the plugin of each.
-        latest_media: Step and sequence number of the last figure, image or text of each key.
-        replaced_media: Pairs of sequence numbers: a figure, image or text, and a later one with the same key and step.
+        latest_media: Step and sequence number of the last file or text of each key.
+        replaced_media: Pairs of sequence numbers: a file or text, and a later one with the same key and step.
     """
 
     seq: int = 0
@@ -164,7 +167,9 @@ class SummaryBuilder:
             RejectedEventError: If an image is missing or damaged.
         """
         self.state.seq, self.state.wall_time = event.seq, event.time
-        if isinstance(event, Metrics | Histogram | Figure | Image | Text):
+        if isinstance(event, Html):
+            return b""
+        if isinstance(event, Metrics | Histogram | MediaFile | Text):
             self.state.is_unordered |= event.step < self.state.max_step
             self.state.max_step = max(event.step, self.state.max_step)
         if isinstance(event, Metrics):
@@ -177,8 +182,8 @@ class SummaryBuilder:
             )
         if isinstance(event, Dataset):
             event = _values.convert_dataset(event)
-        if isinstance(event, Figure | Image | Text):
-            value = _values.build_text(event) if isinstance(event, Text) else self._build_image(event)
+        if isinstance(event, MediaFile | Text):
+            value = _values.build_text(event) if isinstance(event, Text) else self._build_file(event)
             self._replace_earlier(event)
             return encode_record(_build_summary_event(event.time, event.step, value), event.seq)
         return b""
@@ -239,16 +244,22 @@ class SummaryBuilder:
         value = _values.build_session_start(self._run, state.params)
         return encode_record(_build_summary_event(event.time, 0, value))
 
-    def _build_image(self, event: Figure | Image) -> Any:
+    def _build_file(self, event: MediaFile) -> Any:
         path = owned_path(self._run.directory, event.path)
         if path is None:
             raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
         try:
-            return _values.build_image(event.key, path)
+            if isinstance(event, Table):
+                return _values.build_text(_media_values.convert_table(event, path))
+            if isinstance(event, Audio):
+                return _media_values.build_audio(event, path)
+            if isinstance(event, Video):
+                return _media_values.build_video(event, path)
+            return _values.build_image(event.key, path, event.caption)
         except (OSError, ValueError) as error:
             raise RejectedEventError(event.seq, str(error)) from error
 
-    def _replace_earlier(self, event: Figure | Image | Text) -> None:
+    def _replace_earlier(self, event: MediaFile | Text) -> None:
         step, seq = self.state.latest_media.get(event.key, (-1, 0))
         if step == event.step:
             self.state.replaced_media.append((seq, event.seq))

@@ -10,10 +10,24 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from pte_tracking.sinks import AnyEvent, Dataset, Figure, Histogram, Image, Metrics, RunView, Scalar, Text
+from pte_tracking.sinks import (
+    AnyEvent,
+    Audio,
+    Dataset,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    RunView,
+    Scalar,
+    Table,
+    Text,
+    Video,
+)
 
 EPOCH = "epoch"
 SCALARS, HISTOGRAMS, IMAGES, TEXTS, LAYOUTS = "scalars", "histograms", "images", "text", "custom_scalars"
+AUDIO = "audio"
 
 # TensorBoard's own modules for hyperparameters also import NumPy, fsspec, and boto3 where they are installed, which
 # takes longer than the delivery of a short run.
@@ -31,10 +45,11 @@ _DATA_CLASS = {
     SCALARS: summary_pb2.DATA_CLASS_SCALAR,
     HISTOGRAMS: summary_pb2.DATA_CLASS_TENSOR,
     IMAGES: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
+    AUDIO: summary_pb2.DATA_CLASS_BLOB_SEQUENCE,
     TEXTS: summary_pb2.DATA_CLASS_TENSOR,
     LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
-_PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
+_PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES, "audio": AUDIO}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
 _MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
@@ -53,13 +68,15 @@ def get_tags(event: AnyEvent) -> dict[str, str]:
     """
     if isinstance(event, Metrics):
         return dict.fromkeys(event.values if event.epoch is None else [*event.values, EPOCH], SCALARS)
-    if isinstance(event, Figure | Image):
+    if isinstance(event, Figure | Image | Video):
         return {event.key: IMAGES}
+    if isinstance(event, Audio):
+        return {event.key: AUDIO}
     if isinstance(event, Histogram):
         return {event.key: HISTOGRAMS}
     if isinstance(event, Dataset):
         event = convert_dataset(event)
-    return {event.key: TEXTS} if isinstance(event, Text) else {}
+    return {event.key: TEXTS} if isinstance(event, Text | Table) else {}
 
 
 def find_shown_tags(messages: Iterable[bytes]) -> dict[str, str]:
@@ -102,6 +119,15 @@ def build_metadata(plugin: str) -> Any:
     )
 
 
+def build_description(caption: str) -> Any:
+    """Build the metadata with a description, which TensorBoard shows once per tag: that of the first event.
+
+    Args:
+        caption: Caption of an event. Empty for no description.
+    """
+    return summary_pb2.SummaryMetadata(summary_description=caption) if caption else None
+
+
 def build_string_vector(values: list[bytes]) -> Any:
     """Build a tensor with a vector of strings.
 
@@ -121,12 +147,13 @@ def build_string(value: bytes) -> Any:
     return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, tensor_shape={}, string_val=[value])
 
 
-def build_image(key: str, path: Path) -> Any:
+def build_image(key: str, path: Path, caption: str = "") -> Any:
     """Build the value of an image.
 
     Args:
         key: Key of the image.
         path: PNG file.
+        caption: Description of the tag. Empty for no description.
 
     Returns:
         A ``Summary.Value``.
@@ -142,7 +169,7 @@ def build_image(key: str, path: Path) -> Any:
     picture = summary_pb2.Summary.Image(
         width=width, height=height, colorspace=_PNG_CHANNELS.get(data[25], 3), encoded_image_string=data
     )
-    return summary_pb2.Summary.Value(tag=key, image=picture)
+    return summary_pb2.Summary.Value(tag=key, image=picture, metadata=build_description(caption))
 
 
 def build_histogram(event: Histogram) -> Any:
