@@ -31,4 +31,5 @@ class FileFallback:
         """Return the artifact of an event, in the directory of its file, or the event itself."""
         if event.__struct_config__.tag not in self._kinds:
             return event
-        return Artifact(event.seq, event.time, event.path, PurePosixPath(event.path).parent.as_posix())
+        directory = PurePosixPath(event.path).parent.as_posix()
+        return Artifact(event.seq, event.time, event.path, "" if directory == "." else directory)
