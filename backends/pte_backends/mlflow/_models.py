@@ -155,9 +155,11 @@ class Models:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             tags = {_MODEL_ID_TAG: model.model_id, _runs.RUN_ID: self._run.id, "pte.step": str(event.step)}
+            # A local store searches a model of its own in the store that the process uses by default.
+            is_server = self._client.tracking_uri.startswith(("http", "databricks"))
             self._client.create_model_version(
                 name,
-                f"models:/{model.model_id}",
+                f"models:/{model.model_id}" if is_server else model.artifact_location,
                 self._run_id,
                 tags | ({_BEST_TAG: _encode_best(event.best)} if event.best else {}),
                 await_creation_for=_READY_SECONDS,
