@@ -17,10 +17,10 @@ from pte_tracking._distributed import flat_sharding
 from pte_tracking._distributed.sharding import is_sharded
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._platform.files import replace_file, sync_directory
+from pte_tracking._store.effective_files import list_models
 from pte_tracking._store.files import safe_file_name, sync_tree
 from pte_tracking._store.layout import ARTIFACTS
 from pte_tracking._store.model_event import BestMetric
-from pte_tracking._store.models import list_models
 from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.values import check_key
 from pte_tracking.extensions._traced_model import ModelInput, TracedModel, trace, write

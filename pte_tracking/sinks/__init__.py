@@ -10,6 +10,7 @@ from pte_tracking._platform.files import read_at, replace_file, sync_directory, 
 from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.effective_files import list_models
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
@@ -42,7 +43,6 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
-from pte_tracking._store.models import list_models
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink

@@ -1,12 +1,15 @@
-"""Exported models of a run."""
+"""Exported models and artifacts in the effective history of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from pte_tracking._store.events import Model
+from pte_tracking._store.events import Artifact, Model
 from pte_tracking._store.journal_reader import effective_ranges, find_events
 from pte_tracking._store.layout import JOURNAL
+
+_E = TypeVar("_E", Model, Artifact)
 
 
 def list_models(directory: Path) -> list[Model]:
@@ -25,12 +28,21 @@ def list_models(directory: Path) -> list[Model]:
         ...     list_models(pathlib.Path(directory))
         []
     """
+    return _list(directory, Model)
+
+
+def list_artifacts(directory: Path) -> list[Artifact]:
+    """Return the artifacts in the effective history of a run directory, each path once."""
+    return _list(directory, Artifact)
+
+
+def _list(directory: Path, kind: type[_E]) -> list[_E]:
     path = directory / JOURNAL
     if not path.exists() or not path.stat().st_size:
         return []
-    models: dict[str, Model] = {}
+    found: dict[str, _E] = {}
     for first, last in effective_ranges(path):
-        for event, _ in find_events(path, Model, first, last):
-            models.pop(event.path, None)
-            models[event.path] = event
-    return list(models.values())
+        for event, _ in find_events(path, kind, first, last):
+            found.pop(event.path, None)
+            found[event.path] = event
+    return list(found.values())
