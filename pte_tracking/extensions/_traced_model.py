@@ -176,6 +176,8 @@ def _copy_to_cpu(model: nn.Module) -> nn.Module:
 
 
 def _read_signature(program: Any, example: ModelInput) -> ModelSignature:
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # for the same reason
+
     nodes = {node.name: node for node in program.graph.nodes}
 
     def specs(names: list[Any], shown: list[str]) -> list[TensorSpec]:
@@ -187,7 +189,7 @@ def _read_signature(program: Any, example: ModelInput) -> ModelSignature:
             TensorSpec(
                 name,
                 str(tensor.dtype).removeprefix("torch."),
-                [size if isinstance(size, int) else -1 for size in tensor.shape],
+                [int(size) if is_concrete_int(size) else -1 for size in tensor.shape],
             )
             for name, tensor in zip(shown, tensors, strict=True)
         ]
