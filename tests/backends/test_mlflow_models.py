@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def log_model(
     digest = write(folder, trained.traced)
     recorded.journal.append(
         events.Model,
-        *("main", step, f"artifacts/models/main/step_{step}", digest.sha256, 10_000, "2.6.0"),
+        *("main", step, f"artifacts/models/main/step_{step}", digest.sha256, 10_000, torch.__version__),
         *(trained.traced.signature, registered_name),
         None if best is None else BestMetric("accuracy", "max", best),
     )
@@ -112,9 +113,11 @@ def find_best(uri: str, name: str) -> str:
 
 def check_loaded(uri: str, name: str, trained: Trained) -> None:
     mlflow.set_tracking_uri(uri)
-    loaded = mlflow.pytorch.load_model(f"models:/{name}@best")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Raised when MLflow imports its flavors.
+        loaded = mlflow.pytorch.load_model(f"models:/{name}@best")
+        served = mlflow.pyfunc.load_model(f"models:/{name}@best")
     assert torch.equal(loaded(INPUTS), trained.outputs())
-    served = mlflow.pyfunc.load_model(f"models:/{name}@best")
     assert np.array_equal(served.predict(INPUTS.numpy()), trained.outputs().numpy())
     (tensor,) = served.metadata.signature.inputs.inputs
     assert (tensor.type.name, tensor.shape) == ("float32", (-1, 4))
@@ -165,22 +168,19 @@ def test_best_model_is_loaded_from_object_store(
         "set_registered_model_alias",
     ],
 )
-@pytest.mark.parametrize("has_succeeded", [False, True])
-def test_interrupted_delivery_is_completed_without_second_version(
+def test_delivery_with_lost_response_is_completed_without_second_version(
     uri: str,
     recorded: RecordedRun,
     trained: list[Trained],
     name: str,
     stage: str,
-    has_succeeded: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log_model(recorded, trained[0], 1, name, best=0.5)
     original = getattr(MlflowClient, stage)
 
     def stop(*arguments: object, **keywords: object) -> None:
-        if has_succeeded:
-            original(*arguments, **keywords)
+        original(*arguments, **keywords)
         raise ConnectionError(stage)
 
     with monkeypatch.context() as patched:
@@ -276,15 +276,7 @@ def test_superseded_exports_are_marked_and_identical_ones_are_kept(
     log_model(recorded, trained[0], 3, name)
     recorded.end()
     steps = [(model.params["step"], model.tags.get("pte.superseded")) for model in find_exports(mlflow_store, recorded)]
-    assert (
-        sorted(steps, key=str) == [("2", None), ("3", "true"), ("3", None)]
-        or sorted(steps, key=str)
-        == [
-            ("2", None),
-            ("3", "true"),
-            ("3", None),
-        ][::1]
-    )
+    assert sorted(steps, key=str) == [("2", None), ("3", "true"), ("3", None)]
     assert find_versions(mlflow_store, name) == {"1": "2", "2": "3", "3": "3"}
     assert find_best(mlflow_store, name) == "1"
 
