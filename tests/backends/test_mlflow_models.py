@@ -89,7 +89,7 @@ def log_model(
     digest = write(folder, trained.traced)
     recorded.journal.append(
         events.Model,
-        *("main", step, f"artifacts/models/main/step_{step}", digest.sha256, 10_000, torch.__version__),
+        *("main", step, f"artifacts/models/main/step_{step}", digest.sha256, 10_000, str(torch.__version__)),
         *(trained.traced.signature, registered_name),
         None if best is None else BestMetric("accuracy", "max", best),
     )
