@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -53,6 +54,7 @@ def photograph(folder: Path) -> None:
     with servers.mlflow_server(folder / "server", template) as uri, open_page() as page:
         training = finish(start(folder / "digits", uri, "--epochs", str(EPOCHS)), folder / "digits", uri)
         camera = Camera(page)
+        photograph_models(camera, page, folder / "models", uri)
         photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
         shutil.copy(EXAMPLE, training.folder)
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
@@ -81,6 +83,17 @@ def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
     camera.save_screenshot("mlflow-checkpoints", 1640, 640)
+
+
+def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> None:
+    folder.mkdir()
+    environment = os.environ | servers.MLFLOW_ENVIRONMENT | {"MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, str(EXAMPLE.with_name("export_model.py")), "--epochs", str(EPOCHS)]
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=200)
+    page.goto(f"{uri}/#/models/digits")
+    page.get_by_text("Version 1", exact=True).first.wait_for()
+    page.get_by_text("best", exact=True).first.wait_for()
+    camera.save_screenshot("mlflow-registered-model", 1280, 620)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
