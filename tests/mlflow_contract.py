@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +29,10 @@ def read_experiment_points(uri: str, experiment: str) -> Points:
 def read_shown_kinds(client: MlflowClient, run: Run) -> Mapping[EventKind, Display | None]:
     """Find out which kinds of events of ``SinkContract.read_shown`` a run shows."""
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    for directory in ("folder", "images", "text/note"):
+    for directory in ("folder", "images", "text/note", "tables"):
         files |= {file.path for file in client.list_artifacts(run.info.run_id, directory)}
+    # MLflow's page and load_table() find the tables in this tag.
+    tables = [entry["path"] for entry in json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))]
     # MLflow's page shows the files of log_image(key=, step=) as images of a run with this tag.
     images = " ".join(files) if run.data.tags["mlflow.loggedImages"] == "True" else ""
     models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
@@ -41,6 +44,10 @@ def read_shown_kinds(client: MlflowClient, run: Run) -> Mapping[EventKind, Displ
         "image": "native" if "images/image+step+1+" in images else None,
         "histogram": "artifact" if "weights" in " ".join(files) else None,
         "text": "artifact" if "text/note/step_1.md" in files else None,
+        "table": "native" if tables == ["tables/words.json"] and "tables/words.json" in files else None,
+        "html": "artifact" if "page.html" in files else None,
+        "audio": "artifact" if "sound.wav" in files else None,
+        "video": "artifact" if "clip.gif" in files else None,
         "dataset": "native" if [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"] else None,
         "artifact": "native" if "folder/file.txt" in files else None,
         "checkpoint": "native" if "snapshot" in [model.name for model in models] else None,

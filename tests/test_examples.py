@@ -139,3 +139,18 @@ def test_exported_model_is_loaded_from_registry(tmp_path: Path, mlflow_store: st
 def test_examples_are_at_most_90_lines_long() -> None:
     for example in EXAMPLES.glob("*.py"):
         assert len(example.read_text().splitlines()) <= 90, example.name
+
+
+def test_media_reach_tensorboard_and_mlflow(tmp_path: Path, mlflow_store: str) -> None:
+    from mlflow import MlflowClient
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_example("media.py", "--sinks", "tensorboard", "mlflow", folder=tmp_path, store=mlflow_store)
+    shown = EventAccumulator(str(tmp_path / "result")).Reload()
+    assert [event.step for event in shown.Tensors("hardest tone")] == [20, 40]
+    assert [event.step for event in shown.Images("weights")] == [20, 40]
+    assert [event.step for event in shown.Tensors("hardest tones")] == [20, 40]
+    (run,) = mlflow_runs(mlflow_store)
+    assert "tables/hardest tones.json" in run.data.tags["mlflow.loggedArtifacts"]
+    folders = [item.path for item in MlflowClient(mlflow_store).list_artifacts(run.info.run_id, "media")]
+    assert folders == ["media/audio", "media/html", "media/table", "media/video"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
-from pte_tracking._store.events import Artifact
-from pte_tracking.sinks import FILE_KINDS, Display, EventKind, find_display
+from pte_tracking.sinks import FILE_KINDS, Display, EventKind, find_display, to_artifact
 
 #: Kinds of the first releases. A sink that does not declare what it shows may show these kinds.
 _UNDECLARED: Mapping[EventKind, Display] = dict.fromkeys(("figure", "image", "artifact"), "native")
@@ -29,7 +27,4 @@ class FileFallback:
 
     def convert(self, event: Any) -> Any:
         """Return the artifact of an event, in the directory of its file, or the event itself."""
-        if event.__struct_config__.tag not in self._kinds:
-            return event
-        directory = PurePosixPath(event.path).parent.as_posix()
-        return Artifact(event.seq, event.time, event.path, "" if directory == "." else directory)
+        return to_artifact(event) if event.__struct_config__.tag in self._kinds else event

@@ -44,9 +44,18 @@ def encode_table(table: Any, name: str) -> EncodedTable:
     """
     columns, rows, count = _read(table, name)
     data = [[_to_plain(cell, name) for cell in row] for row in itertools.islice(rows, MAX_ROWS)]
-    names = [mask_secrets(to_text(str(column))) for column in columns]
+    names = _make_unique(mask_secrets(to_text(str(column))) for column in columns)
     note = f"only the first {MAX_ROWS:,} of {count:,} rows are stored" if count > MAX_ROWS else None
     return EncodedTable(msgspec.json.encode({"columns": names, "data": data}), note)
+
+
+def _make_unique(names: Iterable[str]) -> list[str]:
+    """Number the repetitions of a name, since backends keep one column per name."""
+    unique: dict[str, None] = {}
+    for name in names:
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        unique[next(candidate for candidate in candidates if candidate not in unique)] = None
+    return list(unique)
 
 
 def _read(table: Any, name: str) -> tuple[Sequence[Any], Iterable[Iterable[Any]], int]:

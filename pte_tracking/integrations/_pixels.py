@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from pte_tracking._runs.png import encode_png, import_pillow
 from pte_tracking._store.dependencies import required_by
 
 _COLUMNS = 8
-_MAX_SHEET_FRAMES = 16
 _BOX_COLOR = "red"
 _BOX_WIDTH = 2  # pixels
 
@@ -154,19 +152,3 @@ def to_frames(video: Any, name: str) -> Any:
         )
     clips = to_bytes(array).transpose(1, 0, 3, 4, 2)
     return np.stack([draw_grid(frames, _COLUMNS) for frames in clips])
-
-
-def encode_gif(frames: Any, fps: float) -> bytes:
-    """Encode frames as an animated GIF file."""
-    first, *others = map(to_picture, frames)
-    buffer = io.BytesIO()
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
-    return buffer.getvalue()
-
-
-def draw_sheet(frames: Any, name: str) -> bytes:
-    """Draw at most 16 frames of a video as a grid, and return a PNG file."""
-    import numpy as np
-
-    indices = np.unique(np.linspace(0, len(frames) - 1, _MAX_SHEET_FRAMES).astype(int))
-    return encode_png(to_picture(draw_grid(frames[indices], _COLUMNS)), name)

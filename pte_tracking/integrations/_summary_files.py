@@ -1,4 +1,4 @@
-"""Values of a writer with the interface of TensorBoard's that become artifacts."""
+"""Values of a writer with the interface of TensorBoard's that become sounds and artifacts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pte_tracking._runs.run_media import MediaContent
+from pte_tracking._store import events
 from pte_tracking.integrations import _files
 from pte_tracking.integrations._pixels import to_numbers
 from pte_tracking.integrations._summary_base import SummaryBase
@@ -23,7 +25,7 @@ class FileWriter(SummaryBase):
         sample_rate: int = 44100,
         walltime: float | None = None,
     ) -> None:
-        """Add a sound as an artifact in the format WAV.
+        """Add a sound as a WAV file.
 
         Args:
             tag: Name of the sound.
@@ -37,11 +39,15 @@ class FileWriter(SummaryBase):
             ValueError: If the sound has several channels.
         """
         step = self._step(global_step, tag)
-        name = f"sound {tag!r} at step {step}"
+        name, rate = f"sound {tag!r} at step {step}", int(sample_rate)
         if (abs(to_numbers(snd_tensor, name)) > 1).any():
             self._note(f"add_audio: values of {tag!r} outside -1 to 1 are clipped. Divide the sound by its maximum.")
-        self.run.add_file(
-            "audio", tag, f"step_{step}.wav", lambda: _files.encode_wav(snd_tensor, sample_rate, name), walltime
+        self.run.add_media(
+            events.Audio,
+            tag,
+            step,
+            lambda name: MediaContent(_files.encode_wav(snd_tensor, rate, name), ".wav", (rate,)),
+            walltime,
         )
 
     def add_tensor(self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None) -> None:

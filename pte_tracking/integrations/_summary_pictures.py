@@ -7,8 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pte_tracking._runs import videos
 from pte_tracking._runs.media import render_figure
 from pte_tracking._runs.png import encode_png, import_pillow
+from pte_tracking._runs.run_media import MediaContent
+from pte_tracking._store import events
 from pte_tracking.integrations import _curves, _pixels
 from pte_tracking.integrations._summary_base import SummaryBase
 
@@ -131,25 +134,30 @@ class PictureWriter(SummaryBase):
     def add_video(
         self, tag: str, vid_tensor: Any, global_step: Any = None, fps: float = 4, walltime: float | None = None
     ) -> None:
-        """Add a video as an artifact in the format GIF, and at most 16 of its frames as an image.
+        """Add a video as an animated GIF file.
 
         Args:
-            tag: Key of the image.
+            tag: Key of the video.
             vid_tensor: Video ``(batch, time, channels, height, width)`` of bytes, or of numbers from 0 to 1. The videos
                 of a batch are drawn as a grid.
             global_step: Step. None counts the videos of the tag.
-            fps: Frames per second.
+            fps: Frames per second, at most 50.
             walltime: Time in seconds since the Unix epoch.
 
         Raises:
             ImportError: If Pillow is not installed.
-            TypeError: If the video does not consist of real numbers.
-            ValueError: If the shape is wrong.
+            TypeError: If the video does not consist of real numbers, or ``fps`` is no number.
+            ValueError: If the shape is wrong, or ``fps`` is not positive.
         """
-        step = self._step(global_step, tag)
+        step, rate = self._step(global_step, tag), videos.check_fps(fps)
         frames = _pixels.to_frames(vid_tensor, f"video {tag!r} at step {step}")
-        self.run.add_file("videos", tag, f"step_{step}.gif", lambda: _pixels.encode_gif(frames, fps), walltime)
-        self.run.add_image(tag, step, lambda name: _pixels.draw_sheet(frames, name), walltime)
+        self.run.add_media(
+            events.Video,
+            tag,
+            step,
+            lambda name: MediaContent(videos.encode_gif(frames, rate), ".gif", (rate,)),
+            walltime,
+        )
 
     def add_pr_curve(
         self,

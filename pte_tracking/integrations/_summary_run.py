@@ -10,6 +10,7 @@ from pte_tracking._runs import attachments
 from pte_tracking._runs.media import Bins
 from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.run import Run
+from pte_tracking._runs.run_media import MediaContent
 from pte_tracking._store import events
 from pte_tracking._store.files import safe_file_name
 from pte_tracking._store.journal_reader import read_effective
@@ -57,6 +58,12 @@ class SummaryRun(Run):
     def add_image(self, key: str, step: int, render: Callable[[str], bytes], at: float | None) -> None:
         """Log an image, whose function returns a PNG file for the name of the image in messages."""
         self._add_picture(events.Image, key, step, render, at=_to_time(at))
+
+    def add_media(
+        self, kind: type[events.MediaFile], key: str, step: int, render: Callable[[str], MediaContent], at: float | None
+    ) -> None:
+        """Log a sound or a video, whose function returns the file for the name of the event in messages."""
+        self._add_file(kind, key, step, render, "", _to_time(at))
 
     def add_file(self, folder: str, key: str, name: str, render: Callable[[], bytes], at: float | None = None) -> None:
         """Log an artifact.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pte_tracking._runs.run import Run
@@ -134,6 +134,37 @@ class Tracker(GeneralTracker):
         for key, images in values.items():
             is_list = isinstance(images, list | tuple)
             self.tracker.log_image(key, [np.asarray(image) for image in images] if is_list else images, step)
+
+    @on_main_process
+    def log_table(
+        self,
+        table_name: str,
+        columns: Sequence[str] | None = None,
+        data: Sequence[Sequence[Any]] | None = None,
+        dataframe: Any | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Log a table; see :meth:`pte_tracking.Run.log_table`. The arguments are those of Accelerate's own trackers.
+
+        Args:
+            table_name: Name of the table.
+            columns: Names of the columns of ``data``.
+            data: Rows.
+            dataframe: Data frame, instead of ``columns`` and ``data``.
+            step: Number of completed steps. Defaults to the step after the last one.
+
+        Raises:
+            TypeError: If there is neither a data frame nor names and rows.
+            ValueError: If a row does not have one cell per column.
+        """
+        if dataframe is None:
+            if columns is None or data is None:
+                raise TypeError("log_table: expected dataframe=, or both columns= and data=")
+            if any(len(row) != len(columns) for row in data):
+                lengths = sorted({len(row) for row in data})
+                raise ValueError(f"data: expected rows of {len(columns)} cells, got the lengths {lengths}")
+            dataframe = [dict(zip(columns, row, strict=True)) for row in data] or {name: [] for name in columns}
+        self.tracker.log_table(table_name, dataframe, self._step_of(step))
 
     @on_main_process
     def finish(self) -> None:

@@ -47,6 +47,7 @@ from pte_tracking._store.owned_files import list_owned_files, make_owned_directo
 from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
+from pte_tracking.sinks._file_artifacts import to_artifact
 from pte_tracking.sinks._keys import map_key
 from pte_tracking.sinks._kinds import FILE_KINDS, Display, EventKind, find_display
 from pte_tracking.sinks._limits import UNLIMITED, Limits
@@ -121,6 +122,7 @@ __all__ = [
     "replace_file",
     "safe_file_name",
     "sync_directory",
+    "to_artifact",
     "verify_digest",
     "write_at",
 ]

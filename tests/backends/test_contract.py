@@ -60,7 +60,7 @@ class TestTensorBoard(SinkContract):
             "histogram": "native" if "weights" in events.Tags()["histograms"] else None,
             "text": "native" if plugins.get("note") == "text" else None,
             "table": "artifact" if plugins.get("words") == "text" else None,
-            "audio": "native" if "sound" in events.Tags()["audio"] else None,
+            "audio": "native" if plugins.get("sound") == "audio" else None,
             "video": "native" if "clip" in images else None,
             "dataset": "artifact" if plugins.get("dataset/train/digits") == "text" else None,
             "status": "native" if metadata.SESSION_END_INFO_TAG in plugins else None,

@@ -36,6 +36,7 @@ class TestAim(SinkContract):
         run = read_run(self.repository, run_directory)
         images = {name: run.get_image_sequence(name, CONTEXT) for name in ("figures/loss", "image")}
         weights, note = run.get_distribution_sequence("weights", CONTEXT), run.get_text_sequence("note", CONTEXT)
+        sound = run.get_audio_sequence("sound", CONTEXT)
         return {
             "metrics": "native" if run.get_metric("a", CONTEXT) else None,
             "params": "native" if run["hparams", "lr"] == 0.1 else None,
@@ -44,6 +45,10 @@ class TestAim(SinkContract):
             "image": "native" if images["image"].values.last_value().size == (1, 1) else None,
             "histogram": "native" if weights.values.last_value().weights.tolist() == [3.0, 1.0] else None,
             "text": "native" if note.values.last_value().data == "some *text*" else None,
+            "table": "artifact" if "table.json" in run.artifacts else None,
+            "html": "artifact" if "page.html" in run.artifacts else None,
+            "audio": "native" if sound.values.last_value().get().read().startswith(b"RIFF") else None,
+            "video": "artifact" if "clip.gif" in run.artifacts else None,
             "dataset": "artifact" if run["datasets", "train/digits"] else None,
             "artifact": "native" if "folder/file.txt" in run.artifacts else None,
             "checkpoint": "artifact" if run["checkpoints", "snapshot"]["step"] == 1 else None,

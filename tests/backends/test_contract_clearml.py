@@ -42,6 +42,10 @@ class TestClearML(SinkContract):
             "image": "native" if Path(media["image"]).read_bytes() == picture else None,
             "histogram": "native" if json.loads(reports["weights"].plot_str)["data"][0]["y"] == [3.0, 1.0] else None,
             "text": "native" if "some *text*" in Path(media["note"]).read_text() else None,
+            "table": "native" if json.loads(reports["words"].plot_str)["data"][0]["type"] == "table" else None,
+            "html": "native" if "a page" in Path(media["page"]).read_text() else None,
+            "audio": "native" if Path(media["sound"]).read_bytes().startswith(b"RIFF") else None,
+            "video": "native" if Path(media["clip"]).read_bytes().startswith(b"GIF") else None,
             "dataset": "artifact" if "train/digits" in task.hyperparams["Datasets"] else None,
             "artifact": "native" if Path(artifacts["folder/file.txt"].uri).read_text() == "a file" else None,
             "checkpoint": "artifact"

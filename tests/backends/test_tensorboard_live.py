@@ -67,6 +67,11 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
+    def read_bytes(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"{self.url}/data/plugin/{path}", timeout=60) as response:
+            content: bytes = response.read()
+        return content
+
     def points(self) -> dict[str, list[Any]]:
         """Return all points of the run by tag: scalars with values, images and histograms by step, and texts."""
         self.get("timeseries/tags")  # Request of the default page.
@@ -82,7 +87,12 @@ class Server:
             texts = self.get("text/text", run="result", tag=tag)
             points[tag] = [(text["step"], read_table(text["text"])) for text in texts]
         for tag in self.get("audio/tags").get("result", {}):
-            points[tag] = [sound["step"] for sound in self.get("audio/audio", run="result", tag=tag, sample=0)]
+            points[tag] = [
+                sound["step"]
+                for sound in self.get("audio/audio", run="result", tag=tag, sample=0)
+                if self.read_bytes(f"audio/individualAudio?{sound['query']}").startswith(b"RIFF")
+                and sound["contentType"] == "audio/wav"
+            ]
         return convert_to_json({tag: result for tag, result in points.items() if result})
 
     def layout(self) -> list[dict[str, Any]]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
-import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.plugins.audio import metadata as audio_metadata
 
 from pte_tracking._runs.sounds import encode_sound
 from pte_tracking._runs.videos import encode_gif
 from pte_tracking._store.events import Audio, Figure, Html, MediaFile, Metrics, Table, Video
 from pte_tracking.sinks import RejectedEventError
 from pte_tracking.testing._samples import make_sample_events
-from tests.backends.event_files import FakeRun, connect, deliver, find_event_files, read
+from tests.backends.event_files import FakeRun, connect, deliver, read
 
 
 @pytest.fixture
@@ -47,12 +46,11 @@ def test_sound_is_stored_unchanged(run: FakeRun) -> None:
     run.add(Audio, "sound", 3, "sound.wav", "a caption", 8000)
     deliver(run)
     accumulator = read(run)
-    [event] = accumulator.Audio("sound")
-    assert (event.step, event.sample_rate, event.length_frames, event.content_type) == (3, 8000, 5, "audio/wav")
-    assert event.encoded_audio_string == content
-    with wave.open(io.BytesIO(event.encoded_audio_string)) as file:
-        assert file.getnchannels() == 2
-    assert b"a caption" in find_event_files(run)[0].read_bytes()
+    [event] = accumulator.Tensors("sound")
+    assert (event.step, list(event.tensor_proto.string_val)) == (3, [content])
+    stored = accumulator.SummaryMetadata("sound")
+    assert (stored.summary_description, stored.plugin_data.plugin_name) == ("a caption", "audio")
+    assert audio_metadata.parse_plugin_metadata(stored.plugin_data.content).encoding == audio_metadata.Encoding.WAV
 
 
 def test_video_is_stored_unchanged(run: FakeRun) -> None:

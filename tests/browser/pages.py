@@ -218,6 +218,15 @@ class MLflowPage:
             self.page.get_by_text(part, exact=True).first.click()
         return _read_size(self.page.locator("img[src^='blob:']").first)
 
+    def open_table(self, run_id: str, path: str) -> str:
+        """Open a table among the artifacts of a run, and return its text."""
+        self.page.goto(f"{self._experiment}/runs/{run_id}/artifacts")
+        for part in path.split("/"):
+            self.page.get_by_text(part, exact=True).first.click()
+        table = self.page.get_by_role("table").first
+        table.wait_for()
+        return wait_until_stable(self.page, table.inner_text)
+
     def _find_card(self, section: str, title: str) -> Locator:
         section_locator = self.page.locator(".du-bois-light-collapse-item").filter(
             has=self.page.locator(".du-bois-light-collapse-header").filter(has_text=re.compile(rf"^\s*{section}\s*\("))
@@ -317,6 +326,13 @@ class TensorBoardPage:
             table.get_by_text(group["name"]).first.wait_for(state="attached")
         texts = wait_until_stable(self.page, lambda: table.evaluate(_TEXTS))
         return texts, [session["status"] for group in groups for session in group["sessions"]]
+
+    def open_sounds(self) -> list[str]:
+        """Open the sounds, and return the tag of each player."""
+        self._open("audio", "tf-audio-loader audio")
+        player = self.page.locator("tf-audio-loader audio").first
+        wait_until_stable(self.page, lambda: player.evaluate("audio => audio.readyState"))
+        return [element.evaluate(_TEXTS)[0] for element in self.page.locator("tf-audio-loader").all()]
 
     def open_texts(self) -> dict[str, str]:
         """Open the texts, and return them by tag."""

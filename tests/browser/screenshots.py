@@ -61,6 +61,7 @@ def photograph(folder: Path) -> None:
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
+        photograph_media(camera, page, folder, uri)
         with trackio(training.folder, "digits") as address:
             photograph_trackio(camera, page, address)
         with aim_page.aim_server(training.folder / "result") as address:
@@ -110,6 +111,19 @@ def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
     camera.save_screenshot("tensorboard-hparams", 1640, 540)
     board.open_texts()
     camera.save_screenshot("tensorboard-text", 1000, 900)
+
+
+def photograph_media(camera: Camera, page: Page, folder: Path, uri: str) -> None:
+    training = finish(
+        start(folder / "media", uri, "--sinks", "json", "tensorboard", "mlflow", script="media.py"),
+        folder / "media",
+        uri,
+    )
+    with tensorboard(training.folder, runs=1) as address:
+        TensorBoardPage(page, address).open_sounds()
+        camera.save_screenshot("tensorboard-audio", 1100, 420)
+    MLflowPage(page, uri, training.experiment).open_table(training.run_id, "tables/hardest tones.json")
+    camera.save_screenshot("mlflow-table", 1280, 560)
 
 
 def photograph_trackio(camera: Camera, page: Page, address: str) -> None:

@@ -47,13 +47,13 @@ class FinishedTraining:
         return [(row["iteration"], row[key]) for row in self.rows]
 
 
-def start(folder: Path, server: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start the example with an MLflow experiment named after the directory."""
+def start(folder: Path, server: str, *arguments: str, script: str = EXAMPLE.name) -> subprocess.Popen[bytes]:
+    """Start an example with an MLflow experiment named after the directory."""
     folder.mkdir(exist_ok=True)
     environment = {"MLFLOW_TRACKING_URI": server, "MLFLOW_EXPERIMENT_NAME": folder.name}
     with open(folder / "output.txt", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, str(EXAMPLE), *arguments],
+            [sys.executable, str(EXAMPLE.with_name(script)), *arguments],
             cwd=folder,
             env={**os.environ, **servers.MLFLOW_ENVIRONMENT, **environment},
             stdout=output,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pte_tracking as pte
-from pte_tracking.sinks import Image, Text
+from pte_tracking.sinks import Image, Table, Text
 
 pytest.importorskip("accelerate")
 
@@ -79,6 +79,25 @@ def test_tracker_log_images_accepts_lists_and_batches(tmp_path: Path) -> None:
         ("list", 2),
         ("batch", 2),
     ]
+
+
+def test_tracker_log_table_accepts_rows_and_data_frames(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path)
+    start(tracker)
+    tracker.log_table("rows", columns=["a", "b"], data=[[1, "x"], [2, "y"]], step=2)
+    tracker.log_table("frame", dataframe={"a": [1]}, step=2)
+    tracker.log_table("empty", columns=["a"], data=[], step=2)
+    with pytest.raises(TypeError, match="expected dataframe=, or both columns= and data="):
+        tracker.log_table("nothing", columns=["a"])
+    with pytest.raises(ValueError, match=r"expected rows of 2 cells, got the lengths \[1\]"):
+        tracker.log_table("ragged", columns=["a", "b"], data=[[1]])
+    tracker.finish()
+    tables = {event.key: event.path for event in history(tmp_path) if isinstance(event, Table)}
+    assert {key: json.loads((tmp_path / path).read_text())["data"] for key, path in tables.items()} == {
+        "rows": [[1, "x"], [2, "y"]],
+        "frame": [[1]],
+        "empty": [],
+    }
 
 
 def test_tracker_fresh_start_archives_earlier_run(tmp_path: Path) -> None:

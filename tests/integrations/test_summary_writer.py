@@ -25,7 +25,7 @@ from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter as TorchWriter
 
 from pte_tracking.integrations.tensorboard import SummaryWriter
-from pte_tracking.sinks import JOURNAL, Artifact, Histogram, Params, Text, find_events
+from pte_tracking.sinks import JOURNAL, Artifact, Audio, Histogram, Params, Text, Video, find_events
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.random((5, 3, 6, 7))
@@ -37,7 +37,7 @@ def read(directory: Path) -> dict[str, dict[str, list[tuple[int, Any]]]]:
     """Return the points of each tag of each plugin that TensorBoard reads from the event files."""
     accumulator = EventAccumulator(str(directory)).Reload()
     points: dict[str, dict[str, list[tuple[int, Any]]]] = {}
-    for plugin in {"scalars", "images", "text", "histograms"}.intersection(accumulator.ActivePlugins()):
+    for plugin in {"scalars", "images", "text", "histograms", "audio"}.intersection(accumulator.ActivePlugins()):
         for tag in accumulator.PluginTagToContent(plugin):
             events = accumulator.Tensors(tag)
             values = [(event.step, convert(plugin, tensor_util.make_ndarray(event.tensor_proto))) for event in events]
@@ -48,7 +48,7 @@ def read(directory: Path) -> dict[str, dict[str, list[tuple[int, Any]]]]:
 def convert(plugin: str, array: Any) -> Any:
     if plugin == "images":
         return np.asarray(Image.open(io.BytesIO(array[2])).convert("RGB")).tolist()
-    return array.ravel()[0] if plugin == "text" else array.tolist()
+    return array.ravel()[0] if plugin in ("text", "audio") else array.tolist()
 
 
 def write_common(writer: Any) -> None:
@@ -136,15 +136,18 @@ def test_other_calls_become_events_that_sinks_show(tmp_path: Path) -> None:
         writer.add_hparams({"lr": 0.1}, {"hparam/accuracy": 0.5})
     shown = read(tmp_path / "run")
     assert set(shown["scalars"]) == {"loss/train", "loss/val", "hparam/accuracy"}
+    assert set(shown["audio"]) == {"sound"}
     assert set(shown["images"]) == {"figure", "figures", "boxes", "video", "curve", "raw curve"}
     ((_, boxes),) = shown["images"]["boxes"]
     assert boxes[6][5] == [255, 0, 0]
     assert boxes[39][39] == [0, 0, 0]
     journal = tmp_path / "run" / JOURNAL
     files = {event.artifact_path: tmp_path / "run" / event.path for event, _ in find_events(journal, Artifact)}
-    with Image.open(files["videos/video"]) as video:
+    (video_event,), (sound_event,) = (list(find_events(journal, kind)) for kind in (Video, Audio))
+    assert (video_event[0].key, video_event[0].fps, sound_event[0].sample_rate) == ("video", 5.0, 8000)
+    with Image.open(tmp_path / "run" / video_event[0].path) as video:
         assert video.n_frames == 3
-    with wave.open(str(files["audio/sound"])) as sound:
+    with wave.open(str(tmp_path / "run" / sound_event[0].path)) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (8000, 100)
     assert files["meshes/mesh"].read_text().splitlines()[-1] == "3 0 1 2"
     assert np.load(files["tensors/tensor"]).tolist() == [0, 1, 2]

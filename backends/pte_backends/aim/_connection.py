@@ -16,6 +16,7 @@ from pte_backends.aim import _rewind, _values
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
+    Audio,
     Checkpoint,
     CheckpointRemoved,
     Dataset,
@@ -33,6 +34,7 @@ from pte_tracking.sinks import (
     Text,
     list_owned_files,
     locked_directory,
+    to_artifact,
 )
 
 _MAX_WAIT_SECONDS = 5.0
@@ -85,11 +87,13 @@ class AimConnection:
             self._rewind(events[0])
             return
         for event in events:
-            if isinstance(event, Metrics):
+            if isinstance(event, Audio) and not _values.is_playable(event):
+                self._store_artifact(to_artifact(event))
+            elif isinstance(event, Metrics):
                 # Aim shows no metric that has both integers and floats.
                 numbers = {key: float(value) for key, value in event.values.items()}
                 self._aim_run.track(numbers, step=event.step, epoch=event.epoch)
-            elif isinstance(event, Figure | Image | Histogram | Text):
+            elif isinstance(event, Figure | Image | Histogram | Text | Audio):
                 self._aim_run.track(_values.build_object(event, self._run), name=event.key, step=event.step)
             elif isinstance(event, Artifact):
                 self._store_artifact(event)

@@ -9,7 +9,7 @@ from typing import Any
 import aim
 from aim.storage.context import Context
 
-from pte_tracking.sinks import AnyEvent, Figure, Histogram, Image, Metrics, Text
+from pte_tracking.sinks import AnyEvent, Audio, Figure, Histogram, Image, Metrics, Text
 
 _CONTEXT = Context({})
 
@@ -39,6 +39,8 @@ def _list_sequences(event: AnyEvent) -> list[tuple[str, str]]:
         return [("metric", key) for key in event.values]
     if isinstance(event, Figure | Image):
         return [("image", event.key)]
+    if isinstance(event, Audio):
+        return [("audio", event.key)]
     if isinstance(event, Histogram):
         return [("distribution", event.key)]
     return [("text", event.key)] if isinstance(event, Text) else []
@@ -49,6 +51,8 @@ def _find_sequence(aim_run: aim.Run, kind: str, name: str) -> Any:
         return aim_run.get_metric(name, _CONTEXT)
     if kind == "image":
         return aim_run.get_image_sequence(name, _CONTEXT)
+    if kind == "audio":
+        return aim_run.get_audio_sequence(name, _CONTEXT)
     if kind == "distribution":
         return aim_run.get_distribution_sequence(name, _CONTEXT)
     return aim_run.get_text_sequence(name, _CONTEXT)

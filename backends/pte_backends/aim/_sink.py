@@ -42,7 +42,7 @@ class AimSink(Sink):
     # A sequence has values of one kind.
     limits: ClassVar[Limits] = Limits(
         batch_events=100,  # Aim stores about 1,000 values per second, and the position is saved after each batch.
-        shared_names=("metric", "figure", "image", "histogram", "text"),
+        shared_names=("metric", "figure", "image", "histogram", "text", "audio"),
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
         "metrics": "native",
@@ -52,6 +52,7 @@ class AimSink(Sink):
         "image": "native",
         "histogram": "native",
         "text": "native",
+        "audio": "native",
         "dataset": "artifact",
         "artifact": "native",
         "checkpoint": "artifact",

@@ -9,12 +9,26 @@ import aim
 import numpy as np
 import PIL.Image
 
-from pte_tracking.sinks import Artifact, Figure, Histogram, Image, RejectedEventError, RunView, Scalar, Text, owned_path
+from pte_tracking.sinks import (
+    Artifact,
+    Audio,
+    Figure,
+    Histogram,
+    Image,
+    RejectedEventError,
+    RunView,
+    Scalar,
+    Text,
+    owned_path,
+)
 
 _MAX_BINS = 512  # of Aim
 
 
-def build_object(event: Figure | Image | Histogram | Text, run: RunView) -> Any:
+_AUDIO_SUFFIXES = (".wav", ".mp3", ".flac")  # formats that Aim plays
+
+
+def build_object(event: Figure | Image | Histogram | Text | Audio, run: RunView) -> Any:
     """Convert an event to an object that Aim tracks.
 
     Args:
@@ -32,14 +46,16 @@ def build_object(event: Figure | Image | Histogram | Text, run: RunView) -> Any:
     if isinstance(event, Histogram):
         return _build_distribution(event)
     path = find_file(event, run)
+    if isinstance(event, Audio):
+        return _build_audio(event, path)
     try:
         with PIL.Image.open(path) as picture:
-            return aim.Image(picture, format="png")
+            return aim.Image(picture, caption=event.caption, format="png")
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises the last one for a damaged chunk.
         raise RejectedEventError(event.seq, f"File {event.path} is no readable image: {error}") from error
 
 
-def find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
+def find_file(event: Artifact | Audio | Figure | Image, run: RunView) -> Path:
     """Return the file or directory of an event.
 
     Args:
@@ -56,6 +72,15 @@ def find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
     if path is None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
     return path
+
+
+def is_playable(event: Audio) -> bool:
+    """Return whether Aim plays the format of a sound."""
+    return event.path.endswith(_AUDIO_SUFFIXES)
+
+
+def _build_audio(event: Audio, path: Path) -> Any:
+    return aim.Audio(path.read_bytes(), format=path.suffix.removeprefix("."), caption=event.caption)
 
 
 def convert_param(value: Scalar) -> Scalar:

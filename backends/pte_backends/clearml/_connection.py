@@ -20,19 +20,20 @@ from pte_tracking.sinks import (
     Checkpoint,
     CheckpointRemoved,
     Dataset,
-    Figure,
     Histogram,
-    Image,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
     Rewound,
     RunView,
     Status,
+    Table,
     Tags,
     Text,
     list_owned_files,
     owned_path,
+    read_table,
 )
 
 _logger = logging.getLogger("pte_tracking")
@@ -185,10 +186,10 @@ class ClearMLConnection:
             self._session.count_report()
         elif isinstance(event, Text):
             self._report_media(event, f"<pre>{html.escape(event.text)}</pre>".encode(), "html")
-        elif isinstance(event, Figure | Image | Artifact):
+        elif isinstance(event, MediaFile | Artifact):
             try:
                 self._report_files(event)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise RejectedEventError(event.seq, str(error)) from error
         elif isinstance(event, Params):
             self._update_parameters("General", event.values)
@@ -218,18 +219,26 @@ class ClearMLConnection:
     def _update_parameters(self, section: str, values: Mapping[str, Any]) -> None:
         self._session.task.update_parameters({f"{section}/{key}": value for key, value in values.items()})
 
-    def _report_files(self, event: Figure | Image | Artifact) -> None:
+    def _report_files(self, event: MediaFile | Artifact) -> None:
         path = owned_path(self._run.directory, event.path)
         if path is None:
             raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
-        if not isinstance(event, Artifact):
-            self._report_media(event, path.read_bytes(), "png")
+        if isinstance(event, Table):
+            table = read_table(path)
+            rows = [
+                [str(json.dumps(cell) if isinstance(cell, dict | list) else cell) for cell in row] for row in table.data
+            ]
+            self._session.logger.report_table(*split_key(event.key), event.step, table_plot=[table.columns, *rows])
+            self._session.count_report()
+            return
+        if isinstance(event, MediaFile):
+            self._report_media(event, path.read_bytes(), path.suffix.removeprefix("."))
             return
         for file in list_owned_files(self._run.directory, path)[0]:
             name = "/".join(part for part in (event.artifact_path, file.relative_to(path.parent).as_posix()) if part)
             self._session.upload_artifact(name, file)
 
-    def _report_media(self, event: Figure | Image | Text, data: bytes, extension: str) -> None:
+    def _report_media(self, event: MediaFile | Text, data: bytes, extension: str) -> None:
         # Names of files contain a counter of the process. With a history of 1 the counter stays 0, and the sequence
         # number in the extension makes the name unique and the same at each delivery.
         self._session.logger.report_media(

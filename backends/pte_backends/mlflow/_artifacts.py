@@ -15,7 +15,18 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._errors import translate_upload_errors
-from pte_tracking.sinks import Artifact, Figure, Image, RejectedEventError, RunView, Text, list_owned_files, owned_path
+from pte_tracking.sinks import (
+    Artifact,
+    Figure,
+    Image,
+    MediaFile,
+    RejectedEventError,
+    RunView,
+    Table,
+    Text,
+    list_owned_files,
+    owned_path,
+)
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -65,6 +76,18 @@ class ArtifactUploader:
             RejectedEventError: If the file does not exist.
         """
         self.upload_file(self._local_path(event), f"figures/{event.key}.png")
+
+    def upload_table(self, event: Table, name: str) -> None:
+        """Store a table, which has the format of MLflow's ``log_table``.
+
+        Args:
+            event: Table to store.
+            name: Path of the artifact.
+
+        Raises:
+            RejectedEventError: If the file does not exist.
+        """
+        self.upload_file(self._local_path(event), name)
 
     def upload_text(self, event: Text) -> None:
         """Store a text as ``text/<key>/step_<step>.md``.
@@ -135,7 +158,7 @@ class ArtifactUploader:
         # unreachable storage does not block metrics.
         return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
 
-    def _local_path(self, event: Figure | Image | Artifact) -> Path:
+    def _local_path(self, event: MediaFile | Artifact) -> Path:
         path = owned_path(self._run.directory, event.path)
         if path is None:
             raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")

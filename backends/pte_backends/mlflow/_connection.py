@@ -22,6 +22,7 @@ from pte_backends.mlflow._checkpoints import Checkpoints
 from pte_backends.mlflow._client import artifact_root
 from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset_input, truncate_run_name
 from pte_backends.mlflow._import import without_optional_packages
+from pte_backends.mlflow._media import MediaStore
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._models import Models
 from pte_backends.mlflow._resolution import Target
@@ -32,8 +33,7 @@ from pte_tracking.sinks import (
     Checkpoint,
     CheckpointRemoved,
     Dataset,
-    Figure,
-    Image,
+    MediaFile,
     Metrics,
     Model,
     PostponedEventsError,
@@ -47,7 +47,7 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
-_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, Figure, Image, Model, Text)
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Model, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
 
@@ -152,6 +152,7 @@ class MLflowConnection:
     def _attach(self, mlflow_run: Run) -> None:
         self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
         self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
+        self._media = MediaStore(self._client, self._state, self._uploader)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
@@ -201,7 +202,7 @@ class MLflowConnection:
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
             self._state.epoch_step, self._state.journal_end = None, 0
-            self._state.newest_figures, self._state.newest_best = {}, {}
+            self._state.newest_figures, self._state.newest_tables, self._state.newest_best = {}, {}, {}
         history = self._run.history(rewound.to_seq)
         postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
@@ -291,14 +292,8 @@ class MLflowConnection:
                 # stored now, it is stored with the next snapshot. The start must not be repeated after the end.
                 with contextlib.suppress(_errors.RefusedUploadError, _errors.FailedUploadError):
                     self._upload_journal(event)
-        elif isinstance(event, Figure | Image):
-            self._upload_image(event)
-        elif isinstance(event, Text):
-            self._uploader.upload_text(event)
         elif isinstance(event, Dataset):
             self._client.log_inputs(self._state.run_id, [build_dataset_input(event)])
-        elif isinstance(event, Artifact):
-            self._uploader.upload_artifact(event)
         elif isinstance(event, Checkpoint):
             if self._checkpoints.is_current(event):
                 self._upload_journal(event)
@@ -311,13 +306,8 @@ class MLflowConnection:
             self._models.add(event, is_newest_best=is_newest_best)
             if is_newest_best:
                 newest[event.registered_name] = event.seq
-
-    def _upload_image(self, event: Figure | Image) -> None:
-        self._uploader.upload_image(event)
-        # A figure that was postponed must not replace a newer one.
-        if isinstance(event, Figure) and event.seq >= self._state.newest_figures.get(event.key, 0):
-            self._uploader.upload_newest_figure(event)
-            self._state.newest_figures[event.key] = event.seq
+        else:
+            self._media.store(event)
 
     def _skip_kind(self, kind: str, reason: str) -> None:
         if kind not in self._skipped:

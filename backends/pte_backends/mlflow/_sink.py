@@ -68,6 +68,7 @@ class MLflowSink(Sink):
         "figure": "native",
         "image": "native",
         "text": "artifact",
+        "table": "native",
         "dataset": "native",
         "artifact": "native",
         "checkpoint": "native",

@@ -19,6 +19,7 @@ class MLflowState(msgspec.Struct):
         journal_end: Number of journal bytes that are stored as artifacts.
         newest_figures: Sequence number of the newest stored figure by key.
         newest_best: Sequence number of the newest best export by name in the registry.
+        newest_tables: Sequence number of the newest stored table by key.
     """
 
     run_id: str = ""
@@ -30,3 +31,4 @@ class MLflowState(msgspec.Struct):
     journal_end: int = 0
     newest_figures: dict[str, int] = {}
     newest_best: dict[str, int] = {}
+    newest_tables: dict[str, int] = {}

@@ -19,10 +19,13 @@ from swanlab.proto.swanlab.save.v1 import save_pb2
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
+    Audio,
     Dataset,
     Figure,
     Histogram,
+    Html,
     Image,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
@@ -30,13 +33,23 @@ from pte_tracking.sinks import (
     Status,
     Tags,
     Text,
+    Video,
     list_owned_files,
     owned_path,
+    to_artifact,
 )
 
 #: Numbers of the records that a file contains once, or whose last one is valid. Other records count from 1.
 _START, _FINISH, _CONFIG = -1, -2, -3
 _MAX_STEP = 1 << 48  # ``swanlab sync`` skips larger steps
+#: Columns of files. The client library uses the column of images for videos until the server supports theirs.
+_COLUMN_TYPES: dict[type[MediaFile], int] = {
+    Figure: column_pb2.COLUMN_TYPE_IMAGE,
+    Image: column_pb2.COLUMN_TYPE_IMAGE,
+    Html: column_pb2.COLUMN_TYPE_HTML,
+    Audio: column_pb2.COLUMN_TYPE_AUDIO,
+    Video: column_pb2.COLUMN_TYPE_IMAGE,
+}
 _STATES = {
     "FINISHED": run_pb2.RUN_STATE_FINISHED,
     "FAILED": run_pb2.RUN_STATE_CRASHED,
@@ -123,6 +136,11 @@ def build_records(event: AnyEvent, run: RunView) -> Iterator[Record]:
         RejectedEventError: If a file of the run is missing, or SwanLab does not accept the step.
     """
     time = to_timestamp(event.time)
+    # SwanLab plays WAV and GIF files only.
+    if (isinstance(event, Audio) and not event.path.endswith(".wav")) or (
+        isinstance(event, Video) and not event.path.endswith(".gif")
+    ):
+        event = to_artifact(event)
     if isinstance(event, Metrics):
         _check_step(event.seq, event.step)
         for key, number in event.values.items():
@@ -136,9 +154,10 @@ def build_records(event: AnyEvent, run: RunView) -> Iterator[Record]:
         for file in list_owned_files(run.directory, path)[0]:
             name = Path("artifacts", event.artifact_path, file.relative_to(path.parent)).as_posix()
             yield Record(timestamp=time, save=save_pb2.SaveRecord(name=name, source_path=str(file)))
-    elif isinstance(event, Figure | Image):
-        data = _find_file(event, run).read_bytes()
-        yield _build_media(event, column_pb2.COLUMN_TYPE_IMAGE, "png", data)
+    elif isinstance(event, MediaFile) and type(event) in _COLUMN_TYPES:
+        path = _find_file(event, run)
+        kind, suffix = _COLUMN_TYPES[type(event)], path.suffix.removeprefix(".")
+        yield _build_media(event, kind, suffix, path.read_bytes(), event.caption)
     elif isinstance(event, Text):
         yield _build_media(event, column_pb2.COLUMN_TYPE_TEXT, "txt", event.text.encode())
     elif isinstance(event, Histogram):
@@ -152,12 +171,12 @@ def to_timestamp(seconds: float) -> Timestamp:
     return timestamp
 
 
-def _build_media(event: Figure | Image | Text | Histogram, kind: int, suffix: str, data: bytes) -> Record:
+def _build_media(event: MediaFile | Text | Histogram, kind: int, suffix: str, data: bytes, caption: str = "") -> Record:
     _check_step(event.seq, event.step)
     digest, time = hashlib.sha256(data).hexdigest(), to_timestamp(event.time)
     # The record contains the file, so that the run consists of one file, which a rewind truncates.
     item = data_pb2.MediaItem(
-        filename=f"{event.step:03d}-{digest[:8]}.{suffix}", sha256=digest, size=len(data), payload=data
+        filename=f"{event.step:03d}-{digest[:8]}.{suffix}", sha256=digest, size=len(data), payload=data, caption=caption
     )
     value = data_pb2.MediaValue(items=[item])
     media = data_pb2.MediaRecord(key=event.key, step=event.step, type=kind, timestamp=time, value=value)
@@ -181,7 +200,7 @@ def _check_step(seq: int, step: int) -> None:
         raise RejectedEventError(seq, f"SwanLab accepts steps from 0 to {_MAX_STEP}, got {step}.")
 
 
-def _find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
+def _find_file(event: Artifact | MediaFile, run: RunView) -> Path:
     path = owned_path(run.directory, event.path)
     if path is None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")

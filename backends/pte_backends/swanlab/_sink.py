@@ -51,7 +51,7 @@ class SwanLabSink(Sink):
         key_is_path=True,
         batch_values=10_000,
         # A key has one kind of values.
-        shared_names=("metric", "figure", "image", "histogram", "text"),
+        shared_names=("metric", "figure", "image", "histogram", "text", "html", "audio", "video"),
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
         "metrics": "native",
@@ -61,6 +61,9 @@ class SwanLabSink(Sink):
         "image": "native",
         "histogram": "native",
         "text": "native",
+        "html": "native",
+        "audio": "native",
+        "video": "native",
         "dataset": "artifact",
         "artifact": "native",
         "status": "native",

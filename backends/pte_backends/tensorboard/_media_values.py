@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,7 @@ def convert_table(event: Table, path: Path) -> Text:
 
 
 def build_audio(event: Audio, path: Path) -> Any:
-    """Build the value of a sound. TensorBoard labels all sounds as WAV.
+    """Build the value of a sound. TensorBoard has a name for the encoding WAV only.
 
     Args:
         event: Audio event.
@@ -57,15 +55,9 @@ def build_audio(event: Audio, path: Path) -> Any:
     data = path.read_bytes()
     if not data.startswith(b"RIFF"):
         raise ValueError(f"TensorBoard plays WAV files only, got {path.name}.")
-    sound = summary_pb2.Summary.Audio(
-        sample_rate=event.sample_rate or 0, encoded_audio_string=data, content_type="audio/wav"
-    )
-    try:
-        with wave.open(io.BytesIO(data)) as file:
-            sound.num_channels, sound.length_frames = file.getnchannels(), file.getnframes()
-    except (wave.Error, EOFError):
-        pass  # Browsers play more formats than the module reads.
-    return summary_pb2.Summary.Value(tag=event.key, audio=sound, metadata=_values.build_description(event.caption))
+    metadata = _values.build_metadata(_values.AUDIO)
+    metadata.summary_description = event.caption
+    return summary_pb2.Summary.Value(tag=event.key, metadata=metadata, tensor=_values.build_string_vector([data]))
 
 
 def build_video(event: Video, path: Path) -> Any:

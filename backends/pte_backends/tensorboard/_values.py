@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.audio import plugin_data_pb2 as audio_plugin_data_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from pte_tracking.sinks import (
@@ -49,10 +50,14 @@ _DATA_CLASS = {
     TEXTS: summary_pb2.DATA_CLASS_TENSOR,
     LAYOUTS: summary_pb2.DATA_CLASS_TENSOR,
 }
-_PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES, "audio": AUDIO}
+_PLUGIN = {"simple_value": SCALARS, "histo": HISTOGRAMS, "image": IMAGES}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # By the color type in the header; see RFC 2083, section 4.1.1.
 _MAX_EXACT_INTEGER = 2**53  # A 64-bit float rounds larger integers.
+# A running data server keeps the metadata of the first value of a tag, which may be one that clears the tag.
+_WAV_CONTENT = audio_plugin_data_pb2.AudioPluginData(
+    encoding=audio_plugin_data_pb2.AudioPluginData.Encoding.WAV
+).SerializeToString()
 _HPARAM_FIELD = {bool: "bool_value", int: "number_value", float: "number_value", str: "string_value"}
 _MISSING_HPARAMS = (None, "nan", "inf", "-inf")  # JSON has no non-finite numbers, so parameters are texts.
 
@@ -114,7 +119,9 @@ def build_metadata(plugin: str) -> Any:
         plugin: Name of the plugin.
     """
     return summary_pb2.SummaryMetadata(
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin),
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=plugin, content=_WAV_CONTENT if plugin == AUDIO else b""
+        ),
         data_class=_DATA_CLASS[plugin],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +17,18 @@ from pte_tracking.sinks import (
     Figure,
     Histogram,
     Image,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
     RunStarted,
     RunView,
     Status,
+    Table,
     Tags,
     Text,
     owned_path,
+    read_table,
 )
 
 
@@ -71,9 +75,11 @@ def build_rows(event: AnyEvent, project: str, run: RunView) -> list[Row]:
         return [_build_row(event, run, {event.key: histogram})]
     if isinstance(event, Text):
         return [_build_row(event, run, {event.key: {"_type": "trackio.markdown", "_value": event.text}})]
-    if isinstance(event, Figure | Image):
-        path = _copy_picture(event, project, run)
-        return [_build_row(event, run, {event.key: {"_type": "trackio.image", "file_path": path, "caption": None}})]
+    if isinstance(event, Table):
+        return [_build_row(event, run, {event.key: {"_type": "trackio.table", "_value": _read_rows(event, run)}})]
+    if isinstance(event, MediaFile):
+        path, caption = _copy_file(event, project, run), event.caption or None
+        return [_build_row(event, run, {event.key: {"_type": _get_type(event), "file_path": path, "caption": caption}})]
     return []
 
 
@@ -108,18 +114,39 @@ def build_status(status: Status) -> dict[str, Any]:
 
 
 def _build_row(
-    event: Metrics | Histogram | Text | Figure | Image, run: RunView, values: dict[str, Any], part: str = ""
+    event: Metrics | Histogram | Text | MediaFile, run: RunView, values: dict[str, Any], part: str = ""
 ) -> Row:
     # A run that continues elsewhere without its journal counts from 1 again, so the sequence number is not unique.
     return Row(f"{run.id}/{event.seq}/{event.time}/{part}", event.step, _format_time(event.time), values)
 
 
-def _copy_picture(event: Figure | Image, project: str, run: RunView) -> str:
+def _get_type(event: MediaFile) -> str:
+    kind = "image" if isinstance(event, Figure | Image) else type(event).__name__.lower()
+    return f"trackio.{kind}"
+
+
+def _read_rows(event: Table, run: RunView) -> list[dict[str, Any]]:
+    try:
+        table = read_table(_find_file(event, run))
+    except (OSError, ValueError) as error:
+        raise RejectedEventError(event.seq, str(error)) from error
+    # Trackio reads an object in a cell as a description of a file.
+    rows = [[json.dumps(cell) if isinstance(cell, dict | list) else cell for cell in row] for row in table.data]
+    return [dict(zip(table.columns, row, strict=True)) for row in rows]
+
+
+def _find_file(event: MediaFile, run: RunView) -> Path:
     source = owned_path(run.directory, event.path)
     if source is None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
+    return source
+
+
+def _copy_file(event: MediaFile, project: str, run: RunView) -> str:
+    source = _find_file(event, run)
     # The name depends on the event only, so that a redelivered event overwrites its file.
-    target = Path(get_project_media_path(project=project, run=run.id, step=event.step)) / f"{event.seq}.png"
+    folder = Path(get_project_media_path(project=project, run=run.id, step=event.step))
+    target = folder / f"{event.seq}{source.suffix}"
     shutil.copyfile(source, target)
     return target.relative_to(MEDIA_DIR).as_posix()
 

@@ -42,7 +42,7 @@ class TrackioSink(Sink):
     # A key of a row has one kind of values.
     limits: ClassVar[Limits] = Limits(
         batch_values=10_000,
-        shared_names=("metric", "figure", "image", "histogram", "text"),
+        shared_names=("metric", "figure", "image", "histogram", "text", "table", "html", "audio", "video"),
         reserved_names=_OWN_KEYS,
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
@@ -53,6 +53,10 @@ class TrackioSink(Sink):
         "image": "native",
         "histogram": "native",
         "text": "native",
+        "table": "native",
+        "html": "native",
+        "audio": "native",
+        "video": "native",
         "dataset": "artifact",
         "artifact": "native",
         "checkpoint": "native",

@@ -21,24 +21,39 @@ from wandb.proto import wandb_internal_pb2 as pb
 from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
+    Audio,
     Dataset,
     Figure,
     Histogram,
+    Html,
     Image,
+    MediaFile,
     Metrics,
     Params,
     RejectedEventError,
     RunView,
     Status,
+    Table,
     Tags,
     Text,
+    Video,
     list_owned_files,
     make_owned_directory,
     owned_path,
+    read_table,
     safe_file_name,
 )
 
 STEP_KEY = "iteration"
+#: Subdirectory of the media of each kind, as the client library names it.
+_FOLDERS: dict[type[MediaFile], str] = {
+    Figure: "images",
+    Image: "images",
+    Table: "table",
+    Html: "html",
+    Audio: "audio",
+    Video: "videos",
+}
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 
@@ -112,17 +127,18 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
         if isinstance(event, Histogram):
             value = {"_type": "histogram", "values": event.counts, "bins": event.edges}
             return [_build_row(event, row_number, run, [(event.key, value)], event.step)]
-        if isinstance(event, Figure | Image):
-            data = _find_file(event, run).read_bytes()
-            return _build_media(
-                event, row_number, run, files, "images", "png", data, {"_type": "image-file", **_read_image_size(data)}
-            )
+        if isinstance(event, MediaFile):
+            path = _find_file(event, run)
+            data = path.read_bytes()
+            value = _describe_media(event, path, data)
+            extension = ".table.json" if isinstance(event, Table) else path.suffix
+            return _build_media(event, row_number, run, files, _FOLDERS[type(event)], extension, data, value)
         if isinstance(event, Text):
             data = f"<pre>{html.escape(event.text)}</pre>".encode()
-            return _build_media(event, row_number, run, files, "html", "html", data, {"_type": "html-file"})
+            return _build_media(event, row_number, run, files, "html", ".html", data, {"_type": "html-file"})
         if isinstance(event, Artifact):
             return _build_artifact(_find_file(event, run), event.artifact_path, files, run)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RejectedEventError(event.seq, str(error)) from error
     if isinstance(event, Dataset):
         description = json.dumps({"digest": event.digest, "source": event.source})
@@ -138,7 +154,7 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
     return []
 
 
-def _find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
+def _find_file(event: Artifact | MediaFile, run: RunView) -> Path:
     path = owned_path(run.directory, event.path)
     if path is None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
@@ -146,7 +162,7 @@ def _find_file(event: Artifact | Figure | Image, run: RunView) -> Path:
 
 
 def _build_row(
-    event: AnyEvent, row_number: int, run: RunView, values: Iterable[tuple[str, Any]], step: int
+    event: AnyEvent | MediaFile, row_number: int, run: RunView, values: Iterable[tuple[str, Any]], step: int
 ) -> pb.Record:
     record = pb.Record()
     row = record.history
@@ -165,8 +181,20 @@ def _build_row(
     return record
 
 
+def _describe_media(event: MediaFile, path: Path, data: bytes) -> dict[str, Any]:
+    """Return the fields of a value that depend on its kind."""
+    caption = {"caption": event.caption} if event.caption else {}
+    if isinstance(event, Table):
+        table = read_table(path)
+        size = {"ncols": len(table.columns), "nrows": len(table.data)}
+        return {"_type": "table-file", "log_mode": "IMMUTABLE", **size, **caption}
+    if isinstance(event, Html | Audio | Video):
+        return {"_type": f"{type(event).__name__.lower()}-file", **caption}
+    return {"_type": "image-file", "format": "png", **_read_image_size(data), **caption}
+
+
 def _build_media(
-    event: Figure | Image | Text,
+    event: MediaFile | Text,
     row_number: int,
     run: RunView,
     files: Path,
@@ -176,11 +204,11 @@ def _build_media(
     value: dict[str, Any],
 ) -> list[pb.Record]:
     digest = hashlib.sha256(data).hexdigest()
-    path = Path("media", subdirectory, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}.{extension}")
+    path = Path("media", subdirectory, f"{safe_file_name(event.key)}_{event.step}_{digest[:20]}{extension}")
     make_owned_directory((files / path).parent, run.directory)
     (files / path).unlink(missing_ok=True)
     (files / path).write_bytes(data)
-    value = {**value, "sha256": digest, "size": len(data), "path": str(path), "format": extension}
+    value = {**value, "sha256": digest, "size": len(data), "path": str(path)}
     return [_build_files([path]), _build_row(event, row_number, run, [(event.key, value)], event.step)]
 
 
