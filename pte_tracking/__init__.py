@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pte_tracking._interface.extension import PRIORITY_WRITER as PRIORITY_WRITER
     from pte_tracking._interface.extension import Extension as Extension
     from pte_tracking._interface.extension import Manager as Manager
-    from pte_tracking._interface.extension import make_extension as make_extension
+    from pte_tracking._interface.function_extension import make_extension as make_extension
     from pte_tracking._runs.directory_lock import DirectoryInUseError as DirectoryInUseError
     from pte_tracking._runs.outcome import register_stop_exception as register_stop_exception
     from pte_tracking._runs.run import Run as Run
@@ -61,8 +61,8 @@ else:
             "PRIORITY_WRITER",
             "Extension",
             "Manager",
-            "make_extension",
         ),
+        "_interface.function_extension": ("make_extension",),
         "_runs.directory_lock": ("DirectoryInUseError",),
         "_runs.outcome": ("register_stop_exception",),
         "_runs.run": ("Run",),

@@ -50,7 +50,8 @@ def read_shown_kinds(client: MlflowClient, run: Run) -> Mapping[EventKind, Displ
         "video": "artifact" if "clip.gif" in files else None,
         "dataset": "native" if [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"] else None,
         "artifact": "native" if "folder/file.txt" in files else None,
-        "checkpoint": "native" if [model.name for model in models] == ["snapshot"] else None,
+        "checkpoint": "native" if "snapshot" in [model.name for model in models] else None,
+        "model": "native" if "main" in [model.name for model in models] else None,
         "status": "native" if run.info.status == "FINISHED" else None,
     }
 

@@ -49,7 +49,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("code", "error"), ROWS)
 def test_wrong_usage_raises_documented_error(code: str, error: str, names: dict[str, Any]) -> None:
-    with pytest.raises(Exception) as result:
+    with pytest.raises((TypeError, ValueError, LookupError, OSError, RuntimeError)) as result:
         eval(code, names)
     actual = f"{result.type.__name__}: {result.value}"
     assert doctest.OutputChecker().check_output(error, actual, doctest.ELLIPSIS), actual

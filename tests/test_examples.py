@@ -137,6 +137,12 @@ def test_ddp_two_ranks_form_one_run_that_one_rank_resumes(
     assert tracked.info.status == "FINISHED"
 
 
+def test_exported_model_is_loaded_from_registry(tmp_path: Path, mlflow_store: str) -> None:
+    printed = run_example("export_model.py", "--epochs", "2", folder=tmp_path, store=mlflow_store)
+    best = max(row["val/accuracy"] for row in read_rows(tmp_path))
+    assert f"accuracy of models:/digits@best: {best:.4f}" in printed
+
+
 def test_examples_are_at_most_90_lines_long() -> None:
     for example in EXAMPLES.glob("*.py"):
         assert len(example.read_text().splitlines()) <= 90, example.name

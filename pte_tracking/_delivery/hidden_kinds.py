@@ -19,6 +19,7 @@ _PLURALS = {
     "tags": "tags",
     "html": "HTML pages",
     "audio": "audio files",
+    "model": "exported models",
 }
 
 

@@ -13,6 +13,7 @@ from pte_tracking._store.events import (
     Checkpoint,
     CheckpointRemoved,
     MediaFile,
+    Model,
     Rewound,
     Text,
 )
@@ -23,7 +24,7 @@ _logger = logging.getLogger("pte_tracking")
 _MAX_REJECTED = 1000  # rejected events per sink that the cursor lists
 #: Events that wait while a file of an earlier event is postponed. Files are stored in order, and an artifact store that
 #: does not respond delays the metrics only once per attempt.
-_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Text)
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Model, Text)
 
 
 class Refusals:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pte_tracking._engine.unrecorded import LateValues
-from pte_tracking._interface.extension import Extension, FunctionExtension, Manager, TriggerLike
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._interface.function_extension import FunctionExtension
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers import Trigger, get_trigger
 from pte_tracking.triggers.interval import fires_each_iteration

@@ -183,6 +183,8 @@ class IterationScope:
                     due.append(entry)
             entry = None
             self._stop.evaluate(owner)
+            if self._stop.should_stop:
+                self._extensions.on_stop(owner)
         except EpochLengthError as error:
             name = "max_epochs, or stop_trigger" if entry is None else f"extension {entry.name!r}"
             raise RuntimeError(f"{name}: {error}") from error

@@ -181,6 +181,16 @@ class ExtensionRegistry:
             if entry.runs_here and (entry.call_before_training or is_log):
                 entry.call(manager)
 
+    def on_stop(self, manager: Manager) -> None:
+        """Call ``on_stop()`` of the extensions, except those that will never run.
+
+        Args:
+            manager: The manager.
+        """
+        for entry in self._local_entries():
+            if not entry.trigger.finished:
+                entry.extension.on_stop(manager)
+
     def on_error(self, manager: Manager, error: Exception) -> None:
         """Call ``on_error()`` of all extensions. Exceptions that they raise are logged.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from pte_tracking._interface.extension import PRIORITY_READER, Extension, FunctionExtension, Manager
+from pte_tracking._interface.extension import PRIORITY_READER, Extension, Manager
+from pte_tracking._interface.function_extension import FunctionExtension
 from pte_tracking.extensions.log_report import LogReport
 
 _logger = logging.getLogger("pte_tracking")

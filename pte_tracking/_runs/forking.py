@@ -39,6 +39,7 @@ _OWN_EVENTS = (
     events.Rewound,
     events.Checkpoint,
     events.CheckpointRemoved,
+    events.Model,
     events.FirstBatch,
 )
 

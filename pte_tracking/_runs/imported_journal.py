@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from pte_tracking._store.events import AnyEvent, Artifact, Checkpoint, CheckpointRemoved, MediaFile, Metrics
+from pte_tracking._store.events import AnyEvent, Artifact, Checkpoint, CheckpointRemoved, MediaFile, Metrics, Model
 from pte_tracking._store.journal_reader import read
 
 
@@ -40,4 +40,4 @@ def check_named_files(journal: Path, directory: Path, own_names: Collection[str]
 def _named_file(event: AnyEvent) -> str | None:
     if isinstance(event, Metrics):
         return event.log
-    return event.path if isinstance(event, Artifact | Checkpoint | CheckpointRemoved | MediaFile) else None
+    return event.path if isinstance(event, Artifact | Checkpoint | CheckpointRemoved | MediaFile | Model) else None

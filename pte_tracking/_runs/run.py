@@ -15,6 +15,7 @@ from pte_tracking._store import events
 from pte_tracking._store.events import Checkpoint, Metrics, Number
 from pte_tracking._store.files import absolute_path
 from pte_tracking._store.layout import check_file_name
+from pte_tracking._store.model_event import BestMetric, ModelSignature
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_numbers, to_progress, to_text, to_texts
@@ -250,6 +251,39 @@ class Run(RunMediaFiles):
         writer.add_files(glob.escape(name), is_written=True)
         writer.add(Checkpoint, name, *fields)
         writer.write_checkpoint_list()
+
+    def log_model(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        step: int,
+        sha256: str,
+        size: int,
+        torch: str,
+        signature: ModelSignature,
+        registered_name: str = "",
+        best: BestMetric | None = None,
+    ) -> None:
+        """Log a model that was exported durably to a directory below the run directory.
+
+        Args:
+            path: Directory with the files; see :class:`pte_tracking.sinks.Model`.
+            name: Name of the model in the manager.
+            step: Number of completed iterations.
+            sha256: Hexadecimal SHA-256 of the weights.
+            size: Size of the directory in bytes.
+            torch: Version of torch that wrote the files.
+            signature: Inputs and outputs.
+            registered_name: Name under which a registry lists the model. Defaults to ``""``: it is not registered.
+            best: Metric by which the model is the best of the run so far. Defaults to None: it is not.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If ``path`` is not in the run directory, or ``name`` is empty.
+            RuntimeError: If the run has ended, and the directory contains another run.
+        """
+        fields = (check_key(name, "name"), check_step(step), attachments.relative_path(self.directory, path))
+        self._opened().add(events.Model, *fields, sha256, size, torch, signature, registered_name, best)
 
     def log_first_batch(self, step: int, loader: str, parts: Mapping[str, tuple[str, int | None]]) -> None:
         """Log the digest of the first batch that a loader delivers after a snapshot. Do nothing if the run has ended.

@@ -180,14 +180,27 @@ class ObjectSnapshotJob(StateJob):
         get_state: Returns the plain state of the object on this rank.
         retention: Deletes older files after this one is written.
         world: The ranks.
+        run: Run that logs the file as an artifact. Defaults to None: it is not logged.
     """
 
-    def __init__(self, directory: Path, name: str, get_state: StateSource, retention: Retention, world: World) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        get_state: StateSource,
+        retention: Retention,
+        world: World,
+        run: Run | None = None,
+    ) -> None:
         super().__init__(directory / name, get_state, world)
         self._directory = directory
         self._retention = retention
+        self._run = run
 
     def publish(self, digest: FileDigest) -> None:
+        if self._run is not None:
+            folder = self.path.parent.relative_to(self._directory).as_posix().removeprefix(".")
+            self._run.log_artifact(self.path, folder)
         self._retention.prune_files(self._directory)
 
     def _collect(self, get_state: StateSource) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pte_tracking._store.media_events import MediaFile as MediaFile
 from pte_tracking._store.media_events import Table as Table
 from pte_tracking._store.media_events import Text as Text
 from pte_tracking._store.media_events import Video as Video
+from pte_tracking._store.model_event import Model as Model
 
 
 class RunStarted(Event, frozen=True):
@@ -255,6 +256,7 @@ AnyEvent: TypeAlias = (
     | Artifact
     | Checkpoint
     | CheckpointRemoved
+    | Model
     | FirstBatch
     | Rewound
     | RunEnded

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pte_tracking.extensions.log_report import LogReport as LogReport
     from pte_tracking.extensions.lr_scheduler import LRScheduler as LRScheduler
     from pte_tracking.extensions.micro_average import MicroAverage as MicroAverage
+    from pte_tracking.extensions.model_export import export_model as export_model
     from pte_tracking.extensions.model_summary import ModelSummary as ModelSummary
     from pte_tracking.extensions.monitor import Monitor as Monitor
     from pte_tracking.extensions.object_snapshot import snapshot_object as snapshot_object
@@ -53,6 +54,7 @@ else:
         "SystemMetrics": "system_metrics",
         "VariableStatisticsPlot": "variable_statistics_plot",
         "defaults": "defaults",
+        "export_model": "model_export",
         "observe_lr": "observe",
         "observe_value": "observe",
         "snapshot": "training_snapshot",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol, cast
 
 from pte_tracking._distributed.world import World
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
+from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.job import ObjectSnapshotJob
@@ -18,6 +19,7 @@ from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking._snapshots.shards import reshard
+from pte_tracking._store.effective_files import list_artifacts
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
 
@@ -47,6 +49,7 @@ def snapshot_object(
     autoload: bool = False,
     snapshot_on_error: bool = False,
     asynchronous: bool = True,
+    artifact: bool = False,
 ) -> Extension:
     """Save the ``state_dict`` of an object, such as a model.
 
@@ -65,6 +68,8 @@ def snapshot_object(
         snapshot_on_error: Whether to save the state after an error in addition, as a file that ends in ``_on_error``.
             Defaults to False.
         asynchronous: Whether to write in a separate thread, which needs memory for one more state. Defaults to True.
+        artifact: Whether each file is an artifact of the run, which backends store. A file that ``n_retains`` deletes
+            stays in them, but only if it was delivered before. Defaults to False.
 
     Returns:
         The extension.
@@ -88,7 +93,10 @@ def snapshot_object(
         ['bias', 'weight']
     """
     return ObjectSnapshot(
-        filename, SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous), target
+        filename,
+        SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous),
+        target,
+        is_artifact=artifact,
     )
 
 
@@ -99,12 +107,21 @@ class ObjectSnapshot(SnapshotExtension):
         filename: Format string for the file name.
         policy: Shared options.
         target: Object to save, or a mapping of objects.
+        is_artifact: Whether each file is an artifact of the run. Defaults to False.
     """
 
     default_name = "snapshot_object"
 
-    def __init__(self, filename: str, policy: SnapshotPolicy, target: Stateful | Mapping[str, Stateful]) -> None:
+    def __init__(
+        self,
+        filename: str,
+        policy: SnapshotPolicy,
+        target: Stateful | Mapping[str, Stateful],
+        *,
+        is_artifact: bool = False,
+    ) -> None:
         super().__init__(filename, policy)
+        self._is_artifact = is_artifact
         for part in target.values() if isinstance(target, Mapping) else [target]:
             if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
                 raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {part!r}")
@@ -115,6 +132,8 @@ class ObjectSnapshot(SnapshotExtension):
         super().initialize(manager)
         if self.policy.autoload:
             self._load_newest(manager.run.directory, manager.world)
+        if self._is_artifact and manager.world.rank == 0:
+            self._log_unlisted(manager.run)
 
     def get_state(self, manager: Manager) -> dict[str, Any]:
         is_group = isinstance(self._target, _ObjectGroup)  # which names the object itself
@@ -130,8 +149,16 @@ class ObjectSnapshot(SnapshotExtension):
                 lambda: self.get_state(manager),
                 self._retention,
                 manager.world,
+                manager.run if self._is_artifact else None,
             )
         )
+
+    def _log_unlisted(self, run: Run) -> None:
+        """Log files that were written just before a crash, or whose events a rewind superseded."""
+        known = {event.path for event in list_artifacts(run.directory)}
+        for name in self.template.list_files(run.directory):
+            if name not in known:
+                run.log_artifact(run.directory / name, PurePath(name).parent.as_posix().removeprefix("."))
 
     def _load_newest(self, directory: Path, world: World) -> None:
         state = world.run_on_rank_zero("loading of an object", lambda: self._newest(directory))

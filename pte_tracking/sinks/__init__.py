@@ -10,6 +10,7 @@ from pte_tracking._platform.files import read_at, replace_file, sync_directory, 
 from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.effective_files import list_models
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
@@ -24,6 +25,7 @@ from pte_tracking._store.events import (
     Image,
     MediaFile,
     Metrics,
+    Model,
     Number,
     Params,
     Provenance,
@@ -41,6 +43,7 @@ from pte_tracking._store.files import file_md5, safe_file_name
 from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
+from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
@@ -60,6 +63,7 @@ __all__ = [
     "AnyEvent",
     "Artifact",
     "Audio",
+    "BestMetric",
     "Checkpoint",
     "CheckpointRemoved",
     "Connection",
@@ -75,6 +79,8 @@ __all__ = [
     "Location",
     "MediaFile",
     "Metrics",
+    "Model",
+    "ModelSignature",
     "Number",
     "Params",
     "PostponedEventsError",
@@ -91,6 +97,7 @@ __all__ = [
     "StoredTable",
     "Table",
     "Tags",
+    "TensorSpec",
     "Text",
     "Video",
     "check_client",
@@ -103,6 +110,7 @@ __all__ = [
     "get_sink",
     "installed_sinks",
     "list_checkpoints",
+    "list_models",
     "list_owned_files",
     "locked_directory",
     "make_owned_directory",

@@ -21,14 +21,16 @@ EventKind: TypeAlias = Literal[
     "dataset",
     "artifact",
     "checkpoint",
+    "model",
     "status",
 ]
 
 #: How a backend shows a kind of events: in the way that it has for this kind, or only as a file or text of the run.
 Display: TypeAlias = Literal["native", "artifact"]
 
-#: Kinds whose events have one file. A sink that shows artifacts, but not this kind, receives the file as an artifact.
-FILE_KINDS: frozenset[EventKind] = frozenset({"figure", "image", "table", "html", "audio", "video"})
+#: Kinds whose events have one file or directory. A sink that shows artifacts, but not this kind, receives it as an
+#: artifact.
+FILE_KINDS: frozenset[EventKind] = frozenset({"figure", "image", "table", "html", "audio", "video", "model"})
 
 
 def find_display(shows: Mapping[EventKind, Display], kind: EventKind) -> Display | None:

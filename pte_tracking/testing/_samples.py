@@ -13,6 +13,7 @@ from typing import Any
 
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent, Number
+from pte_tracking._store.model_event import ModelSignature, TensorSpec
 
 #: Data points of a backend by key: pairs of step and value, ordered by step.
 Points = dict[str, list[tuple[int, float]]]
@@ -47,6 +48,10 @@ def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any,
     (directory / "clip.gif").write_bytes(_GIF)
     (directory / "snapshot").write_bytes(b"a snapshot")
     digest = hashlib.sha256(b"a snapshot").hexdigest()
+    (directory / "exports" / "model").mkdir(parents=True, exist_ok=True)
+    (directory / "exports" / "model" / "model.pt2").write_bytes(b"a program")
+    (directory / "exports" / "model" / "state_dict.pt").write_bytes(b"a snapshot")
+    tensor = TensorSpec("x", "float32", [-1, 4])
     return [
         (events.Provenance, ({"git_commit": "0" * 40, "git_dirty": "true", "starts": "1"}, {"diff.txt": "file.txt"})),
         (events.Params, ({"lr": 0.1, "name": "x", "none": None, "deep/er": True, "long": "y" * 10_000},)),
@@ -63,6 +68,10 @@ def make_sample_events(directory: Path) -> list[tuple[type[AnyEvent], tuple[Any,
         (events.Artifact, ("file.txt", "folder")),
         (events.Checkpoint, ("snapshot", 1, digest, 10, 1, {"a": math.nan})),
         (events.CheckpointRemoved, ("snapshot", 1)),
+        (
+            events.Model,
+            ("main", 1, "exports/model", digest, 19, "2.6.0", ModelSignature([tensor], [tensor]), "contract"),
+        ),
     ]
 
 

@@ -36,7 +36,8 @@ class ShownKindsContract(ABC):
         The run has finished. It contains one event of each kind at step 1: the metric ``a``, the parameter ``lr`` with
         the value 0.1, the tag ``team``, the figure ``figures/loss``, the image ``image``, the histogram ``weights``,
         the text ``note``, the table ``words``, the page ``page``, the sound ``sound``, the video ``clip``, the dataset
-        ``digits``, the artifact ``file.txt`` in ``folder``, and the checkpoint ``snapshot``.
+        ``digits``, the artifact ``file.txt`` in ``folder``, the checkpoint ``snapshot``, and the exported model
+        ``main`` in ``exports/model``.
 
         Override the method if the sink declares :attr:`Sink.shows`. Search for all kinds, also for those that the sink
         does not declare.

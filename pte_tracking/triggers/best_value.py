@@ -55,6 +55,11 @@ class BestValueTrigger(Trigger):
         self._compare = compare
         self._best: float | None = None
 
+    @property
+    def best_mean(self) -> float | None:
+        """Best mean so far. None if no interval with a reported value has ended."""
+        return self._best
+
     def evaluate(self, manager: Manager) -> bool:
         return self(manager)  # The mean is the same on every rank.
 

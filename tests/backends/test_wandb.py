@@ -22,7 +22,7 @@ import pte_tracking as pte
 from pte_backends._record_log import frame
 from pte_backends.wandb import WandbSink, _framing
 from pte_tracking._store import events
-from pte_tracking.sinks import Display, EventKind, Sink
+from pte_tracking.sinks import BestMetric, Display, EventKind, ModelSignature, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
 from tests.backends.wandb_server import WandbServer
 from tests.cli.invocation import invoke
@@ -85,6 +85,7 @@ class TestContract(SinkContract):
         files = {file.path for record in records for file in record.files.files}
         kinds = {key: value["_type"] for key, value in values.items() if isinstance(value, dict)}
         models = [record.artifact for record in records if record.artifact.type == "model"]
+        stored = {entry.path for model in models for entry in model.manifest.contents}
         return {
             "metrics": "native" if values["a"] == 1.0 else None,
             "params": "native" if "lr" in config else None,
@@ -99,7 +100,8 @@ class TestContract(SinkContract):
             "video": "native" if kinds["clip"] == "video-file" else None,
             "dataset": "artifact" if "datasets/train/digits" in config else None,
             "artifact": "native" if "artifacts/folder/file.txt" in files else None,
-            "checkpoint": "native" if [entry.path for model in models for entry in model.manifest.contents] else None,
+            "checkpoint": "native" if "snapshot" in stored else None,
+            "model": "native" if "model.pt2" in stored else None,
             "status": "native" if records[-1].HasField("exit") else None,
         }
 
@@ -292,3 +294,22 @@ def test_changed_options_rewrite_header_and_keep_status(tmp_path: Path) -> None:
     assert {record.run.project for record in stored_records if record.HasField("run")} == {"after"}
     assert read_run_points(recorded.directory)["loss"] == [(1, 0.5)]
     assert [record.exit.exit_code for record in stored_records if record.HasField("exit")] == [0]
+
+
+def test_exported_model_is_version_of_model_artifact(tmp_path: Path) -> None:
+    recorded = RecordedRun(tmp_path / "run", WandbSink("project"))
+    (recorded.directory / "step_2").mkdir()
+    (recorded.directory / "step_2" / "model.pt2").write_bytes(b"a program")
+    signature = ModelSignature([], [])
+    for number, best in enumerate([BestMetric("accuracy", "max", 0.5), None]):
+        fields = ("main", 2 + number, "step_2", "0" * 64, 9, "2.6.0", signature, "", best)
+        recorded.journal.append(events.Model, *fields)
+    recorded.end()
+    stored = [record.artifact for record in read_records(recorded.directory) if record.HasField("artifact")]
+    name = f"main-{recorded.manifest.id}"
+    assert [(artifact.type, artifact.name, list(artifact.aliases)) for artifact in stored] == [
+        ("model", name, ["latest", "step-2", "best"]),
+        ("model", name, ["latest", "step-3"]),
+    ]
+    assert json.loads(stored[0].metadata)["accuracy"] == 0.5
+    assert [entry.path for entry in stored[0].manifest.contents] == ["model.pt2"]

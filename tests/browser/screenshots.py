@@ -56,6 +56,7 @@ def photograph(folder: Path) -> None:
         process = start(folder / "digits", uri, "--epochs", str(EPOCHS), script=script)
         training = finish(process, folder / "digits", uri)
         camera = Camera(page)
+        photograph_models(camera, page, folder / "models", uri)
         photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
         shutil.copy(EXAMPLE, training.folder)
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
@@ -112,6 +113,17 @@ def photograph_system_metrics(camera: Camera, folder: Path, page: Page, uri: str
     training = finish(start(folder, uri, "40", script=program), folder, uri)
     MLflowPage(page, uri, training.experiment).open_system_metrics(training.run_id)
     camera.save_screenshot("system", 1280, 1000)
+
+
+def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> None:
+    folder.mkdir()
+    environment = os.environ | servers.MLFLOW_ENVIRONMENT | {"MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, str(EXAMPLE.with_name("export_model.py")), "--epochs", "6"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=200)
+    page.goto(f"{uri}/#/models/digits")
+    page.get_by_text("Version 1", exact=True).first.wait_for()
+    page.get_by_text("pte.best").first.wait_for()
+    camera.save_screenshot("mlflow-registered-model", 1280, 620)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:

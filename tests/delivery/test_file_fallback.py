@@ -9,7 +9,7 @@ import pytest
 
 from pte_tracking._delivery.event_filter import EventFilter
 from pte_tracking._store import events
-from pte_tracking.sinks import FILE_KINDS, Artifact, Display, EventKind, Limits
+from pte_tracking.sinks import FILE_KINDS, Artifact, Display, EventKind, Limits, ModelSignature
 
 PATH = "media/audio/a_b-1/step_3.wav"
 FIELDS: dict[EventKind, events.AnyEvent] = {
@@ -19,6 +19,7 @@ FIELDS: dict[EventKind, events.AnyEvent] = {
     "html": events.Html(1, 2.0, "a/b", 3, PATH),
     "audio": events.Audio(1, 2.0, "a/b", 3, PATH, "", 8000),
     "video": events.Video(1, 2.0, "a/b", 3, PATH, "", 4.0),
+    "model": events.Model(1, 2.0, "main", 3, PATH, "0" * 64, 5, "2.6.0", ModelSignature([], [])),
 }
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import pte_tracking as pte
-from pte_tracking._interface.extension import Extension, Manager, make_extension
+from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._interface.function_extension import make_extension
 from pte_tracking._store.events import RunEnded
 from pte_tracking._store.journal_reader import read_effective
 

@@ -123,7 +123,7 @@ class ArtifactUploader:
             for file in files:
                 link = Path(temporary, file.relative_to(path))
                 link.parent.mkdir(parents=True, exist_ok=True)
-                _link_or_copy(file.resolve(), link)
+                link_or_copy(file.resolve(), link)
             self._repository.log_artifacts(temporary, name)
 
     def write_text(self, name: str, text: str) -> None:
@@ -148,7 +148,7 @@ class ArtifactUploader:
         directory, _, file_name = name.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary, upload_timeout(path.stat().st_size):
             link = Path(temporary, file_name)
-            _link_or_copy(path, link)
+            link_or_copy(path, link)
             with translate_upload_errors(self._location):
                 self._repository.log_artifact(str(link), directory or None)
 
@@ -169,7 +169,13 @@ def _max_file_size(directory: Path, path: Path) -> int:
     return max((file.stat().st_size for file in list_owned_files(directory, path)[0]), default=0)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Create a link to a file, or a copy where links are not allowed.
+
+    Args:
+        source: The file.
+        target: Path of the link.
+    """
     try:
         os.symlink(source, target)
     except OSError:  # Windows lets few users create links

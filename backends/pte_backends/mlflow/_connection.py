@@ -24,6 +24,7 @@ from pte_backends.mlflow._entities import Entities, EntityBuilder, build_dataset
 from pte_backends.mlflow._import import without_optional_packages
 from pte_backends.mlflow._media import MediaStore
 from pte_backends.mlflow._metrics import MetricCache
+from pte_backends.mlflow._models import Models
 from pte_backends.mlflow._resolution import Target
 from pte_backends.mlflow._state import MLflowState
 from pte_tracking.sinks import (
@@ -34,6 +35,7 @@ from pte_tracking.sinks import (
     Dataset,
     MediaFile,
     Metrics,
+    Model,
     PostponedEventsError,
     RejectedEventError,
     Rewound,
@@ -45,7 +47,7 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
-_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Text)
+_FILE_EVENTS = (Artifact, Checkpoint, CheckpointRemoved, MediaFile, Model, Text)
 _UNSUPPORTED = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 _COPY_BATCH_EVENTS = 200
 
@@ -155,6 +157,7 @@ class MLflowConnection:
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
         )
         self._checkpoints = Checkpoints(self._client, self._run, mlflow_run, self._metric_cache)
+        self._models = Models(self._client, self._run, mlflow_run)
         self._entity_builder = EntityBuilder(self._run)
         self._is_builder_current = False
         #: Parameters and status of the MLflow run when it was found, which spare the first batch two requests.
@@ -199,7 +202,7 @@ class MLflowConnection:
             self._state.has_foreign_metrics = False
             self._attach(mlflow_run)
             self._state.epoch_step, self._state.journal_end = None, 0
-            self._state.newest_figures, self._state.newest_tables = {}, {}
+            self._state.newest_figures, self._state.newest_tables, self._state.newest_best = {}, {}, {}
         history = self._run.history(rewound.to_seq)
         postponed: dict[int, str] = {}
         while batch := list(itertools.islice(history, _COPY_BATCH_EVENTS)):
@@ -269,8 +272,11 @@ class MLflowConnection:
         except _errors.RefusedUploadError as error:
             raise RejectedEventError(event.seq, str(error)) from error
         except MlflowException as error:
-            if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved):
-                self._skip_kind("checkpoints", "this server does not support logged models")
+            if error.error_code in _UNSUPPORTED and isinstance(event, Checkpoint | CheckpointRemoved | Model):
+                self._skip_kind(
+                    "models" if isinstance(event, Model) else "checkpoints",
+                    "this server does not support logged models",
+                )
                 return
             if not _errors.is_permanent(error):
                 raise
@@ -294,6 +300,12 @@ class MLflowConnection:
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
+        elif isinstance(event, Model):
+            newest = self._state.newest_best
+            is_newest_best = event.best is not None and event.seq >= newest.get(event.registered_name, 0)
+            self._models.add(event, is_newest_best=is_newest_best)
+            if is_newest_best:
+                newest[event.registered_name] = event.seq
         else:
             self._media.store(event)
 

@@ -72,6 +72,7 @@ class MLflowSink(Sink):
         "dataset": "native",
         "artifact": "native",
         "checkpoint": "native",
+        "model": "native",
         "status": "native",
     }
 

@@ -18,6 +18,7 @@ class MLflowState(msgspec.Struct):
         last_time: Time of the last event, in seconds since the epoch. It becomes the end time of the MLflow run.
         journal_end: Number of journal bytes that are stored as artifacts.
         newest_figures: Sequence number of the newest stored figure by key.
+        newest_best: Sequence number of the newest best export by name in the registry.
         newest_tables: Sequence number of the newest stored table by key.
     """
 
@@ -29,4 +30,5 @@ class MLflowState(msgspec.Struct):
     last_time: float = 0.0
     journal_end: int = 0
     newest_figures: dict[str, int] = {}
+    newest_best: dict[str, int] = {}
     newest_tables: dict[str, int] = {}

@@ -15,21 +15,20 @@ import msgspec
 from wandb.proto import wandb_internal_pb2 as pb
 
 from pte_backends._record_log import frame, write_data
-from pte_backends.wandb import _framing, _provenance, _records
+from pte_backends.wandb import _framing, _models, _provenance, _records
 from pte_tracking.sinks import (
     AnyEvent,
     Checkpoint,
     CheckpointRemoved,
     Metrics,
+    Model,
     Provenance,
     RejectedEventError,
     Rewound,
     RunView,
     Status,
-    list_owned_files,
     make_owned_directory,
     open_owned,
-    owned_path,
 )
 
 
@@ -174,8 +173,9 @@ class WandbConnection:
 
     def _build_records(self, events: Iterable[AnyEvent]) -> Iterator[pb.Record]:
         for event in events:
-            if isinstance(event, Checkpoint):
-                yield from self._build_checkpoint(event)
+            if isinstance(event, Checkpoint | Model):
+                record = _models.build_version(event, self._run, self._project, self._entity)
+                yield from [] if record is None else [record]
                 continue
             if isinstance(event, Provenance):
                 yield _provenance.build_run(self._run, self._project, self._entity, self._run_name, event.values)
@@ -187,13 +187,6 @@ class WandbConnection:
             self._state.row_count += sum(record.HasField("history") for record in records)
             self._state.last_time = max(self._state.last_time, event.time)
             yield from records
-
-    def _build_checkpoint(self, event: Checkpoint) -> Iterator[pb.Record]:
-        path = owned_path(self._run.directory, event.path)
-        # The snapshot was pruned, or replaced by a link to another file.
-        if path is None or list_owned_files(self._run.directory, path)[1]:
-            return
-        yield _records.build_checkpoint(event, self._run, self._project, self._entity)
 
     def _append(self, records: Iterable[pb.Record]) -> None:
         data, record_count = self._frame_records(records)

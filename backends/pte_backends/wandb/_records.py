@@ -6,7 +6,6 @@ metric ``iteration``, which all charts use as x-axis (``define_metric("*", step_
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
 import json
@@ -24,7 +23,6 @@ from pte_tracking.sinks import (
     AnyEvent,
     Artifact,
     Audio,
-    Checkpoint,
     Dataset,
     Figure,
     Histogram,
@@ -40,7 +38,6 @@ from pte_tracking.sinks import (
     Tags,
     Text,
     Video,
-    file_md5,
     list_owned_files,
     make_owned_directory,
     owned_path,
@@ -156,44 +153,6 @@ def _find_file(event: Artifact | MediaFile, run: RunView) -> Path:
     if path is None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
     return path
-
-
-def build_checkpoint(event: Checkpoint, run: RunView, project: str, entity: str | None) -> pb.Record:
-    """Build the record that stores a snapshot as a version of the model artifact of the run.
-
-    Args:
-        event: Checkpoint event.
-        run: Run to deliver.
-        project: Project name.
-        entity: Team or user that owns the project; None for the default.
-
-    Returns:
-        The record.
-    """
-    record = pb.Record()
-    artifact = record.artifact
-    artifact.run_id, artifact.project, artifact.entity = run.id, project, entity or ""
-    artifact.type, artifact.name = "model", f"checkpoint-{run.id}"
-    artifact.aliases.extend(["latest", f"step-{event.step}"])
-    artifact.metadata = json.dumps({"step": event.step, "epoch": event.epoch, "sha256": event.sha256, **event.values})
-    path = run.directory / event.path
-    manifest = artifact.manifest
-    manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
-    manifest.storage_policy_config.add(key="storageLayout", value_json='"V2"')
-    # W&B computes the digest of an artifact from the names and digests of all its files.
-    manifest_digest = hashlib.md5(b"wandb-artifact-manifest-v1\n")
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        name, digest = file.relative_to(path.parent).as_posix(), base64.b64encode(file_md5(file)).decode()
-        manifest.contents.add(path=name, digest=digest, size=file.stat().st_size, local_path=str(file))
-        manifest_digest.update(f"{name}:{digest}\n".encode())
-    artifact.digest = manifest_digest.hexdigest()
-    artifact.finalize = True
-    if "digest_algorithm" in artifact.DESCRIPTOR.fields_by_name:  # missing in releases that have only this algorithm
-        artifact.digest_algorithm = "MANIFEST_MD5"
-    # The ID depends only on the checkpoint, so that a repeated event is the same artifact.
-    artifact.client_id = hashlib.shake_256(f"{run.id}/{event.seq}".encode()).hexdigest(64)
-    artifact.sequence_client_id = hashlib.shake_256(run.id.encode()).hexdigest(64)
-    return record
 
 
 def _build_row(

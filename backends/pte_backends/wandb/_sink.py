@@ -60,6 +60,7 @@ class WandbSink(Sink):
         "dataset": "artifact",
         "artifact": "native",
         "checkpoint": "native",
+        "model": "native",
         "status": "native",
     }
 
