@@ -34,7 +34,9 @@ def compare(
     if len(runs) < 2:
         fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
     with reporting_errors():
-        params = {str(run): summarize(run).params for run in runs}
+        summarized = {str(run): summarize(run) for run in runs}
+        params = {run: summary.params for run, summary in summarized.items()}
+        groups = {run: summary.group for run, summary in summarized.items()}
         metrics = {str(run): summarize_metrics(run).summaries for run in runs}
         keys = list(dict.fromkeys(key for summaries in metrics.values() for key in summaries))
         if unknown := [key for key in metric or () if key not in keys]:
@@ -43,9 +45,11 @@ def compare(
             plot_comparison(plot, {str(run): run for run in runs}, metric or keys)
         differing = _find_differing(params)
         if as_json:
-            print_json({"params": differing, "metrics": msgspec.to_builtins(metrics)})
+            print_json({"params": differing, "groups": groups, "metrics": msgspec.to_builtins(metrics)})
             return
         console = create_console()
+        if len(set(groups.values())) > 1:
+            print_table(console, "Groups that differ", [groups])
         print_table(
             console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
         )

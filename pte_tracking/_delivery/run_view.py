@@ -28,7 +28,8 @@ class JournalRunView:
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
-        self.context: Mapping[str, str] = manifest.context
+        group = {} if manifest.group is None else {"group": manifest.group}
+        self.context: Mapping[str, str] = manifest.context | group
         self._journal = directory / JOURNAL
         self._filter = event_filter
         #: Journal position up to which the sink had received events before the current rewind, in bytes.

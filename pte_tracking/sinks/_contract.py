@@ -73,7 +73,8 @@ class RunView(Protocol):
     def context(self) -> Mapping[str, str]:
         """Origin of the run.
 
-        Keys are ``user``, ``host``, ``command``, ``source`` and ``git_commit``. Unknown values are missing.
+        Keys are ``user``, ``host``, ``command``, ``source``, ``git_commit`` and ``group``. Unknown values are missing.
+        Runs of one ``group``, such as a sweep, belong together.
         """
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:

@@ -89,9 +89,8 @@ def build_config(event: AnyEvent, run: RunView) -> dict[str, Any]:
     """
     if isinstance(event, RunStarted):
         origin = {f"run/{key}": run.context[key] for key in ("host", "git_commit") if key in run.context}
-        return {"_Username": run.context.get("user"), "_Created": _format_time(run.start_time), **origin} | (
-            build_status("RUNNING")
-        )
+        shown = {"_Username": run.context.get("user"), "_Group": run.context.get("group")}
+        return shown | {"_Created": _format_time(run.start_time), **origin} | build_status("RUNNING")
     if isinstance(event, Params):
         # Trackio does not show keys that start with an underscore.
         return {f"params/{key}" if key.startswith("_") else key: value for key, value in event.values.items()}

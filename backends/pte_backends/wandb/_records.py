@@ -65,6 +65,7 @@ def build_header(run: RunView, project: str, entity: str | None, name: str) -> l
     run_record.run.run_id, run_record.run.project, run_record.run.display_name = run.id, project, name
     if entity:
         run_record.run.entity = entity
+    run_record.run.run_group = run.context.get("group", "")
     run_record.run.host = run.context.get("host", "")
     run_record.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
     if commit := run.context.get("git_commit"):
