@@ -55,9 +55,10 @@ def list_runs(
 
     Show the status, highest step, best value, sinks, and pending events of each run.
 
-    A name in --where or --sort is status, name, group, step, id, a parameter, a metric (--where compares its last value), or a
-    tag, in this order. params.NAME, metrics.NAME, and tags.NAME select one kind. Names with unusual characters are
-    enclosed in backquotes in --where. A run without a value is not listed by --where, and listed last by --sort.
+    A name in --where or --sort is status, name, group, step, id, a parameter, a metric (--where compares its last
+    value), or a tag, in this order. params.NAME, metrics.NAME, and tags.NAME select one kind. Names with unusual
+    characters are enclosed in backquotes in --where. A run without a value is not listed by --where, and listed last by
+    --sort.
     """
     condition = _parse(where)
     errors: list[RunNotFoundError | OSError] = []

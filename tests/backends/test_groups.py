@@ -75,7 +75,7 @@ def test_runs_of_group_starting_at_once_in_sqlite_have_one_parent(mlflow_store: 
     sink = MLflowSink(mlflow_store, "sweeps")
     recorded = [record(tmp_path / str(number), sink, "sweep") for number in range(RUNS)]
     # Without the lock of the threads, the runs are delivered as by several processes.
-    with mock.patch.object(_store_lock, "one_thread_at_a_time", lambda uri: contextlib.nullcontext()):
+    with mock.patch.object(_store_lock, "one_thread_at_a_time", return_value=contextlib.nullcontext()):
         deliver_at_once(recorded)
     check_family(mlflow_store, "sweeps", RUNS, "sweep")
 
@@ -86,8 +86,8 @@ def test_parent_created_twice_is_merged(digit: str, mlflow_store: str, tmp_path:
     create_parent = _groups._create_parent
 
     def create_twice(client: MlflowClient, experiment_id: str, *arguments: str) -> None:
-        ids = iter([digit * 32, "1" * 32, "8" * 32])
-        with mock.patch("mlflow.store.tracking.sqlalchemy_store.uuid.uuid4", lambda: mock.Mock(hex=next(ids))):
+        ids = [mock.Mock(hex=character * 32) for character in (digit, "1", "8")]
+        with mock.patch("mlflow.store.tracking.sqlalchemy_store.uuid.uuid4", side_effect=ids):
             create_parent(client, experiment_id, *arguments)
             client.create_run(experiment_id, tags={"mlflow.parentRunId": digit * 32})
             create_parent(client, experiment_id, *arguments)
@@ -175,6 +175,7 @@ def test_swanlab_file_contains_group(tmp_path: Path) -> None:
     assert [found.start.group for found in read_records(recorded.directory) if found.HasField("start")] == ["sweep"]
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # raised when ClearML is imported
 def test_clearml_task_has_tag_of_group(tmp_path: Path) -> None:
     recorded = record(tmp_path / "run", ClearMLSink("p"), "sweep")
     recorded.end()
