@@ -13,6 +13,7 @@ import torch
 from digits import digits, network
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +50,7 @@ def main(config: Config) -> float:
         pte.report({"val/accuracy": (model(image).argmax(1) == label).float().mean()})
 
     job = HydraConfig.get()
+    is_sweep = job.mode is RunMode.MULTIRUN
     manager = pte.ExtensionsManager(
         model,
         config.epochs,
@@ -57,7 +59,7 @@ def main(config: Config) -> float:
         iters_per_epoch=len(train),
         out_dir=job.runtime.output_dir,
         sinks=["json", "mlflow"],
-        group=job.job.name if job.mode.name == "MULTIRUN" else None,
+        group=job.job.name if is_sweep else None,
         params=config,
     )
     manager.resume()

@@ -80,7 +80,7 @@ def main() -> None:
         ),
     )
     best = tuner.fit().get_best_result("accuracy", "max")
-    print(f"best accuracy {best.metrics['accuracy']:.3f} in {best.path}")
+    print(f"best accuracy {(best.metrics or {})['accuracy']:.3f} in {best.path}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -170,8 +171,7 @@ class ExtensionsManager(RestorableTraining):
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
-        progress = self.updater
-        self.run.current_step = lambda: progress.iteration
+        self.run.current_step = functools.partial(getattr, self.updater, "iteration")
         if self.world.rank == 0:
             self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)
