@@ -30,8 +30,9 @@ def log_sweeps(folder: Path, uri: str) -> str:
                     run.log_metrics({"val/loss": value / step + number / 40}, step)
     from mlflow import MlflowClient
 
-    experiment_id: str = MlflowClient(uri).get_experiment_by_name("sweeps").experiment_id
-    return experiment_id
+    experiment = MlflowClient(uri).get_experiment_by_name("sweeps")
+    assert experiment is not None
+    return str(experiment.experiment_id)
 
 
 def open_sweeps(page: Page, uri: str, experiment: str) -> list[str]:
