@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pte_tracking as pte
+from pte_backends.mlflow import MLflowSink
 from pte_tracking import extensions
 
 NAME = "digits-tune"
@@ -50,7 +51,7 @@ def train(config: dict[str, Any]) -> None:
         optimizers=optimizer,
         iters_per_epoch=len(train),
         out_dir=tune.get_context().get_trial_dir(),  # the same one in each attempt of a trial
-        sinks=["json", "mlflow"],
+        sinks=["json", MLflowSink(config["store"])],
         group=NAME,
         params={"lr": config["lr"]},
     )
@@ -70,11 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kill", action="store_true")
     args = parser.parse_args()
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').absolute()}")  # not one per trial
+    # The default store of a trial would be in its own working directory.
+    store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').absolute()}")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     tuner = tune.Tuner(
         train,
-        param_space={"lr": tune.grid_search([0.1, 0.01]), "kill": args.kill},
+        param_space={"lr": tune.grid_search([0.1, 0.01]), "kill": args.kill, "store": store},
         run_config=tune.RunConfig(
             name=NAME, storage_path=str(Path("tune").absolute()), failure_config=tune.FailureConfig(max_failures=1)
         ),

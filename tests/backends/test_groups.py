@@ -179,7 +179,7 @@ def test_swanlab_file_contains_group(tmp_path: Path) -> None:
 def test_clearml_task_has_tag_of_group(tmp_path: Path) -> None:
     recorded = record(tmp_path / "run", ClearMLSink("p"), "sweep")
     recorded.end()
-    assert read_task(recorded.directory)["tags"] == ["group: sweep", "FINISHED"]
+    assert read_task(recorded.directory).tags == ["group: sweep", "FINISHED"]
 
 
 def test_aim_run_has_group_among_its_parameters(aim_repository: str, tmp_path: Path) -> None:
