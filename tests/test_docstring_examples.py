@@ -21,6 +21,7 @@ MODULES = [
     "pte_tracking.testing",
     "pte_tracking.integrations.accelerate",
     "pte_tracking.integrations.lightning",
+    "pte_tracking.integrations.optuna",
     "pte_tracking.integrations.tensorboard",
     "pte_tracking.integrations.transformers",
     "pte_backends.aim",

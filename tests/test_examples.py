@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 
 import pte_tracking
 from pte_tracking._delivery.sync import sync
+from pte_tracking.sinks import JOURNAL, RunStarted, find_events
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -25,18 +27,36 @@ pytestmark = [
 ]
 
 
-def run_example(example: str, *arguments: str, folder: Path, store: str, launcher: Sequence[str] = ()) -> str:
-    """Run an example in a folder with an MLflow store and return its output."""
+def run_example(
+    example: str,
+    *arguments: str,
+    folder: Path,
+    store: str,
+    launcher: Sequence[str] = (),
+    runs: str = "result",
+    environment: dict[str, str] | None = None,
+) -> str:
+    """Run an example in a folder with an MLflow store and return its output.
+
+    Args:
+        example: File name of the example.
+        arguments: Its arguments.
+        folder: Working directory.
+        store: URI of the MLflow store.
+        launcher: Arguments of Python before the example.
+        runs: Pattern of the run directories, all of which are delivered.
+        environment: Additional environment variables.
+    """
     result = subprocess.run(
         [sys.executable, *launcher, str(EXAMPLES / example), *arguments],
         cwd=folder,
-        env=os.environ | {"MLFLOW_TRACKING_URI": store, "PTE_TRACKING_PROVENANCE": "full"},
+        env=os.environ | {"MLFLOW_TRACKING_URI": store, "PTE_TRACKING_PROVENANCE": "full"} | (environment or {}),
         capture_output=True,
         text=True,
         timeout=250,
     )
     assert result.returncode == 0, result.stderr
-    assert sync(folder / "result", timeout=60) == []
+    assert [sync(directory, timeout=60) for directory in folder.glob(runs)] == [[]] * len(list(folder.glob(runs))) != []
     return result.stdout
 
 
@@ -141,6 +161,58 @@ def test_exported_model_is_loaded_from_registry(tmp_path: Path, mlflow_store: st
     printed = run_example("export_model.py", "--epochs", "2", folder=tmp_path, store=mlflow_store)
     best = max(row["val/accuracy"] for row in read_rows(tmp_path))
     assert f"accuracy of models:/digits@best: {best:.4f}" in printed
+
+
+def check_group(store: str, name: str, children: int) -> None:
+    """Check that MLflow shows the runs below one parent."""
+    nested = [run for run in mlflow_runs(store) if "mlflow.parentRunId" in run.data.tags]
+    (parent,) = [run for run in mlflow_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+    assert (parent.info.run_name, len(nested)) == (name, children)
+    assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {parent.info.run_id}
+
+
+def test_optuna_sweep_started_again_completes_study(tmp_path: Path, mlflow_store: str) -> None:
+    for trials in ("2", "3"):
+        options = ["--trials", trials, "--epochs", "1"]
+        printed = run_example("sweep_optuna.py", *options, folder=tmp_path, store=mlflow_store, runs="trials/trial-*")
+        assert "best val/loss" in printed
+    check_group(mlflow_store, "digits-sweep", 3)
+
+
+def test_hydra_sweep_is_group_with_one_run_per_job(tmp_path: Path, mlflow_store: str) -> None:
+    options = ["-m", "lr=0.1,0.01", "epochs=1"]
+    runs = "multirun/sweep_hydra/*/"
+    run_example("sweep_hydra.py", *options, folder=tmp_path, store=mlflow_store, runs=runs)
+    assert sorted(path.name for path in tmp_path.glob(runs)) == ["epochs=1,lr=0.01", "epochs=1,lr=0.1"]
+    assert all((path / ".hydra" / "config.yaml").is_file() for path in tmp_path.glob(runs))
+    check_group(mlflow_store, "sweep_hydra", 2)
+
+
+def test_cross_validation_prints_mean_of_folds(tmp_path: Path, mlflow_store: str) -> None:
+    printed = run_example("cross_validation.py", "--folds", "2", folder=tmp_path, store=mlflow_store, runs="folds/*")
+    (mean,) = re.findall(r"val/accuracy of 2 folds: (0\.\d+) \+- 0\.\d+", printed)
+    assert float(mean) > 0.9
+    check_group(mlflow_store, "digits-folds", 2)
+
+
+def test_ray_trials_killed_once_are_resumed_as_same_runs(tmp_path: Path, mlflow_store: str) -> None:
+    pytest.importorskip("ray")
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    runs = "tune/digits-tune/train_*/"
+    options: dict[str, Any] = {"folder": tmp_path, "store": mlflow_store, "runs": runs, "environment": environment}
+    try:
+        printed = run_example("sweep_ray.py", "--kill", **options)
+    except AssertionError as error:
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("Ray did not start within its own limit of 15 s, because the machine is busy")
+    assert "best accuracy 0.9" in printed
+    for directory in tmp_path.glob(runs):
+        rows = json.loads((directory / "log").read_text())
+        assert [row["iteration"] for row in rows] == [45, 90, 135]
+        starts = [event for event, _ in find_events(directory / JOURNAL, RunStarted)]
+        assert [start.resumed for start in starts] == [False, True]
+    check_group(mlflow_store, "digits-tune", 2)
 
 
 def test_examples_are_at_most_90_lines_long() -> None:

@@ -38,6 +38,7 @@ def compare(
         summaries = {str(run): summarize(run) for run in runs}
         differing = _find_differing({run: summary.params for run, summary in summaries.items()})
         origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
+        groups = {run: summary.group for run, summary in summaries.items()}
         metrics = {str(run): summarize_metrics(run).summaries for run in runs}
         keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
         if unknown := [key for key in metric or () if key not in keys]:
@@ -45,9 +46,12 @@ def compare(
         if plot is not None:
             plot_comparison(plot, {str(run): run for run in runs}, metric or keys)
         if as_json:
-            print_json({"params": differing, "provenance": origins, "metrics": msgspec.to_builtins(metrics)})
+            contents = {"params": differing, "groups": groups, "provenance": origins, "metrics": metrics}
+            print_json(msgspec.to_builtins(contents))
             return
         console = create_console()
+        if len(set(groups.values())) > 1:
+            print_table(console, "Groups that differ", [groups])
         print_table(
             console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
         )

@@ -36,6 +36,7 @@ class _ListedRun:
         kinds: dict[str, Mapping[str, Any]] = {"params": run.params, "metrics": metrics, "tags": run.tags}
         qualified = {f"{kind}.{name}": value for kind, values in kinds.items() for name, value in values.items()}
         columns = {"status": run.status, "name": run.name, "step": run.step, "id": run.id}
+        columns |= {} if run.group is None else {"group": run.group}
         return run.tags | metrics | run.params | columns | qualified
 
 
@@ -54,9 +55,10 @@ def list_runs(
 
     Show the status, highest step, best value, sinks, and pending events of each run.
 
-    A name in --where or --sort is status, name, step, id, a parameter, a metric (--where compares its last value), or a
-    tag, in this order. params.NAME, metrics.NAME, and tags.NAME select one kind. Names with unusual characters are
-    enclosed in backquotes in --where. A run without a value is not listed by --where, and listed last by --sort.
+    A name in --where or --sort is status, name, group, step, id, a parameter, a metric (--where compares its last
+    value), or a tag, in this order. params.NAME, metrics.NAME, and tags.NAME select one kind. Names with unusual
+    characters are enclosed in backquotes in --where. A run without a value is not listed by --where, and listed last by
+    --sort.
     """
     condition = _parse(where)
     errors: list[RunNotFoundError | OSError] = []
@@ -78,7 +80,8 @@ def list_runs(
         if as_json:
             print_json([msgspec.to_builtins(run) | {"best": value} for run, value in found])
         elif runs:
-            print_table(create_console(), "", [_build_row(run, value) for run, value in found])
+            has_groups = any(run.group for run, _ in found)
+            print_table(create_console(), "", [_build_row(run, value, has_groups) for run, value in found])
         if errors:
             raise typer.Exit(1)
 
@@ -154,11 +157,12 @@ def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict
     return {"key": key, "value": summary.highest, "step": summary.highest_step}
 
 
-def _build_row(run: RunSummary, best: dict[str, Any] | None) -> dict[str, Any]:
+def _build_row(run: RunSummary, best: dict[str, Any] | None, has_groups: bool) -> dict[str, Any]:
     text = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
     return {
         "Run": run.directory,
         "Name": run.name,
+        **({"Group": run.group or "-"} if has_groups else {}),
         "Status": run.status,
         "Step": run.step,
         "Best": text,

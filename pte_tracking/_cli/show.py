@@ -90,6 +90,8 @@ def _print(console: Console, directory: Path, run: RunSummary, metrics: RunMetri
     console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}", highlight=False)
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
     print_line(console, f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}")
+    if run.group is not None:
+        print_line(console, f"Group: {run.group}")
     print_line(console, f"Sinks: {', '.join(run.sinks) or 'none'}")
     for location in run.locations:
         print_line(console, str(location))

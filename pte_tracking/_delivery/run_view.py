@@ -29,7 +29,8 @@ class JournalRunView:
         self.id = manifest.id
         self.name = manifest.name
         self.start_time = manifest.start_time
-        self._context: Mapping[str, str] = manifest.context
+        self._group = {} if manifest.group is None else {"group": manifest.group}
+        self._context: Mapping[str, str] = manifest.context | self._group
         self._journal = directory / JOURNAL
         self._filter = event_filter
         #: Journal position up to which the sink had received events before the current rewind, in bytes.
@@ -42,7 +43,7 @@ class JournalRunView:
         """Origin of the first start; see :attr:`pte_tracking.sinks.RunView.context`."""
         if "git_commit" not in self._context:  # The training process adds it after the start.
             with contextlib.suppress(RunNotFoundError, OSError):
-                self._context = Manifest.load(self.directory).context
+                self._context = Manifest.load(self.directory).context | self._group
         return self._context
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:

@@ -62,6 +62,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
             or is a random generator of torch, NumPy, or Python. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
+        group: Group of the run, such as a sweep; see :class:`Run`. Defaults to none.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
         transform_model: Function of the name and the model that returns the model for extensions and snapshots.
             Defaults to unwrapping ``DistributedDataParallel`` and ``torch.compile``.
@@ -104,6 +105,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         stop_trigger: TriggerLike = None,
         state_objects: Mapping[str, StateObject] | None = None,
         run_name: str | None = None,
+        group: str | None = None,
         close_timeout: float = 30.0,
         transform_model: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
@@ -126,6 +128,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             stop_trigger=stop_trigger,
             state_objects=state_objects,
             run_name=run_name,
+            group=group,
             close_timeout=close_timeout,
             transform_model=transform_model,
         )

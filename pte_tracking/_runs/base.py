@@ -140,6 +140,7 @@ class RunBase(RunReader):
         if at is None:
             claim.check_continues(ended)
         claim.check_id(self._read_id)
+        claim.check_group(self._group)
         claim.is_reopened = self._is_closed and ended is not None
         self._writer, self._claim, self._is_closed = None, claim, False
         self.error_before = last_error_id()
@@ -165,6 +166,7 @@ class RunBase(RunReader):
             sinks=self._sinks,
             files=files,
             world_size=self._world_size,
+            group=self._group,
             journal=journal,
             fork=fork,
         )

@@ -90,6 +90,17 @@ class Claim:
                 self.manifest.id,
             )
 
+    def check_group(self, group: str | None) -> None:
+        """Log a warning if the run belongs to another group than the one that was passed."""
+        if group not in (None, self.manifest.group):
+            _logger.warning(
+                "%s: group=%r has no effect, because the run belongs to the group %r, which it keeps. To change the "
+                "group, start a new run in another directory.",
+                self.directory,
+                group,
+                self.manifest.group,
+            )
+
     def release(self) -> None:
         """Release the lock without changing the run. Inline sinks receive events that a crash kept from them."""
         try:
@@ -140,6 +151,7 @@ def claim_directory(
     sinks: Sequence[Sink],
     files: Sequence[str],
     world_size: int,
+    group: str | None,
     journal: Path | None,
     fork: Fork | None = None,
 ) -> Claim:
@@ -153,6 +165,7 @@ def claim_directory(
         sinks: Sinks to add to those of the run.
         files: Patterns of files to add to those of the run.
         world_size: Number of ranks.
+        group: Group of the run, which a run that has a group already keeps.
         journal: See :meth:`pte_tracking.Run.open`.
         fork: Parent of a new run. None unless the run is a fork.
 
@@ -164,7 +177,10 @@ def claim_directory(
     def configure(manifest: Manifest) -> Manifest:
         manifest = add_sinks(manifest, sinks)
         return msgspec.structs.replace(
-            manifest, world_size=world_size, files=list(dict.fromkeys([*manifest.files, *files]))
+            manifest,
+            world_size=world_size,
+            files=list(dict.fromkeys([*manifest.files, *files])),
+            group=manifest.group or group,
         )
 
     writer_lock = lock_directory(directory)

@@ -37,6 +37,7 @@ class RunReader:
         params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
+        group: str | None = None,
         resume: bool = False,
         close_timeout: float = 30.0,
         rank: int | None = None,
@@ -49,6 +50,7 @@ class RunReader:
         self._params = flatten_params({} if params is None else params)
         self._tags = to_texts(tags or {})
         self._name = name if name is None else check_key(name, "name")
+        self._group = group if group is None else check_key(group, "group")
         self._resume = resume
         if isinstance(close_timeout, bool) or not isinstance(close_timeout, int | float) or not close_timeout >= 0:
             raise ValueError(f"close_timeout: expected a number of seconds, got {close_timeout!r}")
@@ -122,6 +124,11 @@ class RunReader:
         return self.manifest().name
 
     @property
+    def group(self) -> str | None:
+        """Group of the run, such as a sweep. None if it belongs to none. Reading the group does not open the run."""
+        return self.manifest().group
+
+    @property
     def start_time(self) -> float:
         """Time of the first start in seconds since the Unix epoch. Reading the time does not open the run."""
         return self.manifest().start_time
@@ -190,7 +197,7 @@ class RunReader:
     def _plan(self) -> Manifest:
         """Return the manifest of a new run, which is the same in each call before the run is opened."""
         if self._planned is None:
-            self._planned = Manifest.new(self.directory, self._name)
+            self._planned = Manifest.new(self.directory, self._name, self._group)
         return self._planned
 
     def _expected_manifest(self) -> Manifest:

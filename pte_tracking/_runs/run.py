@@ -38,6 +38,8 @@ class Run(RunMediaFiles):
         params: Hyperparameters; see :meth:`log_params`.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
+        group: Group of runs that belong together, such as a sweep or the folds of a cross-validation, which backends
+            show together. A run that is continued keeps its group. Defaults to none.
         resume: Whether to continue the run in the directory, if there is one.
         close_timeout: Maximum number of seconds that :meth:`close` waits for delivery. Remaining events are delivered
             in the background.
@@ -52,7 +54,7 @@ class Run(RunMediaFiles):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``directory`` or ``name`` is empty, or a sink is unknown or not installed.
+        ValueError: If ``directory``, ``name``, or ``group`` is empty, or a sink is unknown or not installed.
 
     Example:
         >>> import tempfile

@@ -42,6 +42,7 @@ class StoredRun:
         directory: Absolute path of the run directory.
         id: ID of the run: 32 hexadecimal digits.
         name: Display name of the run.
+        group: Group of the run, such as a sweep. None if it belongs to none.
         start_time: Time of the first start in seconds since the Unix epoch.
 
     Example:
@@ -60,6 +61,7 @@ class StoredRun:
         self.directory = directory
         self.id = manifest.id
         self.name = manifest.name
+        self.group = manifest.group
         self.start_time = manifest.start_time
 
     def __repr__(self) -> str:
@@ -163,7 +165,7 @@ class StoredRun:
                 yield {"key": key, "step": event.step, "value": value, "epoch": event.epoch, "time": event.time}
 
 
-def open_runs(directory: str | os.PathLike[str]) -> list[StoredRun]:
+def open_runs(directory: str | os.PathLike[str], *, group: str | None = None) -> list[StoredRun]:
     """Find the runs at or below a directory, including archived ones.
 
     Nothing is written or locked, and no snapshot is loaded. A directory that cannot be read, or contains a damaged run,
@@ -171,6 +173,7 @@ def open_runs(directory: str | os.PathLike[str]) -> list[StoredRun]:
 
     Args:
         directory: Directory to search, including subdirectories.
+        group: Group of the returned runs. Defaults to None: all runs.
 
     Returns:
         The runs, ordered by the time of their first start.
@@ -199,7 +202,8 @@ def open_runs(directory: str | os.PathLike[str]) -> list[StoredRun]:
             runs.append(StoredRun(path))
         except (RunNotFoundError, OSError) as error:
             _log_skipped(error)
-    return sorted(runs, key=lambda run: run.start_time)
+    selected = [run for run in runs if group in (None, run.group)]
+    return sorted(selected, key=lambda run: run.start_time)
 
 
 def _log_skipped(error: Exception) -> None:

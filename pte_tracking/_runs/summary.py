@@ -29,6 +29,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         directory: Run directory.
         id: ID of the run.
         name: Display name of the run.
+        group: Group of the run. None if it belongs to none.
         status: Current status.
         start_time: Time of the first start in seconds since the Unix epoch.
         sinks: Keys of the sinks.
@@ -48,6 +49,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     directory: str
     id: str
     name: str
+    group: str | None
     status: Status
     start_time: float
     sinks: list[str]
@@ -85,6 +87,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         directory=str(directory),
         id=manifest.id,
         name=manifest.name,
+        group=manifest.group,
         status=read_status(directory),
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],

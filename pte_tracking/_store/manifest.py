@@ -107,6 +107,7 @@ class Manifest(msgspec.Struct, frozen=True):
         world_size: Number of processes that train together, since the last start.
         format: Format number of the run directory.
         parent: Run that this run was forked from. None if it was not forked.
+        group: Name of the group that the run belongs to, such as a sweep. None if it belongs to none.
         ranking: Metric by which the snapshots are ranked, and ``"min"`` or ``"max"``. None if they are not ranked.
         sampling: Request to sample system metrics. None if there is none.
     """
@@ -120,22 +121,25 @@ class Manifest(msgspec.Struct, frozen=True):
     world_size: int = 1
     format: int = FORMAT
     parent: ParentRun | None = None
+    group: str | None = None
     ranking: tuple[str, Literal["min", "max"]] | None = None
     sampling: Sampling | None = None
 
     @classmethod
-    def new(cls, directory: Path, name: str | None) -> Manifest:
+    def new(cls, directory: Path, name: str | None, group: str | None = None) -> Manifest:
         """Create the manifest of a run that starts now.
 
         Args:
             directory: The run directory.
             name: Display name of the run. By default the name of the directory and a part of the ID.
+            group: Name of the group of the run.
 
         Returns:
             The manifest, without sinks.
         """
         run_id = uuid.uuid4().hex
-        return cls(run_id, name or f"{to_text(directory.name)}-{run_id[:6]}", time.time(), context=describe_process())
+        name = name or f"{to_text(directory.name)}-{run_id[:6]}"
+        return cls(run_id, name, time.time(), context=describe_process(), group=group)
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:

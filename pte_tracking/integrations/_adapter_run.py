@@ -21,6 +21,7 @@ class AdapterRun:
         params: Hyperparameters.
         tags: Labels.
         name: Display name.
+        group: Group of the run.
         resume: Whether to continue the run in the directory, if there is one.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery.
         rank: Rank of this process. None for that of the environment.
@@ -40,6 +41,7 @@ class AdapterRun:
         params: object,
         tags: Mapping[str, Any] | None,
         name: str | None,
+        group: str | None = None,
         resume: bool,
         close_timeout: float,
         rank: int | None = None,
@@ -50,6 +52,7 @@ class AdapterRun:
             params=params,
             tags=tags,
             name=name,
+            group=group,
             resume=resume,
             close_timeout=close_timeout,
             rank=rank,

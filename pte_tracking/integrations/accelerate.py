@@ -39,6 +39,7 @@ class Tracker(GeneralTracker):
         params: Hyperparameters, in addition to the ``config`` of ``accelerator.init_trackers()``.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
+        group: Group of the run, such as a sweep; see :class:`~pte_tracking.Run`. Defaults to none.
         resume: Whether to continue the run in the directory, if there is one.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery.
 
@@ -71,6 +72,7 @@ class Tracker(GeneralTracker):
         params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
+        group: str | None = None,
         resume: bool = False,
         close_timeout: float = 30.0,
     ) -> None:
@@ -81,6 +83,7 @@ class Tracker(GeneralTracker):
             params=params,
             tags=tags,
             name=name,
+            group=group,
             resume=resume,
             close_timeout=close_timeout,
         )

@@ -46,6 +46,7 @@ class TrackingLogger(Logger):
         params: Hyperparameters, in addition to those of ``save_hyperparameters()``.
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
+        group: Group of the run, such as a sweep; see :class:`~pte_tracking.Run`. Defaults to none.
         resume: Whether to continue the run in the directory also if ``fit`` starts without a checkpoint.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery.
 
@@ -73,6 +74,7 @@ class TrackingLogger(Logger):
         params: object = None,
         tags: Mapping[str, Any] | None = None,
         name: str | None = None,
+        group: str | None = None,
         resume: bool = False,
         close_timeout: float = 30.0,
     ) -> None:
@@ -83,6 +85,7 @@ class TrackingLogger(Logger):
             "params": params,
             "tags": tags,
             "name": name,
+            "group": group,
             "resume": resume,
             "close_timeout": close_timeout,
         }

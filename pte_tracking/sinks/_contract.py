@@ -74,8 +74,9 @@ class RunView(Protocol):
         """Origin of the first start.
 
         Keys are ``user``, ``host``, ``command``, ``source``, ``git_commit``, ``git_branch``, ``git_remote``,
-        ``git_dirty`` and ``git_root``. Unknown values are missing. The Git repository is read after the start, so the
+        ``git_dirty``, ``git_root`` and ``group``. Unknown values are missing. The Git repository is read after the start, so the
         event :class:`Provenance` of each session contains its state more reliably.
+        Runs of one ``group``, such as a sweep, belong together.
         """
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from tests import servers
-from tests.browser import aim_page, extension_pictures, notebook, terminal
+from tests.browser import aim_page, extension_pictures, notebook, sweep_page, terminal
 from tests.browser.pages import SIZE, MLflowPage, TensorBoardPage, find_missing_requirement, open_page, tensorboard
 from tests.browser.trackio_page import trackio
 from tests.browser.training import EXAMPLE, finish, start
@@ -58,6 +58,8 @@ def photograph(folder: Path) -> None:
         camera = Camera(page)
         photograph_models(camera, page, folder / "models", uri)
         photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
+        sweep_page.open_sweeps(page, uri, sweep_page.log_sweeps(folder / "sweeps", uri))
+        camera.save_screenshot("mlflow-sweep", 1280, 640)
         shutil.copy(EXAMPLE, training.folder)
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)

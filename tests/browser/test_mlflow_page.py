@@ -9,9 +9,12 @@ import pytest
 
 from tests.browser.conftest import EPOCHS
 from tests.browser.pages import MLflowPage
+from tests.browser.sweep_page import log_sweeps, open_sweeps
 from tests.browser.training import FinishedTraining
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -83,3 +86,10 @@ def test_resumed_run_appears_once_with_uninterrupted_curves(
     mlflow.open_charts(resumed.run_id)
     for key in LOSSES_AND_ACCURACY:
         assert mlflow.read_curve(key) == resumed.curve(key) == trained.curve(key)
+
+
+def test_run_list_nests_runs_below_their_groups(mlflow: MLflowPage, trained: FinishedTraining, tmp_path: Path) -> None:
+    experiment = log_sweeps(tmp_path, trained.server)
+    names = open_sweeps(mlflow.page, trained.server, experiment)
+    trials = [f"trial-{number}" for number in (3, 2, 1, 0)]
+    assert names == ["lr sweep", *trials, "momentum sweep", *trials]

@@ -14,6 +14,7 @@ LIBRARIES = {
     "lightning": "lightning.pytorch",
     "accelerate": "accelerate.tracking",
     "transformers": "transformers.trainer_utils",
+    "optuna": "optuna.trial",
 }
 
 

@@ -95,6 +95,7 @@ class ClearMLConnection:
 
     def __init__(self, project: str, name: str, run: RunView, state: Mapping[str, Any]) -> None:
         self._project, self._name, self._run = project, name, run
+        self._group_tags = [f"group: {group}"] if (group := run.context.get("group")) else []
         self._state = msgspec.convert(dict(state), ClearMLState)
         self._header = (project, name, run.directory.as_uri())
         metrics, task = OfflineSession.sizes(run)
@@ -156,6 +157,8 @@ class ClearMLConnection:
     def _build(self, upto_seq: int) -> None:
         self._session = OfflineSession.create(self._run, self._project, self._name)
         self._state = ClearMLState(session_folder(self._run.id), self._header, seq=upto_seq)
+        if self._group_tags:
+            self._session.task.set_tags(self._group_tags)
         for event in self._run.history(upto_seq):
             try:
                 self._report(event)
@@ -165,7 +168,7 @@ class ClearMLConnection:
 
     def _set_status(self, status: Status | None) -> None:
         if status != self._state.status:
-            self._session.task.set_tags([status] if status else [])
+            self._session.task.set_tags([*self._group_tags, *([status] if status else [])])
             self._state.status = status
 
     def _store_snapshots(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pte_backends.mlflow import _experiments, _joining, _runs
+from pte_backends.mlflow import _experiments, _groups, _joining, _runs
 from pte_backends.mlflow._resolution import Target
 from pte_tracking.sinks import RunView
 
@@ -43,6 +43,7 @@ def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known
             target.run_id,
         ):
             _runs.delete_duplicate(client, other, mlflow_run)
+    _groups.join_group(client, mlflow_run, run)
     return mlflow_run
 
 

@@ -68,7 +68,7 @@ def join_run(client: MlflowClient, target: Target, run: RunView) -> Run | None:
         raise SinkClosedError(
             f"MLflow run {named.info.run_id} contains another run already (tag {_runs.RUN_ID}). Pass another run_id."
         )
-    tags = {"mlflow.parentRunId": named.info.run_id, _runs.TARGET: named.info.run_id}
+    tags = {_runs.PARENT: named.info.run_id, _runs.TARGET: named.info.run_id}
     child = _runs.create_run(client, experiment_id, run, target.run_name or run.name, tags)
     _logger.warning(
         "mlflow: %s, MLflow run %s, contains another run already. The run is delivered to its child %s.",

@@ -21,6 +21,7 @@ RUN_ID = "pte.run_id"
 PART = "pte.part"
 FORKED_FROM = "pte.forked_from"
 SUPERSEDED_BY = "pte.superseded_by"
+PARENT = "mlflow.parentRunId"  # MLflow's own tag
 DUPLICATE_OF = "pte.duplicate_of"
 #: ID of the existing MLflow run that the sink was to continue. Distinguishes the runs of two sinks.
 TARGET = "pte.target_run_id"
@@ -103,6 +104,7 @@ def fork_run(client: MlflowClient, run: RunView, target: Target, old: Run, part:
 
     if not find_forks():
         tags = {PART: str(part), FORKED_FROM: old.info.run_id} | ({TARGET: target.run_id} if target.run_id else {})
+        tags |= {PARENT: old.data.tags[PARENT]} if PARENT in old.data.tags else {}
         create_run(client, old.info.experiment_id, run, old.info.run_name, tags)
     first, *others = sorted(find_forks(), key=sort_key)
     for other in others:
@@ -118,7 +120,7 @@ def supersede(client: MlflowClient, run_id: str, successor_id: str) -> None:
         run_id: ID of the superseded run.
         successor_id: ID of the run that continues it.
     """
-    client.set_tag(run_id, "mlflow.parentRunId", successor_id)
+    client.set_tag(run_id, PARENT, successor_id)
     client.set_tag(run_id, SUPERSEDED_BY, successor_id)
     if get_run(client, run_id).info.status == "RUNNING":
         client.set_terminated(run_id, "KILLED")

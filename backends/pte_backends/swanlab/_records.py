@@ -76,6 +76,7 @@ def build_start(run: RunView, project: str, workspace: str | None, name: str) ->
         project=project, workspace=workspace, name=name[:512], id=run.id, resume=run_pb2.RESUME_MODE_ALLOW
     )
     start.started_at.CopyFrom(time)
+    start.group = run.context.get("group", "")
     return Record(num=_START, timestamp=time, start=start)
 
 

@@ -96,9 +96,8 @@ def build_config(event: AnyEvent, run: RunView) -> dict[str, Any]:
     """
     if isinstance(event, RunStarted):
         origin = {f"run/{key}": run.context[key] for key in ("host", "git_commit") if key in run.context}
-        return {"_Username": run.context.get("user"), "_Created": _format_time(run.start_time), **origin} | (
-            build_status("RUNNING")
-        )
+        shown = {"_Username": run.context.get("user"), "_Group": run.context.get("group")}
+        return shown | {"_Created": _format_time(run.start_time), **origin} | build_status("RUNNING")
     if isinstance(event, Provenance):
         return {f"run/{key}": value for key, value in event.values.items()}
     if isinstance(event, Params):

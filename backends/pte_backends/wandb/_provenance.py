@@ -29,6 +29,7 @@ def build_run(run: RunView, project: str, entity: str | None, name: str, facts: 
     record.run.run_id, record.run.project, record.run.display_name = run.id, project, name
     if entity:
         record.run.entity = entity
+    record.run.run_group = run.context.get("group", "")
     record.run.host = facts.get("host", "")
     record.run.start_time.FromNanoseconds(int(run.start_time * 1e9))
     _set_git(record.run.git, facts)
