@@ -132,13 +132,16 @@ class RunImport:
         manifest = self._plan_manifest(first, name)
         imported = ImportedRun(str(self._directory), manifest.id, manifest.name)
         complete = self._complete(itertools.chain([first], stream), manifest, source, imported)
-        with open(self._staging / JOURNAL, "wb", buffering=_BUFFER_BYTES) as file:
-            encode, write = event_encoding.encode, file.write
+        journal, position = self._staging / JOURNAL, 0
+        journal.touch()
+        log = InlineConsumer(self._staging, manifest, manifest.sinks[0], Place(self._staging))
+        with open(journal, "wb", buffering=_BUFFER_BYTES) as file:
             for seq, event in enumerate(complete, 1):
-                write(encode(_with_seq(event, seq)))
-            file.flush()
-            os.fsync(file.fileno())
-        self._write_log(manifest, imported.status)
+                numbered = _with_seq(event, seq)
+                end = position + file.write(event_encoding.encode(numbered))
+                log.deliver_event(numbered, position, end)
+                position = end
+        log.finish(imported.status)
         if not any(self.files.iterdir()):
             self.files.rmdir()
         self._publish(manifest)
@@ -225,11 +228,6 @@ class RunImport:
             else:
                 yield event
 
-    def _write_log(self, manifest: Manifest, status: events.Status) -> None:
-        """Write the JSON log, as the training process does."""
-        consumer = InlineConsumer(self._staging, manifest, manifest.sinks[0], Place(self._staging))
-        consumer.finish(status)
-
     def _publish(self, manifest: Manifest) -> None:
         sync_tree(self._staging)
         manifest.save(self._staging)  # last, because it makes the directory a run
@@ -242,7 +240,7 @@ class RunImport:
         sync_directory(self._directory.parent)
 
 
-def _with_seq(event: Event, seq: int) -> Event:
+def _with_seq(event: Event, seq: int) -> AnyEvent:
     if type(event) is Metrics:
         return Metrics(
             seq,
@@ -256,4 +254,4 @@ def _with_seq(event: Event, seq: int) -> Event:
             event.measured,
             True,
         )
-    return msgspec.structs.replace(event, seq=seq)
+    return msgspec.structs.replace(event, seq=seq)  # type: ignore[return-value]
