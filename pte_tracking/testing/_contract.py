@@ -7,7 +7,7 @@ import math
 import operator
 import struct
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pte_tracking._store import events
@@ -71,6 +71,23 @@ class SinkContract(ShownKindsContract):
         Returns:
             Pairs of step and value for each key, ordered by step.
         """
+
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        """Find the delivered run, so that :meth:`Sink.read_run` can read it.
+
+        Override the method if the sink declares :attr:`Sink.sources`.
+
+        Args:
+            sink: Sink that :meth:`make_sink` returned.
+            run_directory: Run directory.
+
+        Returns:
+            Source, and options of :meth:`Sink.read_run`.
+        """
+        raise AssertionError(
+            f"{type(sink).__name__} declares `sources`, but {type(self).__name__} does not name the delivered run. "
+            "Override find_source()."
+        )
 
     # -- tests ---------------------------------------------------------------------------------------------------------
 
@@ -270,6 +287,26 @@ class SinkContract(ShownKindsContract):
         run.log(3, {"a": 3.0})
         run.end()
         self._check(self.read_points(sink, run.directory), "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
+
+    def test_run_that_is_read_has_delivered_metrics(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        if not sink.sources:
+            # Imported here, because the other parts of the module do not require pytest.
+            import pytest
+
+            pytest.skip(f"{type(sink).__name__} does not read runs.")
+        for step, number in enumerate(UNUSUAL_NUMBERS, 1):
+            run.log(step, {"a": number, "group/b": -number})
+        run.end()
+        source, options = self.find_source(sink, run.directory)
+        (tmp_path / "files").mkdir()
+        points: Points = {}
+        for event in type(sink).read_run(source, tmp_path / "files", **options):
+            if isinstance(event, events.Metrics):
+                for key, value in event.values.items():
+                    points.setdefault(key, []).append((event.step, float(value)))
+        self._check(points, "a", list(enumerate(UNUSUAL_NUMBERS, 1)))
+        self._check(points, "group/b", [(step, -number) for step, number in enumerate(UNUSUAL_NUMBERS, 1)])
 
     def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)
