@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from _measure import Figure
+from _measure import Figure, format_spread
 
 from tests import servers
 
@@ -98,14 +99,29 @@ def read_with_client(arguments: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def import_source(arguments: list[str], target: Path, count: int) -> float:
-    command = [sys.executable, "-m", "pte_tracking._cli", "import", *arguments[:1], str(target), *arguments[1:], "--json"]
-    start = time.perf_counter()
+def import_source(arguments: list[str], target: Path, count: int) -> tuple[float, float]:
+    """Return the seconds of the command and its CPU time."""
+    command = [
+        sys.executable,
+        "-m",
+        "pte_tracking._cli",
+        "import",
+        *arguments[:1],
+        str(target),
+        *arguments[1:],
+        "--json",
+    ]
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     imported = json.loads(done.stdout)["points"]
     assert imported == count, f"{imported} of {count} data points"
-    return seconds
+    return seconds, cpu_seconds() - cpu_start
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 WRITERS: dict[str, Callable[[Path, int, int], list[str]]] = {
@@ -129,9 +145,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source = WRITERS[name](Path(folder), count, args.keys)
             times = [import_source(source, Path(folder, f"run{number}"), count) for number in range(args.rounds)]
-            Figure(f"import of {count:,} data points from {name}", "seconds", times, "<= 60").publish()
+            walls, cpus = zip(*times, strict=True)
+            Figure(f"import of {count:,} data points from {name}", "seconds", walls, "<= 60").publish()
+            rate = format_spread([count / seconds for seconds in walls])
+            print(f"{name}: {rate} data points per second, CPU time {format_spread(cpus)} s")
             if name == "mlflow":
-                Figure("the same data points from MLflow's client", "seconds", [read_with_client(source)], "<= 60").publish()
+                print(f"the same data points from MLflow's client: {read_with_client(source):.3g} s")
 
 
 if __name__ == "__main__":

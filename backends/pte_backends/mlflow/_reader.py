@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -80,7 +80,7 @@ def _read(client: MlflowClient, run_id: str, source: str) -> Iterator[AnyEvent]:
     tags = {key: value for key, value in data.tags.items() if not key.startswith(_SYSTEM_TAGS)}
     if tags:
         yield Tags(0, start, tags)
-    yield from _build_metrics({key: client.get_metric_history(run_id, key) for key in data.metrics})
+    yield from _build_metrics((key, client.get_metric_history(run_id, key)) for key in data.metrics)
     _report_artifacts(client, run_id, source)
     status = _STATUS.get(info.status)
     if status is None:
@@ -89,11 +89,9 @@ def _read(client: MlflowClient, run_id: str, source: str) -> Iterator[AnyEvent]:
     yield RunEnded(0, end, status or "FINISHED")
 
 
-def _build_metrics(histories: Mapping[str, Iterable[Any]]) -> Iterator[Metrics]:
+def _build_metrics(histories: Iterable[tuple[str, Iterable[Any]]]) -> Iterator[Metrics]:
     """Order the data points of all metrics by time, then by step."""
-    points = [
-        (point.timestamp, point.step, key, point.value) for key, history in histories.items() for point in history
-    ]
+    points = [(point.timestamp, point.step, key, point.value) for key, history in histories for point in history]
     points.sort(key=operator.itemgetter(0, 1))
     for timestamp, step, key, value in points:
         if abs(value) >= _MAX_FLOAT:
