@@ -2,9 +2,9 @@
 
 ``python benchmarks/import_speed.py [--points N] [--keys N] [--rounds N] [SOURCE ...]``
 
-Imported are event files of torch's SummaryWriter, a CSV file, a JSON log, and an MLflow run in a SQLite store. Rows have
-five values. Printed is the time of the whole command in seconds for each source, and for MLflow also the time that its
-client takes to return the same data points.
+Imported are event files of torch's SummaryWriter, a CSV file, a JSON log, and an MLflow run in a SQLite store. Rows
+have five values. Printed is the time of the whole command in seconds for each source, its rate, and its CPU time, which
+other processes affect less. For MLflow, its client is measured as well, with the same data points.
 """
 
 from __future__ import annotations
