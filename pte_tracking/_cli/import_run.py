@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -85,7 +86,7 @@ def _find_sink(source: str) -> type[Sink]:
         )
     readers = [get_sink(name) for name in installed_sinks()]
     readers = [reader for reader in readers if reader.sources]
-    found = [reader for reader in readers if any(_matches(source, pattern) for pattern in reader.sources)]
+    found = _select(readers, source)
     if len(found) == 1:
         return found[0]
     names = ", ".join(reader.name for reader in found or readers)
@@ -99,21 +100,31 @@ def _find_sink(source: str) -> type[Sink]:
     raise ValueError(f"{source}: no such file or directory")
 
 
-def _matches(source: str, pattern: str) -> bool:
-    if pattern.endswith(":"):
-        return source.startswith(pattern) and not os.path.lexists(source)
-    return any(fnmatch.fnmatch(name, pattern) for name in _file_names(source))
+def _select(readers: Sequence[type[Sink]], source: str) -> list[type[Sink]]:
+    """Return the sinks that read a source: by its scheme or name, by the files in a directory, or by those below."""
+    if not os.path.lexists(source):
+        return [reader for reader in readers if source.startswith(_schemes(reader))]
+    if not os.path.isdir(source):
+        return [reader for reader in readers if _matches(reader.sources, [os.path.basename(source)])]
+    below = [names for _, _, names in os.walk(source)]
+    for found in (below[:1], below[1:]):
+        names = list(itertools.chain.from_iterable(found))
+        selected = [
+            reader
+            for reader in readers
+            if _matches([pattern for pattern in reader.sources if not pattern.startswith("*.")], names)
+        ]
+        if selected:
+            return selected
+    return []
 
 
-def _file_names(source: str) -> Iterator[str]:
-    """Iterate over the name of a file, or the names of the files in a directory and below, if it contains no other."""
-    if os.path.isfile(source):
-        yield os.path.basename(source)
-        return
-    for _, _, names in os.walk(source):
-        if names:
-            yield from names
-            return
+def _schemes(reader: type[Sink]) -> tuple[str, ...]:
+    return tuple(pattern for pattern in reader.sources if pattern.endswith(":"))
+
+
+def _matches(patterns: Iterable[str], names: Sequence[str]) -> bool:
+    return any(fnmatch.filter(names, pattern) for pattern in patterns)
 
 
 def _parse_options(sink: type[Sink], given: list[str]) -> dict[str, str]:

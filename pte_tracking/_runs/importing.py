@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -23,17 +24,30 @@ from pte_tracking._runs.archiving import RUN_FILES
 from pte_tracking._runs.directory_lock import lock_directory
 from pte_tracking._runs.imported_rows import LOG, join_rows
 from pte_tracking._store import event_encoding, events
-from pte_tracking._store.events import AnyEvent, Artifact, Event, Figure, Image, Metrics, Params, RunEnded, RunStarted
+from pte_tracking._store.events import (
+    AnyEvent,
+    Artifact,
+    Event,
+    Figure,
+    Histogram,
+    Image,
+    Metrics,
+    Params,
+    RunEnded,
+    RunStarted,
+)
 from pte_tracking._store.files import make_durable_directory, sync_tree
 from pte_tracking._store.layout import ARTIFACTS, DELIVERY, JOURNAL, WRITER_LOCK
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import MAX_TIME, Manifest
 from pte_tracking._store.owned_files import owned_path
 from pte_tracking._store.params import flatten_params
 from pte_tracking._store.place import Place
 from pte_tracking._store.secrets import mask_secrets
-from pte_tracking._store.values import to_text, to_texts
+from pte_tracking._store.values import check_step, to_text, to_texts
 
 _logger = logging.getLogger("pte_tracking")
+
+_E = TypeVar("_E", bound=AnyEvent)
 
 _BUFFER_BYTES = 1 << 20
 #: Origin of the command. The source file and the commit would be those of another program.
@@ -167,7 +181,7 @@ class RunImport:
         manifest = Manifest(
             run_id,
             name or f"{to_text(self._directory.name)}-{run_id[:6]}",
-            max(first.time, 0.0) if math.isfinite(first.time) else planned.start_time,
+            first.time if 0 <= first.time < MAX_TIME else planned.start_time,
             files=[glob.escape(LOG)],
             context={key: value for key, value in planned.context.items() if key in _CONTEXT},
         )
@@ -208,7 +222,7 @@ class RunImport:
         latest = start
         replace = msgspec.structs.replace
         for event in stream:
-            if not math.isfinite(event.time):  # JSON has no such number
+            if not 0 <= event.time < MAX_TIME:  # damaged, or not a number
                 event = replace(event, time=latest)
             latest = event.time
             if isinstance(event, Metrics):
@@ -222,11 +236,12 @@ class RunImport:
                     raise ValueError(
                         f"{event.path!r} of an event is not a file in the directory that the sink received"
                     )
+                check_step(getattr(event, "step", 0))
                 yield replace(event, path=file.relative_to(self._staging).as_posix())
             elif isinstance(event, _NOT_IMPORTED):
                 continue
             else:
-                yield event
+                yield _check_media(event)
 
     def _publish(self, manifest: Manifest) -> None:
         sync_tree(self._staging)
@@ -238,6 +253,15 @@ class RunImport:
         replace_file(self._staging, self._directory)
         self._is_published = True
         sync_directory(self._directory.parent)
+
+
+def _check_media(event: _E) -> _E:
+    check_step(getattr(event, "step", 0))
+    if isinstance(event, Histogram):
+        numbers = (*event.edges, *event.counts, event.min, event.max, event.sum, event.sum_squares)
+        if not all(map(math.isfinite, numbers)):  # JSON has no such numbers
+            raise ValueError(f"histogram {event.key!r}: expected finite numbers, got {numbers}")
+    return event
 
 
 def _with_seq(event: Event, seq: int) -> AnyEvent:

@@ -165,7 +165,8 @@ class Sink(ABC):
             name of each log. Defaults to ``()``.
         schemes: URI schemes that :meth:`fetch` supports. Defaults to ``()``.
         sources: Sources that :meth:`read_run` supports: glob patterns of file names, such as ``"*.csv"``, and URI
-            schemes with their colon, such as ``"runs:"``. Defaults to ``()``.
+            schemes with their colon, such as ``"runs:"``. A directory is recognized by the names of its files, except
+            by patterns of a suffix such as ``"*.csv"``. Defaults to ``()``.
         limits: Limits of the backend. Defaults to ``Limits()``.
         shows: How the backend shows each kind of events: ``"native"``, or ``"artifact"`` for a file or text of the run.
             Kinds that it does not show are missing. :class:`pte_tracking.testing.SinkContract` tests the declaration.

@@ -172,6 +172,20 @@ def test_imported_run_is_archived_by_training(tmp_path: Path) -> None:
     assert {stored.id for stored in pte.open_runs(tmp_path / "run")} == {imported.id, run.id}
 
 
+def test_directory_with_csv_file_is_read_if_selected(tmp_path: Path) -> None:
+    (tmp_path / "version_0").mkdir()
+    write(tmp_path / "version_0" / "metrics.csv", TABLE)
+    run = import_run(tmp_path / "version_0", tmp_path / "run", "--from", "csv")
+    assert [step for _, step, _, _ in points(run)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("at", ["nan", "-1", "1e300"])
+def test_impossible_time_is_replaced_by_that_of_earlier_row(tmp_path: Path, at: str) -> None:
+    file = write(tmp_path / "a.csv", f"step,time,a\n1,1700000000,1\n2,{at},2\n")
+    assert points(import_run(file, tmp_path / "run"))[1][2] == 2
+    assert invoke("show", tmp_path / "run").exit_code == 0
+
+
 def test_target_with_run_is_refused_and_unchanged(tmp_path: Path, run: Path) -> None:
     before = (run / "journal.jsonl").read_bytes()
     result = invoke("import", write(tmp_path / "a.csv", TABLE), run)
@@ -196,7 +210,7 @@ def test_target_that_is_empty_is_used(tmp_path: Path) -> None:
     [
         (["missing"], "missing: no such file or directory"),
         (["unknown.txt"], "has no known format. Known sources: *.csv, log, *.json"),
-        (["both"], "contains files of several formats. Select one with --from: csv, json"),
+        (["both"], "contains files of several formats. Select one with --from: json, tensorboard"),
         (["a.csv", "--from", "nothing"], "Unknown sink 'nothing'"),
         (["a.csv", "--from", "aim"], "--from aim: this backend cannot read runs. Backends that can: csv, json"),
         (["a.csv", "--option", "step"], "--option: expected KEY=VALUE, got 'step'"),
@@ -210,7 +224,7 @@ def test_wrong_usage_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "both").mkdir()
-    for name in ("a.csv", "both/a.csv", "both/log", "unknown.txt"):
+    for name in ("a.csv", "both/events.out.tfevents.1", "both/log", "both/a.csv", "unknown.txt"):
         write(tmp_path / name, TABLE)
     result = invoke("import", arguments[0], "target", *arguments[1:])
     assert result.exit_code == 2

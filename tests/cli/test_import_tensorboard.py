@@ -141,7 +141,22 @@ def test_file_without_events_is_refused_and_leaves_nothing(tmp_path: Path, conte
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_histogram_that_is_not_finite_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    event = event_pb2.Event(wall_time=1000.0, step=1)
+    histo = {"min": 0.0, "max": math.inf, "bucket_limit": [1.0], "bucket": [1.0]}
+    event.summary.value.add(tag="weights", histo=histo)
+    event.summary.value.add(tag="loss", simple_value=1.0)
+    file = tmp_path / "events.out.tfevents.1"
+    file.write_bytes(encode_record(event))
+    run = import_run(file, tmp_path / "run")
+    assert "histogram without finite numbers (1)" in caplog.text
+    assert list(run.metrics) == ["loss"]
+    assert invoke("verify", tmp_path / "run").exit_code == 0
+
+
 def test_directory_of_several_runs_is_refused_with_their_names(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "notes.txt").touch()
     for name in ("first", "second"):
         write(tmp_path / "logs" / name, range(1, 2))
     result = invoke("import", tmp_path / "logs", tmp_path / "run")

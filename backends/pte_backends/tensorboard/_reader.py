@@ -189,7 +189,7 @@ class _Reader:
 
     def _check(self, fields: stored.HistogramFields | None, kind: str, event: Any, value: Any) -> Iterator[AnyEvent]:
         if fields is None:
-            self._skipped[f"empty {kind}"] += 1
+            self._skipped[f"{kind} without finite numbers"] += 1
         else:
             yield Histogram(0, event.wall_time, value.tag, event.step, *fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def read_number(tensor: Any) -> float | None:
 
 
 def read_histogram(histo: Any) -> HistogramFields | None:
-    """Return the fields of a histogram. None if it is empty.
+    """Return the fields of a histogram. None if it is empty or contains a number that is not finite.
 
     TensorBoard uses the minimum and the maximum as the outer edges.
 
@@ -67,13 +68,15 @@ def read_histogram(histo: Any) -> HistogramFields | None:
     first, last = filled[0], filled[-1]
     inner = [min(max(limit, histo.min), histo.max) for limit in limits[first:last]]
     edges = [histo.min, *inner, histo.max]
-    return HistogramFields(edges, counts[first : last + 1], histo.min, histo.max, histo.sum, histo.sum_squares)
+    return _if_finite(
+        HistogramFields(edges, counts[first : last + 1], histo.min, histo.max, histo.sum, histo.sum_squares)
+    )
 
 
 def read_histogram_tensor(tensor: Any) -> HistogramFields | None:
-    """Return the fields of a histogram with left edge, right edge and count of each bucket. None if it is empty.
+    """Return the fields of a histogram with left edge, right edge and count of each bucket.
 
-    Its sums are estimated from the centers of the buckets.
+    Its sums are estimated from the centers of the buckets. None if it is empty or contains a number that is not finite.
 
     Args:
         tensor: ``TensorProto`` message.
@@ -88,7 +91,11 @@ def read_histogram_tensor(tensor: Any) -> HistogramFields | None:
     edges = [buckets[0][0], *(right for _, right, _ in buckets)]
     total = sum(center * count for center, count in centers)
     squares = sum(center**2 * count for center, count in centers)
-    return HistogramFields(edges, [count for _, _, count in buckets], edges[0], edges[-1], total, squares)
+    return _if_finite(HistogramFields(edges, [count for *_, count in buckets], edges[0], edges[-1], total, squares))
+
+
+def _if_finite(fields: HistogramFields) -> HistogramFields | None:
+    return fields if all(map(math.isfinite, (*fields.edges, *fields.counts, *fields[2:]))) else None
 
 
 def read_param(value: Any) -> Scalar:
