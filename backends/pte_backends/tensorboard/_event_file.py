@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ _logger = logging.getLogger("pte_tracking")
 
 _HEADER, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
 _BUFFER_BYTES = 1 << 20
-#: Bytes in which a record with a session log, which has no values, differs from others: field 7, after time and step.
-_SESSION_LOG, _MAX_START_BYTES = b"\x3a", 24
+#: Start of an event with a session log whose status is START: time, step if it is not 0, and field 7 with its length.
+_RESTART = re.compile(rb"\x09.{8}(\x10[\x80-\xff]{0,9}[\x00-\x7f])?\x3a.{1,2}\x08\x01", re.DOTALL)
+_MAX_START_BYTES = 32
 
 _length_checksum = functools.lru_cache(maxsize=4096)(masked_checksum)  # Most records have one of a few lengths.
 
@@ -61,15 +63,28 @@ def find_restarts(path: Path) -> Iterator[tuple[int, int]]:
     Yields:
         Index of the event in the file, and its step, from which earlier events are superseded.
     """
+    if not _may_restart(path):
+        return
     start = event_pb2.SessionLog.START
     try:
         for index, data in enumerate(_read_messages(path, is_checked=False)):
-            if _SESSION_LOG in data[:_MAX_START_BYTES]:
+            if _RESTART.match(data):
                 event = event_pb2.Event.FromString(data)
                 if event.HasField("session_log") and event.session_log.status == start:
                     yield index, event.step
     except (ValueError, DecodeError):
         return  # reported when the events are read
+
+
+def _may_restart(path: Path) -> bool:
+    """Search for a restart in the whole file, which is faster than in each record."""
+    end = b""
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_BUFFER_BYTES):
+            if _RESTART.search(end + chunk):
+                return True
+            end = chunk[-_MAX_START_BYTES:]
+    return False
 
 
 def _read_messages(path: Path, *, is_checked: bool = True) -> Iterator[bytes]:

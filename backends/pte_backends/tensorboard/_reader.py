@@ -130,8 +130,20 @@ class _Reader:
         self._pictures = 0
         self.end: RunEnded | None = None
 
-    def convert(self, event: event_pb2.Event) -> Iterator[AnyEvent]:
+    def convert(self, event: event_pb2.Event) -> Iterable[AnyEvent]:
         """Convert the values of one event."""
+        content = event.WhichOneof("what")
+        if content != "summary":
+            if content in ("graph_def", "meta_graph_def"):
+                self._skipped["graph"] += 1
+            return ()
+        # Most events contain one number.
+        values = event.summary.value
+        if len(values) == 1 and (value := values[0]).WhichOneof("value") == "simple_value" and (tag := value.tag):
+            return (Metrics(0, event.wall_time, event.step, {tag: value.simple_value}),)
+        return self._convert_values(event)
+
+    def _convert_values(self, event: event_pb2.Event) -> Iterator[AnyEvent]:
         numbers: dict[str, Number | str] = {}
         for value in event.summary.value:
             kind, tag = value.WhichOneof("value"), value.tag
@@ -148,8 +160,6 @@ class _Reader:
                 yield from self._convert_other(event, value, kind)
         if numbers:
             yield Metrics(0, event.wall_time, event.step, numbers)
-        for field in ("graph_def", "meta_graph_def"):
-            self._skipped["graph"] += event.HasField(field)
 
     def report_skipped(self, source: str) -> None:
         """Log the kinds of values that were left out."""
