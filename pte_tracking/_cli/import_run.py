@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,8 @@ def import_run(
     if as_json:
         print_json(msgspec.to_builtins(imported) | {"sink": sink.name})
         return
-    echo(f"{run_dir}: imported {_describe(imported)} from {sink.name}. Deliver with: pte-tracking sync RUN --to NAME")
+    echo(f"{run_dir}: imported {_describe(imported)} from {sink.name}")
+    echo(f"Deliver the run with: pte-tracking sync {shlex.quote(str(run_dir))} --to NAME")
 
 
 def _find_sink(source: str) -> type[Sink]:

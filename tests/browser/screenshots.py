@@ -57,6 +57,7 @@ def photograph(folder: Path) -> None:
         shutil.copy(EXAMPLE, training.folder)
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
+        photograph_import(training.folder)
         with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
         with trackio(training.folder, "digits") as address:
@@ -69,6 +70,20 @@ def photograph(folder: Path) -> None:
             notebook.run_cell(page, address)
             output = page.locator(".jp-Cell-outputWrapper").first.screenshot()
             extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
+
+
+def photograph_import(folder: Path) -> None:
+    events = folder / "elsewhere" / "logs" / "digits"
+    events.mkdir(parents=True)
+    for path in (folder / "result").glob("events.out.tfevents.*"):
+        shutil.copy(path, events)
+    screen = terminal.run_session(
+        folder / "elsewhere",
+        "pte-tracking import logs/digits results/digits",
+        "pte-tracking list results",
+        "pte-tracking sync results/digits --to mlflow",
+    )
+    terminal.draw(PICTURES / "import.svg", "bash", screen)
 
 
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
