@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import inspect
 import itertools
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,7 @@ from pte_tracking._delivery.garbage import collect_garbage_rarely
 from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.importing import ImportedRun, RunImport
 from pte_tracking._store.layout import MANIFEST, check_directory
+from pte_tracking._store.secrets import mask_secrets
 from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
 
 #: URI scheme. A single letter is a drive of Windows.
@@ -63,11 +66,12 @@ def import_run(
         fail(str(error), 2)
     is_uri = _SCHEME.match(source) and not os.path.lexists(source)
     try:
-        with RunImport(Path(os.path.abspath(run_dir))) as target:
+        # Client libraries print messages, which would be in the middle of the JSON output.
+        with contextlib.redirect_stdout(sys.stderr), RunImport(Path(os.path.abspath(run_dir))) as target:
             events = sink.read_run(source, target.files, **options)
             imported = target.write(events, source if is_uri else os.path.abspath(source), name)
     except (OSError, LookupError, ValueError, DirectoryInUseError) as error:
-        fail(_format(error), 1)
+        fail(mask_secrets(_format(error)), 1)
     if as_json:
         print_json(msgspec.to_builtins(imported) | {"sink": sink.name})
         return

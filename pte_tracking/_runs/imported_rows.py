@@ -18,7 +18,7 @@ _E = TypeVar("_E", bound=Event)
 def join_rows(events: Iterable[_E]) -> Iterator[_E | Metrics]:
     """Join consecutive metrics of the same step to rows, unless a key would be repeated.
 
-    A value whose time differs from that of its row is a data point of its own, which precedes the row.
+    A value whose time differs from that of its row is a separate data point, which precedes the row.
 
     Args:
         events: Events in the order of the source.
