@@ -74,6 +74,12 @@ class MLflowServerContract(SinkContract):
         assert sink.experiment
         return read_experiment_points(self._uri, sink.experiment)
 
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        assert isinstance(sink, MLflowSink)
+        client = MlflowClient(self._uri)
+        (run,) = client.search_runs([client.get_experiment_by_name(sink.experiment).experiment_id])
+        return f"runs:/{run.info.run_id}", {"tracking_uri": self._uri}
+
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
         assert isinstance(sink, MLflowSink)
         client = MlflowClient(self._uri)

@@ -55,7 +55,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_backend_guide_matches_example_files() -> None:
     for language, names in {"python": ["pte_sqlite.py", "test_pte_sqlite.py"], "toml": ["pyproject.toml"]}.items():
         assert blocks("write-a-backend.md", language) == [(BACKEND / name).read_text() for name in names]
-    assert len((BACKEND / "pte_sqlite.py").read_text().splitlines()) <= 60
+    assert len((BACKEND / "pte_sqlite.py").read_text().splitlines()) <= 75
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """SQLite backend with one row per run, per parameter and per data point."""
 
+import contextlib
 import dataclasses
+import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +21,18 @@ CREATE TABLE IF NOT EXISTS points (run TEXT, seq, key TEXT, step, value REAL, ti
 class SqliteSink(Sink):
     name: ClassVar[str] = "sqlite"
     shows: ClassVar[Mapping[EventKind, Display]] = {"metrics": "native", "params": "native", "status": "native"}
+    sources: ClassVar[tuple[str, ...]] = ("*.db",)
     path: str = "runs.db"
 
     def resolve(self) -> "SqliteSink":
         return dataclasses.replace(self, path=str(Path(self.path).absolute()))
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path, *, run: str | None = None) -> Iterator[AnyEvent]:
+        query = "SELECT key, step, value, time FROM points WHERE run = coalesce(?, run) ORDER BY run, seq"
+        with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as database:
+            for key, step, value, time in database.execute(query, (run,)):
+                yield Metrics(0, time, step, {key: math.nan if value is None else value})
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> "SqliteConnection":
         return SqliteConnection(self.path, run)

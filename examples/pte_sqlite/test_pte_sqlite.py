@@ -18,6 +18,9 @@ class TestSqlite(SinkContract):
         database.close()
         return points
 
+    def find_source(self, sink, run_directory):
+        return sink.path, {}
+
     def read_shown(self, sink, run_directory):
         database = sqlite3.connect(sink.path)
         (status,) = database.execute("SELECT status FROM runs").fetchone()

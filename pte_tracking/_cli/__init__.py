@@ -15,6 +15,7 @@ from pte_tracking._cli.backends import list_backends
 from pte_tracking._cli.compare import compare
 from pte_tracking._cli.convert import convert
 from pte_tracking._cli.export import export
+from pte_tracking._cli.import_run import import_run
 from pte_tracking._cli.list_runs import list_runs
 from pte_tracking._cli.show import show
 from pte_tracking._cli.sync import OrderedCommand, sync
@@ -26,6 +27,7 @@ app.command("list")(list_runs)
 app.command()(show)
 app.command()(compare)
 app.command()(export)
+app.command("import")(import_run)
 app.command()(verify)
 app.command()(convert)
 app.command("backends")(list_backends)

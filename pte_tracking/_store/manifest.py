@@ -25,7 +25,8 @@ _FIRST_FORMAT = 1  # the first versions wrote no number
 _logger = logging.getLogger("pte_tracking")
 #: Directories whose manifest was rebuilt, which is logged once.
 _rebuilt: set[Path] = set()
-_MAX_START_TIME = 250_000_000_000  # in the year 9892; Python cannot represent dates after 9999
+#: Limit of times in seconds since the Unix epoch, in the year 9892. Python cannot represent dates after 9999.
+MAX_TIME = 250_000_000_000
 
 
 class RunNotFoundError(ValueError):
@@ -114,7 +115,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     name: str
-    start_time: Annotated[float, msgspec.Meta(ge=0, lt=_MAX_START_TIME)]
+    start_time: Annotated[float, msgspec.Meta(ge=0, lt=MAX_TIME)]
     sinks: list[SinkEntry] = []
     files: list[str] = []
     context: dict[str, str] = {}

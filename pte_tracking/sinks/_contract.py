@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -74,9 +74,9 @@ class RunView(Protocol):
         """Origin of the first start.
 
         Keys are ``user``, ``host``, ``command``, ``source``, ``git_commit``, ``git_branch``, ``git_remote``,
-        ``git_dirty``, ``git_root`` and ``group``. Unknown values are missing. The Git repository is read after the start, so the
-        event :class:`Provenance` of each session contains its state more reliably.
-        Runs of one ``group``, such as a sweep, belong together.
+        ``git_dirty``, ``git_root`` and ``group``. Unknown values are missing. Runs of one ``group``, such as a sweep,
+        belong together. The Git repository is read after the start, so the event :class:`Provenance` of each session
+        contains its state more reliably.
         """
 
     def history(self, upto_seq: int | None = None) -> Iterator[AnyEvent]:
@@ -168,6 +168,9 @@ class Sink(ABC):
         files: Glob patterns of the files that the sink writes to the top of the run directory. ``{log}`` stands for the
             name of each log. Defaults to ``()``.
         schemes: URI schemes that :meth:`fetch` supports. Defaults to ``()``.
+        sources: Sources that :meth:`read_run` supports: glob patterns of file names, such as ``"*.csv"``, and URI
+            schemes with their colon, such as ``"runs:"``. A directory is recognized by the names of its files, except
+            by patterns of a suffix such as ``"*.csv"``. Defaults to ``()``.
         limits: Limits of the backend. Defaults to ``Limits()``.
         shows: How the backend shows each kind of events: ``"native"``, or ``"artifact"`` for a file or text of the run.
             Kinds that it does not show are missing. :class:`pte_tracking.testing.SinkContract` tests the declaration.
@@ -206,6 +209,7 @@ class Sink(ABC):
     install: ClassVar[str] = ""
     files: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[str, ...]] = ()
+    sources: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Limits] = Limits()
     shows: ClassVar[Mapping[EventKind, Display] | None] = None
 
@@ -277,6 +281,38 @@ class Sink(ABC):
             LookupError: If the backend has no complete checkpoint at this URI.
         """
         raise LookupError(f"{type(self).__name__} does not store checkpoints.")
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path) -> Iterable[AnyEvent]:
+        """Read a run that any program wrote in the format of this backend, for ``pte-tracking import``.
+
+        Override the method in a sink that can read runs, and list their sources in ``sources``. Keyword-only arguments
+        with a default are options of the command, and receive strings. The event numbers ``seq`` are not used.
+
+        - :class:`Metrics` contain the values of a row, or one value. Consecutive ones with the same step become one
+          row. Times are those of the source.
+        - A first :class:`RunStarted` contains the name and the start time of the run. A last :class:`RunEnded`
+          contains its status. Without them, the run has the name of its new directory, starts with its first event,
+          and is FINISHED.
+        - Files are written to ``directory``, under names that are not paths of the source. The ``path`` of an event is
+          relative to it.
+
+        If only the beginning of a source can be read, yield its events, and log a warning for the logger
+        ``pte_tracking``.
+
+        Args:
+            source: Path of a file or directory, or URI.
+            directory: Empty directory for the files of images, figures, and artifacts.
+
+        Returns:
+            The events, in the order of the source.
+
+        Raises:
+            LookupError: If the source does not exist or contains no run.
+            ValueError: If the source has another format, or an option is wrong.
+            OSError: If the source cannot be read or the server cannot be reached.
+        """
+        raise LookupError(f"{cls.__name__} cannot read runs.")
 
     @abstractmethod
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import struct
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
 from pte_tracking._store.values import to_numbers
 from pte_tracking.sinks import Sink, map_key
-from pte_tracking.testing._recorded_run import RecordedRun
+from pte_tracking.testing._reading import ReadRunContract
 from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points, make_sample_events
-from pte_tracking.testing._shown_kinds import ShownKindsContract
 
 
-class SinkContract(ShownKindsContract):
+class SinkContract(ReadRunContract):
     """Test suite for a backend.
 
     A subclass provides a sink and a function that reads the stored data points. A subclass for a sink that declares
@@ -54,7 +51,6 @@ class SinkContract(ShownKindsContract):
         ...     TestJsonSink().test_redelivered_batch_is_stored_once(Path(directory))
     """
 
-    is_single_precision = False
     keeps_non_finite = True
     large_run_rows = 20_000
     large_run_keys = 50
@@ -302,27 +298,3 @@ class SinkContract(ShownKindsContract):
             self._check(points, f"key{number}", [(step, float(step + number)) for step in range(self.large_run_rows)])
 
     # -- helpers -------------------------------------------------------------------------------------------------------
-
-    def _start_run(self, folder: Path) -> tuple[Sink, RecordedRun]:
-        sink = self.make_sink(folder)
-        return sink, RecordedRun(folder / "run", sink)
-
-    def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:
-        assert key in points, f"The key {key!r} is missing. Stored keys: {sorted(points)}"
-        stored_points = [(step, _bits(value)) for step, value in points[key]]
-        expected_points = [(step, _bits(self._round_as_stored(number))) for step, number in expected]
-        assert stored_points == expected_points, f"{key!r}: expected {list(expected)}, got {points[key]}"
-
-    def _round_as_stored(self, number: Number) -> float:
-        value = float(number)
-        if not self.is_single_precision or not math.isfinite(value):
-            return value
-        try:
-            return float(struct.unpack("f", struct.pack("f", value))[0])
-        except OverflowError:
-            return math.copysign(math.inf, value)
-
-
-def _bits(value: float) -> str:
-    # Databases do not preserve the signs of zeros and NaNs.
-    return "nan" if math.isnan(value) else (value + 0.0).hex()

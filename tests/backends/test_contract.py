@@ -29,6 +29,9 @@ class TestJson(SinkContract):
                 points.setdefault(key, []).append((step, float("nan") if value is None else value))
         return points
 
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        return str(run_directory / "log"), {}
+
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
         (row,) = json.loads((run_directory / "log").read_text())
         assert row == {"a": 1.0, "epoch": 0.5, "iteration": 1}
@@ -47,6 +50,9 @@ class TestTensorBoard(SinkContract):
         return {
             tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]
         }
+
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        return str(run_directory), {}
 
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
         events = EventAccumulator(str(run_directory), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()

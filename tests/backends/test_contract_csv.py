@@ -28,6 +28,9 @@ class TestCsv(SinkContract):
             points[key] = list(zip(rows["iteration"].astype(int), rows[key].astype(float), strict=True))
         return points
 
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        return str(run_directory / "log.csv"), {}
+
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
         table = pandas.read_csv(run_directory / "log.csv")
         assert list(table.columns) == ["iteration", "epoch", "elapsed_time", "a"]

@@ -37,6 +37,9 @@ class LocalStoreContract(SinkContract):
             for key in run.data.metrics
         }
 
+    def find_source(self, sink: Sink, run_directory: Path) -> tuple[str, Mapping[str, str]]:
+        return f"runs:/{self._find_run(run_directory).info.run_id}", {"tracking_uri": self.store}
+
     def read_shown(self, sink: Sink, run_directory: Path) -> Mapping[EventKind, Display | None]:
         return read_shown_kinds(MlflowClient(self.store), self._find_run(run_directory))
 

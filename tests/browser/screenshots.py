@@ -64,6 +64,7 @@ def photograph(folder: Path) -> None:
         screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         photograph_system_metrics(camera, folder / "monitored", page, uri)
+        photograph_import(training.folder)
         with tensorboard(training.folder, runs=1) as address:
             photograph_tensorboard(camera, TensorBoardPage(page, address))
         photograph_media(camera, page, folder, uri)
@@ -94,6 +95,20 @@ def make_repository(folder: Path) -> Path:
         subprocess.run(["git", "-C", str(folder), *arguments], check=True)
     script.write_text(script.read_text() + "# changed\n")
     return script
+
+
+def photograph_import(folder: Path) -> None:
+    events = folder / "elsewhere" / "logs" / "digits"
+    events.mkdir(parents=True)
+    for path in (folder / "result").glob("events.out.tfevents.*"):
+        shutil.copy(path, events)
+    screen = terminal.run_session(
+        folder / "elsewhere",
+        "pte-tracking import logs/digits results/digits",
+        "pte-tracking list results",
+        "pte-tracking sync results/digits --to mlflow",
+    )
+    terminal.draw(PICTURES / "import.svg", "bash", screen)
 
 
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_backends.csv import _reader
 from pte_backends.csv._table import STEP_COLUMN, Table
 from pte_tracking.sinks import (
     UNLIMITED,
@@ -50,6 +52,7 @@ class CsvSink(Sink):
 
     name: ClassVar[str] = "csv"
     files: ClassVar[tuple[str, ...]] = ("log.csv", "{log}.csv")
+    sources: ClassVar[tuple[str, ...]] = ("*.csv",)
     limits: ClassVar[Limits] = Limits(
         # The header is one line.
         key_characters=re.compile(r"[^\x00-\x1f\x7f]"),
@@ -59,6 +62,26 @@ class CsvSink(Sink):
         reserved_names=frozenset({STEP_COLUMN}),
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {"metrics": "native"}
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path, *, step: str | None = None) -> Iterable[AnyEvent]:
+        """Read the rows of a table.
+
+        Args:
+            source: File, or directory that contains one.
+            directory: Not used, because there are no files.
+            step: Name of the column with the step. Defaults to ``iteration``, ``step``, ``global_step``, or ``epoch``,
+                whichever comes first in this order.
+
+        Returns:
+            The rows.
+
+        Raises:
+            LookupError: If the source does not exist, or contains no row.
+            ValueError: If the file has another format, or a step is not an integer.
+            OSError: If the file cannot be read.
+        """
+        return _reader.read_run(source, step)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> CsvConnection:
         """Check the files, and rebuild those that are damaged.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from pte_backends.json import _reader
 from pte_backends.json._log_file import LogFile
 from pte_tracking.sinks import (
     UNLIMITED,
@@ -48,8 +50,29 @@ class JsonSink(Sink):
 
     name: ClassVar[str] = "json"
     inline: ClassVar[bool] = True
+    sources: ClassVar[tuple[str, ...]] = ("log", "*.json", "*.jsonl")
     limits: ClassVar[Limits] = Limits(separate_logs=True, batch_values=UNLIMITED)
     shows: ClassVar[Mapping[EventKind, Display] | None] = {"metrics": "native"}
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path, *, step: str | None = None) -> Iterable[AnyEvent]:
+        """Read the rows of a JSON log.
+
+        Args:
+            source: File, or directory that contains one.
+            directory: Not used, because there are no files.
+            step: Key of the step in the rows. Defaults to ``iteration``, ``step``, ``global_step``, or ``epoch``,
+                whichever comes first in this order.
+
+        Returns:
+            The rows.
+
+        Raises:
+            LookupError: If the source does not exist, or contains no row.
+            ValueError: If the file has another format, or a step is not an integer.
+            OSError: If the file cannot be read.
+        """
+        return _reader.read_run(source, step)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> JsonConnection:
         """Truncate the logs to their saved sizes.

@@ -50,6 +50,12 @@ def configure() -> None:
     import_mlflow()
 
 
+def configure_for_reading() -> None:
+    """Configure and import MLflow as :func:`configure` does, with time for a server to send a long history."""
+    os.environ.setdefault(_TIMEOUT_VARIABLE, "120")
+    configure()
+
+
 @contextlib.contextmanager
 def artifact_root(root: str | None) -> Iterator[None]:
     """Set the artifact root of a local store while its client is created.

@@ -24,6 +24,7 @@ from pte_backends.mlflow._artifacts import link_or_copy
 from pte_backends.mlflow._checkpoints import open_repository
 from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._errors import RefusedUploadError, translate_upload_errors
+from pte_backends.mlflow._origin import origin_tags
 from pte_tracking.sinks import (
     BestMetric,
     Model,
@@ -122,8 +123,7 @@ class Models:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.name),
             source_run_id=self._run_id,
-            tags=_runs.origin_tags(self._run)
-            | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, _SHA256_TAG: event.sha256},
+            tags=origin_tags(self._run) | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, _SHA256_TAG: event.sha256},
             params={key: str(value) for key, value in params.items()},
             model_type="pytorch",
         )

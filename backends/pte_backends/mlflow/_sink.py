@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from pte_backends._options import check_texts
 from pte_backends.mlflow import _client, _fetch, _tracking_uri
 from pte_backends.mlflow._limits import FILE_STORE_LIMITS, LIMITS
 from pte_backends.mlflow._resolution import RunOrigin, Target, resolve_target
-from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
+from pte_tracking.sinks import AnyEvent, Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _TEXT_FIELDS = ("tracking_uri", "experiment", "run_name", "run_id", "experiment_id", "artifact_root")
 
@@ -60,6 +60,7 @@ class MLflowSink(Sink):
     requires: ClassVar[str | None] = "mlflow"
     install: ClassVar[str] = "pip install 'pte-tracking[mlflow]'"
     schemes: ClassVar[tuple[str, ...]] = ("runs", "models")
+    sources: ClassVar[tuple[str, ...]] = ("runs:", "mlflow:")
     limits: ClassVar[Limits] = LIMITS
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
         "metrics": "native",
@@ -192,6 +193,32 @@ class MLflowSink(Sink):
         tracking_uri = _tracking_uri.resolve(self.tracking_uri)
         _tracking_uri.check_credentials(tracking_uri)
         return _fetch.fetch(tracking_uri, uri, directory)
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path, *, tracking_uri: str | None = None) -> Iterable[AnyEvent]:
+        """Read an MLflow run: its metrics with all data points, parameters, tags, name, times, and status.
+
+        Tags of MLflow itself are left out. Artifacts are named in a warning.
+
+        Args:
+            source: ``runs:/<run id>`` or ``mlflow:<run id>``.
+            directory: Not used, because artifacts are left out.
+            tracking_uri: Tracking URI of the server or store. Defaults to None: the environment, or MLflow's own
+                choice.
+
+        Returns:
+            The events, ordered by time.
+
+        Raises:
+            LookupError: If the store or the run does not exist.
+            ConnectionError: If the server cannot be reached, or its response is an error.
+            PermissionError: If the server does not accept the credentials.
+        """
+        configured_uri = cls(tracking_uri).tracking_uri
+        _client.configure_for_reading()
+        from pte_backends.mlflow._reader import read_run
+
+        return read_run(source, _tracking_uri.resolve(configured_uri))
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Find the MLflow run or create it.

@@ -30,7 +30,7 @@ def one_thread_at_a_time(uri: str) -> contextlib.AbstractContextManager[object]:
     Returns:
         A context manager that may be used repeatedly.
     """
-    path = _store_path(uri)
+    path = store_path(uri)
     if path is None:
         return contextlib.nullcontext()
     with _files_lock:
@@ -52,7 +52,7 @@ def open_store(uri: str) -> Iterator[str]:
         The URI to open. MLflow keeps a store open for the life of the process. If its file was deleted or replaced
         meanwhile, the store refuses every write. A repeated slash in the path makes MLflow open the new file.
     """
-    path = _store_path(uri)
+    path = store_path(uri)
     if path is None:
         yield uri
         return
@@ -67,7 +67,12 @@ def open_store(uri: str) -> Iterator[str]:
             files[number - 1] = _identify(path)
 
 
-def _store_path(uri: str) -> Path | None:
+def store_path(uri: str) -> Path | None:
+    """Return the file of a SQLite store. None for other stores.
+
+    Args:
+        uri: Tracking URI.
+    """
     scheme, _, path = uri.partition(":///")
     return Path(unquote(path)) if scheme.startswith("sqlite") and path else None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pte_tracking.sinks import Connection, Display, EventKind, Limits, Location, RunView, Sink
+from pte_tracking.sinks import AnyEvent, Connection, Display, EventKind, Limits, Location, RunView, Sink
 
 _OWN_TAGS = frozenset(
     {
@@ -45,6 +45,7 @@ class TensorBoardSink(Sink):
     requires: ClassVar[str | None] = "tensorboard"
     install: ClassVar[str] = "pip install 'pte-tracking[tensorboard]'"
     files: ClassVar[tuple[str, ...]] = ("events.out.tfevents.*", ".tensorboard.*.tmp")
+    sources: ClassVar[tuple[str, ...]] = ("*tfevents*",)
     # TensorBoard shows no values of a tag that has several kinds of values.
     limits: ClassVar[Limits] = Limits(
         batch_values=100_000,
@@ -76,6 +77,29 @@ class TensorBoardSink(Sink):
             The command.
         """
         return Location(command=f"tensorboard --logdir {shlex.quote(str(directory.parent))}")
+
+    @classmethod
+    def read_run(cls, source: str, directory: Path) -> Iterable[AnyEvent]:
+        """Read the event files of one run.
+
+        Scalars, images, histograms, texts, hyperparameters, and the status on the HPARAMS page are read. Values that a
+        restart with ``purge_step`` superseded are left out, as in TensorBoard.
+
+        Args:
+            source: Event file, or directory that contains event files.
+            directory: Directory for images.
+
+        Returns:
+            The events, in the order of the files.
+
+        Raises:
+            LookupError: If the source does not exist, or contains no event file.
+            ValueError: If a file is not an event file.
+            OSError: If a file cannot be read.
+        """
+        from pte_backends.tensorboard import _reader
+
+        return _reader.read_run(source, directory)
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
         """Continue the event file of the run, or create one.
