@@ -10,6 +10,7 @@ from pte_tracking._platform.files import read_at, replace_file, sync_directory, 
 from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.conditions import Condition
 from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
@@ -52,6 +53,7 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "CheckpointRemoved",
+    "Condition",
     "Connection",
     "Dataset",
     "Display",
