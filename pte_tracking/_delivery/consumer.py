@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pte_tracking._delivery.backend_connection import BackendConnection
 from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_events
 from pte_tracking._delivery.cursor import Cursor, CursorStore, describe_error
 from pte_tracking._delivery.event_filter import EventFilter
@@ -21,7 +22,7 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.signal_errors import raise_from_signal_handler
-from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
+from pte_tracking.sinks import UNLIMITED, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -52,7 +53,7 @@ class SinkConsumer:
         self._filter = EventFilter(self.key, entry.name, self._sink.limits)
         self._view = JournalRunView(directory, manifest, self._filter)
         self._reader = HistoryReader(self._journal)
-        self._connection: Connection | None = None
+        self._connection = BackendConnection(self._sink, self._view)
         #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
         self._refusals = Refusals(self.key)
@@ -126,7 +127,7 @@ class SinkConsumer:
             try:
                 if event is not None:
                     batch = list(self._filter.select([event]))
-                    self._refusals.write(self._connect(), self.cursor, batch, start)
+                    self._refusals.write(self._connection.open(self.cursor), self.cursor, batch, start)
             except SinkClosedError as error:
                 self._close(error)
                 return False
@@ -156,10 +157,11 @@ class SinkConsumer:
         """
         # The training waits for this call, so a row that needs no filter takes the shortest path.
         is_plain = self._accepts_everything and type(event) is Metrics and event.sinks is None
-        if self._connection is None or not is_plain:
+        connection = self._connection.current
+        if connection is None or not is_plain:
             self._deliver((event,), self.cursor.position, position)
             return
-        self._connection.write((event,))
+        connection.write((event,))
         self.cursor.position, self.cursor.seq = position, event.seq
 
     def _deliver(self, events: Sequence[AnyEvent], start: int, end: int) -> float:
@@ -175,7 +177,7 @@ class SinkConsumer:
         """
         seconds = 0.0
         try:
-            connection = self._connect()
+            connection = self._connection.open(self.cursor)
             selected, start_time = list(self._filter.select(events)), time.monotonic()
             if self.cursor.postponed:
                 selected = self._refusals.hold(self.cursor, selected, start)
@@ -195,8 +197,8 @@ class SinkConsumer:
 
     def save(self) -> None:
         """Save position and state of the sink together."""
-        if self._connection is not None:
-            self.cursor.state = self._connection.state()
+        if self._connection.current is not None:
+            self.cursor.state = self._connection.current.state()
         self.cursor.filter = self._filter.state()
         self._save_cursor()
         self._logged_error = None
@@ -225,7 +227,7 @@ class SinkConsumer:
         Raises:
             OSError: If the cursor cannot be read.
         """
-        self._disconnect()
+        self._connection.discard()
         self._restore()
 
     def finish(self, status: Status | None) -> None:
@@ -238,18 +240,16 @@ class SinkConsumer:
             Exception: If the sink failed. The caller retries later.
         """
         self._filter.report_differences()
-        if self.is_closed or (status is None and self._connection is None):
+        if self.is_closed or (status is None and self._connection.current is None):
             return
         if status is not None and self.cursor.end_status == status:
-            self._disconnect()
+            self._connection.discard()
             return
         try:
-            connection = self._connect()
-            connection.close(status)
+            self._connection.close(self.cursor, status)
         except SinkClosedError as error:
             self._close(error)
             return
-        self.cursor.state, self._connection = connection.state(), None
         if status is not None:
             self.cursor.end_status = status
             self._hidden_kinds.record_status(self.cursor)
@@ -264,13 +264,11 @@ class SinkConsumer:
             Exception: If the backend is not available.
         """
         try:
-            connection = self._connect()
             # A backend may show the run as running while it is open, and another program may have changed its status.
-            connection.close(self.cursor.end_status)
+            self._connection.close(self.cursor, self.cursor.end_status)
         except SinkClosedError as error:
             self._close(error)
             return
-        self.cursor.state, self._connection = connection.state(), None
         self.save()
 
     def abandon(self) -> None:
@@ -293,23 +291,9 @@ class SinkConsumer:
         for first, last in self.cursor.superseded:
             self._filter.suppress(event for event, _ in journal_reader.read(self._journal, first, last))
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._sink.open(self._view, self.cursor.state)
-            self.cursor.closed_reason = None
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close(None)
-            except Exception as error:
-                raise_from_signal_handler(error)  # the failure that led here is already logged
-
     def _close(self, error: SinkClosedError) -> None:
         """Stop the delivery, or start again from the first event if the backend lost the run."""
-        self._disconnect()
+        self._connection.discard()
         self._restore()
         reason = mask_secrets(str(error) or type(error).__name__)
         if error.is_lost and (self.cursor.state or self.cursor.position):
@@ -329,7 +313,7 @@ class SinkConsumer:
         try:
             self._refusals.drop_superseded(self.cursor, rewound)
             if self._sink.rewinds:
-                self._refusals.write(self._connect(), self.cursor, [rewound], 0)
+                self._refusals.write(self._connection.open(self.cursor), self.cursor, [rewound], 0)
             else:
                 ranges = journal_reader.effective_ranges(self._journal, self.cursor.position)
                 self.cursor.superseded.extend((max(first, target), last) for first, last in ranges if last > target)
