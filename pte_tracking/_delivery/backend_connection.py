@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import cast
+
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store.events import Status
 from pte_tracking._store.signal_errors import raise_from_signal_handler
-from pte_tracking.sinks import Connection, RunView, Sink
+from pte_tracking.sinks import Connection, PolledConnection, RunView, Sink
 
 
 class BackendConnection:
@@ -23,6 +27,7 @@ class BackendConnection:
         self._sink = sink
         self._run = run
         self.current: Connection | None = None
+        self._poll_time = -math.inf
 
     def open(self, cursor: Cursor) -> Connection:
         """Return the open connection. Open it with the saved state if it is closed.
@@ -34,6 +39,27 @@ class BackendConnection:
             self.current = self._sink.open(self._run, cursor.state)
             cursor.closed_reason = None
         return self.current
+
+    def is_poll_due(self, status: Status) -> bool:
+        """Whether the sink is polled now: at its interval while the run is in progress, and after the run has ended."""
+        interval = self._sink.poll_seconds
+        return interval is not None and (status != "RUNNING" or time.monotonic() >= self._poll_time + interval)
+
+    def poll(self, cursor: Cursor, status: Status) -> bool:
+        """Poll the sink, and store its state in the cursor, also after a failure.
+
+        Returns:
+            Whether it must be polled again immediately.
+
+        Raises:
+            Exception: If the backend is not available.
+        """
+        connection = cast(PolledConnection, self.open(cursor))
+        self._poll_time = time.monotonic()
+        try:
+            return connection.poll(status)
+        finally:
+            cursor.state = connection.state()
 
     def close(self, cursor: Cursor, status: Status | None) -> None:
         """Close the connection with a status, and store its last state in the cursor. Open it before if it is closed.

@@ -38,6 +38,8 @@ class SinkConsumer:
     Attributes:
         key: Key of the sink in the run.
         cursor: Position and state of the sink.
+        is_inline: Whether the training process writes the sink.
+        is_closed: Whether the backend accepts no events of this run. A new consumer tries again to deliver them.
         uses_shared_server: Whether many runs write to the server of the sink.
 
     Raises:
@@ -47,6 +49,7 @@ class SinkConsumer:
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
         self._sink = build_sink(entry)
+        self.is_inline = self._sink.inline
         self.uses_shared_server = self._sink.uses_shared_server
         self._store = CursorStore(directory, self.key, is_durable=self._sink.inline)
         self._journal = directory / JOURNAL
@@ -56,22 +59,12 @@ class SinkConsumer:
         self._connection = BackendConnection(self._sink, self._view)
         #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
+        self._is_poll_failing = False
         self._refusals = Refusals(self.key)
         self._hidden_kinds = HiddenKinds(self.key, self._sink)
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
-        #: A new consumer tries again to deliver to a backend that accepted no events.
-        self._is_closed = False
+        self.is_closed = False
         self._restore()
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the training process writes the sink."""
-        return self._sink.inline
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the backend accepts no events of this run, and the delivery stopped."""
-        return self._is_closed
 
     @property
     def has_postponed(self) -> bool:
@@ -131,8 +124,7 @@ class SinkConsumer:
             except SinkClosedError as error:
                 self._close(error)
                 return False
-            if not self.cursor.postponed:
-                self.cursor.clear_error()
+            self._clear_error()
             self.save()
             if seq in self.cursor.postponed:
                 return False
@@ -191,8 +183,7 @@ class SinkConsumer:
         if self.cursor.end_status and any(isinstance(event, RunStarted) for event in events):
             self.cursor.end_status = None
         self.cursor.position, self.cursor.seq = end, events[-1].seq
-        if not self.cursor.postponed:
-            self.cursor.clear_error()
+        self._clear_error()
         return seconds
 
     def save(self) -> None:
@@ -201,7 +192,8 @@ class SinkConsumer:
             self.cursor.state = self._connection.current.state()
         self.cursor.filter = self._filter.state()
         self._save_cursor()
-        self._logged_error = None
+        if not self._is_poll_failing:
+            self._logged_error = None
 
     def record_failure(self, error: BaseException) -> None:
         """Log and save an error, close the connection, and return to the saved cursor, as after a crash.
@@ -230,6 +222,28 @@ class SinkConsumer:
         self._connection.discard()
         self._restore()
 
+    def poll(self, status: Status) -> bool:
+        """Poll the sink if this is due, after its events. Return whether it must be polled again immediately.
+
+        Raises:
+            Exception: If the backend failed. The caller retries later, with the saved state.
+        """
+        if self.is_closed or self.cursor.end_status == status or not self._connection.is_poll_due(status):
+            return False
+        before = self.cursor.state, self.cursor.error
+        self._is_poll_failing = True
+        try:
+            is_unfinished = self._connection.poll(self.cursor, status)
+            self._is_poll_failing = False
+            self._clear_error()
+        except SinkClosedError as error:
+            self._close(error)
+            return False
+        finally:
+            if (self.cursor.state, self.cursor.error) != before:
+                self._save_cursor()
+        return is_unfinished
+
     def finish(self, status: Status | None) -> None:
         """Close the connection after the last event.
 
@@ -253,8 +267,7 @@ class SinkConsumer:
         if status is not None:
             self.cursor.end_status = status
             self._hidden_kinds.record_status(self.cursor)
-        if not self.cursor.postponed:
-            self.cursor.clear_error()
+        self._clear_error()
         self.save()
 
     def verify(self) -> None:
@@ -277,6 +290,10 @@ class SinkConsumer:
         A request that does not return in time may end when the directory already contains another run.
         """
         self._store.revoke()
+
+    def _clear_error(self) -> None:
+        if not (self.cursor.postponed or self._is_poll_failing):
+            self.cursor.clear_error()
 
     def _save_cursor(self) -> None:
         self._store.save(self.cursor)
@@ -304,7 +321,7 @@ class SinkConsumer:
             return
         if reason != self.cursor.closed_reason:
             _logger.error("%s: delivery stopped: %s", self.key, reason)
-        self._is_closed, self.cursor.closed_reason, self.cursor.error_time = True, reason, time.time()
+        self.is_closed, self.cursor.closed_reason, self.cursor.error_time = True, reason, time.time()
         self._save_cursor()
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:

@@ -37,7 +37,7 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
-from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
+from pte_tracking.sinks._contract import Connection, Location, PolledConnection, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._keys import map_key
 from pte_tracking.sinks._kinds import Display, EventKind
@@ -67,6 +67,7 @@ __all__ = [
     "Metrics",
     "Number",
     "Params",
+    "PolledConnection",
     "PostponedEventsError",
     "RejectedEventError",
     "Rewound",
