@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 import pte_tracking as pte
 from pte_backends.alerts import AlertSink
+from pte_backends.alerts._addresses import read_addresses
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor
@@ -113,13 +115,20 @@ def test_run_without_valid_address_raises_at_start(
     assert "SECRETTOKEN" not in str(raised.value) + caplog.text
 
 
+def test_addresses_in_documentation_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    addresses = re.findall(r"^\| .*`(\w+://.*)` \|$", page, re.MULTILINE)
+    monkeypatch.setenv("APPRISE_URLS", " ".join(addresses))
+    assert len(read_addresses()) == len(addresses) == 7
+
+
 def test_run_that_another_machine_delivers_needs_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("APPRISE_URLS")
     monkeypatch.setenv("PTE_TRACKING_DELIVERY", "off")
     with pte.Run(tmp_path, sinks=["alerts"], close_timeout=0) as run:
         run.log_metrics({"a": 1}, 1)
-    (pending,) = sync(tmp_path, timeout=20)
-    assert "APPRISE_URLS is not set" in str(pending)
+    (pending,) = sync(tmp_path, timeout=1)
+    assert "PermissionError: APPRISE_URLS is not set" in str(pending)
 
 
 def test_sink_with_other_options_replaces_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,16 +144,18 @@ def test_sink_with_other_options_replaces_earlier_one(tmp_path: Path, monkeypatc
 
 
 def test_condition_alerts_each_time_it_becomes_true(tmp_path: Path, webhook: Webhook) -> None:
-    run = RecordedRun(tmp_path / "run", AlertSink(on=[], conditions=["val/loss > 10 and step > 1", "acc < 0.1"]))
+    run = RecordedRun(
+        tmp_path / "run", AlertSink(on=[], conditions=["val/loss > 10 and rate > 0 and step > 1", "acc < 0"])
+    )
     for step, loss in enumerate([20, 11, 12, 9, math.nan, 13, 14], 1):
+        run.log(step, {"acc": 0.5, "rate": 2})
         run.log(step, {"val/loss": loss})
-        run.log(step, {"acc": 0.5})
         run.crash()  # whether the condition was true is saved
     run.end()
-    assert events_of(webhook) == ["val/loss > 10 and step > 1"] * 2
-    assert [alert["message"].splitlines()[:2] for alert in webhook.alerts] == [
-        ["val/loss 11", "Step: 2"],
-        ["val/loss 13", "Step: 6"],
+    assert events_of(webhook) == ["val/loss > 10 and rate > 0 and step > 1"] * 2
+    assert [alert["message"].splitlines()[:3] for alert in webhook.alerts] == [
+        ["rate: 2", "Step: 2", "Last values: val/loss 11"],
+        ["rate: 2", "Step: 6", "Last values: val/loss 13"],
     ]
 
 

@@ -21,10 +21,6 @@ _MIN_SECRET_LENGTH = 4  # characters; shorter parts of an address are words or n
 _MAX_REASON_LENGTH = 300  # characters
 
 
-class AddressError(ValueError):
-    """The environment contains no usable addresses."""
-
-
 class Address:
     """Address that receives alerts.
 
@@ -33,7 +29,7 @@ class Address:
         label: Name of the address in messages, which contains no credentials.
 
     Raises:
-        AddressError: If apprise does not accept the URL.
+        ValueError: If apprise does not accept the URL.
     """
 
     def __init__(self, url: str, label: str) -> None:
@@ -45,7 +41,7 @@ class Address:
         with _captured_messages() as messages:
             is_valid = self._apprise.add(url)
         if not is_valid:
-            raise AddressError(
+            raise ValueError(
                 f"{VARIABLE}: {label} is not a valid address of apprise{self._describe(messages)}. "
                 "See https://appriseit.com/services for the form of each service."
             )
@@ -92,11 +88,11 @@ def read_addresses() -> list[Address]:
     """Read the addresses from the environment.
 
     Raises:
-        AddressError: If there is no address, or one of them is not valid.
+        ValueError: If there is no address, or one of them is not valid.
     """
     urls = [url for url in _SEPARATOR.split(os.environ.get(VARIABLE, "").strip(" \t\r\n,")) if url]
     if not urls:
-        raise AddressError(
+        raise ValueError(
             f"{VARIABLE} is not set, so the sink 'alerts' has no address. Set it in the environment, not in the "
             f"script: export {VARIABLE}='mailto://USER:PASSWORD@example.com ntfy://TOPIC'"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from pte_backends.alerts._addresses import read_addresses
 from pte_backends.alerts._alert import CONDITION, Alert
 from pte_backends.alerts._monitor import Monitor
 from pte_backends.alerts._outbox import Outbox
@@ -20,20 +21,28 @@ class AlertConnection:
 
     Args:
         monitor: Finds the alerts.
-        outbox: Sends the alerts.
         kinds: Kinds of alerts to send.
+        run_name: Display name of the run.
+        outbox_state: State of the outbox of an earlier connection.
     """
 
-    def __init__(self, monitor: Monitor, outbox: Outbox, kinds: Collection[str]) -> None:
+    def __init__(
+        self, monitor: Monitor, kinds: Collection[str], run_name: str, outbox_state: Mapping[str, Any]
+    ) -> None:
         self._monitor = monitor
-        self._outbox = outbox
         self._kinds = {*kinds, CONDITION}
+        self._run_name = run_name
+        self._outbox_state = dict(outbox_state)
+        self._outbox: Outbox | None = None
 
     def write(self, events: Sequence[AnyEvent]) -> None:
         """Queue the alerts that the events cause.
 
         Args:
             events: Batch of events.
+
+        Raises:
+            PermissionError: If the environment of this process contains no valid addresses.
         """
         for event in events:
             self._queue(self._monitor.observe(event))
@@ -48,10 +57,11 @@ class AlertConnection:
             Whether an alert was sent, so that another one may follow.
 
         Raises:
+            PermissionError: If the environment of this process contains no valid addresses.
             ConnectionError: If an address does not accept an alert.
         """
         self._queue(self._monitor.check(status))
-        return self._outbox.send_next(time.time())
+        return self._open_outbox().send_next(time.time())
 
     def state(self) -> dict[str, Any]:
         """Return the observed facts and the alerts that are not sent yet.
@@ -59,7 +69,10 @@ class AlertConnection:
         Returns:
             The state as plain JSON, without any part of an address.
         """
-        return {"monitor": self._monitor.state(), "outbox": self._outbox.state()}
+        return {
+            "monitor": self._monitor.state(),
+            "outbox": self._outbox.state() if self._outbox else self._outbox_state,
+        }
 
     def close(self, status: Status | None) -> None:
         """Do nothing, because :meth:`poll` has sent all alerts.
@@ -71,4 +84,14 @@ class AlertConnection:
     def _queue(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             if alert.kind in self._kinds:
-                self._outbox.add(alert)
+                self._open_outbox().add(alert)
+
+    def _open_outbox(self) -> Outbox:
+        """Return the outbox. A process that only checks a delivered run needs no addresses."""
+        if self._outbox is None:
+            try:
+                addresses = read_addresses()
+            except ValueError as error:
+                raise PermissionError(str(error)) from error
+            self._outbox = Outbox(addresses, self._run_name, self._outbox_state)
+        return self._outbox

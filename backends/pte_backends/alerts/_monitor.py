@@ -143,8 +143,8 @@ class Monitor:
         fulfilled = [text for text, condition in self._conditions.items() if condition.holds(operands)]
         for text in fulfilled:
             if text not in observed.fulfilled:
-                names = sorted(self._conditions[text].names - {"step"})
-                lines = [", ".join(f"{name} {operands[name]:.6g}" for name in names if name in operands)]
+                hidden = sorted(self._conditions[text].names - observed.values.keys() - {"step"})
+                lines = [f"{name}: {operands[name]:.6g}" for name in hidden if name in operands]
                 yield self._alert(CONDITION, text, event.time, lines)
         observed.fulfilled = fulfilled
 

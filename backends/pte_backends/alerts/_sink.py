@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pte_backends.alerts._addresses import AddressError, read_addresses
+from pte_backends.alerts._addresses import read_addresses
 from pte_backends.alerts._alert import ALERT_KINDS, AlertKind
 from pte_backends.alerts._connection import AlertConnection
 from pte_backends.alerts._monitor import Monitor
-from pte_backends.alerts._outbox import Outbox
-from pte_tracking.sinks import Condition, Display, EventKind, RunView, Sink, SinkClosedError
+from pte_tracking.sinks import Condition, Display, EventKind, RunView, Sink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ class AlertSink(Sink):
         return self
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> AlertConnection:
-        """Read the addresses from the environment.
+        """Open the connection. The addresses are read when the first alert is due.
 
         Args:
             run: Run to deliver.
@@ -98,16 +97,9 @@ class AlertSink(Sink):
 
         Returns:
             The open connection.
-
-        Raises:
-            SinkClosedError: If there is no address, or one of them is not valid.
         """
-        try:
-            addresses = read_addresses()
-        except AddressError as error:  # a process does not receive other variables later
-            raise SinkClosedError(str(error)) from error
         monitor = Monitor(run, self.conditions, self.stalled_after * 60, state.get("monitor", {}))
-        return AlertConnection(monitor, Outbox(addresses, run.name, state.get("outbox", {})), self.on)
+        return AlertConnection(monitor, self.on, run.name, state.get("outbox", {}))
 
 
 def _check_condition(text: str) -> None:
