@@ -64,7 +64,7 @@ class Address:
                 is_sent = self._apprise.notify(
                     body=body,
                     title=title,
-                    notify_type=apprise.NotifyType(severity),
+                    notify_type=severity,
                     body_format=apprise.NotifyFormat.TEXT,
                 )
             except Exception as error:  # an error of a plugin may contain the URL, also in its cause
