@@ -32,6 +32,7 @@ from pte_tracking.testing import RecordedRun
 from pte_tracking.testing._shown_kinds import ShownKindsContract
 from tests import servers
 from tests.backends.alert_receivers import MailServer, Webhook
+from tests.cli.invocation import invoke
 from tests.probe.fixtures import wait_until
 
 pytestmark = [
@@ -235,6 +236,14 @@ def test_old_alerts_are_sent_as_one_message(tmp_path: Path, webhook: Webhook, mo
     lines = webhook.alerts[0]["message"].splitlines()
     assert lines[0] == "These 4 alerts are more than an hour old:"
     assert [line.partition("  ")[2] for line in lines[1:5]] == ["started", *(f"m{i}: not a number" for i in range(3))]
+
+
+def test_sync_of_finished_run_sends_alerts_with_options(tmp_path: Path, webhook: Webhook) -> None:
+    with pte.Run(tmp_path, sinks=["json"]) as run:
+        run.log_metrics({"a": 1}, 1)
+    options = ["--option", 'on=["finished"]', "--option", 'conditions=["a > 0"]', "--option", "stalled_after=5"]
+    assert invoke("sync", tmp_path, "--to", "alerts", *options).exit_code == 0
+    assert events_of(webhook) == ["a > 0", "finished"]
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
