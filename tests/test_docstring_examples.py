@@ -25,6 +25,7 @@ MODULES = [
     "pte_tracking.integrations.tensorboard",
     "pte_tracking.integrations.transformers",
     "pte_backends.aim",
+    "pte_backends.alerts",
     "pte_backends.clearml",
     "pte_backends.csv",
     "pte_backends.json",

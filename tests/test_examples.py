@@ -215,6 +215,18 @@ def test_ray_trials_killed_once_are_resumed_as_same_runs(tmp_path: Path, mlflow_
     check_group(mlflow_store, "digits-tune", 2)
 
 
+def test_alerts_report_start_condition_and_failure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "alerts.py")], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "Training diverged" in done.stderr
+    titles = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [title.partition("] result")[0] for title in titles] == ["[info", "[warning", "[failure"]
+    assert titles[1].endswith(": train/loss > 1000")
+    # Without addresses in this process, a delivered run is no error.
+    assert sync(tmp_path / "result", timeout=60) == []
+
+
 def test_examples_are_at_most_90_lines_long() -> None:
     for example in EXAMPLES.glob("*.py"):
         assert len(example.read_text().splitlines()) <= 90, example.name

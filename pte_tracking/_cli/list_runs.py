@@ -14,9 +14,9 @@ import msgspec
 import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
-from pte_tracking._cli.conditions import Condition
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
+from pte_tracking._store.conditions import Condition
 from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metric_names import is_lower_better, primary_metric

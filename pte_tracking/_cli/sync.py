@@ -116,8 +116,9 @@ def _build_sink(name: str, options: dict[str, str]) -> Sink:
 
 def _parse_value(text: str, field: dataclasses.Field[Any]) -> Any:
     """Parse an option. The text of a string option that looks like a number, such as an ID, stays a string."""
+    is_text = "str" in str(field.type) and "Sequence[" not in str(field.type)
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    return text if "str" in str(field.type) and not isinstance(value, str | None) else value
+    return text if is_text and not isinstance(value, str | None) else value

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pte_tracking._delivery.backend_connection import BackendConnection
 from pte_tracking._delivery.batch import Batch, Delivered, read_batch, split_events
 from pte_tracking._delivery.cursor import Cursor, CursorStore, describe_error
 from pte_tracking._delivery.event_filter import EventFilter
@@ -21,7 +22,7 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.signal_errors import raise_from_signal_handler
-from pte_tracking.sinks import UNLIMITED, Connection, Limits, SinkClosedError
+from pte_tracking.sinks import UNLIMITED, Limits, SinkClosedError
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -37,6 +38,8 @@ class SinkConsumer:
     Attributes:
         key: Key of the sink in the run.
         cursor: Position and state of the sink.
+        is_inline: Whether the training process writes the sink.
+        is_closed: Whether the backend accepts no events of this run. A new consumer tries again to deliver them.
         uses_shared_server: Whether many runs write to the server of the sink.
 
     Raises:
@@ -46,31 +49,22 @@ class SinkConsumer:
     def __init__(self, directory: Path, manifest: Manifest, entry: SinkEntry) -> None:
         self.key = entry.key
         self._sink = build_sink(entry)
+        self.is_inline = self._sink.inline
         self.uses_shared_server = self._sink.uses_shared_server
         self._store = CursorStore(directory, self.key, is_durable=self._sink.inline)
         self._journal = directory / JOURNAL
         self._filter = EventFilter(self.key, entry.name, self._sink.limits, self._sink.shows)
         self._view = JournalRunView(directory, manifest, self._filter)
         self._reader = HistoryReader(self._journal)
-        self._connection: Connection | None = None
+        self._connection = BackendConnection(self._sink, self._view)
         #: Error of the last attempt, which is logged only once. None after a successful attempt.
         self._logged_error: str | None = None
+        self._is_poll_failing = False
         self._refusals = Refusals(self.key)
         self._hidden_kinds = HiddenKinds(self.key, self._sink)
         self._accepts_everything = self._sink.limits == Limits(separate_logs=True, batch_values=UNLIMITED)
-        #: A new consumer tries again to deliver to a backend that accepted no events.
-        self._is_closed = False
+        self.is_closed = False
         self._restore()
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether the training process writes the sink."""
-        return self._sink.inline
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the backend accepts no events of this run, and the delivery stopped."""
-        return self._is_closed
 
     @property
     def has_postponed(self) -> bool:
@@ -126,12 +120,11 @@ class SinkConsumer:
             try:
                 if event is not None:
                     batch = list(self._filter.select([event]))
-                    self._refusals.write(self._connect(), self.cursor, batch, start)
+                    self._refusals.write(self._connection.open(self.cursor), self.cursor, batch, start)
             except SinkClosedError as error:
                 self._close(error)
                 return False
-            if not self.cursor.postponed:
-                self.cursor.clear_error()
+            self._clear_error()
             self.save()
             if seq in self.cursor.postponed:
                 return False
@@ -156,10 +149,11 @@ class SinkConsumer:
         """
         # The training waits for this call, so a row that needs no filter takes the shortest path.
         is_plain = self._accepts_everything and type(event) is Metrics and event.sinks is None
-        if self._connection is None or not is_plain:
+        connection = self._connection.current
+        if connection is None or not is_plain:
             self._deliver((event,), self.cursor.position, position)
             return
-        self._connection.write((event,))
+        connection.write((event,))
         self.cursor.position, self.cursor.seq = position, event.seq
 
     def _deliver(self, events: Sequence[AnyEvent], start: int, end: int) -> float:
@@ -175,7 +169,7 @@ class SinkConsumer:
         """
         seconds = 0.0
         try:
-            connection = self._connect()
+            connection = self._connection.open(self.cursor)
             selected, start_time = list(self._filter.select(events)), time.monotonic()
             if self.cursor.postponed:
                 selected = self._refusals.hold(self.cursor, selected, start)
@@ -189,17 +183,17 @@ class SinkConsumer:
         if self.cursor.end_status and any(isinstance(event, RunStarted) for event in events):
             self.cursor.end_status = None
         self.cursor.position, self.cursor.seq = end, events[-1].seq
-        if not self.cursor.postponed:
-            self.cursor.clear_error()
+        self._clear_error()
         return seconds
 
     def save(self) -> None:
         """Save position and state of the sink together."""
-        if self._connection is not None:
-            self.cursor.state = self._connection.state()
+        if self._connection.current is not None:
+            self.cursor.state = self._connection.current.state()
         self.cursor.filter = self._filter.state()
         self._save_cursor()
-        self._logged_error = None
+        if not self._is_poll_failing:
+            self._logged_error = None
 
     def record_failure(self, error: BaseException) -> None:
         """Log and save an error, close the connection, and return to the saved cursor, as after a crash.
@@ -225,8 +219,30 @@ class SinkConsumer:
         Raises:
             OSError: If the cursor cannot be read.
         """
-        self._disconnect()
+        self._connection.discard()
         self._restore()
+
+    def poll(self, status: Status) -> bool:
+        """Poll the sink if this is due, after its events. Return whether it must be polled again immediately.
+
+        Raises:
+            Exception: If the backend failed. The caller retries later, with the saved state.
+        """
+        if self.is_closed or self.cursor.end_status == status or not self._connection.is_poll_due(status):
+            return False
+        before = self.cursor.state, self.cursor.error
+        self._is_poll_failing = True
+        try:
+            is_unfinished = self._connection.poll(self.cursor, status)
+            self._is_poll_failing = False
+            self._clear_error()
+        except SinkClosedError as error:
+            self._close(error)
+            return False
+        finally:
+            if (self.cursor.state, self.cursor.error) != before:
+                self._save_cursor()
+        return is_unfinished
 
     def finish(self, status: Status | None) -> None:
         """Close the connection after the last event.
@@ -238,23 +254,20 @@ class SinkConsumer:
             Exception: If the sink failed. The caller retries later.
         """
         self._filter.report_differences()
-        if self.is_closed or (status is None and self._connection is None):
+        if self.is_closed or (status is None and self._connection.current is None):
             return
         if status is not None and self.cursor.end_status == status:
-            self._disconnect()
+            self._connection.discard()
             return
         try:
-            connection = self._connect()
-            connection.close(status)
+            self._connection.close(self.cursor, status)
         except SinkClosedError as error:
             self._close(error)
             return
-        self.cursor.state, self._connection = connection.state(), None
         if status is not None:
             self.cursor.end_status = status
             self._hidden_kinds.record_status(self.cursor)
-        if not self.cursor.postponed:
-            self.cursor.clear_error()
+        self._clear_error()
         self.save()
 
     def verify(self) -> None:
@@ -264,13 +277,11 @@ class SinkConsumer:
             Exception: If the backend is not available.
         """
         try:
-            connection = self._connect()
             # A backend may show the run as running while it is open, and another program may have changed its status.
-            connection.close(self.cursor.end_status)
+            self._connection.close(self.cursor, self.cursor.end_status)
         except SinkClosedError as error:
             self._close(error)
             return
-        self.cursor.state, self._connection = connection.state(), None
         self.save()
 
     def abandon(self) -> None:
@@ -279,6 +290,10 @@ class SinkConsumer:
         A request that does not return in time may end when the directory already contains another run.
         """
         self._store.revoke()
+
+    def _clear_error(self) -> None:
+        if not (self.cursor.postponed or self._is_poll_failing):
+            self.cursor.clear_error()
 
     def _save_cursor(self) -> None:
         self._store.save(self.cursor)
@@ -293,23 +308,9 @@ class SinkConsumer:
         for first, last in self.cursor.superseded:
             self._filter.suppress(event for event, _ in journal_reader.read(self._journal, first, last))
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._sink.open(self._view, self.cursor.state)
-            self.cursor.closed_reason = None
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.close(None)
-            except Exception as error:
-                raise_from_signal_handler(error)  # the failure that led here is already logged
-
     def _close(self, error: SinkClosedError) -> None:
         """Stop the delivery, or start again from the first event if the backend lost the run."""
-        self._disconnect()
+        self._connection.discard()
         self._restore()
         reason = mask_secrets(str(error) or type(error).__name__)
         if error.is_lost and (self.cursor.state or self.cursor.position):
@@ -320,7 +321,7 @@ class SinkConsumer:
             return
         if reason != self.cursor.closed_reason:
             _logger.error("%s: delivery stopped: %s", self.key, reason)
-        self._is_closed, self.cursor.closed_reason, self.cursor.error_time = True, reason, time.time()
+        self.is_closed, self.cursor.closed_reason, self.cursor.error_time = True, reason, time.time()
         self._save_cursor()
 
     def _apply_rewind(self, rewound: Rewound, end: int) -> None:
@@ -329,7 +330,7 @@ class SinkConsumer:
         try:
             self._refusals.drop_superseded(self.cursor, rewound)
             if self._sink.rewinds:
-                self._refusals.write(self._connect(), self.cursor, [rewound], 0)
+                self._refusals.write(self._connection.open(self.cursor), self.cursor, [rewound], 0)
             else:
                 ranges = journal_reader.effective_ranges(self._journal, self.cursor.position)
                 self.cursor.superseded.extend((max(first, target), last) for first, last in ranges if last > target)

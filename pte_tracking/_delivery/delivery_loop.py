@@ -21,6 +21,7 @@ from pte_tracking._delivery.cursor import describe_error
 from pte_tracking._delivery.sample_consumer import SampleConsumer
 from pte_tracking._delivery.sampler import SamplerThread
 from pte_tracking._delivery.throttle import Throttle, request_interval
+from pte_tracking._store.events import Status
 from pte_tracking._store.files import mtime_ns
 from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
 from pte_tracking._store.lock import Lock, LockedError
@@ -125,7 +126,7 @@ class DeliveryLoop:
         return thread
 
     def _deliver_sink(self, consumer: SampleConsumer) -> None:
-        backoff, schedule = Backoff(), RetrySchedule()
+        backoff, schedule, poll_schedule = Backoff(), RetrySchedule(), RetrySchedule()
         while not self._stop.is_set() and not consumer.is_closed:
             retries = self._control.read().retry
             try:
@@ -138,8 +139,12 @@ class DeliveryLoop:
                     self._last_delivery = time.monotonic()
                     backoff.reset()
                     if status == "RUNNING":
+                        if not delivered.batch.is_full:  # else more events are pending
+                            self._poll_sink(consumer, status, poll_schedule, retries)
                         throttle_seconds = self._throttle.pause_seconds(self._last_delivery - start_time)
                         self._pause(max(throttle_seconds, _request_pause(consumer, delivered)), retries)
+                elif not self._poll_sink(consumer, status, poll_schedule, retries):
+                    self._pause(_poll_seconds(), retries)
                 elif status != "RUNNING" and not is_sampling:
                     consumer.finish(status)
                     # Files may still be postponed, or the backend may have lost the run and needs all events again.
@@ -164,6 +169,24 @@ class DeliveryLoop:
         schedule.record(retries, has_succeeded=has_succeeded)
         if has_succeeded or len(consumer.cursor.postponed) < count:
             self._last_delivery = time.monotonic()
+
+    def _poll_sink(self, consumer: SampleConsumer, status: Status, schedule: RetrySchedule, retries: int) -> bool:
+        """Poll a sink, or do nothing during the pause after a failure, in which new events are delivered.
+
+        Returns:
+            Whether the sink was polled, or need not be polled.
+        """
+        if not schedule.is_due(retries):
+            return False
+        try:
+            while consumer.poll(status) and not self._stop.is_set():
+                pass
+        except Exception as error:
+            consumer.record_failure(error)
+            schedule.record(retries, has_succeeded=False)
+            return False
+        schedule.record(retries, has_succeeded=True)
+        return True
 
     def _pause(self, seconds: float, retries: int) -> None:
         """Wait until the time is over, or until the number of retry requests is not ``retries``."""

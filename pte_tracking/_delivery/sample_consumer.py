@@ -47,7 +47,7 @@ class SampleConsumer(SinkConsumer):
     def _deliver_samples(self, samples: Samples) -> Delivered:
         batch, start_time = Batch(tuple(samples.events), self.cursor.position, is_metrics_only=True), time.monotonic()
         try:
-            connection = self._connect()
+            connection = self._connection.open(self.cursor)
             for part in split_events(self._filter.select(samples.events), self._sink.limits.batch_values):
                 self._refusals.write(connection, self.cursor, part, self.cursor.position)
         except SinkClosedError as error:

@@ -10,6 +10,7 @@ from pte_tracking._platform.files import read_at, replace_file, sync_directory, 
 from pte_tracking._platform.locks import locked_directory
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint, verify_digest
 from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.conditions import Condition
 from pte_tracking._store.effective_files import list_models
 from pte_tracking._store.events import (
     AnyEvent,
@@ -46,7 +47,7 @@ from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking._store.table_file import StoredTable, read_table
-from pte_tracking.sinks._contract import Connection, Location, RunView, Sink
+from pte_tracking.sinks._contract import Connection, Location, PolledConnection, RunView, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._file_artifacts import to_artifact
 from pte_tracking.sinks._keys import map_key
@@ -66,6 +67,7 @@ __all__ = [
     "BestMetric",
     "Checkpoint",
     "CheckpointRemoved",
+    "Condition",
     "Connection",
     "Dataset",
     "Display",
@@ -83,6 +85,7 @@ __all__ = [
     "ModelSignature",
     "Number",
     "Params",
+    "PolledConnection",
     "PostponedEventsError",
     "Provenance",
     "RejectedEventError",

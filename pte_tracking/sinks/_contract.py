@@ -151,6 +151,29 @@ class Connection(Protocol):
         """
 
 
+class PolledConnection(Connection, Protocol):
+    """Connection of a sink with :attr:`Sink.poll_seconds`, for a backend that acts while no events arrive."""
+
+    def poll(self, status: Status) -> bool:
+        """Act on the time or on the status of the run, such as to report that a training makes no progress.
+
+        The delivery process calls the method after the pending events are written: every :attr:`Sink.poll_seconds`
+        while the run is in progress, and before :meth:`close` when the run has ended. :meth:`state` is called and
+        saved after each call, also if the call fails.
+
+        Args:
+            status: ``"RUNNING"`` while the training process is alive, otherwise the final status of the run.
+
+        Returns:
+            Whether the method is called again immediately, after the state is saved.
+
+        Raises:
+            SinkClosedError: If the backend does not accept events of the run any more.
+            Exception: If the backend is temporarily unavailable. The connection is closed, and a new one is opened
+                after a pause, with the saved state. New events are written meanwhile.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Sink(ABC):
     """Base class for the configuration of a backend.
@@ -175,6 +198,8 @@ class Sink(ABC):
         shows: How the backend shows each kind of events: ``"native"``, or ``"artifact"`` for a file or text of the run.
             Kinds that it does not show are missing. :class:`pte_tracking.testing.SinkContract` tests the declaration.
             Defaults to None: not declared.
+        poll_seconds: Seconds between two calls of :meth:`PolledConnection.poll`. An inline sink is not polled. Defaults
+            to None: the connections have no such method.
 
     Example:
         >>> import dataclasses
@@ -212,6 +237,7 @@ class Sink(ABC):
     sources: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Limits] = Limits()
     shows: ClassVar[Mapping[EventKind, Display] | None] = None
+    poll_seconds: ClassVar[float | None] = None
 
     @property
     def uses_shared_server(self) -> bool:

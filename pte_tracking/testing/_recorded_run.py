@@ -146,6 +146,8 @@ class RecordedRun:
             self.journal.append(events.RunEnded, status, None)
         self.deliver()
         assert self._consumer is not None
+        while self._consumer.poll(status):
+            pass
         self._consumer.finish(status)
         self._consumer = None
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pte_tracking as pte
-from pte_tracking._cli.conditions import Condition
+from pte_tracking._store.conditions import Condition
 from tests.cli.invocation import invoke
 
 VALUES: dict[str, Any] = {

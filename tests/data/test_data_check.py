@@ -297,7 +297,7 @@ def test_inline_sink_receives_no_first_batch(tmp_path: Path) -> None:
 
     with pte.Run(tmp_path, sinks=["json"]) as run:
         run.log_metrics({"a": 1}, 1)
-        run._writer._inline[0]._consumer._connection = Recorder()  # type: ignore[union-attr, assignment]
+        run._writer._inline[0]._consumer._connection.current = Recorder()  # type: ignore[union-attr, assignment]
         run.log_first_batch(1, "main", {"": ("int", 5)})
         run.log_metrics({"a": 2}, 2)
     run.log_first_batch(1, "main", {"": ("int", 5)})

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     "name",
-    ["MLFLOW_TRACKING_TOKEN", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_KEY"],
+    [
+        "MLFLOW_TRACKING_TOKEN",
+        "AWS_SESSION_TOKEN",
+        "MLFLOW_TRACKING_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "API_KEY",
+        "APPRISE_URLS",
+    ],
 )
 def test_read_credentials_contains_secret_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_credentials()

@@ -1,4 +1,4 @@
-"""Conditions on runs, such as ``lr < 0.01 and status == 'FAILED'``.
+"""Conditions on named values, such as ``lr < 0.01 and status == 'FAILED'``.
 
 A condition is parsed as a Python expression and interpreted here, so it cannot call or change anything.
 """
@@ -26,14 +26,14 @@ _QUOTED = re.compile(r"`([^`]+)`|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
 
 class _MissingValueError(Exception):
-    """A run has no value of a name."""
+    """A name has no value."""
 
 
 class Condition:
-    """Condition on the values of a run.
+    """Condition on named values, such as the metrics of a run.
 
     Names may contain ``/`` and ``.`` between words, as in ``val/loss``. A name with other characters is enclosed in
-    backquotes. A comparison with a name that a run does not have is false.
+    backquotes. A comparison with a name that has no value is false.
 
     Args:
         text: Comparisons of names, numbers, and quoted strings, combined with ``and``, ``or``, ``not``, and
@@ -44,6 +44,14 @@ class Condition:
 
     Raises:
         ValueError: If the text is not such an expression.
+
+    Example:
+        >>> from pte_tracking.sinks import Condition
+        >>> condition = Condition("val/loss > 10 and step >= 100")
+        >>> condition.holds({"val/loss": 12.5, "step": 200})
+        True
+        >>> condition.holds({"step": 200})
+        False
     """
 
     def __init__(self, text: str) -> None:
@@ -61,7 +69,10 @@ class Condition:
         """Return whether the condition holds.
 
         Args:
-            values: Values of a run by name.
+            values: Values by name.
+
+        Returns:
+            Whether it holds. Names without a value make a comparison false.
 
         Raises:
             ValueError: If values of different types are compared, such as a number and a string.
