@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pte_tracking._delivery.cursor import expect_delivered
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import add_sinks, build_sink
 from pte_tracking._runs.archiving import RUN_FILES, archive_run, expand_patterns, own_names
@@ -120,7 +121,9 @@ class Claim:
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
-            write_atomically(self.directory / JOURNAL, self.journal.read_bytes(), is_durable=True)
+            content = self.journal.read_bytes()
+            write_atomically(self.directory / JOURNAL, content, is_durable=True)
+            expect_delivered(self.directory, [entry.key for entry in self.manifest.sinks], len(content))
         if self.fork:
             logs = self.fork.copy_history(self.directory, self.manifest)
             files = [glob.escape(log.split("/")[0]) for log in logs]

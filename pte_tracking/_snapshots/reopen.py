@@ -13,9 +13,10 @@ from pte_tracking._distributed.world import World
 from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.candidate import SelectedSnapshot
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
-from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, is_run_of
+from pte_tracking._snapshots.selection import find_unlisted, is_run_of
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pte_tracking._store.events import AnyEvent, Rewound, Status
+from pte_tracking._store.events import AnyEvent, Checkpoint, Rewound, Status
 from pte_tracking.sinks._kinds import Display, EventKind
 from pte_tracking.sinks._limits import Limits
 
@@ -273,6 +273,26 @@ class Sink(ABC):
             LookupError: If the backend has no complete checkpoint at this URI.
         """
         raise LookupError(f"{type(self).__name__} does not store checkpoints.")
+
+    def fetch_snapshot(
+        self, run_id: str | None, directory: Path, rank: Callable[[Sequence[Checkpoint]], Sequence[Checkpoint]]
+    ) -> Path | None:
+        """Download a snapshot for ``resume()``, which calls the method if the run directory has no usable one.
+
+        The journal of the run is stored next to it as ``journal.jsonl``. The default implementation returns None.
+
+        Args:
+            run_id: ID of the run. None for the newest run of the sink.
+            directory: Empty directory for the downloaded files.
+            rank: Returns the snapshots in the order in which they are tried. It receives them by ascending step.
+
+        Returns:
+            Path of the snapshot in ``directory``. None if the sink does not store snapshots, or has no intact one.
+
+        Raises:
+            Exception: If the backend is not available. The training does not start.
+        """
+        return None
 
     @abstractmethod
     def open(self, run: RunView, state: Mapping[str, Any]) -> Connection:
