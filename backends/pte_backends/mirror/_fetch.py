@@ -43,7 +43,7 @@ def fetch(
     copies = {(index.path, index.sha256): (folder, index) for folder, index in read_indexes(store, run_id).items()}
     effective = [item for item in list_checkpoints(directory) if (item.path, item.sha256) in copies]
     if copies and not effective:
-        _logger.warning("%s/%s: the journal is damaged, so no snapshot can be used.", store.url, run_id)
+        _logger.warning("%s/%s: no snapshot belongs to the journal there, so none can be used.", store.url, run_id)
     for checkpoint in rank(effective):
         folder, index = copies[checkpoint.path, checkpoint.sha256]
         path = directory / Path(index.path).name

@@ -27,9 +27,6 @@ class JournalCopy:
         directory: Run directory.
         known_end: Number of bytes that were copied from this directory before.
 
-    Attributes:
-        end: Number of journal bytes at the mirror.
-
     Raises:
         SinkClosedError: If the run continued in another directory, which copied its journal.
     """
@@ -77,7 +74,7 @@ class JournalCopy:
             return file.read(part[1] - part[0]) == self._store.read(self._name(part))
 
     def _name(self, part: tuple[int, int]) -> str:
-        return _part_name(self._folder, part)
+        return f"{self._folder}/{_file_name(part)}"
 
 
 def find_parts(store: Store, run_id: str) -> list[tuple[int, int]]:
@@ -89,7 +86,7 @@ def find_parts(store: Store, run_id: str) -> list[tuple[int, int]]:
     """
     sizes = store.list_files(f"{run_id}/{_FOLDER}")
     spans = [(int(match[1]), int(match[2])) for name in sizes if (match := _PART_NAME.fullmatch(name))]
-    intact = {span for span in spans if sizes[_part_name("", span)[1:]] == span[1] - span[0] > 0}
+    intact = {span for span in spans if sizes[_file_name(span)] == span[1] - span[0] > 0}
     parts: list[tuple[int, int]] = []
     while following := [span for span in intact if span[0] == (parts[-1][1] if parts else 0)]:
         parts.append(max(following))
@@ -106,7 +103,7 @@ def download_journal(store: Store, run_id: str, path: Path) -> None:
     """
     with open(path, "w+b") as file:
         for part in find_parts(store, run_id):
-            content = store.read(_part_name(f"{run_id}/{_FOLDER}", part))
+            content = store.read(f"{run_id}/{_FOLDER}/{_file_name(part)}")
             if content is None or len(content) != part[1] - part[0]:
                 break
             file.write(content)
@@ -116,5 +113,5 @@ def download_journal(store: Store, run_id: str, path: Path) -> None:
         file.truncate(end)
 
 
-def _part_name(folder: str, part: tuple[int, int]) -> str:
-    return f"{folder}/{part[0]:015d}-{part[1]:015d}.jsonl"
+def _file_name(part: tuple[int, int]) -> str:
+    return f"{part[0]:015d}-{part[1]:015d}.jsonl"

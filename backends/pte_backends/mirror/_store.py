@@ -135,7 +135,9 @@ class Store:
     def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except OSError as error:
+            if error.filename is None and self.url not in str(error):  # such as "The specified bucket does not exist"
+                raise type(error)(f"{self.url}: {error}") from error
             raise
         except Exception as error:  # The types of exceptions differ between client libraries.
             kind = PermissionError if "Credentials" in type(error).__name__ else ConnectionError
