@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pte_backends.mirror._journal import JournalCopy
@@ -25,17 +25,16 @@ class MirrorConnection:
     Args:
         store: Mirror.
         run: Run to deliver.
-        state: State that an earlier connection returned from :meth:`state`.
 
     Raises:
         SinkClosedError: If the run continued in another directory, which uses the same mirror.
         OSError: If the mirror cannot be reached.
     """
 
-    def __init__(self, store: Store, run: RunView, state: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, run: RunView) -> None:
         self._store = store
         self._run = run
-        self._journal = JournalCopy(store, run.id, run.directory, state.get("journal_end", 0))
+        self._journal = JournalCopy(store, run.id, run.directory)
         self._snapshots = SnapshotCopies(store, run)
         self._lock = threading.Lock()
         self._copy_time = -JOURNAL_SECONDS
@@ -63,12 +62,12 @@ class MirrorConnection:
                 raise
 
     def state(self) -> dict[str, Any]:
-        """Return how much of the journal was copied from this directory.
+        """Return that the mirror contains the run. The next connection compares both journals.
 
         Returns:
             The state as plain JSON.
         """
-        return {"journal_end": self._journal.end}
+        return {"is_started": True}
 
     def close(self, status: Status | None) -> None:
         """Copy the rest of the journal.
@@ -91,6 +90,7 @@ class MirrorConnection:
             if isinstance(event, RunStarted):
                 manifest = (self._run.directory / _MANIFEST).read_bytes()
                 self._store.write(f"{self._run.id}/{_MANIFEST}", manifest)
+                self._journal.claim()
         checkpoints = [event for event in events if isinstance(event, Checkpoint)]
         indexes = {event.seq: self._snapshots.upload(event) for event in checkpoints}
         is_urgent = any(isinstance(event, Checkpoint | CheckpointRemoved | Rewound | RunStarted) for event in events)

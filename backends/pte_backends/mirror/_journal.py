@@ -6,13 +6,16 @@ The name of a part contains its first and last position in bytes. The last part 
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 from pathlib import Path
 
 from pte_backends.mirror._store import Store
 from pte_tracking.sinks import JOURNAL, SinkClosedError
 
 _FOLDER = "journal"
+_OWNER = "owner.json"
 _PART_NAME = re.compile(r"(\d{15})-(\d{15})\.jsonl")
 _FULL_PART_BYTES = 1 << 20
 _MAX_PART_BYTES = 1 << 24
@@ -25,19 +28,19 @@ class JournalCopy:
         store: Mirror.
         run_id: ID of the run.
         directory: Run directory.
-        known_end: Number of bytes that were copied from this directory before.
 
     Raises:
         SinkClosedError: If the run continued in another directory, which copied its journal.
     """
 
-    def __init__(self, store: Store, run_id: str, directory: Path, known_end: int) -> None:
+    def __init__(self, store: Store, run_id: str, directory: Path) -> None:
         self._store = store
+        self._owner_name = f"{run_id}/{_OWNER}"
         self._folder = f"{run_id}/{_FOLDER}"
         self._path = directory / JOURNAL
         self._parts = find_parts(store, run_id)
         while self._parts and not self._is_own(self._parts[-1]):
-            if self.end > known_end:
+            if store.read(self._owner_name) != self._owner():
                 raise SinkClosedError(
                     f"{store.url} contains a later part of this run, which another directory or machine recorded, so "
                     f"nothing of {directory} is copied. To continue from the mirror, move this directory and start "
@@ -49,6 +52,10 @@ class JournalCopy:
     def end(self) -> int:
         """Number of journal bytes at the mirror."""
         return self._parts[-1][1] if self._parts else 0
+
+    def claim(self) -> None:
+        """Record that this directory copies the journal."""
+        self._store.write(self._owner_name, self._owner())
 
     def update(self) -> None:
         """Copy all complete lines that are not at the mirror."""
@@ -67,6 +74,11 @@ class JournalCopy:
             if is_grown:
                 self._store.remove(self._name(self._parts.pop()))
             self._parts.append(part)
+
+    def _owner(self) -> bytes:
+        """Return what distinguishes this run directory from a copy of it, and from that of another machine."""
+        parts = {"host": socket.gethostname(), "journal": str(self._path), "inode": self._path.stat().st_ino}
+        return json.dumps(parts).encode()
 
     def _is_own(self, part: tuple[int, int]) -> bool:
         with open(self._path, "rb") as file:

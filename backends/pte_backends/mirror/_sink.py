@@ -42,7 +42,7 @@ class MirrorSink(Sink):
         ...     with pte.Run(f"{folder}/result", sinks=[sink], close_timeout=60) as run:
         ...         run.log_metrics({"loss": 0.5}, 1)
         ...     print(sorted(path.name for path in Path(folder, "mirror", run.id).iterdir()))
-        ['journal', 'run.json']
+        ['journal', 'owner.json', 'run.json']
     """
 
     name: ClassVar[str] = "mirror"
@@ -160,4 +160,4 @@ class MirrorSink(Sink):
         from pte_backends.mirror._connection import MirrorConnection
         from pte_backends.mirror._store import Store
 
-        return MirrorConnection(Store(absolute_url(self.url)), run, state)
+        return MirrorConnection(Store(absolute_url(self.url)), run)
