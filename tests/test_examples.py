@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -104,6 +105,14 @@ def test_front_end_resume_continues_rows(example: str, tmp_path: Path, mlflow_st
     run_example(example, "--epochs", "1", folder=tmp_path, store=mlflow_store)
     run_example(example, "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)
     assert [row["iteration"] for row in read_rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
+
+
+def test_mirror_continues_run_without_its_directory(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/unused.db"
+    assert "starts a new run" in run_example("mirror.py", "--epochs", "1", folder=tmp_path, store=store)
+    shutil.rmtree(tmp_path / "result")
+    assert "continues after iteration 45" in run_example("mirror.py", "--epochs", "2", folder=tmp_path, store=store)
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1, 2]
 
 
 def test_lightning_resume_continues_rows(tmp_path: Path, mlflow_store: str) -> None:
