@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,20 @@ def test_journal_shortened_by_loss_of_power_replaces_the_copy(tmp_path: Path) ->
     (part,) = Path(sink.url).glob("*/journal/*.jsonl")
     assert part.read_bytes() == (run.directory / JOURNAL).read_bytes()
     assert fetch(sink, run, tmp_path / "fetched") is None  # the snapshot belongs to events that are lost
+
+
+def test_emptied_mirror_receives_everything_again(tmp_path: Path) -> None:
+    sink, run = start(tmp_path)
+    save(run, "snapshot", 1)
+    run.deliver()
+    shutil.rmtree(sink.url)
+    run.crash()
+    run.log(2, {"a": 1.0})
+    run.end()
+    run.end()
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    assert sink.fetch_snapshot(None, fetched, newest_first) == fetched / "snapshot"
 
 
 def test_unavailable_mirror_is_shown_and_retried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -191,6 +191,11 @@ def test_run_that_continued_elsewhere_is_not_overwritten(tmp_path: Path, caplog:
     (pending,) = [item for item in sync(tmp_path / "first", timeout=10) if item.key == "mirror"]
     assert "another directory or machine recorded" in str(pending)
     assert copies(mirror, run_id)[-1] == "snapshot_iter_4"
+    for path in (tmp_path / "first").glob("snapshot_*"):
+        path.unlink()
+    with pytest.raises(RuntimeError, match=r"step 4 belongs to a later part of this run.*Move this directory"):
+        make_manager(tmp_path / "first", snapshot(mirror)).resume()
+    assert list((tmp_path / "first").glob(".fetched*")) == []
     assert resume(tmp_path / "third", mirror) == (run_id, 4)
 
 

@@ -12,7 +12,16 @@ from pte_backends.mirror._journal import JournalCopy
 from pte_backends.mirror._pointer import Pointer, update_pointer
 from pte_backends.mirror._snapshots import SnapshotCopies
 from pte_backends.mirror._store import Store
-from pte_tracking.sinks import AnyEvent, Checkpoint, CheckpointRemoved, Rewound, RunStarted, RunView, Status
+from pte_tracking.sinks import (
+    AnyEvent,
+    Checkpoint,
+    CheckpointRemoved,
+    Rewound,
+    RunStarted,
+    RunView,
+    SinkClosedError,
+    Status,
+)
 
 #: Time between two copies of the journal, in seconds. Snapshots, rewinds, and the end of the run do not wait.
 JOURNAL_SECONDS = 30.0
@@ -25,16 +34,19 @@ class MirrorConnection:
     Args:
         store: Mirror.
         run: Run to deliver.
+        is_started: Whether an earlier connection has copied something.
 
     Raises:
-        SinkClosedError: If the run continued in another directory, which uses the same mirror.
+        SinkClosedError: If the run continued in another directory, or the mirror has lost the run.
         OSError: If the mirror cannot be reached.
     """
 
-    def __init__(self, store: Store, run: RunView) -> None:
+    def __init__(self, store: Store, run: RunView, *, is_started: bool) -> None:
         self._store = store
         self._run = run
         self._journal = JournalCopy(store, run.id, run.directory)
+        if is_started and not self._journal.end:
+            raise SinkClosedError(f"{store.url} does not contain the run any more.", is_lost=True)
         self._snapshots = SnapshotCopies(store, run)
         self._lock = threading.Lock()
         self._copy_time = -JOURNAL_SECONDS

@@ -46,8 +46,6 @@ class MirrorSink(Sink):
     """
 
     name: ClassVar[str] = "mirror"
-    requires: ClassVar[str | None] = "fsspec"
-    install: ClassVar[str] = "pip install 'pte-tracking[s3]'"
     schemes: ClassVar[tuple[str, ...]] = PROTOCOLS
     limits: ClassVar[Limits] = Limits(separate_logs=True, batch_values=UNLIMITED)
     shows: ClassVar[Mapping[EventKind, Display] | None] = {
@@ -154,10 +152,10 @@ class MirrorSink(Sink):
             The open connection.
 
         Raises:
-            SinkClosedError: If the run continued in another directory, which uses the same mirror.
+            SinkClosedError: If the run continued in another directory, or the mirror has lost the run.
             OSError: If the mirror cannot be reached.
         """
         from pte_backends.mirror._connection import MirrorConnection
         from pte_backends.mirror._store import Store
 
-        return MirrorConnection(Store(absolute_url(self.url)), run)
+        return MirrorConnection(Store(absolute_url(self.url)), run, is_started=bool(state))

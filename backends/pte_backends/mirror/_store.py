@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from fsspec.core import url_to_fs
 
 from pte_backends.mirror._url import OBJECT_STORES, protocol_of
 
@@ -35,7 +35,7 @@ class Store:
         self._is_object_store = protocol_of(url) in OBJECT_STORES
         with self._translated_errors():
             # Another part of the program may use the same file system with other settings.
-            self._files, self._root = fsspec.url_to_fs(url, skip_instance_cache=True)
+            self._files, self._root = url_to_fs(url, skip_instance_cache=True)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
