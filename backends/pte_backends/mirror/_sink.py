@@ -136,9 +136,9 @@ class MirrorSink(Sink):
             return fetch(Store(url), run_id, directory, rank)
         except OSError as error:
             raise ConnectionError(
-                f"The mirror {url} cannot be read: {type(error).__name__}: {error}. Whether it contains a snapshot is "
-                "unknown, and a start from step 0 would be another run. Check the network, the URL, and the "
-                "credentials in the environment, and start again. To train from the beginning, remove the mirror."
+                f"The mirror {url} cannot be read. {str(error).rstrip('.')}. It may contain a snapshot, so a start from "
+                "step 0 would be another run. Check the network, the URL, and the credentials in the environment, and "
+                "start again. To train from the beginning, choose another URL."
             ) from error
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> MirrorConnection:
