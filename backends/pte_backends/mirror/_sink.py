@@ -136,8 +136,8 @@ class MirrorSink(Sink):
             return fetch(Store(url), run_id, directory, rank)
         except OSError as error:
             raise ConnectionError(
-                f"The mirror {url} cannot be read. {str(error).rstrip('.')}. It may contain a snapshot, so a start from "
-                "step 0 would be another run. Check the network, the URL, and the credentials in the environment, and "
+                f"The mirror {url} cannot be read. {str(error).rstrip('.')}. It may contain a snapshot, so a start "
+                "from step 0 would be another run. Check the network, the URL, and the credentials, and "
                 "start again. To train from the beginning, choose another URL."
             ) from error
 
