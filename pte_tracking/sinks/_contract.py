@@ -279,7 +279,8 @@ class Sink(ABC):
     ) -> Path | None:
         """Download a snapshot for ``resume()``, which calls the method if the run directory has no usable one.
 
-        The journal of the run is stored next to it as ``journal.jsonl``. The default implementation returns None.
+        The journal of the run is stored next to it as ``journal.jsonl``, and its files in ``figures``, ``images``, and
+        ``artifacts``, if the backend has them. The default implementation returns None.
 
         Args:
             run_id: ID of the run. None for the newest run of the sink.

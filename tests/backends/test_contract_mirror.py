@@ -59,6 +59,8 @@ class TestMirror(SinkContract):
         }
         (copy,) = Path(sink.url).glob("*/snapshots/*/snapshot")
         shown["checkpoint"] = "native" if (index.path, copy.read_bytes()) == ("snapshot", b"a snapshot") else None
-        for picture in Path(sink.url).rglob("*.png"):
-            shown["image"] = shown["figure"] = "artifact" if picture.exists() else None
+        (files,) = Path(sink.url).glob("*/files")
+        picture = (run_directory / "picture.png").read_bytes()
+        shown["image"] = shown["figure"] = "artifact" if (files / "picture.png").read_bytes() == picture else None
+        shown["artifact"] = "artifact" if (files / "file.txt").read_text() == "a file" else None
         return shown

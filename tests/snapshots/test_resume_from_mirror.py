@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import pte_tracking as pte
 from pte_tracking import extensions
@@ -157,6 +158,29 @@ def test_new_run_in_used_mirror_becomes_the_newest(tmp_path: Path) -> None:
     for path in (tmp_path / "first").glob("snapshot_*"):
         path.unlink()
     assert resume(tmp_path / "first", mirror) == (first, 2)
+
+
+def test_media_and_artifacts_are_fetched_with_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "note.txt").write_text("a note")
+
+    def make(out: str) -> pte.ExtensionsManager:
+        saved = snapshot(tmp_path / "mirror")
+        return make_manager(tmp_path / out, saved, sinks=["tensorboard"], close_timeout=60)
+
+    first = make("first")
+    with first, first.run_iteration():
+        first.run.log_image("group/white", torch.ones(2, 2))
+        first.run.log_artifact(tmp_path / "note.txt", "notes")
+    shutil.rmtree(tmp_path / "first")
+    second = make("second")
+    assert second.resume() is not None
+    run(second, 1)
+    assert sync(tmp_path / "second", timeout=60) == []
+    (picture,) = (tmp_path / "second" / "images").rglob("*.png")
+    assert picture.stat().st_size
+    (note,) = (tmp_path / "second" / "artifacts").rglob("note.txt")
+    assert note.read_text() == "a note"
+    assert "rejected" not in (tmp_path / "second" / "delivery" / "log.txt").read_text()
 
 
 def test_empty_mirror_starts_from_step_0(tmp_path: Path) -> None:

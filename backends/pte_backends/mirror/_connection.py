@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from pte_backends.mirror._journal import JournalCopy
+from pte_backends.mirror._media import upload_media
 from pte_backends.mirror._pointer import Pointer, update_pointer
 from pte_backends.mirror._snapshots import SnapshotCopies
 from pte_backends.mirror._store import Store
 from pte_tracking.sinks import (
     AnyEvent,
+    Artifact,
     Checkpoint,
     CheckpointRemoved,
+    Figure,
+    Image,
     Rewound,
     RunStarted,
     RunView,
@@ -55,7 +59,7 @@ class MirrorConnection:
         self._has_failed = False
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Copy new snapshots, and the journal if the interval is over; delete pruned and superseded snapshots.
+        """Copy new files, and the journal if the interval is over; delete pruned and superseded snapshots.
 
         The files of a snapshot come first, then the journal, then the index of the snapshot, which completes it. An
         event whose copy waits is in the local journal, and every later connection compares both.
@@ -103,6 +107,8 @@ class MirrorConnection:
                 manifest = (self._run.directory / _MANIFEST).read_bytes()
                 self._store.write(f"{self._run.id}/{_MANIFEST}", manifest)
                 self._journal.claim()
+            elif isinstance(event, Artifact | Figure | Image):
+                upload_media(self._store, self._run, event)
         checkpoints = [event for event in events if isinstance(event, Checkpoint)]
         indexes = {event.seq: self._snapshots.upload(event) for event in checkpoints}
         is_urgent = any(isinstance(event, Checkpoint | CheckpointRemoved | Rewound | RunStarted) for event in events)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pte_backends.mirror._journal import download_journal
+from pte_backends.mirror._media import download_media
 from pte_backends.mirror._pointer import read_pointer
 from pte_backends.mirror._snapshots import download_snapshot, read_indexes
 from pte_backends.mirror._store import Store
@@ -16,7 +17,12 @@ _logger = logging.getLogger("pte_tracking")
 
 
 def fetch(
-    store: Store, run_id: str | None, directory: Path, rank: Callable[[Sequence[Checkpoint]], Sequence[Checkpoint]]
+    store: Store,
+    run_id: str | None,
+    directory: Path,
+    rank: Callable[[Sequence[Checkpoint]], Sequence[Checkpoint]],
+    *,
+    with_media: bool,
 ) -> Path | None:
     """Download the first intact snapshot of a run. Damaged ones are reported.
 
@@ -25,6 +31,7 @@ def fetch(
         run_id: ID of the run. None for the newest one.
         directory: Empty directory for the snapshot and the journal.
         rank: Returns the snapshots in the order in which they are tried.
+        with_media: Whether to download the figures, images, and artifacts of the run, too.
 
     Returns:
         Path of the snapshot. None if the mirror contains no intact snapshot of the run.
@@ -53,6 +60,8 @@ def fetch(
         except (FileNotFoundError, ValueError) as error:
             problem = str(error)
         if problem is None:
+            if with_media:
+                download_media(store, run_id, directory)
             _logger.info("fetched %s of step %d from %s/%s", index.path, index.step, store.url, run_id)
             return path
         _logger.warning("%s/%s: skipping unusable snapshot: %s", store.url, folder, problem)

@@ -52,9 +52,12 @@ class MirrorSink(Sink):
         "metrics": "artifact",
         "params": "artifact",
         "tags": "artifact",
+        "figure": "artifact",
+        "image": "artifact",
         "histogram": "artifact",
         "text": "artifact",
         "dataset": "artifact",
+        "artifact": "artifact",
         "checkpoint": "native",
         "status": "artifact",
     }
@@ -104,8 +107,8 @@ class MirrorSink(Sink):
             ValueError: If the URL contains credentials, or a package is not installed.
         """
         match = _RUN_URL.fullmatch(uri)
-        sink = dataclasses.replace(self, url=match[1] if match else uri)
-        path = sink.fetch_snapshot(match[2] if match else None, directory, lambda checkpoints: checkpoints[::-1])
+        sink, run_id = dataclasses.replace(self, url=match[1] if match else uri), match and match[2]
+        path = sink._fetch(run_id, directory, lambda checkpoints: checkpoints[::-1], with_media=False)
         if path is None:
             raise LookupError(f"{uri} contains no intact snapshot.")
         return path
@@ -113,7 +116,7 @@ class MirrorSink(Sink):
     def fetch_snapshot(
         self, run_id: str | None, directory: Path, rank: Callable[[Sequence[Checkpoint]], Sequence[Checkpoint]]
     ) -> Path | None:
-        """Download the first intact snapshot of a run and its journal.
+        """Download the first intact snapshot of a run, its journal, and its figures, images, and artifacts.
 
         Args:
             run_id: ID of the run. None for the newest run at the mirror.
@@ -127,13 +130,23 @@ class MirrorSink(Sink):
             ConnectionError: If the mirror cannot be reached.
             LookupError: If ``rank`` raises it.
         """
+        return self._fetch(run_id, directory, rank, with_media=True)
+
+    def _fetch(
+        self,
+        run_id: str | None,
+        directory: Path,
+        rank: Callable[[Sequence[Checkpoint]], Sequence[Checkpoint]],
+        *,
+        with_media: bool,
+    ) -> Path | None:
         # Only the process that fetches or delivers imports a client library.
         from pte_backends.mirror._fetch import fetch
         from pte_backends.mirror._store import Store
 
         url = absolute_url(self.url)
         try:
-            return fetch(Store(url), run_id, directory, rank)
+            return fetch(Store(url), run_id, directory, rank, with_media=with_media)
         except OSError as error:
             raise ConnectionError(
                 f"The mirror {url} cannot be read. {str(error).rstrip('.')}. It may contain a snapshot, so a start "
