@@ -133,6 +133,14 @@ def test_front_end_resume_continues_rows(example: str, tmp_path: Path, mlflow_st
     assert [row["iteration"] for row in read_rows(tmp_path)] == [15, 30, 45, 60, 75, 90]
 
 
+def test_mirror_continues_run_without_its_directory(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/unused.db"
+    assert "starts a new run" in run_example("mirror.py", "--epochs", "1", folder=tmp_path, store=store)
+    (tmp_path / "result").rename(tmp_path / "lost")
+    assert "continues after iteration 45" in run_example("mirror.py", "--epochs", "2", folder=tmp_path, store=store)
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1, 2]
+
+
 def test_lightning_resume_continues_rows(tmp_path: Path, mlflow_store: str) -> None:
     run_example("lightning_loop.py", "--epochs", "1", folder=tmp_path, store=mlflow_store)
     run_example("lightning_loop.py", "--epochs", "2", "--resume", folder=tmp_path, store=mlflow_store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +133,20 @@ class CursorStore:
     def revoke(self) -> None:
         """Make every later :meth:`save` do nothing."""
         self._is_revoked = True
+
+
+def expect_delivered(directory: Path, keys: Iterable[str], position: int) -> None:
+    """Write the cursors of a run whose journal comes from another directory, which may have delivered all of it.
+
+    All events up to the position are delivered again before a rewind after it, so that the rewind is delivered, too.
+
+    Args:
+        directory: Run directory.
+        keys: Keys of the sinks in the run.
+        position: End of the journal in bytes.
+    """
+    for key in keys:
+        CursorStore(directory, key).save(Cursor(batch_end=position))
 
 
 def describe_error(error: BaseException) -> str:

@@ -19,19 +19,12 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
 from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_candidate, load_fetched
 from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
+from pte_tracking._snapshots.fetching import fetch, is_uri
 from pte_tracking._snapshots.retention import BestPolicy
-from pte_tracking._snapshots.selection import (
-    Candidate,
-    SelectedSnapshot,
-    fetch,
-    first_intact,
-    is_uri,
-    list_metrics,
-    load_candidate,
-    rank_checkpoints,
-)
+from pte_tracking._snapshots.selection import list_metrics, rank_checkpoints
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.checkpoint_files import checkpoint_digest
 from pte_tracking._store.checkpoints import list_checkpoints
@@ -124,7 +117,7 @@ def _select(
     if isinstance(source, str) and is_uri(source):
         manifest = Manifest.load(directory) if (directory / MANIFEST).exists() else None
         sinks = [build_sink(entry) for entry in manifest.sinks] if manifest else []
-        return load_candidate(fetch(source, sinks, None, "load")), None
+        return load_fetched(fetch(source, sinks, None, "load")), None
     if isinstance(source, str | os.PathLike) and source not in ("latest", "best"):
         return _select_path(directory, Path(source))
     manifest, checkpoints = Manifest.load(directory), list_checkpoints(directory)

@@ -22,12 +22,12 @@ from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots import rng
+from pte_tracking._snapshots.candidate import SelectedSnapshot
 from pte_tracking._snapshots.compatibility import FORMAT, check_format
 from pte_tracking._snapshots.earlier_state import keep_attributes
 from pte_tracking._snapshots.plain_state import map_tensors, to_plain
 from pte_tracking._snapshots.rank_state import state_for_rank
 from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
-from pte_tracking._snapshots.selection import SelectedSnapshot
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import glob
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from pte_tracking._delivery.cursor import expect_delivered
 from pte_tracking._delivery.inline import InlineConsumer
 from pte_tracking._delivery.sink_entries import add_sinks, build_sink
+from pte_tracking._platform.files import replace_file
 from pte_tracking._runs.archiving import RUN_FILES, archive_run, expand_patterns, own_names
 from pte_tracking._runs.directory_lock import lock_directory
 from pte_tracking._runs.existing_run import current_manifest
@@ -24,8 +27,13 @@ from pte_tracking._store.files import write_atomically
 from pte_tracking._store.journal import JournalPosition
 from pte_tracking._store.journal_end import check_journal
 from pte_tracking._store.layout import (
+    ARTIFACTS,
     DELIVERY,
+    FIGURES,
+    IMAGES,
     JOURNAL,
+    MEDIA,
+    PROVENANCE,
 )
 from pte_tracking._store.manifest import Manifest, update_manifest
 from pte_tracking._store.owned_files import make_owned_directory
@@ -131,7 +139,10 @@ class Claim:
         self.manifest = update_manifest(self.directory, self.configure, self.manifest if self.is_new else None)
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
-            write_atomically(self.directory / JOURNAL, self.journal.read_bytes(), is_durable=True)
+            content = self.journal.read_bytes()
+            write_atomically(self.directory / JOURNAL, content, is_durable=True)
+            self._take_media(self.journal.parent)
+            expect_delivered(self.directory, [entry.key for entry in self.manifest.sinks], len(content))
         if self.fork:
             logs = self.fork.copy_history(self.directory, self.manifest)
             files = [glob.escape(log.split("/")[0]) for log in logs]
@@ -140,6 +151,14 @@ class Claim:
                 lambda current: msgspec.structs.replace(current, files=list(dict.fromkeys([*current.files, *files]))),
             )
             self.at = None  # the history ends at the position
+
+    def _take_media(self, source: Path) -> None:
+        """Move the files that were fetched with the journal into the run directory, unless it has others."""
+        if self.directory not in source.parents:
+            return
+        for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE):
+            if (source / name).is_dir() and not os.path.lexists(self.directory / name):
+                replace_file(source / name, self.directory / name)
 
 
 def claim_directory(

@@ -28,9 +28,8 @@ from pte_tracking._store.events import (
     AnyEvent,
     Artifact,
     Event,
-    Figure,
     Histogram,
-    Image,
+    MediaFile,
     Metrics,
     Params,
     RunEnded,
@@ -231,7 +230,7 @@ class RunImport:
                 yield replace(event, values=flatten_params(event.values))
             elif isinstance(event, events.Tags):
                 yield replace(event, values=to_texts(event.values))
-            elif isinstance(event, Figure | Image | Artifact):
+            elif isinstance(event, MediaFile | Artifact):
                 if (file := owned_path(self.files, event.path)) is None:
                     raise ValueError(
                         f"{event.path!r} of an event is not a file in the directory that the sink received"

@@ -101,6 +101,22 @@ class RunReader:
         """Sinks passed to the constructor."""
         return self._sinks
 
+    def add_sink(self, sink: str | Sink) -> None:
+        """Add a sink before the run is opened, unless an equal one was passed to the constructor.
+
+        Args:
+            sink: Name of an installed sink, or a configured sink.
+
+        Raises:
+            RuntimeError: If the run is open.
+            TypeError: If the argument is neither a name nor a sink.
+            ValueError: If the sink is unknown or not installed.
+        """
+        added = [checked for checked in check_sinks([sink]) if checked not in self._sinks]
+        if added and self.is_open:
+            raise RuntimeError(f"add_sink({sink!r}): the run is already open. Add the sink before resume() and open().")
+        self._sinks += added
+
     @property
     def params(self) -> dict[str, events.Scalar]:
         """Parameters passed to the constructor, with flat names."""

@@ -13,9 +13,10 @@ from pte_tracking._distributed.world import World
 from pte_tracking._platform.files import replace_file, sync_directory
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.candidate import SelectedSnapshot
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load, temporary_path
-from pte_tracking._snapshots.selection import SelectedSnapshot, find_unlisted, is_run_of
+from pte_tracking._snapshots.selection import find_unlisted, is_run_of
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import checkpoint_digest, delete_checkpoint
 from pte_tracking._store.events import Checkpoint, Number
@@ -25,6 +26,7 @@ from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 
 _T = TypeVar("_T")
+_COMPARED_BYTES = 1 << 20
 
 
 def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | None) -> Checkpoint | None:
@@ -57,7 +59,10 @@ def reopen_run(run: Run, state: Mapping[str, Any], selected: SelectedSnapshot | 
         return None
     before = run.checkpoints() if is_own else None
     adopted = None if selected is None else _AdoptedSnapshot.of(selected, run.directory)
-    run.open(at=position, journal=None if selected is None else _find_journal(selected.path, run))
+    journal = None if selected is None else _find_journal(selected.path, run)
+    if is_own and journal is not None:
+        _check_history(run.directory / JOURNAL, journal, position)
+    run.open(at=position, journal=journal)
     if before is not None:
         run.after_rewind.append(lambda: _restore_checkpoints(run, before, position["step"]))
     if adopted is not None:
@@ -197,6 +202,25 @@ def _find_journal(path: Path, run: Run) -> Path | None:
     """Return the journal next to a snapshot outside the run directory, if there is one."""
     journal = path.parent / JOURNAL
     return journal if journal.is_file() and path.parent != run.directory else None
+
+
+def _check_history(own: Path, other: Path, position: RunPosition) -> None:
+    """Check that the journal of a fetched snapshot and that of the run directory are equal up to the snapshot.
+
+    Raises:
+        RuntimeError: If the run continued elsewhere after it left this directory.
+    """
+    remaining = position["position"]
+    with open(own, "rb") as own_file, open(other, "rb") as other_file:
+        while remaining > 0:
+            size = min(remaining, _COMPARED_BYTES)
+            chunk = own_file.read(size)
+            if len(chunk) < size or chunk != other_file.read(size):
+                raise RuntimeError(
+                    f"{own.parent}: the snapshot of step {position['step']} belongs to a later part of this run, which "
+                    "another directory or machine recorded. Move this directory, and resume in an empty one."
+                )
+            remaining -= size
 
 
 def _register(run: Run, adopted: _AdoptedSnapshot) -> None:

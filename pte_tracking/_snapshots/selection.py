@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import re
-import shutil
-import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
-from pte_tracking._distributed.world import SINGLE_PROCESS, World
+from pte_tracking._distributed.world import World
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
+from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_fetched
 from pte_tracking._snapshots.errors import SnapshotError
-from pte_tracking._snapshots.file import load, peek
-from pte_tracking._snapshots.recorded import explain_difference, find_recorded
+from pte_tracking._snapshots.fetching import fetch, fetch_from_sinks, is_uri
+from pte_tracking._snapshots.file import peek
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store import lock
@@ -26,59 +24,8 @@ from pte_tracking._store.journal_reader import effective_ranges, seq_at
 from pte_tracking._store.layout import JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import check_format
 from pte_tracking._store.replacing import restore_replaced
-from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
-
-_T = TypeVar("_T")
 
 _logger = logging.getLogger("pte_tracking")
-
-
-class SelectedSnapshot(NamedTuple):
-    """A verified snapshot to resume from.
-
-    Attributes:
-        path: Path of the snapshot.
-        state: The state in it.
-        fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
-        sha256: Digest against which it was verified. None if its digest was unknown.
-    """
-
-    path: Path
-    state: dict[str, Any]
-    fetched_to: Path | None = None
-    sha256: str | None = None
-
-    def clean_up(self) -> None:
-        """Delete the temporary directory, if there is one."""
-        if self.fetched_to is not None:
-            shutil.rmtree(self.fetched_to, ignore_errors=True)
-
-
-class Candidate(NamedTuple):
-    """Snapshot that may be selected.
-
-    Attributes:
-        path: Path of the snapshot.
-        sha256: Digest against which it is verified. None if its digest is unknown.
-        fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
-        recorded: Record of a snapshot that was chosen by its path. None if no run recorded it.
-    """
-
-    path: Path
-    sha256: str | None = None
-    fetched_to: Path | None = None
-    recorded: Checkpoint | None = None
-
-    @classmethod
-    def at_path(cls, path: Path, unlisted: Collection[Path] = ()) -> Candidate:
-        """Return the snapshot at a path, which has to be the one that its run recorded.
-
-        Args:
-            path: Path of the snapshot.
-            unlisted: Snapshots that were published just before a crash and are newer than their records.
-        """
-        recorded = None if path in unlisted else find_recorded(path)
-        return cls(path, None if recorded is None else recorded.sha256, recorded=recorded)
 
 
 def select_snapshot(
@@ -106,16 +53,15 @@ def select_snapshot(
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
     if source in ("latest", "best"):
         selected = first_intact(candidates, world)
+        if selected is None:
+            rank = functools.partial(_rank, source, best)
+            fetched = world.run_on_rank_zero("resume()", lambda: fetch_from_sinks(run, rank))
+            selected = None if fetched is None else load_fetched(fetched, world)
         if selected is None and candidates and world.rank == 0:
             _logger.warning("resume: no usable snapshot, %d skipped. The run restarts from step 0.", len(candidates))
         return selected
     (candidate,) = candidates
-    try:
-        return load_candidate(candidate, world)
-    except BaseException:
-        if world.rank == 0 and candidate.fetched_to is not None:
-            shutil.rmtree(candidate.fetched_to, ignore_errors=True)
-        raise
+    return load_fetched(candidate, world)
 
 
 def _candidates(
@@ -142,19 +88,6 @@ def _candidates(
             f"a run directory, not a snapshot. Pass one of its snapshots, or continue the run with out_dir={source!r}",
         )
     return [Candidate.at_path(path, find_unlisted(run, templates))]
-
-
-def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> SelectedSnapshot:
-    """Verify and read a snapshot.
-
-    Raises:
-        SnapshotError: If it is damaged or not a snapshot.
-    """
-    try:
-        state = load(candidate.path, candidate.sha256, world)
-    except SnapshotError as error:
-        raise explain_difference(error, candidate.recorded) from error.__cause__
-    return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 
 def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[Candidate]:
@@ -191,6 +124,12 @@ def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
     return unlisted
 
 
+def _rank(source: object, best: BestPolicy | None, checkpoints: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
+    if best is None or source == "latest":
+        return checkpoints[::-1]
+    return rank_checkpoints(checkpoints, best, "resume('best')")
+
+
 def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[Candidate]:
     if best is None:
         raise ValueError(
@@ -225,77 +164,6 @@ def rank_checkpoints(checkpoints: Sequence[Checkpoint], best: BestPolicy, call: 
 def list_metrics(checkpoints: Iterable[Checkpoint]) -> str:
     """Return the names of the metrics of checkpoints, for messages."""
     return ", ".join(sorted({key for checkpoint in checkpoints for key in checkpoint.values})) or "none"
-
-
-def first_intact(
-    candidates: Iterable[Candidate], world: World = SINGLE_PROCESS, call: str = "resume"
-) -> SelectedSnapshot | None:
-    """Return the first intact snapshot. Damaged ones are reported.
-
-    Args:
-        candidates: The snapshots, the preferred one first.
-        world: The ranks.
-        call: Function of the user, as named in messages.
-
-    Returns:
-        The snapshot. None if there is no intact one.
-    """
-    is_damaged = False
-    warn = _logger.warning if world.rank == 0 else _logger.debug
-    for candidate in candidates:
-        try:
-            selected = load_candidate(candidate, world)
-        except SnapshotError as error:
-            warn("%s: skipping unusable snapshot: %s", call, error)
-            is_damaged = True
-            continue
-        if is_damaged:
-            warn("%s: using %s instead", call, candidate.path)
-        return selected
-    return None
-
-
-def is_uri(source: str) -> bool:
-    """Whether a source is the URI of a tracked checkpoint and not a path."""
-    return re.match(r"[A-Za-z][\w+.-]+:/", source) is not None and not Path(source).exists()
-
-
-def fetch(uri: str, sinks: Sequence[Sink], folder: Path | None, call: str) -> Candidate:
-    """Fetch a tracked checkpoint from a backend.
-
-    Args:
-        uri: URI of the checkpoint.
-        sinks: Sinks with a configured destination. Other sinks use the environment.
-        folder: Directory in which a temporary directory is created. None for that of the system.
-        call: Function of the user, as named in messages.
-
-    Returns:
-        The snapshot in the temporary directory.
-
-    Raises:
-        LookupError: If the URI does not exist.
-        ValueError: If no sink supports the URI, or a supported version of the client library is not installed.
-    """
-    scheme = uri.partition(":")[0]
-    installed = [get_sink(name) for name in installed_sinks()]
-    sinks = [sink for sink in sinks if scheme in sink.schemes]
-    if not sinks:
-        sinks = [sink_class() for sink_class in installed if scheme in sink_class.schemes]
-    if not sinks:
-        schemes = sorted(name for sink_class in installed for name in sink_class.schemes)
-        raise ValueError(
-            f"{call}({uri!r}): no installed sink supports {scheme}: URIs. Supported schemes: "
-            f"{', '.join(schemes) or 'none'}. Otherwise pass 'latest', 'best', or a path."
-        )
-    check_client(type(sinks[0]))
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    target = Path(os.path.realpath(tempfile.mkdtemp(prefix=".fetched-", dir=folder)))
-    try:
-        return Candidate(sinks[0].fetch(uri, target), fetched_to=target)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
 
 
 def is_run_of(run: Run, position: RunPosition) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pte_tracking._store.journal_reader import last_event
-from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, MANIFEST, MEDIA
+from pte_tracking._store.layout import ARTIFACTS, DELIVERY, FIGURES, IMAGES, JOURNAL, MANIFEST, MEDIA, PROVENANCE
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 
-_SKIPPED_DIRECTORIES = (ARTIFACTS, DELIVERY, FIGURES, IMAGES, MEDIA)
+_SKIPPED_DIRECTORIES = (ARTIFACTS, DELIVERY, FIGURES, IMAGES, MEDIA, PROVENANCE)
 
 
 def find_run(directory: Path) -> Manifest:

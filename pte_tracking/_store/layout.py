@@ -67,8 +67,8 @@ def check_is_local(path: str | os.PathLike[str], argument: str) -> None:
     text = os.fsdecode(path)
     if _SCHEME.match(text):
         raise ValueError(
-            f"{argument}: expected a local directory, got the URL {text!r}. Pass a local directory. To keep the run in "
-            "an object store, add a sink that uploads it, such as sinks=['json', 'mlflow']."
+            f"{argument}: expected a local directory, got the URL {text!r}. Pass a local directory. To keep the "
+            f"snapshots in an object store and to resume from there, pass extensions.snapshot(mirror={text!r})."
         )
 
 

@@ -19,6 +19,7 @@ from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
 from pte_tracking.extensions.object_snapshot import ObjectSnapshot, Stateful
 from pte_tracking.reporter import DeferredValue
+from pte_tracking.sinks import Sink, get_sink
 from pte_tracking.triggers import IntervalTrigger, TimeTrigger
 
 _logger = logging.getLogger("pte_tracking")
@@ -43,28 +44,28 @@ def snapshot(
     asynchronous: bool = True,
     at_end: bool = True,
     on_signal: int | None = None,
+    mirror: str | None = None,
 ) -> Extension:
     """Save the complete training: models, optimizers, extensions, random state, and position in the data.
 
-    A snapshot is taken after all other extensions. It becomes a checkpoint of the run, with the values reported in its
-    iteration, from which ``resume()`` continues exactly. ``torch.load`` reads it without this package. The training
-    waits until the state is copied and the previous snapshot is written. Failed writes are logged.
+    ``resume()`` continues exactly. The training waits for a copy of the state only. Failed writes are logged.
 
     Args:
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
-        target: Object to save instead, without ``keep_best`` and ``on_signal``; see :func:`snapshot_object`.
+        target: Object to save instead, without the last two options and ``keep_best``; see :func:`snapshot_object`.
         trigger: When to take a snapshot. Defaults to ``(1, "epoch")``, after each epoch.
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
-        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``. The mode is ``"min"`` or
-            ``"max"``, of the mean over the interval between two snapshots. ``resume("best")`` uses the first.
+        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)`` or ``("acc", "max", 1)``, by
+            the mean over the interval between two snapshots. ``resume("best")`` uses the first.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
         asynchronous: Whether to write in a separate thread, which needs memory for one more state.
-        at_end: Whether to save the last state of a training that stops between two periodic snapshots, for example
-            after a time limit. ``break`` and ``close()`` save nothing.
+        at_end: Whether to save the last state of a training that stops between two snapshots. ``break`` saves nothing.
         on_signal: Signal after which the process finishes the iteration, saves, and exits, such as ``signal.SIGTERM``.
+        mirror: URL such as ``"s3://bucket/prefix"``, or path of a directory, to which the delivery process copies all
+            snapshots of the run and its journal. ``resume()`` continues from there if ``out_dir`` has no snapshot.
 
     Returns:
         The extension.
@@ -87,8 +88,8 @@ def snapshot(
     """
     policy = SnapshotPolicy(trigger, condition, n_retains, autoload, snapshot_on_error, asynchronous, at_end)
     if target is None:
-        return TrainingSnapshot(filename, policy, keep_best, on_signal)
-    _check_absent(keep_best=keep_best, on_signal=on_signal)
+        return TrainingSnapshot(filename, policy, keep_best, on_signal, mirror)
+    _check_absent(keep_best=keep_best, on_signal=on_signal, mirror=mirror)
     return ObjectSnapshot(filename, policy, target)
 
 
@@ -100,19 +101,30 @@ class TrainingSnapshot(SnapshotExtension):
         policy: Shared options.
         keep_best: Best snapshots to keep in addition, or None.
         on_signal: Number of the signal to handle, or None.
+        mirror: URL of the mirror, or None.
     """
 
     default_name = "snapshot"
 
     def __init__(
-        self, filename: str, policy: SnapshotPolicy, keep_best: Sequence[object] | None, on_signal: int | None
+        self,
+        filename: str,
+        policy: SnapshotPolicy,
+        keep_best: Sequence[object] | None,
+        on_signal: int | None,
+        mirror: str | None = None,
     ) -> None:
         super().__init__(filename, policy)
+        self._mirror = None if mirror is None else _mirror_sink(mirror)
         self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
         self._mean = None if self.keep_best is None else SnapshotMean(self.keep_best.key)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
         self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._should_exit = False
+
+    def check(self, manager: Manager) -> None:
+        if self._mirror is not None:
+            manager.run.add_sink(self._mirror)
 
     def is_urgent(self, manager: Manager) -> bool:
         if self._mean is not None:
@@ -197,6 +209,11 @@ class TrainingSnapshot(SnapshotExtension):
                 manager.world,
             )
         )
+
+
+def _mirror_sink(url: str) -> Sink:
+    sink: Callable[[str], Sink] = get_sink("mirror")
+    return sink(url)
 
 
 def _check_absent(**arguments: object) -> None:

@@ -47,7 +47,8 @@ from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
 from pte_tracking._store.table_file import StoredTable, read_table
-from pte_tracking.sinks._contract import Connection, Location, PolledConnection, RunView, Sink
+from pte_tracking.sinks._connection import Connection, PolledConnection, RunView
+from pte_tracking.sinks._contract import Location, Sink
 from pte_tracking.sinks._errors import PostponedEventsError, RejectedEventError, SinkClosedError
 from pte_tracking.sinks._file_artifacts import to_artifact
 from pte_tracking.sinks._keys import map_key

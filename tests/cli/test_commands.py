@@ -72,7 +72,7 @@ def test_command_foreign_directory_exits_with_1_and_names_directory(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--to", "nowhere"], "json, mlflow"),
+        (["--to", "nowhere"], "json, mirror, mlflow"),
         (["--option", "a=b"], "after a --to"),
         (["--to", "json", "--option", "colour=red"], "Options of this sink"),
         (["--follow", "--json"], "cannot be combined with --json"),

@@ -12,7 +12,7 @@ import torch
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._distributed.world import SINGLE_PROCESS
-from pte_tracking._snapshots import selection
+from pte_tracking._snapshots import fetching, selection
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._store import lock
 from pte_tracking._store.layout import WRITER_LOCK
@@ -200,9 +200,9 @@ class Shelf(Sink):
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Shelf.root = tmp_path / "shelf"
     run(make_manager(Shelf.root), 5)
-    installed = selection.get_sink
-    monkeypatch.setattr(selection, "installed_sinks", lambda: ["json", "shelf"])
-    monkeypatch.setattr(selection, "get_sink", lambda name: Shelf if name == "shelf" else installed(name))
+    installed = fetching.get_sink
+    monkeypatch.setattr(fetching, "installed_sinks", lambda: ["json", "shelf"])
+    monkeypatch.setattr(fetching, "get_sink", lambda name: Shelf if name == "shelf" else installed(name))
     return Shelf.root
 
 
