@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -116,6 +117,8 @@ class ExtensionsManager(TrainingLoop):
         (4, 2, True)
     """
 
+    measured_keys: frozenset[str] = frozenset()
+
     @refuse_names(**MANAGER_NAMES)
     @check_positions("models", "max_epochs", "extensions")
     def __init__(
@@ -152,7 +155,6 @@ class ExtensionsManager(TrainingLoop):
         self.loaders = LoaderRegistry(objects.values())
         self.reporter = build_reporter(self.models, self.raw_models)
         self.observation: Observation = {}
-        self.measured_keys: frozenset[str] = frozenset()
         self._given = GivenValues(names_by_id({"models": self.models, "optimizers": self.optimizers}))
         self._stop = StopCondition(None if stop_trigger is None else get_trigger(stop_trigger), limit)
         self._extensions = ExtensionRegistry(self._given, self._stop.trigger, self.world.rank)
@@ -175,8 +177,7 @@ class ExtensionsManager(TrainingLoop):
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
-        progress = self.updater
-        self.run.current_step = lambda: progress.iteration
+        self.run.current_step = functools.partial(getattr, self.updater, "iteration")
         if self.world.rank == 0:
             self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)
