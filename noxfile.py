@@ -159,11 +159,21 @@ def lock(session: nox.Session) -> None:
 
 
 @nox.session
+def changelog(session: nox.Session) -> None:
+    """Show the changelog of the next release. Pass build after -- to move it from changelog.d/ to CHANGELOG.md."""
+    session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "changelog"))
+    options = ["--yes"] if session.posargs == ["build"] else ["--draft"]
+    session.run("towncrier", "build", "--version", GROUPS["project"]["version"], *options)
+
+
+@nox.session
 def release(session: nox.Session) -> None:
     """Build dist/ reproducibly, test the wheel, and write build/sbom.cdx.json. Pass the tag after -- to check it."""
     version = GROUPS["project"]["version"]
     if session.posargs and session.posargs != [f"v{version}"]:
         session.error(f"Expected the tag v{version}, got {' '.join(session.posargs)}.")
+    if session.posargs and list((ROOT / "changelog.d").glob("*.*.md")):
+        session.error("changelog.d/ contains entries. Run: python -m nox -s changelog -- build")
     session.install(*CONSTRAINTS, *nox.project.dependency_groups(GROUPS, "release"))
     commit_time = session.run("git", "log", "-1", "--format=%ct", external=True, silent=True)
     folders = [ROOT / "dist", Path(session.create_tmp()) / "dist"]
