@@ -59,6 +59,17 @@ def test_mypy_and_import_linter_cover_every_package() -> None:
     assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == packages
 
 
+def test_import_linter_keeps_every_backend_independent() -> None:
+    (contract,) = (entry for entry in PROJECT["tool"]["importlinter"]["contracts"] if entry["type"] == "independence")
+    assert set(contract["modules"]) == {f"pte_backends.{backend}" for backend in BACKENDS}
+
+
+def test_backend_reference_lists_every_sink() -> None:
+    page = (ROOT / "docs/_reference/backends.md").read_text()
+    entry_points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"].values()
+    assert [target for target in entry_points if f":: {target.replace(':', '.')}\n" not in page] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_has_py_typed_marker(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
