@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from pte_tracking import sinks
 from pte_tracking._runs.archiving import LOG
 from pte_tracking._store import layout
 from pte_tracking.sinks import ENTRY_POINT_GROUP, get_sink
+from pte_tracking.testing._samples import make_sample_events
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -71,10 +74,23 @@ def test_run_directory_page_names_every_file_of_the_layout() -> None:
 
 
 def test_run_directory_page_names_every_file_of_included_sinks() -> None:
-    sinks = distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names
-    files = {pattern.replace(LOG, "log") for name in sinks for pattern in get_sink(name).files}
+    names = distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names
+    files = {pattern.replace(LOG, "log") for name in names for pattern in get_sink(name).files}
     assert len(files) > 5
     assert {name for name in files if not is_listed(name)} == set()
+
+
+def test_event_pages_and_sinks_name_every_kind_of_event() -> None:
+    formats, reference = (DOCS / "event-format.md").read_text(), (DOCS / "_reference/events.md").read_text()
+    for event in get_args(sinks.AnyEvent):
+        assert f"`{event.__struct_config__.tag}`" in formats
+        assert f":: pte_tracking.sinks.{event.__name__}\n" in reference
+        assert event.__name__ in sinks.__all__
+
+
+def test_contract_of_backends_delivers_every_kind_of_event_that_is_shown(tmp_path: Path) -> None:
+    delivered = {kind.__struct_config__.tag for kind, _ in make_sample_events(tmp_path)}
+    assert set(get_args(sinks.EventKind)) - delivered == {"metrics", "status"}  # other tests of the contract
 
 
 TRAIN = """
@@ -110,9 +126,9 @@ for _ in manager.iterations([0, 1]):
 def test_run_directory_page_names_every_file_of_a_training(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAIN)
     env = {**os.environ, "PTE_TRACKING_PROVENANCE": "full"}
-    sinks = ["json", "csv", "tensorboard", "wandb", "swanlab", "clearml"]
+    file_sinks = ["json", "csv", "tensorboard", "wandb", "swanlab", "clearml"]
     # The second training archives the run of the first one.
-    for command in (["train.py", "json"], ["train.py", *sinks], ["-m", "pte_tracking._cli", "sync", "result"]):
+    for command in (["train.py", "json"], ["train.py", *file_sinks], ["-m", "pte_tracking._cli", "sync", "result"]):
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=140
         )
