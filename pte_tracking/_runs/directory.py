@@ -38,6 +38,7 @@ from pte_tracking._store.layout import (
 from pte_tracking._store.manifest import Manifest, update_manifest
 from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.place import Place
+from pte_tracking._store.samples import sample_files
 from pte_tracking.sinks import Sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -156,8 +157,8 @@ class Claim:
         """Move the files that were fetched with the journal into the run directory, unless it has others."""
         if self.directory not in source.parents:
             return
-        for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE):
-            if (source / name).is_dir() and not os.path.lexists(self.directory / name):
+        for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE, *sample_files(source)):
+            if (source / name).exists() and not os.path.lexists(self.directory / name):
                 replace_file(source / name, self.directory / name)
 
 

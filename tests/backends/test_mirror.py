@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pte_tracking as pte
-from pte_backends.mirror import MirrorSink, _connection, _journal
+from pte_backends.mirror import MirrorSink, _connection, _journal, _parts
 from pte_backends.mirror._store import Store
 from pte_tracking import extensions
 from pte_tracking._cli import app
@@ -196,8 +196,8 @@ def test_index_that_names_another_directory_is_not_followed(tmp_path: Path, capl
 
 
 def test_journal_is_copied_in_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_journal, "_FULL_PART_BYTES", 600)
-    monkeypatch.setattr(_journal, "_MAX_PART_BYTES", 1000)
+    monkeypatch.setattr(_parts, "_FULL_PART_BYTES", 600)
+    monkeypatch.setattr(_parts, "_MAX_PART_BYTES", 1000)
     monkeypatch.setattr(_connection, "JOURNAL_SECONDS", 0.0)
     sink, run = start(tmp_path)
     for step in range(40):
