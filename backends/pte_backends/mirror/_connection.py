@@ -28,7 +28,8 @@ from pte_tracking.sinks import (
     Status,
 )
 
-#: Time between two copies of the journal and the samples, in seconds. Snapshots, rewinds, and the end of the run do not wait.
+#: Time between two copies of the journal and the samples, in seconds. Snapshots, rewinds, and the end of the run do not
+#: wait.
 JOURNAL_SECONDS = 30.0
 _MANIFEST = "run.json"
 
