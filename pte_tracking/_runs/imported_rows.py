@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pte_tracking._store.events import Event, Metrics, StoredNumber
-from pte_tracking._store.samples import PREFIX
+from pte_tracking._store.samples import is_sample
 from pte_tracking._store.values import check_step, to_numbers, to_progress
 
 LOG = "log"
@@ -40,7 +40,7 @@ def join_rows(events: Iterable[_E]) -> Iterator[_E | Metrics]:
             members, keys = [], set()
             yield event
             continue
-        if event.values and all(key.startswith(PREFIX) for key in event.values):
+        if is_sample(event):
             step = check_step(event.step)
             yield Metrics(0, event.time, step, dict(to_numbers(event.values)), log=None, explicit=True)
             continue

@@ -252,6 +252,13 @@ def test_journal_shortened_by_loss_of_power_replaces_the_copy(tmp_path: Path) ->
     assert fetch(sink, run, tmp_path / "fetched") is None  # the snapshot belongs to events that are lost
 
 
+def test_mirror_is_not_listed_as_a_run_without_journal(tmp_path: Path) -> None:
+    _, run = start(tmp_path)
+    run.deliver()
+    result = CliRunner().invoke(app, ["list", str(tmp_path)])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_emptied_mirror_receives_everything_again(tmp_path: Path) -> None:
     sink, run = start(tmp_path)
     save(run, "snapshot", 1)

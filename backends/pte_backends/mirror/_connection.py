@@ -32,6 +32,8 @@ from pte_tracking.sinks import (
 #: wait.
 JOURNAL_SECONDS = 30.0
 _MANIFEST = "run.json"
+#: Another name, so that a mirror in a directory of runs is not taken for runs without a journal.
+_MANIFEST_COPY = "manifest.json"
 
 
 class MirrorConnection:
@@ -108,7 +110,7 @@ class MirrorConnection:
         for event in events:
             if isinstance(event, RunStarted):
                 manifest = (self._run.directory / _MANIFEST).read_bytes()
-                self._store.write(f"{self._run.id}/{_MANIFEST}", manifest)
+                self._store.write(f"{self._run.id}/{_MANIFEST_COPY}", manifest)
                 self._journal.claim()
             elif isinstance(event, Artifact | MediaFile | Model):
                 upload_media(self._store, self._run, event)
