@@ -134,8 +134,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         )
         self.engine = engine
         self.loaders.metrics = self._metrics = IgniteMetrics(engine)
-        # Difference between the manager's and the engine's number of iterations: after max_epochs, the engine starts
-        # to count again.
+        # Iterations of the manager minus those of the engine, which counts again from 0 after max_epochs.
         self._iteration_offset = 0
         self._started_epoch = 0
         self._has_unfinished_iteration = False
