@@ -158,8 +158,18 @@ class Claim:
         if self.directory not in source.parents:
             return
         for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE, *sample_files(source)):
-            if (source / name).exists() and not os.path.lexists(self.directory / name):
-                replace_file(source / name, self.directory / name)
+            _move_missing(source / name, self.directory / name)
+
+
+def _move_missing(source: Path, target: Path) -> None:
+    """Move a file or directory. The files of an existing directory stay, and those that are missing are added."""
+    if not source.exists():
+        return
+    if not os.path.lexists(target):
+        replace_file(source, target)
+    elif source.is_dir() and target.is_dir() and not target.is_symlink():
+        for entry in source.iterdir():
+            _move_missing(entry, target / entry.name)
 
 
 def claim_directory(

@@ -173,10 +173,14 @@ def test_media_and_artifacts_are_fetched_with_the_run(tmp_path: Path, caplog: py
         first.run.log_image("group/white", torch.ones(2, 2))
         first.run.log_artifact(tmp_path / "note.txt", "notes")
     (tmp_path / "first").rename(tmp_path / "lost")
+    other = tmp_path / "second" / "images" / "other.txt"  # of the user, as with out_dir="."
+    other.parent.mkdir(parents=True)
+    other.touch()
     second = make("second")
     assert second.resume() is not None
     run(second, 1)
     assert sync(tmp_path / "second", timeout=60) == []
+    assert other.exists()
     (picture,) = (tmp_path / "second" / "images").rglob("*.png")
     assert picture.stat().st_size
     (note,) = (tmp_path / "second" / "artifacts").rglob("note.txt")
