@@ -141,8 +141,10 @@ class Claim:
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
             content = self.journal.read_bytes()
+            self._take_media(
+                self.journal.parent
+            )  # first: a crash in between leaves no journal, so all are fetched again
             write_atomically(self.directory / JOURNAL, content, is_durable=True)
-            self._take_media(self.journal.parent)
             expect_delivered(self.directory, [entry.key for entry in self.manifest.sinks], len(content))
         if self.fork:
             logs = self.fork.copy_history(self.directory, self.manifest)
