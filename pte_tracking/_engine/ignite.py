@@ -134,7 +134,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         )
         self.engine = engine
         self.loaders.metrics = self._metrics = IgniteMetrics(engine)
-        # Iterations of the manager minus those of the engine, which counts again from 0 after max_epochs.
+        # The manager's number of iterations minus the engine's, which starts to count again after max_epochs.
         self._iteration_offset = 0
         self._started_epoch = 0
         self._has_unfinished_iteration = False
