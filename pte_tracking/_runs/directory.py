@@ -38,6 +38,7 @@ from pte_tracking._store.layout import (
 from pte_tracking._store.manifest import Manifest, update_manifest
 from pte_tracking._store.owned_files import make_owned_directory
 from pte_tracking._store.place import Place
+from pte_tracking._store.samples import sample_files
 from pte_tracking.sinks import Sink
 
 _logger = logging.getLogger("pte_tracking")
@@ -140,8 +141,10 @@ class Claim:
         self.is_new = False
         if self.journal and not (self.directory / JOURNAL).exists():
             content = self.journal.read_bytes()
+            self._take_media(
+                self.journal.parent
+            )  # first: a crash in between leaves no journal, so all are fetched again
             write_atomically(self.directory / JOURNAL, content, is_durable=True)
-            self._take_media(self.journal.parent)
             expect_delivered(self.directory, [entry.key for entry in self.manifest.sinks], len(content))
         if self.fork:
             logs = self.fork.copy_history(self.directory, self.manifest)
@@ -156,9 +159,19 @@ class Claim:
         """Move the files that were fetched with the journal into the run directory, unless it has others."""
         if self.directory not in source.parents:
             return
-        for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE):
-            if (source / name).is_dir() and not os.path.lexists(self.directory / name):
-                replace_file(source / name, self.directory / name)
+        for name in (FIGURES, IMAGES, MEDIA, ARTIFACTS, PROVENANCE, *sample_files(source)):
+            _move_missing(source / name, self.directory / name)
+
+
+def _move_missing(source: Path, target: Path) -> None:
+    """Move a file or directory. The files of an existing directory stay, and those that are missing are added."""
+    if not source.exists():
+        return
+    if not os.path.lexists(target):
+        replace_file(source, target)
+    elif source.is_dir() and target.is_dir() and not target.is_symlink():
+        for entry in source.iterdir():
+            _move_missing(entry, target / entry.name)
 
 
 def claim_directory(

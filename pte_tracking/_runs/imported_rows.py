@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pte_tracking._store.events import Event, Metrics, StoredNumber
+from pte_tracking._store.samples import is_sample
 from pte_tracking._store.values import check_step, to_numbers, to_progress
 
 LOG = "log"
@@ -18,7 +19,8 @@ _E = TypeVar("_E", bound=Event)
 def join_rows(events: Iterable[_E]) -> Iterator[_E | Metrics]:
     """Join consecutive metrics of the same step to rows, unless a key would be repeated.
 
-    A value whose time differs from that of its row is a separate data point, which precedes the row.
+    A value whose time differs from that of its row is a separate data point, which precedes the row. System metrics
+    belong to no row, because their step is the number of a sample.
 
     Args:
         events: Events in the order of the source.
@@ -37,6 +39,10 @@ def join_rows(events: Iterable[_E]) -> Iterator[_E | Metrics]:
             yield from _build_row(members)
             members, keys = [], set()
             yield event
+            continue
+        if is_sample(event):
+            step = check_step(event.step)
+            yield Metrics(0, event.time, step, dict(to_numbers(event.values)), log=None, explicit=True)
             continue
         if members and (event.step != members[0].step or not keys.isdisjoint(event.values)):
             yield from _build_row(members)

@@ -31,6 +31,7 @@ from pte_tracking._store.events import (
     Histogram,
     MediaFile,
     Metrics,
+    Model,
     Params,
     RunEnded,
     RunStarted,
@@ -230,10 +231,10 @@ class RunImport:
                 yield replace(event, values=flatten_params(event.values))
             elif isinstance(event, events.Tags):
                 yield replace(event, values=to_texts(event.values))
-            elif isinstance(event, MediaFile | Artifact):
+            elif isinstance(event, MediaFile | Artifact | Model):
                 if (file := owned_path(self.files, event.path)) is None:
                     raise ValueError(
-                        f"{event.path!r} of an event is not a file in the directory that the sink received"
+                        f"{event.path!r} of an event does not exist in the directory that the sink received"
                     )
                 check_step(getattr(event, "step", 0))
                 yield replace(event, path=file.relative_to(self._staging).as_posix())

@@ -19,7 +19,9 @@ _HIGHER = frozenset(
     | {"ssim", "r", "top", "reward", "return", "ndcg", "mrr", "hits"}
 )
 #: Words of values that do not measure quality.
-_CONDITIONS = frozenset({"std", "lr", "time", "seconds", "elapsed", "count", "size", "epoch", "iteration", "step"})
+_CONDITIONS = frozenset(
+    {"std", "lr", "time", "seconds", "elapsed", "count", "size", "epoch", "iteration", "step", "monitor", "system"}
+)
 _KNOWN = _LOSS | _ACCURACY | _LOWER | _HIGHER
 
 _JOINED = re.compile(rf"({'|'.join(sorted(_VALIDATION | _TEST | _TRAINING, key=len, reverse=True))})([a-z]+)")

@@ -12,6 +12,7 @@ import msgspec
 from pte_tracking._store.events import Metrics, Number
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.samples import is_sample
 
 
 class MetricSummary(msgspec.Struct):
@@ -48,7 +49,7 @@ class RunMetrics(NamedTuple):
     """All metrics of a run.
 
     Attributes:
-        step: Highest step; None if there are no metrics.
+        step: Highest step, without those of imported system metrics; None if there is none.
         summaries: Last, lowest, and highest value of each metric.
     """
 
@@ -65,7 +66,8 @@ def summarize_metrics(directory: Path) -> RunMetrics:
     step: int | None = None
     summaries: dict[str, MetricSummary] = {}
     for event in read_metrics(directory):
-        step = event.step if step is None else max(step, event.step)
+        if not is_sample(event):
+            step = event.step if step is None else max(step, event.step)
         for key, value in event.points.items():
             if key not in summaries:
                 summaries[key] = MetricSummary(value, event.step)  # type: ignore[arg-type]  # decoded as numbers

@@ -106,6 +106,11 @@ class SampleWriter:
         self._lock.release()
 
 
+def is_sample(event: Metrics) -> bool:
+    """Whether all values are system metrics, so that the step is the number of a sample."""
+    return bool(event.values) and all(key.startswith(PREFIX) for key in event.values)
+
+
 def sample_files(directory: Path) -> list[str]:
     """Return the names of the files with samples in a run directory, in sorted order."""
     return sorted(path.name for path in directory.glob(SAMPLES) if _NAME.fullmatch(path.name))
@@ -179,6 +184,6 @@ def _decode_line(line: bytes) -> Metrics | None:
     """Return a sample as an event that belongs to no log. None if the line is damaged."""
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
         event = event_encoding.decode(line)
-        if isinstance(event, Metrics) and event.step > 0 and all(key.startswith(PREFIX) for key in event.values):
+        if isinstance(event, Metrics) and event.step > 0 and is_sample(event):
             return Metrics(-event.step, event.time, event.step, event.values, log=None, explicit=True)
     return None

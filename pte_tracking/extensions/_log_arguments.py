@@ -9,11 +9,6 @@ from pathlib import PurePath
 from pte_tracking._store import layout
 from pte_tracking.sinks import get_sink
 
-_RESERVED_NAMES = {
-    *(layout.MANIFEST, layout.JOURNAL, layout.CHECKPOINTS, layout.WRITER_LOCK, layout.PREVIOUS),
-    *(layout.FIGURES, layout.IMAGES, layout.MEDIA, layout.ARTIFACTS, layout.DELIVERY),
-}
-
 
 def check_filename(filename: str) -> str:
     """Return the path of a JSON log, or raise if it is not in the run directory or reserved."""
@@ -26,7 +21,7 @@ def check_filename(filename: str) -> str:
     path = PurePath(filename)
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"filename: expected a file in the run directory, such as 'log', got {filename!r}")
-    if path.parts[0] in _RESERVED_NAMES:
+    if path.parts[0] in layout.RESERVED_NAMES:
         raise ValueError(
             f"filename: {filename!r} is reserved for files of the run. Choose another name, such as 'log'."
         )

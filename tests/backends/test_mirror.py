@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pte_tracking as pte
-from pte_backends.mirror import MirrorSink, _connection, _journal
+from pte_backends.mirror import MirrorSink, _connection, _journal, _parts
 from pte_backends.mirror._store import Store
 from pte_tracking import extensions
 from pte_tracking._cli import app
@@ -196,8 +196,8 @@ def test_index_that_names_another_directory_is_not_followed(tmp_path: Path, capl
 
 
 def test_journal_is_copied_in_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_journal, "_FULL_PART_BYTES", 600)
-    monkeypatch.setattr(_journal, "_MAX_PART_BYTES", 1000)
+    monkeypatch.setattr(_parts, "_FULL_PART_BYTES", 600)
+    monkeypatch.setattr(_parts, "_MAX_PART_BYTES", 1000)
     monkeypatch.setattr(_connection, "JOURNAL_SECONDS", 0.0)
     sink, run = start(tmp_path)
     for step in range(40):
@@ -250,6 +250,13 @@ def test_journal_shortened_by_loss_of_power_replaces_the_copy(tmp_path: Path) ->
     (part,) = Path(sink.url).glob("*/journal/*.jsonl")
     assert part.read_bytes() == (run.directory / JOURNAL).read_bytes()
     assert fetch(sink, run, tmp_path / "fetched") is None  # the snapshot belongs to events that are lost
+
+
+def test_mirror_is_not_listed_as_a_run_without_journal(tmp_path: Path) -> None:
+    _, run = start(tmp_path)
+    run.deliver()
+    result = CliRunner().invoke(app, ["list", str(tmp_path)])
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_emptied_mirror_receives_everything_again(tmp_path: Path) -> None:

@@ -59,6 +59,22 @@ def test_scalars_of_torch_keep_step_value_and_time(tmp_path: Path) -> None:
     ]
 
 
+def test_system_metrics_are_points_of_no_row_and_no_step_of_the_run(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "logs")) as writer:
+        writer.add_scalar("system/cpu", 50.0, 1, walltime=1000.0)
+        writer.add_scalar("loss", 0.5, 2, walltime=1001.0)
+        writer.add_scalar("system/cpu", 60.0, 7, walltime=1002.0)
+    run = import_run(tmp_path / "logs", tmp_path / "run")
+    assert sorted(points(run)) == [
+        ("loss", 2, 0.5, 1001.0),
+        ("system/cpu", 1, 50.0, 1000.0),
+        ("system/cpu", 7, 60.0, 1002.0),
+    ]
+    assert json.loads((tmp_path / "run" / "log").read_text()) == [{"loss": 0.5, "iteration": 2}]
+    (listed,) = json.loads(invoke("list", tmp_path, "--json").output)
+    assert listed["step"] == 2
+
+
 def test_media_of_torch_are_imported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with SummaryWriter(str(tmp_path / "logs")) as writer:
         writer.add_histogram("weights", torch.tensor([0.0, 1.0, 1.0, 4.0]), 2)

@@ -328,7 +328,9 @@ def test_log_report_filename_outside_run_directory_raises_value_error(filename: 
         LogReport(filename=filename)
 
 
-@pytest.mark.parametrize("filename", ["journal.jsonl", "run.json", "delivery/log", "checkpoints.json", ".lock"])
+@pytest.mark.parametrize(
+    "filename", ["journal.jsonl", "run.json", "delivery/log", "checkpoints.json", ".lock", "provenance/a"]
+)
 def test_log_report_reserved_filename_raises_value_error(filename: str) -> None:
     with pytest.raises(ValueError, match="is reserved for files of the run"):
         LogReport(filename=filename)

@@ -40,6 +40,13 @@ def test_join_rows_values_of_one_step_and_time_are_one_event() -> None:
     assert row == Metrics(0, 5.0, 1, {"a": 1.0, "b": 2.0}, explicit=True)
 
 
+def test_join_rows_system_metrics_between_values_are_points_of_no_row() -> None:
+    values = [point(10, "a", 1.0, 5.0), point(3, "system/cpu", 50.0, 5.5), point(10, "b", 2.0, 5.0)]
+    sample, row = join_rows(values)
+    assert sample == Metrics(0, 5.5, 3, {"system/cpu": 50.0}, log=None, explicit=True)
+    assert row == Metrics(0, 5.0, 10, {"a": 1.0, "b": 2.0}, explicit=True)
+
+
 def test_join_rows_other_event_between_ends_row() -> None:
     text = Text(0, 5.0, "note", 1, "text")
     joined = list(join_rows([point(1, "a", 1.0, 5.0), text, point(1, "b", 2.0, 5.0)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pte_tracking._delivery.sync import sync
 from pte_tracking._store.events import Rewound
 from pte_tracking._store.journal_reader import find_events
 from pte_tracking._store.layout import JOURNAL
+from pte_tracking._store.samples import SampleWriter, read_samples
 from tests.deliveries import end_deliveries
 from tests.object_store import BUCKET, ObjectStore
 from tests.snapshots import mirrored
@@ -171,15 +173,38 @@ def test_media_and_artifacts_are_fetched_with_the_run(tmp_path: Path, caplog: py
         first.run.log_image("group/white", torch.ones(2, 2))
         first.run.log_artifact(tmp_path / "note.txt", "notes")
     (tmp_path / "first").rename(tmp_path / "lost")
+    other = tmp_path / "second" / "images" / "other.txt"  # of the user, as with out_dir="."
+    other.parent.mkdir(parents=True)
+    other.touch()
     second = make("second")
     assert second.resume() is not None
     run(second, 1)
     assert sync(tmp_path / "second", timeout=60) == []
+    assert other.exists()
     (picture,) = (tmp_path / "second" / "images").rglob("*.png")
     assert picture.stat().st_size
     (note,) = (tmp_path / "second" / "artifacts").rglob("note.txt")
     assert note.read_text() == "a note"
     assert "rejected" not in (tmp_path / "second" / "delivery" / "log.txt").read_text()
+
+
+def test_samples_of_system_metrics_continue_on_empty_machine(tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    first = make_manager(tmp_path / "first", snapshot(mirror), close_timeout=60)
+    with first:
+        run(first, 1)
+        with contextlib.closing(SampleWriter(tmp_path / "first", "node1")) as samples:
+            samples.append({"system/cpu": 1.0})
+            samples.append({"system/cpu": 2.0})
+        (tmp_path / "first" / "system-link.jsonl").symlink_to("/etc/hostname")
+    assert sync(tmp_path / "first", timeout=60) == []
+    (tmp_path / "first").rename(tmp_path / "lost")
+    resume(tmp_path / "second", mirror, iterations=1)
+    with contextlib.closing(SampleWriter(tmp_path / "second", "node2")) as samples:
+        samples.append({"system/cpu": 3.0})
+    delivered = [event for part in read_samples(tmp_path / "second", {}) for event in part.events]
+    assert [(event.step, event.values["system/cpu"]) for event in delivered] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert [path.name for path in mirror.glob("*/samples/*")] == ["system-node1.jsonl"]
 
 
 def test_empty_mirror_starts_from_step_0(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pte_backends.mirror._journal import JournalCopy
 from pte_backends.mirror._media import upload_media
 from pte_backends.mirror._pointer import Pointer, update_pointer
+from pte_backends.mirror._samples import SampleCopies
 from pte_backends.mirror._snapshots import SnapshotCopies
 from pte_backends.mirror._store import Store
 from pte_tracking.sinks import (
@@ -27,9 +28,12 @@ from pte_tracking.sinks import (
     Status,
 )
 
-#: Time between two copies of the journal, in seconds. Snapshots, rewinds, and the end of the run do not wait.
+#: Time between two copies of the journal and the samples, in seconds. Snapshots, rewinds, and the end of the run do not
+#: wait.
 JOURNAL_SECONDS = 30.0
 _MANIFEST = "run.json"
+#: Another name, so that a mirror in a directory of runs is not taken for runs without a journal.
+_MANIFEST_COPY = "manifest.json"
 
 
 class MirrorConnection:
@@ -51,6 +55,7 @@ class MirrorConnection:
         self._journal = JournalCopy(store, run.id, run.directory)
         if is_started and not self._journal.end:
             raise SinkClosedError(f"{store.url} does not contain the run any more.", is_lost=True)
+        self._samples = SampleCopies(store, run.id, run.directory)
         self._snapshots = SnapshotCopies(store, run)
         self._lock = threading.Lock()
         self._copy_time = -JOURNAL_SECONDS
@@ -105,7 +110,7 @@ class MirrorConnection:
         for event in events:
             if isinstance(event, RunStarted):
                 manifest = (self._run.directory / _MANIFEST).read_bytes()
-                self._store.write(f"{self._run.id}/{_MANIFEST}", manifest)
+                self._store.write(f"{self._run.id}/{_MANIFEST_COPY}", manifest)
                 self._journal.claim()
             elif isinstance(event, Artifact | MediaFile | Model):
                 upload_media(self._store, self._run, event)
@@ -130,6 +135,7 @@ class MirrorConnection:
 
     def _copy_journal(self) -> None:
         self._journal.update()
+        self._samples.update()
         self._copy_time = time.monotonic()
 
     def _copy_late(self) -> None:

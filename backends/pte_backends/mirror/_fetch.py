@@ -1,4 +1,4 @@
-"""Download of a snapshot and the journal of its run."""
+"""Download of a snapshot, and of the journal and the samples of its run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from pte_backends.mirror._journal import download_journal
 from pte_backends.mirror._media import download_media
 from pte_backends.mirror._pointer import read_pointer
+from pte_backends.mirror._samples import download_samples
 from pte_backends.mirror._snapshots import download_snapshot, read_indexes
 from pte_backends.mirror._store import Store
 from pte_tracking.sinks import JOURNAL, Checkpoint, delete_checkpoint, list_checkpoints, verify_digest
@@ -29,7 +30,7 @@ def fetch(
     Args:
         store: Mirror.
         run_id: ID of the run. None for the newest one.
-        directory: Empty directory for the snapshot and the journal.
+        directory: Empty directory for the snapshot, the journal, and the samples.
         rank: Returns the snapshots in the order in which they are tried.
         with_media: Whether to download the media and artifacts of the run, too.
 
@@ -47,6 +48,7 @@ def fetch(
             return None
         run_id = pointer.run
     download_journal(store, run_id, directory / JOURNAL)
+    download_samples(store, run_id, directory)
     copies = {(index.path, index.sha256): (folder, index) for folder, index in read_indexes(store, run_id).items()}
     effective = [item for item in list_checkpoints(directory) if (item.path, item.sha256) in copies]
     if copies and not effective:

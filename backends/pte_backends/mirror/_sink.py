@@ -42,7 +42,7 @@ class MirrorSink(Sink):
         ...     with pte.Run(f"{folder}/result", sinks=[sink], close_timeout=60) as run:
         ...         run.log_metrics({"loss": 0.5}, 1)
         ...     print(sorted(path.name for path in Path(folder, "mirror", run.id).iterdir()))
-        ['journal', 'owner.json', 'run.json']
+        ['journal', 'manifest.json', 'owner.json']
     """
 
     name: ClassVar[str] = "mirror"
