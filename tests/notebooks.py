@@ -1,4 +1,4 @@
-"""Execute the cells of a notebook: ``python -m tests.notebooks`` stores the outputs of ``examples/quickstart.ipynb``."""
+"""Execute notebooks. ``python -m tests.notebooks`` stores the outputs of ``examples/quickstart.ipynb``."""
 
 from __future__ import annotations
 

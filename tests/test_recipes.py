@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ pytestmark = [
 #: most of the time of a start, so both processes inherit it.
 START_TWICE = """
 import os, runpy, sys, torch._dynamo
+sys.argv = sys.argv[1:]
 for _ in range(2):
     child = os.fork()
     if not child:
-        runpy.run_path(sys.argv[1], run_name="__main__")
+        runpy.run_path(sys.argv[0], run_name="__main__")
         sys.exit()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print("exit status", status, flush=True)
@@ -78,7 +79,7 @@ def check_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def check_gan(rows: list[dict[str, Any]], folder: Path) -> None:
     assert {"loss/discriminator", "loss/generator"} <= rows[-1].keys()
-    assert len(list((folder / "result").rglob("*samples*.png"))) == 10
+    assert len(list((folder / "result" / "images" / "samples").iterdir())) == 10
     assert torch.load(folder / "result" / "snapshot_iter_80")["optimizers"].keys() == {"generator", "discriminator"}
 
 
@@ -99,7 +100,7 @@ def check_reinforcement(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def check_segmentation(rows: list[dict[str, Any]], folder: Path) -> None:
-    assert all(rows[-1][f"val/iou/{name}"] > 0.9 for name in ("background", "bright", "dark"))
+    assert all(rows[-1][f"val/iou/{name}"] > 0.8 for name in ("background", "bright", "dark"))
 
 
 def check_several_loaders(rows: list[dict[str, Any]], folder: Path) -> None:
@@ -147,7 +148,7 @@ def test_every_recipe_is_tested_and_at_most_90_lines_long() -> None:
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> Iterator[dict[str, str]]:
+def commands(tmp_path: Path) -> dict[str, str]:
     """Environment of a Slurm job in which ``srun`` runs its command, and ``scontrol`` writes down its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -159,7 +160,7 @@ def commands(tmp_path: Path) -> Iterator[dict[str, str]]:
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
     (tmp_path / "preemption.py").write_text((RECIPES / "preemption.py").read_text())
-    yield os.environ | {
+    return os.environ | {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "SLURM_JOB_ID": "4711",
         "SLURM_SUBMIT_DIR": str(tmp_path),
