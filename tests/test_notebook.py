@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pte_tracking as pte
-from tests.notebooks import execute, read_notebook
+from tests.notebooks import QUICKSTART, execute, read_notebook
 
 #: Interrupts the loop to which it is appended as a user does, in the third epoch.
 INTERRUPT = """
@@ -87,6 +87,13 @@ def test_quickstart_interrupted_cell_continues_when_run_again(notebook: Any, the
     ]
     assert errors == [(2, "KeyboardInterrupt")]
     assert epochs(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_quickstart_links_resolve(notebook: Any) -> None:
+    texts = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)\s]+)\)", texts)
+    assert len(links) >= 3
+    assert [link for link in links if not (QUICKSTART.parent / link).is_file()] == []
 
 
 def test_quickstart_outputs_are_complete_and_contain_no_path_of_a_machine(notebook: Any) -> None:

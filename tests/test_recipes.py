@@ -167,25 +167,21 @@ def commands(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def start_job(environment: dict[str, str], folder: Path) -> subprocess.Popen[str]:
-    command = ["bash", str(RECIPES / "slurm.sh"), "--epochs", "100"]
+def start_job(environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = ["bash", str(RECIPES / "slurm.sh"), "--epochs", "60"]
     return subprocess.Popen(
         command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-@pytest.mark.parametrize("signaled", ["step", "step and shell"])
-def test_slurm_job_preempted_and_requeued_completes_same_run(
-    signaled: str, commands: dict[str, str], tmp_path: Path
-) -> None:
-    with start_job(commands, tmp_path) as job:
+def test_slurm_job_preempted_and_requeued_completes_same_run(commands: dict[str, str], tmp_path: Path) -> None:
+    with start_job(commands) as job:
         assert job.stdout
         printed = []
         for line in job.stdout:
             printed.append(line)
-            if re.match(r"2 ", line):  # two epochs are complete, and 98 are left
-                if signaled == "step and shell":
-                    job.send_signal(signal.SIGTERM)
+            if re.match(r"2 ", line):  # two epochs are complete, and 58 are left
+                job.send_signal(signal.SIGTERM)  # Some configurations of Slurm signal the shell, too.
                 os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
         assert job.wait(60) == 128 + signal.SIGTERM, "".join(printed)
     assert "start 1 of the job, from iteration 0\n" in printed
@@ -194,15 +190,15 @@ def test_slurm_job_preempted_and_requeued_completes_same_run(
     (stopped,) = pte.open_runs(directory)
     assert stopped.status == "KILLED"
     last = max(checkpoint.step for checkpoint in stopped.checkpoints)
-    assert 100 <= last < 5_000
+    assert 100 <= last < 3_000
 
-    with start_job(commands | {"SLURM_RESTART_COUNT": "1"}, tmp_path) as job:
+    with start_job(commands | {"SLURM_RESTART_COUNT": "1"}) as job:
         output, _ = job.communicate(timeout=100)
     assert job.returncode == 0, output
     assert f"start 2 of the job, from iteration {last}\n" in output
     (finished,) = pte.open_runs(directory)
     assert (finished.id, finished.status) == (stopped.id, "FINISHED")
-    assert column(json.loads((directory / "log").read_text()), "epoch") == list(range(1, 101))
+    assert column(json.loads((directory / "log").read_text()), "epoch") == list(range(1, 61))
 
 
 def test_two_nodes_form_one_run(tmp_path: Path, mlflow_store: str) -> None:
