@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -138,7 +137,7 @@ def test_results_of_two_runs_form_table(tmp_path: Path) -> None:
     for printed in start_twice("results.py", tmp_path):
         header, *rows = (line.split() for line in printed.splitlines())
         assert header == ["name", "lr", "status", "loss"]
-        assert [row[:3] for row in rows] == [["lr-0.1", "0.1", "FINISHED"], ["lr-0.01", "0.01", "FINISHED"]]
+        assert [row[:3] for row in rows] == [["lr-0.1", "0.10", "FINISHED"], ["lr-0.01", "0.01", "FINISHED"]]
 
 
 def test_every_recipe_is_tested_and_at_most_90_lines_long() -> None:
@@ -148,7 +147,7 @@ def test_every_recipe_is_tested_and_at_most_90_lines_long() -> None:
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> dict[str, str]:
+def slurm_job(tmp_path: Path) -> dict[str, str]:
     """Environment of a Slurm job in which ``srun`` runs its command, and ``scontrol`` writes down its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -167,37 +166,56 @@ def commands(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def start_job(environment: dict[str, str]) -> subprocess.Popen[str]:
+def start_job(environment: dict[str, str], start: int, signal_job: Callable[[int], None]) -> tuple[int, str]:
+    """Start ``slurm.sh`` and return its exit status and output.
+
+    Args:
+        environment: Environment variables.
+        start: Number of the start of the job, from 1.
+        signal_job: Function that is called with the process ID of the shell when a row is printed.
+    """
+    environment = environment | ({"SLURM_RESTART_COUNT": str(start - 1)} if start > 1 else {})
     command = ["bash", str(RECIPES / "slurm.sh"), "--epochs", "60"]
-    return subprocess.Popen(
+    printed = []
+    with subprocess.Popen(
         command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def test_slurm_job_preempted_and_requeued_completes_same_run(commands: dict[str, str], tmp_path: Path) -> None:
-    with start_job(commands) as job:
+    ) as job:
         assert job.stdout
-        printed = []
         for line in job.stdout:
             printed.append(line)
-            if re.match(r"2 ", line):  # two epochs are complete, and 58 are left
-                job.send_signal(signal.SIGTERM)  # Some configurations of Slurm signal the shell, too.
-                os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
-        assert job.wait(60) == 128 + signal.SIGTERM, "".join(printed)
-    assert "start 1 of the job, from iteration 0\n" in printed
-    assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
-    directory = tmp_path / "runs" / "4711"
-    (stopped,) = pte.open_runs(directory)
-    assert stopped.status == "KILLED"
-    last = max(checkpoint.step for checkpoint in stopped.checkpoints)
-    assert 100 <= last < 3_000
+            if len(printed) == 3:  # the number of the start, the header, and the first row
+                signal_job(job.pid)
+        return job.wait(60), "".join(printed)
 
-    with start_job(commands | {"SLURM_RESTART_COUNT": "1"}) as job:
-        output, _ = job.communicate(timeout=100)
-    assert job.returncode == 0, output
-    assert f"start 2 of the job, from iteration {last}\n" in output
-    (finished,) = pte.open_runs(directory)
-    assert (finished.id, finished.status) == (stopped.id, "FINISHED")
+
+def test_slurm_job_stopped_twice_completes_same_run(slurm_job: dict[str, str], tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "4711"
+
+    def reach_time_limit(shell: int) -> None:
+        os.kill(shell, signal.SIGUSR1)
+
+    def preempt(shell: int) -> None:
+        os.kill(shell, signal.SIGTERM)  # Some configurations of Slurm signal the shell, too.
+        os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
+
+    step, stopped = 0, []
+    for start, stop in enumerate([reach_time_limit, preempt], 1):
+        status, printed = start_job(slurm_job, start, stop)
+        assert status == 128 + signal.SIGTERM, printed
+        assert f"start {start} of the job, from iteration {step}\n" in printed
+        (run,) = pte.open_runs(directory)
+        assert run.status == "KILLED"
+        stopped.append(run.id)
+        step = max(checkpoint.step for checkpoint in run.checkpoints)
+        assert 0 < step < 3_000
+        # The script requeues the job at the time limit. Slurm requeues a preempted one, and must not a canceled one.
+        assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
+
+    status, printed = start_job(slurm_job, 3, lambda shell: None)
+    assert status == 0, printed
+    assert f"start 3 of the job, from iteration {step}\n" in printed
+    (run,) = pte.open_runs(directory)
+    assert (run.status, stopped) == ("FINISHED", [run.id] * 2)
     assert column(json.loads((directory / "log").read_text()), "epoch") == list(range(1, 61))
 
 
