@@ -1,6 +1,8 @@
-"""Read runs into pandas, and plot two metrics: python results.py"""
+"""Read runs into pandas, and compare them: python results.py"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pandas
 
@@ -8,10 +10,11 @@ import pte_tracking as pte
 
 
 def main() -> None:
-    for lr in (0.1, 0.01):
-        with pte.Run(f"runs/lr-{lr}", params={"lr": lr}) as run:
-            for step in range(1, 11):
-                run.log_metrics({"train/loss": (1 - lr) ** step}, step)
+    if not Path("runs").exists():  # two trainings
+        for lr in (0.1, 0.01):
+            with pte.Run(f"runs/lr-{lr}", params={"lr": lr}) as run:
+                for step in range(1, 11):
+                    run.log_metrics({"train/loss": (1 - lr) ** step}, step)
 
     runs = pte.open_runs("runs")
     table = pandas.DataFrame(

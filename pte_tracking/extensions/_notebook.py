@@ -54,19 +54,25 @@ class NotebookTable:
         self._rows: deque[dict[str, Number]] = deque(maxlen=_MAX_ROWS)
         self._output = NotebookOutput()
         self._next_update_time = 0.0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether enough time has passed since the last update."""
-        return time.monotonic() >= self._next_update_time
+        self._is_outdated = False
 
     def show(self, rows: list[dict[str, Number]]) -> None:
-        """Append rows and update the table."""
+        """Append rows. The next call of :meth:`refresh` shows them."""
         for row in rows:
             self._columns.add_keys(row)
             self._rows.append(row)
-        self._output.show({"text/plain": self._text(), "text/html": self._html()})
-        self._next_update_time = time.monotonic() + _UPDATE_SECONDS
+        self._is_outdated = True
+
+    def refresh(self, at_once: bool = False) -> None:
+        """Show the rows appended since the last update.
+
+        Args:
+            at_once: Whether to update the table even if the last update was less than half a second ago.
+        """
+        if self._is_outdated and (at_once or time.monotonic() >= self._next_update_time):
+            self._output.show({"text/plain": self._text(), "text/html": self._html()})
+            self._next_update_time = time.monotonic() + _UPDATE_SECONDS
+            self._is_outdated = False
 
     def _text(self) -> str:
         return "\n".join([self._columns.format_header(), *map(self._columns.format_row, self._rows)])

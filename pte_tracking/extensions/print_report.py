@@ -107,14 +107,19 @@ class PrintReport(IntervalExtension):
         if log_report := self._owned_log_report():
             log_report(manager)
         is_due = self._trigger.evaluate(manager)
-        if is_due and self._rows and self._table is not None and self._table.is_ready:
+        if self._table is None:
+            return
+        if is_due and self._rows:
             self._print_rows()
+        self._table.refresh()
 
     def finalize(self, manager: Manager) -> None:
         if log_report := self._owned_log_report():
             log_report.finalize(manager)
-        if self._rows and self._table is not None:  # A rank that was added on a resume has the rows of rank 0.
-            self._print_rows()
+        if self._table is not None:  # A rank that was added on a resume has the rows of rank 0, and no table.
+            if self._rows:
+                self._print_rows()
+            self._table.refresh(at_once=True)
         if self._missing and self._row_count and manager.world.rank == 0 and has_ended_an_epoch(manager):
             # An earlier session may have logged the key.
             known = {key for row in self._resolve_log_report(manager).log for key in row}
@@ -180,12 +185,11 @@ class PrintReport(IntervalExtension):
 class _Table(Protocol):
     """Display of log rows."""
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the table can be updated now."""
-
     def show(self, rows: list[Row]) -> None:
         """Append rows to the table."""
+
+    def refresh(self, at_once: bool = False) -> None:
+        """Display appended rows, at once or when the display allows the next update."""
 
 
 class _TextTable:
@@ -195,8 +199,6 @@ class _TextTable:
         columns: Columns of the table.
         out: Output stream. None for the current standard output.
     """
-
-    is_ready = True
 
     def __init__(self, columns: Columns, out: TextIO | None) -> None:
         self._columns = columns
@@ -209,6 +211,9 @@ class _TextTable:
                 self._has_header = True
                 self._write(self._columns.format_header())
             self._write(self._columns.format_row(row))
+
+    def refresh(self, at_once: bool = False) -> None:
+        pass  # show() has printed the rows.
 
     def _write(self, line: str) -> None:
         out = sys.stdout if self._out is None else self._out

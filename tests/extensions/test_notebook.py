@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pte_tracking as pte
+from pte_tracking import extensions
+from pte_tracking.extensions import print_report
 from pte_tracking.extensions._columns import Columns
-from pte_tracking.extensions._notebook import NotebookTable, in_notebook
+from pte_tracking.extensions._notebook import NotebookOutput, NotebookTable, in_notebook
 
 CELL = """
 import pte_tracking as pte
@@ -62,9 +66,35 @@ def test_notebook_table_keeps_newest_rows_only() -> None:
     pytest.importorskip("IPython")
     table = NotebookTable(Columns(None, "iteration"))
     table.show([{"iteration": iteration} for iteration in range(10_000)])
-    assert not table.is_ready
     assert table._html().count("<tr>") == 101
     assert "<td>9999</td>" in table._html()
+
+
+def test_notebook_table_shows_rows_of_frequent_updates_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = NotebookTable(Columns(None, "iteration"))
+    shown: list[int] = []
+    monkeypatch.setattr(table._output, "show", lambda representations: shown.append(len(table._rows)))
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    for iteration in range(3):
+        table.show([{"iteration": iteration}])
+        table.refresh()
+    assert shown == [1]
+    table.refresh(at_once=True)
+    table.refresh(at_once=True)
+    assert shown == [1, 3]
+
+
+def test_print_report_in_notebook_snapshots_contain_no_displayed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(print_report, "in_notebook", lambda: True)
+    monkeypatch.setattr(NotebookOutput, "show", lambda output, representations: None)
+    report = extensions.PrintReport()
+    log = extensions.LogReport(trigger=(1, "iteration"))
+    manager = pte.ExtensionsManager({}, 2, [log, report], iters_per_epoch=5, out_dir=tmp_path)
+    for _ in manager.iterations(range(5)):
+        pte.report({"x": 1.0})
+        assert report.state_dict() == {}, "a resume would show these rows again"
 
 
 def test_in_notebook_outside_notebook_returns_false() -> None:

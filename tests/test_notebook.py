@@ -1,0 +1,105 @@
+"""Tests of the quickstart notebook."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pte_tracking as pte
+from tests.notebooks import QUICKSTART, execute, read_notebook
+
+#: Interrupts the loop to which it is appended as a user does, in the third epoch.
+INTERRUPT = """
+    if manager.iteration == 130:
+        import signal
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.fixture
+def notebook() -> Any:
+    for name in ("nbclient", "nbformat", "matplotlib", "pandas"):
+        pytest.importorskip(name)
+    return read_notebook()
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def find_cell(notebook: Any, text: str) -> Any:
+    """Return the first cell whose code starts with a text."""
+    return next(cell for cell in code_cells(notebook) if cell.source.startswith(text))
+
+
+def read_texts(notebook: Any) -> list[str]:
+    """Return the outputs of all cells as texts."""
+    return [
+        output.text if output.output_type == "stream" else output.data["text/plain"]
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+    ]
+
+
+def epochs(folder: Path) -> list[float]:
+    (run,) = pte.open_runs(folder)
+    assert run.status == "FINISHED"
+    column: list[float] = run.frame()["epoch"].tolist()
+    return column
+
+
+@pytest.mark.slow
+def test_quickstart_executed_again_gives_the_stored_outputs(notebook: Any, tmp_path: Path) -> None:
+    again, stored = read_texts(execute(notebook, tmp_path)), read_texts(notebook)
+    assert len(again) == len(stored) == 7
+    number = r"\d+\.\d+"  # may differ in the last digits on another processor
+    assert [re.sub(number, "", text) for text in again] == [re.sub(number, "", text) for text in stored]
+    losses, stored_losses = ([float(value) for value in re.findall(number, texts[0])] for texts in (again, stored))
+    assert losses == pytest.approx(stored_losses, rel=0.2)
+    assert epochs(tmp_path) == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_quickstart_each_cell_run_twice_gives_no_error(notebook: Any, tmp_path: Path) -> None:
+    cells = code_cells(notebook)
+    execute(notebook, tmp_path, [*(cell for cell in cells for _ in range(2)), *cells])
+    assert epochs(tmp_path) == list(range(1, 9))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["training", "data"])
+def test_quickstart_interrupted_cell_continues_when_run_again(notebook: Any, then: str, tmp_path: Path) -> None:
+    data, manager, training = (find_cell(notebook, text) for text in ("import torch", "def create_manager", "for x"))
+    interrupted = copy.deepcopy(training)
+    interrupted.source += INTERRUPT
+    # Execution continues after each error, as a user does. The interrupt has to be the only error.
+    again = {"training": [], "data": [data, manager]}[then]
+    executed = execute(notebook, tmp_path, [data, manager, interrupted, *again, training], allow_errors=True)
+    errors = [
+        (number, output.ename)
+        for number, cell in enumerate(executed.cells)
+        for output in cell.outputs
+        if output.output_type == "error"
+    ]
+    assert errors == [(2, "KeyboardInterrupt")]
+    assert epochs(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_quickstart_links_resolve(notebook: Any) -> None:
+    texts = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)\s]+)\)", texts)
+    assert len(links) >= 3
+    assert [link for link in links if not (QUICKSTART.parent / link).is_file()] == []
+
+
+def test_quickstart_outputs_are_complete_and_contain_no_path_of_a_machine(notebook: Any) -> None:
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.output_type for output in outputs} == {"display_data", "execute_result", "stream"}
+    assert [text for text in read_texts(notebook) if re.search(r"(^|[\s'\"])/\w", text)] == []
+    assert [output for output in outputs if "image/png" in output.get("data", {})] != []

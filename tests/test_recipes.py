@@ -1,0 +1,250 @@
+"""Tests that start each recipe twice in an empty directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pte_tracking as pte
+from pte_tracking._delivery.sync import sync
+from pte_tracking.sinks import JOURNAL, Rewound, RunStarted, find_events
+
+RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised inside MLflow
+]
+
+#: Starts a script twice, each time in a new process. The import of torch, and of what it imports on first use, takes
+#: most of the time of a start, so both processes inherit it.
+START_TWICE = """
+import os, runpy, sys, torch._dynamo
+sys.argv = sys.argv[1:]
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("exit status", status, flush=True)
+"""
+
+
+def start_twice(recipe: str, folder: Path) -> tuple[str, str]:
+    """Return the output of two starts of a recipe, standard error included."""
+    done = subprocess.run(
+        [sys.executable, "-c", START_TWICE, str(RECIPES / recipe)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout
+    first, second, rest = done.stdout.split("exit status 0\n")
+    assert rest == ""
+    return first, second
+
+
+def column(rows: list[dict[str, Any]], key: str) -> list[Any]:
+    return [row[key] for row in rows if key in row]
+
+
+def check_validation(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "iteration") == list(range(10, 130, 10))
+    assert [row["iteration"] for row in rows if "val/loss" in row] == [40, 80, 120]
+
+
+def check_mixed_precision(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "train/loss")[-1] < column(rows, "train/loss")[0] / 2
+    assert len(column(rows, "train/gradient_norm")) == 4
+
+
+def check_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
+    # LogReport writes the mean of the 20 iterations before each row. Each iteration has 16 * 32 tokens.
+    assert column(rows, "tokens") == [512 * (iteration - 9.5) for iteration in (20, 40, 60, 80, 100)]
+
+
+def check_gan(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert {"loss/discriminator", "loss/generator"} <= rows[-1].keys()
+    assert len(list((folder / "result" / "images" / "samples").iterdir())) == 10
+    assert torch.load(folder / "result" / "snapshot_iter_80")["optimizers"].keys() == {"generator", "discriminator"}
+
+
+def check_best_checkpoint(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert torch.load(folder / "weights.pt").keys() == {"weight", "bias"}
+    best = pte.load(folder / "result", "best")
+    assert best.values["val/loss"] == min(column(rows, "val/loss"))
+
+
+def check_custom_extension(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert "WeightAverage" in torch.load(folder / "result" / "snapshot_iter_60")["extensions"]
+    assert len(column(rows, "average/loss")) == 3
+
+
+def check_reinforcement(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "iteration")[-1] == 6_000
+    assert column(rows, "episode/length")[-1] < 7 < column(rows, "episode/length")[0]  # the shortest has 5 steps
+
+
+def check_segmentation(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert all(rows[-1][f"val/iou/{name}"] > 0.8 for name in ("background", "bright", "dark"))
+
+
+def check_several_loaders(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "iteration") == [20, 40, 60, 80]
+    assert {"loss/supervised", "loss/consistency"} <= rows[-1].keys()
+
+
+def check_unfreezing(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "train/frozen") == [1, 1, 0, 0]
+
+
+def check_preemption(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "epoch") == list(range(1, 21))
+
+
+CHECKS: dict[str, Callable[[list[dict[str, Any]], Path], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+
+@pytest.mark.parametrize("recipe", CHECKS)
+def test_recipe_shows_its_point_and_second_start_trains_nothing(recipe: str, tmp_path: Path) -> None:
+    _, second = start_twice(f"{recipe}.py", tmp_path)
+    assert "nothing is left to train" in second
+    (run,) = pte.open_runs(tmp_path)
+    assert run.status == "FINISHED"
+    assert not (tmp_path / "result" / "previous").exists()
+    starts = [event.resumed for event, _ in find_events(run.directory / JOURNAL, RunStarted)]
+    assert starts[:1] == [False]
+    assert not list(find_events(run.directory / JOURNAL, Rewound))
+    CHECKS[recipe](json.loads((tmp_path / "result" / "log").read_text()), tmp_path)
+
+
+def test_results_of_two_runs_form_table(tmp_path: Path) -> None:
+    for printed in start_twice("results.py", tmp_path):
+        header, *rows = (line.split() for line in printed.splitlines())
+        assert header == ["name", "lr", "status", "loss"]
+        assert [row[:3] for row in rows] == [["lr-0.1", "0.10", "FINISHED"], ["lr-0.01", "0.01", "FINISHED"]]
+
+
+def test_every_recipe_is_tested_and_at_most_90_lines_long() -> None:
+    scripts = sorted(RECIPES.glob("*.py"))
+    assert {path.stem for path in scripts} == {*CHECKS, "results"}
+    assert {path.name for path in RECIPES.iterdir() if len(path.read_text().splitlines()) > 90} == set()
+
+
+@pytest.fixture
+def slurm_job(tmp_path: Path) -> dict[str, str]:
+    """Environment of a Slurm job in which ``srun`` runs its command, and ``scontrol`` writes down its arguments."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in {
+        "srun": 'echo $$ > srun.pid\nexec "$@"',
+        "scontrol": 'echo "$@" >> scontrol.txt',
+        "python": f'exec {sys.executable} "$@"',
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    (tmp_path / "preemption.py").write_text((RECIPES / "preemption.py").read_text())
+    return os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+    }
+
+
+def start_job(environment: dict[str, str], start: int, signal_job: Callable[[int], None]) -> tuple[int, str]:
+    """Start ``slurm.sh`` and return its exit status and output.
+
+    Args:
+        environment: Environment variables.
+        start: Number of the start of the job, from 1.
+        signal_job: Function that is called with the process ID of the shell when a row is printed.
+    """
+    environment = environment | ({"SLURM_RESTART_COUNT": str(start - 1)} if start > 1 else {})
+    command = ["bash", str(RECIPES / "slurm.sh"), "--epochs", "60"]
+    printed = []
+    with subprocess.Popen(
+        command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as job:
+        assert job.stdout
+        for line in job.stdout:
+            printed.append(line)
+            if len(printed) == 3:  # the number of the start, the header, and the first row
+                signal_job(job.pid)
+        return job.wait(60), "".join(printed)
+
+
+def test_slurm_job_stopped_twice_completes_same_run(slurm_job: dict[str, str], tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "4711"
+
+    def reach_time_limit(shell: int) -> None:
+        os.kill(shell, signal.SIGUSR1)
+
+    def preempt(shell: int) -> None:
+        os.kill(shell, signal.SIGTERM)  # Some configurations of Slurm signal the shell, too.
+        os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
+
+    step, stopped = 0, []
+    for start, stop in enumerate([reach_time_limit, preempt], 1):
+        status, printed = start_job(slurm_job, start, stop)
+        assert status == 128 + signal.SIGTERM, printed
+        assert f"start {start} of the job, from iteration {step}\n" in printed
+        (run,) = pte.open_runs(directory)
+        assert run.status == "KILLED"
+        stopped.append(run.id)
+        step = max(checkpoint.step for checkpoint in run.checkpoints)
+        assert 0 < step < 3_000
+        # The script requeues the job at the time limit. Slurm requeues a preempted one, and must not a canceled one.
+        assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
+
+    status, printed = start_job(slurm_job, 3, lambda shell: None)
+    assert status == 0, printed
+    assert f"start 3 of the job, from iteration {step}\n" in printed
+    (run,) = pte.open_runs(directory)
+    assert (run.status, stopped) == ("FINISHED", [run.id] * 2)
+    assert column(json.loads((directory / "log").read_text()), "epoch") == list(range(1, 61))
+
+
+def test_two_nodes_form_one_run(tmp_path: Path, mlflow_store: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["bash", str(RECIPES / "two_nodes.sh"), f"127.0.0.1:{port}", "--epochs", "2"]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": mlflow_store,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    nodes = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    try:
+        outputs = [node.communicate(timeout=150)[0] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert sync(tmp_path / "result", timeout=60) == []
+    (run,) = pte.open_runs(tmp_path)
+    assert (run.status, run.params["ranks"]) == ("FINISHED", 2)
+    rows = json.loads((tmp_path / "result" / "log").read_text())
+    # 45 batches of 32 in a single process, 23 on each of two nodes.
+    assert [(row["epoch"], row["iteration"]) for row in rows] == [(1, 23), (2, 46)]
+    assert sum("val/accuracy" in output for output in outputs) == 1, "only the node of rank 0 prints"
