@@ -13,7 +13,7 @@ _JOBS = {
     "kubernetes_pod": "Kubernetes pod {}",
     "lsf_job_id": "LSF job {}",
     "pbs_job_id": "PBS job {}",
-    "starts": "start {}",
+    "starts": "start number {}",
 }
 
 

@@ -71,6 +71,10 @@ class DataLoop:
         self._scope = scope
         self._stop = stop
         self.ends_iterations = False
+        #: Whether the loop takes its batches from the manager.
+        self._is_used = False
+        #: Whether a loop has yielded its last batch.
+        self._has_ended = False
         #: The newest loop of each name.
         self._loops: dict[str, _Loop] = {}
 
@@ -80,6 +84,7 @@ class DataLoop:
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
         if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
             raise TypeError(f"batches(): expected a DataLoader or another iterable of batches, got {loader!r}")
+        self._is_used = True
         return self._iterate(combine(loader), name)
 
     def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
@@ -90,10 +95,17 @@ class DataLoop:
                 raise _two_loops_error(name)
             previous.is_replaced = True
         self._loops[name] = loop
+        if self._has_ended and owner.world.rank == 0:
+            _logger.warning(
+                "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
+                "the batches of all epochs: remove a loop over epochs around them."
+            )
         try:
             length = length_of(loader)
-            if not progress.is_epoch_length_set and length is not None:
+            is_length_of_epoch = not progress.is_epoch_length_set and length is not None
+            if is_length_of_epoch:
                 progress.set_iters_per_epoch("len(loader)", length)
+            may_check = progress.iteration == 0  # Otherwise, the first pass may be a part of one.
             owner.loaders.register(loader, name)
             owner.start()
             while not self._stop.should_stop:
@@ -106,7 +118,12 @@ class DataLoop:
                     scope.complete()
                     if self._stop.should_stop:
                         break
-                if progress.iteration == before:
+                count = progress.iteration - before
+                if is_length_of_epoch and may_check and 0 < count < progress.iters_per_epoch:
+                    self._warn_about_several_batches(count)
+                    is_length_of_epoch = False
+                may_check = True
+                if not count:
                     raise RuntimeError(
                         "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and "
                         "can be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
@@ -117,6 +134,7 @@ class DataLoop:
         finally:
             if self._loops.get(name) is loop:
                 del self._loops[name]
+        self._has_ended = True
         owner.close()
 
     def iterations(self, loader: Any, name: str) -> Iterator[Any]:
@@ -140,6 +158,15 @@ class DataLoop:
                 raise
             scope.__exit__(None, None, None)
 
+    def _warn_about_several_batches(self, count: int) -> None:
+        progress = self._owner.updater
+        if self._owner.world.rank == 0 and not self._stop.should_stop:
+            _logger.warning(
+                "A pass over the loader took %d iterations, but an epoch has %d, the number of batches. If an "
+                "iteration takes several batches, pass iters_per_epoch=%d, so that epochs are passes.",
+                *(count, progress.iters_per_epoch, count),
+            )
+
     def align_epochs(self) -> None:
         """Let the epoch end with the pass over the main loader, if its position was rescaled at a resume."""
         progress = self._owner.updater
@@ -151,7 +178,7 @@ class DataLoop:
     def check_position(self) -> None:
         """Warn if the training was resumed within an epoch and its loop does not continue there."""
         progress, loaders = self._owner.updater, self._owner.loaders
-        if not progress.has_epoch_length:
+        if not progress.has_epoch_length or self._is_used:
             return
         if not progress.rescaled_iteration % progress.iters_per_epoch:
             self._check_end_of_epoch()

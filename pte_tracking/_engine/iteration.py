@@ -78,6 +78,7 @@ class IterationScope:
         self._reports.enter(owner.reporter, owner.observation)
         self._is_reporting = True
         self._is_counted = False
+        owner.updater.pending = 1
         for name in self.step_optimizers:
             _clear_gradients(owner, name)
 
@@ -103,6 +104,7 @@ class IterationScope:
         if not self._is_counted:
             self._is_counted = True
             self._owner.updater.iteration += 1
+            self._owner.updater.pending = 0
 
     def uncount(self) -> None:
         """Do not count the iteration in progress, which failed before its extensions ran."""
@@ -114,6 +116,7 @@ class IterationScope:
         """Stop collecting reports. Has no effect outside an iteration."""
         if self._is_reporting:
             self._is_reporting = False
+            self._owner.updater.pending = 0
             self._reports.leave()
             if self._lifecycle.phase is _IN_ITERATION:
                 self._lifecycle.phase = _RUNNING
@@ -161,6 +164,7 @@ class IterationScope:
         owner, lifecycle = self._owner, self._lifecycle
         if not self._is_counted:  # in place of count(), because this code runs in each iteration
             owner.updater.iteration += 1
+            owner.updater.pending = 0
         if self._reports.from_threads:
             self._reports.collect()
         if lifecycle.options.changes:

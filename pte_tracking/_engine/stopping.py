@@ -50,13 +50,20 @@ class StopCondition:
         return [length for length in (self.trigger.training_length, limit) if length is not None]
 
     def _check_length(self, limit: IntervalTrigger | None) -> None:
-        """Log a warning if the stop trigger is a longer length than the planned one, which then has no effect."""
+        """Log a warning if the planned length has no effect, because the stop trigger has another one."""
         length = self._length
         if length and limit and length.unit == limit.unit and length.period > limit.period:
             _logger.warning(
                 "max_%ss=%s has no effect, because stop_trigger=(%s, %r) sets the length of the training. Pass the "
                 "same number of %ss.",
                 *(limit.unit, limit.period, length.period, length.unit, length.unit),
+            )
+        own = None if length else self.trigger.training_length
+        if own and limit and own[1] == limit.unit and own[0] < limit.period:
+            _logger.warning(
+                "max_%ss=%s has no effect, because the stop trigger ends the training after %s %ss. Pass "
+                "max_trigger=(%s, %r) to it.",
+                *(limit.unit, limit.period, *own, limit.period, limit.unit),
             )
 
     def evaluate(self, manager: Manager) -> None:

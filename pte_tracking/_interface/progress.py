@@ -41,6 +41,7 @@ class Progress:
 
     Attributes:
         iteration: Number of completed iterations.
+        pending: 1 within an iteration that is not counted yet, otherwise 0.
         are_passes_aligned: Whether epochs begin with passes over the data. False if a loop over a loader started again
             within an epoch.
         skipped: Number of iterations by which epochs ended early at the current epoch length. They are part of the
@@ -49,6 +50,7 @@ class Progress:
 
     def __init__(self, iters_per_epoch: int | None) -> None:
         self.iteration = 0
+        self.pending = 0
         self.are_passes_aligned = True
         self.skipped = 0
         self._iters_per_epoch: int | None = None
@@ -59,6 +61,11 @@ class Progress:
             self.set_iters_per_epoch("iters_per_epoch", iters_per_epoch)
         self._previous_seconds = 0.0
         self._clock_start: float | None = None
+
+    @property
+    def current_step(self) -> int:
+        """Step of a value that is logged now: within an iteration, the number of this iteration."""
+        return self.iteration + self.pending
 
     def set_iters_per_epoch(self, argument: str, length: int) -> None:
         """Set the epoch length, which cannot be changed afterwards.

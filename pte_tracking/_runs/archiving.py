@@ -72,7 +72,10 @@ def archive_run(directory: Path) -> None:
         # because it identifies the directory as a run. A loss of power must not change this order.
         for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
             _move(sorted(group & names), directory, target)
-    _logger.info("archived the earlier run %s to %s", manifest.name, target)
+    _logger.info(
+        "archived the earlier run %s to %s. To continue a run instead, call resume() before the first iteration.",
+        *(manifest.name, target),
+    )
     if was_delivering and is_delivery_enabled():
         spawn_delivery(target)
 

@@ -56,8 +56,8 @@ class RunMedia(RunSession):
         Args:
             key: Name of the figure.
             figure: Matplotlib figure, or the bytes of an image file, which is converted to PNG.
-            step: Number of completed iterations. Defaults to the iteration of the manager. Without a manager, it
-                defaults to the step of the last row, or 0.
+            step: Number of completed iterations. Defaults to the current iteration of the manager, from 1. Without a
+                manager, it defaults to the step of the last row, or 0.
             caption: Text that backends show with the figure.
 
         Raises:

@@ -36,7 +36,11 @@ class FallbackHandler(logging.Handler):
             return
         try:
             # One call, because the training and the delivery process share the terminal.
-            sys.stderr.write(self.format(record) + "\n")
+            line = self.format(record) + "\n"
+            if tqdm := sys.modules.get("tqdm"):  # which erases its progress bars, and draws them again below the line
+                tqdm.tqdm.write(line, sys.stderr, end="")
+            else:
+                sys.stderr.write(line)
             sys.stderr.flush()
         except Exception:
             self.handleError(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+from difflib import get_close_matches
 
 from pte_tracking._store.dependencies import find_outdated
 from pte_tracking.sinks._contract import Sink
@@ -56,7 +57,9 @@ def get_sink(name: str) -> type[Sink]:
     """
     # installed_sinks() clears the cache, so a package that was installed a moment ago is found.
     if name not in _entry_points() and name not in (names := installed_sinks()):
-        raise ValueError(f"Unknown sink {name!r}. Installed sinks: {', '.join(names) or 'none'}.")
+        similar = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {similar[0]!r}?" if similar else ""
+        raise ValueError(f"Unknown sink {name!r}.{hint} Installed sinks: {', '.join(names) or 'none'}.")
     entry_point = _entry_points()[name]
     try:
         loaded = entry_point.load()

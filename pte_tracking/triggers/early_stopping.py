@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -12,6 +13,8 @@ from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
 from pte_tracking.triggers.interval_mean import IntervalMean
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class EarlyStoppingTrigger(Trigger):
@@ -33,12 +36,16 @@ class EarlyStoppingTrigger(Trigger):
             as ``patients``. At least 1. Defaults to 3.
         mode: ``"max"`` if a higher mean is better, ``"min"`` if a lower mean is better. ``"auto"``, the default,
             selects ``"max"`` if ``monitor`` contains ``accuracy`` and ``"min"`` otherwise.
-        verbose: Print a line to the standard output of rank 0 when the training stops early. Defaults to False.
-        max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``.
+        verbose: Whether to print the line about an early stop to the standard output of rank 0. Defaults to False: it
+            is logged.
+        max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``, as in Chainer.
+        min_delta: Amount by which a mean must be better than the best one to count as an improvement, not negative.
+            Defaults to 0.
 
     Raises:
         TypeError: If ``patience`` is not an integer, or if ``max_trigger`` is not a length such as ``(100, "epoch")``.
-        ValueError: If ``mode`` is unknown, ``patience`` is less than 1, or a trigger is invalid.
+        ValueError: If ``mode`` is unknown, ``patience`` is less than 1, ``min_delta`` is negative, or a trigger is
+            invalid.
 
     Example:
         >>> import pte_tracking as pte
@@ -62,6 +69,8 @@ class EarlyStoppingTrigger(Trigger):
         mode: str = "auto",
         verbose: bool = False,
         max_trigger: TriggerLike = (100, "epoch"),
+        *,
+        min_delta: float = 0.0,
     ) -> None:
         if mode not in ("auto", "max", "min"):
             raise ValueError(f"mode: expected 'auto', 'max' or 'min', got {mode!r}")
@@ -69,6 +78,8 @@ class EarlyStoppingTrigger(Trigger):
             raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
+        if not min_delta >= 0:
+            raise ValueError(f"min_delta: expected a number of at least 0, got {min_delta!r}")
         self._mean = IntervalMean(type(self).__name__, monitor, check_trigger)
         limit = get_trigger(max_trigger)
         if not isinstance(limit, IntervalTrigger):
@@ -77,6 +88,7 @@ class EarlyStoppingTrigger(Trigger):
         self._sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
         self._patience = patience
         self._verbose = verbose
+        self._min_delta = min_delta
         self._best = -math.inf  # The signed mean: the highest is the best in both modes.
         self._bad_intervals = 0
 
@@ -90,14 +102,15 @@ class EarlyStoppingTrigger(Trigger):
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.evaluate(manager)
         if value is not None:
-            is_better = self._sign * value > self._best
+            is_better = self._sign * value > self._best + self._min_delta
             self._best = self._sign * value if is_better else self._best
             self._bad_intervals = 0 if is_better else self._bad_intervals + 1
         if value is None or self._bad_intervals < self._patience:
             return self._max_trigger.is_reached(manager.updater)
-        if self._verbose and manager.world.rank == 0:
+        if manager.world.rank == 0:
             best = self._sign * self._best
-            print(f"Early stopping at iteration {manager.iteration}. Best {self._mean.key}: {best}")
+            line = f"Early stopping at iteration {manager.iteration}. Best {self._mean.key}: {best}"
+            (print if self._verbose else _logger.info)(line)
         return True
 
     def is_reached(self, progress: Progress) -> bool:

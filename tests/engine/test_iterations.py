@@ -18,6 +18,7 @@ from tqdm import tqdm
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._store.status import read_status
+from pte_tracking.sinks import JOURNAL, Text, find_events
 
 
 def make(directory: Path, *entries: Any, **options: Any) -> pte.ExtensionsManager:
@@ -256,3 +257,52 @@ def test_default_extensions_log_print_and_save(tmp_path: Path, capsys: pytest.Ca
     assert losses(tmp_path) == [2, 2, 2, 2]
     assert capsys.readouterr().out.split()[:2] == ["epoch", "loss"]
     assert [checkpoint.path for checkpoint in manager.run.checkpoints()] == ["snapshot_iter_6", "snapshot_iter_8"]
+
+
+def test_media_logged_in_an_iteration_without_a_step_have_its_step(tmp_path: Path) -> None:
+    def log_text(manager: pte.Manager) -> None:
+        manager.run.log_text("extension", "text")
+
+    manager = make(tmp_path, log_text)
+    manager.run.log_text("before", "text")
+    for _ in manager.iterations([1]):
+        manager.run.log_text("body", "text")
+    steps = [(event.key, event.step) for event, _ in find_events(tmp_path / JOURNAL, Text)]
+    assert steps == [("before", 0), ("body", 1), ("extension", 1), ("body", 2), ("extension", 2)]
+
+
+def test_iteration_that_takes_several_batches_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(tmp_path)
+    batches = manager.batches([1, 2, 3, 4])
+    while not manager.stop_trigger and manager.iteration < 6:
+        with manager.run_iteration():
+            next(batches)
+            next(batches)
+    assert [message for message in caplog.messages if "iters_per_epoch=2" in message] == [caplog.messages[0]]
+
+
+def test_several_batches_of_a_resumed_iteration_warn_about_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train(stop: int) -> None:
+        manager = make(tmp_path, extensions.snapshot(trigger=(1, "iteration")), iters_per_epoch=2)
+        manager.resume()
+        batches = manager.batches([1, 2, 3, 4])
+        while not manager.stop_trigger and manager.iteration < stop:
+            with manager.run_iteration():
+                pte.report({"loss": next(batches) + next(batches)})
+        manager.close()
+
+    train(1)
+    train(4)
+    assert losses(tmp_path) == [3, 7, 3, 7]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_loop_over_epochs_around_a_complete_training_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = make(tmp_path)
+    seen = [batch for _ in range(3) for batch in manager.iterations([1, 2])]
+    assert seen == [1, 2, 1, 2]
+    assert len([message for message in caplog.messages if "remove a loop over epochs" in message]) == 2

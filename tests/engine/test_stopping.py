@@ -111,3 +111,20 @@ def test_resume_with_another_class_of_stop_trigger_reports_it_and_starts_the_new
         "snapshot and of type IntervalTrigger now."
     ]
     assert train(manager) == 6
+
+
+def test_max_epochs_beyond_the_length_of_early_stopping_warns(tmp_path: Path, caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING):
+        make(tmp_path, 150, triggers.EarlyStoppingTrigger(monitor="loss"))
+    (message,) = caplog.messages
+    assert message == (
+        "max_epochs=150 has no effect, because the stop trigger ends the training after 100 epochs. Pass "
+        "max_trigger=(150, 'epoch') to it."
+    )
+
+
+def test_improvement_below_min_delta_counts_as_none(tmp_path: Path, caplog: Any) -> None:
+    stop = triggers.EarlyStoppingTrigger(monitor="loss", patience=2, min_delta=0.1)
+    with caplog.at_level(logging.INFO):
+        assert train(make(tmp_path, 20, stop), lambda iteration: 1 - iteration / 100) == 6
+    assert any(message.startswith("Early stopping at iteration 6. Best loss: ") for message in caplog.messages)

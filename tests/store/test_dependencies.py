@@ -19,7 +19,8 @@ from pte_tracking.sinks import get_sink, installed_sinks
 from pte_tracking.sinks._registry import check_client_version
 
 #: Sinks with a client library. The library and the extra have the name of the sink.
-CLIENTS = [name for name in installed_sinks() if get_sink(name).requires]
+#: Client library of each sink that requires one.
+CLIENTS = {name: library for name in installed_sinks() if (library := get_sink(name).requires)}
 Install = Callable[[str, str], None]
 
 
@@ -97,7 +98,7 @@ def test_command_line_with_old_required_dependency_prints_one_line(install: Inst
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_run_without_client_library_names_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, CLIENTS[name], None)
     with pytest.raises(
         ValueError, match=rf"^Sink '{name}' is not installed\. Run: pip install 'pte-tracking\[{name}\]'$"
     ):
@@ -116,9 +117,10 @@ def test_directory_with_name_of_client_library_is_not_the_library(
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_run_with_old_client_library_raises_value_error(install: Install, tmp_path: Path, name: str) -> None:
-    install(name, "0.2")
+    library = CLIENTS[name]
+    install(library, "0.2")
     with pytest.raises(
-        ValueError, match=rf"^Sink '{name}' requires {name}>=[\d.]+, and {name} 0\.2 is installed\. Run"
+        ValueError, match=rf"^Sink '{name}' requires {library}>=[\d.]+, and {library} 0\.2 is installed\. Run"
     ):
         pte.Run(tmp_path / "run", sinks=[name])
 

@@ -110,7 +110,7 @@ class Monitor:
         step = self._observed.step
         self._observed = _Observed(is_running=True, host=event.host, step=step)
         command = self._run.context.get("command")
-        lines = [f"Command: {command}"] if command else []
+        lines = [f"Command: {command}"] if command and not event.resumed else []  # that of the first start
         yield self._alert("started", "resumed" if event.resumed else "started", event.time, lines)
 
     def _end(self, status: Status, end_time: float, error: str | None) -> Iterator[Alert]:
