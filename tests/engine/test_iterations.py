@@ -111,6 +111,29 @@ def test_loop_left_by_statement_completes_its_last_iteration(
     assert losses(tmp_path) == [1, 2]
 
 
+def test_run_that_ends_within_a_loop_left_by_break_logs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(tmp_path)
+    progress = tqdm(manager.iterations([1, 2, 3]), file=sys.stdout)
+    for batch in progress:
+        if batch == 2:
+            break
+    assert not caplog.messages
+    manager.close()
+    (message,) = caplog.messages
+    assert message.startswith("The iteration after iteration 1 was not counted")
+
+
+def test_second_loop_while_a_variable_refers_to_the_first_one_raises_error_with_the_remedy(tmp_path: Path) -> None:
+    manager = make(tmp_path)
+    progress = tqdm(manager.iterations([1, 2, 3]), file=sys.stdout)
+    next(iter(progress))
+    with pytest.raises(RuntimeError, match="delete the variable"):
+        next(manager.iterations([1, 2, 3]))
+    del progress
+
+
 def raise_in_body(manager: pte.ExtensionsManager) -> None:
     for batch in manager.iterations([1, 2, 3]):
         pte.report({"loss": batch})
