@@ -247,7 +247,7 @@ def test_max_iterations_stops_the_training_without_epochs(tmp_path: Path) -> Non
 
 def test_max_iterations_limits_a_stop_trigger_without_a_length(tmp_path: Path) -> None:
     manager = pte.ExtensionsManager(
-        nn.Linear(1, 1), max_iterations=5, stop_trigger=lambda manager: False, out_dir=tmp_path, sinks=[]
+        nn.Linear(1, 1), None, max_iterations=5, stop_trigger=lambda manager: False, out_dir=tmp_path, sinks=[]
     )
     for _ in manager.iterations([1, 2]):
         pass
