@@ -158,7 +158,12 @@ def raise_through_wrapper(manager: pte.ExtensionsManager) -> None:
             int(1 / 0)
 
 
-@pytest.mark.parametrize("leave", [raise_in_body, raise_in_blocks, raise_through_wrapper])
+def raise_in_wrapper(manager: pte.ExtensionsManager) -> None:
+    for _ in map(lambda batch: 1 // (2 - batch), manager.iterations([1, 2, 3])):
+        pte.report({"loss": 1})
+
+
+@pytest.mark.parametrize("leave", [raise_in_body, raise_in_blocks, raise_through_wrapper, raise_in_wrapper])
 def test_loop_left_by_exception_does_not_count_its_last_iteration(
     tmp_path: Path, leave: Callable[[pte.ExtensionsManager], object]
 ) -> None:
