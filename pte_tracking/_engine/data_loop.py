@@ -128,6 +128,8 @@ class DataLoop:
 
     def _within_iterations(self, batches: Iterator[Any]) -> Iterator[Any]:
         scope, run = self._scope, self._owner.run
+        if self._report_open_iteration not in run.before_close:
+            run.before_close.append(self._report_open_iteration)
         for batch in batches:
             scope.step_optimizers = ()
             scope.__enter__()
@@ -145,7 +147,7 @@ class DataLoop:
             self._is_in_body = False
             scope.__exit__(None, None, None)
 
-    def report_open_iteration(self) -> None:
+    def _report_open_iteration(self) -> None:
         """Log a warning if the run ends within the body of a loop over iterations(), although no exception left it."""
         owner = self._owner
         if self._is_in_body and owner.world.rank == 0 and not (sys.exc_info()[1] or owner.run.uncaught_error):
@@ -205,6 +207,6 @@ def _two_loops_error(name: str) -> RuntimeError:
     return RuntimeError(
         f"batches(): another loop over the loader {name!r} is in progress. Give each loader a name, as in "
         "zip(manager.batches(a), manager.batches(b, name='b')), or pass several loaders together, as in "
-        "manager.batches({'a': a, 'b': b}). If an earlier loop was left, delete the variable that refers to its iterator, "
-        "such as a progress bar."
+        "manager.batches({'a': a, 'b': b}). If an earlier loop was left, delete the variable that refers to its "
+        "iterator, such as a progress bar."
     )

@@ -174,7 +174,6 @@ class ExtensionsManager(TrainingLoop):
             world_size=self.world.size,
         )
         self.run.hold()
-        self.run.before_close.append(self._data_loop.report_open_iteration)
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)

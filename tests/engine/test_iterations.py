@@ -159,7 +159,10 @@ def raise_through_wrapper(manager: pte.ExtensionsManager) -> None:
 
 
 def raise_in_wrapper(manager: pte.ExtensionsManager) -> None:
-    for _ in map(lambda batch: 1 // (2 - batch), manager.iterations([1, 2, 3])):
+    def convert(batch: int) -> int:
+        return 1 // (2 - batch)
+
+    for _ in map(convert, manager.iterations([1, 2, 3])):
         pte.report({"loss": 1})
 
 
