@@ -134,8 +134,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         )
         self.engine = engine
         self.loaders.metrics = self._metrics = IgniteMetrics(engine)
-        # Difference between the manager's and the engine's number of iterations: after max_epochs, the engine starts
-        # to count again.
+        # The manager's number of iterations minus the engine's, which starts to count again after max_epochs.
         self._iteration_offset = 0
         self._started_epoch = 0
         self._has_unfinished_iteration = False
