@@ -37,7 +37,7 @@ def check_positions(*names: str) -> Callable[[Callable[_P, None]], Callable[_P, 
         @functools.wraps(init)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> None:
             class_name = type(args[0]).__name__
-            if len(args) > position:
+            if len(args) > position and args[position] is not None:
                 check_max_epochs(args[position], class_name)
             if len(args) > len(names) + 1:
                 raise TypeError(

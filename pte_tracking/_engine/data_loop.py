@@ -75,6 +75,8 @@ class DataLoop:
         self._is_used = False
         #: Whether a loop has yielded its last batch.
         self._has_ended = False
+        #: Whether the body of a loop over iterations() has begun and not ended.
+        self._is_in_body = False
         #: The newest loop of each name.
         self._loops: dict[str, _Loop] = {}
 
@@ -89,6 +91,7 @@ class DataLoop:
 
     def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
         owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
+        owner.run.is_abandoned = False
         previous = self._loops.get(name)
         if previous is not None:
             if previous.iteration == progress.iteration:
@@ -143,19 +146,23 @@ class DataLoop:
 
     def _within_iterations(self, batches: Iterator[Any]) -> Iterator[Any]:
         scope, run = self._scope, self._owner.run
-        run.is_abandoned = False
+        if self._report_open_iteration not in run.before_close:
+            run.before_close.append(self._report_open_iteration)
         for batch in batches:
             scope.step_optimizers = ()
             scope.__enter__()
+            self._is_in_body = True
             try:
                 yield batch
             except GeneratorExit:
+                self._is_in_body = False
                 if is_left_by_statement(sys._getframe(1)):
                     scope.__exit__(None, None, None)
                 else:  # The exception ends the run with the script, the block of the manager, or the next run.
                     scope.leave()
                     run.is_abandoned = True
                 raise
+            self._is_in_body = False
             scope.__exit__(None, None, None)
 
     def _warn_about_several_batches(self, count: int) -> None:
@@ -165,6 +172,18 @@ class DataLoop:
                 "A pass over the loader took %d iterations, but an epoch has %d, the number of batches. If an "
                 "iteration takes several batches, pass iters_per_epoch=%d, so that epochs are passes.",
                 *(count, progress.iters_per_epoch, count),
+            )
+
+    def _report_open_iteration(self) -> None:
+        """Log a warning if the run ends within the body of a loop over iterations(), although no exception left it."""
+        owner = self._owner
+        if self._is_in_body and owner.world.rank == 0 and not (sys.exc_info()[1] or owner.run.uncaught_error):
+            _logger.warning(
+                "The iteration after iteration %d was not counted, and its values were not logged, because the run "
+                "ended before it. A loop over manager.iterations(loader) that is left by break ends its iteration only "
+                "if no variable refers to the iterator. Write, for example, 'for batch in "
+                "tqdm(manager.iterations(loader)):', or request the next batch before the end of the run.",
+                owner.updater.iteration,
             )
 
     def align_epochs(self) -> None:
@@ -215,5 +234,6 @@ def _two_loops_error(name: str) -> RuntimeError:
     return RuntimeError(
         f"batches(): another loop over the loader {name!r} is in progress. Give each loader a name, as in "
         "zip(manager.batches(a), manager.batches(b, name='b')), or pass several loaders together, as in "
-        "manager.batches({'a': a, 'b': b})."
+        "manager.batches({'a': a, 'b': b}). If an earlier loop was left, delete the variable that refers to its "
+        "iterator, such as a progress bar."
     )

@@ -88,8 +88,9 @@ class TrainingLoop(RestorableTraining):
         """Yield the batches of a loader, each within an iteration, until the training stops; then end the run.
 
         The body of the loop is the iteration: the extensions run when the next batch is requested, or when ``break`` or
-        ``return`` leaves the loop. An iteration that an exception leaves is not counted. Use :meth:`batches` with
-        :meth:`run_iteration` if code between the iterations has to see their results.
+        ``return`` leaves the loop. An iteration that an exception leaves is not counted. A wrapper that takes a batch
+        and withholds it, such as ``zip`` with a shorter second iterable, adds an iteration without a body. Use
+        :meth:`batches` with :meth:`run_iteration` if code between the iterations has to see their results.
 
         Args:
             loader: A DataLoader or another iterable; see :meth:`batches`.

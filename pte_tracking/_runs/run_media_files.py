@@ -144,8 +144,8 @@ class RunMediaFiles(RunMedia):
         """Log a video.
 
         Arrays and tensors are stored as an animated GIF file, which requires Pillow and is limited to 256 colors per
-        frame and to 50 frames per second. Their values are converted as in :meth:`log_image`. Bytes and files are
-        stored without changes.
+        frame, 50 frames per second, and 65,535 pixels in width and height. Their values are converted as in
+        :meth:`log_image`. Bytes and files are stored without changes.
 
         Args:
             key: Name of the video.

@@ -15,6 +15,7 @@ from pte_tracking._store.dependencies import required_by
 
 _CHANNELS = (1, 3, 4)
 _MIN_DURATION = 20  # milliseconds; browsers show frames of GIF files with a shorter duration for 100 milliseconds
+_MAX_UINT16 = 65_535  # of a GIF file: the size in pixels, and the duration of a frame in hundredths of a second
 
 
 class EncodedVideo(NamedTuple):
@@ -52,7 +53,13 @@ def encode_video(video: Any, fps: float, name: str) -> EncodedVideo:
         content = bytes(video)
         return EncodedVideo(content, _find_suffix(content, name))
     import_pillow("A video as an array or tensor")
-    pixels, note = to_bytes(_read_array(video, name), normalize=False)
+    frames = _read_array(video, name)
+    height, width = frames.shape[1:3]
+    if max(height, width) > _MAX_UINT16:
+        raise ValueError(
+            f"{name}: expected at most {_MAX_UINT16:,} pixels in width and height, got {width:,} x {height:,}"
+        )
+    pixels, note = to_bytes(frames, normalize=False)
     return EncodedVideo(encode_gif(pixels, fps), ".gif", note)
 
 
@@ -61,14 +68,14 @@ def encode_gif(frames: Any, fps: float) -> bytes:
 
     Args:
         frames: Bytes of shape ``(frames, height, width, channels)`` with 1, 3, or 4 channels.
-        fps: Frames per second, at most 50.
+        fps: Frames per second. At most 50 and at least one in 11 minutes are stored.
     """
     image_module = import_pillow("A video as an array or tensor")
     pictures = [
         image_module.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]) for pixels in frames
     ]
     buffer = io.BytesIO()
-    duration = max(round(1000 / fps), _MIN_DURATION)
+    duration = max(round(min(1000 / fps, 10 * _MAX_UINT16)), _MIN_DURATION)
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
     return buffer.getvalue()
 

@@ -112,6 +112,29 @@ def test_loop_left_by_statement_completes_its_last_iteration(
     assert losses(tmp_path) == [1, 2]
 
 
+def test_run_that_ends_within_a_loop_left_by_break_logs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(tmp_path)
+    progress = tqdm(manager.iterations([1, 2, 3]), file=sys.stdout)
+    for batch in progress:
+        if batch == 2:
+            break
+    assert not caplog.messages
+    manager.close()
+    (message,) = caplog.messages
+    assert message.startswith("The iteration after iteration 1 was not counted")
+
+
+def test_second_loop_while_a_variable_refers_to_the_first_one_raises_error_with_the_remedy(tmp_path: Path) -> None:
+    manager = make(tmp_path)
+    progress = tqdm(manager.iterations([1, 2, 3]), file=sys.stdout)
+    next(iter(progress))
+    with pytest.raises(RuntimeError, match="delete the variable"):
+        next(manager.iterations([1, 2, 3]))
+    del progress
+
+
 def raise_in_body(manager: pte.ExtensionsManager) -> None:
     for batch in manager.iterations([1, 2, 3]):
         pte.report({"loss": batch})
@@ -136,7 +159,15 @@ def raise_through_wrapper(manager: pte.ExtensionsManager) -> None:
             int(1 / 0)
 
 
-@pytest.mark.parametrize("leave", [raise_in_body, raise_in_blocks, raise_through_wrapper])
+def raise_in_wrapper(manager: pte.ExtensionsManager) -> None:
+    def convert(batch: int) -> int:
+        return 1 // (2 - batch)
+
+    for _ in map(convert, manager.iterations([1, 2, 3])):
+        pte.report({"loss": 1})
+
+
+@pytest.mark.parametrize("leave", [raise_in_body, raise_in_blocks, raise_through_wrapper, raise_in_wrapper])
 def test_loop_left_by_exception_does_not_count_its_last_iteration(
     tmp_path: Path, leave: Callable[[pte.ExtensionsManager], object]
 ) -> None:
@@ -225,7 +256,7 @@ def test_max_iterations_stops_the_training_without_epochs(tmp_path: Path) -> Non
 
 def test_max_iterations_limits_a_stop_trigger_without_a_length(tmp_path: Path) -> None:
     manager = pte.ExtensionsManager(
-        nn.Linear(1, 1), max_iterations=5, stop_trigger=lambda manager: False, out_dir=tmp_path, sinks=[]
+        nn.Linear(1, 1), None, max_iterations=5, stop_trigger=lambda manager: False, out_dir=tmp_path, sinks=[]
     )
     for _ in manager.iterations([1, 2]):
         pass

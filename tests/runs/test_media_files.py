@@ -359,6 +359,11 @@ def test_gray_video_of_one_frame_is_gif(tmp_path: Path, value: Any) -> None:
     assert pixels.tolist() == [[[0, 0, 0], [255, 255, 255]]]
 
 
+@pytest.mark.parametrize("fps", [1e-3, 5e-324])
+def test_slow_video_is_shown_at_one_frame_in_11_minutes(tmp_path: Path, fps: float) -> None:
+    assert read_gif(log(tmp_path, "log_video", FRAMES, fps=fps)[1])[0] == [655_350] * 3
+
+
 def test_fast_video_is_shown_at_50_frames_per_second(tmp_path: Path) -> None:
     assert read_gif(log(tmp_path, "log_video", FRAMES, fps=200)[1])[0] == [20, 20, 20]
 
@@ -384,6 +389,12 @@ def test_video_file_is_stored_without_changes(tmp_path: Path, content: bytes, su
         (FRAMES[0, 0], {}, ValueError, r"expected shape \(frames, height, width\[, channels\]\) of an array"),
         (FRAMES.transpose(0, 3, 1, 2), {}, ValueError, r"Move the channels: video.transpose\(0, 2, 3, 1\)"),
         (torch.tensor(FRAMES)[:, :2], {}, ValueError, r"Move the channels: video.permute\(0, 3, 1, 2\)"),
+        (
+            np.zeros((2, 1, 70_000)),
+            {},
+            ValueError,
+            "expected at most 65,535 pixels in width and height, got 70,000 x 1",
+        ),
         (FRAMES[None], {}, ValueError, "Log each video of a batch with a key of its own"),
         (FRAMES[:0], {}, ValueError, "at least one frame with one pixel"),
         (np.array([[["a"]]]), {}, TypeError, "expected real numbers"),

@@ -9,10 +9,6 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 #: Variable that the command line of apprise reads, too.
 VARIABLE = "APPRISE_URLS"
