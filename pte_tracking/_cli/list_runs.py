@@ -81,7 +81,8 @@ def list_runs(
             print_json([msgspec.to_builtins(run) | {"best": value} for run, value in found])
         elif runs:
             has_groups = any(run.group for run, _ in found)
-            print_table(create_console(), "", [_build_row(run, value, has_groups) for run, value in found])
+            rows = [_build_row(run, value, has_groups) for run, value in found]
+            print_table(create_console(), "", rows, optional=("Sinks", "Name"))
         if errors:
             raise typer.Exit(1)
 

@@ -27,10 +27,21 @@ def create_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
-def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table with one column per key, in order of first appearance, or nothing without rows."""
+def print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]], optional: Sequence[str] = ()) -> None:
+    """Print a table with one column per key, in order of first appearance, or nothing without rows.
+
+    Args:
+        console: The console.
+        title: Title; empty for none.
+        rows: Cells by column.
+        optional: Columns that are left out, in this order, while the table is wider than the console.
+    """
     if not rows:
         return
+    for column in optional:
+        if _fits(console, title, rows):
+            break
+        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
     if title:
         console.print()
     console.print(_build_table(title, rows))

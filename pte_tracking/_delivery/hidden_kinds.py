@@ -12,6 +12,8 @@ from pte_tracking.sinks import EventKind, Sink
 
 _logger = logging.getLogger("pte_tracking")
 _KINDS: tuple[str, ...] = get_args(EventKind)
+#: Message about a kind, after the key of the sink.
+HIDDEN_MESSAGE = "not shown by this backend"
 _PLURALS = {
     "params": "parameters",
     "status": "final status",
@@ -68,7 +70,7 @@ class HiddenKinds:
         cursor.hidden.append(kind)
         if kind not in self._logged:
             self._logged.add(kind)
-            _logger.log(self._level, "%s: not shown by this backend: %s", self._key, name_kind(kind))
+            _logger.log(self._level, "%s: %s: %s", self._key, HIDDEN_MESSAGE, name_kind(kind))
 
 
 def name_kind(kind: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._delivery.cursor import Cursor
+from pte_tracking._delivery.hidden_kinds import HIDDEN_MESSAGE
 from pte_tracking._delivery.locations import SinkLocation, find_location
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.discovery import find_run
@@ -43,7 +44,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         locations: Where the run is found in its backends, as far as known.
         rejected: Reasons for which sinks rejected events, by key of the sink and sequence number of the event.
         hidden: Kinds of delivered events that a backend does not show, by key of the sink.
-        delivery_log: Last 5 lines of the delivery log.
+        delivery_log: Last 5 lines of the delivery log, without those about kinds of events that a backend does not show.
     """
 
     directory: str
@@ -142,4 +143,5 @@ def _read_delivery_log(path: Path) -> list[str]:
     if not path.exists():
         return []
     with open(path, errors="replace") as file:
-        return [line.rstrip() for line in deque(file, 5)]
+        # The kinds of events that a backend does not show are listed separately.
+        return [line.rstrip() for line in deque((line for line in file if HIDDEN_MESSAGE not in line), 5)]
