@@ -104,9 +104,8 @@ class DataLoop:
                 "the batches of all epochs: remove a loop over epochs around them."
             )
         try:
-            length = length_of(loader)
-            is_length_of_epoch = not progress.is_epoch_length_set and length is not None
-            if is_length_of_epoch:
+            length = None if progress.is_epoch_length_set else length_of(loader)
+            if length is not None:
                 progress.set_iters_per_epoch("len(loader)", length)
             may_check = progress.iteration == 0  # Otherwise, the first pass may be a part of one.
             owner.loaders.register(loader, name)
@@ -122,9 +121,9 @@ class DataLoop:
                     if self._stop.should_stop:
                         break
                 count = progress.iteration - before
-                if is_length_of_epoch and may_check and 0 < count < progress.iters_per_epoch:
+                if length is not None and may_check and 0 < count < length:
                     self._warn_about_several_batches(count)
-                    is_length_of_epoch = False
+                    length = None
                 may_check = True
                 if not count:
                     raise RuntimeError(

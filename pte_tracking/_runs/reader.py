@@ -22,6 +22,7 @@ from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL, check_directory
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.params import flatten_params
+from pte_tracking._store.provenance import provenance_level
 from pte_tracking._store.values import check_key, to_texts
 from pte_tracking.sinks import Sink
 
@@ -44,6 +45,7 @@ class RunReader:
         world_size: int | None = None,
     ) -> None:
         check_directory("directory", directory)
+        provenance_level()  # raises if the variable is invalid, before anything is written
         # The run stays in this directory if a symbolic link to it changes while the training runs.
         self.directory = Path(os.path.realpath(directory))
         self._sinks = check_sinks(sinks)

@@ -44,7 +44,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         locations: Where the run is found in its backends, as far as known.
         rejected: Reasons for which sinks rejected events, by key of the sink and sequence number of the event.
         hidden: Kinds of delivered events that a backend does not show, by key of the sink.
-        delivery_log: Last 5 lines of the delivery log, without those about kinds of events that a backend does not show.
+        delivery_log: Last 5 lines of the delivery log, without those about kinds that a backend does not show.
     """
 
     directory: str

@@ -85,6 +85,7 @@ class TestShownKinds(ShownKindsContract):
         ({"conditions": ["f(loss) > 1"]}, "is not a condition"),
         ({"conditions": ["loss > 'x'"]}, "compares values of different types"),
         ({"conditions": ["1 > 2"]}, "contains no metric"),
+        ({"conditions": ["`system/cpu` > 90"]}, "contains a system metric"),
         ({"stalled_after": 0}, "stalled_after: expected a positive number of minutes, got 0"),
         ({"stalled_after": math.nan}, "stalled_after: expected a positive number"),
         ({"stalled_after": "30"}, "stalled_after: expected a number of minutes"),

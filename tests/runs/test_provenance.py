@@ -165,7 +165,8 @@ def test_variable_leaves_out_the_changes_or_everything(
 def test_unknown_value_of_the_variable_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTE_TRACKING_PROVENANCE", "of")
     with pytest.raises(ValueError, match=r"expected 'full', 'no-diff', or 'off', got 'of'"):
-        pte.Run(folder / "result").log_metrics({"loss": 1.0}, 1)
+        pte.Run(folder / "result")
+    assert not (folder / "result").exists()
 
 
 def test_git_that_hangs_delays_neither_rows_nor_the_end(

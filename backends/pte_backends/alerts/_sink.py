@@ -110,3 +110,8 @@ def _check_condition(text: str) -> None:
         raise ValueError(f"conditions: {error}") from None
     if not condition.names:
         raise ValueError(f"conditions: {text!r} contains no metric")
+    if any(name.startswith("system/") for name in condition.names):
+        raise ValueError(
+            f"conditions: {text!r} contains a system metric, and alerts observe the values of the training only. Name "
+            "another metric."
+        )
