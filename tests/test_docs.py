@@ -207,6 +207,13 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def test_reporting_page_mentions_every_trigger() -> None:
+    page = (DOCS / "reporting.md").read_text()
+    assert {name for name in pte_tracking.triggers.__all__ if name.endswith("Trigger") and f"{name}(" not in page} == {
+        "Trigger"
+    }
+
+
 def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     (table,) = re.findall(r"^\| Kind \|.*\n(?:\|.*\n)+", (DOCS / "backends.md").read_text(), re.MULTILINE)
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())

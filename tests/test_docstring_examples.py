@@ -6,10 +6,13 @@ import doctest
 import importlib
 import inspect
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pte_tracking.sinks import ENTRY_POINT_GROUP
 
 MODULES = [
     "pte_tracking",
@@ -24,16 +27,10 @@ MODULES = [
     "pte_tracking.integrations.optuna",
     "pte_tracking.integrations.tensorboard",
     "pte_tracking.integrations.transformers",
-    "pte_backends.aim",
-    "pte_backends.alerts",
-    "pte_backends.clearml",
-    "pte_backends.csv",
-    "pte_backends.json",
-    "pte_backends.mlflow",
-    "pte_backends.swanlab",
-    "pte_backends.tensorboard",
-    "pte_backends.trackio",
-    "pte_backends.wandb",
+    *(
+        f"pte_backends.{name}"
+        for name in sorted(distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names)
+    ),
 ]
 
 #: Modules whose public classes and functions need an Example.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pte_tracking
-from pte_tracking import extensions
+from pte_tracking import extensions, triggers
 
 
 def type_checking_imports(module: types.ModuleType) -> list[tuple[str, str]]:
@@ -44,3 +46,9 @@ def test_lazy_names_load_from_type_checking_modules(module: types.ModuleType) ->
     for source, name in type_checking_imports(module):
         imported = __import__(source, fromlist=[name])
         assert getattr(module, name) is getattr(imported, name)
+
+
+@pytest.mark.parametrize("package", [extensions, triggers])
+def test_public_names_are_not_names_of_modules(package: Any) -> None:
+    # The import of a module replaces a function of the same name in its package.
+    assert {module.name for module in pkgutil.iter_modules(package.__path__)} & set(package.__all__) == set()

@@ -16,7 +16,7 @@ from pte_tracking.sinks import Sink, get_sink
 
 _logger = logging.getLogger("pte_tracking")
 
-#: Places that this process has logged. A run that is opened again, and all runs of a sweep, have the same ones.
+#: Messages that this process has logged. A run that is opened again, and all runs of a sweep, have the same ones.
 _logged: set[str] = set()
 
 
@@ -54,14 +54,26 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
         The place. None if nothing was delivered yet, or the backend has none.
     """
     try:
-        location = build_sink(entry).locate(directory, Cursor.load(directory, entry.key).state)
-    except (TypeError, ValueError):  # the sink is not installed here
+        sink = build_sink(entry)
+    except (TypeError, ValueError):  # not installed here
         return None
-    if location is None:
+    try:
+        location = sink.locate(directory, Cursor.load(directory, entry.key).state)
+        if location is None:
+            return None
+        # The parts come from files of the run directory, which may be somebody else's.
+        parts = (location.run_id, location.url, location.command)
+        return SinkLocation(entry.key, *(part and " ".join(escape_controls(part).split()) for part in parts))
+    except Exception as error:  # A faulty backend must not end the training.
+        raise_from_signal_handler(error)
+        _warn_once(f"{entry.key}: locate() failed: {type(error).__name__}: {error}")
         return None
-    # The parts come from files of the run directory, which may be somebody else's.
-    parts = (location.run_id, location.url, location.command)
-    return SinkLocation(entry.key, *(part and " ".join(escape_controls(part).split()) for part in parts))
+
+
+def _warn_once(text: str) -> None:
+    if text not in _logged:
+        _logged.add(text)
+        _logger.warning("%s", text)
 
 
 class Announcer:

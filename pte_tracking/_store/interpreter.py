@@ -55,7 +55,7 @@ def _directory_added_by_python() -> str | None:
     """Return the first directory of ``sys.path`` for the running program. None if it is the empty string."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
-    if file is None:
+    if file is None or not os.path.exists(file):  # "<stdin>"
         return None
     is_module = getattr(main, "__spec__", None) is not None  # python -m
     return os.path.realpath("." if is_module else os.path.dirname(os.path.abspath(file)))

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pte_tracking.extensions._defaults import defaults as defaults
     from pte_tracking.extensions.best_value import BestValue as BestValue
     from pte_tracking.extensions.best_value import MaxValue as MaxValue
     from pte_tracking.extensions.best_value import MinValue as MinValue
-    from pte_tracking.extensions.defaults import defaults as defaults
     from pte_tracking.extensions.evaluator import Evaluator as Evaluator
     from pte_tracking.extensions.exponential_shift import ExponentialShift as ExponentialShift
     from pte_tracking.extensions.fail_on_non_number import FailOnNonNumber as FailOnNonNumber
@@ -53,7 +53,7 @@ else:
         "ProgressBar": "progress_bar",
         "SystemMetrics": "system_metrics",
         "VariableStatisticsPlot": "variable_statistics_plot",
-        "defaults": "defaults",
+        "defaults": "_defaults",
         "export_model": "model_export",
         "observe_lr": "observe",
         "observe_value": "observe",

@@ -8,10 +8,11 @@ import operator
 from abc import abstractmethod
 from pathlib import Path
 
+from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
 from pte_tracking._store.values import to_numbers
-from pte_tracking.sinks import Sink, map_key
+from pte_tracking.sinks import Location, Sink, map_key
 from pte_tracking.testing._reading import ReadRunContract
 from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points, make_sample_events
 
@@ -287,6 +288,15 @@ class SinkContract(ReadRunContract):
             assert key not in points
         else:
             self._check(points, key, [(1, 0.5), (2, 1.5), (3, 2.5)])
+
+    def test_place_of_a_run_is_location_or_none(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        assert isinstance(sink.locate(run.directory, {}), Location | None)  # before the first delivery
+        run.log(1, {"a": 1.0})
+        run.deliver()
+        state = Cursor.load(run.directory, run.manifest.sinks[0].key).state
+        assert isinstance(sink.locate(run.directory, state), Location | None)
+        run.end()
 
     def test_large_run_is_stored_completely(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)

@@ -94,6 +94,20 @@ def test_control_characters_of_run_directory_are_not_printed(tmp_path: Path) -> 
     assert str(find_location(tmp_path / "run", entry)).isprintable()
 
 
+@pytest.mark.parametrize("location", ["a text", None], ids=["another type", "an exception"])
+def test_faulty_locate_of_a_sink_is_logged_once_and_raises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, location: Any
+) -> None:
+    monkeypatch.setattr(TensorBoardSink, "locate", lambda sink, directory, state: location or state["missing"])
+    (entry,) = save_run(tmp_path, TensorBoardSink()).sinks
+    caplog.clear()
+    for _ in range(2):
+        assert find_location(tmp_path, entry) is None
+        Announcer(tmp_path).announce()
+    (message,) = caplog.messages
+    assert message.startswith("tensorboard: locate() failed: ")
+
+
 def test_announcer_logs_each_location_once_when_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_run(tmp_path / "run", TensorBoardSink(), MLflowSink("http://host"))
     announcer = Announcer(tmp_path / "run")

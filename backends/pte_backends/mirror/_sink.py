@@ -41,8 +41,8 @@ class MirrorSink(Sink):
         ...     sink = MirrorSink(f"{folder}/mirror")
         ...     with pte.Run(f"{folder}/result", sinks=[sink], close_timeout=60) as run:
         ...         run.log_metrics({"loss": 0.5}, 1)
-        ...     print(sorted(path.name for path in Path(folder, "mirror", run.id).iterdir()))
-        ['journal', 'manifest.json', 'owner.json']
+        ...     print(Path(folder, "mirror", run.id, "journal").is_dir())
+        True
     """
 
     name: ClassVar[str] = "mirror"
