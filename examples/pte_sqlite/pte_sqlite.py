@@ -29,9 +29,12 @@ class SqliteSink(Sink):
 
     @classmethod
     def read_run(cls, source: str, directory: Path, *, run: str | None = None) -> Iterator[AnyEvent]:
-        query = "SELECT key, step, value, time FROM points WHERE run = coalesce(?, run) ORDER BY run, seq"
+        query = "SELECT key, step, value, time FROM points WHERE run = ? ORDER BY seq"
         with contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as database:
-            for key, step, value, time in database.execute(query, (run,)):
+            runs = [name for (name,) in database.execute("SELECT id FROM runs WHERE id = coalesce(?, id)", (run,))]
+            if len(runs) != 1:
+                raise ValueError(f"run: expected the ID of one run, got {run!r}. Runs in {source}: {runs}")
+            for key, step, value, time in database.execute(query, runs):
                 yield Metrics(0, time, step, {key: math.nan if value is None else value})
 
     def open(self, run: RunView, state: Mapping[str, Any]) -> "SqliteConnection":
