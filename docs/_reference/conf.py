@@ -6,7 +6,12 @@ from sphinx.application import Sphinx
 project = "pte_tracking"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_markdown_builder"]
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["accelerate", "lightning", "transformers"]  # not part of the requirements of the pages
+autodoc_mock_imports = [
+    "accelerate",
+    "lightning",
+    "optuna",
+    "transformers",
+]  # not part of the requirements of the pages
 autodoc_typehints = "none"  # the descriptions contain them
 napoleon_use_ivar = True
 markdown_anchor_signatures = True

@@ -71,8 +71,8 @@ class DataLoop:
         self._scope = scope
         self._stop = stop
         self.ends_iterations = False
-        #: Whether the loop takes its batches from the manager.
-        self._is_used = False
+        #: Whether batches() was called, and no batch was requested since then.
+        self._is_requested = False
         #: Whether a loop has yielded its last batch.
         self._has_ended = False
         #: Whether the body of a loop over iterations() has begun and not ended.
@@ -86,12 +86,12 @@ class DataLoop:
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
         if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
             raise TypeError(f"batches(): expected a DataLoader or another iterable of batches, got {loader!r}")
-        self._is_used = True
+        self._is_requested = True
         return self._iterate(combine(loader), name)
 
     def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
         owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
-        owner.run.is_abandoned = False
+        owner.run.is_abandoned, self._is_requested = False, False
         previous = self._loops.get(name)
         if previous is not None:
             if previous.iteration == progress.iteration:
@@ -111,8 +111,8 @@ class DataLoop:
             owner.loaders.register(loader, name)
             owner.start()
             while not self._stop.should_stop:
-                before = progress.iteration
-                for batch in owner.loaders.register(loader, name):
+                before, taken = progress.iteration, 0
+                for taken, batch in enumerate(owner.loaders.register(loader, name), 1):
                     loop.iteration = progress.iteration
                     yield batch
                     if loop.is_replaced:
@@ -121,7 +121,7 @@ class DataLoop:
                     if self._stop.should_stop:
                         break
                 count = progress.iteration - before
-                if length is not None and may_check and 0 < count < length:
+                if length is not None and may_check and 0 < count < taken == length:
                     self._warn_about_several_batches(count)
                     length = None
                 may_check = True
@@ -196,7 +196,7 @@ class DataLoop:
     def check_position(self) -> None:
         """Warn if the training was resumed within an epoch and its loop does not continue there."""
         progress, loaders = self._owner.updater, self._owner.loaders
-        if not progress.has_epoch_length or self._is_used:
+        if not progress.has_epoch_length or self._is_requested:  # the first batch is requested next
             return
         if not progress.rescaled_iteration % progress.iters_per_epoch:
             self._check_end_of_epoch()

@@ -229,12 +229,18 @@ def test_sync_of_client_library_uploads_every_kind(tmp_path: Path) -> None:
         "image": "IMAGE",
         "weights": "ECHARTS",
         "note": "TEXT",
+        "page": "HTML",
+        "sound": "AUDIO",
+        "clip": "IMAGE",
     }
     rows = [row for path, body in uploads if path.endswith("/house/metrics") for row in body["metrics"] if "key" in row]
     assert [(row["index"], row["data"]) for row in rows if row["key"] == "a"] == [(1, "nan"), (2, 0.25)]
-    assert {row["key"] for row in rows} == {"a", "figures/loss", "image", "weights", "note"}
-    assert bodies["profile"]["config"]["lr"]["value"] == 0.1
-    assert [file["path"] for file in bodies["prepare"]["files"]] == ["artifacts/folder/file.txt"]
+    assert {row["key"] for row in rows} == {"a", "figures/loss", "image", "weights", "note", "page", "sound", "clip"}
+    (config,) = [body["config"] for path, body in uploads if path.endswith("/profile") and "config" in body]
+    assert config["lr"]["value"] == 0.1
+    paths = [file["path"] for file in bodies["prepare"]["files"]]
+    assert paths[:2] == ["artifacts/table.json", "artifacts/folder/file.txt"]
+    assert [Path(path).name for path in paths[2:]] == ["model.pt2", "state_dict.pt"]
     contents = {body for path, body in uploads if "/s3/" in path}
     files = {(run.directory / name).read_bytes() for name in ("picture.png", "file.txt")}
     assert contents >= files | {b"some *text*"}

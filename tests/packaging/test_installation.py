@@ -29,6 +29,7 @@ COMMANDS = {
     "ParameterHistogram": PLOT,
     "IgniteExtensionsManager": IGNITE,
     "IgniteEvaluator": IGNITE,
+    "alerts": "ValueError: .*APPRISE_URLS",
     "to_dataframe": "pip install pandas",
     "SummaryWriter.add_image": PLOT,
     "SummaryWriter.add_tensor": PLOT,
