@@ -112,7 +112,8 @@ class DataLoop:
             owner.start()
             while not self._stop.should_stop:
                 before, taken = progress.iteration, 0
-                for taken, batch in enumerate(owner.loaders.register(loader, name), 1):
+                for batch in owner.loaders.register(loader, name):
+                    taken += 1
                     loop.iteration = progress.iteration
                     yield batch
                     if loop.is_replaced:

@@ -29,7 +29,6 @@ COMMANDS = {
     "ParameterHistogram": PLOT,
     "IgniteExtensionsManager": IGNITE,
     "IgniteEvaluator": IGNITE,
-    "alerts": "ValueError: .*APPRISE_URLS",
     "to_dataframe": "pip install pandas",
     "SummaryWriter.add_image": PLOT,
     "SummaryWriter.add_tensor": PLOT,
@@ -54,6 +53,7 @@ ANSWERS = {
     "log_image of a file": "ValueError: image 'a' at step 1: expected the bytes of an image file",
     "IgniteExtensionsManager": "unexpected TypeError: engine: expected an ignite.engine.Engine",
     "IgniteEvaluator": "unexpected TypeError: evaluator: expected an ignite.engine.Engine",
+    "alerts": "ValueError: APPRISE_URLS is not set",
     "to_dataframe": "unexpected RuntimeError: LogReport.log is not available",
 }
 
