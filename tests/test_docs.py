@@ -209,9 +209,9 @@ def capitalize(text: str) -> str:
 
 def test_reporting_page_mentions_every_trigger() -> None:
     page = (DOCS / "reporting.md").read_text()
-    assert {name for name in pte_tracking.triggers.__all__ if name.endswith("Trigger") and f"{name}(" not in page} == {
-        "Trigger"
-    }
+    assert {
+        name for name in pte_tracking.triggers.__all__ if name.endswith("Trigger") and f"{name}(" not in page
+    } == set()
 
 
 def test_backends_page_shows_kinds_of_events_as_declared() -> None:
