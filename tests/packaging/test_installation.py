@@ -76,7 +76,7 @@ def test_base_installation_does_not_contain_module(base: Environment, module: st
 
 
 def test_base_installation_names_command_for_every_missing_package(base: Environment, tmp_path: Path) -> None:
-    result = base.python(str(FOLDER / "missing_packages.py"), str(tmp_path))
+    result = base.python(str(FOLDER / "missing_packages.py"), str(tmp_path), directory=tmp_path)
     assert result.returncode == 0, result.stderr
     messages = json.loads(result.stdout)
     assert messages.keys() == COMMANDS.keys()
@@ -119,7 +119,7 @@ for name in ("list", "show", "compare", "export", "verify", "sync", "convert", "
 @pytest.mark.parametrize("extra", AVAILABLE)
 def test_extra_makes_its_features_available(extra: str, wheel: Path, tmp_path: Path) -> None:
     environment = Environment(tmp_path / "environment", wheel, extra)
-    result = environment.python(str(FOLDER / "missing_packages.py"), str(tmp_path))
+    result = environment.python(str(FOLDER / "missing_packages.py"), str(tmp_path), directory=tmp_path)
     assert result.returncode == 0, result.stderr
     messages = json.loads(result.stdout)
     answers = {feature: messages.get(feature, "") for feature in AVAILABLE[extra]}
