@@ -66,14 +66,14 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
         return SinkLocation(entry.key, *(part and " ".join(escape_controls(part).split()) for part in parts))
     except Exception as error:  # A faulty backend must not end the training.
         raise_from_signal_handler(error)
-        _warn_once(f"{entry.key}: locate() failed: {type(error).__name__}: {error}")
+        _log_once(logging.WARNING, f"{entry.key}: locate() failed: {type(error).__name__}: {error}")
         return None
 
 
-def _warn_once(text: str) -> None:
+def _log_once(level: int, text: str) -> None:
     if text not in _logged:
         _logged.add(text)
-        _logger.warning("%s", text)
+        _logger.log(level, "%s", text)
 
 
 class Announcer:
@@ -98,13 +98,7 @@ class Announcer:
                 location = find_location(self._directory, entry)
                 if location is not None:
                     self._entries.remove(entry)
-                    self._log(str(location))
+                    _log_once(logging.INFO, str(location))
         except (OSError, ValueError) as error:
             raise_from_signal_handler(error)
             _logger.debug("%s: %s", self._directory, error)
-
-    @staticmethod
-    def _log(place: str) -> None:
-        if place not in _logged:
-            _logged.add(place)
-            _logger.info("%s", place)
