@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -177,7 +176,7 @@ class ExtensionsManager(TrainingLoop):
         self.run.before_checkpoints = self._iteration_scope.complete_in_own_thread
         for extension in extensions:
             self.extend(extension)
-        self.run.current_step = functools.partial(getattr, self.updater, "current_step")
+        self.run.current_step = self.updater.current_step
         if self.world.rank == 0:
             self.loaders.record_first_batch = self._record_first_batch
         self._state = self._make_state(objects, options)

@@ -62,9 +62,8 @@ class Progress:
         self._previous_seconds = 0.0
         self._clock_start: float | None = None
 
-    @property
     def current_step(self) -> int:
-        """Step of a value that is logged now: within an iteration, the number of this iteration."""
+        """Return the step of a value that is logged now: within an iteration, the number of this iteration."""
         return self.iteration + self.pending
 
     def set_iters_per_epoch(self, argument: str, length: int) -> None:
