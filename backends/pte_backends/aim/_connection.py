@@ -12,6 +12,7 @@ import aim
 import filelock
 from aim.sdk.repo_utils import get_repo
 
+from pte_backends._files import find_file
 from pte_backends.aim import _rewind, _values
 from pte_tracking.sinks import (
     AnyEvent,
@@ -189,7 +190,7 @@ class AimConnection:
             del self._aim_run["checkpoints", path]
 
     def _store_artifact(self, event: Artifact) -> None:
-        path = _values.find_file(event, self._run)
+        path = find_file(event, self._run)
         if self._aim_run.artifacts_uri is None:
             if "://" in self._repository:
                 raise RejectedEventError(event.seq, "An Aim tracking server has no place for artifacts.")

@@ -10,9 +10,9 @@ import aim
 import numpy as np
 import PIL.Image
 
+from pte_backends._files import find_file
 from pte_backends._provenance import read_provenance_file
 from pte_tracking.sinks import (
-    Artifact,
     Audio,
     Figure,
     Histogram,
@@ -22,7 +22,6 @@ from pte_tracking.sinks import (
     RunView,
     Scalar,
     Text,
-    owned_path,
 )
 
 _MAX_BINS = 512  # of Aim
@@ -56,25 +55,6 @@ def build_object(event: Figure | Image | Histogram | Text | Audio, run: RunView)
             return aim.Image(picture, caption=event.caption, format="png")
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises the last one for a damaged chunk.
         raise RejectedEventError(event.seq, f"File {event.path} is no readable image: {error}") from error
-
-
-def find_file(event: Artifact | Audio | Figure | Image, run: RunView) -> Path:
-    """Return the file or directory of an event.
-
-    Args:
-        event: Event with a path.
-        run: Run to deliver.
-
-    Returns:
-        The absolute path.
-
-    Raises:
-        RejectedEventError: If it does not exist in the run directory.
-    """
-    path = owned_path(run.directory, event.path)
-    if path is None:
-        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
-    return path
 
 
 def is_playable(event: Audio) -> bool:

@@ -16,6 +16,7 @@ from swanlab.proto.swanlab.record.v1.record_pb2 import Record
 from swanlab.proto.swanlab.run.v1 import run_pb2
 from swanlab.proto.swanlab.save.v1 import save_pb2
 
+from pte_backends._files import find_file
 from pte_backends._provenance import read_provenance_file
 from pte_tracking.sinks import (
     AnyEvent,
@@ -37,7 +38,6 @@ from pte_tracking.sinks import (
     Text,
     Video,
     list_owned_files,
-    owned_path,
     to_artifact,
 )
 
@@ -178,12 +178,12 @@ def build_records(event: AnyEvent, run: RunView) -> Iterator[Record]:
             )
             yield Record(timestamp=time, scalar=scalar)
     elif isinstance(event, Artifact):
-        path = _find_file(event, run)
+        path = find_file(event, run)
         for file in list_owned_files(run.directory, path)[0]:
             name = Path("artifacts", event.artifact_path, file.relative_to(path.parent)).as_posix()
             yield Record(timestamp=time, save=save_pb2.SaveRecord(name=name, source_path=str(file)))
     elif isinstance(event, MediaFile) and type(event) in _COLUMN_TYPES:
-        path = _find_file(event, run)
+        path = find_file(event, run)
         kind, suffix = _COLUMN_TYPES[type(event)], path.suffix.removeprefix(".")
         yield _build_media(event, kind, suffix, path.read_bytes(), event.caption)
     elif isinstance(event, Text):
@@ -226,10 +226,3 @@ def _draw_bars(event: Histogram) -> bytes:
 def _check_step(seq: int, step: int) -> None:
     if not 0 <= step <= _MAX_STEP:
         raise RejectedEventError(seq, f"SwanLab accepts steps from 0 to {_MAX_STEP}, got {step}.")
-
-
-def _find_file(event: Artifact | MediaFile, run: RunView) -> Path:
-    path = owned_path(run.directory, event.path)
-    if path is None:
-        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
-    return path

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trackio import get_project_media_path
 from trackio.utils import MEDIA_DIR
 
+from pte_backends._files import find_file
 from pte_tracking.sinks import (
     AnyEvent,
     Dataset,
@@ -28,7 +29,6 @@ from pte_tracking.sinks import (
     Table,
     Tags,
     Text,
-    owned_path,
     read_table,
 )
 
@@ -129,7 +129,7 @@ def _get_type(event: MediaFile) -> str:
 
 def _read_rows(event: Table, run: RunView) -> list[dict[str, Any]]:
     try:
-        table = read_table(_find_file(event, run))
+        table = read_table(find_file(event, run))
     except (OSError, ValueError) as error:
         raise RejectedEventError(event.seq, str(error)) from error
     # Trackio reads an object in a cell as a description of a file.
@@ -137,15 +137,8 @@ def _read_rows(event: Table, run: RunView) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in rows]
 
 
-def _find_file(event: MediaFile, run: RunView) -> Path:
-    source = owned_path(run.directory, event.path)
-    if source is None:
-        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
-    return source
-
-
 def _copy_file(event: MediaFile, project: str, run: RunView) -> str:
-    source = _find_file(event, run)
+    source = find_file(event, run)
     # The name depends on the event only, so that a redelivered event overwrites its file.
     folder = Path(get_project_media_path(project=project, run=run.id, step=event.step))
     target = folder / f"{event.seq}{source.suffix}"

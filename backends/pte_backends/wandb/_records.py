@@ -18,6 +18,7 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2 as pb
 
+from pte_backends._files import find_file
 from pte_backends.wandb import _provenance
 from pte_tracking.sinks import (
     AnyEvent,
@@ -40,7 +41,6 @@ from pte_tracking.sinks import (
     Video,
     list_owned_files,
     make_owned_directory,
-    owned_path,
     read_table,
     safe_file_name,
 )
@@ -122,7 +122,7 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             value = {"_type": "histogram", "values": event.counts, "bins": event.edges}
             return [_build_row(event, row_number, run, [(event.key, value)], event.step)]
         if isinstance(event, MediaFile):
-            path = _find_file(event, run)
+            path = find_file(event, run)
             data = path.read_bytes()
             value = _describe_media(event, path, data)
             extension = ".table.json" if isinstance(event, Table) else path.suffix
@@ -131,7 +131,7 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             data = f"<pre>{html.escape(event.text)}</pre>".encode()
             return _build_media(event, row_number, run, files, "html", ".html", data, {"_type": "html-file"})
         if isinstance(event, Artifact):
-            return _build_artifact(_find_file(event, run), event.artifact_path, files, run)
+            return _build_artifact(find_file(event, run), event.artifact_path, files, run)
     except (OSError, ValueError) as error:
         raise RejectedEventError(event.seq, str(error)) from error
     if isinstance(event, Dataset):
@@ -146,13 +146,6 @@ def build_records(event: AnyEvent, row_number: int, run: RunView, files: Path) -
             record.config.update.add(key=name, value_json=json.dumps(param))
         return [record]
     return []
-
-
-def _find_file(event: Artifact | MediaFile, run: RunView) -> Path:
-    path = owned_path(run.directory, event.path)
-    if path is None:
-        raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
-    return path
 
 
 def _build_row(
