@@ -74,6 +74,34 @@ def histogram(values: Any, name: str) -> Bins | None:
     )
 
 
+def read_array(values: Any, kinds: str, name: str, feature: str) -> Any:
+    """Return an array or tensor of real numbers as a NumPy array.
+
+    Args:
+        values: Array or tensor.
+        kinds: Kinds of NumPy data types that are accepted.
+        name: Name of the values in messages.
+        feature: Feature that requires NumPy, such as ``"A sound as an array"``.
+
+    Raises:
+        ImportError: If NumPy is not installed.
+        TypeError: If the values are not real numbers of these kinds.
+    """
+    with required_by(feature, "numpy", "'pte-tracking[plot]'"):
+        import numpy as np
+
+    try:
+        array = np.asarray(to_host(values))
+    except Exception as error:  # Libraries of tensors raise many types, for example for tensors without data.
+        raise TypeError(
+            f"{name}: expected an array, tensor, or the bytes or the path of a file, got {type(values).__name__} that "
+            f"could not be read: {error}"
+        ) from error
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected real numbers, got {type(values).__name__} of {array.dtype}")
+    return array
+
+
 def to_host(values: Any) -> Any:
     """Convert a tensor to a NumPy array. Other values are returned unchanged."""
     if not hasattr(values, "detach"):

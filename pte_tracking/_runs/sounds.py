@@ -9,8 +9,7 @@ import wave
 from typing import Any, NamedTuple
 
 from pte_tracking._runs.attachments import read_media_file
-from pte_tracking._runs.media import to_host
-from pte_tracking._store.dependencies import required_by
+from pte_tracking._runs.media import read_array
 
 _MAX_CHANNELS = 16
 _MAX_SAMPLE = 2**15 - 1
@@ -101,18 +100,7 @@ def _read_rate(content: bytes) -> int | None:
 
 def _read_array(sound: Any, name: str) -> Any:
     """Return an array of shape ``(samples, channels)``."""
-    with required_by("A sound as an array", "numpy", "'pte-tracking[plot]'"):
-        import numpy as np
-
-    try:
-        values = np.asarray(to_host(sound))
-    except Exception as error:  # Libraries of tensors raise many types, for example for tensors without data.
-        raise TypeError(
-            f"{name}: expected an array, tensor, or the bytes or the path of a file, got {type(sound).__name__} that "
-            f"could not be read: {error}"
-        ) from error
-    if values.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: expected real numbers, got {type(sound).__name__} of {values.dtype}")
+    values = read_array(sound, "iuf", name, "A sound as an array")
     is_tensor = hasattr(sound, "detach")
     if values.ndim == 1:
         return values[:, None]

@@ -8,10 +8,9 @@ import os
 from typing import Any, NamedTuple
 
 from pte_tracking._runs.attachments import read_media_file
-from pte_tracking._runs.media import to_host
+from pte_tracking._runs.media import read_array
 from pte_tracking._runs.pixels import to_bytes
 from pte_tracking._runs.png import import_pillow
-from pte_tracking._store.dependencies import required_by
 
 _CHANNELS = (1, 3, 4)
 _MIN_DURATION = 20  # milliseconds; browsers show frames of GIF files with a shorter duration for 100 milliseconds
@@ -104,24 +103,13 @@ def _find_suffix(content: bytes, name: str) -> str:
 
 def _read_array(video: Any, name: str) -> Any:
     """Return an array of shape ``(frames, height, width, channels)``."""
-    with required_by("A video as an array", "numpy", "'pte-tracking[plot]'"):
-        import numpy as np
-
-    try:
-        values = np.asarray(to_host(video))
-    except Exception as error:  # Libraries of tensors raise many types, for example for tensors without data.
-        raise TypeError(
-            f"{name}: expected an array, tensor, or the bytes or the path of a file, got {type(video).__name__} that "
-            f"could not be read: {error}"
-        ) from error
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected real numbers, got {type(video).__name__} of {values.dtype}")
+    values = read_array(video, "biuf", name, "A video as an array")
     is_tensor = hasattr(video, "detach")
     channel_axis = -3 if is_tensor else -1
     if values.ndim == 3:
         frames = values[..., None]
     elif values.ndim == 4 and values.shape[channel_axis] in _CHANNELS:
-        frames = np.moveaxis(values, channel_axis, -1)
+        frames = values.transpose(0, 2, 3, 1) if is_tensor else values
     else:
         raise _shape_error(values.shape, is_tensor, name)
     if not frames.size:
