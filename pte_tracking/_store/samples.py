@@ -111,9 +111,14 @@ def is_sample(event: Metrics) -> bool:
     return bool(event.values) and all(key.startswith(PREFIX) for key in event.values)
 
 
+def is_sample_file(name: str) -> bool:
+    """Return whether a file in a run directory contains the samples of a node, by its name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def sample_files(directory: Path) -> list[str]:
     """Return the names of the files with samples in a run directory, in sorted order."""
-    return sorted(path.name for path in directory.glob(SAMPLES) if _NAME.fullmatch(path.name))
+    return sorted(path.name for path in directory.glob(SAMPLES) if is_sample_file(path.name))
 
 
 def read_samples(

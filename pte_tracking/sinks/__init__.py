@@ -46,6 +46,7 @@ from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
 from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
+from pte_tracking._store.samples import is_sample_file
 from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._connection import Connection, PolledConnection, RunView
 from pte_tracking.sinks._contract import Location, Sink
@@ -113,6 +114,7 @@ __all__ = [
     "find_events",
     "get_sink",
     "installed_sinks",
+    "is_sample_file",
     "list_checkpoints",
     "list_models",
     "list_owned_files",

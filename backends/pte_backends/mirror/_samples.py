@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pte_backends.mirror._parts import PartedCopy, download_parts
 from pte_backends.mirror._store import Store
-from pte_tracking.sinks import owned_path
+from pte_tracking.sinks import is_sample_file, owned_path
 
 _FOLDER = "samples"
-_NAME = re.compile(r"system-[A-Za-z0-9_.=+-]{1,120}\.jsonl")
 
 
 class SampleCopies:
@@ -31,7 +29,7 @@ class SampleCopies:
     def update(self) -> None:
         """Copy all complete samples that are not at the mirror."""
         for path in sorted(self._directory.glob("system-*.jsonl")):
-            if _NAME.fullmatch(path.name) and owned_path(self._directory, path.name):
+            if is_sample_file(path.name) and owned_path(self._directory, path.name):
                 if path.name not in self._copies:
                     self._copies[path.name] = self._compare(path)
                 self._copies[path.name].update()
@@ -52,5 +50,5 @@ def download_samples(store: Store, run_id: str, directory: Path) -> None:
         directory: Local directory.
     """
     for name in store.list_folders(f"{run_id}/{_FOLDER}"):
-        if _NAME.fullmatch(name):
+        if is_sample_file(name):
             download_parts(store, f"{run_id}/{_FOLDER}/{name}", directory / name)
