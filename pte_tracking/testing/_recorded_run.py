@@ -99,6 +99,8 @@ class RecordedRun:
         if save_cursor:
             while self._consumer.deliver_next():
                 pass
+            while self._consumer.poll("RUNNING"):
+                pass
             return
         self._consumer.save = _raise_crash  # type: ignore[method-assign]
         with contextlib.suppress(_CrashError):

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pte_tracking as pte
-from pte_backends.mirror import MirrorSink, _connection, _journal, _parts
+from pte_backends.mirror import MirrorSink, _journal, _parts
 from pte_backends.mirror._store import Store
 from pte_tracking import extensions
 from pte_tracking._cli import app
@@ -198,7 +198,7 @@ def test_index_that_names_another_directory_is_not_followed(tmp_path: Path, capl
 def test_journal_is_copied_in_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_parts, "_FULL_PART_BYTES", 600)
     monkeypatch.setattr(_parts, "_MAX_PART_BYTES", 1000)
-    monkeypatch.setattr(_connection, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(MirrorSink, "poll_seconds", 0.0)
     sink, run = start(tmp_path)
     for step in range(40):
         run.log(step, {"a": float(step)})
@@ -222,13 +222,14 @@ def test_journal_is_copied_in_few_parts(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_last_events_are_copied_without_a_further_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_connection, "JOURNAL_SECONDS", 0.2)
+    monkeypatch.setattr(MirrorSink, "poll_seconds", 0.2)
     sink, run = start(tmp_path)
     run.deliver()
     run.log(1, {"a": 1.0})
     run.deliver()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
+        run.deliver()
         (part,) = Path(sink.url).glob("*/journal/*.jsonl")
         if part.read_bytes() == (run.directory / JOURNAL).read_bytes():
             return

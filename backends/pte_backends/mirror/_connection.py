@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,9 +25,6 @@ from pte_tracking.sinks import (
     Status,
 )
 
-#: Time between two copies of the journal and the samples, in seconds. Snapshots, rewinds, and the end of the run do not
-#: wait.
-JOURNAL_SECONDS = 30.0
 _MANIFEST = "run.json"
 #: Another name, so that a mirror in a directory of runs is not taken for runs without a journal.
 _MANIFEST_COPY = "manifest.json"
@@ -57,14 +51,10 @@ class MirrorConnection:
             raise SinkClosedError(f"{store.url} does not contain the run any more.", is_lost=True)
         self._samples = SampleCopies(store, run.id, run.directory)
         self._snapshots = SnapshotCopies(store, run)
-        self._lock = threading.Lock()
-        self._copy_time = -JOURNAL_SECONDS
-        #: Copies the journal if no further event follows within the interval.
-        self._timer: threading.Timer | None = None
         self._has_failed = False
 
     def write(self, events: Sequence[AnyEvent]) -> None:
-        """Copy new files, and the journal if the interval is over; delete pruned and superseded snapshots.
+        """Copy new files, and the journal after a snapshot, a rewind, or a start; delete snapshots that are gone.
 
         The files of a snapshot come first, then the journal, then the index of the snapshot, which completes it. An
         event whose copy waits is in the local journal, and every later connection compares both.
@@ -75,12 +65,26 @@ class MirrorConnection:
         Raises:
             OSError: If the mirror cannot be reached.
         """
-        with self._lock:
-            try:
-                self._write(events)
-            except BaseException:
-                self._has_failed = True
-                raise
+        self._has_failed = True  # until the call ends
+        self._write(events)
+        self._has_failed = False
+
+    def poll(self, status: Status) -> bool:
+        """Copy the rows of the journal and the samples that were added since the last copy.
+
+        Args:
+            status: Status of the run.
+
+        Returns:
+            False: nothing follows immediately.
+
+        Raises:
+            OSError: If the mirror cannot be reached.
+        """
+        self._has_failed = True
+        self._copy_journal()
+        self._has_failed = False
+        return False
 
     def state(self) -> dict[str, Any]:
         """Return that the mirror contains the run. The next connection compares both journals.
@@ -99,12 +103,8 @@ class MirrorConnection:
         Raises:
             OSError: If the mirror cannot be reached.
         """
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if status is not None or not self._has_failed:  # A store that failed a moment ago would only delay.
-                self._copy_journal()
+        if status is not None or not self._has_failed:  # A store that failed a moment ago would only delay.
+            self._copy_journal()
 
     def _write(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
@@ -116,13 +116,8 @@ class MirrorConnection:
                 upload_media(self._store, self._run, event)
         checkpoints = [event for event in events if isinstance(event, Checkpoint)]
         indexes = {event.seq: self._snapshots.upload(event) for event in checkpoints}
-        is_urgent = any(isinstance(event, Checkpoint | CheckpointRemoved | Rewound | RunStarted) for event in events)
-        if is_urgent or time.monotonic() - self._copy_time >= JOURNAL_SECONDS:
+        if any(isinstance(event, Checkpoint | CheckpointRemoved | Rewound | RunStarted) for event in events):
             self._copy_journal()
-        elif self._timer is None:
-            self._timer = threading.Timer(JOURNAL_SECONDS, self._copy_late)
-            self._timer.daemon = True
-            self._timer.start()
         for event in events:
             if isinstance(event, RunStarted):
                 update_pointer(self._store, Pointer(self._run.id, event.time))
@@ -136,11 +131,3 @@ class MirrorConnection:
     def _copy_journal(self) -> None:
         self._journal.update()
         self._samples.update()
-        self._copy_time = time.monotonic()
-
-    def _copy_late(self) -> None:
-        """Copy the journal in the thread of the timer. The next write reports a failure that lasts."""
-        with self._lock, contextlib.suppress(OSError):
-            if self._timer is not None:
-                self._timer = None
-                self._copy_journal()

@@ -66,6 +66,8 @@ class MirrorSink(Sink):
         "model": "artifact",
         "status": "artifact",
     }
+    #: Rows and samples are copied at this interval. Snapshots, rewinds, and the end of the run do not wait.
+    poll_seconds: ClassVar[float | None] = 30.0
     url: str = ""
 
     def __post_init__(self) -> None:
