@@ -139,7 +139,9 @@ def wait_for_input(fd: int, seconds: float) -> bool:
                 return True
             time.sleep(_PIPE_POLL_SECONDS)
         return False
-    return bool(select.select([fd], [], [], seconds)[0])
+    poll = select.poll()  # select() refuses descriptors from 1,024 on
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def after_fork_in_child(function: Callable[[], None]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import selectors
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,7 @@ from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.give_up import MAX_FAILING_SECONDS, GiveUpTimer
 from pte_tracking._delivery.process import DeliveryService
 from pte_tracking._delivery.sync import sync
+from pte_tracking._platform.processes import wait_for_input
 from pte_tracking._store import lock
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG
 from pte_tracking._store.manifest import Manifest
@@ -145,10 +146,23 @@ def test_request_in_several_parts_is_read_as_one(tmp_path: Path, run: pte.Run, p
     assert backlog(run.directory, Manifest.load(run.directory)) == []
 
 
+def test_runs_requested_through_high_descriptor_are_delivered(run: pte.Run, probe: Probe) -> None:
+    run.close()
+    probe.control()
+    reading, writing = os.pipe()
+    os.write(writing, os.fsencode(run.directory) + b"\0")
+    os.close(writing)
+    high = fcntl.fcntl(reading, fcntl.F_DUPFD, 1024)  # the first one that select() refuses
+    try:
+        DeliveryService(high).run([])
+    finally:
+        os.close(reading)
+        os.close(high)
+    assert backlog(run.directory, Manifest.load(run.directory)) == []
+
+
 def _unread(descriptor: int) -> bool:
-    with selectors.DefaultSelector() as selector:  # select.select() accepts low descriptors only.
-        selector.register(descriptor, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    return wait_for_input(descriptor, 0)
 
 
 def _read(path: Path) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pte_tracking._platform.processes import wait_for_input
 from pte_tracking._store.git import MAX_FILE_BYTES, GitState, read_git, remove_credentials
 
 ENVIRONMENT = {
@@ -257,7 +257,7 @@ def test_git_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
     assert read(tmp_path, seconds=2) == GitState("", failure="Git did not answer within 2 seconds")
     assert os.read(reader, 100) == b"started\n"
-    assert select.select([reader], [], [], 60)[0]  # The last process that has the pipe open has ended.
+    assert wait_for_input(reader, 60)  # The last process that has the pipe open has ended.
     assert os.read(reader, 100) == b""
     os.close(reader)
 
