@@ -22,7 +22,8 @@ from pte_tracking._cli.sync import OrderedCommand, sync
 from pte_tracking._cli.verify import verify
 from pte_tracking._store.messages import configure_logging
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+# The help of rich uses colors that are unreadable on some backgrounds, and boxes that take space of a narrow terminal.
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command("list")(list_runs)
 app.command()(show)
 app.command()(compare)

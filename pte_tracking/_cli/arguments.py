@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -13,16 +14,24 @@ from typing import Annotated
 import typer
 
 from pte_tracking._cli.rendering import fail
+from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import RunNotFoundError
+from pte_tracking._store.similar import suggest
+
+_MAX_NAMED_RUNS = 3
 
 # Typer would reject an unreadable path as a usage error (exit code 2). The commands report it with exit code 1.
 directory_argument = functools.partial(typer.Argument, show_default=False, readable=False)
-RunDir = Annotated[Path, directory_argument(help="Run directory (out_dir).")]
+RunDir = Annotated[Path, directory_argument(metavar="RUN", help="Run directory (out_dir).")]
 
 
 @contextlib.contextmanager
-def reporting_errors() -> Iterator[None]:
-    """Exit with one line and code 1 if a run cannot be read, and log each warning only once."""
+def reporting_errors(*runs: Path) -> Iterator[None]:
+    """Exit with one line and code 1 if a run cannot be read, and log each warning only once.
+
+    Args:
+        runs: Run directories that the user named. The line names similar ones instead of one that contains no run.
+    """
     messages: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -36,7 +45,9 @@ def reporting_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except (RunNotFoundError, OSError) as error:
+    except RunNotFoundError as error:
+        fail(str(error) + next((suggest_run(run) for run in runs if not is_run(run)), ""), 1)
+    except OSError as error:
         fail(format_error(error), 1)
     finally:
         logger.removeFilter(is_new)
@@ -47,3 +58,38 @@ def format_error(error: RunNotFoundError | OSError) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory contains the files of a run, which may be damaged."""
+    return any(os.path.lexists(directory / name) for name in (MANIFEST, JOURNAL))
+
+
+def suggest_run(directory: Path) -> str:
+    """Return a sentence with runs that the user may have meant by a directory without a run.
+
+    Args:
+        directory: The directory, which may not exist.
+
+    Returns:
+        The sentence, to be appended to a message. Empty if there is no such run.
+    """
+    if not os.path.isdir(directory):
+        return suggest_path(directory)
+    # A complete search takes minutes in a large directory that contains no run.
+    found = itertools.chain.from_iterable(sorted(directory.glob(f"{'*/' * depth}{MANIFEST}")) for depth in (1, 2))
+    names = [f"'{path.parent}'" for path in itertools.islice(found, _MAX_NAMED_RUNS + 1)]
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _MAX_NAMED_RUNS else ""
+    return f". Runs in this directory: {', '.join(names[:_MAX_NAMED_RUNS])}{more}"
+
+
+def suggest_path(path: Path) -> str:
+    """Return a question with the names that resemble that of a missing file or directory. Empty if there are none."""
+    parent = path.parent
+    try:
+        hint = suggest(path.name, os.listdir(parent))
+    except OSError:
+        return ""
+    return f".{hint}" if hint else ""

@@ -42,9 +42,11 @@ class Format(str, Enum):
 
 def export(
     run: RunDir,
-    file_format: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.CSV,
+    file_format: Annotated[
+        Format, typer.Option("--format", metavar="FORMAT", help="Output format: csv, json, or parquet.")
+    ] = Format.CSV,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Output file. Defaults to standard output.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Output file. Defaults to standard output.")
     ] = None,
 ) -> None:
     """Write the rows of a run as a table.
@@ -52,7 +54,7 @@ def export(
     Superseded rows are left out. The columns are log, epoch, iteration, elapsed_time, time, and one for each metric.
     A metric with one of these five names is written under metrics/, such as metrics/time.
     """
-    with reporting_errors():
+    with reporting_errors(run):
         summarize(run)  # raises if the directory contains no run
         # The columns must be known before the first row is written. Rows added after this position are left out.
         _, end = last_event(run / JOURNAL)

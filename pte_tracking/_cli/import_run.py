@@ -17,13 +17,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import format_error
+from pte_tracking._cli.arguments import format_error, suggest_path
 from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.garbage import collect_garbage_rarely
 from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.importing import ImportedRun, RunImport
 from pte_tracking._store.layout import MANIFEST, check_directory
 from pte_tracking._store.secrets import mask_secrets
+from pte_tracking._store.similar import suggest
 from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
 
 #: URI scheme. A single letter is a drive of Windows.
@@ -34,21 +35,28 @@ def import_run(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             show_default=False,
             help="TensorBoard event file or directory of one run, JSON log, CSV file, or runs:/ID of MLflow.",
         ),
     ],
     run_dir: Annotated[
-        Path, typer.Argument(show_default=False, help="Run directory to create. It must not exist or be empty.")
+        Path,
+        typer.Argument(
+            metavar="RUN", show_default=False, help="Run directory to create. It must not exist, or be empty."
+        ),
     ],
     from_: Annotated[
-        str | None, typer.Option("--from", help="Backend that reads the source. Defaults to the one that can read it.")
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME", help="Backend that reads the source. Defaults to the one that can read it."
+        ),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for reading, such as step=COLUMN.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for reading, such as step=COLUMN. May be repeated.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Display name of the run. Defaults to the name in the source.")
+        str | None, typer.Option(metavar="TEXT", help="Display name of the run. Defaults to the name in the source.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +66,7 @@ def import_run(
     """
     collect_garbage_rarely()
     try:
-        check_directory("RUN_DIR", run_dir)
+        check_directory("RUN", run_dir)
         sink = get_sink(from_) if from_ else _find_sink(source)
         check_client(sink)
         options = _parse_options(sink, option or [])
@@ -103,7 +111,7 @@ def _find_sink(source: str) -> type[Sink]:
         raise ValueError(
             f"{source} has no known format. Known sources: {patterns}. Select a format with --from: {names}"
         )
-    raise ValueError(f"{source}: no such file or directory")
+    raise ValueError(f"{source}: no such file or directory{suggest_path(Path(source))}")
 
 
 def _select(readers: Sequence[type[Sink]], source: str) -> list[type[Sink]]:
@@ -151,7 +159,7 @@ def _parse_options(sink: type[Sink], given: list[str]) -> dict[str, str]:
             raise ValueError(f"--option: expected KEY=VALUE, got {text!r}")
         if key not in known:
             raise ValueError(
-                f"--option: {sink.name} has no option {key!r} for reading. Options: {', '.join(known) or 'none'}."
+                f"--option: {sink.name} has no option {key!r} for reading.{suggest(key, known)} Options: {', '.join(known) or 'none'}."
             )
         if key in options:
             raise ValueError(f"--option: {key!r} is given twice")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors
+from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors, suggest_path
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.conditions import Condition
@@ -21,6 +21,10 @@ from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metric_names import is_lower_better, primary_metric
 from pte_tracking._store.metrics import MetricSummary, summarize_metrics
+from pte_tracking._store.similar import suggest
+
+_MAX_NAMES = 10
+_QUALIFIERS = ("params.", "metrics.", "tags.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +45,27 @@ class _ListedRun:
 
 
 def list_runs(
-    directory: Annotated[Path, directory_argument(help="Directory to search, including subdirectories.")],
+    directory: Annotated[
+        Path,
+        directory_argument(
+            metavar="DIR",
+            help="Directory to search, including subdirectories. Defaults to the current one.",
+        ),
+    ] = Path(),
     best: Annotated[
-        str | None, typer.Option(help="Metric to show the best value of. Defaults to a validation metric.")
+        str | None,
+        typer.Option(metavar="METRIC", help="Metric to show the best value of. Defaults to a validation metric."),
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="Condition on the listed runs, such as \"lr < 0.01 and status == 'FAILED'\".")
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Condition on the listed runs, such as \"lr < 0.01 and status == 'FAILED'\".",
+        ),
     ] = None,
-    sort: Annotated[str | None, typer.Option(help="Metric (best value first), or other name to sort by.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Metric (best value first), or other name to sort by.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the runs in a directory.
@@ -61,6 +78,8 @@ def list_runs(
     --sort.
     """
     condition = _parse(where)
+    if not os.path.lexists(directory):
+        fail(f"{directory}: no such directory{suggest_path(directory)}", 1)
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
         runs = _read_runs(directory, errors)
@@ -74,15 +93,15 @@ def list_runs(
                 fail(f"{directory}: no run matches --where {where!r}", 1)
         if sort is not None and runs:
             runs = _sort(runs, sort)
+        if best is not None and runs and not any(best in run.metrics for run in runs):
+            fail(f"--best: no run has the metric {best!r}.{_describe_names(best, _list_metrics(runs))}", 2)
         if best is None and sort is not None and any(sort in run.metrics for run in runs):
             best = sort
         found = [(run.summary, _find_best(run.metrics, best)) for run in runs]
         if as_json:
             print_json([msgspec.to_builtins(run) | {"best": value} for run, value in found])
         elif runs:
-            has_groups = any(run.group for run, _ in found)
-            rows = [_build_row(run, value, has_groups) for run, value in found]
-            print_table(create_console(), "", rows, optional=("Sinks", "Name"))
+            _print(found)
         if errors:
             raise typer.Exit(1)
 
@@ -144,8 +163,19 @@ def _check_known(option: str, name: str, runs: Sequence[_ListedRun]) -> None:
     if any(name in run.values for run in runs):
         return
     names = dict.fromkeys(itertools.chain.from_iterable(run.values for run in runs))
-    similar = ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4)) or "none"
-    fail(f"{option}: no run has a value of {name!r}. Similar names: {similar}", 2)
+    is_qualified = name.startswith(_QUALIFIERS)
+    names = [other for other in names if other.startswith(_QUALIFIERS) == is_qualified]
+    fail(f"{option}: no run has a value of {name!r}.{_describe_names(name, names)}", 2)
+
+
+def _describe_names(name: str, names: Iterable[str]) -> str:
+    known = sorted(names)
+    more = ", ..." if len(known) > _MAX_NAMES else "."
+    return suggest(name, known) or f" Names: {', '.join(known[:_MAX_NAMES]) or 'none'}{more}"
+
+
+def _list_metrics(runs: Sequence[_ListedRun]) -> Iterable[str]:
+    return dict.fromkeys(itertools.chain.from_iterable(run.metrics for run in runs))
 
 
 def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict[str, Any] | None:
@@ -158,15 +188,30 @@ def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict
     return {"key": key, "value": summary.highest, "step": summary.highest_step}
 
 
-def _build_row(run: RunSummary, best: dict[str, Any] | None, has_groups: bool) -> dict[str, Any]:
-    text = "-" if best is None or best["value"] is None else f"{best['key']} {best['value']:.6g} (step {best['step']})"
+def _print(found: Sequence[tuple[RunSummary, dict[str, Any] | None]]) -> None:
+    """Print a table, without the columns that a narrow terminal has no space for."""
+    keys = {best["key"] for _, best in found if best is not None}
+    # A metric that all runs have is named once.
+    title = f"Best {keys.pop()}" if len(keys) == 1 else "Best"
+    rows = [_build_row(run, best, title) for run, best in found]
+    optional = ["Sinks", "Name"]
+    if not any(run.group for run, _ in found):
+        rows = [{key: value for key, value in row.items() if key != "Group"} for row in rows]
+    if not any(run.pending for run, _ in found):
+        optional.append("Pending")
+    print_table(create_console(), "", rows, optional=(*optional, "Group", "At step"), folded=("Run", "Pending"))
+
+
+def _build_row(run: RunSummary, best: dict[str, Any] | None, title: str) -> dict[str, Any]:
+    value = None if best is None else best["value"]
     return {
         "Run": run.directory,
         "Name": run.name,
-        **({"Group": run.group or "-"} if has_groups else {}),
+        "Group": run.group or "-",
         "Status": run.status,
         "Step": run.step,
-        "Best": text,
+        title: value if best is None or value is None or title != "Best" else f"{best['key']} {value:.6g}",
+        "At step": None if best is None else best["step"],
         "Sinks": " ".join(run.sinks),
-        "Pending": "; ".join(map(str, run.pending)) or "-",
+        "Pending": "; ".join(str(sink._replace(reason=None)) for sink in run.pending) or "-",
     }

@@ -57,7 +57,7 @@ def show(
     """
     if watch and (as_json or not sys.stdout.isatty()):
         fail("--watch: expected a terminal, and no --json", 2)
-    with reporting_errors():
+    with reporting_errors(run):
         find_run(run)  # raises if the directory contains no run
         console = create_console()
         if watch:
@@ -87,7 +87,7 @@ def _watch(console: Console, run: Path) -> None:
 
 def _print(console: Console, directory: Path, run: RunSummary, metrics: RunMetrics) -> None:
     name, shown_directory = format_cell(run.name), format_cell(run.directory)
-    console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}", highlight=False)
+    console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}")
     started = datetime.datetime.fromtimestamp(run.start_time).astimezone()
     print_line(console, f"ID {run.id}, started {started:%Y-%m-%d %H:%M:%S %Z}")
     if run.group is not None:

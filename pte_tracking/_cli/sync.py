@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pte_tracking._cli.arguments import directory_argument, reporting_errors
+from pte_tracking._cli.arguments import directory_argument, reporting_errors, suggest_path
 from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
 from pte_tracking._delivery.garbage import collect_garbage_rarely
 from pte_tracking._delivery.ownership import check_owner
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
+from pte_tracking._store.similar import suggest
 from pte_tracking.sinks import Sink, get_sink
 
 
@@ -32,11 +33,11 @@ class OrderedCommand(TyperCommand):
 
 def sync(
     ctx: typer.Context,
-    run: Annotated[Path, directory_argument(help="Run directory. With --follow, a directory that contains runs.")],
-    timeout: Annotated[float, typer.Option(min=0, help="Maximum number of seconds without progress.")] = 60.0,
-    to: Annotated[list[str] | None, typer.Option(help="Add a sink to the run permanently.")] = None,
+    run: Annotated[Path, directory_argument(metavar="RUN", help="Run directory. With --follow, a directory that contains runs.")],
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Maximum number of seconds without progress.")] = 60.0,
+    to: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Add a backend to the run permanently. May be repeated.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for the sink in the preceding --to.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for the backend in the preceding --to. May be repeated.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Deliver all runs in the directory until interrupted.")
@@ -50,7 +51,7 @@ def sync(
         _follow(run, to, as_json, trust)
         return
     try:
-        with reporting_errors():
+        with reporting_errors(run):
             if not trust:
                 check_owner(run)
             # Client libraries print messages, which would be in the middle of the JSON output.
@@ -75,7 +76,7 @@ def _follow(directory: Path, to: list[str] | None, as_json: bool, trust: bool) -
     if to:
         fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
     if not directory.is_dir():
-        fail(f"{directory}: no such directory", 1)
+        fail(f"{directory}: no such directory{suggest_path(directory)}", 1)
     follow_runs(directory, echo, trust=trust)
 
 
@@ -110,7 +111,9 @@ def _build_sink(name: str, options: dict[str, str]) -> Sink:
     for key in options:
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise ValueError(f"--to {name}: unknown option {key!r}. Options of this sink: {known}.")
+            raise ValueError(
+                f"--to {name}: unknown option {key!r}.{suggest(key, fields)} Options of this sink: {known}."
+            )
     return sink_class(**{key: _parse_value(text, fields[key]) for key, text in options.items()})
 
 

@@ -12,8 +12,11 @@ from pte_tracking._store.discovery import find_run
 
 
 def verify(run: RunDir, as_json: AsJson = False) -> None:
-    """Check the journal and the checksums of all snapshots."""
-    with reporting_errors():
+    """Check the journal and all snapshots.
+
+    Each line of the journal and the checksum of each snapshot is checked.
+    """
+    with reporting_errors(run):
         problems = [*find_lost_events(run, find_run(run)), *find_problems(run)]
     if as_json:
         print_json(problems)

@@ -19,6 +19,15 @@ def escape_controls(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def escape_line(text: str) -> str:
+    """Replace all control characters of a text by JSON escapes, tabs and newlines too, so that it is one line.
+
+    Args:
+        text: Text that may come from a file or a server, such as the name of a run.
+    """
+    return escape_controls(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def escape_label(key: str) -> str:
     """Escape a key that is displayed as a label in a figure.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
-from difflib import get_close_matches
 
 from pte_tracking._store.dependencies import find_outdated
+from pte_tracking._store.similar import suggest
 from pte_tracking.sinks._contract import Sink
 
 #: Entry point group in which packages register their sinks.
@@ -57,9 +57,7 @@ def get_sink(name: str) -> type[Sink]:
     """
     # installed_sinks() clears the cache, so a package that was installed a moment ago is found.
     if name not in _entry_points() and name not in (names := installed_sinks()):
-        similar = get_close_matches(name, names, n=1)
-        hint = f" Did you mean {similar[0]!r}?" if similar else ""
-        raise ValueError(f"Unknown sink {name!r}.{hint} Installed sinks: {', '.join(names) or 'none'}.")
+        raise ValueError(f"Unknown sink {name!r}.{suggest(name, names)} Installed sinks: {', '.join(names) or 'none'}.")
     entry_point = _entry_points()[name]
     try:
         loaded = entry_point.load()
