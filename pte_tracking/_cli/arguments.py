@@ -16,7 +16,7 @@ import typer
 from pte_tracking._cli.rendering import fail
 from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import RunNotFoundError
-from pte_tracking._store.similar import suggest
+from pte_tracking._store.similar import ask, find_similar
 
 _MAX_NAMED_RUNS = 3
 
@@ -26,11 +26,11 @@ RunDir = Annotated[Path, directory_argument(metavar="RUN", help="Run directory (
 
 
 @contextlib.contextmanager
-def reporting_errors(*runs: Path) -> Iterator[None]:
+def reporting_errors(run: Path | None = None) -> Iterator[None]:
     """Exit with one line and code 1 if a run cannot be read, and log each warning only once.
 
     Args:
-        runs: Run directories that the user named. The line names similar ones instead of one that contains no run.
+        run: Run directory that the user named. If it contains no run, the line names similar directories.
     """
     messages: set[str] = set()
 
@@ -46,7 +46,7 @@ def reporting_errors(*runs: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except RunNotFoundError as error:
-        fail(str(error) + next((suggest_run(run) for run in runs if not is_run(run)), ""), 1)
+        fail(str(error) + ("" if run is None or is_run(run) else suggest_run(run)), 1)
     except OSError as error:
         fail(format_error(error), 1)
     finally:
@@ -87,9 +87,8 @@ def suggest_run(directory: Path) -> str:
 
 def suggest_path(path: Path) -> str:
     """Return a question with the names that resemble that of a missing file or directory. Empty if there are none."""
-    parent = path.parent
     try:
-        hint = suggest(path.name, os.listdir(parent))
+        similar = find_similar(path.name, os.listdir(path.parent))
     except OSError:
         return ""
-    return f".{hint}" if hint else ""
+    return f".{ask(str(path.parent / name) for name in similar)}" if similar else ""

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import directory_argument, reporting_errors
+from pte_tracking._cli.arguments import directory_argument, format_error, is_run, reporting_errors
 from pte_tracking._cli.comparison_plot import plot_comparison
+from pte_tracking._cli.comparison_tables import print_facts, print_metrics
 from pte_tracking._cli.origin import select_compared
-from pte_tracking._cli.rendering import AsJson, create_console, fail, print_json, print_line, print_table
+from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line
 from pte_tracking._runs.summary import summarize
-from pte_tracking._store.metrics import summarize_metrics
+from pte_tracking._store.discovery import find_run, find_runs
+from pte_tracking._store.manifest import RunNotFoundError
+from pte_tracking._store.metrics import MetricSummary, summarize_metrics
+from pte_tracking._store.similar import suggest_or_list
 
 
 def compare(
-    runs: Annotated[list[Path], directory_argument(help="Directories of two or more runs.")],
+    runs: Annotated[
+        list[Path],
+        directory_argument(metavar="RUN", help="Directories of two or more runs, or directories that contain them."),
+    ],
     plot: Annotated[
-        Path | None, typer.Option(help="File to write a plot of the metrics to, such as out.png.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File to write a plot of the metrics to, such as out.png.", show_default=False
+        ),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Metric to plot; may be repeated. Defaults to all metrics.")
+        list[str] | None,
+        typer.Option(metavar="METRIC", help="Metric to show and plot. May be repeated. Defaults to all metrics."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -30,40 +43,66 @@ def compare(
 
     Show the parameters, the code, and the software that differ, and the last, lowest, and highest value of each metric.
     """
-    if metric and plot is None:
-        fail("--metric selects the metrics of --plot. Pass --plot FILE as well.", 2)
-    if len(runs) < 2:
-        fail(f"compare: expected at least two run directories, got {len(runs)}", 2)
+    errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
-        summaries = {str(run): summarize(run) for run in runs}
+        compared = [path for run in runs for path in _find_runs(run, errors)]
+        if len(compared) < 2 and not errors:
+            fail(
+                f"compare: expected at least two runs, got {', '.join(map(str, compared))}. "
+                "Pass the directories of two or more runs, or a directory that contains them.",
+                2,
+            )
+        summaries = {str(run): summarize(run) for run in compared}
         differing = _find_differing({run: summary.params for run, summary in summaries.items()})
         origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
         groups = {run: summary.group for run, summary in summaries.items()}
-        metrics = {str(run): summarize_metrics(run).summaries for run in runs}
-        keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
-        if unknown := [key for key in metric or () if key not in keys]:
-            fail(f"--metric: no run has the metric {unknown[0]!r}. Metrics: {', '.join(sorted(keys)) or 'none'}", 2)
+        metrics = {str(run): summarize_metrics(run).summaries for run in compared}
+        keys = _select_keys(metrics, metric)
         if plot is not None:
-            plot_comparison(plot, {str(run): run for run in runs}, metric or keys)
+            plot_comparison(plot, {run: Path(run) for run in summaries}, keys)
         if as_json:
-            contents = {"params": differing, "groups": groups, "provenance": origins, "metrics": metrics}
+            selected = {run: {key: values[key] for key in keys if key in values} for run, values in metrics.items()}
+            contents = {"params": differing, "groups": groups, "provenance": origins, "metrics": selected}
             print_json(msgspec.to_builtins(contents))
-            return
-        console = create_console()
-        if len(set(groups.values())) > 1:
-            print_table(console, "Groups that differ", [groups])
-        print_table(
-            console, "Parameters that differ", [{"Parameter": key, **values} for key, values in differing.items()]
-        )
-        print_table(console, "Code and software that differ", [{"Fact": key, **row} for key, row in origins.items()])
-        for statistic in ("last", "lowest", "highest"):
-            rows = [
-                {"Metric": key} | {run: getattr(values.get(key), statistic, None) for run, values in metrics.items()}
-                for key in keys
-            ]
-            print_table(console, f"{statistic.capitalize()} values", rows)
-        if plot is not None:
-            print_line(console, f"Plot: {plot}")
+        else:
+            console = create_console()
+            if len(set(groups.values())) > 1:
+                print_facts(console, "Groups that differ", "Fact", {"Group": groups})
+            print_facts(console, "Parameters that differ", "Parameter", differing)
+            print_facts(console, "Code and software that differ", "Fact", origins)
+            print_metrics(console, metrics, keys)
+            if plot is not None:
+                print_line(console, f"Plot: {plot}")
+        for error in errors:
+            echo(format_error(error), err=True)
+        if errors:
+            raise typer.Exit(1)
+
+
+def _find_runs(directory: Path, errors: list[RunNotFoundError | OSError]) -> list[Path]:
+    """Return a run directory, or the runs below another directory, and add the errors of damaged ones to a list."""
+    if is_run(directory) or not os.path.isdir(directory):
+        with reporting_errors(directory):
+            find_run(directory)
+        return [directory]
+    runs = []
+    for path in find_runs(directory, errors.append):
+        try:
+            find_run(path)  # raises if it cannot be read
+            runs.append(path)
+        except (RunNotFoundError, OSError) as error:
+            errors.append(error)
+    if not runs and not errors:
+        fail(f"{directory}: no run found in this directory or below", 1)
+    return runs
+
+
+def _select_keys(metrics: Mapping[str, Mapping[str, MetricSummary]], selected: list[str] | None) -> list[str]:
+    keys = list(dict.fromkeys(key for values in metrics.values() for key in values))
+    for key in selected or ():
+        if key not in keys:
+            fail(f"--metric: no run has the metric {key!r}.{suggest_or_list(key, keys)}", 2)
+    return list(dict.fromkeys(selected)) if selected else keys
 
 
 def _find_differing(params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,9 @@ from pte_tracking._cli.rendering import echo, fail
 
 
 def convert(
-    snapshot: Annotated[Path, typer.Argument(metavar="SNAPSHOT", help="Directory of a sharded snapshot.", show_default=False)],
+    snapshot: Annotated[
+        Path, typer.Argument(metavar="SNAPSHOT", help="Directory of a sharded snapshot.", show_default=False)
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.", show_default=False)],
 ) -> None:
     """Convert a sharded snapshot to a single file.

@@ -53,7 +53,8 @@ def import_run(
         ),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for reading, such as step=COLUMN. May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Option for reading, such as step=COLUMN. May be repeated."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Display name of the run. Defaults to the name in the source.")
@@ -159,7 +160,8 @@ def _parse_options(sink: type[Sink], given: list[str]) -> dict[str, str]:
             raise ValueError(f"--option: expected KEY=VALUE, got {text!r}")
         if key not in known:
             raise ValueError(
-                f"--option: {sink.name} has no option {key!r} for reading.{suggest(key, known)} Options: {', '.join(known) or 'none'}."
+                f"--option: {sink.name} has no option {key!r} for reading.{suggest(key, known)} "
+                f"Options: {', '.join(known) or 'none'}."
             )
         if key in options:
             raise ValueError(f"--option: {key!r} is given twice")

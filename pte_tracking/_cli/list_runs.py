@@ -21,9 +21,8 @@ from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metric_names import is_lower_better, primary_metric
 from pte_tracking._store.metrics import MetricSummary, summarize_metrics
-from pte_tracking._store.similar import suggest
+from pte_tracking._store.similar import suggest_or_list
 
-_MAX_NAMES = 10
 _QUALIFIERS = ("params.", "metrics.", "tags.")
 
 
@@ -94,7 +93,7 @@ def list_runs(
         if sort is not None and runs:
             runs = _sort(runs, sort)
         if best is not None and runs and not any(best in run.metrics for run in runs):
-            fail(f"--best: no run has the metric {best!r}.{_describe_names(best, _list_metrics(runs))}", 2)
+            fail(f"--best: no run has the metric {best!r}.{suggest_or_list(best, _list_metrics(runs))}", 2)
         if best is None and sort is not None and any(sort in run.metrics for run in runs):
             best = sort
         found = [(run.summary, _find_best(run.metrics, best)) for run in runs]
@@ -162,16 +161,10 @@ def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
 def _check_known(option: str, name: str, runs: Sequence[_ListedRun]) -> None:
     if any(name in run.values for run in runs):
         return
-    names = dict.fromkeys(itertools.chain.from_iterable(run.values for run in runs))
+    known = dict.fromkeys(itertools.chain.from_iterable(run.values for run in runs))
     is_qualified = name.startswith(_QUALIFIERS)
-    names = [other for other in names if other.startswith(_QUALIFIERS) == is_qualified]
-    fail(f"{option}: no run has a value of {name!r}.{_describe_names(name, names)}", 2)
-
-
-def _describe_names(name: str, names: Iterable[str]) -> str:
-    known = sorted(names)
-    more = ", ..." if len(known) > _MAX_NAMES else "."
-    return suggest(name, known) or f" Names: {', '.join(known[:_MAX_NAMES]) or 'none'}{more}"
+    names = [other for other in known if other.startswith(_QUALIFIERS) == is_qualified]
+    fail(f"{option}: no run has a value of {name!r}.{suggest_or_list(name, names)}", 2)
 
 
 def _list_metrics(runs: Sequence[_ListedRun]) -> Iterable[str]:

@@ -33,11 +33,18 @@ class OrderedCommand(TyperCommand):
 
 def sync(
     ctx: typer.Context,
-    run: Annotated[Path, directory_argument(metavar="RUN", help="Run directory. With --follow, a directory that contains runs.")],
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Maximum number of seconds without progress.")] = 60.0,
-    to: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Add a backend to the run permanently. May be repeated.")] = None,
+    run: Annotated[
+        Path, directory_argument(metavar="RUN", help="Run directory. With --follow, a directory that contains runs.")
+    ],
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Maximum number of seconds without progress.")
+    ] = 60.0,
+    to: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Add a backend to the run permanently. May be repeated.")
+    ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option for the backend in the preceding --to. May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Option for the backend in the preceding --to. May be repeated."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Deliver all runs in the directory until interrupted.")

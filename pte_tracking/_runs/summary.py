@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -12,11 +13,12 @@ from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.hidden_kinds import HIDDEN_MESSAGE
 from pte_tracking._delivery.locations import SinkLocation, find_location
-from pte_tracking._store.checkpoints import list_checkpoints
+from pte_tracking._store.checkpoints import list_checkpoints, rank_by_metric
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.events import Checkpoint, Metrics, Number, Params, Provenance, Scalar, Status, Tags
 from pte_tracking._store.journal_reader import effective_ranges, find_events, read_effective_reversed
 from pte_tracking._store.layout import DELIVERY_LOG, JOURNAL
+from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.metrics import RunMetrics, summarize_metrics
 from pte_tracking._store.status import read_status
 
@@ -40,6 +42,8 @@ class RunSummary(msgspec.Struct, frozen=True):
         step: Highest step of a row or a checkpoint. None if there are none.
         rows: Last rows, oldest first, at most 8.
         checkpoints: Effective checkpoints in ascending order of their steps.
+        ranking: Metric by which the training ranks the snapshots, and ``"min"`` or ``"max"``. None if it does not.
+        best_checkpoint: Path of the best checkpoint by this metric. None if there is none.
         pending: Pending events of each sink, with the reason.
         locations: Where the run is found in its backends, as far as known.
         rejected: Reasons for which sinks rejected events, by key of the sink and sequence number of the event.
@@ -60,6 +64,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     step: int | None
     rows: list[dict[str, Number]]
     checkpoints: list[Checkpoint]
+    ranking: tuple[str, Literal["min", "max"]] | None
+    best_checkpoint: str | None
     pending: list[SinkBacklog]
     locations: list[SinkLocation]
     rejected: dict[str, dict[str, str]]
@@ -98,12 +104,20 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
         rows=[_to_row(event) for event in reversed(rows)],
         checkpoints=checkpoints,
+        ranking=manifest.ranking,
+        best_checkpoint=_find_best(checkpoints, manifest),
         pending=backlog(directory, manifest),
         locations=[place for entry in manifest.sinks if (place := find_location(directory.absolute(), entry))],
         rejected={key: cursor.rejected for key, cursor in cursors.items() if cursor.rejected},
         hidden={key: cursor.hidden for key, cursor in cursors.items() if cursor.hidden},
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),
     )
+
+
+def _find_best(checkpoints: list[Checkpoint], manifest: Manifest) -> str | None:
+    if manifest.ranking is None:
+        return None
+    return next((checkpoint.path for checkpoint in rank_by_metric(checkpoints, *manifest.ranking)), None)
 
 
 def read_params(directory: Path) -> dict[str, Scalar]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,6 +10,7 @@ from typing import Literal, NamedTuple
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.template import Template
 from pte_tracking._store.checkpoint_files import delete_checkpoint
+from pte_tracking._store.checkpoints import rank_by_metric
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.values import check_key
 
@@ -50,10 +50,7 @@ class BestPolicy(NamedTuple):
 
     def ranked(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         """Return the checkpoints with a finite value, the best first. Of equal values, the earlier one is first."""
-        sign = 1 if self.mode == "min" else -1
-        values = {checkpoint.path: float(checkpoint.values.get(self.key, math.nan)) for checkpoint in checkpoints}
-        finite = [checkpoint for checkpoint in checkpoints if math.isfinite(values[checkpoint.path])]
-        return sorted(finite, key=lambda checkpoint: (sign * values[checkpoint.path], checkpoint.step))
+        return rank_by_metric(checkpoints, self.key, self.mode)
 
 
 def prunable(checkpoints: Sequence[Checkpoint], n_retains: int, best: BestPolicy | None) -> list[Checkpoint]:

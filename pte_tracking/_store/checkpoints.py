@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -44,6 +46,20 @@ def list_checkpoints(directory: Path) -> list[Checkpoint]:
             else:
                 checkpoints.pop(event.path, None)
     return sorted(checkpoints.values(), key=lambda event: event.step)
+
+
+def rank_by_metric(checkpoints: Sequence[Checkpoint], key: str, mode: Literal["min", "max"]) -> list[Checkpoint]:
+    """Return the checkpoints with a finite value of a metric, the best first. Of equal values, the earlier is first.
+
+    Args:
+        checkpoints: Checkpoints of a run.
+        key: Name of the metric.
+        mode: ``"min"`` if the lowest value is the best, ``"max"`` if the highest.
+    """
+    sign = 1 if mode == "min" else -1
+    values = {checkpoint.path: float(checkpoint.values.get(key, math.nan)) for checkpoint in checkpoints}
+    finite = [checkpoint for checkpoint in checkpoints if math.isfinite(values[checkpoint.path])]
+    return sorted(finite, key=lambda checkpoint: (sign * values[checkpoint.path], checkpoint.step))
 
 
 def write_checkpoint_list(directory: Path, checkpoints: Iterable[Checkpoint]) -> None:

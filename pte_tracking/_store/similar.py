@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 _MAX_NAMES = 5
 _MAX_SUGGESTIONS = 3
-_SIMILAR = 0.7
+_MAX_LISTED = 10
+_SIMILAR = 0.65
 # Two keys such as val/acc1 and val/acc5 are less similar than a key and its misspelling.
 _MISSPELLED = 0.9
 
@@ -33,13 +34,39 @@ def suggest(name: str, known: Iterable[str]) -> str:
     Returns:
         Such as ``" Did you mean 'val/loss'?"``. Empty if no name is similar.
     """
+    return ask(find_similar(name, known))
+
+
+def ask(names: Iterable[str]) -> str:
+    """Return a question whether the user meant one of some names. Empty without names."""
+    question = " or ".join(map(repr, names))
+    return f" Did you mean {question}?" if question else ""
+
+
+def find_similar(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names that resemble or contain an unknown one, the most similar first, at most three.
+
+    Args:
+        name: Name that is not known.
+        known: Names that the user may have meant.
+    """
     names = list(dict.fromkeys(known))
     by_lower = {other.lower(): other for other in reversed(names)}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=_MAX_SUGGESTIONS, cutoff=_SIMILAR)
-    similar = [by_lower[match] for match in matches]
-    similar += [other for other in names if len(name) > 1 and name.lower() in other.lower()]
-    chosen = list(dict.fromkeys(similar))[:_MAX_SUGGESTIONS]
-    return f" Did you mean {' or '.join(map(repr, chosen))}?" if chosen else ""
+    containing = [other for other in names if len(name) > 1 and name.lower() in other.lower()]
+    return list(dict.fromkeys([*(by_lower[match] for match in matches), *containing]))[:_MAX_SUGGESTIONS]
+
+
+def suggest_or_list(name: str, known: Iterable[str]) -> str:
+    """Return a question with the names that resemble an unknown one, or a list of names if there are none.
+
+    Args:
+        name: Name that is not known.
+        known: Names that the user may have meant.
+    """
+    names = sorted(known)
+    more = ", ..." if len(names) > _MAX_LISTED else "."
+    return suggest(name, names) or f" Names: {', '.join(names[:_MAX_LISTED]) or 'none'}{more}"
 
 
 def is_misspelled(name: str, known: Iterable[str]) -> bool:

@@ -1,13 +1,17 @@
-"""The plot of the command compare."""
+"""The command compare."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import pte_tracking as pte
+from pte_tracking._cli.comparison_tables import print_facts, print_metrics
+from pte_tracking._store.metrics import MetricSummary
 from tests.cli.invocation import invoke
 
 
@@ -50,9 +54,9 @@ def test_compare_plot_of_selected_metric_is_narrower(runs: list[Path], tmp_path:
         (
             ["--plot", "out.png", "--metric", "lost"],
             2,
-            "--metric: no run has the metric 'lost'. Metrics: _loss $x, own0",
+            "--metric: no run has the metric 'lost'. Names: _loss $x, own0, own1.",
         ),
-        (["--metric", "own0"], 2, "--metric selects the metrics of --plot. Pass --plot FILE as well."),
+        (["--metric", "own"], 2, "--metric: no run has the metric 'own'. Did you mean 'own1' or 'own0'?"),
     ],
 )
 def test_compare_wrong_plot_option_is_explained(
@@ -62,3 +66,63 @@ def test_compare_wrong_plot_option_is_explained(
     result = invoke("compare", *runs, *arguments)
     assert (result.exit_code, message in result.stderr) == (code, True), result.output
     assert not list(tmp_path.glob("out*"))
+
+
+def test_compare_directory_compares_all_runs_in_it(runs: list[Path], tmp_path: Path) -> None:
+    assert invoke("compare", tmp_path, "--json").stdout == invoke("compare", *runs, "--json").stdout
+
+
+def test_compare_directory_with_damaged_run_reports_it_and_compares_others(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/run.json").write_text("{")
+    result = invoke("compare", tmp_path, "--metric", "own0")
+    assert result.exit_code == 1
+    assert "own0" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert "damaged or not a run manifest" in line
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "message"),
+    [
+        (
+            ["run0"],
+            2,
+            "compare: expected at least two runs, got run0. Pass the directories of two or more runs, or a dir",
+        ),
+        (["empty"], 1, "empty: no run found in this directory or below"),
+        (["run0", "run3"], 1, "run3: not a run directory (it does not exist). Did you mean 'run1' or 'run0'?"),
+    ],
+)
+def test_compare_too_few_runs_names_what_to_pass(
+    names: list[str], code: int, message: str, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    result = invoke("compare", *names)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(message)
+
+
+def test_compare_metric_selects_tables_and_json(runs: list[Path]) -> None:
+    assert "own1" not in invoke("compare", *runs, "--metric", "own0").stdout
+    compared = json.loads(invoke("compare", *runs, "--metric", "own0", "--json").stdout)
+    assert [list(values) for values in compared["metrics"].values()] == [["own0"], []]
+
+
+def test_compare_many_runs_in_narrow_terminal_has_one_table_per_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=60)
+    summary = MetricSummary(0.25, 3, 0.125, 1, 0.5, 2)
+    print_metrics(console, {f"results/run{number}": {"loss": summary} for number in range(5)}, ["loss"])
+    _, title, header, *lines = capsys.readouterr().out.splitlines()
+    assert (title.strip(), header.split()) == ("loss", ["Run", "Last", "Lowest", "Highest"])
+    assert [line.split() for line in lines] == [[f"results/run{n}", "0.25", "0.125", "0.5"] for n in range(5)]
+
+
+def test_compare_many_facts_in_narrow_terminal_are_divided_into_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {f"parameter{number}": {f"run{run}": run for run in range(9)} for number in range(8)}
+    print_facts(Console(width=60), "Parameters", "Parameter", facts)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    columns = [word for line in lines if "Run" in line for word in line.split() if word != "Run"]
+    assert columns == list(facts)

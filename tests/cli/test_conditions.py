@@ -135,7 +135,7 @@ def test_list_sort_by_metric_shows_it_as_best(runs: Path) -> None:
     [
         (["--where", "val/los < 1"], 2, "--where: no run has a value of 'val/los'. Did you mean 'val/loss'?"),
         (["--sort", "val/los"], 2, "--sort: no run has a value of 'val/los'. Did you mean 'val/loss'?"),
-        (["--sort", "params.lt"], 2, "--sort: no run has a value of 'params.lt'. Did you mean 'params.lr'?"),
+        (["--sort", "params.lt"], 2, "--sort: no run has a value of 'params.lt'. Did you mean 'params.lr'"),
         (["--best", "val/los"], 2, "--best: no run has the metric 'val/los'. Did you mean 'val/loss'?"),
         (["--best", "zzz"], 2, "--best: no run has the metric 'zzz'. Names: loss, val/acc, val/loss."),
         (["--where", "lr ="], 2, "is not a condition. Expected comparisons such as"),

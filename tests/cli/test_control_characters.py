@@ -71,7 +71,7 @@ def test_command_in_terminal_prints_no_control_characters_of_the_run(
 
 def test_echo_escapes_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     echo(f"{HOSTILE}\t日本語　👩‍🚀\n")
-    assert capsys.readouterr().out == "\\u001b]0;title\\u0007\\u001b[2J\\u009b31m\\u202ename\\u000d\t日本語　👩‍🚀\n\n"
+    assert capsys.readouterr().out == "\\u001b]0;title\\u0007\\u001b[2J\\u009b31m\\u202ename\\u000d\\t日本語　👩‍🚀\\n\n"
 
 
 def test_escape_controls_of_json_keeps_its_meaning() -> None:

@@ -43,5 +43,5 @@ def test_draw_curves_colors_each_curve() -> None:
 
 
 def test_draw_curves_more_curves_than_colors_repeats_colors() -> None:
-    lines = draw_curves([[(1, float(-number)), (9, float(-number))] for number in range(7)], 3, 7)
+    lines = draw_curves([[(1, float(-number)), (9, float(-number))] for number in range(6)], 3, 6)
     assert colors(lines[0])[0] == colors(lines[-1])[0] == COLORS[0]

@@ -87,7 +87,7 @@ def test_show_plots_primary_metric(run: Path) -> None:
     (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
     assert lines[top + 1].endswith("│ 1")
     assert lines[bottom - 1].endswith("│ 0.05")
-    assert lines[bottom + 1].split() == ["1", "20"]
+    assert lines[bottom + 1].split() == ["1", "step", "20"]
     assert "loss" in lines[bottom + 2]
 
 
@@ -99,7 +99,7 @@ def test_show_long_curve_keeps_every_peak_and_end(tmp_path: Path) -> None:
     (top,) = (number for number, line in enumerate(lines) if line.startswith("┌"))
     (bottom,) = (number for number, line in enumerate(lines) if line.startswith("└"))
     assert (lines[top + 1][-3:], lines[bottom - 1][-4:]) == ("│ 5", "│ -3")
-    assert lines[bottom + 1].split() == ["1", "2000"]
+    assert lines[bottom + 1].split() == ["1", "step", "2000"]
 
 
 def test_show_metric_range_beyond_float_max_succeeds(tmp_path: Path) -> None:

@@ -97,4 +97,7 @@ def test_show_watch_interrupt_ends_with_last_page(open_run: pte.Run) -> None:
 @pytest.mark.parametrize("options", [["--watch"], ["--watch", "--json"]])
 def test_show_watch_without_terminal_is_refused(options: list[str], run: Path) -> None:
     result = invoke("show", run, *options)
-    assert (result.exit_code, result.stderr) == (2, "--watch: expected a terminal, and no --json\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "--watch: expected a terminal other than TERM=dumb, and no --json\n",
+    )

@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 import pte_tracking as pte
-from pte_tracking._runs.verification import find_problems
+from pte_tracking._runs.verification import verify_run
 from pte_tracking._store.files import sync_tree
 from pte_tracking._store.status import read_status
 from pte_tracking.integrations._saved_checkpoints import SavedCheckpoints
@@ -93,7 +93,7 @@ def test_training_logs_metrics_params_and_checkpoints(tmp_path: Path) -> None:
     (checkpoint,) = callback.run.checkpoints()
     assert (checkpoint.path, checkpoint.step) == ("checkpoint-4", 4)
     assert checkpoint.values["eval/loss"] == trainer.state.log_history[-2]["eval_loss"]
-    assert list(find_problems(tmp_path)) == []
+    assert verify_run(tmp_path) == ([], {})
     assert [event.path for event in events(tmp_path, CheckpointRemoved)] == ["checkpoint-2"]
     assert read_status(tmp_path) == "FINISHED"
 
