@@ -87,6 +87,8 @@ def suggest_run(directory: Path) -> str:
 
 def suggest_path(path: Path) -> str:
     """Return a question with the names that resemble that of a missing file or directory. Empty if there are none."""
+    if path.is_file():
+        return f".{ask([str(path.parent)])}" if is_run(path.parent) else ""
     try:
         similar = find_similar(path.name, os.listdir(path.parent))
     except OSError:

@@ -73,8 +73,8 @@ def compare(
             print_metrics(console, metrics, keys)
             if plot is not None:
                 print_line(console, f"Plot: {plot}")
-        for error in errors:
-            echo(format_error(error), err=True)
+        for line in dict.fromkeys(map(format_error, errors)):
+            echo(line, err=True)
         if errors:
             raise typer.Exit(1)
 

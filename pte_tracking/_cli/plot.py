@@ -15,7 +15,6 @@ from pte_tracking._store.metric_names import primary_metric
 from pte_tracking._store.metrics import RunMetrics, read_metrics
 from pte_tracking._store.printable import escape_line
 
-_HEIGHT = 15
 _MAX_POINTS = 500
 _FRAME = "┌─┐│└┘"
 _BRAILLE = 0x2800  # the character without dots
@@ -25,7 +24,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 COLORS = ("magenta", "cyan", "red", "blue", "green")
 
 
-def print_plot(console: Console, directory: Path, metrics: RunMetrics) -> None:
+def print_plot(console: Console, directory: Path, metrics: RunMetrics, height: int) -> None:
     """Plot the primary metric together with metrics of the same name, such as the training loss.
 
     Without colors, which tell the curves apart, only the primary metric is plotted. Nothing is printed if the output
@@ -35,6 +34,7 @@ def print_plot(console: Console, directory: Path, metrics: RunMetrics) -> None:
         console: Console to print to.
         directory: Run directory.
         metrics: Metrics of the run.
+        height: Height of the curves in lines.
     """
     primary = primary_metric(key for key, summary in metrics.summaries.items() if summary.lowest is not None)
     if primary is None or not _can_print_plots(console):
@@ -46,10 +46,10 @@ def print_plot(console: Console, directory: Path, metrics: RunMetrics) -> None:
     thinned = [_thin(curve) for curve in curves.values()]
     steps = [step for curve in thinned for step, _ in curve]
     width = max(min(console.width, 100) - 20, 20)
-    limits = {0: f" {max(values):.4g}", _HEIGHT - 1: f" {min(values):.4g}"}
+    limits = {0: f" {max(values):.4g}", height - 1: f" {min(values):.4g}"}
     console.print()
     console.print(f"┌{'─' * width}┐")
-    for number, line in enumerate(draw_curves(thinned, width, _HEIGHT)):
+    for number, line in enumerate(draw_curves(thinned, width, height)):
         console.print(Text.assemble("│", line, "│", limits.get(number, "")), soft_wrap=True)
     console.print(f"└{'─' * width}┘")
     first, last = str(min(steps)), str(max(steps))

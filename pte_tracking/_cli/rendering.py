@@ -103,7 +103,7 @@ def _measure(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) ->
 
 def _build_table(title: str, rows: Sequence[Mapping[str, Any]], folded: Sequence[str] = ()) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title or None, title_justify="left", box=None)
+    table = Table(title=escape(escape_line(title)) or None, title_justify="left", box=None)
     for column in columns:
         is_text = any(isinstance(row.get(column), str) for row in rows)
         table.add_column(

@@ -36,6 +36,8 @@ from pte_tracking._store.discovery import find_run
 from pte_tracking._store.metrics import RunMetrics, summarize_metrics
 
 _WATCH_SECONDS = 2
+_PLOT_HEIGHT = 15  # lines
+_MIN_PLOT_HEIGHT = 6
 _MAX_REJECTED = 10  # rejected events of each sink to print
 
 
@@ -78,8 +80,8 @@ def _watch(console: Console, run: Path) -> None:
 
 
 def _draw(console: Console, run: Path, summary: RunSummary, metrics: RunMetrics) -> str:
-    """Return a page that fits the terminal, if necessary without the parts that do not change."""
-    for is_complete in (True, False):
+    """Return a page that fits the terminal, if necessary without the parts that do not change, and with a low plot."""
+    for is_complete, plot_height in ((True, _PLOT_HEIGHT), (False, _PLOT_HEIGHT), (False, _MIN_PLOT_HEIGHT)):
         page = Console(
             file=io.StringIO(),
             width=console.width,
@@ -89,14 +91,20 @@ def _draw(console: Console, run: Path, summary: RunSummary, metrics: RunMetrics)
             emoji=False,
         )
         with page.capture() as capture:
-            _print(page, run, summary, metrics, is_complete=is_complete)
+            _print(page, run, summary, metrics, is_complete=is_complete, plot_height=plot_height)
         if capture.get().count("\n") <= console.height:
             break
     return capture.get()
 
 
 def _print(
-    console: Console, directory: Path, run: RunSummary, metrics: RunMetrics, *, is_complete: bool = True
+    console: Console,
+    directory: Path,
+    run: RunSummary,
+    metrics: RunMetrics,
+    *,
+    is_complete: bool = True,
+    plot_height: int = _PLOT_HEIGHT,
 ) -> None:
     name, shown_directory = format_cell(run.name), format_cell(run.directory)
     console.print(f"[bold]{name}[/bold]  {run.status}  {shown_directory}")
@@ -105,7 +113,7 @@ def _print(
     else:  # The end of the page may be cut.
         _print_warnings(console, run)
     print_latest(console, "Last rows", run.rows)
-    print_plot(console, directory, metrics)
+    print_plot(console, directory, metrics, plot_height)
     if is_complete:
         print_checkpoints(console, directory, run)
         _print_warnings(console, run)

@@ -166,7 +166,8 @@ class Manifest(msgspec.Struct, frozen=True):
         except (FileNotFoundError, NotADirectoryError):
             if rebuilt := _rebuild(directory):
                 return rebuilt
-            reason = f"it contains no {MANIFEST}" if directory.is_dir() else "it does not exist"
+            reason = "it is a file" if directory.exists() else "it does not exist"
+            reason = f"it contains no {MANIFEST}" if directory.is_dir() else reason
             raise RunNotFoundError(f"{directory}: not a run directory ({reason})") from None
         if not data.strip(b"\0") and (rebuilt := _rebuild(directory)):
             return rebuilt
