@@ -94,7 +94,8 @@ def draw_curves(curves: Sequence[Sequence[tuple[int, float]]], width: int, heigh
     x_span, y_span = max(steps) - left or 1, top - min(values) or 1
     right, bottom = 2 * width - 1, 4 * height - 1  # dots
     rows = [[(0, "")] * width for _ in range(height)]
-    for curve, color in zip(curves, itertools.cycle(COLORS), strict=False):
+    # Where curves overlap, a character has the color of the first one.
+    for curve, color in reversed(list(zip(curves, itertools.cycle(COLORS), strict=False))):
         dots = [(round((x - left) / x_span * right), round((top - y) / y_span * bottom)) for x, y in curve]
         for (x0, y0), (x1, y1) in itertools.pairwise([dots[0], *dots]):
             length = max(abs(x1 - x0), abs(y1 - y0), 1)

@@ -39,7 +39,7 @@ def draw(folder: Path, pictures: Path) -> None:
     terminal.draw(pictures / "snapshots.svg", "bash", terminal.run_session(folder, "ls result"))
     failing = "python diverging.py diverged 2>&1 | tail -n 1"
     terminal.draw(
-        pictures / "fail_on_non_number.svg", "bash", terminal.run_session(folder, failing, "pte-tracking list .")
+        pictures / "fail_on_non_number.svg", "bash", terminal.run_session(folder, failing, "pte-tracking list")
     )
 
 

@@ -61,7 +61,7 @@ def photograph(folder: Path) -> None:
         sweep_page.open_sweeps(page, uri, sweep_page.log_sweeps(folder / "sweeps", uri))
         camera.save_screenshot("mlflow-sweep", 1280, 640)
         shutil.copy(EXAMPLE, training.folder)
-        screen = terminal.run_session(training.folder, "pte-tracking list .", "pte-tracking show result")
+        screen = terminal.run_session(training.folder, "pte-tracking list", "pte-tracking show result")
         terminal.draw(PICTURES / "command-line.svg", "bash", screen)
         photograph_system_metrics(camera, folder / "monitored", page, uri)
         photograph_import(training.folder)

@@ -45,3 +45,8 @@ def test_draw_curves_colors_each_curve() -> None:
 def test_draw_curves_more_curves_than_colors_repeats_colors() -> None:
     lines = draw_curves([[(1, float(-number)), (9, float(-number))] for number in range(6)], 3, 6)
     assert colors(lines[0])[0] == colors(lines[-1])[0] == COLORS[0]
+
+
+def test_draw_curves_overlap_has_color_of_first_curve() -> None:
+    curve = [(1, 0.0), (9, 0.0)]
+    assert set(colors(draw_curves([curve, curve], 3, 1)[0])) == {COLORS[0]}
