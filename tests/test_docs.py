@@ -221,6 +221,7 @@ def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     for name in distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names:
         shows = get_sink(name).shows
         assert shows is not None, name
+        assert f"`{name}`" in header, f"The table in docs/backends.md has no column `{name}`. Add it."
         column = header.index(f"`{name}`")
         assert [row[column] for row in rows] == [find_display(shows, kind) or "-" for kind in get_args(EventKind)], name
 
