@@ -102,8 +102,8 @@ def sample_until(should_stop: Callable[[], bool], directory: Path, request: Samp
     """Append samples of this node, at least one. Errors are logged, and those of the disk or the lock end the sampling.
 
     Args:
-        should_stop: Called between two samples. It waits for a fraction of a second. If it returns True before the first
-            sample, one is taken, so that a short training has one.
+        should_stop: Called between two samples. It waits for a fraction of a second. If it returns True before the
+            first sample, one is taken, so that a short training has one.
         directory: The run directory.
         request: The request.
     """

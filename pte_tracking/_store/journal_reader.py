@@ -30,8 +30,9 @@ _E = TypeVar("_E", bound=AnyEvent)
 def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
     """Iterate over the complete events of a journal, including superseded ones.
 
-    Damaged lines, and events of kinds of a newer version, are skipped with a warning. An incomplete last line is ignored, because it may still be growing. A
-    repeated line, which some network file systems leave, is no event of its own: sequence numbers ascend.
+    Damaged lines, and events of kinds of a newer version, are skipped with a warning. An incomplete last line is
+    ignored, because it may still be growing. A repeated line, which some network file systems leave, is no event of its
+    own: sequence numbers ascend.
 
     Args:
         path: Journal file.

@@ -118,10 +118,10 @@ class Reporter:
         """Add values to the observation. A later value replaces an earlier value of the same key.
 
         Args:
-            values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device. Booleans
-                become 0 or 1. Values are copied and detached, so later changes in place have no effect. A pair
-                ``(value, weight)`` sets the weight of the value in means. A function without arguments is called once,
-                when its number is needed.
+            values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device.
+                Booleans become 0 or 1. Values are copied and detached, so later changes in place have no effect.
+                A pair ``(value, weight)`` sets the weight of the value in means. A function without arguments is called
+                once, when its number is needed.
             observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
                 prefix.
 
